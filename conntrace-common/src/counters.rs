@@ -1,0 +1,36 @@
+//! What the kernel side counts, per CPU: a slot for each [`Counter`].
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// A slot of the per-CPU counters. They only ever rise.
+        #[repr(usize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Counter {
+            $($(#[$doc])* $name,)+
+        }
+
+        /// How many counters there are.
+        pub const COUNTERS: usize = [$(Counter::$name),+].len();
+    };
+}
+
+counters! {
+    /// Attempts that opened (`TCP_CLOSE` -> `TCP_SYN_SENT`).
+    Attempts,
+    /// Endings handed over as a record.
+    Endings,
+    /// Handshakes that completed and were only counted.
+    Established,
+    /// Endings lost because the ring was full.
+    RingFull,
+    /// Stall records lost because the ring was full; the attempt goes on.
+    StallRingFull,
+    /// Attempts lost because the attempt map was full.
+    MapFull,
+    /// Attempts whose ending no program saw: found when their socket began
+    /// the next attempt or was destroyed.
+    EndingMissed,
+    /// State changes that the second attachment handled because the first was
+    /// skipped.
+    SecondAttachment,
+}

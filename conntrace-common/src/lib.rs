@@ -1,0 +1,9 @@
+//! What the kernel side and the agent must agree on, byte for byte.
+//!
+//! `no_std` and without dependencies: `conntrace-ebpf` compiles it for the BPF
+//! target, `conntrace` for the host.
+#![no_std]
+
+pub mod counters;
+pub mod offsets;
+pub mod record;

@@ -1,0 +1,106 @@
+//! Where the kernel's fields are, resolved at start from the running kernel's
+//! BTF and handed to the programs as read-only globals.
+
+/// An offset that was not resolved. A load through it fails verification, so
+/// a forgotten member is a loud error and never a wrong value.
+pub const POISON: u32 = u32::MAX;
+
+/// A member of a kernel struct.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// `struct.member`, anonymous structs and unions left out.
+    pub path: &'static str,
+    /// Bytes the programs take it to have; another size is another kernel's
+    /// member, and refused.
+    pub size: u32,
+}
+
+/// Stands for a single bit, wherever the kernel keeps it: a flag of
+/// `inet_sock.inet_flags` (from 6.6) or a bitfield of its own.
+pub const DEFER_CONNECT: &str = "inet_sock.DEFER_CONNECT";
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $field:ident: $path:literal, $size:literal;)+) => {
+        /// Byte offsets into the kernel's structs, in the order of [`MEMBERS`].
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug)]
+        pub struct Offsets {
+            $($(#[$doc])* pub $field: u32,)+
+        }
+
+        /// What each field of [`Offsets`] stands for.
+        pub const MEMBERS: &[Member] = &[$(Member { path: $path, size: $size }),+];
+
+        impl Offsets {
+            /// Nothing resolved: what the object file contains.
+            pub const POISONED: Self = Self { $($field: POISON,)+ };
+        }
+    };
+}
+
+offsets! {
+    /// Address family.
+    family: "sock_common.skc_family", 2;
+    /// IPv4 destination.
+    daddr: "sock_common.skc_daddr", 4;
+    /// IPv4 local address.
+    rcv_saddr: "sock_common.skc_rcv_saddr", 4;
+    /// IPv6 destination.
+    v6_daddr: "sock_common.skc_v6_daddr", 16;
+    /// IPv6 local address.
+    v6_rcv_saddr: "sock_common.skc_v6_rcv_saddr", 16;
+    /// Destination port, network order.
+    dport: "sock_common.skc_dport", 2;
+    /// Bound local port, host order; `inet_num` to the rest of the kernel.
+    num: "sock_common.skc_num", 2;
+    /// Socket state.
+    state: "sock_common.skc_state", 1;
+    /// Network namespace.
+    net: "sock_common.skc_net.net", 8;
+    /// Its inode number.
+    net_inum: "net.ns.inum", 4;
+    /// Pending error.
+    err: "sock.sk_err", 4;
+    /// Error remembered but not (yet) fatal.
+    err_soft: "sock.sk_err_soft", 4;
+    /// Newest entry of the error queue.
+    error_queue_prev: "sock.sk_error_queue.prev", 8;
+    /// Entries in the error queue.
+    error_queue_len: "sock.sk_error_queue.qlen", 4;
+    /// Source port, network order; stale on a reused socket.
+    sport: "inet_sock.inet_sport", 2;
+    /// Byte that holds the `DEFER_CONNECT` bit.
+    defer_connect: "inet_sock.DEFER_CONNECT", 1;
+    /// Retransmission timer runs.
+    rto_count: "inet_connection_sock.icsk_retransmits", 1;
+    /// Segments sent.
+    segs_out: "tcp_sock.segs_out", 4;
+    /// Segments sent again.
+    total_retrans: "tcp_sock.total_retrans", 4;
+    /// The error queue entry's control block.
+    skb_cb: "sk_buff.cb", 48;
+    /// Start of the packet's buffer.
+    skb_head: "sk_buff.head", 8;
+    /// Outer IP header, from `head`.
+    skb_network_header: "sk_buff.network_header", 2;
+    /// Within the control block: what happened.
+    ee_errno: "sock_exterr_skb.ee.ee_errno", 4;
+    /// Within the control block: who says so.
+    ee_origin: "sock_exterr_skb.ee.ee_origin", 1;
+    /// Within the control block: ICMP type.
+    ee_type: "sock_exterr_skb.ee.ee_type", 1;
+    /// Within the control block: ICMP code.
+    ee_code: "sock_exterr_skb.ee.ee_code", 1;
+    /// Source of an IPv4 packet.
+    iphdr_saddr: "iphdr.saddr", 4;
+    /// Source of an IPv6 packet.
+    ipv6hdr_saddr: "ipv6hdr.saddr", 16;
+    /// The process's first thread.
+    group_leader: "task_struct.group_leader", 8;
+    /// When a task started, `CLOCK_BOOTTIME` nanoseconds.
+    start_boottime: "task_struct.start_boottime", 8;
+    /// A task's name.
+    comm: "task_struct.comm", 16;
+}
+
+const _: () = assert!(size_of::<Offsets>() == MEMBERS.len() * size_of::<u32>());

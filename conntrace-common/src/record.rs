@@ -1,0 +1,135 @@
+//! The wire format: one fixed-size [`Record`] per ending and per first stall.
+//!
+//! All numbers are in the host's byte order but ports and addresses, which stay
+//! in network order as the kernel keeps them. Enums travel as plain integers:
+//! the agent parses them, it never transmutes.
+
+/// Bytes of a task's name, `TASK_COMM_LEN` in the kernel.
+pub const COMM_LEN: usize = 16;
+
+/// `Record::kind`: the attempt has ended, its entry is gone from the map.
+pub const KIND_ENDING: u8 = 1;
+/// `Record::kind`: the attempt's first SYN retransmission, it goes on.
+pub const KIND_STALL: u8 = 2;
+
+/// `Record::state`: the socket is still in `TCP_SYN_SENT`.
+pub const STATE_SYN_SENT: u8 = 2;
+/// `Record::state`: the handshake completed (`TCP_ESTABLISHED`).
+pub const STATE_ESTABLISHED: u8 = 1;
+/// `Record::state`: the socket went to `TCP_CLOSE`.
+pub const STATE_CLOSE: u8 = 7;
+
+/// `Record::flags`: an acceptable RST arrived (`tcp_reset`).
+pub const FLAG_RESET: u8 = 1 << 0;
+/// `Record::flags`: an ICMP error for this attempt lies in the error queue;
+/// the `icmp_*` fields describe it.
+pub const FLAG_ICMP: u8 = 1 << 1;
+/// `Record::flags`: TCP fast open holds the SYN back until the first write
+/// (`DEFER_CONNECT`).
+pub const FLAG_DEFERRED: u8 = 1 << 2;
+
+/// `sock_extended_err.ee_origin` of an ICMPv4 error (`SO_EE_ORIGIN_ICMP`).
+pub const ORIGIN_ICMP: u8 = 2;
+/// `sock_extended_err.ee_origin` of an ICMPv6 error (`SO_EE_ORIGIN_ICMP6`).
+pub const ORIGIN_ICMP6: u8 = 3;
+
+/// `Attempt::family` of IPv4.
+pub const AF_INET: u16 = 2;
+/// `Attempt::family` of IPv6, which may hold a v4-mapped address.
+pub const AF_INET6: u16 = 10;
+
+/// What the call to connect told us, recorded in the caller's own context at
+/// `TCP_CLOSE` -> `TCP_SYN_SENT` (`tcp_v4_connect`, `tcp_v6_connect`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// When it began, `CLOCK_BOOTTIME` nanoseconds.
+    pub started_ns: u64,
+    /// `task_struct.start_boottime` of the thread group's leader, nanoseconds:
+    /// tells the process from a later one with the same pid.
+    pub process_started_ns: u64,
+    /// Id of the caller's cgroup (v2), its kernfs inode number.
+    pub cgroup_id: u64,
+    /// Thread group id in the root pid namespace.
+    pub pid: u32,
+    /// Thread id in the root pid namespace.
+    pub tid: u32,
+    /// Real user id in the root user namespace.
+    pub uid: u32,
+    /// Inode number of the socket's network namespace.
+    pub netns: u32,
+    /// Destination address; the first four bytes when `family` is `AF_INET`.
+    pub remote_addr: [u8; 16],
+    /// Local address, laid out like `remote_addr`.
+    pub local_addr: [u8; 16],
+    /// Destination port, network order.
+    pub remote_port: u16,
+    /// Local port bound before connect was called (`inet_num`), host order; 0 if none.
+    pub bound_port: u16,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
+    /// Padding, always zero.
+    pub reserved: u16,
+    /// Name of the calling thread.
+    pub comm: [u8; COMM_LEN],
+    /// Name of the thread group's leader.
+    pub leader_comm: [u8; COMM_LEN],
+}
+
+/// One attempt at one moment: its ending or its first stall.
+///
+/// Counts are of this attempt alone: the kernel side subtracts what a reused
+/// socket brought along.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Who called, where to.
+    pub attempt: Attempt,
+    /// When the kernel saw this moment, `CLOCK_BOOTTIME` nanoseconds.
+    pub at_ns: u64,
+    /// `sk->sk_err`, an errno or 0.
+    pub error: u32,
+    /// `sk->sk_err_soft` if it was set since the attempt began, else 0.
+    pub soft_error: u32,
+    /// SYNs handed to the IP layer (`tcp_sock.segs_out`).
+    pub syn_sent: u32,
+    /// SYN retransmissions that left TCP (`tcp_sock.total_retrans`).
+    pub syn_retransmitted: u32,
+    /// Who sent the ICMP error (the outer source address); laid out like
+    /// `Attempt::remote_addr`, all zero if unknown.
+    pub icmp_from: [u8; 16],
+    /// errno the kernel made of the ICMP error (`ee_errno`).
+    pub icmp_errno: u32,
+    /// Local port assigned for this attempt, network order; 0 if none was.
+    pub local_port: u16,
+    /// Retransmission timer runs since the handshake began
+    /// (`icsk_retransmits`); those whose SYN is still stuck below TCP count
+    /// here and not in `syn_retransmitted`.
+    pub rto_count: u8,
+    /// `KIND_*`.
+    pub kind: u8,
+    /// `STATE_*` the socket is in now.
+    pub state: u8,
+    /// `FLAG_*`.
+    pub flags: u8,
+    /// `ee_origin` of the ICMP error, `ORIGIN_*`.
+    pub icmp_origin: u8,
+    /// ICMP type.
+    pub icmp_type: u8,
+    /// ICMP code.
+    pub icmp_code: u8,
+    /// Padding, always zero.
+    pub reserved: [u8; 3],
+}
+
+/// Size of an [`Attempt`] in bytes.
+pub const ATTEMPT_SIZE: usize = 112;
+/// Size of a [`Record`] in bytes, also on the wire and in a recording.
+pub const RECORD_SIZE: usize = 168;
+
+/// Size in bytes of what the kernel side keeps of an attempt under way: the
+/// value of its map.
+pub const ENTRY_SIZE: usize = 136;
+
+const _: () = assert!(size_of::<Attempt>() == ATTEMPT_SIZE);
+const _: () = assert!(size_of::<Record>() == RECORD_SIZE);

@@ -1,0 +1,239 @@
+//! Opens, notes and closes attempts: what every tier shares.
+//!
+//! `inet_sock_set_state` is attached twice with this one body, because the
+//! kernel skips a program that is already active on its CPU: a softirq that
+//! interrupts the run for one socket would lose the transition of another.
+//! Whoever is first leaves a mark and the second returns at once. A mark can be
+//! overwritten by such a softirq, so doing a transition twice must be harmless:
+//! an attempt is opened once, and removing its entry is the right to report it.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    programs::BtfTracePointContext,
+};
+use conntrace_common::{
+    counters::Counter,
+    record::{Attempt, KIND_ENDING, KIND_STALL, STATE_CLOSE, STATE_ESTABLISHED, STATE_SYN_SENT},
+};
+
+use crate::{
+    emit::{self, Moment},
+    kernel::{self, Caller, Sock},
+    maps::{ATTEMPTS, Entry, PerCpu, Transition, per_cpu},
+};
+
+/// `TCP_SYN_RECV`: an attempt is in it after a simultaneous open.
+const STATE_SYN_RECV: u8 = 3;
+
+/// The map's answer to an insertion of what is there.
+const EEXIST: i32 = 17;
+
+/// Set by the agent: completed handshakes are reported, not only counted.
+#[unsafe(no_mangle)]
+#[expect(unsafe_code, reason = "the agent finds the global by name")]
+static REPORT_ESTABLISHED: aya_ebpf::Global<u8> = aya_ebpf::Global::new(0);
+
+/// Which of the two attachments runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Attachment {
+    First,
+    Second,
+}
+
+/// What a state change means to an attempt.
+enum Change {
+    Opens,
+    Completes { passive: bool },
+    Closes,
+}
+
+impl Change {
+    #[inline(always)]
+    fn of(old: i32, new: i32) -> Option<Self> {
+        const CLOSE: i32 = STATE_CLOSE as i32;
+        const SYN_SENT: i32 = STATE_SYN_SENT as i32;
+        const SYN_RECV: i32 = STATE_SYN_RECV as i32;
+        const ESTABLISHED: i32 = STATE_ESTABLISHED as i32;
+        match (old, new) {
+            (CLOSE, SYN_SENT) => Some(Self::Opens),
+            (SYN_SENT, ESTABLISHED) => Some(Self::Completes { passive: false }),
+            // A server's side of a handshake, or an attempt after a simultaneous open.
+            (SYN_RECV, ESTABLISHED) => Some(Self::Completes { passive: true }),
+            (SYN_SENT | SYN_RECV, CLOSE) => Some(Self::Closes),
+            _ => None,
+        }
+    }
+}
+
+/// The body of both attachments to `inet_sock_set_state`.
+#[inline(always)]
+pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Option<()> {
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    let change = Change::of(old, new)?;
+    let cpu = per_cpu()?;
+    let transition = Transition {
+        sock: kernel::sock_key(ctx),
+        new_state: new as u64,
+    };
+    if attachment == Attachment::Second && cpu.handled == transition {
+        cpu.handled = Transition::NONE;
+        return None;
+    }
+    let handled = match change {
+        Change::Opens => open(ctx, transition.sock, attachment, cpu),
+        Change::Completes { passive } => complete(ctx, transition.sock, passive, cpu),
+        Change::Closes => close(ctx, transition.sock, STATE_CLOSE, cpu),
+    };
+    match attachment {
+        Attachment::First => cpu.handled = transition,
+        Attachment::Second => {
+            handled?;
+            cpu.count(Counter::SecondAttachment);
+        }
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn open(
+    ctx: &BtfTracePointContext,
+    key: u64,
+    attachment: Attachment,
+    cpu: &mut PerCpu,
+) -> Option<()> {
+    let entry = describe(Sock::from_arg(ctx)?);
+    let mut inserted = ATTEMPTS.insert(key, entry, u64::from(BPF_NOEXIST));
+    if inserted == Err(-EEXIST) {
+        if attachment == Attachment::Second {
+            return None;
+        }
+        // The socket's last attempt ended unseen; it must not be taken for this one.
+        cpu.count(Counter::EndingMissed);
+        inserted = ATTEMPTS.insert(key, entry, u64::from(BPF_ANY));
+    }
+    cpu.count(Counter::Attempts);
+    if inserted.is_err() {
+        cpu.count(Counter::MapFull);
+    }
+    aya_log_ebpf::debug!(
+        ctx,
+        "tid {} opens in netns {}",
+        entry.attempt.tid,
+        entry.attempt.netns
+    );
+    Some(())
+}
+
+#[inline(always)]
+fn describe(sock: Sock) -> Entry {
+    let caller = Caller::current();
+    let family = sock.family();
+    Entry {
+        attempt: Attempt {
+            started_ns: kernel::now_ns(),
+            process_started_ns: caller.process_started_ns,
+            cgroup_id: caller.cgroup_id,
+            pid: caller.pid,
+            tid: caller.tid,
+            uid: caller.uid,
+            netns: sock.netns(),
+            remote_addr: sock.remote_addr(family),
+            local_addr: sock.local_addr(family),
+            remote_port: sock.remote_port(),
+            bound_port: sock.bound_port(),
+            family,
+            reserved: 0,
+            comm: caller.comm,
+            leader_comm: caller.leader_comm,
+        },
+        error_queue_before: sock.newest_error(),
+        segs_out_before: sock.segs_out(),
+        total_retrans_before: sock.total_retrans(),
+        soft_error_before: sock.soft_error(),
+        sport_before: sock.sport(),
+        reset: 0,
+        stalled: 0,
+    }
+}
+
+/// The handshake completed: by default only counted, which takes no more than
+/// removing the entry. A server's own handshakes pass here as well; they have
+/// none, and a look is cheaper than trying to remove it.
+#[inline(always)]
+fn complete(ctx: &BtfTracePointContext, key: u64, passive: bool, cpu: &mut PerCpu) -> Option<()> {
+    if REPORT_ESTABLISHED.load() != 0 {
+        return close(ctx, key, STATE_ESTABLISHED, cpu);
+    }
+    if passive {
+        find(key)?;
+    }
+    ATTEMPTS.remove(key).ok()?;
+    cpu.count(Counter::Established);
+    Some(())
+}
+
+#[inline(always)]
+fn close(ctx: &BtfTracePointContext, key: u64, state: u8, cpu: &mut PerCpu) -> Option<()> {
+    let entry = find(key)?;
+    let moment = Moment {
+        sock: Sock::from_arg(ctx)?,
+        kind: KIND_ENDING,
+        state,
+    };
+    let counter = emit::report_if(entry, &moment, || ATTEMPTS.remove(key).is_ok())?;
+    cpu.count(counter);
+    aya_log_ebpf::debug!(ctx, "an attempt ends in state {}", state);
+    Some(())
+}
+
+/// A RST that TCP accepted arrived for the socket.
+#[inline(always)]
+pub fn reset_received(ctx: &BtfTracePointContext) -> Option<()> {
+    find(kernel::sock_key(ctx))?.reset = 1;
+    Some(())
+}
+
+/// TCP sent a segment again: a stall, if it was the SYN and really left TCP
+/// (from Linux 6.17 on the tracepoint also fires for retransmissions that failed).
+#[inline(always)]
+pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
+    let sock = Sock::from_arg(ctx)?;
+    if sock.state() != STATE_SYN_SENT {
+        return None;
+    }
+    let entry = find(kernel::sock_key(ctx))?;
+    if entry.stalled != 0 || sock.total_retrans() == entry.total_retrans_before {
+        return None;
+    }
+    entry.stalled = 1;
+    let moment = Moment {
+        sock,
+        kind: KIND_STALL,
+        state: STATE_SYN_SENT,
+    };
+    if emit::report_if(entry, &moment, || true)? == Counter::RingFull {
+        per_cpu()?.count(Counter::StallRingFull);
+    }
+    Some(())
+}
+
+/// The socket goes away. An entry it still has is an ending that no program
+/// saw; its memory may be the next socket's at once.
+#[inline(always)]
+pub fn destroyed(ctx: &BtfTracePointContext) -> Option<()> {
+    let key = kernel::sock_key(ctx);
+    // Nearly always there is none, and looking takes no lock.
+    find(key)?;
+    ATTEMPTS.remove(key).ok()?;
+    per_cpu()?.count(Counter::EndingMissed);
+    Some(())
+}
+
+#[inline(always)]
+#[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+fn find(key: u64) -> Option<&'static mut Entry> {
+    let entry = ATTEMPTS.get_ptr_mut(key)?;
+    // SAFETY: the map is preallocated, so the memory stays; the hooks for one
+    // socket run under its lock, so that nothing else writes this entry.
+    Some(unsafe { &mut *entry })
+}

@@ -1,0 +1,90 @@
+//! Reserve, fill, submit, or say that it was lost.
+
+use core::mem::MaybeUninit;
+
+use conntrace_common::{
+    counters::Counter,
+    record::{FLAG_DEFERRED, FLAG_ICMP, FLAG_RESET, Record},
+};
+
+use crate::{
+    kernel::{self, Sock},
+    maps::{Entry, RECORDS},
+};
+
+/// A moment of an attempt that is worth a record.
+pub struct Moment {
+    pub sock: Sock,
+    pub kind: u8,
+    pub state: u8,
+}
+
+/// Reports the moment if `claim` gives the right to, and says what to count;
+/// `None` when someone else has claimed it. The entry is copied before the
+/// claim, which may free it.
+#[inline(always)]
+pub fn report_if(entry: &Entry, moment: &Moment, claim: impl FnOnce() -> bool) -> Option<Counter> {
+    let Some(mut slot) = RECORDS.reserve::<Record>(0) else {
+        return claim().then_some(Counter::RingFull);
+    };
+    fill(&mut slot, entry, moment);
+    if claim() {
+        slot.submit(0);
+        Some(Counter::Endings)
+    } else {
+        slot.discard(0);
+        None
+    }
+}
+
+/// Writes every byte of the record where it lies: a copy built on the stack
+/// first would not fit it.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a ring slot is uninitialised memory")]
+fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
+    // SAFETY: zeroes are a valid `Record`, and make the slot one.
+    let record = unsafe {
+        slot.as_mut_ptr().write_bytes(0, 1);
+        slot.assume_init_mut()
+    };
+    let sock = moment.sock;
+    record.attempt = entry.attempt;
+    record.at_ns = kernel::now_ns();
+    record.error = sock.error();
+    record.soft_error = since(sock.soft_error(), entry.soft_error_before);
+    record.syn_sent = sock.segs_out().wrapping_sub(entry.segs_out_before);
+    record.syn_retransmitted = sock
+        .total_retrans()
+        .wrapping_sub(entry.total_retrans_before);
+    record.local_port = local_port(entry, sock.sport(), record.syn_sent);
+    record.rto_count = sock.rto_count();
+    record.kind = moment.kind;
+    record.state = moment.state;
+    if entry.reset != 0 {
+        record.flags |= FLAG_RESET;
+    }
+    if sock.deferred() {
+        record.flags |= FLAG_DEFERRED;
+    }
+    if sock.describe_icmp_since(entry.error_queue_before, record) {
+        record.flags |= FLAG_ICMP;
+    }
+}
+
+/// `now` if it was set since the attempt began.
+#[inline(always)]
+fn since(now: u32, before: u32) -> u32 {
+    if now == before { 0 } else { now }
+}
+
+/// The local port, if it is this attempt's: `inet_sport` keeps the last
+/// attempt's value until the port search (`inet_hash_connect`) has found one.
+/// Without a SYN an unchanged value is the old one.
+#[inline(always)]
+fn local_port(entry: &Entry, sport: u16, syn_sent: u32) -> u16 {
+    if entry.attempt.bound_port != 0 || syn_sent != 0 || sport != entry.sport_before {
+        sport
+    } else {
+        0
+    }
+}

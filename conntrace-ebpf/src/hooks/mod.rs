@@ -1,0 +1,7 @@
+//! Thin: a kernel function or tracepoint per file, its prototype quoted above
+//! it. A test holds the prototypes against BTF.
+
+mod inet_sock_set_state;
+mod tcp_destroy_sock;
+mod tcp_receive_reset;
+mod tcp_retransmit_skb;

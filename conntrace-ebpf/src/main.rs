@@ -1,0 +1,27 @@
+//! conntrace's kernel side: one map entry per attempt, one record per ending.
+//!
+//! `hooks/` only names kernel functions, `attempt` holds the logic, `kernel` is
+//! the only file that reads kernel memory, `emit` the only one that hands
+//! records over.
+#![no_std]
+#![no_main]
+
+mod attempt;
+mod emit;
+mod hooks;
+mod kernel;
+mod maps;
+
+/// Dual licence: the helpers that read kernel memory are for GPL-compatible
+/// programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+#[expect(unsafe_code, reason = "the loader finds the licence by section name")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Never runs: an endless loop makes the verifier reject any program in which
+/// a panic can be reached.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

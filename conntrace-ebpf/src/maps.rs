@@ -1,0 +1,94 @@
+//! Every map, its limit, and why.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, PerCpuArray, RingBuf},
+};
+use conntrace_common::{
+    counters::{COUNTERS, Counter},
+    record::{Attempt, ENTRY_SIZE},
+};
+
+/// What is kept of an attempt while it is under way. The `*_before` fields are
+/// what the socket brought along from earlier attempts; they never leave the
+/// kernel (one is an address).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Entry {
+    pub attempt: Attempt,
+    /// Newest error queue entry when the attempt began (`sk_error_queue.prev`).
+    pub error_queue_before: u64,
+    /// `tcp_sock.segs_out` when the attempt began.
+    pub segs_out_before: u32,
+    /// `tcp_sock.total_retrans` when the attempt began.
+    pub total_retrans_before: u32,
+    /// `sk_err_soft` when the attempt began.
+    pub soft_error_before: u32,
+    /// `inet_sport` when the attempt began, network order.
+    pub sport_before: u16,
+    /// A RST arrived (`tcp_receive_reset`).
+    pub reset: u8,
+    /// The stall record was sent.
+    pub stalled: u8,
+}
+
+const _: () = assert!(size_of::<Entry>() == ENTRY_SIZE);
+
+/// One CPU's counters and the mark that its first attachment leaves.
+#[repr(C)]
+pub struct PerCpu {
+    pub counters: [u64; COUNTERS],
+    /// Socket and new state of the transition the first attachment handled last.
+    pub handled: Transition,
+}
+
+/// A state change of a socket, as a mark.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Transition {
+    pub sock: u64,
+    pub new_state: u64,
+}
+
+impl Transition {
+    /// No transition: no socket has this address.
+    pub const NONE: Self = Self {
+        sock: 0,
+        new_state: 0,
+    };
+}
+
+impl PerCpu {
+    /// Adds one. The counters are this CPU's own: a softirq that interrupts
+    /// between load and store is the one way to lose a count, and it runs the
+    /// same program, which the kernel then skips.
+    #[inline(always)]
+    pub fn count(&mut self, counter: Counter) {
+        if let Some(slot) = self.counters.get_mut(counter as usize) {
+            *slot += 1;
+        }
+    }
+}
+
+/// Attempts under way, by socket address. Preallocated (no allocation in a
+/// softirq) and no LRU (an eviction would be silent). 65,536 attempts in
+/// `SYN_SENT` at once take 10 MiB; the agent can set another limit at load.
+#[map]
+pub static ATTEMPTS: HashMap<u64, Entry> = HashMap::with_max_entries(65_536, 0);
+
+/// Records on their way to the agent: 4 MiB hold 23,000 of them, a second of
+/// failures at a rate no host should see.
+#[map]
+pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+#[map]
+static PER_CPU: PerCpuArray<PerCpu> = PerCpuArray::with_max_entries(1, 0);
+
+/// This CPU's slot.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+pub fn per_cpu() -> Option<&'static mut PerCpu> {
+    let slot = PER_CPU.get_ptr_mut(0)?;
+    // SAFETY: the value lives as long as the program, and no other CPU has it.
+    Some(unsafe { &mut *slot })
+}

@@ -1,0 +1,280 @@
+//! The drain: moves records from the source into a bounded queue and waits for
+//! nothing else. The worker behind the queue may block on its output.
+
+use std::{
+    io,
+    mem::offset_of,
+    pin::pin,
+    sync::mpsc::{SyncSender, TrySendError, sync_channel},
+    thread,
+    time::Duration,
+};
+
+use conntrace_common::record::{KIND_STALL, RECORD_SIZE, Record};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
+};
+
+use crate::{
+    event::{Start, Totals},
+    sink::Sink,
+    source::{Counters, Source},
+    worker::{Item, Labelling, Purpose, Snapshot, Worker},
+};
+
+/// Records the queue holds: 2.8 MB, a quarter of a second at the highest rate
+/// one CPU produces.
+const QUEUE_LEN: usize = 16_384;
+
+/// After a drain that found something, the ring is left alone this long: it
+/// wakes its reader for the first record after each time it was emptied, and
+/// every wake costs the connecting process several microseconds.
+const NAP: Duration = Duration::from_millis(1);
+
+/// How often losses are looked for while records flow.
+const LOSS_CHECK: Duration = Duration::from_secs(1);
+
+/// How long a stuck output may delay the end.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// How the agent works, whatever the source.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What the start line says.
+    pub start: Start,
+    /// How attempts are labelled and which lines are printed.
+    pub labelling: Labelling,
+    /// Between two summaries; `None` for none.
+    pub summary_every: Option<Duration>,
+}
+
+/// Why the agent ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The reader of the lines has gone: not a failure of ours.
+    #[error("the output was closed")]
+    OutputClosed,
+    /// The lines cannot be written.
+    #[error("cannot write lines")]
+    Output(#[source] io::Error),
+    /// The output does not take the last lines.
+    #[error("the output took no line for {} s; lines were lost", STOP_MAX.as_secs())]
+    OutputStuck,
+    /// The source failed.
+    #[error("cannot read from the kernel")]
+    Source(#[source] io::Error),
+    /// No thread, or it died.
+    #[error("the worker thread failed")]
+    Worker(#[source] Option<io::Error>),
+}
+
+/// Runs until `stop` gives the reason, then drains to the end and says what it
+/// came to.
+///
+/// # Errors
+/// When the source or the output fails first.
+pub async fn run<S: Source>(
+    source: S,
+    sink: Box<dyn Sink + Send>,
+    config: Config,
+    stop: impl Future<Output = &'static str>,
+) -> Result<Totals, AgentError> {
+    let (queue, items) = sync_channel(QUEUE_LEN);
+    let (done_sender, mut done) = oneshot::channel();
+    let worker = Worker::new(sink, config.labelling);
+    thread::Builder::new()
+        .name("conntrace-write".to_owned())
+        .spawn(move || done_sender.send(worker.run(&items)))
+        .map_err(|error| AgentError::Worker(Some(error)))?;
+    let mut drain = Drain {
+        source,
+        queue,
+        dropped: Dropped::default(),
+        seen_lost: (0, Dropped::default()),
+    };
+    drain.push(Item::Start(Box::new(config.start)));
+    let ended = drain
+        .until_stopped(config.summary_every, stop, &mut done)
+        .await?;
+    let worker_result = match ended {
+        Ended::Worker(result) => result,
+        Ended::Told(reason) => {
+            drain.finish(reason).await?;
+            drop(drain);
+            timeout(STOP_MAX, done)
+                .await
+                .map_err(|_| AgentError::OutputStuck)?
+        }
+    };
+    worker_result
+        .map_err(|_| AgentError::Worker(None))?
+        .map_err(output_error)
+}
+
+/// What ended the drain.
+enum Ended {
+    /// It was told to stop, for this reason.
+    Told(&'static str),
+    /// The worker has ended; on its own it does so only with an error.
+    Worker(Result<io::Result<Totals>, oneshot::error::RecvError>),
+}
+
+fn output_error(error: io::Error) -> AgentError {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        AgentError::OutputClosed
+    } else {
+        AgentError::Output(error)
+    }
+}
+
+/// Records the queue had no room for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Endings.
+    pub endings: u64,
+    /// Stalls.
+    pub stalls: u64,
+}
+
+struct Drain<S> {
+    source: S,
+    queue: SyncSender<Item>,
+    dropped: Dropped,
+    /// What the last snapshot said was lost.
+    seen_lost: (u64, Dropped),
+}
+
+impl<S: Source> Drain<S> {
+    /// Drains until told to stop, or until the worker has ended.
+    async fn until_stopped(
+        &mut self,
+        summary_every: Option<Duration>,
+        stop: impl Future<Output = &'static str>,
+        done: &mut oneshot::Receiver<io::Result<Totals>>,
+    ) -> Result<Ended, AgentError> {
+        let mut stop = pin!(stop);
+        let mut summary = summary_every.map(|every| {
+            let mut ticks = interval_at(Instant::now() + every, every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
+        let mut loss_check = Instant::now() + LOSS_CHECK;
+        loop {
+            let moved = self.drain();
+            if moved > 0 && Instant::now() >= loss_check {
+                self.check_loss()?;
+                loss_check = Instant::now() + LOSS_CHECK;
+            }
+            let summary_due = async {
+                match &mut summary {
+                    Some(ticks) => drop(ticks.tick().await),
+                    None => std::future::pending().await,
+                }
+            };
+            let wake = async {
+                if moved > 0 {
+                    sleep(NAP).await;
+                    Ok(())
+                } else {
+                    self.source.ready().await
+                }
+            };
+            tokio::select! {
+                reason = &mut stop => return Ok(Ended::Told(reason)),
+                result = &mut *done => return Ok(Ended::Worker(result)),
+                () = summary_due => self.summarise(Purpose::Summary)?,
+                woken = wake => woken.map_err(AgentError::Source)?,
+            }
+        }
+    }
+
+    /// Moves what is in the ring into the queue.
+    fn drain(&mut self) -> usize {
+        let (queue, dropped) = (&self.queue, &mut self.dropped);
+        self.source.drain(|record| {
+            let item = record.try_into().map_or(Item::Malformed, Item::Record);
+            push(queue, item, dropped);
+        })
+    }
+
+    fn push(&mut self, item: Item) -> bool {
+        push(&self.queue, item, &mut self.dropped)
+    }
+
+    /// Takes the totals and puts them behind the records that led to them.
+    fn summarise(&mut self, purpose: Purpose) -> Result<(), AgentError> {
+        self.drain();
+        let snapshot = self.snapshot(purpose)?;
+        let lost = (lost_in_kernel(&snapshot.counters), snapshot.dropped);
+        if self.push(Item::Snapshot(Box::new(snapshot))) {
+            self.seen_lost = lost;
+        }
+        Ok(())
+    }
+
+    /// Closes are read before opens: an attempt that opens in between is then
+    /// counted as begun, and never one as ended that did not begin.
+    fn snapshot(&self, purpose: Purpose) -> Result<Snapshot, AgentError> {
+        let closes = self.source.counters().map_err(AgentError::Source)?;
+        let in_map = self.source.in_map();
+        let opens = self.source.counters().map_err(AgentError::Source)?;
+        Ok(Snapshot {
+            purpose,
+            counters: Counters {
+                attempts: opens.attempts,
+                ..closes
+            },
+            in_map,
+            dropped: self.dropped,
+        })
+    }
+
+    fn check_loss(&mut self) -> Result<(), AgentError> {
+        let counters = self.source.counters().map_err(AgentError::Source)?;
+        if self.seen_lost != (lost_in_kernel(&counters), self.dropped) {
+            self.summarise(Purpose::Loss)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the programs off their hooks, moves the rest, and lets the output
+    /// take its time, but not for ever.
+    async fn finish(&mut self, reason: &'static str) -> Result<(), AgentError> {
+        self.source.detach().map_err(AgentError::Source)?;
+        self.drain();
+        let mut item = Item::Snapshot(Box::new(self.snapshot(Purpose::Stop(reason))?));
+        let deadline = Instant::now() + STOP_MAX;
+        while let Err(TrySendError::Full(back)) = self.queue.try_send(item) {
+            if Instant::now() >= deadline {
+                return Err(AgentError::OutputStuck);
+            }
+            item = back;
+            sleep_until(Instant::now() + NAP).await;
+        }
+        Ok(())
+    }
+}
+
+fn lost_in_kernel(counters: &Counters) -> u64 {
+    counters.ring_full + counters.untracked + counters.ending_missed + counters.stall_ring_full
+}
+
+/// Says whether there was room; counts the record if there was none.
+fn push(queue: &SyncSender<Item>, item: Item, dropped: &mut Dropped) -> bool {
+    let Err(TrySendError::Full(item)) = queue.try_send(item) else {
+        // Or the worker is gone: then it has ended with an error, which ends us too.
+        return true;
+    };
+    match item {
+        Item::Record(record) if is_stall(&record) => dropped.stalls += 1,
+        Item::Record(_) | Item::Malformed => dropped.endings += 1,
+        // Whoever takes a snapshot looks whether it went out.
+        Item::Snapshot(_) | Item::Start(_) => {}
+    }
+    false
+}
+
+fn is_stall(record: &[u8; RECORD_SIZE]) -> bool {
+    record.get(offset_of!(Record, kind)) == Some(&KIND_STALL)
+}

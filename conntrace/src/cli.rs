@@ -1,0 +1,146 @@
+//! What was typed, and what it means.
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    sink::{Json, Sink, Text},
+    worker::Labelling,
+};
+
+/// Says at once, and with the evidence, why outgoing TCP connections fail.
+#[derive(Debug, Parser)]
+#[command(name = "conntrace", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `run` if left out.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of `run`.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace until SIGINT or SIGTERM: a line for every failed connection.
+    Run(RunArgs),
+    /// Provoke every kind of ending in a network of its own and trace them.
+    Demo(DemoArgs),
+    /// Print the JSON Schema of the lines.
+    Schema,
+}
+
+/// Options of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Also print attempts that were established or cancelled.
+    #[arg(long)]
+    pub all: bool,
+    /// How lines are written; text on a terminal, else json.
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// An attempt closed unanswered after this long timed out; before, it was cancelled.
+    #[arg(long, value_name = "MS", default_value_t = 200)]
+    pub patience: u64,
+    /// Print no line at an attempt's first SYN retransmission.
+    #[arg(long)]
+    pub no_stalls: bool,
+    /// Print totals this often; 0 for never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub summary: u64,
+    /// Say more on stderr; twice: also the kernel side's own debug lines.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Load this object instead of the built-in one (a fresh build under test).
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub object: Option<PathBuf>,
+}
+
+/// Options of `demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// How lines are written; text on a terminal, else json.
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+}
+
+/// How lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// One JSON object per line.
+    Json,
+    /// Aligned text for a person.
+    Text,
+}
+
+impl Format {
+    /// The format asked for, or the one that suits stdout.
+    #[must_use]
+    pub fn or_suitable(asked: Option<Self>) -> Self {
+        asked.unwrap_or_else(|| {
+            if io::stdout().is_terminal() {
+                Self::Text
+            } else {
+                Self::Json
+            }
+        })
+    }
+
+    /// Lines of this format to stdout.
+    #[must_use]
+    pub fn to_stdout(self) -> Box<dyn Sink + Send> {
+        match self {
+            Self::Json => Box::new(Json::new(io::stdout())),
+            Self::Text => Box::new(Text::new(io::stdout())),
+        }
+    }
+}
+
+impl RunArgs {
+    /// How attempts become lines.
+    #[must_use]
+    pub fn labelling(&self) -> Labelling {
+        Labelling {
+            patience_ms: self.patience,
+            all: self.all,
+            stalls: !self.no_stalls,
+        }
+    }
+
+    /// Time between two summaries.
+    #[must_use]
+    pub fn summary_every(&self) -> Option<Duration> {
+        (self.summary > 0).then(|| Duration::from_secs(self.summary))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_run_work_without_the_word() {
+        let bare = Cli::try_parse_from(["conntrace", "--all", "--patience", "50"]).unwrap();
+        assert!(bare.command.is_none() && bare.run.all);
+        assert_eq!(bare.run.labelling().patience_ms, 50);
+        let worded = Cli::try_parse_from(["conntrace", "run", "--summary", "0"]).unwrap();
+        let Some(Command::Run(run)) = worded.command else {
+            panic!("run");
+        };
+        assert_eq!(run.summary_every(), None);
+        assert!(Cli::try_parse_from(["conntrace", "--all", "demo"]).is_err());
+    }
+}

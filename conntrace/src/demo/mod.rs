@@ -1,0 +1,137 @@
+//! `conntrace demo`: provokes every kind of ending for real, on a stage of its
+//! own, and holds what was traced against what was expected.
+
+mod report;
+mod scenes;
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use anyhow::Context as _;
+use tokio::sync::oneshot;
+
+pub use report::Report;
+
+use crate::{
+    agent::{self, AgentError, Config},
+    cli::Format,
+    event::{Event, Line, Outcome},
+    kernel::Settings,
+    live,
+    sink::Sink,
+    worker::Labelling,
+};
+
+/// The default of `--patience`, in milliseconds.
+const PATIENCE_MS: u64 = 200;
+
+/// Runs the whole demo. Ends early when `interrupted` does.
+///
+/// # Errors
+/// When tracing or the stage cannot be set up.
+pub async fn run(
+    format: Format,
+    interrupted: impl Future<Output = &'static str>,
+) -> anyhow::Result<Report> {
+    let settings = Settings {
+        report_established: true,
+        ..Settings::default()
+    };
+    let (tracer, start) = live::start(&settings)?;
+    let config = Config {
+        start,
+        labelling: Labelling {
+            patience_ms: PATIENCE_MS,
+            all: true,
+            stalls: true,
+        },
+        summary_every: None,
+    };
+    let traced = Traced::default();
+    let sink = Box::new(Audience {
+        traced: traced.clone(),
+        shown: format.to_stdout(),
+    });
+    let (played_sender, played) = oneshot::channel();
+    let seen = traced.clone();
+    thread::Builder::new()
+        .name("demo".to_owned())
+        .spawn(move || played_sender.send(scenes::play(&seen)))
+        .context("cannot start the demo's thread")?;
+    let mut acts = None;
+    let stop = async {
+        tokio::select! {
+            result = played => {
+                acts = Some(result);
+                "played"
+            }
+            reason = interrupted => reason,
+        }
+    };
+    match agent::run(tracer, sink, config, stop).await {
+        Ok(_) | Err(AgentError::OutputClosed) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let acts = acts
+        .context("interrupted")??
+        .context("cannot set the stage")?;
+    Ok(Report::new(acts, &traced.lock().outcomes))
+}
+
+/// What was traced on the demo's stages, by calling thread.
+#[derive(Debug, Clone, Default)]
+struct Traced(Arc<Mutex<TracedInner>>);
+
+#[derive(Debug, Default)]
+struct TracedInner {
+    stages: HashSet<u32>,
+    outcomes: HashMap<u32, Vec<Outcome>>,
+}
+
+impl Traced {
+    /// Must come before the first connect on that stage.
+    fn add_stage(&self, netns: u32) {
+        self.lock().stages.insert(netns);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TracedInner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Shows the lines from the demo's stages, and remembers their endings.
+struct Audience {
+    traced: Traced,
+    shown: Box<dyn Sink + Send>,
+}
+
+impl Sink for Audience {
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        let attempt = match &line.event {
+            Event::Outcome(outcome) => &outcome.attempt,
+            Event::Stall(stall) => &stall.attempt,
+            Event::Start(_) | Event::Loss(_) | Event::Summary(_) | Event::Stop(_) => return Ok(()),
+        };
+        let mut traced = self.traced.lock();
+        if !attempt
+            .netns
+            .is_some_and(|netns| traced.stages.contains(&netns))
+        {
+            return Ok(());
+        }
+        if let (Event::Outcome(outcome), Some(tid)) = (&line.event, attempt.process.tid) {
+            let of_thread = traced.outcomes.entry(tid).or_default();
+            of_thread.push(Outcome::clone(outcome));
+        }
+        drop(traced);
+        self.shown.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.shown.flush()
+    }
+}

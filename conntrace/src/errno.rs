@@ -1,0 +1,50 @@
+//! Error numbers by their names.
+
+use std::fmt;
+
+/// An errno of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(pub i32);
+
+macro_rules! known {
+    ($($name:ident),+ $(,)?) => {
+        $(
+            #[doc = concat!("`", stringify!($name), "`.")]
+            pub const $name: Self = Self(nix::errno::Errno::$name as i32);
+        )+
+    };
+}
+
+impl Errno {
+    known!(
+        EADDRNOTAVAIL,
+        ECONNABORTED,
+        ECONNREFUSED,
+        EHOSTUNREACH,
+        EMSGSIZE,
+        ETIMEDOUT,
+    );
+}
+
+/// Its name in capitals, or `errno N` where libc has none.
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = nix::errno::Errno::from_raw(self.0);
+        if known == nix::errno::Errno::UnknownErrno {
+            write!(f, "errno {}", self.0)
+        } else {
+            write!(f, "{known:?}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        assert_eq!(Errno::ECONNREFUSED.to_string(), "ECONNREFUSED");
+        assert_eq!(Errno(4000).to_string(), "errno 4000");
+    }
+}

@@ -1,0 +1,435 @@
+//! The lines: the only types that are serialised, and their JSON Schema.
+
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use jiff::Timestamp;
+use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
+use serde::{Serialize, Serializer};
+
+use crate::{
+    errno::Errno,
+    label::{Label, TimeoutBy, Verdict},
+    message,
+    reply::{Reply, reply},
+    text,
+    wire::Attempt,
+};
+
+/// Version of the lines. Goes up when a field is removed or changes meaning,
+/// not when one is added.
+pub const SCHEMA: u32 = 1;
+
+/// Longest line in bytes, the newline included.
+pub const LINE_LEN_MAX: usize = 8 * 1024;
+
+/// Most bytes a task's name takes in a line: 16, each at most 6 when escaped.
+pub(crate) const COMM_JSON_MAX: usize = 96;
+
+/// Most bytes a path takes in a line.
+pub(crate) const PATH_JSON_MAX: usize = 1024;
+
+/// One line.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Line {
+    /// Version of the lines.
+    pub schema: u32,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+    /// When the kernel saw it, UTC.
+    pub time: Time,
+    /// This host's name.
+    pub host: Arc<str>,
+}
+
+impl Line {
+    /// A line of the present version.
+    #[must_use]
+    pub fn new(event: Event, time: Timestamp, host: &Arc<str>) -> Self {
+        Self {
+            schema: SCHEMA,
+            event,
+            time: Time(time),
+            host: Arc::clone(host),
+        }
+    }
+}
+
+/// A moment: RFC 3339, UTC, always nine digits of a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Time(pub Timestamp);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:.9}", self.0))
+    }
+}
+
+impl JsonSchema for Time {
+    fn schema_name() -> Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date-time" })
+    }
+}
+
+/// What a line says, by its `type`.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// Tracing is live.
+    Start(Start),
+    /// An attempt has ended.
+    Outcome(Box<Outcome>),
+    /// An attempt's first SYN retransmission: it goes on.
+    Stall(Box<Stall>),
+    /// Something could not be delivered.
+    Loss(Loss),
+    /// Totals since the start.
+    Summary(Totals),
+    /// The last line.
+    Stop(Stop),
+}
+
+/// Tracing is live: what it will see.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Start {
+    /// Version of conntrace.
+    pub version: &'static str,
+    /// `uname -r`.
+    pub kernel: String,
+    /// Which kind of hooks this kernel offered.
+    pub tier: &'static str,
+    /// Process id of conntrace.
+    pub pid: u32,
+    /// Every hook, attached or not.
+    pub hooks: Vec<HookState>,
+    /// What can be seen with these hooks.
+    pub coverage: Coverage,
+}
+
+/// A hook and whether it is attached.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct HookState {
+    /// The program's name.
+    pub name: &'static str,
+    /// How it is attached.
+    pub kind: &'static str,
+    /// Whether it is.
+    pub attached: bool,
+    /// Why not.
+    pub reason: Option<String>,
+}
+
+/// What the attached hooks can see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Coverage {
+    /// Completed handshakes.
+    pub established: bool,
+    /// Refusals by RST.
+    pub rst: bool,
+    /// The kernel's own timeouts.
+    pub kernel_timeout: bool,
+    /// Attempts the application gave up.
+    pub app_timeout: bool,
+    /// No local port left.
+    pub port_exhausted: bool,
+    /// The chosen 4-tuple is in use.
+    pub tuple_in_use: bool,
+    /// Sockets killed by someone else.
+    pub aborted: bool,
+    /// SYN retransmissions.
+    pub stall: bool,
+    /// ICMPv4 errors with type, code and sender.
+    pub icmp: bool,
+    /// Packets of an attempt that this host dropped.
+    pub local_drop: bool,
+    /// ICMPv6 errors with type, code and sender.
+    pub icmp6_detail: bool,
+    /// Routes that are not there.
+    pub no_route: bool,
+    /// Attempts that this host's policy denies.
+    pub local_denial: bool,
+    /// bind to port 0 without a port left.
+    pub bind_exhausted: bool,
+}
+
+/// An attempt has ended.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Outcome {
+    /// The attempt.
+    #[serde(flatten)]
+    pub attempt: AttemptFields,
+    /// How it ended.
+    pub label: Label,
+    /// What the application was told or would be; null if nothing.
+    pub errno: Option<String>,
+    /// Why it ended so, if there is evidence.
+    pub cause: Option<Cause>,
+}
+
+/// An attempt has not been answered yet.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Stall {
+    /// The attempt.
+    #[serde(flatten)]
+    pub attempt: AttemptFields,
+}
+
+/// What outcome and stall say of an attempt. What cannot be known is null.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct AttemptFields {
+    /// Unique for the life of the boot; a stall and its outcome share it.
+    pub id: String,
+    /// How much of it was seen.
+    pub seen: Seen,
+    /// The line for a person.
+    pub message: String,
+    /// Who called connect.
+    pub process: Process,
+    /// Inode number of the socket's network namespace.
+    pub netns: Option<u32>,
+    /// Our side.
+    pub local: Endpoint,
+    /// The other side.
+    pub remote: Endpoint,
+    /// When connect was called, UTC.
+    pub started: Option<Time>,
+    /// Microseconds since then.
+    pub elapsed_us: Option<u64>,
+    /// SYNs of this attempt.
+    pub syn: Syn,
+    /// What answered.
+    pub reply: Reply,
+    /// Who gave up waiting.
+    pub timeout_by: Option<TimeoutBy>,
+    /// Lines like this one that were left out before it.
+    pub suppressed: u64,
+}
+
+/// How much of an attempt was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Seen {
+    /// From its beginning.
+    Whole,
+    /// It was under way when tracing began.
+    JoinedLate,
+    /// The attempt map was full when it began.
+    Untracked,
+}
+
+/// Who called connect.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Process {
+    /// Process id in the root pid namespace.
+    pub pid: Option<u32>,
+    /// Thread id in the root pid namespace.
+    pub tid: Option<u32>,
+    /// The thread's name.
+    pub comm: Option<String>,
+    /// The process's name.
+    pub leader_comm: Option<String>,
+    /// Path of the program, null when the process is gone or has none.
+    pub exe: Option<Arc<str>>,
+    /// Real user id.
+    pub uid: Option<u32>,
+    /// Path of the cgroup (v2), from the cgroup filesystem's root.
+    pub cgroup: Option<Arc<str>>,
+    /// Container id, if the cgroup's path names one.
+    pub container: Option<Arc<str>>,
+}
+
+/// One side of a connection.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub struct Endpoint {
+    /// Its address; v4-mapped ones as IPv4.
+    pub addr: Option<IpAddr>,
+    /// Its port.
+    pub port: Option<u16>,
+}
+
+/// SYNs of an attempt.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub struct Syn {
+    /// That left.
+    pub sent: Option<u32>,
+    /// That left again.
+    pub retransmitted: Option<u32>,
+}
+
+/// Why an attempt ended as it did.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Cause {
+    /// Which cause.
+    pub code: &'static str,
+    /// `certain`, `likely` or `possible`.
+    pub certainty: &'static str,
+    /// This case's facts in a sentence.
+    pub why: String,
+    /// What to do.
+    pub fix: String,
+    /// What shows it.
+    pub evidence: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What could not be delivered since the last such line.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Loss {
+    /// Attempts, by reason.
+    pub lost: BTreeMap<&'static str, u64>,
+    /// Stall lines.
+    pub stalls_lost: u64,
+}
+
+impl Loss {
+    /// What came on top of `earlier`, reasons without any left out.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let new = self.lost.iter().filter_map(|(&reason, &count)| {
+            let before = earlier.lost.get(reason).copied().unwrap_or(0);
+            (count > before).then(|| (reason, count - before))
+        });
+        Self {
+            lost: new.collect(),
+            stalls_lost: self.stalls_lost.saturating_sub(earlier.stalls_lost),
+        }
+    }
+}
+
+/// Totals since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Totals {
+    /// Attempts that opened.
+    pub attempts: u64,
+    /// Endings by label, those not printed included.
+    pub outcomes: BTreeMap<Label, u64>,
+    /// Attempts under way or not yet labelled.
+    pub in_flight: u64,
+    /// Attempts whose ending could not be delivered, by reason.
+    pub lost: BTreeMap<&'static str, u64>,
+    /// Stall lines that could not be delivered.
+    pub stalls_lost: u64,
+    /// Runs of the hooks that the kernel skipped.
+    pub missed_hooks: u64,
+    /// State changes the second attachment took over from the first.
+    pub second_attachment: u64,
+    /// Lines left out by a limit.
+    pub suppressed: u64,
+    /// What failed most since the last summary.
+    pub top: Vec<Top>,
+}
+
+/// How often the same thing happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Top {
+    /// The process's name.
+    pub comm: String,
+    /// Where to.
+    pub remote: RemoteEndpoint,
+    /// How it ended.
+    pub label: Label,
+    /// How often.
+    pub count: u64,
+}
+
+/// The other side, always known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct RemoteEndpoint {
+    /// Its address.
+    pub addr: IpAddr,
+    /// Its port.
+    pub port: u16,
+}
+
+/// The last line.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Stop {
+    /// Why tracing ends.
+    pub reason: &'static str,
+    /// The final totals: exact.
+    #[serde(flatten)]
+    pub totals: Totals,
+}
+
+/// What userspace found out about the caller.
+#[derive(Debug, Clone, Default)]
+pub struct Owner {
+    /// Path of the program.
+    pub exe: Option<Arc<str>>,
+    /// Path of the cgroup.
+    pub cgroup: Option<Arc<str>>,
+    /// Container id.
+    pub container: Option<Arc<str>>,
+}
+
+/// The outcome line's content.
+#[must_use]
+pub fn outcome(attempt: &Attempt, verdict: &Verdict, started: Timestamp, owner: Owner) -> Outcome {
+    let mut fields = fields(attempt, started, owner);
+    fields.message = message::outcome(&fields, verdict);
+    fields.timeout_by = verdict.timeout_by;
+    Outcome {
+        attempt: fields,
+        label: verdict.label,
+        errno: verdict.errno.as_ref().map(Errno::to_string),
+        cause: None,
+    }
+}
+
+/// The stall line's content.
+#[must_use]
+pub fn stall(attempt: &Attempt, started: Timestamp, owner: Owner) -> Stall {
+    let mut fields = fields(attempt, started, owner);
+    fields.message = message::stall(&fields);
+    Stall { attempt: fields }
+}
+
+fn fields(attempt: &Attempt, started: Timestamp, owner: Owner) -> AttemptFields {
+    let caller = &attempt.caller;
+    AttemptFields {
+        // One thread calls one connect at a time.
+        id: format!("{:x}-{:x}", attempt.started_ns, caller.tid),
+        seen: Seen::Whole,
+        message: String::new(),
+        process: Process {
+            pid: Some(caller.pid),
+            tid: Some(caller.tid),
+            comm: Some(text::bounded(caller.comm.as_bytes(), COMM_JSON_MAX)),
+            leader_comm: Some(text::bounded(caller.leader_comm.as_bytes(), COMM_JSON_MAX)),
+            exe: owner.exe,
+            uid: Some(caller.uid),
+            cgroup: owner.cgroup,
+            container: owner.container,
+        },
+        netns: Some(attempt.netns),
+        local: Endpoint {
+            addr: attempt.local_addr,
+            port: attempt.local_port,
+        },
+        remote: Endpoint {
+            addr: Some(attempt.remote.addr),
+            port: Some(attempt.remote.port),
+        },
+        started: Some(Time(started)),
+        elapsed_us: Some((attempt.at_ns - attempt.started_ns) / 1000),
+        syn: Syn {
+            sent: Some(attempt.syn_sent),
+            retransmitted: Some(attempt.syn_retransmitted),
+        },
+        reply: reply(attempt),
+        timeout_by: None,
+        suppressed: 0,
+    }
+}
+
+/// The JSON Schema (2020-12) of every line.
+#[must_use]
+pub fn json_schema() -> Schema {
+    SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator()
+        .into_root_schema_for::<Line>()
+}

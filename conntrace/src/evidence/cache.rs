@@ -1,0 +1,61 @@
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    time::{Duration, Instant},
+};
+
+/// Remembers answers, at most `len_max` of them and each for at most `age_max`.
+/// It forgets all at once: what is asked for in a storm is soon known again.
+#[derive(Debug)]
+pub(super) struct Cache<K, V> {
+    answers: HashMap<K, V>,
+    since: Option<Instant>,
+    age_max: Duration,
+    len_max: usize,
+}
+
+impl<K: Eq + Hash, V: Clone> Cache<K, V> {
+    pub(super) fn new(age_max: Duration, len_max: usize) -> Self {
+        Self {
+            answers: HashMap::new(),
+            since: None,
+            age_max,
+            len_max,
+        }
+    }
+
+    /// The answer for `key`, asked for with `ask` unless it is remembered.
+    pub(super) fn get(&mut self, key: K, now: Instant, ask: impl FnOnce() -> V) -> V {
+        let old = self
+            .since
+            .is_none_or(|since| now.saturating_duration_since(since) >= self.age_max);
+        if old || self.answers.len() >= self.len_max {
+            self.answers.clear();
+            self.since = Some(now);
+        }
+        self.answers.entry(key).or_insert_with(ask).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forgets_by_age_and_by_number() {
+        let start = Instant::now();
+        let mut cache = Cache::new(Duration::from_secs(1), 2);
+        assert_eq!(cache.get(1, start, || 'a'), 'a');
+        assert_eq!(
+            cache.get(1, start + Duration::from_millis(999), || 'b'),
+            'a'
+        );
+        assert_eq!(cache.get(1, start + Duration::from_secs(1), || 'c'), 'c');
+        assert_eq!(cache.get(2, start + Duration::from_secs(1), || 'd'), 'd');
+        assert_eq!(
+            cache.get(1, start + Duration::from_secs(1), || 'e'),
+            'e',
+            "full"
+        );
+    }
+}

@@ -1,0 +1,188 @@
+//! The tracepoint tier: which program goes where, and what is lost without it.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+use aya::{
+    Btf, Ebpf,
+    programs::{BtfTracePoint, ProgramError},
+};
+
+use super::{ProgramMissing, StartError, failed, unsupported};
+
+/// A hook and whether it is attached.
+#[derive(Debug, Clone)]
+pub struct Hook {
+    /// The program's name, which says what it hooks.
+    pub name: &'static str,
+    /// How it is attached: `tp_btf`.
+    pub kind: &'static str,
+    /// Whether it is.
+    pub attached: bool,
+    /// Why not.
+    pub reason: Option<String>,
+}
+
+/// A program of the object.
+struct Program {
+    name: &'static str,
+    tracepoint: &'static str,
+    /// Without it there is nothing to trace.
+    required: bool,
+}
+
+const PROGRAMS: [Program; 5] = [
+    // The authority on beginnings and endings; attached twice, see the kernel
+    // side's attempt.rs.
+    Program {
+        name: "set_state_first",
+        tracepoint: "inet_sock_set_state",
+        required: true,
+    },
+    Program {
+        name: "set_state_second",
+        tracepoint: "inet_sock_set_state",
+        required: false,
+    },
+    Program {
+        name: "tcp_receive_reset",
+        tracepoint: "tcp_receive_reset",
+        required: false,
+    },
+    Program {
+        name: "tcp_retransmit_skb",
+        tracepoint: "tcp_retransmit_skb",
+        required: false,
+    },
+    Program {
+        name: "tcp_destroy_sock",
+        tracepoint: "tcp_destroy_sock",
+        required: false,
+    },
+];
+
+/// Attaches every program, each on its own.
+///
+/// # Errors
+/// When a required one cannot be attached.
+pub(super) fn attach_all(ebpf: &mut Ebpf) -> Result<Vec<Hook>, StartError> {
+    let btf = Btf::from_sys_fs().map_err(|e| failed("reading the kernel's BTF", e))?;
+    PROGRAMS
+        .iter()
+        .map(|program| match attach(ebpf, program, &btf) {
+            Ok(()) => Ok(hook(program, None)),
+            Err(error) if program.required => Err(attach_error(program, error)),
+            Err(error) => Ok(hook(program, Some(chain(&error)))),
+        })
+        .collect()
+}
+
+fn hook(program: &Program, reason: Option<String>) -> Hook {
+    Hook {
+        name: program.name,
+        kind: "tp_btf",
+        attached: reason.is_none(),
+        reason,
+    }
+}
+
+fn attach(ebpf: &mut Ebpf, program: &Program, btf: &Btf) -> Result<(), AttachError> {
+    let hook = tracepoint(ebpf, program.name)?;
+    hook.load(program.tracepoint, btf)?;
+    hook.attach()?;
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AttachError {
+    #[error(transparent)]
+    Missing(#[from] ProgramMissing),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+}
+
+fn tracepoint<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut BtfTracePoint, AttachError> {
+    let program = ebpf.program_mut(name).ok_or(ProgramMissing(name))?;
+    Ok(program.try_into()?)
+}
+
+/// Why a required program is not there: a refusal by policy is not the same as
+/// a kernel that cannot.
+fn attach_error(program: &Program, error: AttachError) -> StartError {
+    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    if lockdown.contains("[confidentiality]") {
+        return unsupported(
+            "it is locked down (confidentiality)".to_owned(),
+            "boot with lockdown=integrity or none",
+        );
+    }
+    failed(&format!("attaching to {}", program.tracepoint), error)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        // The verifier's log runs to pages; its last line says what it was.
+        let inner_text = inner.to_string();
+        text.push_str(": ");
+        text.push_str(inner_text.lines().last().unwrap_or_default());
+        source = inner.source();
+    }
+    text
+}
+
+/// Takes all programs off their hooks: from then on no count changes.
+pub(super) fn detach_all(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
+    for program in &PROGRAMS {
+        if let Ok(hook) = tracepoint(ebpf, program.name)
+            && hook.fd().is_ok()
+        {
+            hook.unload()?;
+        }
+    }
+    Ok(())
+}
+
+/// How many runs of our programs the kernel skipped because the program was
+/// already active on that CPU (`recursion_misses` of the program's fdinfo).
+///
+/// # Errors
+/// When /proc cannot be read.
+pub(super) fn missed_hooks(ebpf: &Ebpf) -> io::Result<u64> {
+    let mut missed = 0;
+    for program in PROGRAMS {
+        let Some(Ok(fd)) = ebpf.program(program.name).map(aya::programs::Program::fd) else {
+            continue;
+        };
+        let fd = fd.as_fd().as_raw_fd();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
+        missed += recursion_misses(&info);
+    }
+    Ok(missed)
+}
+
+fn recursion_misses(fdinfo: &str) -> u64 {
+    fdinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_recursion_misses() {
+        let fdinfo = "pos:\t0\nrun_cnt:\t9\nrecursion_misses:\t17\nverified_insns:\t3\n";
+        assert_eq!(recursion_misses(fdinfo), 17);
+        assert_eq!(recursion_misses("pos:\t0\n"), 0, "kernels before 5.12");
+    }
+}

@@ -1,0 +1,296 @@
+//! Loads and attaches the programs, reads their ring and counters: the only
+//! user of aya's loader.
+
+pub mod btf;
+mod hooks;
+mod offsets;
+mod privilege;
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
+    maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    programs::ProgramError,
+};
+use aya_log::EbpfLogger;
+use conntrace_common::{
+    counters::{COUNTERS, Counter},
+    record::ENTRY_SIZE,
+};
+use tokio::io::unix::AsyncFd;
+
+pub use hooks::Hook;
+use hooks::missed_hooks;
+
+use crate::{
+    source::{Counters, Source},
+    sys,
+};
+
+/// Where the kernel describes its own types.
+const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/conntrace.bpf.o");
+
+/// Most entries of the attempt map, as in the object.
+const ATTEMPTS_MAX: usize = 65_536;
+
+/// Words of the per-CPU value: the counters and the first attachment's mark.
+const PER_CPU_WORDS: usize = COUNTERS + 2;
+
+type AttemptMap = HashMap<MapData, u64, [u64; ENTRY_SIZE / 8]>;
+
+/// Why tracing cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Capabilities are missing.
+    #[error(
+        "conntrace needs root, or the capabilities {0}: run it with sudo, or give them to its service"
+    )]
+    Privilege(String),
+    /// The kernel cannot do it.
+    #[error("kernel {kernel} cannot support tracing: {what}; {remedy}")]
+    Unsupported {
+        /// `uname -r`.
+        kernel: String,
+        /// What it lacks.
+        what: String,
+        /// What would mend it.
+        remedy: &'static str,
+    },
+    /// Anything else.
+    #[error("{what} failed on kernel {kernel}")]
+    Failed {
+        /// `uname -r`.
+        kernel: String,
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// What the programs are told before they are loaded.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Completed handshakes become records; else they are only counted.
+    pub report_established: bool,
+    /// The programs write debug lines.
+    pub debug: bool,
+    /// Another object than the built-in one: a fresh build under test.
+    pub object: Option<PathBuf>,
+}
+
+/// The attached programs. Dropping it detaches them.
+pub struct Tracer {
+    ebpf: Ebpf,
+    hooks: Vec<Hook>,
+    ring: AsyncFd<RingBuf<MapData>>,
+    per_cpu: PerCpuArray<MapData, [u64; PER_CPU_WORDS]>,
+    attempts: AttemptMap,
+    log: Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>,
+}
+
+impl Tracer {
+    /// Loads and attaches everything. Must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Says whether privilege, the kernel or something else stands in the way.
+    pub fn start(settings: &Settings) -> Result<Self, StartError> {
+        privilege::check()?;
+        let mut ebpf = load(settings)?;
+        let hooks = hooks::attach_all(&mut ebpf)?;
+        let ring = take_map(&mut ebpf, "RECORDS")?;
+        let log = match settings.debug {
+            true => Some(open_log(&mut ebpf)?),
+            false => None,
+        };
+        Ok(Self {
+            hooks,
+            ring: sys::watch(ring).map_err(|e| failed("watching the ring", e))?,
+            per_cpu: take_map(&mut ebpf, "PER_CPU")?,
+            attempts: take_map(&mut ebpf, "ATTEMPTS")?,
+            log,
+            ebpf,
+        })
+    }
+
+    /// Every hook, attached or not.
+    #[must_use]
+    pub fn hooks(&self) -> &[Hook] {
+        &self.hooks
+    }
+}
+
+impl Source for Tracer {
+    fn drain(&mut self, mut each: impl FnMut(&[u8])) -> usize {
+        let ring = self.ring.get_mut();
+        let mut moved = 0;
+        while let Some(record) = ring.next() {
+            each(&record);
+            moved += 1;
+        }
+        if let Some(log) = &mut self.log {
+            log.get_mut().flush();
+        }
+        moved
+    }
+
+    async fn ready(&mut self) -> io::Result<()> {
+        match &mut self.log {
+            None => self.ring.readable().await?.clear_ready(),
+            Some(log) => tokio::select! {
+                ring = self.ring.readable() => ring?.clear_ready(),
+                log = log.readable() => log?.clear_ready(),
+            },
+        }
+        Ok(())
+    }
+
+    fn counters(&self) -> io::Result<Counters> {
+        let sums = self.sum_over_cpus()?;
+        let of = |counter: Counter| sums.get(counter as usize).copied().unwrap_or(0);
+        Ok(Counters {
+            attempts: of(Counter::Attempts),
+            endings: of(Counter::Endings),
+            established: of(Counter::Established),
+            ring_full: of(Counter::RingFull),
+            untracked: of(Counter::MapFull),
+            ending_missed: of(Counter::EndingMissed),
+            stall_ring_full: of(Counter::StallRingFull),
+            second_attachment: of(Counter::SecondAttachment),
+            missed_hooks: missed_hooks(&self.ebpf)?,
+        })
+    }
+
+    fn in_map(&self) -> u64 {
+        // A key that is removed while we look makes the kernel begin anew.
+        self.attempts.keys().take(ATTEMPTS_MAX).count() as u64
+    }
+
+    fn detach(&mut self) -> io::Result<()> {
+        hooks::detach_all(&mut self.ebpf).map_err(io::Error::other)
+    }
+}
+
+impl Tracer {
+    fn sum_over_cpus(&self) -> io::Result<[u64; PER_CPU_WORDS]> {
+        let per_cpu = self.per_cpu.get(&0, 0).map_err(io::Error::other)?;
+        let mut sums = [0u64; PER_CPU_WORDS];
+        for cpu in per_cpu.iter() {
+            for (sum, count) in sums.iter_mut().zip(cpu) {
+                *sum = sum.wrapping_add(*count);
+            }
+        }
+        Ok(sums)
+    }
+}
+
+fn load(settings: &Settings) -> Result<Ebpf, StartError> {
+    let resolved = resolve_offsets()?;
+    let log_level = if settings.debug { u8::MAX } else { 0 };
+    let report_established = u8::from(settings.report_established);
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("OFFSETS", resolved.offsets.as_slice(), true)
+        .override_global("DEFER_CONNECT_MASK", &resolved.defer_connect_mask, true)
+        .override_global("REPORT_ESTABLISHED", &report_established, true)
+        .override_global(aya_log::LEVEL, &log_level, true);
+    match &settings.object {
+        None => loader.load(OBJECT),
+        Some(path) => loader.load_file(path),
+    }
+    .map_err(|error| load_error(settings.object.as_deref(), error))
+}
+
+fn resolve_offsets() -> Result<offsets::Resolved, StartError> {
+    let bytes = fs::read(VMLINUX_BTF).map_err(|error| {
+        if error.kind() == ErrorKind::NotFound {
+            unsupported(
+                format!("it has no {VMLINUX_BTF}"),
+                "it needs one built with CONFIG_DEBUG_INFO_BTF=y",
+            )
+        } else {
+            failed(&format!("reading {VMLINUX_BTF}"), error)
+        }
+    })?;
+    let btf = btf::Btf::parse(&bytes).map_err(|e| failed(&format!("parsing {VMLINUX_BTF}"), e))?;
+    offsets::resolve(&btf).map_err(|error| {
+        unsupported(
+            error.to_string(),
+            "conntrace reads this member and will not guess; please report the kernel",
+        )
+    })
+}
+
+fn load_error(object: Option<&Path>, error: EbpfError) -> StartError {
+    if let EbpfError::MapError(MapError::CreateError { name, io_error, .. }) = &error
+        && io_error.raw_os_error() == Some(nix::errno::Errno::EINVAL as i32)
+        && name == "RECORDS"
+    {
+        return unsupported(
+            "it has no BPF ring buffer".to_owned(),
+            "it needs Linux 5.8 or newer",
+        );
+    }
+    let what = object.map_or_else(
+        || "loading the programs".to_owned(),
+        |path| format!("loading the programs of {}", path.display()),
+    );
+    failed(&what, error)
+}
+
+fn take_map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, StartError>
+where
+    M: TryFrom<aya::maps::Map, Error = MapError>,
+{
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| failed("opening the maps", ProgramMissing(name)))?;
+    M::try_from(map).map_err(|e| failed(&format!("opening the map {name}"), e))
+}
+
+fn open_log(ebpf: &mut Ebpf) -> Result<AsyncFd<EbpfLogger<&'static dyn log::Log>>, StartError> {
+    let log = EbpfLogger::init(ebpf).map_err(|e| failed("opening the programs' log", e))?;
+    sys::watch(log).map_err(|e| failed("watching the programs' log", e))
+}
+
+/// The object lacks a part this agent expects.
+#[derive(Debug, thiserror::Error)]
+#[error("the object has no {0}")]
+struct ProgramMissing(&'static str);
+
+fn unsupported(what: String, remedy: &'static str) -> StartError {
+    StartError::Unsupported {
+        kernel: release(),
+        what,
+        remedy,
+    }
+}
+
+fn failed(what: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StartError {
+    StartError::Failed {
+        kernel: release(),
+        what: what.to_owned(),
+        source: source.into(),
+    }
+}
+
+/// `uname -r`, or "unknown" where even that cannot be read.
+#[must_use]
+pub fn release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim_end().to_owned())
+}
+
+impl From<ProgramError> for StartError {
+    fn from(error: ProgramError) -> Self {
+        failed("attaching the programs", error)
+    }
+}

@@ -1,0 +1,203 @@
+//! From an attempt to its label: the one ordered rule list.
+//!
+//! A pure function of the record and the patience; the first rule that fits
+//! decides. The rules are numbered as in the README.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::{
+    errno::Errno,
+    wire::{Attempt, Icmp, IcmpVersion, Moment},
+};
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Label {
+    /// The handshake completed.
+    Established,
+    /// No local port was left.
+    PortExhausted,
+    /// The chosen local address or 4-tuple could not be had.
+    AddressUnavailable,
+    /// The other side, or a firewall speaking for it, said no.
+    Refused,
+    /// No answer came.
+    TimedOut,
+    /// The network said no.
+    Unreachable,
+    /// This host's policy said no.
+    Denied,
+    /// Someone else killed the socket.
+    Aborted,
+    /// The application gave up before an answer was due.
+    Cancelled,
+    /// Anything else; the errno says what.
+    Failed,
+}
+
+impl Label {
+    /// Every label, in the order the documentation lists them.
+    pub const ALL: [Self; 10] = [
+        Self::Established,
+        Self::PortExhausted,
+        Self::AddressUnavailable,
+        Self::Refused,
+        Self::TimedOut,
+        Self::Unreachable,
+        Self::Denied,
+        Self::Aborted,
+        Self::Cancelled,
+        Self::Failed,
+    ];
+
+    /// As it is written in the lines.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::PortExhausted => "port_exhausted",
+            Self::AddressUnavailable => "address_unavailable",
+            Self::Refused => "refused",
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+            Self::Denied => "denied",
+            Self::Aborted => "aborted",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether it is printed only with `--all`.
+    #[must_use]
+    pub fn is_hidden(self) -> bool {
+        match self {
+            Self::Established | Self::Cancelled => true,
+            Self::PortExhausted
+            | Self::AddressUnavailable
+            | Self::Refused
+            | Self::TimedOut
+            | Self::Unreachable
+            | Self::Denied
+            | Self::Aborted
+            | Self::Failed => false,
+        }
+    }
+}
+
+/// Who gave up waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeoutBy {
+    /// The kernel, after its last retry (`tcp_write_timeout`).
+    Kernel,
+    /// The application closed the socket.
+    Application,
+}
+
+/// What the rules say of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// How it ended.
+    pub label: Label,
+    /// What the application was told or would be; `None` if nothing.
+    pub errno: Option<Errno>,
+    /// Set when the label is [`Label::TimedOut`].
+    pub timeout_by: Option<TimeoutBy>,
+}
+
+impl Verdict {
+    fn new(label: Label, errno: Option<Errno>) -> Self {
+        Self {
+            label,
+            errno,
+            timeout_by: None,
+        }
+    }
+
+    fn timed_out(by: TimeoutBy, errno: Option<Errno>) -> Self {
+        Self {
+            label: Label::TimedOut,
+            errno,
+            timeout_by: Some(by),
+        }
+    }
+}
+
+/// Labels an ending; `None` for a stall, which is none.
+#[must_use]
+pub fn label(attempt: &Attempt, patience_ms: u64) -> Option<Verdict> {
+    match attempt.moment {
+        Moment::Stalled => None,
+        Moment::Established => Some(Verdict::new(Label::Established, None)),
+        Moment::Closed => Some(label_closed(attempt, patience_ms)),
+    }
+}
+
+/// Rules 2 to 6.
+fn label_closed(attempt: &Attempt, patience_ms: u64) -> Verdict {
+    if attempt.syn_sent == 0 && !attempt.deferred {
+        return label_unsent(attempt);
+    }
+    if let Some(error) = attempt.error {
+        return label_error(error);
+    }
+    if let Some(errno) = early_icmp(attempt) {
+        return Verdict::new(label_icmp(attempt.icmp.as_ref(), errno), Some(errno));
+    }
+    let lasted_ms = (attempt.at_ns - attempt.started_ns) / 1_000_000;
+    if attempt.syn_retransmitted > 0 || lasted_ms >= patience_ms {
+        return Verdict::timed_out(TimeoutBy::Application, None);
+    }
+    Verdict::new(Label::Cancelled, None)
+}
+
+/// Rule 2: connect failed before a SYN was made. Its errno reaches no hook of
+/// this tier; `inet_hash_connect` returning without a port has only one.
+fn label_unsent(attempt: &Attempt) -> Verdict {
+    let label = if attempt.port_bound {
+        Label::AddressUnavailable
+    } else if attempt.local_port.is_none() {
+        Label::PortExhausted
+    } else {
+        return Verdict::new(Label::Failed, None);
+    };
+    Verdict::new(label, Some(Errno::EADDRNOTAVAIL))
+}
+
+/// Rule 3: the attempt set `sk_err`.
+fn label_error(error: Errno) -> Verdict {
+    match error {
+        Errno::ETIMEDOUT => Verdict::timed_out(TimeoutBy::Kernel, Some(error)),
+        Errno::ECONNABORTED => Verdict::new(Label::Aborted, Some(error)),
+        Errno::ECONNREFUSED => Verdict::new(Label::Refused, Some(error)),
+        _ => Verdict::new(Label::Unreachable, Some(error)),
+    }
+}
+
+/// Rule 4: an ICMP error came while the socket was locked, poll woke the
+/// application, and it closed before the next one would have ended the attempt.
+/// `EMSGSIZE` is path MTU discovery (`tcp_v4_mtu_reduced`), nobody's no.
+fn early_icmp(attempt: &Attempt) -> Option<Errno> {
+    attempt
+        .icmp
+        .and_then(|icmp| icmp.errno)
+        .or(attempt.soft_error)
+        .filter(|&errno| errno != Errno::EMSGSIZE)
+}
+
+fn label_icmp(icmp: Option<&Icmp>, errno: Errno) -> Label {
+    let port_unreachable = match icmp {
+        Some(icmp) => match icmp.version {
+            IcmpVersion::V4 => (icmp.icmp_type, icmp.code) == (3, 3),
+            IcmpVersion::V6 => (icmp.icmp_type, icmp.code) == (1, 4),
+        },
+        None => errno == Errno::ECONNREFUSED,
+    };
+    if port_unreachable {
+        Label::Refused
+    } else {
+        Label::Unreachable
+    }
+}

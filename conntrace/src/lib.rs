@@ -1,0 +1,25 @@
+//! Says why an outgoing TCP connection failed.
+//!
+//! The kernel side (`conntrace-ebpf`) watches every attempt and hands over one
+//! record per ending; this agent labels it and writes a line. See
+//! ARCHITECTURE.md for the way of a record and the invariants.
+
+pub mod agent;
+pub mod cli;
+pub mod clock;
+pub mod demo;
+pub mod errno;
+pub mod event;
+pub mod evidence;
+pub mod kernel;
+pub mod label;
+pub mod live;
+mod message;
+pub mod reply;
+pub mod sink;
+pub mod source;
+pub mod stage;
+mod sys;
+mod text;
+pub mod wire;
+pub mod worker;

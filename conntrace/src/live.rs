@@ -1,0 +1,56 @@
+//! Starts tracing the live kernel.
+
+use crate::{
+    event::{Coverage, HookState, Start},
+    kernel::{self, Hook, Settings, StartError, Tracer},
+};
+
+/// Attaches the programs and says what they will see. Must run inside a tokio
+/// runtime.
+///
+/// # Errors
+/// When the kernel or missing privilege stands in the way.
+pub fn start(settings: &Settings) -> Result<(Tracer, Start), StartError> {
+    let tracer = Tracer::start(settings)?;
+    let start = Start {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: kernel::release(),
+        tier: "tracepoint",
+        pid: std::process::id(),
+        hooks: tracer.hooks().iter().map(state).collect(),
+        coverage: coverage(tracer.hooks()),
+    };
+    Ok((tracer, start))
+}
+
+fn state(hook: &Hook) -> HookState {
+    HookState {
+        name: hook.name,
+        kind: hook.kind,
+        attached: hook.attached,
+        reason: hook.reason.clone(),
+    }
+}
+
+/// What the attached hooks can see. State changes alone carry most of it; what
+/// never reaches `SYN_SENT` is not seen on this tier.
+fn coverage(hooks: &[Hook]) -> Coverage {
+    let attached = |name| hooks.iter().any(|hook| hook.name == name && hook.attached);
+    let states = attached("set_state_first");
+    Coverage {
+        established: states,
+        rst: states && attached("tcp_receive_reset"),
+        kernel_timeout: states,
+        app_timeout: states,
+        port_exhausted: states,
+        tuple_in_use: states,
+        aborted: states,
+        stall: attached("tcp_retransmit_skb"),
+        icmp: states,
+        local_drop: false,
+        icmp6_detail: false,
+        no_route: false,
+        local_denial: false,
+        bind_exhausted: false,
+    }
+}

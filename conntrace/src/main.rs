@@ -1,0 +1,124 @@
+//! Parse, run, exit code.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use conntrace::{
+    agent::{self, AgentError, Config},
+    cli::{Cli, Command, DemoArgs, Format, RunArgs},
+    demo, event,
+    kernel::{Settings, StartError},
+    live,
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// A runtime failure.
+const EXIT_FAILURE: u8 = 1;
+/// Capabilities are missing. (2 is clap's: usage.)
+const EXIT_PRIVILEGE: u8 = 3;
+/// The kernel cannot support tracing.
+const EXIT_KERNEL: u8 = 4;
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("conntrace: {error:#}");
+            exit_code(&error)
+        }
+    }
+}
+
+/// A closed stdout is a clean stop: whoever read the lines has had enough.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<StartError>() {
+        Some(StartError::Privilege(_)) => ExitCode::from(EXIT_PRIVILEGE),
+        Some(StartError::Unsupported { .. }) => ExitCode::from(EXIT_KERNEL),
+        Some(StartError::Failed { .. }) | None => ExitCode::from(EXIT_FAILURE),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Some(Command::Schema) => print_schema(),
+        Some(Command::Demo(args)) => runtime()?.block_on(run_demo(&args)),
+        Some(Command::Run(args)) => runtime()?.block_on(trace(&args)),
+        None => runtime()?.block_on(trace(&cli.run)),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")
+}
+
+async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    start_log(args.verbose);
+    let stop = stop_signal()?;
+    let settings = Settings {
+        report_established: args.all,
+        debug: args.verbose > 1,
+        object: args.object.clone(),
+    };
+    let (tracer, start) = live::start(&settings)?;
+    let config = Config {
+        start,
+        labelling: args.labelling(),
+        summary_every: args.summary_every(),
+    };
+    let sink = Format::or_suitable(args.format).to_stdout();
+    match agent::run(tracer, sink, config, stop).await {
+        Ok(_) | Err(AgentError::OutputClosed) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn run_demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    start_log(0);
+    let report = demo::run(Format::or_suitable(args.format), stop_signal()?).await?;
+    eprint!("{report}");
+    if report.all_as_expected() {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Ok(ExitCode::from(EXIT_FAILURE))
+    }
+}
+
+/// Registered before anything else, so that no signal finds us unprepared.
+fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
+    let listen = |kind| signal(kind).context("cannot listen for signals");
+    let mut interrupt: Signal = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        }
+    })
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    };
+    env_logger::Builder::new()
+        .filter_level(level)
+        .target(env_logger::Target::Stderr)
+        .init();
+}
+
+fn print_schema() -> anyhow::Result<ExitCode> {
+    use std::io::Write as _;
+    let schema = serde_json::to_string_pretty(&event::json_schema())?;
+    match writeln!(std::io::stdout(), "{schema}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write the schema")
+        }
+        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,111 @@
+//! The sentence for a person in an outcome or stall line.
+
+use std::fmt::Write as _;
+
+use crate::{
+    event::{AttemptFields, Endpoint},
+    label::{Label, TimeoutBy, Verdict},
+    reply::{Reply, ReplyKind},
+};
+
+/// `curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 refused after 0.31 ms: RST`
+pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict) -> String {
+    let mut text = who_and_where(fields);
+    let what = match verdict.label {
+        Label::Established => "established",
+        Label::PortExhausted => "failed, no local port was left,",
+        Label::AddressUnavailable => "failed, the local address and port are taken,",
+        Label::Refused => "refused",
+        Label::TimedOut => match verdict.timeout_by {
+            Some(TimeoutBy::Application) => "given up by the application",
+            Some(TimeoutBy::Kernel) | None => "timed out",
+        },
+        Label::Unreachable => "unreachable",
+        Label::Denied => "denied",
+        Label::Aborted => "aborted by someone else",
+        Label::Cancelled => "cancelled",
+        Label::Failed => "failed",
+    };
+    push(&mut text, format_args!(" {what} after {}", elapsed(fields)));
+    answer(&mut text, &fields.reply);
+    if verdict.label == Label::TimedOut {
+        push(&mut text, format_args!(": {} unanswered", syns(fields)));
+    }
+    text
+}
+
+/// `curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 no answer after 1.02 s: SYN sent again`
+pub(crate) fn stall(fields: &AttemptFields) -> String {
+    let mut text = who_and_where(fields);
+    push(
+        &mut text,
+        format_args!(" no answer after {}: SYN sent again", elapsed(fields)),
+    );
+    text
+}
+
+fn who_and_where(fields: &AttemptFields) -> String {
+    let mut text = String::with_capacity(128);
+    let process = &fields.process;
+    let comm = process.comm.as_deref().unwrap_or("?");
+    match process.pid {
+        Some(pid) => push(&mut text, format_args!("{comm}[{pid}]")),
+        None => text.push_str(comm),
+    }
+    text.push(' ');
+    endpoint(&mut text, fields.local);
+    text.push_str(" -> ");
+    endpoint(&mut text, fields.remote);
+    text
+}
+
+/// Writes `addr:port`, IPv6 in brackets, what is unknown as `*`.
+pub(crate) fn endpoint(text: &mut String, endpoint: Endpoint) {
+    match endpoint.addr {
+        Some(addr) if addr.is_ipv6() => push(text, format_args!("[{addr}]")),
+        Some(addr) => push(text, format_args!("{addr}")),
+        None => text.push('*'),
+    }
+    match endpoint.port {
+        Some(port) => push(text, format_args!(":{port}")),
+        None => text.push_str(":*"),
+    }
+}
+
+pub(crate) fn elapsed(fields: &AttemptFields) -> String {
+    let Some(us) = fields.elapsed_us else {
+        return "an unknown time".to_owned();
+    };
+    match us {
+        0..1_000_000 => format!("{}.{:02} ms", us / 1000, us % 1000 / 10),
+        _ => format!("{}.{:02} s", us / 1_000_000, us % 1_000_000 / 10_000),
+    }
+}
+
+fn answer(text: &mut String, reply: &Reply) {
+    match reply.kind {
+        ReplyKind::None | ReplyKind::SynAck => return,
+        ReplyKind::Rst => text.push_str(": RST"),
+        ReplyKind::Icmp => text.push_str(": ICMP"),
+        ReplyKind::Local => text.push_str(": this host itself, ICMP"),
+    }
+    if let (Some(icmp_type), Some(code)) = (reply.icmp_type, reply.icmp_code) {
+        push(text, format_args!(" type {icmp_type} code {code}"));
+    }
+    if let Some(from) = reply.from {
+        push(text, format_args!(" from {from}"));
+    }
+}
+
+fn syns(fields: &AttemptFields) -> String {
+    match fields.syn.sent {
+        Some(1) => "1 SYN".to_owned(),
+        Some(sent) => format!("{sent} SYNs"),
+        None => "SYN".to_owned(),
+    }
+}
+
+/// Writing to a `String` cannot fail.
+fn push(text: &mut String, args: std::fmt::Arguments<'_>) {
+    let _ = text.write_fmt(args);
+}

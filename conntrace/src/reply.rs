@@ -1,0 +1,90 @@
+//! What answered an attempt, if anything did.
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::{
+    errno::Errno,
+    wire::{Attempt, Moment},
+};
+
+/// What kind of answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplyKind {
+    /// None.
+    None,
+    /// The handshake's second step.
+    SynAck,
+    /// A RST that TCP accepted.
+    Rst,
+    /// An ICMP error from another host.
+    Icmp,
+    /// This host itself: the neighbour did not answer, or a rule rejected.
+    Local,
+}
+
+/// The answer to an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Reply {
+    /// What kind.
+    pub kind: ReplyKind,
+    /// ICMP type, null where the kernel keeps none.
+    pub icmp_type: Option<u8>,
+    /// ICMP code, null where the kernel keeps none.
+    pub icmp_code: Option<u8>,
+    /// Who sent the ICMP error.
+    pub from: Option<IpAddr>,
+}
+
+impl Reply {
+    fn bare(kind: ReplyKind) -> Self {
+        Self {
+            kind,
+            icmp_type: None,
+            icmp_code: None,
+            from: None,
+        }
+    }
+}
+
+/// Says what answered.
+#[must_use]
+pub fn reply(attempt: &Attempt) -> Reply {
+    if attempt.moment == Moment::Established {
+        return Reply::bare(ReplyKind::SynAck);
+    }
+    if attempt.reset {
+        return Reply::bare(ReplyKind::Rst);
+    }
+    if let Some(icmp) = attempt.icmp {
+        let own = icmp.from.is_some() && icmp.from == attempt.local_addr;
+        return Reply {
+            kind: if own {
+                ReplyKind::Local
+            } else {
+                ReplyKind::Icmp
+            },
+            icmp_type: Some(icmp.icmp_type),
+            icmp_code: Some(icmp.code),
+            from: icmp.from,
+        };
+    }
+    Reply::bare(unqueued(attempt))
+}
+
+/// Without `IPV6_RECVERR` the kernel queues no ICMPv6 error
+/// (`ipv6_icmp_error`): only its errno is left. A neighbour that did not answer
+/// is told by the retransmissions that could not send, because the SYN still
+/// waits for its address.
+fn unqueued(attempt: &Attempt) -> ReplyKind {
+    let stuck = u32::from(attempt.rto_count) > attempt.syn_retransmitted;
+    match attempt.error.or(attempt.soft_error) {
+        None | Some(Errno::ETIMEDOUT | Errno::ECONNABORTED | Errno::EMSGSIZE) => ReplyKind::None,
+        Some(Errno::EHOSTUNREACH) if stuck => ReplyKind::Local,
+        Some(_) if attempt.syn_sent == 0 => ReplyKind::None,
+        Some(_) => ReplyKind::Icmp,
+    }
+}

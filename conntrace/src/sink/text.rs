@@ -1,0 +1,135 @@
+use std::{
+    io::{self, BufWriter, Write},
+    net::IpAddr,
+};
+
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::Sink;
+use crate::{
+    event::{AttemptFields, Endpoint, Event, Line, Totals},
+    message,
+    text::visible,
+};
+
+/// Aligned text for a person at a terminal.
+#[derive(Debug)]
+pub struct Text<W: Write> {
+    out: BufWriter<W>,
+}
+
+impl<W: Write> Text<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        Self {
+            out: BufWriter::new(out),
+        }
+    }
+}
+
+impl<W: Write> Sink for Text<W> {
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        writeln!(self.out, "{}", visible(&render(line)))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+fn render(line: &Line) -> String {
+    let time = clock(line.time.0);
+    match &line.event {
+        Event::Outcome(outcome) => {
+            let errno = outcome.errno.as_deref().unwrap_or("-");
+            attempt(&time, outcome.label.as_str(), errno, &outcome.attempt)
+        }
+        Event::Stall(stall) => attempt(&time, "(stalled)", "-", &stall.attempt),
+        Event::Start(start) => {
+            let attached = start.hooks.iter().filter(|hook| hook.attached).count();
+            format!(
+                "{time}  conntrace {} traces kernel {} ({} tier, {attached} of {} hooks)",
+                start.version,
+                start.kernel,
+                start.tier,
+                start.hooks.len(),
+            )
+        }
+        Event::Loss(loss) => format!("{time}  LOST  {:?}, stalls {}", loss.lost, loss.stalls_lost),
+        Event::Summary(totals) => format!("{time}  {}", summary(totals)),
+        Event::Stop(stop) => {
+            format!(
+                "{time}  stopped ({})  {}",
+                stop.reason,
+                summary(&stop.totals)
+            )
+        }
+    }
+}
+
+fn attempt(time: &str, label: &str, errno: &str, fields: &AttemptFields) -> String {
+    let process = &fields.process;
+    let who = format!(
+        "{}[{}]",
+        process.comm.as_deref().unwrap_or("?"),
+        process
+            .pid
+            .map_or_else(|| "?".to_owned(), |pid| pid.to_string()),
+    );
+    let mut line = format!(
+        "{time}  {label:<19}  {errno:<13}  {who:<23}  {:<21} -> {:<21}  {:>10}",
+        endpoint(fields.local),
+        endpoint(fields.remote),
+        message::elapsed(fields),
+    );
+    if let (Some(sent), Some(again)) = (fields.syn.sent, fields.syn.retransmitted)
+        && again > 0
+    {
+        line.push_str(&format!("  {sent} SYNs"));
+    }
+    if let Some(answer) = answer(fields) {
+        line.push_str(&format!("  {answer}"));
+    }
+    line
+}
+
+fn answer(fields: &AttemptFields) -> Option<String> {
+    let reply = &fields.reply;
+    let (icmp_type, code) = (reply.icmp_type?, reply.icmp_code?);
+    let from = reply.from.map(|addr: IpAddr| format!(" from {addr}"));
+    Some(format!(
+        "ICMP {icmp_type}/{code}{}",
+        from.unwrap_or_default()
+    ))
+}
+
+fn endpoint(side: Endpoint) -> String {
+    let mut text = String::new();
+    message::endpoint(&mut text, side);
+    text
+}
+
+fn summary(totals: &Totals) -> String {
+    let labels: Vec<_> = totals
+        .outcomes
+        .iter()
+        .map(|(label, count)| format!("{} {count}", label.as_str()))
+        .collect();
+    format!(
+        "{} attempts: {}; in flight {}, lost {}",
+        totals.attempts,
+        if labels.is_empty() {
+            "none ended".to_owned()
+        } else {
+            labels.join(", ")
+        },
+        totals.in_flight,
+        totals.lost.values().sum::<u64>(),
+    )
+}
+
+/// Time of day in the local zone, milliseconds.
+fn clock(time: Timestamp) -> String {
+    let local = time.to_zoned(TimeZone::system());
+    local.strftime("%H:%M:%S%.3f").to_string()
+}

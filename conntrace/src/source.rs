@@ -1,0 +1,51 @@
+//! Where records come from.
+
+use std::io;
+
+/// A source of wire records: the live kernel.
+pub trait Source {
+    /// Hands over every record that is there now; returns how many.
+    fn drain(&mut self, each: impl FnMut(&[u8])) -> usize;
+
+    /// Waits until there may be more.
+    fn ready(&mut self) -> impl Future<Output = io::Result<()>>;
+
+    /// Reads the kernel side's counters.
+    ///
+    /// # Errors
+    /// When a map or /proc cannot be read.
+    fn counters(&self) -> io::Result<Counters>;
+
+    /// Counts the attempts under way: the entries of the attempt map.
+    fn in_map(&self) -> u64;
+
+    /// Stops the flow: after it, what is there can be drained to the end and
+    /// the counters stand still.
+    ///
+    /// # Errors
+    /// When a program cannot be detached.
+    fn detach(&mut self) -> io::Result<()>;
+}
+
+/// What the kernel side counted, since the start and over all CPUs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Attempts that opened.
+    pub attempts: u64,
+    /// Endings handed over as records.
+    pub endings: u64,
+    /// Completed handshakes that were only counted.
+    pub established: u64,
+    /// Endings lost to a full ring.
+    pub ring_full: u64,
+    /// Attempts lost to a full attempt map.
+    pub untracked: u64,
+    /// Attempts whose ending no program saw.
+    pub ending_missed: u64,
+    /// Stall records lost to a full ring.
+    pub stall_ring_full: u64,
+    /// State changes the second attachment took over from the first.
+    pub second_attachment: u64,
+    /// Runs of our programs that the kernel skipped.
+    pub missed_hooks: u64,
+}

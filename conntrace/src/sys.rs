@@ -1,0 +1,67 @@
+//! System calls that no crate wraps.
+#![expect(unsafe_code, reason = "a raw system call")]
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd},
+    path::PathBuf,
+};
+
+use tokio::io::unix::AsyncFd;
+
+/// Lets the event loop watch a descriptor for readability.
+///
+/// # Errors
+/// When the kernel cannot watch it.
+pub(crate) fn watch<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: an owner that lends its descriptor keeps it open as long as it
+    // lives, and the event loop forgets it before it drops the owner.
+    unsafe { AsyncFd::register(owner) }.map_err(io::Error::from)
+}
+
+/// `FILEID_KERNFS`: a handle that is a kernfs node's 64-bit id.
+const FILEID_KERNFS: i32 = 0xfe;
+
+/// `struct file_handle` with a kernfs id in it.
+#[repr(C)]
+struct KernfsHandle {
+    handle_bytes: u32,
+    handle_type: i32,
+    id: [u8; 8],
+}
+
+/// Opens the cgroup with this id (`bpf_get_current_cgroup_id`) on the cgroup
+/// filesystem that `mount` lies on. Needs `CAP_DAC_READ_SEARCH`.
+///
+/// # Errors
+/// `ESTALE` when the cgroup is gone.
+pub(crate) fn open_cgroup(mount: &File, id: u64) -> io::Result<OwnedFd> {
+    let mut handle = KernfsHandle {
+        handle_bytes: 8,
+        handle_type: FILEID_KERNFS,
+        id: id.to_ne_bytes(),
+    };
+    // SAFETY: the handle has the layout of `struct file_handle`, and as many
+    // bytes behind its header as it says.
+    let fd = unsafe {
+        libc::open_by_handle_at(
+            mount.as_raw_fd(),
+            (&raw mut handle).cast(),
+            libc::O_PATH | libc::O_CLOEXEC,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor, nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Where an open file lies.
+///
+/// # Errors
+/// When /proc is not mounted.
+pub(crate) fn path_of(fd: &OwnedFd) -> io::Result<PathBuf> {
+    fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}

@@ -1,0 +1,78 @@
+//! Bytes that processes chose, made fit for a line.
+
+/// Turns bytes into text: invalid UTF-8 becomes U+FFFD, and what would take more
+/// than `json_len_max` bytes inside a JSON string is cut off. Cutting by the
+/// escaped length keeps a whole line within its limit, whatever a process calls
+/// itself.
+#[must_use]
+pub(crate) fn bounded(bytes: &[u8], json_len_max: usize) -> String {
+    let mut text = String::new();
+    let mut len = 0;
+    for chunk in bytes.utf8_chunks() {
+        let replaced = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
+        for c in chunk.valid().chars().chain(replaced) {
+            len += json_len(c);
+            if len > json_len_max {
+                return text;
+            }
+            text.push(c);
+        }
+    }
+    text
+}
+
+/// Bytes of a character inside a JSON string, as `serde_json` writes it.
+fn json_len(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        c if c < ' ' => 6,
+        c => c.len_utf8(),
+    }
+}
+
+/// Makes control characters visible, for a terminal: they are written as Rust
+/// escapes.
+#[must_use]
+pub(crate) fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || is_direction(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Characters that reorder the text around them.
+fn is_direction(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn invalid_utf8_is_replaced_and_the_rest_kept() {
+        assert_eq!(bounded(b"a\xffb", 100), "a\u{fffd}b");
+        assert_eq!(bounded(b"\"\n", 3), "\"");
+    }
+
+    #[test]
+    fn control_characters_show() {
+        assert_eq!(visible("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
+        assert_eq!(visible("\u{202e}abc é"), "\\u{202e}abc é");
+    }
+
+    proptest! {
+        #[test]
+        fn stays_within_its_limit_in_json(bytes: Vec<u8>, max in 0usize..200) {
+            let json = serde_json::to_string(&bounded(&bytes, max)).unwrap();
+            prop_assert!(json.len() <= max + 2, "{json}");
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! Bytes from the kernel (or a recording) to an [`Attempt`].
+//!
+//! Total: any bytes give an attempt or say what is wrong with them.
+
+use std::{
+    mem::offset_of,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use conntrace_common::record::{
+    self as raw, AF_INET, AF_INET6, COMM_LEN, FLAG_DEFERRED, FLAG_ICMP, FLAG_RESET, KIND_ENDING,
+    KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, Record, STATE_CLOSE, STATE_ESTABLISHED,
+    STATE_SYN_SENT,
+};
+
+use crate::errno::Errno;
+
+/// The largest errno the kernel returns (`MAX_ERRNO`).
+const MAX_ERRNO: u32 = 4095;
+
+/// An attempt as it stood at one moment: when it ended, or first stalled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// What this moment is.
+    pub moment: Moment,
+    /// When it began, `CLOCK_BOOTTIME` nanoseconds.
+    pub started_ns: u64,
+    /// When the kernel saw this moment, `CLOCK_BOOTTIME` nanoseconds.
+    pub at_ns: u64,
+    /// Who called connect.
+    pub caller: Caller,
+    /// Inode number of the socket's network namespace.
+    pub netns: u32,
+    /// Where to.
+    pub remote: Remote,
+    /// From where; `None` while unspecified.
+    pub local_addr: Option<IpAddr>,
+    /// The local port, if one was assigned for this attempt or bound before it.
+    pub local_port: Option<u16>,
+    /// The local port was bound before connect was called.
+    pub port_bound: bool,
+    /// `sk_err`: what ended it.
+    pub error: Option<Errno>,
+    /// `sk_err_soft`, if set during this attempt.
+    pub soft_error: Option<Errno>,
+    /// SYNs handed to the IP layer.
+    pub syn_sent: u32,
+    /// SYN retransmissions that left TCP.
+    pub syn_retransmitted: u32,
+    /// Runs of the retransmission timer, also those that could not send.
+    pub rto_count: u8,
+    /// TCP accepted a RST.
+    pub reset: bool,
+    /// TCP fast open holds the SYN back until the first write.
+    pub deferred: bool,
+    /// The newest ICMP error that came for this attempt.
+    pub icmp: Option<Icmp>,
+}
+
+/// What happened to the attempt at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Its first SYN retransmission; it goes on.
+    Stalled,
+    /// The handshake completed.
+    Established,
+    /// The socket was closed, by whomever.
+    Closed,
+}
+
+/// Who called connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Process (thread group) id in the root pid namespace.
+    pub pid: u32,
+    /// Thread id in the root pid namespace.
+    pub tid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// Id of the cgroup (v2).
+    pub cgroup_id: u64,
+    /// When the process started, `CLOCK_BOOTTIME` nanoseconds.
+    pub started_ns: u64,
+    /// The thread's name: any bytes, without the terminating zeros.
+    pub comm: Comm,
+    /// The process's name.
+    pub leader_comm: Comm,
+}
+
+/// A task's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Comm(pub [u8; COMM_LEN]);
+
+impl Comm {
+    /// The bytes before the first zero.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.split(|&byte| byte == 0).next().unwrap_or_default()
+    }
+}
+
+/// Address and port of the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Remote {
+    /// Its address; v4-mapped ones are IPv4 here.
+    pub addr: IpAddr,
+    /// Its port.
+    pub port: u16,
+}
+
+/// An ICMP error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Icmp {
+    /// ICMPv4 or ICMPv6.
+    pub version: IcmpVersion,
+    /// Its type.
+    pub icmp_type: u8,
+    /// Its code.
+    pub code: u8,
+    /// What the kernel made of it (`icmp_err_convert`, `icmpv6_err_convert`).
+    pub errno: Option<Errno>,
+    /// Who sent it.
+    pub from: Option<IpAddr>,
+}
+
+/// Which ICMP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IcmpVersion {
+    /// ICMP for IPv4.
+    V4,
+    /// ICMP for IPv6.
+    V6,
+}
+
+/// Bytes that are no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Not [`RECORD_SIZE`] bytes.
+    #[error("a record has {RECORD_SIZE} bytes, not {0}")]
+    Length(usize),
+    /// A field has a value no kernel side writes.
+    #[error("{field} cannot be {value}")]
+    Field {
+        /// Which one.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+    },
+}
+
+/// Decodes one record.
+///
+/// # Errors
+/// When the bytes are not a record that the kernel side could have written.
+pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
+    let bytes: &[u8; RECORD_SIZE] = bytes
+        .try_into()
+        .map_err(|_| Malformed::Length(bytes.len()))?;
+    let fields = Fields(bytes);
+    let kind = fields.u8(offset_of!(Record, kind));
+    let state = fields.u8(offset_of!(Record, state));
+    let moment = match (kind, state) {
+        (KIND_STALL, STATE_SYN_SENT) => Moment::Stalled,
+        (KIND_ENDING, STATE_ESTABLISHED) => Moment::Established,
+        (KIND_ENDING, STATE_CLOSE) => Moment::Closed,
+        (KIND_STALL | KIND_ENDING, _) => return Err(malformed("state", state)),
+        (_, _) => return Err(malformed("kind", kind)),
+    };
+    let flags = fields.u8(offset_of!(Record, flags));
+    if flags & !(FLAG_RESET | FLAG_ICMP | FLAG_DEFERRED) != 0 {
+        return Err(malformed("flags", flags));
+    }
+    let family = Family::of(fields.u16(offset_of!(Record, attempt.family)))?;
+    let started_ns = fields.u64(offset_of!(Record, attempt.started_ns));
+    let at_ns = fields.u64(offset_of!(Record, at_ns));
+    if at_ns < started_ns {
+        return Err(malformed("at_ns", at_ns));
+    }
+    let local_port = u16::from_be(fields.u16(offset_of!(Record, local_port)));
+    Ok(Attempt {
+        moment,
+        started_ns,
+        at_ns,
+        caller: caller(&fields),
+        netns: fields.u32(offset_of!(Record, attempt.netns)),
+        remote: Remote {
+            addr: family.addr(&fields, offset_of!(Record, attempt.remote_addr)),
+            port: u16::from_be(fields.u16(offset_of!(Record, attempt.remote_port))),
+        },
+        local_addr: specified(family.addr(&fields, offset_of!(Record, attempt.local_addr))),
+        local_port: (local_port != 0).then_some(local_port),
+        port_bound: fields.u16(offset_of!(Record, attempt.bound_port)) != 0,
+        error: fields.errno("error", offset_of!(Record, error))?,
+        soft_error: fields.errno("soft_error", offset_of!(Record, soft_error))?,
+        syn_sent: fields.u32(offset_of!(Record, syn_sent)),
+        syn_retransmitted: fields.u32(offset_of!(Record, syn_retransmitted)),
+        rto_count: fields.u8(offset_of!(Record, rto_count)),
+        reset: flags & FLAG_RESET != 0,
+        deferred: flags & FLAG_DEFERRED != 0,
+        icmp: match flags & FLAG_ICMP {
+            0 => None,
+            _ => Some(icmp(&fields)?),
+        },
+    })
+}
+
+fn caller(fields: &Fields<'_>) -> Caller {
+    Caller {
+        pid: fields.u32(offset_of!(Record, attempt.pid)),
+        tid: fields.u32(offset_of!(Record, attempt.tid)),
+        uid: fields.u32(offset_of!(Record, attempt.uid)),
+        cgroup_id: fields.u64(offset_of!(Record, attempt.cgroup_id)),
+        started_ns: fields.u64(offset_of!(Record, attempt.process_started_ns)),
+        comm: Comm(fields.array(offset_of!(Record, attempt.comm))),
+        leader_comm: Comm(fields.array(offset_of!(Record, attempt.leader_comm))),
+    }
+}
+
+fn icmp(fields: &Fields<'_>) -> Result<Icmp, Malformed> {
+    let origin = fields.u8(offset_of!(Record, icmp_origin));
+    let (version, family) = match origin {
+        ORIGIN_ICMP => (IcmpVersion::V4, Family::V4),
+        ORIGIN_ICMP6 => (IcmpVersion::V6, Family::V6),
+        _ => return Err(malformed("icmp_origin", origin)),
+    };
+    Ok(Icmp {
+        version,
+        icmp_type: fields.u8(offset_of!(Record, icmp_type)),
+        code: fields.u8(offset_of!(Record, icmp_code)),
+        errno: fields.errno("icmp_errno", offset_of!(Record, icmp_errno))?,
+        from: specified(family.addr(fields, offset_of!(Record, icmp_from))),
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    fn of(raw: u16) -> Result<Self, Malformed> {
+        match raw {
+            AF_INET => Ok(Self::V4),
+            AF_INET6 => Ok(Self::V6),
+            _ => Err(malformed("family", raw)),
+        }
+    }
+
+    fn addr(self, fields: &Fields<'_>, at: usize) -> IpAddr {
+        let bytes: [u8; 16] = fields.array(at);
+        let [a, b, c, d, ..] = bytes;
+        match self {
+            Self::V4 => Ipv4Addr::new(a, b, c, d).into(),
+            Self::V6 => Ipv6Addr::from(bytes).to_canonical(),
+        }
+    }
+}
+
+fn specified(addr: IpAddr) -> Option<IpAddr> {
+    (!addr.is_unspecified()).then_some(addr)
+}
+
+fn malformed(field: &'static str, value: impl Into<u64>) -> Malformed {
+    Malformed::Field {
+        field,
+        value: value.into(),
+    }
+}
+
+/// A record's bytes, read by the offsets of the struct itself.
+struct Fields<'a>(&'a [u8; RECORD_SIZE]);
+
+impl Fields<'_> {
+    /// The bytes at `at`, which comes from `offset_of!` and so lies inside.
+    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.0
+            .get(at..)
+            .and_then(|rest| rest.first_chunk())
+            .copied()
+            .unwrap_or([0; N])
+    }
+
+    fn u8(&self, at: usize) -> u8 {
+        let [byte] = self.array(at);
+        byte
+    }
+
+    fn u16(&self, at: usize) -> u16 {
+        u16::from_ne_bytes(self.array(at))
+    }
+
+    fn u32(&self, at: usize) -> u32 {
+        u32::from_ne_bytes(self.array(at))
+    }
+
+    fn u64(&self, at: usize) -> u64 {
+        u64::from_ne_bytes(self.array(at))
+    }
+
+    fn errno(&self, field: &'static str, at: usize) -> Result<Option<Errno>, Malformed> {
+        match self.u32(at) {
+            0 => Ok(None),
+            value @ 1..=MAX_ERRNO => Ok(Some(Errno(value as i32))),
+            value => Err(malformed(field, value)),
+        }
+    }
+}
+
+const _: () = assert!(size_of::<raw::Record>() == RECORD_SIZE);
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A refused IPv4 attempt, as the kernel side writes it.
+    pub(crate) fn refused() -> [u8; RECORD_SIZE] {
+        let mut bytes = [0; RECORD_SIZE];
+        put(&mut bytes, offset_of!(Record, kind), &[KIND_ENDING]);
+        put(&mut bytes, offset_of!(Record, state), &[STATE_CLOSE]);
+        put(&mut bytes, offset_of!(Record, flags), &[FLAG_RESET]);
+        put(
+            &mut bytes,
+            offset_of!(Record, attempt.family),
+            &AF_INET.to_ne_bytes(),
+        );
+        put(
+            &mut bytes,
+            offset_of!(Record, attempt.started_ns),
+            &1_000_u64.to_ne_bytes(),
+        );
+        put(
+            &mut bytes,
+            offset_of!(Record, at_ns),
+            &311_000_u64.to_ne_bytes(),
+        );
+        put(
+            &mut bytes,
+            offset_of!(Record, attempt.pid),
+            &4242_u32.to_ne_bytes(),
+        );
+        put(
+            &mut bytes,
+            offset_of!(Record, attempt.tid),
+            &4243_u32.to_ne_bytes(),
+        );
+        put(
+            &mut bytes,
+            offset_of!(Record, attempt.netns),
+            &7_u32.to_ne_bytes(),
+        );
+        put(&mut bytes, offset_of!(Record, attempt.comm), b"curl");
+        put(&mut bytes, offset_of!(Record, attempt.leader_comm), b"curl");
+        put(
+            &mut bytes,
+            offset_of!(Record, attempt.local_addr),
+            &[10, 0, 0, 2],
+        );
+        put(
+            &mut bytes,
+            offset_of!(Record, attempt.remote_addr),
+            &[10, 0, 0, 5],
+        );
+        put(
+            &mut bytes,
+            offset_of!(Record, attempt.remote_port),
+            &5432_u16.to_be_bytes(),
+        );
+        put(
+            &mut bytes,
+            offset_of!(Record, local_port),
+            &43210_u16.to_be_bytes(),
+        );
+        put(
+            &mut bytes,
+            offset_of!(Record, error),
+            &111_u32.to_ne_bytes(),
+        );
+        put(
+            &mut bytes,
+            offset_of!(Record, syn_sent),
+            &1_u32.to_ne_bytes(),
+        );
+        bytes
+    }
+
+    pub(crate) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+        bytes[at..at + value.len()].copy_from_slice(value);
+    }
+
+    #[test]
+    fn decodes_what_the_kernel_side_writes() {
+        let attempt = decode(&refused()).unwrap();
+        assert_eq!(attempt.moment, Moment::Closed);
+        assert_eq!(attempt.caller.pid, 4242);
+        assert_eq!(attempt.caller.comm.as_bytes(), b"curl");
+        assert_eq!(attempt.remote.addr.to_string(), "10.0.0.5");
+        assert_eq!(attempt.remote.port, 5432);
+        assert_eq!(attempt.local_port, Some(43210));
+        assert_eq!(attempt.error, Some(Errno(111)));
+        assert!(attempt.reset && !attempt.port_bound && attempt.icmp.is_none());
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        let mut bytes = refused();
+        put(
+            &mut bytes,
+            offset_of!(Record, attempt.family),
+            &AF_INET6.to_ne_bytes(),
+        );
+        let mapped = "::ffff:192.0.2.7".parse::<Ipv6Addr>().unwrap();
+        put(
+            &mut bytes,
+            offset_of!(Record, attempt.remote_addr),
+            &mapped.octets(),
+        );
+        let attempt = decode(&bytes).unwrap();
+        assert_eq!(attempt.remote.addr.to_string(), "192.0.2.7");
+    }
+
+    #[test]
+    fn refuses_what_no_kernel_side_writes() {
+        let bad = |at: usize, value: &[u8]| {
+            let mut bytes = refused();
+            put(&mut bytes, at, value);
+            decode(&bytes).unwrap_err().to_string()
+        };
+        assert_eq!(bad(offset_of!(Record, kind), &[9]), "kind cannot be 9");
+        assert_eq!(bad(offset_of!(Record, state), &[4]), "state cannot be 4");
+        assert_eq!(
+            bad(offset_of!(Record, flags), &[0x80]),
+            "flags cannot be 128"
+        );
+        assert_eq!(
+            bad(offset_of!(Record, attempt.family), &[1, 0]),
+            "family cannot be 1"
+        );
+        assert_eq!(bad(offset_of!(Record, at_ns), &[0; 8]), "at_ns cannot be 0");
+        assert_eq!(
+            bad(offset_of!(Record, error), &[255; 4]),
+            "error cannot be 4294967295"
+        );
+        assert_eq!(
+            bad(offset_of!(Record, flags), &[FLAG_ICMP]),
+            "icmp_origin cannot be 0"
+        );
+        let short = decode(&refused()[1..]).unwrap_err().to_string();
+        assert_eq!(short, "a record has 168 bytes, not 167");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_of_any_length_decode_or_say_why(
+            bytes in proptest::collection::vec(any::<u8>(), 0..400),
+        ) {
+            let decoded = decode(&bytes);
+            prop_assert!(bytes.len() == RECORD_SIZE || decoded == Err(Malformed::Length(bytes.len())));
+        }
+
+        #[test]
+        fn any_damage_to_a_record_decodes_or_says_why(at in 0..RECORD_SIZE, value: u8, more: [u8; 8]) {
+            let mut bytes = refused();
+            bytes[at] = value;
+            for (i, byte) in more.iter().enumerate() {
+                bytes[(at * 7 + i * 13) % RECORD_SIZE] ^= byte;
+            }
+            if let Ok(attempt) = decode(&bytes) {
+                prop_assert!(attempt.at_ns >= attempt.started_ns);
+                prop_assert!(attempt.caller.comm.as_bytes().len() <= COMM_LEN);
+            }
+        }
+    }
+}

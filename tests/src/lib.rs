@@ -1,0 +1,21 @@
+//! What the live tests share: a traced `conntrace`, a stage per scenario, and
+//! the whole line an attempt must have.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is a failed test"
+)]
+
+mod binary;
+mod line;
+mod socket;
+mod suite;
+mod tracer;
+
+pub use binary::{binary, conntrace};
+pub use line::{Expected, Reply};
+pub use socket::{Attempted, attempt, attempt_on, tcp};
+pub use suite::{Live, Scene, assert_adds_up, is_root, live_test, run};
+pub use tracer::Tracer;

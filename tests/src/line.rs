@@ -1,0 +1,237 @@
+//! The whole line an attempt must have.
+
+use std::{
+    env, fs,
+    net::{IpAddr, SocketAddr},
+    process,
+    sync::OnceLock,
+};
+
+use conntrace::stage::{
+    FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_ROUTER_V4, FAR_ROUTER_V6, NEAR_LOCAL_V4, NEAR_LOCAL_V6,
+};
+use jiff::Timestamp;
+use nix::errno::Errno;
+use serde_json::{Value, json};
+
+use crate::Attempted;
+
+/// What answered, as the line has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    /// Nothing.
+    None,
+    /// The handshake's second step.
+    SynAck,
+    /// A RST.
+    Rst,
+    /// An ICMP error of this type and code from the far router.
+    Icmp(u8, u8),
+    /// An ICMP error of which the kernel kept only the errno.
+    IcmpUnknown,
+    /// An ICMP error of this type and code from this host.
+    Local(u8, u8),
+    /// This host, of which the kernel kept only the errno.
+    LocalUnknown,
+}
+
+/// What a line must say.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    /// The attempt as the application saw it.
+    pub attempted: Attempted,
+    /// The label.
+    pub label: &'static str,
+    /// The errno's name.
+    pub errno: Option<String>,
+    /// SYNs that left.
+    pub syn_sent: u32,
+    /// SYNs that left again.
+    pub syn_retransmitted: u32,
+    /// What answered.
+    pub reply: Reply,
+    /// Who gave up.
+    pub timeout_by: Option<&'static str>,
+    /// Whether a local port was assigned.
+    pub has_port: bool,
+}
+
+impl Expected {
+    /// One SYN, no answer, and the errno the application was told.
+    pub fn new(label: &'static str, attempted: &Attempted) -> Self {
+        let errno = (attempted.errno != 0).then(|| format!("{:?}", Errno::from_raw(attempted.errno)));
+        Self {
+            attempted: attempted.clone(),
+            label,
+            errno,
+            syn_sent: 1,
+            syn_retransmitted: 0,
+            reply: Reply::None,
+            timeout_by: None,
+            has_port: true,
+        }
+    }
+
+    /// A completed handshake.
+    pub fn established(attempted: &Attempted) -> Self {
+        assert_eq!(attempted.errno, 0);
+        Self {
+            reply: Reply::SynAck,
+            ..Self::new("established", attempted)
+        }
+    }
+
+    /// A refusal by RST.
+    pub fn refused(attempted: &Attempted) -> Self {
+        assert_eq!(attempted.errno, Errno::ECONNREFUSED as i32);
+        Self {
+            reply: Reply::Rst,
+            ..Self::new("refused", attempted)
+        }
+    }
+
+    /// The application gave up: it was told nothing.
+    pub fn gave_up(label: &'static str, attempted: &Attempted) -> Self {
+        Self {
+            errno: None,
+            timeout_by: (label == "timed_out").then_some("application"),
+            ..Self::new(label, attempted)
+        }
+    }
+
+    /// Fails unless `line` is this one in every field. Times, ids and ephemeral
+    /// ports are held against each other and against what is known of them.
+    pub fn assert_is(&self, line: &Value, netns: u32) {
+        assert_times(line);
+        assert_id(line, self.attempted.tid);
+        let message = line["message"].as_str().unwrap();
+        let who = format!("{}[{}] ", self.attempted.comm, process::id());
+        assert!(message.starts_with(&who), "{message}");
+        let mut expected = self.json(netns);
+        for unforeseeable in ["time", "started", "elapsed_us", "id", "message"] {
+            expected[unforeseeable] = line[unforeseeable].clone();
+        }
+        if self.has_port && self.local_port().is_none() {
+            let port = line["local"]["port"].as_u64().expect("a local port");
+            assert!(port > 0 && port < 65_536);
+            expected["local"]["port"] = port.into();
+        }
+        assert_eq!(line, &expected, "got the left one, expected the right one");
+    }
+
+    fn json(&self, netns: u32) -> Value {
+        let remote = self.attempted.remote;
+        json!({
+            "schema": 1,
+            "type": "outcome",
+            "host": host(),
+            "label": self.label,
+            "errno": self.errno,
+            "seen": "whole",
+            "process": {
+                "pid": process::id(),
+                "tid": self.attempted.tid,
+                "comm": self.attempted.comm,
+                "leader_comm": leader_comm(),
+                "exe": env::current_exe().unwrap(),
+                "uid": 0,
+                "cgroup": cgroup(),
+                "container": null,
+            },
+            "netns": netns,
+            "local": { "addr": local_addr(remote), "port": self.local_port() },
+            "remote": { "addr": remote.ip().to_canonical(), "port": remote.port() },
+            "syn": { "sent": self.syn_sent, "retransmitted": self.syn_retransmitted },
+            "reply": self.reply.json(remote),
+            "timeout_by": self.timeout_by,
+            "suppressed": 0,
+            "cause": null,
+        })
+    }
+
+    fn local_port(&self) -> Option<u16> {
+        self.attempted.local_port.filter(|_| self.has_port)
+    }
+}
+
+impl Reply {
+    fn json(self, remote: SocketAddr) -> Value {
+        let v6 = remote.ip().to_canonical().is_ipv6();
+        let router = if v6 { IpAddr::from(FAR_ROUTER_V6) } else { FAR_ROUTER_V4.into() };
+        let (kind, icmp, from) = match self {
+            Self::None => ("none", None, None),
+            Self::SynAck => ("syn_ack", None, None),
+            Self::Rst => ("rst", None, None),
+            Self::Icmp(kind, code) => ("icmp", Some((kind, code)), Some(router)),
+            Self::IcmpUnknown => ("icmp", None, None),
+            Self::Local(kind, code) => ("local", Some((kind, code)), local_addr(remote)),
+            Self::LocalUnknown => ("local", None, None),
+        };
+        json!({
+            "kind": kind,
+            "icmp_type": icmp.map(|(kind, _)| kind),
+            "icmp_code": icmp.map(|(_, code)| code),
+            "from": from,
+        })
+    }
+}
+
+/// Our address towards a host of the stage.
+fn local_addr(remote: SocketAddr) -> Option<IpAddr> {
+    let remote = remote.ip().to_canonical();
+    if remote.is_loopback() {
+        return Some(remote);
+    }
+    let ours: [IpAddr; 4] = [
+        FAR_LOCAL_V4.into(),
+        NEAR_LOCAL_V4.into(),
+        FAR_LOCAL_V6.into(),
+        NEAR_LOCAL_V6.into(),
+    ];
+    ours.into_iter().find(|ours| same_network(*ours, remote))
+}
+
+fn same_network(a: IpAddr, b: IpAddr) -> bool {
+    match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => a.octets()[..3] == b.octets()[..3],
+        (IpAddr::V6(a), IpAddr::V6(b)) => a.octets()[..8] == b.octets()[..8],
+        _ => false,
+    }
+}
+
+/// The attempt began before it ended, lasted as long as it says, and is recent.
+fn assert_times(line: &Value) {
+    let at = |name: &str| line[name].as_str().unwrap().parse::<Timestamp>().unwrap();
+    let (started, ended) = (at("started"), at("time"));
+    let lasted_us = ended.duration_since(started).as_micros();
+    let elapsed_us = i128::from(line["elapsed_us"].as_u64().unwrap());
+    assert!((lasted_us - elapsed_us).abs() <= 1, "{lasted_us} us, says {elapsed_us}");
+    let age = Timestamp::now().duration_since(ended).as_secs();
+    assert!((0..120).contains(&age), "{age} s old");
+}
+
+fn assert_id(line: &Value, tid: u32) {
+    let id = line["id"].as_str().unwrap();
+    let (began, by) = id.split_once('-').unwrap();
+    assert!(u64::from_str_radix(began, 16).unwrap() > 0);
+    assert_eq!(u32::from_str_radix(by, 16).unwrap(), tid, "id {id}");
+}
+
+fn host() -> &'static str {
+    static HOST: OnceLock<String> = OnceLock::new();
+    HOST.get_or_init(|| read("/proc/sys/kernel/hostname"))
+}
+
+fn leader_comm() -> String {
+    read(&format!("/proc/{}/comm", process::id()))
+}
+
+/// This process's cgroup (v2), as the kernel names it.
+fn cgroup() -> Option<String> {
+    let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap();
+    cgroups.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap().trim_end_matches('\n').to_owned()
+}

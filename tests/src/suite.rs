@@ -1,0 +1,149 @@
+//! Runs live tests: as root for real, otherwise listed as ignored.
+
+use std::{
+    collections::HashMap,
+    process::ExitCode,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use conntrace::stage::{self, Stage};
+use libtest_mimic::{Arguments, Trial};
+use serde_json::Value;
+
+use crate::{Expected, Tracer};
+
+/// How long a line too many has to show up after the last expected one.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Whether the live tests can run.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// A test that needs root. `test` panics when it fails.
+pub fn live_test(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
+    let trial = Trial::test(name, move || {
+        test();
+        Ok(())
+    });
+    if is_root() {
+        trial
+    } else {
+        trial.with_kind("needs root").with_ignored_flag(true)
+    }
+}
+
+/// What all scenarios of a test program share: one tracer that sees everything.
+pub struct Live {
+    tracer: Tracer,
+    /// How many endings each scenario's namespace must have in the end.
+    endings: Mutex<HashMap<u32, usize>>,
+}
+
+static LIVE: Mutex<Option<Arc<Live>>> = Mutex::new(None);
+
+/// A scenario that has been played: its namespace, and what `act` returned.
+pub struct Scene<T> {
+    /// Inode number of its network namespace.
+    pub netns: u32,
+    /// What its act returned.
+    pub value: T,
+}
+
+impl Live {
+    /// The test program's tracer, started by the first test that asks.
+    pub fn get() -> Arc<Self> {
+        let mut live = LIVE.lock().unwrap();
+        let live = live.get_or_insert_with(|| {
+            Arc::new(Self {
+                tracer: Tracer::start(&["--all"]),
+                endings: Mutex::default(),
+            })
+        });
+        Arc::clone(live)
+    }
+
+    /// The tracer itself.
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
+    /// Plays a scenario on a stage of its own.
+    pub fn play<T: Send>(&self, act: impl FnOnce(&Stage) -> T + Send) -> Scene<T> {
+        let (netns, value) = stage::run("scenario", |stage| {
+            stage.far.as_ref().expect("a stage with a far end");
+            (stage.netns, act(stage))
+        })
+        .expect("a stage");
+        Scene { netns, value }
+    }
+
+    /// Waits for exactly as many endings in this namespace as expected, and
+    /// compares each whole line, in the order they ended. Returns the lines.
+    pub fn expect<T>(&self, scene: &Scene<T>, expected: &[Expected]) -> Vec<Value> {
+        let lines = self.endings(scene, expected.len());
+        for (line, expected) in lines.iter().zip(expected) {
+            expected.assert_is(line, scene.netns);
+        }
+        lines
+    }
+
+    /// Waits for exactly this many endings in the scenario's namespace.
+    pub fn endings<T>(&self, scene: &Scene<T>, count: usize) -> Vec<Value> {
+        let netns = scene.netns;
+        *self.endings.lock().unwrap().entry(netns).or_default() += count;
+        let is_ending = move |line: &Value| line["type"] == "outcome" && line["netns"] == netns;
+        self.tracer
+            .wait_until(|lines| lines.iter().filter(|line| is_ending(line)).count() >= count);
+        thread::sleep(SETTLE);
+        let lines = self.tracer.lines(is_ending);
+        assert_eq!(lines.len(), count, "endings, got {lines:#?}");
+        lines
+    }
+
+    /// The stall lines of the scenario's namespace.
+    pub fn stalls<T>(&self, scene: &Scene<T>) -> Vec<Value> {
+        self.tracer
+            .lines(|line| line["type"] == "stall" && line["netns"] == scene.netns)
+    }
+
+    /// Stops the tracer: every scenario must still have just its endings,
+    /// nothing may be lost, and the totals must add up.
+    fn finish(self) {
+        let lines = self.tracer.stop();
+        for (netns, count) in self.endings.into_inner().unwrap() {
+            let got = lines
+                .iter()
+                .filter(|line| line["type"] == "outcome" && line["netns"] == netns)
+                .count();
+            assert_eq!(got, count, "endings of namespace {netns} at the end");
+        }
+        assert!(!lines.iter().any(|line| line["type"] == "loss"), "nothing is lost");
+        assert_adds_up(lines.last().unwrap());
+    }
+}
+
+/// `attempts = outcomes + in_flight + lost` in a summary or stop line.
+pub fn assert_adds_up(totals: &Value) {
+    let sum = |name: &str| -> u64 {
+        let counts = totals[name].as_object().unwrap().values();
+        counts.map(|count| count.as_u64().unwrap()).sum()
+    };
+    let accounted = sum("outcomes") + totals["in_flight"].as_u64().unwrap() + sum("lost");
+    assert_eq!(totals["attempts"], accounted, "{totals:#}");
+}
+
+/// Runs a test program; after its tests, what their tracer wrote in all must
+/// hold as well.
+pub fn run(tests: Vec<Trial>) -> ExitCode {
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), tests);
+    let live = LIVE.lock().unwrap().take();
+    if !conclusion.has_failed()
+        && let Some(live) = live.and_then(Arc::into_inner)
+    {
+        live.finish();
+    }
+    conclusion.exit_code()
+}

@@ -1,0 +1,177 @@
+//! A running `conntrace` and the lines it wrote.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Child, ChildStdout, Stdio},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use jsonschema::Validator;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::conntrace;
+
+/// How long anything may take that takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running `conntrace run`. Killed when dropped.
+pub struct Tracer {
+    child: Child,
+    lines: Arc<Lines>,
+    reader: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Lines {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    lines: Vec<Value>,
+    /// The first line that is not JSON or that the schema refuses.
+    bad: Option<String>,
+}
+
+impl Tracer {
+    /// Starts it with these options and waits for its start line.
+    pub fn start(options: &[&str]) -> Self {
+        let mut command = conntrace();
+        command.args(["--format", "json", "--summary", "0"]).args(options);
+        if let Some(object) = env::var_os("CONNTRACE_OBJECT") {
+            command.arg("--object").arg(object);
+        }
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("conntrace starts");
+        let lines = Arc::new(Lines::default());
+        let stdout = child.stdout.take().unwrap();
+        let reader = {
+            let lines = Arc::clone(&lines);
+            thread::spawn(move || lines.read(stdout))
+        };
+        let mut tracer = Self {
+            child,
+            lines,
+            reader: Some(reader),
+        };
+        if !tracer.wait_until(|lines| lines.iter().any(|line| line["type"] == "start")) {
+            let _ = tracer.child.kill();
+            let mut errors = String::new();
+            let stderr = tracer.child.stderr.take().unwrap();
+            let _ = BufReader::new(stderr).read_to_string(&mut errors);
+            panic!("no start line; stderr: {errors}");
+        }
+        tracer
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until the lines are as wanted; false when that takes too long.
+    pub fn wait_until(&self, wanted: impl Fn(&[Value]) -> bool) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = self.lines.lock();
+        loop {
+            if wanted(&state.lines) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.lines.changed.wait_timeout(state, left).unwrap().0;
+        }
+    }
+
+    /// All lines so far that `wanted` says yes to.
+    pub fn lines(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let state = self.lines.lock();
+        state.lines.iter().filter(|line| wanted(line)).cloned().collect()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        kill(pid, signal).expect("conntrace runs");
+    }
+
+    /// Ends it with SIGTERM and returns every line it ever wrote. The last one
+    /// is its stop line; each was valid by the schema; it exited with 0.
+    pub fn stop(mut self) -> Vec<Value> {
+        self.signal(Signal::SIGTERM);
+        let status = self.child.wait().unwrap();
+        self.reader.take().unwrap().join().unwrap();
+        let mut errors = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        assert!(status.success(), "{status}; stderr: {errors}");
+        assert_eq!(errors, "", "nothing on stderr");
+        let mut state = self.lines.lock();
+        assert_eq!(state.bad, None, "every line is valid");
+        let lines = std::mem::take(&mut state.lines);
+        assert_eq!(lines.last().unwrap()["type"], "stop");
+        lines
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Lines {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn read(&self, stdout: ChildStdout) {
+        for line in BufReader::new(stdout).lines() {
+            let line = line.expect("lines are UTF-8");
+            let checked = check(&line);
+            let mut state = self.lock();
+            match checked {
+                Ok(value) => state.lines.push(value),
+                Err(error) => {
+                    state.bad.get_or_insert(format!("{error}: {line}"));
+                }
+            }
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+}
+
+fn check(line: &str) -> Result<Value, String> {
+    let value: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
+    schema().validate(&value).map_err(|e| e.to_string())?;
+    if line.len() > 8 * 1024 {
+        return Err("longer than 8 KiB".to_owned());
+    }
+    Ok(value)
+}
+
+/// What `conntrace schema` prints.
+fn schema() -> &'static Validator {
+    static SCHEMA: OnceLock<Validator> = OnceLock::new();
+    SCHEMA.get_or_init(|| {
+        let printed = conntrace().arg("schema").output().unwrap();
+        assert!(printed.status.success());
+        let schema: Value = serde_json::from_slice(&printed.stdout).unwrap();
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+        jsonschema::draft202012::new(&schema).unwrap()
+    })
+}

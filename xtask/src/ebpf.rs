@@ -1,0 +1,258 @@
+//! `cargo xtask ebpf`: conntrace-ebpf into conntrace/bpf/conntrace.bpf.o, the same bytes wherever
+//! the repository lies.
+//!
+//! It is built from a copy, `target/ebpf/stage`, for two reasons. The copy holds the recorded
+//! sources and nothing else, so nothing unrecorded can get in. And cargo gives a path dependency
+//! outside its workspace a crate hash made from its absolute path, which would end up in symbol
+//! names: in the copy, conntrace-common lies inside conntrace-ebpf's folder.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::record::{Record, Sources, Tools, sha256};
+use crate::run::{run, target_dir};
+use crate::toolchain::{TARGET, Toolchain, cargo_home, forget_outer_cargo};
+
+const OBJECT: &str = "conntrace/bpf/conntrace.bpf.o";
+const RECORD: &str = "conntrace/bpf/toolchain.txt";
+const STALE: &str = "stale: run `cargo xtask ebpf`";
+
+/// A freshly built object.
+struct Built {
+    object: PathBuf,
+    bytes: Vec<u8>,
+    tools: Tools,
+}
+
+/// Builds the object and the record of it that are committed.
+pub(crate) fn build(root: &Path) -> Result<()> {
+    let sources = Sources::read(root)?;
+    let built = compile(root, &sources)?;
+    let record = Record {
+        tools: built.tools,
+        object_sha256: sha256(&built.bytes),
+        sources_sha256: sources.sha256(),
+    };
+    write(&root.join(OBJECT), &built.bytes)?;
+    write(&root.join(RECORD), record.to_string().as_bytes())?;
+    eprintln!(
+        "{OBJECT}: {} bytes, sha256 {}",
+        built.bytes.len(),
+        record.object_sha256
+    );
+    Ok(())
+}
+
+/// Fails unless the committed object is what the sources give.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    let sources = Sources::read(root)?;
+    let record = Record::read(&root.join(RECORD)).context(STALE)?;
+    let committed = read(&root.join(OBJECT)).context(STALE)?;
+    ensure!(
+        sha256(&committed) == record.object_sha256,
+        "{OBJECT} is not the object that {RECORD} records\n{STALE}"
+    );
+    let differing = record.differing(&sources.sha256());
+    ensure!(
+        differing.is_empty(),
+        "changed since {OBJECT} was built: {}\n{STALE}",
+        differing.join(", ")
+    );
+    eprintln!("{OBJECT} and its sources are those recorded in {RECORD}");
+
+    let built = compile(root, &sources).context("the record is right, but cannot be rebuilt")?;
+    let fresh = built.object.display();
+    if built.tools != record.tools {
+        eprintln!(
+            "The bytes are NOT compared: another toolchain built {OBJECT}.\n\
+             It was:\n{}Here it is:\n{}\
+             To run the live tests against the fresh object:\n\
+             CONNTRACE_OBJECT={fresh} cargo test -p conntrace-tests",
+            record.tools, built.tools
+        );
+    } else if built.bytes == committed {
+        eprintln!("{OBJECT} is, byte for byte, what this toolchain makes of the sources");
+    } else {
+        bail!("the same toolchain makes another object of the same sources: compare {fresh}");
+    }
+    Ok(())
+}
+
+/// Compiles, links and strips, all of it below the target folder.
+fn compile(root: &Path, sources: &Sources) -> Result<Built> {
+    let toolchain = Toolchain::find()?;
+    let tools = toolchain.versions()?;
+    let out = target_dir(root).join("ebpf");
+    let stage = out.join("stage");
+    write_stage(&stage, sources)?;
+
+    // The folder of unpacked crates is named after the registry's address; it must be there
+    // before its name can be left out of the object.
+    let mut fetch = cargo(&toolchain, &stage)?;
+    run(fetch.args(["fetch", "--locked"]))?;
+    let target = out.join("build");
+    let mut build = cargo(&toolchain, &stage)?;
+    build
+        .env("CARGO_TARGET_DIR", &target)
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&toolchain, &stage)?)
+        .args(["build", "--release", "--locked", "--target", TARGET]);
+    if toolchain.compiler.core_sources.is_some() {
+        build.args(["-Z", "build-std=core"]);
+    }
+    run(&mut build)?;
+
+    let linked = target.join(TARGET).join("release/conntrace-ebpf");
+    let object = out.join("conntrace.bpf.o");
+    // DWARF goes; BTF, which the loader and the verifier's messages need, stays.
+    let mut strip = Command::new(&toolchain.llvm_strip);
+    strip.arg("--strip-debug");
+    if toolchain.llvm_strip.ends_with("llvm-objcopy") {
+        strip.arg(&linked).arg(&object);
+    } else {
+        strip.arg("-o").arg(&object).arg(&linked);
+    }
+    run(&mut strip)?;
+    let bytes = read(&object)?;
+    names_no_machine(&bytes, &[root, &out, &cargo_home()?, &home()])?;
+    Ok(Built {
+        object,
+        bytes,
+        tools,
+    })
+}
+
+/// Cargo for the kernel side, free of the cargo that runs this.
+fn cargo(toolchain: &Toolchain, stage: &Path) -> Result<Command> {
+    // rustc finds bpf-linker on PATH, and bpf-linker's own LLVM comes before any other.
+    let tools = [&toolchain.llvm_strip, &toolchain.bpf_linker];
+    let dirs = tools.into_iter().filter_map(|tool| tool.parent());
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(dirs.map(Path::to_path_buf).chain(env::split_paths(&path)))?;
+    let mut command = Command::new(&toolchain.compiler.cargo);
+    forget_outer_cargo(&mut command)
+        .env("PATH", path)
+        .env("RUSTC", &toolchain.compiler.rustc)
+        // aya-ebpf uses unstable features; Debian's compiler is a stable one.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .current_dir(stage);
+    Ok(command)
+}
+
+/// Debug information becomes BTF, and every path in it loses what belongs to this machine.
+fn rustflags(toolchain: &Toolchain, stage: &Path) -> Result<OsString> {
+    let crates = cargo_home()?;
+    let mut remaps = vec![
+        (crates.clone(), "cargo"),
+        (stage.to_path_buf(), "conntrace-ebpf"),
+        (stage.join("conntrace-common"), "conntrace-common"),
+    ];
+    let registries = crates.join("registry/src");
+    for entry in fs::read_dir(&registries)
+        .with_context(|| format!("cannot list {}", registries.display()))?
+    {
+        remaps.push((entry?.path(), "crates"));
+    }
+    if let Some(sources) = &toolchain.compiler.core_sources {
+        remaps.push((sources.clone(), "rust"));
+    }
+    let mut flags: Vec<OsString> = ["-C", "debuginfo=2", "-C", "link-arg=--btf"]
+        .map(OsString::from)
+        .into();
+    // Of several that fit, rustc takes the last.
+    for (from, to) in remaps {
+        let mut flag = OsString::from("--remap-path-prefix=");
+        flag.push(from);
+        flag.push("=");
+        flag.push(to);
+        flags.push(flag);
+    }
+    Ok(flags.join(OsStr::new("\x1f")))
+}
+
+/// Writes the sources anew, so that cargo always compiles and links them again: it would not
+/// notice another bpf-linker.
+fn write_stage(stage: &Path, sources: &Sources) -> Result<()> {
+    if stage.exists() {
+        fs::remove_dir_all(stage).with_context(|| format!("cannot remove {}", stage.display()))?;
+    }
+    for (path, bytes) in &sources.0 {
+        let staged = stage.join(path.strip_prefix("conntrace-ebpf/").unwrap_or(path));
+        if path == "conntrace-ebpf/Cargo.toml" {
+            write(&staged, staged_manifest(bytes)?.as_bytes())?;
+        } else {
+            write(&staged, bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// The manifest with conntrace-common inside the package's folder.
+fn staged_manifest(manifest: &[u8]) -> Result<String> {
+    const OUTSIDE: &str = "path = \"../conntrace-common\"";
+    let text = str::from_utf8(manifest)?;
+    ensure!(
+        text.matches("path = \"../").count() == 1 && text.contains(OUTSIDE),
+        "conntrace-ebpf/Cargo.toml must name one crate outside its folder, by `{OUTSIDE}`"
+    );
+    Ok(text.replace(OUTSIDE, "path = \"conntrace-common\""))
+}
+
+/// Fails when the object holds a path of the machine it was built on.
+fn names_no_machine(object: &[u8], folders: &[&Path]) -> Result<()> {
+    for folder in folders {
+        let mut needle = folder.as_os_str().as_encoded_bytes().to_vec();
+        if needle.len() < 2 {
+            continue; // "" or "/": no home, and nothing to tell it by
+        }
+        needle.push(b'/');
+        ensure!(
+            !object.windows(needle.len()).any(|window| window == needle),
+            "the object names {}, a folder of this machine: a remap is missing",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
+fn home() -> PathBuf {
+    env::var_os("HOME").map(PathBuf::from).unwrap_or_default()
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+fn write(file: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = file.parent().context("a file is in a folder")?;
+    fs::create_dir_all(dir)
+        .and_then(|()| fs::write(file, bytes))
+        .with_context(|| format!("cannot write {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_staged_manifest_names_no_folder_outside() {
+        let manifest = b"[dependencies]\nconntrace-common = { path = \"../conntrace-common\" }\n";
+        assert_eq!(
+            staged_manifest(manifest).unwrap(),
+            "[dependencies]\nconntrace-common = { path = \"conntrace-common\" }\n"
+        );
+        assert!(staged_manifest(b"other = { path = \"../other\" }").is_err());
+        assert!(staged_manifest(b"").is_err());
+    }
+
+    #[test]
+    fn a_path_of_the_machine_is_noticed() {
+        let folders = [Path::new("/home/me"), Path::new("/"), Path::new("")];
+        assert!(names_no_machine(b"\0src/main.rs\0/home/mean/x", &folders).is_ok());
+        assert!(names_no_machine(b"\0/home/me/src/main.rs\0", &folders).is_err());
+    }
+}

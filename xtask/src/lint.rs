@@ -1,0 +1,170 @@
+//! `cargo xtask lint`: everything that is checked without running the program.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::run::{on_path, run};
+
+/// The only files that may lift the ban on unsafe code, each for a reason stated in it.
+const UNSAFE_FILES: [&str; 7] = [
+    "conntrace-ebpf/src/attempt.rs",
+    "conntrace-ebpf/src/emit.rs",
+    "conntrace-ebpf/src/kernel.rs",
+    "conntrace-ebpf/src/main.rs",
+    "conntrace-ebpf/src/maps.rs",
+    "conntrace/src/stage/tun.rs",
+    "conntrace/src/sys.rs",
+];
+const CRATES: [&str; 5] = [
+    "conntrace",
+    "conntrace-common",
+    "conntrace-ebpf",
+    "tests",
+    "xtask",
+];
+/// The lint's name; in two halves so that this file does not contain it.
+const UNSAFE_LINT: &str = concat!("unsafe", "_code");
+const EBPF_MANIFEST: &str = "conntrace-ebpf/Cargo.toml";
+
+pub(crate) fn lint(root: &Path, deny_required: bool) -> Result<()> {
+    run(cargo(root).args(["fmt", "--all", "--check"]))?;
+    // The kernel side gets no clippy: that would need a clippy of the BPF toolchain.
+    run(cargo(root).args(["fmt", "--manifest-path", EBPF_MANIFEST, "--check"]))?;
+    run(cargo(root)
+        .args(["clippy", "--workspace", "--all-targets", "--locked"])
+        .args(["--", "-D", "warnings"]))?;
+    unsafe_files(root)?;
+    dependencies(root, deny_required)
+}
+
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(root);
+    command
+}
+
+/// Licences, sources and duplicates always; advisories if their database can be fetched.
+fn dependencies(root: &Path, required: bool) -> Result<()> {
+    if on_path("cargo-deny").is_none() {
+        return not_run(
+            required,
+            "`cargo deny check`: cargo-deny is not installed; `cargo install cargo-deny --locked`",
+        );
+    }
+    for manifest in ["Cargo.toml", EBPF_MANIFEST] {
+        run(deny(root, manifest).args(["bans", "licenses", "sources"]))?;
+    }
+    if run(cargo(root).args(["deny", "fetch", "db"])).is_err() {
+        return not_run(
+            required,
+            "`cargo deny check advisories`: their database could not be fetched",
+        );
+    }
+    for manifest in ["Cargo.toml", EBPF_MANIFEST] {
+        run(deny(root, manifest).arg("advisories"))?;
+    }
+    Ok(())
+}
+
+fn deny(root: &Path, manifest: &str) -> Command {
+    let mut command = cargo(root);
+    command
+        .args(["deny", "--manifest-path", manifest, "--config", "deny.toml"])
+        .args(["--locked", "check", "--hide-inclusion-graph"]);
+    command
+}
+
+fn not_run(required: bool, what: &str) -> Result<()> {
+    ensure!(!required, "not run: {what}");
+    eprintln!("NOT RUN: {what}");
+    Ok(())
+}
+
+/// Fails when a file outside the list has an attribute about unsafe code.
+fn unsafe_files(root: &Path) -> Result<()> {
+    let mut new = Vec::new();
+    for dir in CRATES {
+        rust_files(root, dir, &mut |path, text| {
+            if lifts_unsafe_ban(text) && !UNSAFE_FILES.contains(&path) {
+                new.push(path.to_owned());
+            }
+        })?;
+    }
+    if !new.is_empty() {
+        bail!(
+            "unsafe code where there was none: {}; if it must be, add the file to UNSAFE_FILES in \
+             xtask/src/lint.rs",
+            new.join(", ")
+        );
+    }
+    eprintln!("unsafe code is only in the files listed for it");
+    Ok(())
+}
+
+/// Visits every .rs file below `dir`, by its path relative to the repository.
+fn rust_files(root: &Path, dir: &str, visit: &mut dyn FnMut(&str, &str)) -> Result<()> {
+    let full = root.join(dir);
+    let context = || format!("cannot read {}", full.display());
+    for entry in fs::read_dir(&full).with_context(context)? {
+        let entry = entry.with_context(context)?;
+        let path = format!("{dir}/{}", entry.file_name().display());
+        if entry.file_type().with_context(context)?.is_dir() {
+            if entry.file_name() != "target" {
+                rust_files(root, &path, visit)?;
+            }
+        } else if path.ends_with(".rs") {
+            let text =
+                fs::read_to_string(entry.path()).with_context(|| format!("cannot read {path}"))?;
+            visit(&path, &text);
+        }
+    }
+    Ok(())
+}
+
+/// Whether an attribute that lowers a lint's level names the one about unsafe code.
+fn lifts_unsafe_ban(text: &str) -> bool {
+    ["#[", "#!["]
+        .iter()
+        .flat_map(|open| text.split(open).skip(1))
+        .filter_map(|rest| rest.split_once(']'))
+        .filter(|(attribute, _)| attribute.contains(UNSAFE_LINT))
+        .any(|(attribute, _)| {
+            ["allow(", "expect(", "warn("]
+                .iter()
+                .any(|level| attribute.contains(level))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attribute_that_lifts_the_ban_is_found() {
+        for attribute in [
+            "#[expect(LINT, reason = \"why\")]",
+            "#![allow(LINT)]",
+            "fn a() {}\n    #[expect(\n        LINT,\n        reason = \"why\"\n    )]\nfn b() {}",
+            "#[cfg_attr(test, allow(dead_code, LINT))]",
+        ] {
+            let text = attribute.replace("LINT", UNSAFE_LINT);
+            assert!(lifts_unsafe_ban(&text), "{text}");
+        }
+    }
+
+    #[test]
+    fn words_and_stricter_levels_are_no_exception() {
+        for text in [
+            "",
+            "// LINT is denied; see #[expect(dead_code)]",
+            "#![forbid(LINT)]",
+            "#[deny(LINT)]",
+        ] {
+            let text = text.replace("LINT", UNSAFE_LINT);
+            assert!(!lifts_unsafe_ban(&text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The project's own tasks, one file each: `cargo xtask <task>`.
+//!
+//! Every command a task runs is printed before it runs, so that each can be
+//! repeated by hand.
+
+mod ebpf;
+mod lint;
+mod record;
+mod run;
+mod setup;
+mod test;
+mod toolchain;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing of the eBPF toolchain
+    Setup {
+        /// Only say what is there, what is missing and what would be run
+        #[arg(long)]
+        explain: bool,
+    },
+    /// Build the kernel side into conntrace/bpf/conntrace.bpf.o
+    Ebpf {
+        /// Change nothing: fail when the committed object is not what the sources give
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check formatting, clippy, the list of files with unsafe code, dependencies
+    Lint {
+        /// Fail, instead of saying so, when a cargo-deny check cannot be run
+        #[arg(long)]
+        deny: bool,
+    },
+    /// Run every test of the workspace; as root this includes the live-kernel tests
+    Test {
+        /// Passed on to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run_task(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_task(task: Task) -> Result<()> {
+    let root = run::root()?;
+    match task {
+        Task::Setup { explain } => setup::setup(explain),
+        Task::Ebpf { check: false } => ebpf::build(&root),
+        Task::Ebpf { check: true } => ebpf::check(&root),
+        Task::Lint { deny } => lint::lint(&root, deny),
+        Task::Test { args } => test::test(&root, &args),
+    }
+}
