@@ -75,6 +75,8 @@ offsets! {
     rto_count: "inet_connection_sock.icsk_retransmits", 1;
     /// Segments sent.
     segs_out: "tcp_sock.segs_out", 4;
+    /// Segments received.
+    segs_in: "tcp_sock.segs_in", 4;
     /// Segments sent again.
     total_retrans: "tcp_sock.total_retrans", 4;
     /// The error queue entry's control block.

@@ -19,8 +19,9 @@ pub const STATE_ESTABLISHED: u8 = 1;
 /// `Record::state`: the socket went to `TCP_CLOSE`.
 pub const STATE_CLOSE: u8 = 7;
 
-/// `Record::flags`: an acceptable RST arrived (`tcp_reset`).
-pub const FLAG_RESET: u8 = 1 << 0;
+/// `Record::flags`: a segment came for the socket since the attempt began
+/// (`tcp_sock.segs_in`). ICMP errors are none.
+pub const FLAG_HEARD: u8 = 1 << 0;
 /// `Record::flags`: an ICMP error for this attempt lies in the error queue;
 /// the `icmp_*` fields describe it.
 pub const FLAG_ICMP: u8 = 1 << 1;
@@ -87,7 +88,7 @@ pub struct Record {
     pub attempt: Attempt,
     /// When the kernel saw this moment, `CLOCK_BOOTTIME` nanoseconds.
     pub at_ns: u64,
-    /// `sk->sk_err`, an errno or 0.
+    /// `sk->sk_err` if it was set since the attempt began, else 0.
     pub error: u32,
     /// `sk->sk_err_soft` if it was set since the attempt began, else 0.
     pub soft_error: u32,
@@ -129,7 +130,7 @@ pub const RECORD_SIZE: usize = 168;
 
 /// Size in bytes of what the kernel side keeps of an attempt under way: the
 /// value of its map.
-pub const ENTRY_SIZE: usize = 136;
+pub const ENTRY_SIZE: usize = 144;
 
 const _: () = assert!(size_of::<Attempt>() == ATTEMPT_SIZE);
 const _: () = assert!(size_of::<Record>() == RECORD_SIZE);

@@ -149,10 +149,12 @@ fn describe(sock: Sock) -> Entry {
         error_queue_before: sock.newest_error(),
         segs_out_before: sock.segs_out(),
         total_retrans_before: sock.total_retrans(),
-        soft_error_before: sock.soft_error(),
+        error_before: sock.error() as u16,
+        soft_error_before: sock.soft_error() as u16,
+        segs_in_before: sock.segs_in(),
         sport_before: sock.sport(),
-        reset: 0,
         stalled: 0,
+        reserved: [0; 5],
     }
 }
 
@@ -183,13 +185,6 @@ fn close(ctx: &BtfTracePointContext, key: u64, state: u8, cpu: &mut PerCpu) -> O
     let counter = emit::report_if(entry, &moment, || ATTEMPTS.remove(key).is_ok())?;
     cpu.count(counter);
     aya_log_ebpf::debug!(ctx, "an attempt ends in state {}", state);
-    Some(())
-}
-
-/// A RST that TCP accepted arrived for the socket.
-#[inline(always)]
-pub fn reset_received(ctx: &BtfTracePointContext) -> Option<()> {
-    find(kernel::sock_key(ctx))?.reset = 1;
     Some(())
 }
 

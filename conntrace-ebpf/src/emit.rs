@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 
 use conntrace_common::{
     counters::Counter,
-    record::{FLAG_DEFERRED, FLAG_ICMP, FLAG_RESET, Record},
+    record::{FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, Record},
 };
 
 use crate::{
@@ -37,8 +37,8 @@ pub fn report_if(entry: &Entry, moment: &Moment, claim: impl FnOnce() -> bool) -
     }
 }
 
-/// Writes every byte of the record where it lies: a copy built on the stack
-/// first would not fit it.
+/// Writes the record where it lies: one built on the stack first would not fit
+/// it.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a ring slot is uninitialised memory")]
 fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
@@ -50,31 +50,47 @@ fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
     let sock = moment.sock;
     record.attempt = entry.attempt;
     record.at_ns = kernel::now_ns();
-    record.error = sock.error();
-    record.soft_error = since(sock.soft_error(), entry.soft_error_before);
     record.syn_sent = sock.segs_out().wrapping_sub(entry.segs_out_before);
     record.syn_retransmitted = sock
         .total_retrans()
         .wrapping_sub(entry.total_retrans_before);
+    record.error = error(entry, sock, record.syn_sent);
+    record.soft_error = since(sock.soft_error(), entry.soft_error_before);
     record.local_port = local_port(entry, sock.sport(), record.syn_sent);
     record.rto_count = sock.rto_count();
     record.kind = moment.kind;
     record.state = moment.state;
-    if entry.reset != 0 {
-        record.flags |= FLAG_RESET;
+    if sock.segs_in() != entry.segs_in_before {
+        record.flags |= FLAG_HEARD;
     }
     if sock.deferred() {
         record.flags |= FLAG_DEFERRED;
     }
-    if sock.describe_icmp_since(entry.error_queue_before, record) {
+    if let Some(icmp) = sock.icmp_since(entry.error_queue_before) {
         record.flags |= FLAG_ICMP;
+        record.icmp_origin = icmp.origin;
+        record.icmp_errno = icmp.errno();
+        record.icmp_type = icmp.icmp_type();
+        record.icmp_code = icmp.code();
+        record.icmp_from = icmp.from();
+    }
+}
+
+/// `sk_err`, if it is this attempt's: `tcp_connect_init` clears what was left of
+/// it, but without a SYN that has not run.
+#[inline(always)]
+fn error(entry: &Entry, sock: Sock, syn_sent: u32) -> u32 {
+    if syn_sent == 0 {
+        since(sock.error(), entry.error_before)
+    } else {
+        sock.error()
     }
 }
 
 /// `now` if it was set since the attempt began.
 #[inline(always)]
-fn since(now: u32, before: u32) -> u32 {
-    if now == before { 0 } else { now }
+fn since(now: u32, before: u16) -> u32 {
+    if now == u32::from(before) { 0 } else { now }
 }
 
 /// The local port, if it is this attempt's: `inet_sport` keeps the last

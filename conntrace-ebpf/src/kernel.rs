@@ -20,7 +20,7 @@ use aya_ebpf::{
 };
 use conntrace_common::{
     offsets::Offsets,
-    record::{AF_INET, COMM_LEN, ORIGIN_ICMP, ORIGIN_ICMP6, Record},
+    record::{AF_INET, COMM_LEN, ORIGIN_ICMP, ORIGIN_ICMP6},
 };
 
 /// Filled in by the agent before the programs are loaded.
@@ -68,7 +68,13 @@ impl Typed {
 
 /// A TCP socket, handed to a tracepoint as its first argument.
 #[derive(Clone, Copy)]
-pub struct Sock(Typed);
+pub struct Sock {
+    /// As the tracepoint's argument: newer verifiers trust it, and loads through
+    /// it need no fault handling.
+    sock: Typed,
+    /// The same address as its whole type.
+    tcp: Typed,
+}
 
 impl Sock {
     /// The tracepoint's socket; `None` for any protocol but TCP (an MPTCP
@@ -82,17 +88,20 @@ impl Sock {
         if tcp.is_null() {
             return None;
         }
-        Some(Self(Typed(tcp.cast_const().cast())))
+        Some(Self {
+            sock: Typed(sock.cast_const().cast()),
+            tcp: Typed(tcp.cast_const().cast()),
+        })
     }
 
     #[inline(always)]
     pub fn state(self) -> u8 {
-        self.0.load(global!(OFFSETS.state))
+        self.sock.load(global!(OFFSETS.state))
     }
 
     #[inline(always)]
     pub fn family(self) -> u16 {
-        self.0.load(global!(OFFSETS.family))
+        self.sock.load(global!(OFFSETS.family))
     }
 
     #[inline(always)]
@@ -112,119 +121,149 @@ impl Sock {
     #[inline(always)]
     fn addr(self, family: u16, v4: u32, v6: u32) -> [u8; 16] {
         if family == AF_INET {
-            v4_in_16(self.0.load(v4))
+            v4_in_16(self.sock.load(v4))
         } else {
-            self.0.load16(v6)
+            self.sock.load16(v6)
         }
     }
 
     #[inline(always)]
     pub fn remote_port(self) -> u16 {
-        self.0.load(global!(OFFSETS.dport))
+        self.sock.load(global!(OFFSETS.dport))
     }
 
     /// `inet_num`: the bound port in host order, 0 if none.
     #[inline(always)]
     pub fn bound_port(self) -> u16 {
-        self.0.load(global!(OFFSETS.num))
+        self.sock.load(global!(OFFSETS.num))
     }
 
     /// `inet_sport`, network order.
     #[inline(always)]
     pub fn sport(self) -> u16 {
-        self.0.load(global!(OFFSETS.sport))
+        self.tcp.load(global!(OFFSETS.sport))
     }
 
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        let net = self.0.follow(global!(OFFSETS.net));
+        let net = self.sock.follow(global!(OFFSETS.net));
         net.load(global!(OFFSETS.net_inum))
     }
 
     #[inline(always)]
     pub fn error(self) -> u32 {
-        self.0.load(global!(OFFSETS.err))
+        self.sock.load(global!(OFFSETS.err))
     }
 
     #[inline(always)]
     pub fn soft_error(self) -> u32 {
-        self.0.load(global!(OFFSETS.err_soft))
+        self.sock.load(global!(OFFSETS.err_soft))
     }
 
     #[inline(always)]
     pub fn segs_out(self) -> u32 {
-        self.0.load(global!(OFFSETS.segs_out))
+        self.tcp.load(global!(OFFSETS.segs_out))
+    }
+
+    /// Segments that came for this socket (`tcp_segs_in`), also those that TCP
+    /// did not accept.
+    #[inline(always)]
+    pub fn segs_in(self) -> u32 {
+        self.tcp.load(global!(OFFSETS.segs_in))
     }
 
     #[inline(always)]
     pub fn total_retrans(self) -> u32 {
-        self.0.load(global!(OFFSETS.total_retrans))
+        self.tcp.load(global!(OFFSETS.total_retrans))
     }
 
     #[inline(always)]
     pub fn rto_count(self) -> u8 {
-        self.0.load(global!(OFFSETS.rto_count))
+        self.tcp.load(global!(OFFSETS.rto_count))
     }
 
     /// TCP fast open holds the SYN back (`tcp_fastopen_defer_connect`).
     #[inline(always)]
     pub fn deferred(self) -> bool {
-        let byte: u8 = self.0.load(global!(OFFSETS.defer_connect));
+        let byte: u8 = self.tcp.load(global!(OFFSETS.defer_connect));
         byte & global!(DEFER_CONNECT_MASK) != 0
     }
 
     /// Address of the newest error queue entry, 0 when the queue is empty.
     #[inline(always)]
     pub fn newest_error(self) -> u64 {
-        let len: u32 = self.0.load(global!(OFFSETS.error_queue_len));
+        let len: u32 = self.sock.load(global!(OFFSETS.error_queue_len));
         if len == 0 {
             return 0;
         }
-        self.0.load(global!(OFFSETS.error_queue_prev))
+        self.sock.load(global!(OFFSETS.error_queue_prev))
     }
 
-    /// Describes the newest error queue entry in `record`, if it came after
-    /// `before` and is of ICMP origin (`ip_icmp_error`, `ipv6_icmp_error`):
-    /// transmit timestamps and zero-copy notices lie in the same queue.
+    /// The newest error queue entry, if it came after `before` and is of ICMP
+    /// origin (`ip_icmp_error`, `ipv6_icmp_error`): transmit timestamps and
+    /// zero-copy notices lie in the same queue.
     #[inline(always)]
-    pub fn describe_icmp_since(self, before: u64, record: &mut Record) -> bool {
+    pub fn icmp_since(self, before: u64) -> Option<Icmp> {
         let newest = self.newest_error();
         if newest == 0 || newest == before {
-            return false;
+            return None;
         }
-        let packet = self.0.follow(global!(OFFSETS.error_queue_prev));
-        let block = global!(OFFSETS.skb_cb);
-        let origin: u8 = packet.load(block + global!(OFFSETS.ee_origin));
+        let packet = self.sock.follow(global!(OFFSETS.error_queue_prev));
+        let origin = packet.load(global!(OFFSETS.skb_cb) + global!(OFFSETS.ee_origin));
         if origin != ORIGIN_ICMP && origin != ORIGIN_ICMP6 {
-            return false;
+            return None;
         }
-        record.icmp_origin = origin;
-        record.icmp_errno = packet.load(block + global!(OFFSETS.ee_errno));
-        record.icmp_type = packet.load(block + global!(OFFSETS.ee_type));
-        record.icmp_code = packet.load(block + global!(OFFSETS.ee_code));
-        record.icmp_from = offender(packet, origin);
-        true
+        Some(Icmp { packet, origin })
     }
 }
 
-/// Source address of the ICMP packet, where `IP_RECVERR` takes it from
-/// (`ip_recv_error`, `ipv6_recv_error`). All zero when it cannot be read.
-#[inline(always)]
-fn offender(packet: Typed, origin: u8) -> [u8; 16] {
-    let head: u64 = packet.load(global!(OFFSETS.skb_head));
-    let outer: u16 = packet.load(global!(OFFSETS.skb_network_header));
-    let header = head + u64::from(outer);
-    let v4 = header + u64::from(global!(OFFSETS.iphdr_saddr));
-    let v6 = header + u64::from(global!(OFFSETS.ipv6hdr_saddr));
-    // SAFETY: the helper reads any address, and fails where there is nothing.
-    let read = unsafe {
-        if origin == ORIGIN_ICMP {
-            bpf_probe_read_kernel::<u32>(v4 as *const _).map(v4_in_16)
-        } else {
-            bpf_probe_read_kernel::<[u8; 16]>(v6 as *const _)
-        }
-    };
-    read.unwrap_or([0; 16])
+/// An ICMP error in a socket's error queue (`struct sock_exterr_skb`).
+#[derive(Clone, Copy)]
+pub struct Icmp {
+    packet: Typed,
+    pub origin: u8,
+}
+
+impl Icmp {
+    #[inline(always)]
+    fn load<T: Copy>(self, member: u32) -> T {
+        self.packet.load(global!(OFFSETS.skb_cb) + member)
+    }
+
+    #[inline(always)]
+    pub fn errno(self) -> u32 {
+        self.load(global!(OFFSETS.ee_errno))
+    }
+
+    #[inline(always)]
+    pub fn icmp_type(self) -> u8 {
+        self.load(global!(OFFSETS.ee_type))
+    }
+
+    #[inline(always)]
+    pub fn code(self) -> u8 {
+        self.load(global!(OFFSETS.ee_code))
+    }
+
+    /// Source address of the ICMP packet, where `IP_RECVERR` takes it from
+    /// (`ip_recv_error`, `ipv6_recv_error`). All zero when it cannot be read.
+    #[inline(always)]
+    pub fn from(self) -> [u8; 16] {
+        let head: u64 = self.packet.load(global!(OFFSETS.skb_head));
+        let outer: u16 = self.packet.load(global!(OFFSETS.skb_network_header));
+        let header = head + u64::from(outer);
+        let v4 = header + u64::from(global!(OFFSETS.iphdr_saddr));
+        let v6 = header + u64::from(global!(OFFSETS.ipv6hdr_saddr));
+        // SAFETY: the helper reads any address, and fails where there is nothing.
+        let read = unsafe {
+            if self.origin == ORIGIN_ICMP {
+                bpf_probe_read_kernel::<u32>(v4 as *const _).map(v4_in_16)
+            } else {
+                bpf_probe_read_kernel::<[u8; 16]>(v6 as *const _)
+            }
+        };
+        read.unwrap_or([0; 16])
+    }
 }
 
 #[inline(always)]

@@ -22,14 +22,18 @@ pub struct Entry {
     pub segs_out_before: u32,
     /// `tcp_sock.total_retrans` when the attempt began.
     pub total_retrans_before: u32,
+    /// `tcp_sock.segs_in` when the attempt began.
+    pub segs_in_before: u32,
+    /// `sk_err` when the attempt began. An errno fits 16 bits.
+    pub error_before: u16,
     /// `sk_err_soft` when the attempt began.
-    pub soft_error_before: u32,
+    pub soft_error_before: u16,
     /// `inet_sport` when the attempt began, network order.
     pub sport_before: u16,
-    /// A RST arrived (`tcp_receive_reset`).
-    pub reset: u8,
     /// The stall record was sent.
     pub stalled: u8,
+    /// Padding, always zero.
+    pub reserved: [u8; 5],
 }
 
 const _: () = assert!(size_of::<Entry>() == ENTRY_SIZE);

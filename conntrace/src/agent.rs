@@ -3,34 +3,39 @@
 
 use std::{
     io,
-    mem::offset_of,
+    mem::{self, offset_of},
     pin::pin,
     sync::mpsc::{SyncSender, TrySendError, sync_channel},
     thread,
     time::Duration,
 };
 
-use conntrace_common::record::{KIND_STALL, RECORD_SIZE, Record};
+use conntrace_common::record::{KIND_STALL, Record};
 use tokio::{
     sync::oneshot,
-    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
 use crate::{
     event::{Start, Totals},
     sink::Sink,
     source::{Counters, Source},
-    worker::{Item, Labelling, Purpose, Snapshot, Worker},
+    worker::{Item, Labelling, Purpose, Snapshot, WireRecord, Worker},
 };
 
-/// Records the queue holds: 2.8 MB, a quarter of a second at the highest rate
-/// one CPU produces.
-const QUEUE_LEN: usize = 16_384;
+/// Records that wait for the worker: 2.8 MB, a tenth of a second at the highest
+/// rate one CPU produces. As many again are with the worker, and in the batch
+/// that lies ready for it.
+const PENDING_MAX: usize = 16_384;
+
+/// Batches that lie ready for the worker.
+const BATCHES_MAX: usize = 1;
 
 /// After a drain that found something, the ring is left alone this long: it
 /// wakes its reader for the first record after each time it was emptied, and
-/// every wake costs the connecting process several microseconds.
-const NAP: Duration = Duration::from_millis(1);
+/// every wake costs the connecting process several microseconds. The ring holds
+/// what comes meanwhile twentyfold.
+const NAP: Duration = Duration::from_millis(4);
 
 /// How often losses are looked for while records flow.
 const LOSS_CHECK: Duration = Duration::from_secs(1);
@@ -80,7 +85,7 @@ pub async fn run<S: Source>(
     config: Config,
     stop: impl Future<Output = &'static str>,
 ) -> Result<Totals, AgentError> {
-    let (queue, items) = sync_channel(QUEUE_LEN);
+    let (queue, items) = sync_channel(BATCHES_MAX);
     let (done_sender, mut done) = oneshot::channel();
     let worker = Worker::new(sink, config.labelling);
     thread::Builder::new()
@@ -90,10 +95,12 @@ pub async fn run<S: Source>(
     let mut drain = Drain {
         source,
         queue,
+        pending: Vec::new(),
         dropped: Dropped::default(),
         seen_lost: (0, Dropped::default()),
     };
-    drain.push(Item::Start(Box::new(config.start)));
+    // The first item: there is room for it.
+    let _ = drain.try_send(Item::Start(Box::new(config.start)));
     let ended = drain
         .until_stopped(config.summary_every, stop, &mut done)
         .await?;
@@ -128,18 +135,22 @@ fn output_error(error: io::Error) -> AgentError {
     }
 }
 
-/// Records the queue had no room for.
+/// Records that never reached the worker, for want of room or of sense.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// Endings.
     pub endings: u64,
     /// Stalls.
     pub stalls: u64,
+    /// Not even as long as a record.
+    pub malformed: u64,
 }
 
 struct Drain<S> {
     source: S,
     queue: SyncSender<Item>,
+    /// Records the worker has not taken yet.
+    pending: Vec<WireRecord>,
     dropped: Dropped,
     /// What the last snapshot said was lost.
     seen_lost: (u64, Dropped),
@@ -166,6 +177,7 @@ impl<S: Source> Drain<S> {
                 self.check_loss()?;
                 loss_check = Instant::now() + LOSS_CHECK;
             }
+            let waiting = !self.pending.is_empty();
             let summary_due = async {
                 match &mut summary {
                     Some(ticks) => drop(ticks.tick().await),
@@ -173,7 +185,7 @@ impl<S: Source> Drain<S> {
                 }
             };
             let wake = async {
-                if moved > 0 {
+                if moved > 0 || waiting {
                     sleep(NAP).await;
                     Ok(())
                 } else {
@@ -189,25 +201,42 @@ impl<S: Source> Drain<S> {
         }
     }
 
-    /// Moves what is in the ring into the queue.
+    /// Moves what is in the ring towards the worker; returns how many records
+    /// there were.
     fn drain(&mut self) -> usize {
-        let (queue, dropped) = (&self.queue, &mut self.dropped);
-        self.source.drain(|record| {
-            let item = record.try_into().map_or(Item::Malformed, Item::Record);
-            push(queue, item, dropped);
-        })
+        let (pending, dropped) = (&mut self.pending, &mut self.dropped);
+        let moved = self
+            .source
+            .drain(|record| match WireRecord::try_from(record) {
+                Err(_) => dropped.malformed += 1,
+                Ok(record) if pending.len() < PENDING_MAX => pending.push(record),
+                Ok(record) if is_stall(&record) => dropped.stalls += 1,
+                Ok(_) => dropped.endings += 1,
+            });
+        if !self.pending.is_empty() {
+            let records = mem::take(&mut self.pending);
+            if let Err(Item::Records(back)) = self.try_send(Item::Records(records)) {
+                self.pending = back;
+            }
+        }
+        moved
     }
 
-    fn push(&mut self, item: Item) -> bool {
-        push(&self.queue, item, &mut self.dropped)
+    fn try_send(&self, item: Item) -> Result<(), Item> {
+        match self.queue.try_send(item) {
+            // A worker that is gone has ended with an error, which ends us too.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+            Err(TrySendError::Full(back)) => Err(back),
+        }
     }
 
-    /// Takes the totals and puts them behind the records that led to them.
+    /// Takes the totals and puts them behind the records that led to them. A
+    /// worker that has no room for them gets the next ones.
     fn summarise(&mut self, purpose: Purpose) -> Result<(), AgentError> {
         self.drain();
         let snapshot = self.snapshot(purpose)?;
         let lost = (lost_in_kernel(&snapshot.counters), snapshot.dropped);
-        if self.push(Item::Snapshot(Box::new(snapshot))) {
+        if self.pending.is_empty() && self.try_send(Item::Snapshot(Box::new(snapshot))).is_ok() {
             self.seen_lost = lost;
         }
         Ok(())
@@ -241,18 +270,20 @@ impl<S: Source> Drain<S> {
     /// Takes the programs off their hooks, moves the rest, and lets the output
     /// take its time, but not for ever.
     async fn finish(&mut self, reason: &'static str) -> Result<(), AgentError> {
-        self.source.detach().map_err(AgentError::Source)?;
-        self.drain();
-        let mut item = Item::Snapshot(Box::new(self.snapshot(Purpose::Stop(reason))?));
+        self.source.detach();
         let deadline = Instant::now() + STOP_MAX;
-        while let Err(TrySendError::Full(back)) = self.queue.try_send(item) {
+        loop {
+            self.drain();
+            // Taken anew each time: what had no room is part of it.
+            let last = self.snapshot(Purpose::Stop(reason))?;
+            if self.pending.is_empty() && self.try_send(Item::Snapshot(Box::new(last))).is_ok() {
+                return Ok(());
+            }
             if Instant::now() >= deadline {
                 return Err(AgentError::OutputStuck);
             }
-            item = back;
-            sleep_until(Instant::now() + NAP).await;
+            sleep(NAP).await;
         }
-        Ok(())
     }
 }
 
@@ -260,21 +291,6 @@ fn lost_in_kernel(counters: &Counters) -> u64 {
     counters.ring_full + counters.untracked + counters.ending_missed + counters.stall_ring_full
 }
 
-/// Says whether there was room; counts the record if there was none.
-fn push(queue: &SyncSender<Item>, item: Item, dropped: &mut Dropped) -> bool {
-    let Err(TrySendError::Full(item)) = queue.try_send(item) else {
-        // Or the worker is gone: then it has ended with an error, which ends us too.
-        return true;
-    };
-    match item {
-        Item::Record(record) if is_stall(&record) => dropped.stalls += 1,
-        Item::Record(_) | Item::Malformed => dropped.endings += 1,
-        // Whoever takes a snapshot looks whether it went out.
-        Item::Snapshot(_) | Item::Start(_) => {}
-    }
-    false
-}
-
-fn is_stall(record: &[u8; RECORD_SIZE]) -> bool {
+fn is_stall(record: &WireRecord) -> bool {
     record.get(offset_of!(Record, kind)) == Some(&KIND_STALL)
 }

@@ -6,27 +6,38 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 
+/// How far from the truth a known distance may be.
+const NEARLY: SignedDuration = SignedDuration::from_micros(100);
+
 /// The distance from `CLOCK_BOOTTIME`, which the records carry, to wall time.
-/// It changes only when the wall clock is set, so it is taken anew for every
-/// batch: a record is milliseconds old then.
+/// It changes only when the wall clock is set or slewed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WallClock {
-    boot_to_wall: SignedDuration,
+    boot_to_wall: Option<SignedDuration>,
 }
 
 impl WallClock {
-    /// Reads both clocks.
+    /// Follows the wall clock: looks at both clocks again. To be called for
+    /// every batch of records: they are milliseconds old then.
     ///
     /// # Errors
     /// When the kernel has no such clock.
-    pub fn now() -> nix::Result<Self> {
+    pub fn follow(&mut self) -> nix::Result<()> {
         let before = duration(clock_gettime(ClockId::CLOCK_REALTIME)?);
         let boot = duration(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
         let after = duration(clock_gettime(ClockId::CLOCK_REALTIME)?);
-        let wall = before + (after - before) / 2;
-        Ok(Self {
-            boot_to_wall: wall - boot,
-        })
+        self.learn(before - boot, after - boot);
+        Ok(())
+    }
+
+    /// The distance lies between these two. What is known stays if it fits,
+    /// nearly: a stall and its outcome then give the same beginning, and attempts
+    /// of one thread keep their order, however long the looks took.
+    fn learn(&mut self, low: SignedDuration, high: SignedDuration) {
+        let fits = |known: &SignedDuration| (low - NEARLY..=high + NEARLY).contains(known);
+        if !self.boot_to_wall.as_ref().is_some_and(fits) {
+            self.boot_to_wall = Some(low + (high - low) / 2);
+        }
     }
 
     /// Wall time of a moment of `CLOCK_BOOTTIME`, in nanoseconds. A moment that
@@ -35,7 +46,7 @@ impl WallClock {
     pub fn at(&self, boot_ns: u64) -> Timestamp {
         let boot = i64::try_from(boot_ns).map(SignedDuration::from_nanos);
         boot.ok()
-            .and_then(|boot| boot.checked_add(self.boot_to_wall))
+            .and_then(|boot| boot.checked_add(self.boot_to_wall?))
             .and_then(|wall| Timestamp::from_duration(wall).ok())
             .unwrap_or(Timestamp::UNIX_EPOCH)
     }
@@ -49,33 +60,43 @@ fn duration(time: TimeSpec) -> SignedDuration {
 mod tests {
     use super::*;
 
+    fn seconds(n: i64) -> SignedDuration {
+        SignedDuration::from_secs(n)
+    }
+
     #[test]
     fn follows_a_set_clock() {
-        let clock = WallClock {
-            boot_to_wall: SignedDuration::from_secs(1_000),
-        };
-        assert_eq!(
-            clock.at(2_500_000_001).to_string(),
-            "1970-01-01T00:16:42.500000001Z"
-        );
-        let stepped = WallClock {
-            boot_to_wall: clock.boot_to_wall + SignedDuration::from_hours(1),
-        };
-        assert_eq!(
-            stepped.at(7).duration_since(clock.at(7)),
-            SignedDuration::from_hours(1)
-        );
+        let mut clock = WallClock::default();
+        clock.learn(seconds(1_000), seconds(1_000));
+        let text = clock.at(2_500_000_001).to_string();
+        assert_eq!(text, "1970-01-01T00:16:42.500000001Z");
+        let before = clock.at(7);
+        clock.learn(seconds(4_600), seconds(4_600));
+        assert_eq!(clock.at(7).duration_since(before), seconds(3_600));
         assert_eq!(clock.at(u64::MAX), Timestamp::UNIX_EPOCH);
     }
 
     #[test]
+    fn a_slow_look_or_a_small_difference_changes_nothing() {
+        let mut clock = WallClock::default();
+        clock.learn(seconds(100), seconds(102));
+        let before = clock.at(7);
+        clock.learn(seconds(90), seconds(130));
+        assert_eq!(clock.at(7), before);
+        let off = seconds(101) + SignedDuration::from_micros(99);
+        clock.learn(off, off);
+        assert_eq!(clock.at(7), before);
+        clock.learn(seconds(102), seconds(104));
+        assert_eq!(clock.at(7).duration_since(before), seconds(2));
+    }
+
+    #[test]
     fn agrees_with_the_wall_clock() {
+        let mut clock = WallClock::default();
+        clock.follow().unwrap();
         let boot = duration(clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap());
         let boot_ns = u64::try_from(boot.as_nanos()).unwrap();
-        let off = WallClock::now()
-            .unwrap()
-            .at(boot_ns)
-            .duration_since(Timestamp::now());
+        let off = clock.at(boot_ns).duration_since(Timestamp::now());
         assert!(off.abs() < SignedDuration::from_millis(50), "{off:?}");
     }
 }

@@ -433,3 +433,6 @@ pub fn json_schema() -> Schema {
         .into_generator()
         .into_root_schema_for::<Line>()
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

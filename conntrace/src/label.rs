@@ -201,3 +201,6 @@ fn label_icmp(icmp: Option<&Icmp>, errno: Errno) -> Label {
         Label::Unreachable
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -39,7 +39,7 @@ fn coverage(hooks: &[Hook]) -> Coverage {
     let states = attached("set_state_first");
     Coverage {
         established: states,
-        rst: states && attached("tcp_receive_reset"),
+        rst: states,
         kernel_timeout: states,
         app_timeout: states,
         port_exhausted: states,

@@ -56,11 +56,13 @@ pub fn reply(attempt: &Attempt) -> Reply {
     if attempt.moment == Moment::Established {
         return Reply::bare(ReplyKind::SynAck);
     }
-    if attempt.reset {
+    if is_reset(attempt) {
         return Reply::bare(ReplyKind::Rst);
     }
     if let Some(icmp) = attempt.icmp {
-        let own = icmp.from.is_some() && icmp.from == attempt.local_addr;
+        let own = icmp
+            .from
+            .is_some_and(|from| from.is_loopback() || Some(from) == attempt.local_addr);
         return Reply {
             kind: if own {
                 ReplyKind::Local
@@ -75,16 +77,29 @@ pub fn reply(attempt: &Attempt) -> Reply {
     Reply::bare(unqueued(attempt))
 }
 
+/// What came for the socket and ended it with this errno was a RST
+/// (`tcp_reset`), unless it was an ICMP error that says the same.
+fn is_reset(attempt: &Attempt) -> bool {
+    let refused = Some(Errno::ECONNREFUSED);
+    attempt.heard && attempt.error == refused && attempt.icmp.and_then(|icmp| icmp.errno) != refused
+}
+
 /// Without `IPV6_RECVERR` the kernel queues no ICMPv6 error
 /// (`ipv6_icmp_error`): only its errno is left. A neighbour that did not answer
 /// is told by the retransmissions that could not send, because the SYN still
-/// waits for its address.
+/// waits for its address. Only this host answers what it asks itself.
 fn unqueued(attempt: &Attempt) -> ReplyKind {
     let stuck = u32::from(attempt.rto_count) > attempt.syn_retransmitted;
+    let to_itself =
+        attempt.remote.addr.is_loopback() || attempt.local_addr == Some(attempt.remote.addr);
     match attempt.error.or(attempt.soft_error) {
         None | Some(Errno::ETIMEDOUT | Errno::ECONNABORTED | Errno::EMSGSIZE) => ReplyKind::None,
-        Some(Errno::EHOSTUNREACH) if stuck => ReplyKind::Local,
         Some(_) if attempt.syn_sent == 0 => ReplyKind::None,
+        Some(_) if to_itself => ReplyKind::Local,
+        Some(Errno::EHOSTUNREACH) if stuck => ReplyKind::Local,
         Some(_) => ReplyKind::Icmp,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,10 +21,7 @@ pub trait Source {
 
     /// Stops the flow: after it, what is there can be drained to the end and
     /// the counters stand still.
-    ///
-    /// # Errors
-    /// When a program cannot be detached.
-    fn detach(&mut self) -> io::Result<()>;
+    fn detach(&mut self);
 }
 
 /// What the kernel side counted, since the start and over all CPUs.

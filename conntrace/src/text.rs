@@ -45,9 +45,10 @@ pub(crate) fn visible(text: &str) -> String {
     out
 }
 
-/// Characters that reorder the text around them.
+/// Characters that break a line or reorder the text around them.
 fn is_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

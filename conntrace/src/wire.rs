@@ -8,7 +8,7 @@ use std::{
 };
 
 use conntrace_common::record::{
-    self as raw, AF_INET, AF_INET6, COMM_LEN, FLAG_DEFERRED, FLAG_ICMP, FLAG_RESET, KIND_ENDING,
+    self as raw, AF_INET, AF_INET6, COMM_LEN, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_ENDING,
     KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, Record, STATE_CLOSE, STATE_ESTABLISHED,
     STATE_SYN_SENT,
 };
@@ -49,8 +49,8 @@ pub struct Attempt {
     pub syn_retransmitted: u32,
     /// Runs of the retransmission timer, also those that could not send.
     pub rto_count: u8,
-    /// TCP accepted a RST.
-    pub reset: bool,
+    /// A segment came for the socket; ICMP errors are none.
+    pub heard: bool,
     /// TCP fast open holds the SYN back until the first write.
     pub deferred: bool,
     /// The newest ICMP error that came for this attempt.
@@ -167,7 +167,7 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         (_, _) => return Err(malformed("kind", kind)),
     };
     let flags = fields.u8(offset_of!(Record, flags));
-    if flags & !(FLAG_RESET | FLAG_ICMP | FLAG_DEFERRED) != 0 {
+    if flags & !(FLAG_HEARD | FLAG_ICMP | FLAG_DEFERRED) != 0 {
         return Err(malformed("flags", flags));
     }
     let family = Family::of(fields.u16(offset_of!(Record, attempt.family)))?;
@@ -195,7 +195,7 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         syn_sent: fields.u32(offset_of!(Record, syn_sent)),
         syn_retransmitted: fields.u32(offset_of!(Record, syn_retransmitted)),
         rto_count: fields.u8(offset_of!(Record, rto_count)),
-        reset: flags & FLAG_RESET != 0,
+        heard: flags & FLAG_HEARD != 0,
         deferred: flags & FLAG_DEFERRED != 0,
         icmp: match flags & FLAG_ICMP {
             0 => None,
@@ -320,7 +320,7 @@ pub(crate) mod tests {
         let mut bytes = [0; RECORD_SIZE];
         put(&mut bytes, offset_of!(Record, kind), &[KIND_ENDING]);
         put(&mut bytes, offset_of!(Record, state), &[STATE_CLOSE]);
-        put(&mut bytes, offset_of!(Record, flags), &[FLAG_RESET]);
+        put(&mut bytes, offset_of!(Record, flags), &[FLAG_HEARD]);
         put(
             &mut bytes,
             offset_of!(Record, attempt.family),
@@ -400,7 +400,7 @@ pub(crate) mod tests {
         assert_eq!(attempt.remote.port, 5432);
         assert_eq!(attempt.local_port, Some(43210));
         assert_eq!(attempt.error, Some(Errno(111)));
-        assert!(attempt.reset && !attempt.port_bound && attempt.icmp.is_none());
+        assert!(attempt.heard && !attempt.port_bound && attempt.icmp.is_none());
     }
 
     #[test]

@@ -3,10 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvError, TryRecvError},
-    },
+    sync::{Arc, mpsc::Receiver},
     time::Instant,
 };
 
@@ -30,7 +27,7 @@ const TOP_KEYS_MAX: usize = 4096;
 /// How many of them a summary names.
 const TOP_LEN: usize = 10;
 /// Records between two looks at the wall clock, within a batch.
-const CLOCK_EVERY: u32 = 256;
+const CLOCK_EVERY: usize = 256;
 
 /// How attempts become lines.
 #[derive(Debug, Clone, Copy)]
@@ -43,15 +40,16 @@ pub struct Labelling {
     pub stalls: bool,
 }
 
+/// A record's bytes.
+pub type WireRecord = [u8; RECORD_SIZE];
+
 /// What the drain hands to the worker.
 #[derive(Debug)]
 pub enum Item {
     /// Tracing is live.
     Start(Box<Start>),
-    /// A wire record.
-    Record([u8; RECORD_SIZE]),
-    /// Bytes that were not even as long as a record.
-    Malformed,
+    /// Wire records, in the order they came.
+    Records(Vec<WireRecord>),
     /// The totals, behind the records that led to them.
     Snapshot(Box<Snapshot>),
 }
@@ -65,7 +63,7 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Entries of the attempt map.
     pub in_map: u64,
-    /// Records the queue had no room for.
+    /// Records that never reached the worker.
     pub dropped: Dropped,
 }
 
@@ -87,7 +85,6 @@ pub struct Worker {
     owners: Owners,
     host: Arc<str>,
     clock: WallClock,
-    clock_uses: u32,
     outcomes: BTreeMap<Label, u64>,
     malformed: u64,
     top: HashMap<(Comm, Remote, Label), u64>,
@@ -105,7 +102,6 @@ impl Worker {
             owners: Owners::new(),
             host: host_name(),
             clock: WallClock::default(),
-            clock_uses: 0,
             outcomes: BTreeMap::new(),
             malformed: 0,
             top: HashMap::new(),
@@ -113,59 +109,64 @@ impl Worker {
         }
     }
 
-    /// Works until the stop line is written. What was written is handed to the
-    /// reader whenever the queue is empty: no later than the batch it came in.
+    /// Works until the stop line is written. A batch's lines are handed to the
+    /// reader together.
     ///
     /// # Errors
     /// When the output cannot be written.
     pub fn run(mut self, items: &Receiver<Item>) -> io::Result<Totals> {
         let mut last = Totals::default();
-        loop {
-            let item = match items.try_recv() {
-                Ok(item) => item,
-                Err(TryRecvError::Disconnected) => return Ok(last),
-                Err(TryRecvError::Empty) => {
-                    self.sink.flush()?;
-                    self.clock_uses = 0;
-                    match items.recv() {
-                        Ok(item) => item,
-                        Err(RecvError) => return Ok(last),
-                    }
-                }
-            };
+        for item in items {
             match item {
                 Item::Start(start) => self.write(Event::Start(*start), Timestamp::now())?,
-                Item::Record(record) => self.record(&record)?,
-                Item::Malformed => self.malformed += 1,
+                Item::Records(records) => self.records(&records)?,
                 Item::Snapshot(snapshot) => last = self.snapshot(&snapshot)?,
             }
+            self.sink.flush()?;
         }
+        Ok(last)
     }
 
-    fn record(&mut self, record: &[u8; RECORD_SIZE]) -> io::Result<()> {
+    fn records(&mut self, records: &[WireRecord]) -> io::Result<()> {
+        for piece in records.chunks(CLOCK_EVERY) {
+            if let Err(error) = self.clock.follow() {
+                log::warn!("cannot read the clock: {error}");
+            }
+            let now = Instant::now();
+            for record in piece {
+                self.record(record, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: &WireRecord, now: Instant) -> io::Result<()> {
         let attempt = match wire::decode(record) {
             Ok(attempt) => attempt,
             Err(error) => {
-                log::warn!("a record of the kernel side is malformed: {error}");
+                // The first says it all; the loss lines count the others.
+                if self.malformed == 0 {
+                    log::warn!("a record of the kernel side is malformed: {error}");
+                }
                 self.malformed += 1;
                 return Ok(());
             }
         };
         match label(&attempt, self.labelling.patience_ms) {
-            None if self.labelling.stalls => self.stall(&attempt),
+            None if self.labelling.stalls => self.stall(&attempt, now),
             None => Ok(()),
-            Some(verdict) => self.outcome(&attempt, &verdict),
+            Some(verdict) => self.outcome(&attempt, &verdict, now),
         }
     }
 
-    fn stall(&mut self, attempt: &Attempt) -> io::Result<()> {
-        let owner = self.owners.of(&attempt.caller, Instant::now());
-        let (started, at) = self.times(attempt);
+    fn stall(&mut self, attempt: &Attempt, now: Instant) -> io::Result<()> {
+        let owner = self.owners.of(&attempt.caller, now);
+        let started = self.clock.at(attempt.started_ns);
         let stall = event::stall(attempt, started, owner);
-        self.write(Event::Stall(Box::new(stall)), at)
+        self.write(Event::Stall(Box::new(stall)), self.clock.at(attempt.at_ns))
     }
 
-    fn outcome(&mut self, attempt: &Attempt, verdict: &Verdict) -> io::Result<()> {
+    fn outcome(&mut self, attempt: &Attempt, verdict: &Verdict, now: Instant) -> io::Result<()> {
         *self.outcomes.entry(verdict.label).or_default() += 1;
         if verdict.label.is_hidden() {
             if !self.labelling.all {
@@ -174,10 +175,13 @@ impl Worker {
         } else {
             self.count_top(attempt, verdict.label);
         }
-        let owner = self.owners.of(&attempt.caller, Instant::now());
-        let (started, at) = self.times(attempt);
+        let owner = self.owners.of(&attempt.caller, now);
+        let started = self.clock.at(attempt.started_ns);
         let outcome = event::outcome(attempt, verdict, started, owner);
-        self.write(Event::Outcome(Box::new(outcome)), at)
+        self.write(
+            Event::Outcome(Box::new(outcome)),
+            self.clock.at(attempt.at_ns),
+        )
     }
 
     fn count_top(&mut self, attempt: &Attempt, label: Label) {
@@ -187,21 +191,6 @@ impl Worker {
         } else if self.top.len() < TOP_KEYS_MAX {
             self.top.insert(key, 1);
         }
-    }
-
-    /// When the attempt began and when this moment was, in wall time.
-    fn times(&mut self, attempt: &Attempt) -> (Timestamp, Timestamp) {
-        if self.clock_uses == 0 {
-            match WallClock::now() {
-                Ok(clock) => self.clock = clock,
-                Err(error) => log::warn!("cannot read the clock: {error}"),
-            }
-        }
-        self.clock_uses = (self.clock_uses + 1) % CLOCK_EVERY;
-        (
-            self.clock.at(attempt.started_ns),
-            self.clock.at(attempt.at_ns),
-        )
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot) -> io::Result<Totals> {
@@ -234,7 +223,7 @@ impl Worker {
                 ("untracked", counters.untracked),
                 ("ending_missed", counters.ending_missed),
                 ("output", dropped.endings),
-                ("malformed", self.malformed),
+                ("malformed", self.malformed + dropped.malformed),
             ]),
             stalls_lost: counters.stall_ring_full + dropped.stalls,
         }
@@ -258,7 +247,7 @@ impl Worker {
             ..
         } = snapshot;
         let labelled: u64 = self.outcomes.values().sum();
-        let handled = labelled + self.malformed + dropped.endings;
+        let handled = labelled + self.malformed + dropped.malformed + dropped.endings;
         let mut outcomes = self.outcomes.clone();
         *outcomes.entry(Label::Established).or_default() += counters.established;
         Totals {

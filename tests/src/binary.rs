@@ -22,7 +22,14 @@ fn build() -> PathBuf {
     let test = env::current_exe().expect("path of this test");
     let profile_dir = test.parent().unwrap().parent().unwrap();
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "conntrace", "--bin", "conntrace"]);
+    cargo.args([
+        "build",
+        "--quiet",
+        "--package",
+        "conntrace",
+        "--bin",
+        "conntrace",
+    ]);
     cargo.arg("--target-dir").arg(profile_dir.parent().unwrap());
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
     if profile_dir.ends_with("release") {

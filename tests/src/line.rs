@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 
 use crate::Attempted;
 
+/// When the kernel sends an unanswered SYN again.
+const STALLS_AFTER_US: u64 = 1_000_000;
+
 /// What answered, as the line has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
@@ -59,7 +62,8 @@ pub struct Expected {
 impl Expected {
     /// One SYN, no answer, and the errno the application was told.
     pub fn new(label: &'static str, attempted: &Attempted) -> Self {
-        let errno = (attempted.errno != 0).then(|| format!("{:?}", Errno::from_raw(attempted.errno)));
+        let errno =
+            (attempted.errno != 0).then(|| format!("{:?}", Errno::from_raw(attempted.errno)));
         Self {
             attempted: attempted.clone(),
             label,
@@ -119,6 +123,27 @@ impl Expected {
         assert_eq!(line, &expected, "got the left one, expected the right one");
     }
 
+    /// Fails unless `stall` is the first SYN retransmission of the attempt that
+    /// ended as `outcome`, in every field. `reply` is what had answered by then.
+    pub fn assert_stall(&self, stall: &Value, outcome: &Value, reply: Reply) {
+        assert_times(stall);
+        let elapsed_us = stall["elapsed_us"].as_u64().unwrap();
+        assert!((STALLS_AFTER_US..2 * STALLS_AFTER_US).contains(&elapsed_us));
+        assert!(elapsed_us < outcome["elapsed_us"].as_u64().unwrap());
+        let mut expected = outcome.clone();
+        for no_ending in ["label", "errno", "cause"] {
+            expected.as_object_mut().unwrap().remove(no_ending);
+        }
+        expected["type"] = "stall".into();
+        expected["syn"] = json!({ "sent": 2, "retransmitted": 1 });
+        expected["reply"] = reply.json(self.attempted.remote);
+        expected["timeout_by"] = Value::Null;
+        for own in ["time", "elapsed_us", "message"] {
+            expected[own] = stall[own].clone();
+        }
+        assert_eq!(stall, &expected, "got the left one, expected the right one");
+    }
+
     fn json(&self, netns: u32) -> Value {
         let remote = self.attempted.remote;
         json!({
@@ -157,7 +182,11 @@ impl Expected {
 impl Reply {
     fn json(self, remote: SocketAddr) -> Value {
         let v6 = remote.ip().to_canonical().is_ipv6();
-        let router = if v6 { IpAddr::from(FAR_ROUTER_V6) } else { FAR_ROUTER_V4.into() };
+        let router = if v6 {
+            IpAddr::from(FAR_ROUTER_V6)
+        } else {
+            FAR_ROUTER_V4.into()
+        };
         let (kind, icmp, from) = match self {
             Self::None => ("none", None, None),
             Self::SynAck => ("syn_ack", None, None),
@@ -205,7 +234,10 @@ fn assert_times(line: &Value) {
     let (started, ended) = (at("started"), at("time"));
     let lasted_us = ended.duration_since(started).as_micros();
     let elapsed_us = i128::from(line["elapsed_us"].as_u64().unwrap());
-    assert!((lasted_us - elapsed_us).abs() <= 1, "{lasted_us} us, says {elapsed_us}");
+    assert!(
+        (lasted_us - elapsed_us).abs() <= 1,
+        "{lasted_us} us, says {elapsed_us}"
+    );
     let age = Timestamp::now().duration_since(ended).as_secs();
     assert!((0..120).contains(&age), "{age} s old");
 }
@@ -229,9 +261,14 @@ fn leader_comm() -> String {
 /// This process's cgroup (v2), as the kernel names it.
 fn cgroup() -> Option<String> {
     let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap();
-    cgroups.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned))
+    cgroups
+        .lines()
+        .find_map(|line| line.strip_prefix("0::").map(str::to_owned))
 }
 
 fn read(path: &str) -> String {
-    fs::read_to_string(path).unwrap().trim_end_matches('\n').to_owned()
+    fs::read_to_string(path)
+        .unwrap()
+        .trim_end_matches('\n')
+        .to_owned()
 }

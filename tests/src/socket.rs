@@ -1,9 +1,20 @@
 //! Connects, and what the application was told.
 
-use std::{fs, io, net::SocketAddr};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    ops::RangeBounds,
+    time::{Duration, Instant},
+};
 
-use nix::unistd::gettid;
-use socket2::{Domain, Socket, Type};
+use conntrace::stage::Stage;
+use nix::{errno::Errno, libc, unistd::gettid};
+use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
+
+use crate::{Live, Scene};
+
+/// How often a scenario is played at most until it goes as meant.
+const TRIES: usize = 5;
 
 /// An attempt as the application saw it.
 #[derive(Debug, Clone)]
@@ -16,8 +27,78 @@ pub struct Attempted {
     pub remote: SocketAddr,
     /// The local port, where the socket still has one afterwards.
     pub local_port: Option<u16>,
-    /// What connect returned: an errno, or 0.
+    /// What connect returned, or poll and `SO_ERROR` told later: an errno, or 0.
+    /// EINPROGRESS while nothing has been told.
     pub errno: i32,
+}
+
+impl Attempted {
+    /// What the calling thread was told of an attempt on this socket.
+    pub fn on(socket: &Socket, remote: impl Into<SocketAddr>, errno: i32) -> Self {
+        Self {
+            tid: gettid().as_raw().unsigned_abs(),
+            comm: comm(),
+            remote: remote.into(),
+            local_port: local_port(socket).unwrap(),
+            errno,
+        }
+    }
+
+    /// Connects this socket, which stays non-blocking, and waits for nothing.
+    pub fn begin(socket: &Socket, remote: impl Into<SocketAddr>) -> Self {
+        socket.set_nonblocking(true).unwrap();
+        attempt_on(socket, remote)
+    }
+
+    /// Connects this socket without blocking, then waits in poll and reads
+    /// `SO_ERROR`, but no longer than this.
+    pub fn within(deadline: Duration, socket: &Socket, remote: impl Into<SocketAddr>) -> Self {
+        let remote = remote.into();
+        let errno = match socket.connect_timeout(&remote.into(), deadline) {
+            Ok(()) => 0,
+            Err(error)
+                if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() =>
+            {
+                Errno::EINPROGRESS as i32
+            }
+            Err(error) => error.raw_os_error().unwrap(),
+        };
+        Self::on(socket, remote, errno)
+    }
+
+    /// Connects the socket to no family (`AF_UNSPEC`): an attempt under way ends.
+    pub fn abandon(socket: &Socket) {
+        let (storage, length) = (SockAddrStorage::zeroed(), size_of::<libc::sockaddr_in>());
+        // SAFETY: zeroes are an address of family AF_UNSPEC, of any length.
+        #[expect(unsafe_code, reason = "socket2 makes no such address safely")]
+        let nowhere = unsafe { SockAddr::new(storage, libc::socklen_t::try_from(length).unwrap()) };
+        socket.connect(&nowhere).unwrap();
+    }
+}
+
+impl Live {
+    /// Plays a scenario, again when its act did not last as long as meant: a
+    /// loaded machine, or an ICMP error that met a locked socket (seen once in
+    /// 24,000), makes another scenario of it.
+    pub fn play_lasting<T: Send>(
+        &self,
+        lasting: impl RangeBounds<Duration>,
+        act: impl Fn(&Stage) -> T + Sync,
+    ) -> Scene<T> {
+        let mut lasted = Duration::ZERO;
+        for _ in 0..TRIES {
+            let scene = self.play(|stage| {
+                let began = Instant::now();
+                let value = act(stage);
+                lasted = began.elapsed();
+                value
+            });
+            if lasting.contains(&lasted) {
+                return scene;
+            }
+        }
+        panic!("lasted {lasted:?} at the {TRIES}th try");
+    }
 }
 
 /// A TCP socket for that address's family.
@@ -38,13 +119,7 @@ pub fn attempt_on(socket: &Socket, remote: impl Into<SocketAddr>) -> Attempted {
         Ok(()) => 0,
         Err(error) => error.raw_os_error().unwrap(),
     };
-    Attempted {
-        tid: gettid().as_raw().unsigned_abs(),
-        comm: comm(),
-        remote,
-        local_port: local_port(socket).unwrap(),
-        errno,
-    }
+    Attempted::on(socket, remote, errno)
 }
 
 fn local_port(socket: &Socket) -> io::Result<Option<u16>> {
@@ -55,5 +130,8 @@ fn local_port(socket: &Socket) -> io::Result<Option<u16>> {
 
 /// The calling thread's name.
 fn comm() -> String {
-    fs::read_to_string("/proc/thread-self/comm").unwrap().trim_end_matches('\n').to_owned()
+    fs::read_to_string("/proc/thread-self/comm")
+        .unwrap()
+        .trim_end_matches('\n')
+        .to_owned()
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fs::File,
     process::ExitCode,
     sync::{Arc, Mutex},
     thread,
@@ -40,6 +41,9 @@ pub struct Live {
     tracer: Tracer,
     /// How many endings each scenario's namespace must have in the end.
     endings: Mutex<HashMap<u32, usize>>,
+    /// Every scenario's namespace: while it is held its inode number is not given
+    /// to the next.
+    namespaces: Mutex<Vec<File>>,
 }
 
 static LIVE: Mutex<Option<Arc<Live>>> = Mutex::new(None);
@@ -60,6 +64,7 @@ impl Live {
             Arc::new(Self {
                 tracer: Tracer::start(&["--all"]),
                 endings: Mutex::default(),
+                namespaces: Mutex::default(),
             })
         });
         Arc::clone(live)
@@ -74,6 +79,8 @@ impl Live {
     pub fn play<T: Send>(&self, act: impl FnOnce(&Stage) -> T + Send) -> Scene<T> {
         let (netns, value) = stage::run("scenario", |stage| {
             stage.far.as_ref().expect("a stage with a far end");
+            let namespace = File::open("/proc/thread-self/ns/net").unwrap();
+            self.namespaces.lock().unwrap().push(namespace);
             (stage.netns, act(stage))
         })
         .expect("a stage");
@@ -95,8 +102,7 @@ impl Live {
         let netns = scene.netns;
         *self.endings.lock().unwrap().entry(netns).or_default() += count;
         let is_ending = move |line: &Value| line["type"] == "outcome" && line["netns"] == netns;
-        self.tracer
-            .wait_until(|lines| lines.iter().filter(|line| is_ending(line)).count() >= count);
+        self.tracer.wait_for_endings(netns, count);
         thread::sleep(SETTLE);
         let lines = self.tracer.lines(is_ending);
         assert_eq!(lines.len(), count, "endings, got {lines:#?}");
@@ -120,7 +126,10 @@ impl Live {
                 .count();
             assert_eq!(got, count, "endings of namespace {netns} at the end");
         }
-        assert!(!lines.iter().any(|line| line["type"] == "loss"), "nothing is lost");
+        assert!(
+            !lines.iter().any(|line| line["type"] == "loss"),
+            "nothing is lost"
+        );
         assert_adds_up(lines.last().unwrap());
     }
 }

@@ -1,12 +1,16 @@
 //! A running `conntrace` and the lines it wrote.
 
 use std::{
+    collections::HashMap,
     env,
     io::{BufRead as _, BufReader, Read as _},
     process::{Child, ChildStdout, Stdio},
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock,
+        mpsc::{self, Sender},
+    },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use jsonschema::Validator;
@@ -25,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Tracer {
     child: Child,
     lines: Arc<Lines>,
-    reader: Option<JoinHandle<()>>,
+    checker: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -37,6 +41,10 @@ struct Lines {
 #[derive(Default)]
 struct State {
     lines: Vec<Value>,
+    /// How many outcome lines there are, by namespace.
+    endings: HashMap<u64, usize>,
+    started: bool,
+    ended: bool,
     /// The first line that is not JSON or that the schema refuses.
     bad: Option<String>,
 }
@@ -45,7 +53,7 @@ impl Tracer {
     /// Starts it with these options and waits for its start line.
     pub fn start(options: &[&str]) -> Self {
         let mut command = conntrace();
-        command.args(["--format", "json", "--summary", "0"]).args(options);
+        command.args(["--format", "json"]).args(options);
         if let Some(object) = env::var_os("CONNTRACE_OBJECT") {
             command.arg("--object").arg(object);
         }
@@ -56,16 +64,26 @@ impl Tracer {
             .expect("conntrace starts");
         let lines = Arc::new(Lines::default());
         let stdout = child.stdout.take().unwrap();
-        let reader = {
+        // Reading must keep up with conntrace, checking need not.
+        let (raw_sender, raw) = mpsc::channel();
+        thread::spawn(move || read(stdout, &raw_sender));
+        let checker = {
             let lines = Arc::clone(&lines);
-            thread::spawn(move || lines.read(stdout))
+            thread::spawn(move || {
+                raw.into_iter().for_each(|line| lines.check(&line));
+                lines.lock().ended = true;
+                lines.changed.notify_all();
+            })
         };
         let mut tracer = Self {
             child,
             lines,
-            reader: Some(reader),
+            checker: Some(checker),
         };
-        if !tracer.wait_until(|lines| lines.iter().any(|line| line["type"] == "start")) {
+        tracer
+            .lines
+            .wait_until(|state| state.started || state.ended);
+        if !tracer.lines.lock().started {
             let _ = tracer.child.kill();
             let mut errors = String::new();
             let stderr = tracer.child.stderr.take().unwrap();
@@ -80,26 +98,22 @@ impl Tracer {
         self.child.id()
     }
 
-    /// Waits until the lines are as wanted; false when that takes too long.
-    pub fn wait_until(&self, wanted: impl Fn(&[Value]) -> bool) -> bool {
-        let deadline = Instant::now() + PATIENCE;
-        let mut state = self.lines.lock();
-        loop {
-            if wanted(&state.lines) {
-                return true;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            state = self.lines.changed.wait_timeout(state, left).unwrap().0;
-        }
+    /// Waits until this namespace has that many endings, but not for ever.
+    pub fn wait_for_endings(&self, netns: u32, count: usize) {
+        let netns = u64::from(netns);
+        self.lines
+            .wait_until(|state| state.endings.get(&netns).is_some_and(|got| *got >= count));
     }
 
     /// All lines so far that `wanted` says yes to.
     pub fn lines(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let state = self.lines.lock();
-        state.lines.iter().filter(|line| wanted(line)).cloned().collect()
+        state
+            .lines
+            .iter()
+            .filter(|line| wanted(line))
+            .cloned()
+            .collect()
     }
 
     /// Sends it a signal.
@@ -113,9 +127,14 @@ impl Tracer {
     pub fn stop(mut self) -> Vec<Value> {
         self.signal(Signal::SIGTERM);
         let status = self.child.wait().unwrap();
-        self.reader.take().unwrap().join().unwrap();
+        self.checker.take().unwrap().join().unwrap();
         let mut errors = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        self.child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut errors)
+            .unwrap();
         assert!(status.success(), "{status}; stderr: {errors}");
         assert_eq!(errors, "", "nothing on stderr");
         let mut state = self.lines.lock();
@@ -138,19 +157,43 @@ impl Lines {
         self.state.lock().unwrap()
     }
 
-    fn read(&self, stdout: ChildStdout) {
-        for line in BufReader::new(stdout).lines() {
-            let line = line.expect("lines are UTF-8");
-            let checked = check(&line);
-            let mut state = self.lock();
-            match checked {
-                Ok(value) => state.lines.push(value),
-                Err(error) => {
-                    state.bad.get_or_insert(format!("{error}: {line}"));
+    /// Waits until the lines are as wanted, but not for ever.
+    fn wait_until(&self, wanted: impl Fn(&State) -> bool) {
+        let lines = self.lock();
+        drop(
+            self.changed
+                .wait_timeout_while(lines, PATIENCE, |state| !wanted(state))
+                .unwrap(),
+        );
+    }
+
+    fn check(&self, line: &str) {
+        let checked = check(line);
+        let mut state = self.lock();
+        match checked {
+            Ok(value) => {
+                state.started |= value["type"] == "start";
+                if let ("outcome", Some(netns)) =
+                    (value["type"].as_str().unwrap(), value["netns"].as_u64())
+                {
+                    *state.endings.entry(netns).or_default() += 1;
                 }
+                state.lines.push(value);
             }
-            drop(state);
-            self.changed.notify_all();
+            Err(error) => {
+                state.bad.get_or_insert(format!("{error}: {line}"));
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+fn read(stdout: ChildStdout, lines: &Sender<String>) {
+    for line in BufReader::new(stdout).lines() {
+        let line = line.expect("lines are UTF-8");
+        if lines.send(line).is_err() {
+            return;
         }
     }
 }
@@ -171,7 +214,10 @@ fn schema() -> &'static Validator {
         let printed = conntrace().arg("schema").output().unwrap();
         assert!(printed.status.success());
         let schema: Value = serde_json::from_slice(&printed.stdout).unwrap();
-        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+        assert_eq!(
+            schema["$schema"],
+            "https://json-schema.org/draft/2020-12/schema"
+        );
         jsonschema::draft202012::new(&schema).unwrap()
     })
 }

@@ -1,2 +1,258 @@
-//! To be written.
-fn main() {}
+//! No local port, or not the one that was chosen.
+#![expect(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use conntrace::stage::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Stage, ports};
+use conntrace_tests::{Attempted, Expected, Live, attempt, attempt_on, live_test, run, tcp};
+use nix::{
+    errno::Errno,
+    sys::socket::{setsockopt, sockopt::IpBindAddressNoPort},
+};
+use socket2::Socket;
+
+/// The only two ports of a narrow range.
+const RANGE: &str = "40000 40001";
+/// Outside of it.
+const BOUND_PORT: u16 = 45_678;
+
+const FAR_MAPPED: Ipv6Addr = FAR_V4.to_ipv6_mapped();
+const LOCAL_MAPPED: Ipv6Addr = FAR_LOCAL_V4.to_ipv6_mapped();
+
+fn main() -> ExitCode {
+    let mut tests = vec![
+        live_test(
+            "exhausted_only_for_that_remote",
+            exhausted_only_for_that_remote,
+        ),
+        live_test("given_back", given_back),
+        live_test("bound_port_is_no_exhaustion", bound_port_is_no_exhaustion),
+    ];
+    let families: [(&str, IpAddr, IpAddr); 3] = [
+        ("v4", FAR_LOCAL_V4.into(), FAR_V4.into()),
+        ("v6", FAR_LOCAL_V6.into(), FAR_V6.into()),
+        ("mapped", LOCAL_MAPPED.into(), FAR_MAPPED.into()),
+    ];
+    for (name, local, remote) in families {
+        let remote = SocketAddr::new(remote, ports::ACCEPTS);
+        tests.extend([
+            live_test(&format!("exhausted_{name}"), move || {
+                exhausted(remote, attempt);
+            }),
+            live_test(&format!("exhausted_polled_{name}"), move || {
+                exhausted(remote, |remote| Attempted::begin(&tcp(remote), remote));
+            }),
+            live_test(&format!("exhausted_without_bind_port_{name}"), move || {
+                exhausted(remote, move |remote| {
+                    let socket = tcp(remote);
+                    setsockopt(&socket, IpBindAddressNoPort, &true).unwrap();
+                    socket.bind(&SocketAddr::new(local, 0).into()).unwrap();
+                    attempt_on(&socket, remote)
+                });
+            }),
+            live_test(&format!("tuple_in_use_{name}"), move || {
+                tuple_in_use(SocketAddr::new(local, BOUND_PORT), remote);
+            }),
+            live_test(&format!("tuple_in_use_any_address_{name}"), move || {
+                let any: IpAddr = match local {
+                    IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                tuple_in_use(SocketAddr::new(any, BOUND_PORT), remote);
+            }),
+            live_test(&format!("kernels_choice_in_use_{name}"), move || {
+                kernels_choice_in_use(local, remote);
+            }),
+        ]);
+    }
+    run(tests)
+}
+
+fn narrow(stage: &Stage) {
+    stage
+        .set_sysctl("net/ipv4/ip_local_port_range", RANGE)
+        .unwrap();
+}
+
+/// Connections that take both ports of the narrow range.
+fn fill(remote: SocketAddr) -> [(Socket, Attempted); 2] {
+    [
+        connected(tcp(remote), remote),
+        connected(tcp(remote), remote),
+    ]
+}
+
+fn connected(socket: Socket, remote: SocketAddr) -> (Socket, Attempted) {
+    let attempted = attempt_on(&socket, remote);
+    assert_eq!(attempted.errno, 0, "connected");
+    (socket, attempted)
+}
+
+fn exhausted(remote: SocketAddr, fail: impl Fn(SocketAddr) -> Attempted + Sync) {
+    let live = Live::get();
+    let scene = live.play(|stage| {
+        narrow(stage);
+        let [(_one, first), (_other, second)] = fill(remote);
+        [first, second, fail(remote)]
+    });
+    let [first, second, third] = scene.value.each_ref();
+    live.expect(
+        &scene,
+        &[
+            Expected::established(first),
+            Expected::established(second),
+            port_exhausted(third),
+        ],
+    );
+}
+
+/// The same ports serve another remote port.
+fn exhausted_only_for_that_remote() {
+    let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
+    let live = Live::get();
+    let scene = live.play(|stage| {
+        narrow(stage);
+        let [(_one, first), (_other, second)] = fill(remote);
+        [
+            first,
+            second,
+            attempt(remote),
+            attempt((FAR_V4, ports::RESETS)),
+        ]
+    });
+    let [first, second, third, fourth] = scene.value.each_ref();
+    live.expect(
+        &scene,
+        &[
+            Expected::established(first),
+            Expected::established(second),
+            port_exhausted(third),
+            Expected::refused(fourth),
+        ],
+    );
+}
+
+/// The far end resets on FIN, so that no `TIME_WAIT` keeps the port.
+fn given_back() {
+    let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
+    let live = Live::get();
+    let scene = live.play(|stage| {
+        narrow(stage);
+        let [(one, first), (_other, second)] = fill(remote);
+        let third = attempt(remote);
+        drop(one);
+        while connections_v4() > 1 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        [first, second, third, attempt(remote)]
+    });
+    let [first, second, third, fourth] = scene.value.each_ref();
+    live.expect(
+        &scene,
+        &[
+            Expected::established(first),
+            Expected::established(second),
+            port_exhausted(third),
+            Expected::established(fourth),
+        ],
+    );
+}
+
+/// With the range full a socket bound to a port outside of it still connects.
+fn bound_port_is_no_exhaustion() {
+    let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
+    let live = Live::get();
+    let scene = live.play(|stage| {
+        narrow(stage);
+        let [(_one, first), (_other, second)] = fill(remote);
+        let bound = shared((FAR_LOCAL_V4, BOUND_PORT).into());
+        let (_bound, third) = connected(bound, remote);
+        [first, second, third]
+    });
+    assert_eq!(scene.value[2].local_port, Some(BOUND_PORT));
+    let expected = scene.value.each_ref().map(Expected::established);
+    live.expect(&scene, &expected);
+}
+
+/// Two sockets with the same local address and port go to the same place.
+fn tuple_in_use(local: SocketAddr, remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|_| {
+        let (_first, first) = connected(shared(local), remote);
+        [first, attempt_on(&shared(local), remote)]
+    });
+    let [first, second] = scene.value.each_ref();
+    assert_eq!(first.local_port, Some(local.port()));
+    live.expect(
+        &scene,
+        &[
+            Expected::established(first),
+            address_unavailable(second, local.port()),
+        ],
+    );
+}
+
+/// The kernel chose the port, but at bind: connect could not have another.
+fn kernels_choice_in_use(local: IpAddr, remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|_| {
+        let late = shared(SocketAddr::new(local, 0));
+        let chosen = late.local_addr().unwrap().as_socket().unwrap();
+        let (_quick, first) = connected(shared(chosen), remote);
+        (chosen.port(), first, attempt_on(&late, remote))
+    });
+    let (port, first, second) = &scene.value;
+    assert_eq!(first.local_port, Some(*port));
+    live.expect(
+        &scene,
+        &[
+            Expected::established(first),
+            address_unavailable(second, *port),
+        ],
+    );
+}
+
+/// A socket bound to where others may be bound as well.
+fn shared(local: SocketAddr) -> Socket {
+    let socket = tcp(local);
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&local.into()).unwrap();
+    socket
+}
+
+/// How many IPv4 TCP sockets this thread's namespace has.
+fn connections_v4() -> usize {
+    let sockets = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    sockets.lines().count() - 1
+}
+
+fn port_exhausted(attempted: &Attempted) -> Expected {
+    Expected {
+        has_port: false,
+        ..no_address("port_exhausted", attempted)
+    }
+}
+
+fn address_unavailable(attempted: &Attempted, port: u16) -> Expected {
+    // A socket that is bound to no address no longer tells its port.
+    let attempted = Attempted {
+        local_port: Some(port),
+        ..attempted.clone()
+    };
+    no_address("address_unavailable", &attempted)
+}
+
+/// No SYN was sent.
+fn no_address(label: &'static str, attempted: &Attempted) -> Expected {
+    assert_eq!(Errno::from_raw(attempted.errno), Errno::EADDRNOTAVAIL);
+    Expected {
+        syn_sent: 0,
+        ..Expected::new(label, attempted)
+    }
+}

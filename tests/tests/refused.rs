@@ -1,2 +1,322 @@
-//! To be written.
-fn main() {}
+//! The other side, or a firewall speaking for it, says no.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is a failed test"
+)]
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::{Command, ExitCode, Stdio},
+    time::Duration,
+};
+
+use conntrace::stage::{FAR_V4, FAR_V6, ports};
+use conntrace_tests::{
+    Attempted, Expected, Live, Reply, Scene, attempt, attempt_on, live_test, run, tcp,
+};
+use libtest_mimic::Trial;
+use nix::{
+    errno::Errno,
+    libc::MSG_ERRQUEUE,
+    sys::socket::{
+        setsockopt,
+        sockopt::{Ipv4RecvErr, Ipv6RecvErr},
+    },
+};
+use socket2::Socket;
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(10);
+/// Between an answer at once and one to the SYN sent again after 1 s.
+const PROMPT: Duration = Duration::from_millis(900);
+/// An application that gives up before this cancels.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// No stage has a listener there.
+const LOOPBACK_PORT: u16 = 7777;
+const LOOPBACK_V4: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, LOOPBACK_PORT);
+const LOOPBACK_V6: (Ipv6Addr, u16) = (Ipv6Addr::LOCALHOST, LOOPBACK_PORT);
+
+fn main() -> ExitCode {
+    let mut tests = vec![
+        live_test("port_unreachable_v4", || {
+            unreachable_port(FAR_V4, |_| {}, Reply::Icmp(3, 3));
+        }),
+        live_test("port_unreachable_mapped", || {
+            unreachable_port(FAR_V4.to_ipv6_mapped(), |_| {}, Reply::Icmp(3, 3));
+        }),
+        live_test("port_unreachable_v4_recverr", || {
+            unreachable_port(FAR_V4, keep_errors_v4, Reply::Icmp(3, 3));
+        }),
+        // Without IPV6_RECVERR the kernel queues nothing.
+        live_test("port_unreachable_v6", || {
+            unreachable_port(FAR_V6, |_| {}, Reply::IcmpUnknown);
+        }),
+        live_test("port_unreachable_v6_recverr", || {
+            unreachable_port(FAR_V6, keep_errors_v6, Reply::Icmp(1, 4));
+        }),
+    ];
+    for (name, remote) in [
+        ("v4", SocketAddr::from((FAR_V4, ports::RESETS))),
+        ("v6", (FAR_V6, ports::RESETS).into()),
+        ("mapped", (FAR_V4.to_ipv6_mapped(), ports::RESETS).into()),
+        ("loopback_v4", LOOPBACK_V4.into()),
+        ("loopback_v6", LOOPBACK_V6.into()),
+        (
+            "loopback_mapped",
+            (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), LOOPBACK_PORT).into(),
+        ),
+    ] {
+        tests.push(live_test(&format!("reset_{name}"), move || reset(remote)));
+        tests.push(live_test(&format!("reset_{name}_polled"), move || {
+            reset_polled(remote);
+        }));
+    }
+    tests.extend([
+        with_nft("rejected_at_input_v4", || {
+            rejected_by_retry(LOOPBACK_V4, AT_INPUT, |_| {}, Reply::Local(3, 3));
+        }),
+        with_nft("rejected_at_input_v6_recverr", || {
+            rejected_by_retry(LOOPBACK_V6, AT_INPUT, keep_errors_v6, Reply::Local(1, 4));
+        }),
+        with_nft("rejected_at_output_v4", || {
+            rejected_at_output((FAR_V4, ports::SILENT), |_| {}, Reply::Local(3, 3));
+        }),
+        with_nft("rejected_at_output_v6_recverr", || {
+            rejected_at_output((FAR_V6, ports::SILENT), keep_errors_v6, Reply::Local(1, 4));
+        }),
+        with_nft("rejected_early_v4", || {
+            rejected_early(LOOPBACK_V4, AT_INPUT, |_| {}, Reply::Local(3, 3));
+        }),
+        with_nft("rejected_early_mapped", || {
+            let remote = (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), LOOPBACK_PORT);
+            rejected_early(remote, AT_INPUT, |_| {}, Reply::Local(3, 3));
+        }),
+        with_nft("rejected_early_at_output_v4", || {
+            let remote = (FAR_V4, ports::SILENT);
+            rejected_early(remote, AT_OUTPUT, |_| {}, Reply::Local(3, 3));
+        }),
+        with_nft("rejected_early_v6_recverr", || {
+            rejected_early(LOOPBACK_V6, AT_INPUT, keep_errors_v6, Reply::Local(1, 4));
+        }),
+        with_nft("rejected_early_v6_unread", rejected_early_v6_unread),
+        with_nft("rejected_early_v6_read", rejected_early_v6_read),
+        with_nft("error_queue_read_early", error_queue_read_early),
+        with_nft("rejected_by_reset", rejected_by_reset),
+    ]);
+    run(tests)
+}
+
+fn reset(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|_| attempt(remote));
+    live.expect(&scene, &[Expected::refused(&scene.value)]);
+}
+
+fn reset_polled(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|_| Attempted::within(LONG, &tcp(remote), remote));
+    live.expect(&scene, &[Expected::refused(&scene.value)]);
+}
+
+/// The router says no, to a blocking application and to one that polls.
+fn unreachable_port(host: impl Into<IpAddr>, prepare: fn(&Socket), reply: Reply) {
+    let remote = SocketAddr::new(host.into(), ports::PORT_UNREACHABLE);
+    let live = Live::get();
+    let scene = live.play_lasting(..PROMPT, |_| {
+        let blocking = tcp(remote);
+        prepare(&blocking);
+        let polling = tcp(remote);
+        prepare(&polling);
+        [
+            attempt_on(&blocking, remote),
+            Attempted::within(LONG, &polling, remote),
+        ]
+    });
+    let expected = scene.value.each_ref().map(|it| refused(it, reply));
+    live.expect(&scene, &expected);
+    assert!(live.stalls(&scene).is_empty());
+}
+
+/// The ICMP error finds the socket locked by connect itself: the answer to the
+/// SYN sent again 1 s later ends the attempt.
+fn rejected_by_retry(
+    remote: impl Into<SocketAddr>,
+    rule: Rule,
+    prepare: fn(&Socket),
+    reply: Reply,
+) {
+    let live = Live::get();
+    let scene = rejected(&live, remote.into(), rule, prepare);
+    let expected = Expected {
+        syn_sent: 2,
+        syn_retransmitted: 1,
+        ..refused(&scene.value, reply)
+    };
+    let lines = live.expect(&scene, std::slice::from_ref(&expected));
+    let stalls = live.stalls(&scene);
+    assert_eq!(stalls.len(), 1);
+    expected.assert_stall(&stalls[0], &lines[0], reply);
+}
+
+/// As [`rejected_by_retry`], but no SYN leaves this host. Whether the one sent
+/// again makes a stall differs: before Linux 6.17 the tracepoint tells only of
+/// those that could be sent.
+fn rejected_at_output(remote: impl Into<SocketAddr>, prepare: fn(&Socket), reply: Reply) {
+    let live = Live::get();
+    let scene = rejected(&live, remote.into(), AT_OUTPUT, prepare);
+    let expected = Expected {
+        syn_sent: 2,
+        syn_retransmitted: 1,
+        ..refused(&scene.value, reply)
+    };
+    live.expect(&scene, &[expected]);
+}
+
+fn rejected(live: &Live, remote: SocketAddr, rule: Rule, prepare: fn(&Socket)) -> Scene<Attempted> {
+    // Where the softirq that delivers the ICMP error is late, the socket is free.
+    live.play_lasting(PROMPT..2 * PROMPT, |_| {
+        reject(remote, rule);
+        let socket = tcp(remote);
+        prepare(&socket);
+        attempt_on(&socket, remote)
+    })
+}
+
+/// As [`rejected_by_retry`], but poll wakes the application at once, `SO_ERROR`
+/// tells it, and it closes: nothing but the error queue still knows.
+fn rejected_early(remote: impl Into<SocketAddr>, rule: Rule, prepare: fn(&Socket), reply: Reply) {
+    let remote = remote.into();
+    let live = Live::get();
+    let scene = live.play_lasting(..PROMPT, |_| {
+        reject(remote, rule);
+        let socket = tcp(remote);
+        prepare(&socket);
+        Attempted::within(LONG, &socket, remote)
+    });
+    live.expect(&scene, &[refused(&scene.value, reply)]);
+}
+
+/// Without `IPV6_RECVERR` nothing is queued and poll wakes nobody. An application
+/// that closes without having asked leaves the soft error, which is only an
+/// errno; that the remote address is this host's own says who answered.
+fn rejected_early_v6_unread() {
+    let live = Live::get();
+    let scene = live.play_lasting(..PROMPT, |_| {
+        reject(LOOPBACK_V6.into(), AT_INPUT);
+        let socket = tcp(LOOPBACK_V6.into());
+        let attempted = Attempted::begin(&socket, LOOPBACK_V6);
+        assert_eq!(attempted.errno, Errno::EINPROGRESS as i32);
+        attempted
+    });
+    let told = Attempted {
+        errno: Errno::ECONNREFUSED as i32,
+        ..scene.value.clone()
+    };
+    live.expect(&scene, &[refused(&told, Reply::LocalUnknown)]);
+}
+
+/// As [`rejected_early_v6_unread`], but the application reads `SO_ERROR` before
+/// it closes, which clears the soft error. Nothing remains that tells this from
+/// any other early close: `cancelled`, and with an errno nobody knows, is the
+/// honest answer (KERNEL.md, section 3).
+fn rejected_early_v6_read() {
+    let live = Live::get();
+    let scene = live.play_lasting(..PATIENCE, |_| {
+        reject(LOOPBACK_V6.into(), AT_INPUT);
+        let socket = tcp(LOOPBACK_V6.into());
+        let attempted = Attempted::begin(&socket, LOOPBACK_V6);
+        assert_eq!(take_errno(&socket), Some(Errno::ECONNREFUSED as i32));
+        drop(socket);
+        attempted
+    });
+    live.expect(&scene, &[Expected::gave_up("cancelled", &scene.value)]);
+}
+
+/// An application that empties the error queue before it closes leaves the soft
+/// error: an errno, and no word of who answered. The remote address is this
+/// host's own.
+fn error_queue_read_early() {
+    let live = Live::get();
+    let scene = live.play_lasting(..PROMPT, |_| {
+        reject(LOOPBACK_V4.into(), AT_INPUT);
+        let socket = tcp(LOOPBACK_V4.into());
+        let attempted = Attempted::begin(&socket, LOOPBACK_V4);
+        socket.recv_with_flags(&mut [], MSG_ERRQUEUE).unwrap();
+        attempted
+    });
+    let told = Attempted {
+        errno: Errno::ECONNREFUSED as i32,
+        ..scene.value.clone()
+    };
+    live.expect(&scene, &[refused(&told, Reply::LocalUnknown)]);
+}
+
+/// A firewall's RST cannot be told from the remote host's.
+fn rejected_by_reset() {
+    let remote = SocketAddr::from((FAR_V4, ports::SILENT));
+    let live = Live::get();
+    let scene = live.play(|_| {
+        nft("output", remote, "reject with tcp reset");
+        attempt(remote)
+    });
+    live.expect(&scene, &[Expected::refused(&scene.value)]);
+}
+
+/// One SYN, and ECONNREFUSED by something else than a RST.
+fn refused(attempted: &Attempted, reply: Reply) -> Expected {
+    Expected {
+        reply,
+        ..Expected::refused(attempted)
+    }
+}
+
+fn keep_errors_v4(socket: &Socket) {
+    setsockopt(socket, Ipv4RecvErr, &true).unwrap();
+}
+
+fn keep_errors_v6(socket: &Socket) {
+    setsockopt(socket, Ipv6RecvErr, &true).unwrap();
+}
+
+fn take_errno(socket: &Socket) -> Option<i32> {
+    let error = socket.take_error().unwrap()?;
+    error.raw_os_error()
+}
+
+/// The chain a firewall's rule is in.
+type Rule = &'static str;
+
+/// The SYN arrives over `lo`.
+const AT_INPUT: Rule = "input";
+/// The SYN does not leave.
+const AT_OUTPUT: Rule = "output";
+
+/// From now on this thread's namespace rejects SYNs to `remote` with an ICMP
+/// port unreachable.
+fn reject(remote: SocketAddr, rule: Rule) {
+    nft(rule, remote, "reject with icmpx type port-unreachable");
+}
+
+fn nft(chain: &str, remote: SocketAddr, verdict: &str) {
+    let port = remote.port();
+    let hook = format!("type filter hook {chain} priority 0");
+    let table = format!("table inet t {{ chain c {{ {hook}; tcp dport {port} {verdict}; }}; }}");
+    let status = Command::new("nft").arg(table).status().unwrap();
+    assert!(status.success(), "nft: {status}");
+}
+
+/// A test that needs root and `nft`.
+fn with_nft(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
+    let has_nft = Command::new("nft")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    let trial = live_test(name, test);
+    if has_nft {
+        trial
+    } else {
+        trial.with_kind("needs nft").with_ignored_flag(true)
+    }
+}

@@ -1,2 +1,228 @@
-//! To be written.
-fn main() {}
+//! No answer: the kernel gives up, or the application does.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is a failed test"
+)]
+
+use std::{
+    env, fs,
+    io::ErrorKind,
+    net::{SocketAddr, TcpStream},
+    process::{Command, ExitCode},
+    thread,
+    time::Duration,
+};
+
+use conntrace::stage::{FAR_V4, FAR_V6, Stage, ports};
+use conntrace_tests::{
+    Attempted, Expected, Live, Reply, Scene, attempt, attempt_on, live_test, run, tcp,
+};
+use nix::errno::Errno;
+use serde_json::json;
+
+/// Makes this program connect to a silent port instead of running its tests.
+const CONNECT: &str = "CONNTRACE_TEST_CONNECT";
+
+/// An application that gives up before this cancels.
+const PATIENCE: Duration = ms(200);
+/// Before the kernel sends a SYN again, with room for a timer that is early.
+const BEFORE_STALL: Duration = ms(990);
+/// Before it does so once more.
+const BEFORE_SECOND_STALL: Duration = ms(1990);
+
+fn main() -> ExitCode {
+    if env::var_os(CONNECT).is_some() {
+        attempt(silent_v4());
+        return ExitCode::SUCCESS;
+    }
+    let mapped = SocketAddr::from((FAR_V4.to_ipv6_mapped(), ports::SILENT));
+    run(vec![
+        live_test("user_timeout_v4", || user_timeout(silent_v4())),
+        live_test("user_timeout_v6", || user_timeout(silent_v6())),
+        live_test("user_timeout_mapped", move || user_timeout(mapped)),
+        live_test("retries_v4", || retries_used_up(silent_v4())),
+        live_test("retries_v6", || retries_used_up(silent_v6())),
+        live_test("deadline_v4", || deadline(silent_v4(), ms(300))),
+        live_test("deadline_v6", || deadline(silent_v6(), ms(300))),
+        live_test("deadline_mapped", move || deadline(mapped, ms(300))),
+        live_test("deadline_just_over_patience", || {
+            deadline(silent_v4(), ms(250));
+        }),
+        live_test("deadline_under_patience", deadline_under_patience),
+        live_test(
+            "deadline_at_first_retransmission",
+            deadline_at_first_retransmission,
+        ),
+        live_test("deadline_after_stall_v4", || {
+            deadline_after_stall(silent_v4());
+        }),
+        live_test("deadline_after_stall_v6", || {
+            deadline_after_stall(silent_v6());
+        }),
+        live_test("connect_timeout_of_std", connect_timeout_of_std),
+        live_test("killed", killed),
+        live_test("answered_late_v4", || {
+            answered_late((FAR_V4, ports::ACCEPTS_SECOND_SYN).into());
+        }),
+        live_test("answered_late_v6", || {
+            answered_late((FAR_V6, ports::ACCEPTS_SECOND_SYN).into());
+        }),
+    ])
+}
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn silent_v4() -> SocketAddr {
+    (FAR_V4, ports::SILENT).into()
+}
+
+fn silent_v6() -> SocketAddr {
+    (FAR_V6, ports::SILENT).into()
+}
+
+fn user_timeout(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|_| {
+        let socket = tcp(remote);
+        socket.set_tcp_user_timeout(Some(ms(1500))).unwrap();
+        attempt_on(&socket, remote)
+    });
+    expect_stalled(&live, &scene, by_kernel(&scene.value));
+}
+
+/// SYNs at 0 and 1 s, the end at 3 s.
+fn retries_used_up(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|stage: &Stage| {
+        stage.set_sysctl("net/ipv4/tcp_syn_retries", "1").unwrap();
+        // From Linux 6.5 these come on top.
+        if let Err(error) = stage.set_sysctl("net/ipv4/tcp_syn_linear_timeouts", "0") {
+            assert_eq!(error.kind(), ErrorKind::NotFound);
+        }
+        attempt(remote)
+    });
+    expect_stalled(&live, &scene, by_kernel(&scene.value));
+}
+
+fn by_kernel(attempted: &Attempted) -> Expected {
+    assert_eq!(Errno::from_raw(attempted.errno), Errno::ETIMEDOUT);
+    Expected {
+        timeout_by: Some("kernel"),
+        ..Expected::new("timed_out", attempted)
+    }
+}
+
+fn deadline(remote: SocketAddr, deadline: Duration) {
+    let live = Live::get();
+    let scene = live.play_lasting(PATIENCE..BEFORE_STALL, |_| give_up(remote, deadline));
+    live.expect(&scene, &[Expected::gave_up("timed_out", &scene.value)]);
+    assert!(live.stalls(&scene).is_empty());
+}
+
+fn deadline_under_patience() {
+    let live = Live::get();
+    let scene = live.play_lasting(..PATIENCE, |_| give_up(silent_v4(), ms(100)));
+    live.expect(&scene, &[Expected::gave_up("cancelled", &scene.value)]);
+}
+
+/// The kernel sends the SYN again in about the same millisecond: mostly the
+/// application is first, and the line must say how it was.
+fn deadline_at_first_retransmission() {
+    let live = Live::get();
+    let scene = live.play_lasting(..BEFORE_SECOND_STALL, |_| give_up(silent_v4(), ms(1000)));
+    let by_application = Expected::gave_up("timed_out", &scene.value);
+    live.tracer().wait_for_endings(scene.netns, 1);
+    if live.stalls(&scene).is_empty() {
+        live.expect(&scene, &[by_application]);
+    } else {
+        expect_stalled(&live, &scene, by_application);
+    }
+}
+
+fn deadline_after_stall(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play_lasting(..BEFORE_SECOND_STALL, |_| give_up(remote, ms(1200)));
+    expect_stalled(&live, &scene, Expected::gave_up("timed_out", &scene.value));
+}
+
+fn give_up(remote: SocketAddr, deadline: Duration) -> Attempted {
+    let attempted = Attempted::within(deadline, &tcp(remote), remote);
+    assert_eq!(Errno::from_raw(attempted.errno), Errno::EINPROGRESS);
+    attempted
+}
+
+fn connect_timeout_of_std() {
+    let live = Live::get();
+    let scene = live.play_lasting(..BEFORE_STALL, |_| {
+        let error = TcpStream::connect_timeout(&silent_v4(), ms(300)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        // What std's socket would say is not known.
+        let errno = Errno::EINPROGRESS as i32;
+        Attempted::on(&tcp(silent_v4()), silent_v4(), errno)
+    });
+    live.expect(&scene, &[Expected::gave_up("timed_out", &scene.value)]);
+    assert!(live.stalls(&scene).is_empty());
+}
+
+/// A process that is stuck in connect is killed.
+fn killed() {
+    let live = Live::get();
+    let scene = live.play_lasting(..BEFORE_STALL, |_| {
+        let mut child = Command::new(env::current_exe().unwrap())
+            .env(CONNECT, "")
+            .spawn()
+            .unwrap();
+        while !has_syn_sent() {
+            assert!(child.try_wait().unwrap().is_none(), "it is stuck");
+            thread::sleep(ms(1));
+        }
+        thread::sleep(ms(400));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        child.id()
+    });
+    let lines = live.endings(&scene, 1);
+    let line = &lines[0];
+    assert_eq!(line["process"]["pid"], scene.value, "{line:#}");
+    assert_eq!(line["process"]["tid"], scene.value, "{line:#}");
+    assert_eq!(line["label"], "timed_out", "{line:#}");
+    assert_eq!(line["timeout_by"], "application", "{line:#}");
+    assert!(line["errno"].is_null(), "{line:#}");
+    assert_eq!(line["reply"]["kind"], "none", "{line:#}");
+    assert_eq!(line["syn"], json!({ "sent": 1, "retransmitted": 0 }));
+    assert_eq!(
+        line["remote"],
+        json!({ "addr": FAR_V4, "port": ports::SILENT })
+    );
+    assert!(line["elapsed_us"].as_u64().unwrap() >= 400_000, "{line:#}");
+    assert!(live.stalls(&scene).is_empty());
+}
+
+/// Whether an IPv4 attempt is under way in this thread's namespace.
+fn has_syn_sent() -> bool {
+    let sockets = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    let states = sockets.lines().map(|line| line.split_whitespace().nth(3));
+    states.into_iter().any(|state| state == Some("02"))
+}
+
+fn answered_late(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|_| attempt(remote));
+    expect_stalled(&live, &scene, Expected::established(&scene.value));
+}
+
+/// The SYN was sent again once: one stall line, and this outcome.
+fn expect_stalled(live: &Live, scene: &Scene<Attempted>, outcome: Expected) {
+    let expected = Expected {
+        syn_sent: 2,
+        syn_retransmitted: 1,
+        ..outcome
+    };
+    let lines = live.expect(scene, std::slice::from_ref(&expected));
+    let stalls = live.stalls(scene);
+    assert_eq!(stalls.len(), 1, "stalls, got {stalls:#?}");
+    expected.assert_stall(&stalls[0], &lines[0], Reply::None);
+}

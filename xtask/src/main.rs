@@ -3,6 +3,7 @@
 //! Every command a task runs is printed before it runs, so that each can be
 //! repeated by hand.
 
+mod bench;
 mod ebpf;
 mod lint;
 mod record;
@@ -44,6 +45,11 @@ enum Task {
         #[arg(long)]
         deny: bool,
     },
+    /// Measure what tracing costs on this machine, as root
+    Bench {
+        /// Only these figures: kernel, loop, second, latency
+        parts: Vec<OsString>,
+    },
     /// Run every test of the workspace; as root this includes the live-kernel tests
     Test {
         /// Passed on to `cargo test`
@@ -69,6 +75,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::Ebpf { check: false } => ebpf::build(&root),
         Task::Ebpf { check: true } => ebpf::check(&root),
         Task::Lint { deny } => lint::lint(&root, deny),
+        Task::Bench { parts } => bench::bench(&root, &parts),
         Task::Test { args } => test::test(&root, &args),
     }
 }

@@ -3,5 +3,4 @@
 
 mod inet_sock_set_state;
 mod tcp_destroy_sock;
-mod tcp_receive_reset;
 mod tcp_retransmit_skb;

@@ -7,10 +7,14 @@ use std::{
 
 use aya::{
     Btf, Ebpf,
-    programs::{BtfTracePoint, ProgramError},
+    programs::{BtfTracePoint, ProgramError, tp_btf::BtfTracePointLink},
 };
 
 use super::{ProgramMissing, StartError, failed, unsupported};
+use crate::text;
+
+/// Most bytes a reason takes in the start line.
+const REASON_JSON_MAX: usize = 256;
 
 /// A hook and whether it is attached.
 #[derive(Debug, Clone)]
@@ -33,7 +37,7 @@ struct Program {
     required: bool,
 }
 
-const PROGRAMS: [Program; 5] = [
+const PROGRAMS: [Program; 4] = [
     // The authority on beginnings and endings; attached twice, see the kernel
     // side's attempt.rs.
     Program {
@@ -44,11 +48,6 @@ const PROGRAMS: [Program; 5] = [
     Program {
         name: "set_state_second",
         tracepoint: "inet_sock_set_state",
-        required: false,
-    },
-    Program {
-        name: "tcp_receive_reset",
-        tracepoint: "tcp_receive_reset",
         required: false,
     },
     Program {
@@ -63,20 +62,35 @@ const PROGRAMS: [Program; 5] = [
     },
 ];
 
+/// Every hook, and the links that hold the attached ones in place until they
+/// are dropped.
+pub(super) struct Attached {
+    pub(super) hooks: Vec<Hook>,
+    pub(super) links: Vec<BtfTracePointLink>,
+}
+
 /// Attaches every program, each on its own.
 ///
 /// # Errors
 /// When a required one cannot be attached.
-pub(super) fn attach_all(ebpf: &mut Ebpf) -> Result<Vec<Hook>, StartError> {
+pub(super) fn attach_all(ebpf: &mut Ebpf) -> Result<Attached, StartError> {
     let btf = Btf::from_sys_fs().map_err(|e| failed("reading the kernel's BTF", e))?;
-    PROGRAMS
-        .iter()
-        .map(|program| match attach(ebpf, program, &btf) {
-            Ok(()) => Ok(hook(program, None)),
-            Err(error) if program.required => Err(attach_error(program, error)),
-            Err(error) => Ok(hook(program, Some(chain(&error)))),
-        })
-        .collect()
+    let mut attached = Attached {
+        hooks: Vec::new(),
+        links: Vec::new(),
+    };
+    for program in &PROGRAMS {
+        let reason = match attach(ebpf, program, &btf) {
+            Ok(link) => {
+                attached.links.push(link);
+                None
+            }
+            Err(error) if program.required => return Err(attach_error(program, error)),
+            Err(error) => Some(text::bounded(chain(&error).as_bytes(), REASON_JSON_MAX)),
+        };
+        attached.hooks.push(hook(program, reason));
+    }
+    Ok(attached)
 }
 
 fn hook(program: &Program, reason: Option<String>) -> Hook {
@@ -88,11 +102,14 @@ fn hook(program: &Program, reason: Option<String>) -> Hook {
     }
 }
 
-fn attach(ebpf: &mut Ebpf, program: &Program, btf: &Btf) -> Result<(), AttachError> {
-    let hook = tracepoint(ebpf, program.name)?;
+fn attach(ebpf: &mut Ebpf, program: &Program, btf: &Btf) -> Result<BtfTracePointLink, AttachError> {
+    let hook: &mut BtfTracePoint = ebpf
+        .program_mut(program.name)
+        .ok_or(ProgramMissing(program.name))?
+        .try_into()?;
     hook.load(program.tracepoint, btf)?;
-    hook.attach()?;
-    Ok(())
+    let link = hook.attach()?;
+    Ok(hook.take_link(link)?)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -101,14 +118,6 @@ enum AttachError {
     Missing(#[from] ProgramMissing),
     #[error(transparent)]
     Program(#[from] ProgramError),
-}
-
-fn tracepoint<'a>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-) -> Result<&'a mut BtfTracePoint, AttachError> {
-    let program = ebpf.program_mut(name).ok_or(ProgramMissing(name))?;
-    Ok(program.try_into()?)
 }
 
 /// Why a required program is not there: a refusal by policy is not the same as
@@ -135,18 +144,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = inner.source();
     }
     text
-}
-
-/// Takes all programs off their hooks: from then on no count changes.
-pub(super) fn detach_all(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
-    for program in &PROGRAMS {
-        if let Ok(hook) = tracepoint(ebpf, program.name)
-            && hook.fd().is_ok()
-        {
-            hook.unload()?;
-        }
-    }
-    Ok(())
 }
 
 /// How many runs of our programs the kernel skipped because the program was

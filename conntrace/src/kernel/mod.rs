@@ -15,7 +15,6 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
     maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
-    programs::ProgramError,
 };
 use aya_log::EbpfLogger;
 use conntrace_common::{
@@ -25,7 +24,7 @@ use conntrace_common::{
 use tokio::io::unix::AsyncFd;
 
 pub use hooks::Hook;
-use hooks::missed_hooks;
+use hooks::{Attached, missed_hooks};
 
 use crate::{
     source::{Counters, Source},
@@ -90,7 +89,7 @@ pub struct Settings {
 /// The attached programs. Dropping it detaches them.
 pub struct Tracer {
     ebpf: Ebpf,
-    hooks: Vec<Hook>,
+    attached: Attached,
     ring: AsyncFd<RingBuf<MapData>>,
     per_cpu: PerCpuArray<MapData, [u64; PER_CPU_WORDS]>,
     attempts: AttemptMap,
@@ -105,14 +104,14 @@ impl Tracer {
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         privilege::check()?;
         let mut ebpf = load(settings)?;
-        let hooks = hooks::attach_all(&mut ebpf)?;
+        let attached = hooks::attach_all(&mut ebpf)?;
         let ring = take_map(&mut ebpf, "RECORDS")?;
         let log = match settings.debug {
             true => Some(open_log(&mut ebpf)?),
             false => None,
         };
         Ok(Self {
-            hooks,
+            attached,
             ring: sys::watch(ring).map_err(|e| failed("watching the ring", e))?,
             per_cpu: take_map(&mut ebpf, "PER_CPU")?,
             attempts: take_map(&mut ebpf, "ATTEMPTS")?,
@@ -124,7 +123,7 @@ impl Tracer {
     /// Every hook, attached or not.
     #[must_use]
     pub fn hooks(&self) -> &[Hook] {
-        &self.hooks
+        &self.attached.hooks
     }
 }
 
@@ -174,8 +173,8 @@ impl Source for Tracer {
         self.attempts.keys().take(ATTEMPTS_MAX).count() as u64
     }
 
-    fn detach(&mut self) -> io::Result<()> {
-        hooks::detach_all(&mut self.ebpf).map_err(io::Error::other)
+    fn detach(&mut self) {
+        self.attached.links.clear();
     }
 }
 
@@ -287,10 +286,4 @@ fn failed(what: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>
 pub fn release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease")
         .map_or_else(|_| "unknown".to_owned(), |text| text.trim_end().to_owned())
-}
-
-impl From<ProgramError> for StartError {
-    fn from(error: ProgramError) -> Self {
-        failed("attaching the programs", error)
-    }
 }

@@ -24,3 +24,6 @@ pub trait Sink {
     /// When the output cannot be written.
     fn flush(&mut self) -> io::Result<()>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,4 @@
-use std::{
-    io::{self, BufWriter, Write},
-    net::IpAddr,
-};
+use std::io::{self, BufWriter, Write};
 
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -9,6 +6,7 @@ use super::Sink;
 use crate::{
     event::{AttemptFields, Endpoint, Event, Line, Totals},
     message,
+    reply::ReplyKind,
     text::visible,
 };
 
@@ -55,7 +53,10 @@ fn render(line: &Line) -> String {
                 start.hooks.len(),
             )
         }
-        Event::Loss(loss) => format!("{time}  LOST  {:?}, stalls {}", loss.lost, loss.stalls_lost),
+        Event::Loss(loss) => {
+            let lost = counts(loss.lost.iter().map(|(reason, count)| (*reason, *count)));
+            format!("{time}  LOST  {lost}; stalls {}", loss.stalls_lost)
+        }
         Event::Summary(totals) => format!("{time}  {}", summary(totals)),
         Event::Stop(stop) => {
             format!(
@@ -69,9 +70,10 @@ fn render(line: &Line) -> String {
 
 fn attempt(time: &str, label: &str, errno: &str, fields: &AttemptFields) -> String {
     let process = &fields.process;
+    // Made visible before it is padded, or it would break the columns.
     let who = format!(
         "{}[{}]",
-        process.comm.as_deref().unwrap_or("?"),
+        visible(process.comm.as_deref().unwrap_or("?")),
         process
             .pid
             .map_or_else(|| "?".to_owned(), |pid| pid.to_string()),
@@ -95,12 +97,20 @@ fn attempt(time: &str, label: &str, errno: &str, fields: &AttemptFields) -> Stri
 
 fn answer(fields: &AttemptFields) -> Option<String> {
     let reply = &fields.reply;
-    let (icmp_type, code) = (reply.icmp_type?, reply.icmp_code?);
-    let from = reply.from.map(|addr: IpAddr| format!(" from {addr}"));
-    Some(format!(
-        "ICMP {icmp_type}/{code}{}",
-        from.unwrap_or_default()
-    ))
+    let who = match reply.kind {
+        ReplyKind::None | ReplyKind::SynAck => return None,
+        ReplyKind::Rst => return Some("RST".to_owned()),
+        ReplyKind::Icmp => "ICMP",
+        ReplyKind::Local => "own ICMP",
+    };
+    let mut text = who.to_owned();
+    if let (Some(icmp_type), Some(code)) = (reply.icmp_type, reply.icmp_code) {
+        text.push_str(&format!(" {icmp_type}/{code}"));
+    }
+    if let Some(from) = reply.from {
+        text.push_str(&format!(" from {from}"));
+    }
+    Some(text)
 }
 
 fn endpoint(side: Endpoint) -> String {
@@ -110,22 +120,30 @@ fn endpoint(side: Endpoint) -> String {
 }
 
 fn summary(totals: &Totals) -> String {
-    let labels: Vec<_> = totals
-        .outcomes
-        .iter()
-        .map(|(label, count)| format!("{} {count}", label.as_str()))
-        .collect();
     format!(
         "{} attempts: {}; in flight {}, lost {}",
         totals.attempts,
-        if labels.is_empty() {
-            "none ended".to_owned()
-        } else {
-            labels.join(", ")
-        },
+        counts(
+            totals
+                .outcomes
+                .iter()
+                .map(|(label, count)| (label.as_str(), *count))
+        ),
         totals.in_flight,
         totals.lost.values().sum::<u64>(),
     )
+}
+
+/// `refused 5, timed_out 1`
+fn counts<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> String {
+    let counts: Vec<_> = counts
+        .map(|(what, count)| format!("{what} {count}"))
+        .collect();
+    if counts.is_empty() {
+        "none".to_owned()
+    } else {
+        counts.join(", ")
+    }
 }
 
 /// Time of day in the local zone, milliseconds.

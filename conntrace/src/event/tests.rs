@@ -1,0 +1,286 @@
+use insta::assert_snapshot;
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    label::{self, tests::icmp6},
+    wire::{self, Comm, Moment},
+};
+
+/// As long as a container's id is.
+const CONTAINER_LEN: usize = 64;
+/// Takes the most bytes of all when escaped.
+const WORST: u8 = 1;
+
+/// The moment the sample lines carry.
+pub(crate) fn at() -> Timestamp {
+    "2026-11-22T08:30:00.123456789Z".parse().unwrap()
+}
+
+fn owner() -> Owner {
+    Owner {
+        exe: Some("/usr/bin/curl".into()),
+        cgroup: Some("/system.slice/app.service".into()),
+        container: None,
+    }
+}
+
+fn refused() -> Attempt {
+    wire::decode(&wire::tests::refused()).unwrap()
+}
+
+fn line(event: Event) -> Line {
+    Line::new(event, at(), &"web-1".into())
+}
+
+/// The line of an ending.
+pub(crate) fn outcome_of(attempt: &Attempt, owner: Owner) -> Line {
+    let verdict = label::label(attempt, 200).unwrap();
+    line(Event::Outcome(Box::new(outcome(
+        attempt,
+        &verdict,
+        at(),
+        owner,
+    ))))
+}
+
+/// `curl` is refused.
+pub(crate) fn outcome_line() -> Line {
+    outcome_of(&refused(), owner())
+}
+
+/// The same attempt, had it stalled.
+pub(crate) fn stall_line() -> Line {
+    let mut attempt = refused();
+    attempt.moment = Moment::Stalled;
+    (attempt.error, attempt.heard) = (None, false);
+    (attempt.syn_sent, attempt.syn_retransmitted) = (2, 1);
+    attempt.at_ns = attempt.started_ns + 1_023_456_789;
+    line(Event::Stall(Box::new(stall(&attempt, at(), owner()))))
+}
+
+pub(crate) fn start_line() -> Line {
+    let hook = |name, reason: Option<String>| HookState {
+        name,
+        kind: "tp_btf",
+        attached: reason.is_none(),
+        reason,
+    };
+    line(Event::Start(Start {
+        version: "0.1.0",
+        kernel: "6.18.5".to_owned(),
+        tier: "tracepoint",
+        pid: 77,
+        hooks: vec![
+            hook("set_state_first", None),
+            hook("tcp_destroy_sock", Some("no such tracepoint".to_owned())),
+        ],
+        coverage: Coverage {
+            established: true,
+            rst: true,
+            kernel_timeout: true,
+            app_timeout: true,
+            port_exhausted: true,
+            tuple_in_use: true,
+            aborted: true,
+            stall: true,
+            icmp: true,
+            local_drop: false,
+            icmp6_detail: false,
+            no_route: false,
+            local_denial: false,
+            bind_exhausted: false,
+        },
+    }))
+}
+
+pub(crate) fn loss_line() -> Line {
+    line(Event::Loss(Loss {
+        lost: BTreeMap::from([("ring_full", 3), ("untracked", 1)]),
+        stalls_lost: 2,
+    }))
+}
+
+fn top(comm: String, addr: IpAddr) -> Top {
+    Top {
+        comm,
+        remote: RemoteEndpoint { addr, port: 5432 },
+        label: Label::Refused,
+        count: 5,
+    }
+}
+
+fn totals(top: Vec<Top>) -> Totals {
+    Totals {
+        attempts: 12,
+        outcomes: BTreeMap::from([
+            (Label::TimedOut, 1),
+            (Label::Refused, 5),
+            (Label::Established, 4),
+        ]),
+        in_flight: 1,
+        lost: BTreeMap::from([("ring_full", 1)]),
+        stalls_lost: 0,
+        missed_hooks: 0,
+        second_attachment: 0,
+        suppressed: 0,
+        top,
+    }
+}
+
+pub(crate) fn summary_line() -> Line {
+    line(Event::Summary(totals(vec![top(
+        "curl".to_owned(),
+        [10, 0, 0, 5].into(),
+    )])))
+}
+
+pub(crate) fn stop_line() -> Line {
+    line(Event::Stop(Stop {
+        reason: "SIGTERM",
+        totals: totals(Vec::new()),
+    }))
+}
+
+fn json(line: &Line) -> String {
+    serde_json::to_string(line).unwrap()
+}
+
+#[test]
+fn an_outcome() {
+    assert_snapshot!(json(&outcome_line()), @r#"{"schema":1,"type":"outcome","id":"3e8-1093","seen":"whole","message":"curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 refused after 0.31 ms: RST","process":{"pid":4242,"tid":4243,"comm":"curl","leader_comm":"curl","exe":"/usr/bin/curl","uid":0,"cgroup":"/system.slice/app.service","container":null},"netns":7,"local":{"addr":"10.0.0.2","port":43210},"remote":{"addr":"10.0.0.5","port":5432},"started":"2026-11-22T08:30:00.123456789Z","elapsed_us":310,"syn":{"sent":1,"retransmitted":0},"reply":{"kind":"rst","icmp_type":null,"icmp_code":null,"from":null},"timeout_by":null,"suppressed":0,"label":"refused","errno":"ECONNREFUSED","cause":null,"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
+}
+
+#[test]
+fn a_stall() {
+    assert_snapshot!(json(&stall_line()), @r#"{"schema":1,"type":"stall","id":"3e8-1093","seen":"whole","message":"curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 no answer after 1.02 s: SYN sent again","process":{"pid":4242,"tid":4243,"comm":"curl","leader_comm":"curl","exe":"/usr/bin/curl","uid":0,"cgroup":"/system.slice/app.service","container":null},"netns":7,"local":{"addr":"10.0.0.2","port":43210},"remote":{"addr":"10.0.0.5","port":5432},"started":"2026-11-22T08:30:00.123456789Z","elapsed_us":1023456,"syn":{"sent":2,"retransmitted":1},"reply":{"kind":"none","icmp_type":null,"icmp_code":null,"from":null},"timeout_by":null,"suppressed":0,"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
+}
+
+#[test]
+fn the_start() {
+    assert_snapshot!(json(&start_line()), @r#"{"schema":1,"type":"start","version":"0.1.0","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"set_state_first","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false},"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
+}
+
+#[test]
+fn a_loss() {
+    assert_snapshot!(json(&loss_line()), @r#"{"schema":1,"type":"loss","lost":{"ring_full":3,"untracked":1},"stalls_lost":2,"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
+}
+
+#[test]
+fn a_summary() {
+    assert_snapshot!(json(&summary_line()), @r#"{"schema":1,"type":"summary","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1},"stalls_lost":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"top":[{"comm":"curl","remote":{"addr":"10.0.0.5","port":5432},"label":"refused","count":5}],"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
+}
+
+#[test]
+fn the_stop() {
+    assert_snapshot!(json(&stop_line()), @r#"{"schema":1,"type":"stop","reason":"SIGTERM","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1},"stalls_lost":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"top":[],"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
+}
+
+#[test]
+fn any_task_name_survives() {
+    let check = |comm: &[u8], expected: &str| {
+        let mut attempt = refused();
+        let mut padded = [0; 16];
+        padded[..comm.len()].copy_from_slice(comm);
+        attempt.caller.comm = Comm(padded);
+        let text = json(&outcome_of(&attempt, owner()));
+        assert!(!text.contains(char::is_control), "{text}");
+        let parsed: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(parsed["process"]["comm"], expected);
+        let message = parsed["message"].as_str().unwrap();
+        assert!(
+            message.starts_with(&format!("{expected}[4242] ")),
+            "{message}"
+        );
+    };
+    check(b"", "");
+    check(b"two\nlines\r\n", "two\nlines\r\n");
+    check(br#"","label":"x"#, r#"","label":"x"#);
+    check(br"C:\new\u0000", r"C:\new\u0000");
+    check(b"\x1b[2J\x1b]0;hi\x07", "\u{1b}[2J\u{1b}]0;hi\u{7}");
+    check(b"ok\xc3\x28\xf0\x9f\x98", "ok\u{fffd}(\u{fffd}");
+    check("größer".as_bytes(), "größer");
+    check(&[WORST; 16], &"\u{1}".repeat(16));
+    check(&[0xff; 16], &"\u{fffd}".repeat(16));
+}
+
+/// Every string from outside at its limit and every character escaped.
+#[test]
+fn the_longest_lines_fit() {
+    let path = text::bounded(&[WORST; 4096], PATH_JSON_MAX);
+    let addr = IpAddr::from([0xffff; 8]);
+    let mut attempt = refused();
+    attempt.started_ns = u64::MAX / 2;
+    attempt.at_ns = u64::MAX;
+    attempt.caller.comm = Comm([WORST; 16]);
+    attempt.caller.leader_comm = Comm([WORST; 16]);
+    (attempt.caller.pid, attempt.caller.tid) = (u32::MAX, u32::MAX);
+    (attempt.caller.uid, attempt.netns) = (u32::MAX, u32::MAX);
+    (attempt.local_addr, attempt.remote.addr) = (Some(addr), addr);
+    (attempt.syn_sent, attempt.syn_retransmitted) = (u32::MAX, u32::MAX);
+    (attempt.error, attempt.heard) = (None, false);
+    attempt.icmp = icmp6(255, 255, nix::errno::Errno::ENOPROTOOPT);
+    let owner = Owner {
+        exe: Some(path.as_str().into()),
+        cgroup: Some(path.as_str().into()),
+        container: Some("f".repeat(CONTAINER_LEN).into()),
+    };
+    let comm = text::bounded(&[WORST; 16], COMM_JSON_MAX);
+    let summary = Event::Summary(Totals {
+        outcomes: Label::ALL.map(|label| (label, u64::MAX)).into(),
+        ..totals(vec![top(comm, addr); 10])
+    });
+    for mut line in [outcome_of(&attempt, owner), line(summary)] {
+        line.host = path.as_str().into();
+        let len = json(&line).len() + "\n".len();
+        assert!(len <= LINE_LEN_MAX, "{len} bytes");
+    }
+}
+
+#[test]
+fn a_time_has_nine_digits() {
+    let check = |nanoseconds, expected| {
+        let time = Time(Timestamp::from_nanosecond(nanoseconds).unwrap());
+        assert_eq!(serde_json::to_value(time).unwrap(), expected);
+    };
+    check(0, "1970-01-01T00:00:00.000000000Z");
+    check(1, "1970-01-01T00:00:00.000000001Z");
+    check(1_500_000_000, "1970-01-01T00:00:01.500000000Z");
+    check(-1, "1969-12-31T23:59:59.999999999Z");
+}
+
+/// That every line validates against the schema is tested on the binary; here,
+/// that it leaves nothing out.
+#[test]
+fn the_schema_names_every_line_and_label() {
+    let schema = serde_json::to_value(json_schema()).unwrap();
+    assert_eq!(
+        schema["$schema"],
+        "https://json-schema.org/draft/2020-12/schema"
+    );
+    let text = schema.to_string();
+    for line in [
+        outcome_line(),
+        stall_line(),
+        start_line(),
+        loss_line(),
+        summary_line(),
+        stop_line(),
+    ] {
+        let line = serde_json::to_value(line).unwrap();
+        let line_type = &line["type"];
+        assert!(
+            text.contains(&format!(r#""const":{line_type}"#)),
+            "{line_type}"
+        );
+        for field in line.as_object().unwrap().keys() {
+            assert!(text.contains(&format!(r#""{field}":"#)), "{field}");
+        }
+    }
+    for label in Label::ALL {
+        assert!(
+            text.contains(&format!(r#""{}""#, label.as_str())),
+            "{label:?}"
+        );
+    }
+}

@@ -1,0 +1,172 @@
+use std::{cell::RefCell, rc::Rc};
+
+use insta::assert_snapshot;
+
+use super::*;
+use crate::{
+    event::{
+        LINE_LEN_MAX, Owner,
+        tests::{
+            loss_line, outcome_line, outcome_of, stall_line, start_line, stop_line, summary_line,
+        },
+    },
+    label::tests::{errno, icmp4, unanswered},
+    wire::{Comm, Remote},
+};
+
+/// What has reached the reader.
+#[derive(Clone, Default)]
+struct Reader(Rc<RefCell<Vec<u8>>>);
+
+impl Reader {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.borrow().clone()).unwrap()
+    }
+}
+
+impl io::Write for Reader {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A reader that has gone.
+struct Gone;
+
+impl io::Write for Gone {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn every_line() -> [Line; 6] {
+    [
+        start_line(),
+        stall_line(),
+        outcome_line(),
+        loss_line(),
+        summary_line(),
+        stop_line(),
+    ]
+}
+
+/// One line each, and none before it is asked for.
+fn check_lines<S: Sink>(sink: fn(Reader) -> S) -> String {
+    let reader = Reader::default();
+    let mut sink = sink(reader.clone());
+    for line in every_line() {
+        sink.write(&line).unwrap();
+    }
+    assert_eq!(reader.text(), "");
+    sink.flush().unwrap();
+    let text = reader.text();
+    assert!(text.ends_with('\n'));
+    assert_eq!(text.lines().count(), every_line().len(), "{text}");
+    text
+}
+
+/// The error arrives, at the latest when the buffer is full, as what it is:
+/// `main` takes a broken pipe for a clean stop.
+fn check_error<S: Sink>(sink: fn(Gone) -> S) {
+    let mut flushed = sink(Gone);
+    flushed.write(&outcome_line()).unwrap();
+    assert_eq!(
+        flushed.flush().unwrap_err().kind(),
+        io::ErrorKind::BrokenPipe
+    );
+
+    let mut filled = sink(Gone);
+    let error = (0..LINE_LEN_MAX).find_map(|_| filled.write(&outcome_line()).err());
+    assert_eq!(error.unwrap().kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn json_lines() {
+    let text = check_lines(Json::new);
+    for (got, line) in text.lines().zip(every_line()) {
+        assert_eq!(got, serde_json::to_string(&line).unwrap());
+    }
+}
+
+#[test]
+fn write_errors_come_back() {
+    check_error(Json::new);
+    check_error(Text::new);
+}
+
+/// Without the time of day, which is in the local zone.
+fn timeless(text: &str) -> String {
+    let lines = text.lines().map(|line| {
+        let (time, rest) = line.split_once("  ").unwrap();
+        assert_eq!(time.len(), "08:30:00.123".len(), "{time}");
+        rest
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn text_of(lines: &[Line]) -> String {
+    let reader = Reader::default();
+    let mut sink = Text::new(reader.clone());
+    for line in lines {
+        sink.write(line).unwrap();
+    }
+    sink.flush().unwrap();
+    timeless(&reader.text())
+}
+
+#[test]
+fn text_lines() {
+    assert_snapshot!(timeless(&check_lines(Text::new)), @r#"
+    conntrace 0.1.0 traces kernel 6.18.5 (tracepoint tier, 1 of 2 hooks)
+    (stalled)            -              curl[4242]               10.0.0.2:43210        -> 10.0.0.5:5432              1.02 s  2 SYNs
+    refused              ECONNREFUSED   curl[4242]               10.0.0.2:43210        -> 10.0.0.5:5432             0.31 ms  RST
+    LOST  ring_full 3, untracked 1; stalls 2
+    12 attempts: established 4, refused 5, timed_out 1; in flight 1, lost 1
+    stopped (SIGTERM)  12 attempts: established 4, refused 5, timed_out 1; in flight 1, lost 1
+    "#);
+}
+
+#[test]
+fn text_aligns() {
+    let mut silent = unanswered();
+    silent.at_ns += 131_000_000_000;
+    silent.error = errno(nix::errno::Errno::ETIMEDOUT);
+    (silent.syn_sent, silent.syn_retransmitted) = (7, 6);
+
+    let mut rejected = unanswered();
+    rejected.icmp = icmp4(3, 13, nix::errno::Errno::EHOSTUNREACH);
+    rejected.caller.comm = Comm(*b"a-long-task-name");
+    rejected.remote = Remote {
+        addr: [0xfd00, 0, 0, 0, 0, 0, 0, 5].into(),
+        port: 443,
+    };
+
+    let mut exhausted = unanswered();
+    (exhausted.syn_sent, exhausted.local_port) = (0, None);
+
+    let lines = [silent, rejected, exhausted].map(|attempt| outcome_of(&attempt, Owner::default()));
+    assert_snapshot!(text_of(&lines), @r#"
+    timed_out            ETIMEDOUT      curl[4242]               10.0.0.2:43210        -> 10.0.0.5:5432            131.05 s  7 SYNs
+    unreachable          EHOSTUNREACH   a-long-task-name[4242]   10.0.0.2:43210        -> [fd00::5]:443            50.00 ms  ICMP 3/13 from 10.0.0.1
+    port_exhausted       EADDRNOTAVAIL  curl[4242]               10.0.0.2:*            -> 10.0.0.5:5432            50.00 ms
+    "#);
+}
+
+#[test]
+fn text_shows_control_characters() {
+    let mut attempt = unanswered();
+    attempt.caller.comm = Comm(*b"a\nb\x1b[2J\x7f\xff\xe2\x80\xae\0\0\0\0");
+    let text = text_of(&[outcome_of(&attempt, Owner::default())]);
+    assert!(
+        text.contains(r"a\nb\u{1b}[2J\u{7f}�\u{202e}[4242]"),
+        "{text}"
+    );
+}

@@ -1,0 +1,24 @@
+//! `cargo xtask bench`: what tracing costs on this machine. As root.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::run::run;
+
+pub(crate) fn bench(root: &Path, parts: &[OsString]) -> Result<()> {
+    run(Command::new("cargo")
+        .args([
+            "bench",
+            "--locked",
+            "--package",
+            "conntrace-tests",
+            "--bench",
+            "cost",
+            "--",
+        ])
+        .args(parts)
+        .current_dir(root))
+}
