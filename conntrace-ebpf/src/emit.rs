@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 
 use conntrace_common::{
     counters::Counter,
-    record::{FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, Record},
+    record::{FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, RECORD_SIZE, Record},
 };
 
 use crate::{
@@ -42,11 +42,14 @@ pub fn report_if(entry: &Entry, moment: &Moment, claim: impl FnOnce() -> bool) -
 #[inline(always)]
 #[expect(unsafe_code, reason = "a ring slot is uninitialised memory")]
 fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
-    // SAFETY: zeroes are a valid `Record`, and make the slot one.
-    let record = unsafe {
-        slot.as_mut_ptr().write_bytes(0, 1);
-        slot.assume_init_mut()
-    };
+    let words = slot.as_mut_ptr().cast::<u64>();
+    for word in 0..RECORD_SIZE / size_of::<u64>() {
+        // SAFETY: a record is that many words. Volatile, or the compiler makes it
+        // a call of memset, which goes byte by byte on this target: 50 ns.
+        unsafe { words.add(word).write_volatile(0) };
+    }
+    // SAFETY: zeroes are a valid `Record`.
+    let record = unsafe { slot.assume_init_mut() };
     let sock = moment.sock;
     record.attempt = entry.attempt;
     record.at_ns = kernel::now_ns();

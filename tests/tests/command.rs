@@ -1,7 +1,6 @@
 //! The command itself: its lines around the outcomes, its exit codes.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "test code: a panic is a failed test"

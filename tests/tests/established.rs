@@ -8,10 +8,10 @@ use conntrace_tests::{Expected, Live, attempt, live_test, run};
 fn main() -> ExitCode {
     run(vec![
         live_test("v4", || {
-            established(SocketAddr::from((FAR_V4, ports::ACCEPTS)))
+            established(SocketAddr::from((FAR_V4, ports::ACCEPTS)));
         }),
         live_test("v6", || {
-            established(SocketAddr::from((FAR_V6, ports::ACCEPTS)))
+            established(SocketAddr::from((FAR_V6, ports::ACCEPTS)));
         }),
     ])
 }
