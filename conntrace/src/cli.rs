@@ -13,6 +13,9 @@ use crate::{
     worker::Labelling,
 };
 
+/// A year: the clock holds no more than some centuries.
+const SUMMARY_MAX: u64 = 365 * 24 * 60 * 60;
+
 /// Says at once, and with the evidence, why outgoing TCP connections fail.
 #[derive(Debug, Parser)]
 #[command(name = "conntrace", version, args_conflicts_with_subcommands = true)]
@@ -52,7 +55,8 @@ pub struct RunArgs {
     #[arg(long)]
     pub no_stalls: bool,
     /// Print totals this often; 0 for never.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(..=SUMMARY_MAX))]
     pub summary: u64,
     /// Say more on stderr; twice: also the kernel side's own debug lines.
     #[arg(short, long, action = clap::ArgAction::Count)]

@@ -12,6 +12,12 @@ use crate::{
 /// When the kernel or missing privilege stands in the way.
 pub fn start(settings: &Settings) -> Result<(Tracer, Start), StartError> {
     let tracer = Tracer::start(settings)?;
+    for hook in tracer.hooks() {
+        match &hook.reason {
+            None => log::info!("{} is attached", hook.name),
+            Some(reason) => log::warn!("{} is not attached: {reason}", hook.name),
+        }
+    }
     let start = Start {
         version: env!("CARGO_PKG_VERSION"),
         kernel: kernel::release(),

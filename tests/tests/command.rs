@@ -89,6 +89,7 @@ fn usage() {
         &["--patience", "-1"],
         &["--format", "xml"],
         &["--summary", "1.5"],
+        &["--summary", "18446744073709551615"],
         &["--all", "demo"],
     ] {
         let output = conntrace().args(wrong).output().unwrap();
@@ -114,8 +115,8 @@ fn without_privilege() {
             .unwrap();
         (output.status.code(), stderr(&output))
     };
-    let expected = "conntrace: conntrace needs root, or the capabilities CAP_BPF and \
-                    CAP_PERFMON: run it with sudo, or give them to its service\n";
+    let expected = "conntrace: tracing needs root, or the capabilities CAP_BPF and \
+                    CAP_PERFMON: run with sudo, or give them to the service\n";
     for args in [&[][..], &["run"], &["demo"]] {
         assert_eq!(nobody(args), (Some(3), expected.to_owned()), "{args:?}");
     }

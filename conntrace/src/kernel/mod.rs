@@ -49,7 +49,7 @@ type AttemptMap = HashMap<MapData, u64, [u64; ENTRY_SIZE / 8]>;
 pub enum StartError {
     /// Capabilities are missing.
     #[error(
-        "conntrace needs root, or the capabilities {0}: run it with sudo, or give them to its service"
+        "tracing needs root, or the capabilities {0}: run with sudo, or give them to the service"
     )]
     Privilege(String),
     /// The kernel cannot do it.
