@@ -278,6 +278,9 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
+mod prototypes;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
