@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         plain_test("usage", usage),
         live_test("without_privilege", without_privilege),
         live_test("start_and_stop", start_and_stop),
+        live_test("gives_up_capabilities", gives_up_capabilities),
         live_test("summaries_add_up", summaries_add_up),
         live_test("failures_only_by_default", failures_only_by_default),
         live_test("no_stalls", no_stalls),
@@ -169,6 +170,31 @@ fn start_and_stop() {
     );
     assert_eq!(stop["reason"], "SIGTERM");
     assert_adds_up(stop);
+}
+
+/// On every thread: only what reading maps, namespaces, processes and cgroups
+/// takes, and no way back.
+fn gives_up_capabilities() {
+    let tracer = Tracer::start(&[]);
+    let (dac_read_search, net_admin, sys_ptrace, sys_admin, bpf) = (2, 12, 19, 21, 39);
+    let bits = [dac_read_search, net_admin, sys_ptrace, sys_admin, bpf];
+    let kept: u64 = bits.iter().map(|bit| 1 << bit).sum();
+    let tasks = fs::read_dir(format!("/proc/{}/task", tracer.pid())).unwrap();
+    let mut threads = 0;
+    for task in tasks {
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().trim().to_owned()
+        };
+        for set in ["CapEff:", "CapPrm:"] {
+            assert_eq!(u64::from_str_radix(&field(set), 16).unwrap(), kept, "{set}");
+        }
+        assert_eq!(field("NoNewPrivs:"), "1");
+        threads += 1;
+    }
+    assert_eq!(threads, 2, "the drain and the worker");
+    tracer.stop();
 }
 
 fn summaries_add_up() {

@@ -97,7 +97,8 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Loads and attaches everything. Must run inside a tokio runtime.
+    /// Loads and attaches everything, and gives up the capabilities that took.
+    /// Must run inside a tokio runtime, before other threads are started.
     ///
     /// # Errors
     /// Says whether privilege, the kernel or something else stands in the way.
@@ -110,14 +111,16 @@ impl Tracer {
             true => Some(open_log(&mut ebpf)?),
             false => None,
         };
-        Ok(Self {
+        let tracer = Self {
             attached,
             ring: sys::watch(ring).map_err(|e| failed("watching the ring", e))?,
             per_cpu: take_map(&mut ebpf, "PER_CPU")?,
             attempts: take_map(&mut ebpf, "ATTEMPTS")?,
             log,
             ebpf,
-        })
+        };
+        privilege::give_up_rest()?;
+        Ok(tracer)
     }
 
     /// Every hook, attached or not.

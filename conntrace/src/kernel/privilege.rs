@@ -1,27 +1,20 @@
-//! Whether this process may load and attach the programs.
+//! What this process may do, and what it gives up once it traces.
 
-use std::fs;
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::prctl;
 
-use super::StartError;
+use super::{StartError, failed};
 
-/// A capability by its bit in `CapEff`.
-struct Capability {
-    bit: u32,
-    name: &'static str,
-}
-
-const SYS_ADMIN: Capability = Capability {
-    bit: 21,
-    name: "CAP_SYS_ADMIN",
-};
-const BPF: Capability = Capability {
-    bit: 39,
-    name: "CAP_BPF",
-};
-const PERFMON: Capability = Capability {
-    bit: 38,
-    name: "CAP_PERFMON",
-};
+/// Kept after the programs are attached: to read the maps (before Linux 5.19
+/// that takes `CAP_BPF`), to look into other network namespaces and at other
+/// users' processes and cgroups.
+const KEPT: [Capability; 5] = [
+    Capability::CAP_BPF,
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_DAC_READ_SEARCH,
+];
 
 /// Checks before anything is tried, so that the message names what is missing
 /// and not the first call that failed.
@@ -29,27 +22,37 @@ const PERFMON: Capability = Capability {
 /// # Errors
 /// When neither `CAP_SYS_ADMIN` nor the pair that replaces it is there.
 pub(super) fn check() -> Result<(), StartError> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    match effective(&status) {
-        Some(set) if !may_trace(set) => {
-            let names = format!("{} and {}", BPF.name, PERFMON.name);
+    match caps::read(None, CapSet::Effective) {
+        Ok(held) if !may_trace(&held) => {
+            let names = format!("{} and {}", Capability::CAP_BPF, Capability::CAP_PERFMON);
             Err(StartError::Privilege(names))
         }
-        // Without /proc the kernel's own answer has to do.
-        _ => Ok(()),
+        // Where that cannot be read the kernel's own answer has to do.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
-fn may_trace(set: u64) -> bool {
-    let has = |capability: &Capability| set & (1 << capability.bit) != 0;
-    has(&SYS_ADMIN) || (has(&BPF) && has(&PERFMON))
+fn may_trace(held: &CapsHashSet) -> bool {
+    let has = |capability| held.contains(&capability);
+    has(Capability::CAP_SYS_ADMIN) || (has(Capability::CAP_BPF) && has(Capability::CAP_PERFMON))
 }
 
-fn effective(status: &str) -> Option<u64> {
-    let set = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(set.trim(), 16).ok()
+/// Gives up, for this thread and those it starts, what is not needed once the
+/// programs are attached: a flaw found in the agent later is then worth less.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn give_up_rest() -> Result<(), StartError> {
+    let what = "giving up capabilities";
+    prctl::set_no_new_privs().map_err(|error| failed(what, error))?;
+    let held = caps::read(None, CapSet::Permitted).map_err(|error| failed(what, error))?;
+    let kept: CapsHashSet = KEPT
+        .into_iter()
+        .filter(|kept| held.contains(kept))
+        .collect();
+    caps::clear(None, CapSet::Inheritable).map_err(|error| failed(what, error))?;
+    caps::set(None, CapSet::Effective, &kept).map_err(|error| failed(what, error))?;
+    caps::set(None, CapSet::Permitted, &kept).map_err(|error| failed(what, error))
 }
 
 #[cfg(test)]
@@ -57,12 +60,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_and_the_pair_may_trace() {
-        let of = |line: &str| effective(line).map(may_trace);
-        assert_eq!(of("Name:\tx\nCapEff:\t000001ffffffffff\n"), Some(true));
-        assert_eq!(of("CapEff:\t0000000000000000\n"), Some(false));
-        assert_eq!(of("CapEff:\t000000c000000000\n"), Some(true));
-        assert_eq!(of("CapEff:\t0000008000000000\n"), Some(false));
-        assert_eq!(of("nothing"), None);
+    fn sys_admin_or_the_pair_may_trace() {
+        use Capability::{CAP_BPF, CAP_CHOWN, CAP_PERFMON, CAP_SYS_ADMIN};
+        let may = |held: &[Capability]| may_trace(&held.iter().copied().collect());
+        assert!(may(&[CAP_SYS_ADMIN]));
+        assert!(may(&[CAP_BPF, CAP_PERFMON]));
+        assert!(!may(&[CAP_BPF]));
+        assert!(!may(&[CAP_PERFMON, CAP_CHOWN]));
+        assert!(!may(&[]));
     }
 }

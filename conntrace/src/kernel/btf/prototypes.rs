@@ -58,10 +58,8 @@ fn parse(proto: &str) -> (String, Vec<String>) {
     let (name, args) = proto.split_once('(').unwrap();
     let args = args.strip_suffix(')').unwrap().split(", ");
     let without_name = |arg: &str| {
-        let end = arg
-            .rfind(|c: char| !c.is_alphanumeric() && c != '_')
-            .unwrap();
-        arg[..=end].trim_end().to_owned()
+        let name = |c: char| c.is_alphanumeric() || c == '_';
+        arg.trim_end_matches(name).trim_end().to_owned()
     };
     (name.to_owned(), args.map(without_name).collect())
 }
