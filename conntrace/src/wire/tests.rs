@@ -1,0 +1,162 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// A refused IPv4 attempt, as the kernel side writes it.
+pub(crate) fn refused() -> [u8; RECORD_SIZE] {
+    let mut bytes = [0; RECORD_SIZE];
+    put(&mut bytes, offset_of!(Record, kind), &[KIND_ENDING]);
+    put(&mut bytes, offset_of!(Record, state), &[STATE_CLOSE]);
+    put(&mut bytes, offset_of!(Record, flags), &[FLAG_HEARD]);
+    put(
+        &mut bytes,
+        offset_of!(Record, attempt.family),
+        &AF_INET.to_ne_bytes(),
+    );
+    put(
+        &mut bytes,
+        offset_of!(Record, attempt.started_ns),
+        &1_000_u64.to_ne_bytes(),
+    );
+    put(
+        &mut bytes,
+        offset_of!(Record, at_ns),
+        &311_000_u64.to_ne_bytes(),
+    );
+    put(
+        &mut bytes,
+        offset_of!(Record, attempt.pid),
+        &4242_u32.to_ne_bytes(),
+    );
+    put(
+        &mut bytes,
+        offset_of!(Record, attempt.tid),
+        &4243_u32.to_ne_bytes(),
+    );
+    put(
+        &mut bytes,
+        offset_of!(Record, attempt.netns),
+        &7_u32.to_ne_bytes(),
+    );
+    put(&mut bytes, offset_of!(Record, attempt.comm), b"curl");
+    put(&mut bytes, offset_of!(Record, attempt.leader_comm), b"curl");
+    put(
+        &mut bytes,
+        offset_of!(Record, attempt.local_addr),
+        &[10, 0, 0, 2],
+    );
+    put(
+        &mut bytes,
+        offset_of!(Record, attempt.remote_addr),
+        &[10, 0, 0, 5],
+    );
+    put(
+        &mut bytes,
+        offset_of!(Record, attempt.remote_port),
+        &5432_u16.to_be_bytes(),
+    );
+    put(
+        &mut bytes,
+        offset_of!(Record, local_port),
+        &43210_u16.to_be_bytes(),
+    );
+    put(
+        &mut bytes,
+        offset_of!(Record, error),
+        &111_u32.to_ne_bytes(),
+    );
+    put(
+        &mut bytes,
+        offset_of!(Record, syn_sent),
+        &1_u32.to_ne_bytes(),
+    );
+    bytes
+}
+
+pub(crate) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+    bytes[at..at + value.len()].copy_from_slice(value);
+}
+
+#[test]
+fn decodes_what_the_kernel_side_writes() {
+    let attempt = decode(&refused()).unwrap();
+    assert_eq!(attempt.moment, Moment::Closed);
+    assert_eq!(attempt.caller.pid, 4242);
+    assert_eq!(attempt.caller.comm.as_bytes(), b"curl");
+    assert_eq!(attempt.remote.addr.to_string(), "10.0.0.5");
+    assert_eq!(attempt.remote.port, 5432);
+    assert_eq!(attempt.local_port, Some(43210));
+    assert_eq!(attempt.error, Some(Errno(111)));
+    assert!(attempt.heard && !attempt.port_bound && attempt.icmp.is_none());
+}
+
+#[test]
+fn mapped_addresses_are_ipv4() {
+    let mut bytes = refused();
+    put(
+        &mut bytes,
+        offset_of!(Record, attempt.family),
+        &AF_INET6.to_ne_bytes(),
+    );
+    let mapped = "::ffff:192.0.2.7".parse::<Ipv6Addr>().unwrap();
+    put(
+        &mut bytes,
+        offset_of!(Record, attempt.remote_addr),
+        &mapped.octets(),
+    );
+    let attempt = decode(&bytes).unwrap();
+    assert_eq!(attempt.remote.addr.to_string(), "192.0.2.7");
+}
+
+#[test]
+fn refuses_what_no_kernel_side_writes() {
+    let bad = |at: usize, value: &[u8]| {
+        let mut bytes = refused();
+        put(&mut bytes, at, value);
+        decode(&bytes).unwrap_err().to_string()
+    };
+    assert_eq!(bad(offset_of!(Record, kind), &[9]), "kind cannot be 9");
+    assert_eq!(bad(offset_of!(Record, state), &[4]), "state cannot be 4");
+    assert_eq!(
+        bad(offset_of!(Record, flags), &[0x80]),
+        "flags cannot be 128"
+    );
+    assert_eq!(
+        bad(offset_of!(Record, attempt.family), &[1, 0]),
+        "family cannot be 1"
+    );
+    assert_eq!(bad(offset_of!(Record, at_ns), &[0; 8]), "at_ns cannot be 0");
+    assert_eq!(
+        bad(offset_of!(Record, error), &[255; 4]),
+        "error cannot be 4294967295"
+    );
+    assert_eq!(
+        bad(offset_of!(Record, flags), &[FLAG_ICMP]),
+        "icmp_origin cannot be 0"
+    );
+    let short = decode(&refused()[1..]).unwrap_err().to_string();
+    assert_eq!(short, "a record has 168 bytes, not 167");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_of_any_length_decode_or_say_why(
+        bytes in proptest::collection::vec(any::<u8>(), 0..400),
+    ) {
+        let decoded = decode(&bytes);
+        prop_assert!(bytes.len() == RECORD_SIZE || decoded == Err(Malformed::Length(bytes.len())));
+    }
+
+    #[test]
+    fn any_damage_to_a_record_decodes_or_says_why(at in 0..RECORD_SIZE, value: u8, more: [u8; 8]) {
+        let mut bytes = refused();
+        bytes[at] = value;
+        for (i, byte) in more.iter().enumerate() {
+            bytes[(at * 7 + i * 13) % RECORD_SIZE] ^= byte;
+        }
+        if let Ok(attempt) = decode(&bytes) {
+            prop_assert!(attempt.at_ns >= attempt.started_ns);
+            prop_assert!(attempt.caller.comm.as_bytes().len() <= COMM_LEN);
+        }
+    }
+}
