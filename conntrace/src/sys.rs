@@ -65,3 +65,12 @@ pub(crate) fn open_cgroup(mount: &File, id: u64) -> io::Result<OwnedFd> {
 pub(crate) fn path_of(fd: &OwnedFd) -> io::Result<PathBuf> {
     fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
+
+/// Gives freed memory back to the system; only glibc keeps so much of it.
+pub(crate) fn release_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

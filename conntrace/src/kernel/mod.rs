@@ -120,6 +120,8 @@ impl Tracer {
             ebpf,
         };
         privilege::give_up_rest()?;
+        // The kernel's BTF took 20 MB to parse, and is not needed any more.
+        sys::release_freed_memory();
         Ok(tracer)
     }
 
