@@ -19,7 +19,7 @@ use conntrace_common::{
 use crate::{
     emit::{self, Moment},
     kernel::{self, Caller, Sock},
-    maps::{ATTEMPTS, Entry, PerCpu, Transition, per_cpu},
+    maps::{ATTEMPTS, Counts, Entry, Transition, per_cpu},
 };
 
 /// `TCP_SYN_RECV`: an attempt is in it after a simultaneous open.
@@ -79,16 +79,20 @@ pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Opti
         cpu.handled = Transition::NONE;
         return None;
     }
+    let counts = match attachment {
+        Attachment::First => &mut cpu.first,
+        Attachment::Second => &mut cpu.others,
+    };
     let handled = match change {
-        Change::Opens => open(ctx, transition.sock, attachment, cpu),
-        Change::Completes { passive } => complete(ctx, transition.sock, passive, cpu),
-        Change::Closes => close(ctx, transition.sock, STATE_CLOSE, cpu),
+        Change::Opens => open(ctx, transition.sock, attachment, counts),
+        Change::Completes { passive } => complete(ctx, transition.sock, passive, counts),
+        Change::Closes => close(ctx, transition.sock, STATE_CLOSE, counts),
     };
     match attachment {
         Attachment::First => cpu.handled = transition,
         Attachment::Second => {
             handled?;
-            cpu.count(Counter::SecondAttachment);
+            counts.count(Counter::SecondAttachment);
         }
     }
     Some(())
@@ -99,7 +103,7 @@ fn open(
     ctx: &BtfTracePointContext,
     key: u64,
     attachment: Attachment,
-    cpu: &mut PerCpu,
+    counts: &mut Counts,
 ) -> Option<()> {
     let entry = describe(Sock::from_arg(ctx)?);
     let mut inserted = ATTEMPTS.insert(key, entry, u64::from(BPF_NOEXIST));
@@ -108,12 +112,12 @@ fn open(
             return None;
         }
         // The socket's last attempt ended unseen; it must not be taken for this one.
-        cpu.count(Counter::EndingMissed);
+        counts.count(Counter::EndingMissed);
         inserted = ATTEMPTS.insert(key, entry, u64::from(BPF_ANY));
     }
-    cpu.count(Counter::Attempts);
+    counts.count(Counter::Attempts);
     if inserted.is_err() {
-        cpu.count(Counter::MapFull);
+        counts.count(Counter::MapFull);
     }
     aya_log_ebpf::debug!(
         ctx,
@@ -162,20 +166,25 @@ fn describe(sock: Sock) -> Entry {
 /// removing the entry. A server's own handshakes pass here as well; they have
 /// none, and a look is cheaper than trying to remove it.
 #[inline(always)]
-fn complete(ctx: &BtfTracePointContext, key: u64, passive: bool, cpu: &mut PerCpu) -> Option<()> {
+fn complete(
+    ctx: &BtfTracePointContext,
+    key: u64,
+    passive: bool,
+    counts: &mut Counts,
+) -> Option<()> {
     if REPORT_ESTABLISHED.load() != 0 {
-        return close(ctx, key, STATE_ESTABLISHED, cpu);
+        return close(ctx, key, STATE_ESTABLISHED, counts);
     }
     if passive {
         find(key)?;
     }
     ATTEMPTS.remove(key).ok()?;
-    cpu.count(Counter::Established);
+    counts.count(Counter::Established);
     Some(())
 }
 
 #[inline(always)]
-fn close(ctx: &BtfTracePointContext, key: u64, state: u8, cpu: &mut PerCpu) -> Option<()> {
+fn close(ctx: &BtfTracePointContext, key: u64, state: u8, counts: &mut Counts) -> Option<()> {
     let entry = find(key)?;
     let moment = Moment {
         sock: Sock::from_arg(ctx)?,
@@ -183,7 +192,7 @@ fn close(ctx: &BtfTracePointContext, key: u64, state: u8, cpu: &mut PerCpu) -> O
         state,
     };
     let counter = emit::report_if(entry, &moment, || ATTEMPTS.remove(key).is_ok())?;
-    cpu.count(counter);
+    counts.count(counter);
     aya_log_ebpf::debug!(ctx, "an attempt ends in state {}", state);
     Some(())
 }
@@ -207,7 +216,7 @@ pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
         state: STATE_SYN_SENT,
     };
     if emit::report_if(entry, &moment, || true)? == Counter::RingFull {
-        per_cpu()?.count(Counter::StallRingFull);
+        per_cpu()?.others.count(Counter::StallRingFull);
     }
     Some(())
 }
@@ -220,7 +229,7 @@ pub fn destroyed(ctx: &BtfTracePointContext) -> Option<()> {
     // Nearly always there is none, and looking takes no lock.
     find(key)?;
     ATTEMPTS.remove(key).ok()?;
-    per_cpu()?.count(Counter::EndingMissed);
+    per_cpu()?.others.count(Counter::EndingMissed);
     Some(())
 }
 

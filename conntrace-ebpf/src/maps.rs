@@ -38,13 +38,23 @@ pub struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == ENTRY_SIZE);
 
-/// One CPU's counters and the mark that its first attachment leaves.
+/// One CPU's counters, and the mark that its first attachment leaves.
 #[repr(C)]
 pub struct PerCpu {
-    pub counters: [u64; COUNTERS],
-    /// Socket and new state of the transition the first attachment handled last.
+    /// What the first attachment to `inet_sock_set_state` counts.
+    pub first: Counts,
+    /// What the other programs count, each of them other counters.
+    pub others: Counts,
+    /// The transition that the first attachment handled last.
     pub handled: Transition,
 }
+
+/// A slot for each counter. A softirq can interrupt a program between load and
+/// store, and this target has no atomic addition in stable Rust: so that no count
+/// is lost, no two programs write the same slot. A program does not interrupt
+/// itself, the kernel skips it then.
+#[repr(C)]
+pub struct Counts([u64; COUNTERS]);
 
 /// A state change of a socket, as a mark.
 #[repr(C)]
@@ -62,13 +72,11 @@ impl Transition {
     };
 }
 
-impl PerCpu {
-    /// Adds one. The counters are this CPU's own: a softirq that interrupts
-    /// between load and store is the one way to lose a count, and it runs the
-    /// same program, which the kernel then skips.
+impl Counts {
+    /// Adds one.
     #[inline(always)]
     pub fn count(&mut self, counter: Counter) {
-        if let Some(slot) = self.counters.get_mut(counter as usize) {
+        if let Some(slot) = self.0.get_mut(counter as usize) {
             *slot += 1;
         }
     }

@@ -39,8 +39,8 @@ static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/conntrace.bpf.o");
 /// Most entries of the attempt map, as in the object.
 const ATTEMPTS_MAX: usize = 65_536;
 
-/// Words of the per-CPU value: the counters and the first attachment's mark.
-const PER_CPU_WORDS: usize = COUNTERS + 2;
+/// Words of the per-CPU value: two sets of counters and the first attachment's mark.
+const PER_CPU_WORDS: usize = 2 * COUNTERS + 2;
 
 type AttemptMap = HashMap<MapData, u64, [u64; ENTRY_SIZE / 8]>;
 
@@ -184,12 +184,14 @@ impl Source for Tracer {
 }
 
 impl Tracer {
-    fn sum_over_cpus(&self) -> io::Result<[u64; PER_CPU_WORDS]> {
+    fn sum_over_cpus(&self) -> io::Result<[u64; COUNTERS]> {
         let per_cpu = self.per_cpu.get(&0, 0).map_err(io::Error::other)?;
-        let mut sums = [0u64; PER_CPU_WORDS];
+        let mut sums = [0u64; COUNTERS];
         for cpu in per_cpu.iter() {
-            for (sum, count) in sums.iter_mut().zip(cpu) {
-                *sum = sum.wrapping_add(*count);
+            for set in cpu.chunks_exact(COUNTERS).take(2) {
+                for (sum, count) in sums.iter_mut().zip(set) {
+                    *sum = sum.wrapping_add(*count);
+                }
             }
         }
         Ok(sums)
