@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
 use crate::{
+    label::Label,
     sink::{Json, Sink, Text},
     worker::Labelling,
 };
@@ -45,6 +46,15 @@ pub struct RunArgs {
     /// Also print attempts that were established or cancelled.
     #[arg(long)]
     pub all: bool,
+    /// Print outcomes with exactly these labels, whatever --all says; stalls, which
+    /// have no label, are printed all the same (see --no-stalls).
+    #[arg(
+        long = "label",
+        value_name = "LABEL",
+        value_enum,
+        value_delimiter = ','
+    )]
+    pub only: Vec<Label>,
     /// How lines are written; text on a terminal, else json.
     #[arg(long, value_enum)]
     pub format: Option<Format>,
@@ -72,6 +82,17 @@ pub struct DemoArgs {
     /// How lines are written; text on a terminal, else json.
     #[arg(long, value_enum)]
     pub format: Option<Format>,
+}
+
+/// A label is typed as the lines have it.
+impl ValueEnum for Label {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()))
+    }
 }
 
 /// How lines are written.
@@ -112,9 +133,20 @@ impl RunArgs {
     pub fn labelling(&self) -> Labelling {
         Labelling {
             patience_ms: self.patience,
-            all: self.all,
+            labels: self.labels(),
             stalls: !self.no_stalls,
         }
+    }
+
+    /// The labels whose outcomes are printed.
+    #[must_use]
+    pub fn labels(&self) -> Vec<Label> {
+        if !self.only.is_empty() {
+            return self.only.clone();
+        }
+        let mut labels = Label::ALL.to_vec();
+        labels.retain(|label| self.all || !label.is_hidden());
+        labels
     }
 
     /// Time between two summaries.
@@ -146,5 +178,34 @@ mod tests {
         };
         assert_eq!(run.summary_every(), None);
         assert!(Cli::try_parse_from(["conntrace", "--all", "demo"]).is_err());
+    }
+
+    fn labels(options: &[&str]) -> Vec<Label> {
+        let words = ["conntrace"].iter().chain(options);
+        Cli::try_parse_from(words).unwrap().run.labels()
+    }
+
+    #[test]
+    fn failures_are_printed_unless_labels_are_chosen() {
+        use Label::{Cancelled, Established, Refused, TimedOut};
+        assert_eq!(labels(&["--all"]), Label::ALL);
+        let by_default = labels(&[]);
+        assert_eq!(by_default.len(), 8);
+        assert!(!by_default.iter().any(|label| label.is_hidden()));
+        let separate = ["--label", "refused", "--label", "established"];
+        assert_eq!(labels(&separate), [Refused, Established]);
+        assert_eq!(labels(&["--label=refused,timed_out"]), [Refused, TimedOut]);
+        assert_eq!(labels(&["--all", "--label", "cancelled"]), [Cancelled]);
+    }
+
+    #[test]
+    fn an_unknown_label_is_refused_with_those_there_are() {
+        for wrong in ["nonsense", "", "refused,", "Refused", "timed-out"] {
+            let error = Cli::try_parse_from(["conntrace", "--label", wrong]).unwrap_err();
+            let message = error.to_string();
+            for label in Label::ALL {
+                assert!(message.contains(label.as_str()), "{message}");
+            }
+        }
     }
 }

@@ -69,7 +69,7 @@ impl Label {
         }
     }
 
-    /// Whether it is printed only with `--all`.
+    /// Whether it is printed only when asked for, with `--all` or `--label`.
     #[must_use]
     pub fn is_hidden(self) -> bool {
         match self {

@@ -9,6 +9,7 @@ use conntrace::{
     cli::{Cli, Command, DemoArgs, Format, RunArgs},
     demo, event,
     kernel::{Settings, StartError},
+    label::Label,
     live,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -59,7 +60,7 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     start_log(args.verbose);
     let stop = stop_signal()?;
     let settings = Settings {
-        report_established: args.all,
+        report_established: args.labels().contains(&Label::Established),
         debug: args.verbose > 1,
         object: args.object.clone(),
     };

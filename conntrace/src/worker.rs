@@ -30,12 +30,12 @@ const TOP_LEN: usize = 10;
 const CLOCK_EVERY: usize = 256;
 
 /// How attempts become lines.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Labelling {
     /// Closed unanswered after this many milliseconds is a timeout.
     pub patience_ms: u64,
-    /// Lines also for `established` and `cancelled`.
-    pub all: bool,
+    /// Lines for outcomes with these labels; the others are only counted.
+    pub labels: Vec<Label>,
     /// Lines for stalls.
     pub stalls: bool,
 }
@@ -168,12 +168,11 @@ impl Worker {
 
     fn outcome(&mut self, attempt: &Attempt, verdict: &Verdict, now: Instant) -> io::Result<()> {
         *self.outcomes.entry(verdict.label).or_default() += 1;
-        if verdict.label.is_hidden() {
-            if !self.labelling.all {
-                return Ok(());
-            }
-        } else {
+        if !verdict.label.is_hidden() {
             self.count_top(attempt, verdict.label);
+        }
+        if !self.labelling.labels.contains(&verdict.label) {
+            return Ok(());
         }
         let owner = self.owners.of(&attempt.caller, now);
         let started = self.clock.at(attempt.started_ns);

@@ -21,6 +21,7 @@ use crate::{
     cli::Format,
     event::{Event, Line, Outcome},
     kernel::Settings,
+    label::Label,
     live,
     sink::Sink,
     worker::Labelling,
@@ -46,7 +47,7 @@ pub async fn run(
         start,
         labelling: Labelling {
             patience_ms: PATIENCE_MS,
-            all: true,
+            labels: Label::ALL.to_vec(),
             stalls: true,
         },
         summary_every: None,

@@ -1,0 +1,121 @@
+//! What the command offers around tracing: which lines are printed.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is a failed test"
+)]
+
+use std::{
+    collections::BTreeSet,
+    process::{ExitCode, Output},
+};
+
+use conntrace::{
+    label::Label,
+    stage::{self, FAR_V4, ports},
+};
+use conntrace_tests::{Attempted, Tracer, assert_adds_up, attempt, conntrace, live_test, run, tcp};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+fn main() -> ExitCode {
+    run(vec![
+        plain_test("unknown_label", unknown_label),
+        live_test("hidden_labels", hidden_labels),
+        live_test("label_decides_over_all", label_decides_over_all),
+        live_test("stalls_have_no_label", stalls_have_no_label),
+    ])
+}
+
+fn plain_test(name: &str, test: fn()) -> Trial {
+    Trial::test(name, move || {
+        test();
+        Ok(())
+    })
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// Runs it to its end.
+fn output(args: &[&str]) -> Output {
+    conntrace().args(args).output().unwrap()
+}
+
+/// A usage error that names every label.
+fn assert_lists_labels(args: &[&str]) {
+    let output = output(args);
+    assert_eq!(output.status.code(), Some(2), "{args:?}");
+    assert!(output.stdout.is_empty(), "{args:?}");
+    let errors = text(&output.stderr);
+    for label in Label::ALL {
+        assert!(errors.contains(label.as_str()), "{errors}");
+    }
+}
+
+fn unknown_label() {
+    assert_lists_labels(&["--label", "nonsense"]);
+    assert_lists_labels(&["run", "--label", "refused,nonsense"]);
+}
+
+/// A cancelled, an established and a refused attempt, in that order, under a
+/// tracer with these options. Returns the labels printed for them; all three
+/// must be counted whatever was printed.
+fn printed(options: &[&str]) -> Vec<String> {
+    let tracer = Tracer::start(options);
+    let netns = stage::run("scenario", |stage| {
+        let silent = (FAR_V4, ports::SILENT).into();
+        Attempted::begin(&tcp(silent), silent);
+        attempt((FAR_V4, ports::ACCEPTS));
+        attempt((FAR_V4, ports::RESETS));
+        stage.netns
+    })
+    .unwrap();
+    let lines = tracer.stop();
+    let totals = lines.last().unwrap();
+    assert_adds_up(totals);
+    for label in ["cancelled", "established", "refused"] {
+        assert!(
+            totals["outcomes"][label].as_u64().unwrap() >= 1,
+            "{totals:#}"
+        );
+    }
+    let ours = lines.iter().filter(|line| line["netns"] == netns);
+    ours.map(|line| line["label"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn hidden_labels() {
+    // Longer than any pause of a busy machine: what is cancelled stays so.
+    let patience = ["--patience", "10000"];
+    let with = |labels: &[&str]| printed(&[&patience, labels].concat());
+    assert_eq!(with(&["--label", "established"]), ["established"]);
+    assert_eq!(with(&["--label", "cancelled"]), ["cancelled"]);
+    assert_eq!(
+        with(&["--label", "cancelled,refused", "--label", "established"]),
+        ["cancelled", "established", "refused"]
+    );
+}
+
+fn label_decides_over_all() {
+    let options = ["--all", "--label", "refused", "--patience", "10000"];
+    assert_eq!(printed(&options), ["refused"]);
+}
+
+fn stalls_have_no_label() {
+    let stalled = |options: &[&str]| -> BTreeSet<String> {
+        let tracer = Tracer::start(options);
+        let netns = stage::run("scenario", |stage| {
+            attempt((FAR_V4, ports::ACCEPTS_SECOND_SYN));
+            stage.netns
+        })
+        .unwrap();
+        let lines = tracer.stop();
+        let ours = lines.iter().filter(|line| line["netns"] == netns);
+        ours.map(|line: &Value| line["type"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(stalled(&["--label", "refused"]), ["stall".into()].into());
+    assert!(stalled(&["--label", "refused", "--no-stalls"]).is_empty());
+}
