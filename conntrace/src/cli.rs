@@ -36,6 +36,8 @@ pub enum Command {
     Run(RunArgs),
     /// Provoke every kind of ending in a network of its own and trace them.
     Demo(DemoArgs),
+    /// Say what a label means, how it is recognised and what to do about it.
+    Explain(ExplainArgs),
     /// Print the JSON Schema of the lines.
     Schema,
 }
@@ -74,6 +76,14 @@ pub struct RunArgs {
     /// Load this object instead of the built-in one (a fresh build under test).
     #[arg(long, value_name = "FILE", hide = true)]
     pub object: Option<PathBuf>,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Clone, Args)]
+pub struct ExplainArgs {
+    /// Which one; all of them in a table if left out.
+    #[arg(value_enum)]
+    pub label: Option<Label>,
 }
 
 /// Options of `demo`.

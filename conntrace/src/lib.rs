@@ -11,6 +11,7 @@ pub mod demo;
 pub mod errno;
 pub mod event;
 pub mod evidence;
+pub mod explain;
 pub mod kernel;
 pub mod label;
 pub mod live;

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use conntrace::{
     agent::{self, AgentError, Config},
-    cli::{Cli, Command, DemoArgs, Format, RunArgs},
-    demo, event,
+    cli::{Cli, Command, DemoArgs, ExplainArgs, Format, RunArgs},
+    demo, event, explain,
     kernel::{Settings, StartError},
     label::Label,
     live,
@@ -43,6 +43,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Some(Command::Schema) => print_schema(),
+        Some(Command::Explain(args)) => print_explanation(&args),
         Some(Command::Demo(args)) => runtime()?.block_on(run_demo(&args)),
         Some(Command::Run(args)) => runtime()?.block_on(trace(&args)),
         None => runtime()?.block_on(trace(&cli.run)),
@@ -114,12 +115,22 @@ fn start_log(verbose: u8) {
 }
 
 fn print_schema() -> anyhow::Result<ExitCode> {
-    use std::io::Write as _;
     let schema = serde_json::to_string_pretty(&event::json_schema())?;
-    match writeln!(std::io::stdout(), "{schema}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write the schema")
-        }
-        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
+    print(&format!("{schema}\n")).context("cannot write the schema")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_explanation(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    let text = args.label.map_or_else(explain::overview, explain::label);
+    print(&text).context("cannot write the explanation")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was asked for goes to stdout; a reader that has had enough is no error.
+fn print(text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -1,4 +1,5 @@
-//! What the command offers around tracing: which lines are printed.
+//! What the command offers around tracing: explanations, and which lines are
+//! printed.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -7,6 +8,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     process::{ExitCode, Output},
 };
 
@@ -21,6 +23,8 @@ use serde_json::Value;
 fn main() -> ExitCode {
     run(vec![
         plain_test("unknown_label", unknown_label),
+        plain_test("explain", explain),
+        plain_test("explain_to_nobody", explain_to_nobody),
         live_test("hidden_labels", hidden_labels),
         live_test("label_decides_over_all", label_decides_over_all),
         live_test("stalls_have_no_label", stalls_have_no_label),
@@ -57,6 +61,39 @@ fn assert_lists_labels(args: &[&str]) {
 fn unknown_label() {
     assert_lists_labels(&["--label", "nonsense"]);
     assert_lists_labels(&["run", "--label", "refused,nonsense"]);
+    assert_lists_labels(&["explain", "nonsense"]);
+}
+
+fn explain() {
+    let overview = output(&["explain"]);
+    assert!(overview.status.success() && overview.stderr.is_empty());
+    for label in Label::ALL {
+        let name = label.as_str();
+        assert!(text(&overview.stdout).contains(name), "{name}");
+        let output = output(&["explain", name]);
+        assert!(output.status.success() && output.stderr.is_empty());
+        let words = text(&output.stdout);
+        assert!(words.starts_with(&format!("{name}: ")), "{words}");
+        for part in ["Recognised by", "Classic reasons", "What to check and do"] {
+            assert!(words.contains(part), "{part} in {words}");
+        }
+    }
+    let refused = output(&["explain", "refused"]);
+    assert!(text(&refused.stdout).contains("ss -ltnp"));
+}
+
+/// A closed stdout is a clean end, a full one is not.
+fn explain_to_nobody() {
+    for args in [&["explain"][..], &["explain", "refused"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = conntrace().args(args).stdout(writer).output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = conntrace().args(args).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).starts_with("conntrace: cannot write the explanation: "));
+    }
 }
 
 /// A cancelled, an established and a refused attempt, in that order, under a

@@ -1,0 +1,306 @@
+//! What each label means, how it is recognised, and what to do about it.
+
+use super::{Entry, Step};
+use crate::label::Label;
+
+/// The entry of a label.
+pub(super) fn entry(label: Label) -> &'static Entry {
+    match label {
+        Label::Established => &ESTABLISHED,
+        Label::PortExhausted => &PORT_EXHAUSTED,
+        Label::AddressUnavailable => &ADDRESS_UNAVAILABLE,
+        Label::Refused => &REFUSED,
+        Label::TimedOut => &TIMED_OUT,
+        Label::Unreachable => &UNREACHABLE,
+        Label::Denied => &DENIED,
+        Label::Aborted => &ABORTED,
+        Label::Cancelled => &CANCELLED,
+        Label::Failed => &FAILED,
+    }
+}
+
+const fn step(command: &'static str, shows: &'static str) -> Step {
+    Step { command, shows }
+}
+
+static ESTABLISHED: Entry = Entry {
+    means: "the handshake completed",
+    recognised: &["Rule 1: the socket reached ESTABLISHED."],
+    reasons: &[
+        "Nothing is wrong up to TCP: what fails now fails above it (TLS, authentication, an early close).",
+        "The kernel of the other side answers before its application accepts: a hung server still looks established.",
+    ],
+    steps: &[
+        step(
+            "ss -tnoi dst ADDR:PORT",
+            "state, queues and round-trip time",
+        ),
+        step(
+            "ss -ltn 'sport = :PORT'",
+            "on the other side: Recv-Q near Send-Q means that its application does not accept",
+        ),
+    ],
+};
+
+static PORT_EXHAUSTED: Entry = Entry {
+    means: "no local port was left",
+    recognised: &[
+        "Rule 2: no SYN left, no port had been bound, and the kernel's search for one ended without any (EADDRNOTAVAIL).",
+    ],
+    reasons: &[
+        "Too many connections to one destination, at once or within the last minute: each in TIME_WAIT holds its port for 60 s.",
+        "A connection per request instead of a pool or keep-alive.",
+        "Explicit binds hold ports for every destination.",
+        "A narrow ip_local_port_range, or ip_local_reserved_ports that leave little of it.",
+    ],
+    steps: &[
+        step(
+            "sysctl net.ipv4.ip_local_port_range net.ipv4.ip_local_reserved_ports",
+            "the range in force",
+        ),
+        step(
+            "ss -Htan dst ADDR:PORT | awk '{print $1}' | sort | uniq -c",
+            "sockets to this destination by state",
+        ),
+        step("ss -tanp dst ADDR:PORT", "the processes that hold them"),
+        step(
+            "sysctl -w net.ipv4.ip_local_port_range='10000 65535'",
+            "more ports; check first that nothing listens in the new part",
+        ),
+        step(
+            "sysctl -w net.ipv4.tcp_tw_reuse=1",
+            "a port in TIME_WAIT can be used again after a second",
+        ),
+    ],
+};
+
+static ADDRESS_UNAVAILABLE: Entry = Entry {
+    means: "the chosen local address or 4-tuple could not be had",
+    recognised: &[
+        "Rule 2: no SYN left, and the socket already had a local port when the attempt began (EADDRNOTAVAIL).",
+    ],
+    reasons: &[
+        "A fixed source port whose last connection to the same destination is still open or in TIME_WAIT.",
+        "Several sockets bound to one source port, connecting to one destination.",
+        "A bind to port 0 before connect: the port is chosen before the destination is known.",
+    ],
+    steps: &[
+        step(
+            "ss -tanpo 'sport = :LOCAL_PORT'",
+            "who holds the local port, and for how long",
+        ),
+        step(
+            "strace -f -e trace=bind,connect,setsockopt -p PID",
+            "what the application binds before it connects",
+        ),
+        step(
+            "setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, ...)",
+            "in the application: bind the address only, the port is chosen at connect",
+        ),
+        step(
+            "sysctl -w net.ipv4.tcp_tw_reuse=1",
+            "a 4-tuple in TIME_WAIT can be used again after a second",
+        ),
+    ],
+};
+
+static REFUSED: Entry = Entry {
+    means: "the other side, or a firewall speaking for it, said no",
+    recognised: &[
+        "Rule 3: the kernel ended the attempt with ECONNREFUSED, upon a RST or ICMP port unreachable.",
+        "Rule 4: the application closed it after ICMP port unreachable had come.",
+    ],
+    reasons: &[
+        "The server is not started, has crashed or is being restarted.",
+        "It listens on 127.0.0.1 or on the other address family only.",
+        "The client uses the wrong port.",
+        "A firewall rejects: `reply` is icmp, or a RST in the server's name.",
+    ],
+    steps: &[
+        step(
+            "ss -ltnp 'sport = :PORT'",
+            "on the destination: whether anything listens there, and on which address",
+        ),
+        step("ss -ltnp", "on the destination: what listens elsewhere"),
+        step(
+            "systemctl status SERVICE",
+            "on the destination: whether it runs, and since when",
+        ),
+        step(
+            "nft list ruleset | grep -i reject",
+            "here, there and between: a firewall that answers",
+        ),
+    ],
+};
+
+static TIMED_OUT: Entry = Entry {
+    means: "no answer; `timeout_by` says who gave up",
+    recognised: &[
+        "Rule 3: the kernel ended the attempt with ETIMEDOUT after its last SYN retransmission (timeout_by kernel).",
+        "Rule 5: the application closed it unanswered, after a SYN retransmission or after --patience (timeout_by application).",
+    ],
+    reasons: &[
+        "A firewall or cloud security group drops the SYN, on the way or at the server.",
+        "The host is off, or the address is wrong.",
+        "This host's own firewall drops the SYN or the answer.",
+        "An internal address is used from another network.",
+        "The server's accept queue is full, so that its kernel drops SYNs.",
+        "The application's own timeout is shorter than the path needs.",
+    ],
+    steps: &[
+        step(
+            "ip route get ADDR",
+            "which way the SYN takes, and from which address",
+        ),
+        step(
+            "ip neigh show to ADDR",
+            "on the same network: FAILED means that the host is not there",
+        ),
+        step(
+            "tcpdump -ni any host ADDR and tcp port PORT",
+            "whether the SYN leaves and whether anything comes back",
+        ),
+        step(
+            "nft list ruleset | grep -i drop",
+            "this host's own firewall; `iptables-save -c` where that is in use",
+        ),
+        step(
+            "traceroute -n -T -p PORT ADDR",
+            "how far a SYN to this port comes",
+        ),
+        step(
+            "nstat -az TcpExtListenOverflows TcpExtListenDrops",
+            "on the server: SYNs dropped for want of room in the accept queue",
+        ),
+        step(
+            "sysctl net.ipv4.tcp_syn_retries",
+            "how often the kernel repeats a SYN before it gives up",
+        ),
+    ],
+};
+
+static UNREACHABLE: Entry = Entry {
+    means: "the network said no",
+    recognised: &[
+        "Rule 3: the kernel ended the attempt with another network error, such as EHOSTUNREACH or ENETUNREACH.",
+        "Rule 4: the application closed it after an ICMP error other than port unreachable had come.",
+    ],
+    reasons: &[
+        "The host, or the gateway to it, does not answer on its own network: `reply` is local.",
+        "A router on the way knows no route: `reply.from` is that router.",
+        "A firewall rejects with an ICMP error (administratively prohibited).",
+        "A VPN or tunnel is down, or a netmask is wrong.",
+    ],
+    steps: &[
+        step(
+            "ip route get ADDR",
+            "which route, gateway and source address are used",
+        ),
+        step(
+            "ip neigh show to ADDR",
+            "FAILED: nobody answered for that address",
+        ),
+        step(
+            "ip -br link; ip -br addr",
+            "whether the interface is up and has its address",
+        ),
+        step(
+            "ip rule; ip route show table all",
+            "policy routing that leads elsewhere",
+        ),
+        step("traceroute -n ADDR", "where the way ends"),
+        step(
+            "nft list ruleset | grep -i reject",
+            "on this host and on `reply.from`: a firewall that answers",
+        ),
+    ],
+};
+
+static DENIED: Entry = Entry {
+    means: "this host's policy said no",
+    recognised: &[
+        "No rule gives it yet: a denial ends the attempt before SYN_SENT, where no hook looks (`coverage.local_denial`).",
+    ],
+    reasons: &[
+        "A BPF program on the cgroup forbids the connect (network policy of a container platform).",
+        "A security module (SELinux, AppArmor) forbids it.",
+        "The route is of type prohibit.",
+    ],
+    steps: &[
+        step(
+            "strace -f -e trace=connect -p PID",
+            "EPERM or EACCES from connect",
+        ),
+        step("bpftool cgroup tree", "BPF programs on cgroups"),
+        step(
+            "ausearch -m avc -ts recent",
+            "what a security module forbade",
+        ),
+        step("ip route get ADDR", "prohibit shows as: Permission denied"),
+    ],
+};
+
+static ABORTED: Entry = Entry {
+    means: "someone else killed the socket (`ss -K`)",
+    recognised: &[
+        "Rule 3: the kernel ended the attempt with ECONNABORTED, which sock_diag's destroy sets (tcp_abort).",
+    ],
+    reasons: &[
+        "An administrator or a script ran `ss -K`.",
+        "A network manager, VPN client or service proxy clears sockets after a change of network.",
+    ],
+    steps: &[
+        step(
+            "bpftrace -e 'kprobe:tcp_abort { printf(\"%s %d\\n\", comm, pid); }'",
+            "who kills sockets, the next time it happens",
+        ),
+        step(
+            "journalctl --since -10min",
+            "what changed in the network around the line's `time`",
+        ),
+    ],
+};
+
+static CANCELLED: Entry = Entry {
+    means: "the application gave up before an answer was due",
+    recognised: &[
+        "Rule 6: the application ended it (close, exit, kill, shutdown, AF_UNSPEC) within --patience, unanswered, with no SYN retransmitted.",
+    ],
+    reasons: &[
+        "The other address won a race (happy eyeballs): harmless.",
+        "The request around it was cancelled, or the process ended.",
+        "The application's timeout is shorter than the round trip.",
+    ],
+    steps: &[
+        step(
+            "ping -c 3 ADDR",
+            "the round-trip time, to hold against `elapsed_us`",
+        ),
+        step(
+            "conntrace --label cancelled,timed_out --patience 50",
+            "calls it a timeout sooner",
+        ),
+    ],
+};
+
+static FAILED: Entry = Entry {
+    means: "anything else; `errno` says what, where it is known",
+    recognised: &["Rule 2: no SYN left although the kernel had assigned a local port."],
+    reasons: &[
+        "Memory for sockets or packets ran out (ENOBUFS).",
+        "The route went away while the attempt began.",
+        "An IPsec policy has no state to send with.",
+    ],
+    steps: &[
+        step(
+            "strace -f -e trace=connect -p PID",
+            "the errno that the application is told",
+        ),
+        step(
+            "cat /proc/net/sockstat",
+            "memory in use, against `sysctl net.ipv4.tcp_mem`",
+        ),
+        step("ip route get ADDR", "whether there is a route now"),
+        step("ip xfrm policy", "IPsec policies for the destination"),
+    ],
+};
