@@ -36,6 +36,8 @@ pub enum Command {
     Run(RunArgs),
     /// Provoke every kind of ending in a network of its own and trace them.
     Demo(DemoArgs),
+    /// Say what this host offers for tracing, what is missing and what would mend it.
+    Doctor(DoctorArgs),
     /// Say what a label means, how it is recognised and what to do about it.
     Explain(ExplainArgs),
     /// Print the JSON Schema of the lines.
@@ -78,6 +80,14 @@ pub struct RunArgs {
     pub object: Option<PathBuf>,
 }
 
+/// Options of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// How it is written: text, or one JSON object.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
 /// Arguments of `explain`.
 #[derive(Debug, Clone, Args)]
 pub struct ExplainArgs {
@@ -108,7 +118,7 @@ impl ValueEnum for Label {
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// One JSON object per line.
+    /// JSON, an object per line.
     Json,
     /// Aligned text for a person.
     Text,

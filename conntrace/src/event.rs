@@ -124,7 +124,7 @@ pub struct HookState {
 }
 
 /// What the attached hooks can see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Coverage {
     /// Completed handshakes.
     pub established: bool,

@@ -8,6 +8,7 @@ pub mod agent;
 pub mod cli;
 pub mod clock;
 pub mod demo;
+pub mod doctor;
 pub mod errno;
 pub mod event;
 pub mod evidence;

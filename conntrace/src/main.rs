@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use conntrace::{
     agent::{self, AgentError, Config},
-    cli::{Cli, Command, DemoArgs, ExplainArgs, Format, RunArgs},
-    demo, event, explain,
+    cli::{Cli, Command, DemoArgs, DoctorArgs, ExplainArgs, Format, RunArgs},
+    demo, doctor, event, explain,
     kernel::{Settings, StartError},
     label::Label,
     live,
@@ -33,16 +33,23 @@ fn main() -> ExitCode {
 
 /// A closed stdout is a clean stop: whoever read the lines has had enough.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    match error.downcast_ref::<StartError>() {
-        Some(StartError::Privilege(_)) => ExitCode::from(EXIT_PRIVILEGE),
-        Some(StartError::Unsupported { .. }) => ExitCode::from(EXIT_KERNEL),
-        Some(StartError::Failed { .. }) | None => ExitCode::from(EXIT_FAILURE),
-    }
+    error
+        .downcast_ref()
+        .map_or(ExitCode::from(EXIT_FAILURE), start_exit_code)
+}
+
+fn start_exit_code(error: &StartError) -> ExitCode {
+    ExitCode::from(match error {
+        StartError::Privilege(_) => EXIT_PRIVILEGE,
+        StartError::Unsupported { .. } => EXIT_KERNEL,
+        StartError::Failed { .. } => EXIT_FAILURE,
+    })
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Some(Command::Schema) => print_schema(),
+        Some(Command::Doctor(args)) => runtime()?.block_on(async { examine(&args) }),
         Some(Command::Explain(args)) => print_explanation(&args),
         Some(Command::Demo(args)) => runtime()?.block_on(run_demo(&args)),
         Some(Command::Run(args)) => runtime()?.block_on(trace(&args)),
@@ -118,6 +125,18 @@ fn print_schema() -> anyhow::Result<ExitCode> {
     let schema = serde_json::to_string_pretty(&event::json_schema())?;
     print(&format!("{schema}\n")).context("cannot write the schema")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The exit status is the one that `run` would begin with, for scripts.
+fn examine(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    start_log(0);
+    let (diagnosis, tried) = doctor::examine();
+    let text = match args.format {
+        Format::Text => doctor::text(&diagnosis),
+        Format::Json => doctor::json(&diagnosis)?,
+    };
+    print(&text).context("cannot write the diagnosis")?;
+    Ok(tried.map_or_else(|error| start_exit_code(&error), |()| ExitCode::SUCCESS))
 }
 
 fn print_explanation(args: &ExplainArgs) -> anyhow::Result<ExitCode> {

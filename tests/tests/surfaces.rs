@@ -1,5 +1,5 @@
-//! What the command offers around tracing: explanations, and which lines are
-//! printed.
+//! What the command offers around tracing: explanations, a diagnosis of the
+//! host, and which lines are printed.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -8,15 +8,19 @@
 
 use std::{
     collections::BTreeSet,
-    fs::File,
-    process::{ExitCode, Output},
+    env,
+    fs::{self, File},
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode, Output},
 };
 
 use conntrace::{
     label::Label,
     stage::{self, FAR_V4, ports},
 };
-use conntrace_tests::{Attempted, Tracer, assert_adds_up, attempt, conntrace, live_test, run, tcp};
+use conntrace_tests::{
+    Attempted, Tracer, assert_adds_up, attempt, binary, conntrace, live_test, run, tcp,
+};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
@@ -25,6 +29,9 @@ fn main() -> ExitCode {
         plain_test("unknown_label", unknown_label),
         plain_test("explain", explain),
         plain_test("explain_to_nobody", explain_to_nobody),
+        live_test("doctor", doctor),
+        live_test("doctor_without_privilege", doctor_without_privilege),
+        live_test("doctor_without_btf", doctor_without_btf),
         live_test("hidden_labels", hidden_labels),
         live_test("label_decides_over_all", label_decides_over_all),
         live_test("stalls_have_no_label", stalls_have_no_label),
@@ -94,6 +101,98 @@ fn explain_to_nobody() {
         assert_eq!(output.status.code(), Some(1));
         assert!(text(&output.stderr).starts_with("conntrace: cannot write the explanation: "));
     }
+}
+
+fn diagnosis(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// It finds what tracing says of itself, and has a reason and a remedy wherever
+/// that is not all.
+fn doctor() {
+    let output = output(&["doctor", "--format", "json"]);
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+    let found = diagnosis(&output);
+    let start = &Tracer::start(&[]).stop()[0];
+    assert_eq!(found["can_trace"], true);
+    assert!(found["obstacle"].is_null());
+    for same in ["kernel", "tier", "version"] {
+        assert_eq!(found[same], start[same]);
+    }
+    let hooks = found["hooks"].as_array().unwrap();
+    assert_eq!(hooks.len(), start["hooks"].as_array().unwrap().len());
+    for (hook, started) in hooks.iter().zip(start["hooks"].as_array().unwrap()) {
+        for same in ["name", "attached", "reason"] {
+            assert_eq!(hook[same], started[same]);
+        }
+    }
+    let coverage = start["coverage"].as_object().unwrap();
+    assert_eq!(found["coverage"].as_object().unwrap().len(), coverage.len());
+    for (key, seen) in coverage {
+        let found = &found["coverage"][key];
+        assert_eq!(&found["seen"], seen, "{key}");
+        for words in ["reason", "remedy"] {
+            assert_eq!(found[words].is_null(), *seen == true, "{key}: {found}");
+        }
+    }
+    let facts = found["facts"].as_array().unwrap();
+    assert!(!facts.iter().any(|fact| fact["state"] == "blocks"));
+    assert!(
+        doctor_text(&[])
+            .1
+            .contains("\nTracing can start: tracepoint tier; 4 of 4 hooks")
+    );
+}
+
+/// The exit status and the text, run by this program and its arguments.
+fn doctor_text(through: &[&str]) -> (Option<i32>, String) {
+    let words = [through, &[binary().to_str().unwrap(), "doctor"]].concat();
+    let (program, args) = words.split_first().unwrap();
+    let output = Command::new(program).args(args).output().unwrap();
+    assert_eq!(text(&output.stderr), "", "{words:?}");
+    (output.status.code(), text(&output.stdout).to_owned())
+}
+
+/// What could not be tried is said to be so; the exit is that of `run`.
+fn doctor_without_privilege() {
+    // The build's folder may be closed to others.
+    let copy = env::temp_dir().join(format!("conntrace-doctor-{}", std::process::id()));
+    fs::copy(binary(), &copy).unwrap();
+    let output = Command::new(&copy)
+        .args(["doctor", "--format", "json"])
+        .uid(65_534)
+        .gid(65_534)
+        .output()
+        .unwrap();
+    fs::remove_file(&copy).unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(3), ""));
+    let found = diagnosis(&output);
+    assert_eq!(found["can_trace"], false);
+    assert_eq!(found["obstacle"]["kind"], "privilege");
+    let fact = |name: &str| {
+        let facts = found["facts"].as_array().unwrap();
+        facts.iter().find(|fact| fact["name"] == name).unwrap()
+    };
+    assert_eq!(fact("privilege")["state"], "blocks");
+    assert_eq!(fact("kernel_btf")["state"], "ok");
+    assert_eq!(fact("kernel_members")["state"], "ok");
+    assert_eq!(fact("exe_of_others")["state"], "limits");
+    for hook in found["hooks"].as_array().unwrap() {
+        assert!(hook["attached"].is_null(), "{hook}");
+    }
+    for (key, seen) in found["coverage"].as_object().unwrap() {
+        assert!(seen["seen"].is_null(), "{key}");
+    }
+}
+
+/// A kernel without BTF, as far as the command can see.
+fn doctor_without_btf() {
+    let script = "mount -t tmpfs none /sys/kernel/btf && exec \"$@\"";
+    let (code, text) = doctor_text(&["unshare", "--mount", "sh", "-c", script, "sh"]);
+    assert_eq!(code, Some(4), "{text}");
+    assert!(text.contains("\nTracing cannot start: kernel "), "{text}");
+    let remedy = "remedy: a kernel built with CONFIG_DEBUG_INFO_BTF=y";
+    assert!(text.contains(remedy), "{text}");
 }
 
 /// A cancelled, an established and a refused attempt, in that order, under a

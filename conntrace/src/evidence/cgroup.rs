@@ -46,7 +46,7 @@ impl Cgroups {
 }
 
 /// Where cgroup v2 is mounted: `... MOUNT_POINT ... - cgroup2 ...`.
-fn mount_point(mountinfo: &str) -> Option<PathBuf> {
+pub(crate) fn mount_point(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
         right.starts_with("cgroup2 ").then_some(())?;

@@ -1,7 +1,7 @@
 //! The only code that looks at the host: /proc and the cgroup filesystem.
 
 mod cache;
-mod cgroup;
+pub(crate) mod cgroup;
 mod exe;
 
 use std::time::Instant;

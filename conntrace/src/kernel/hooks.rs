@@ -30,35 +30,51 @@ pub struct Hook {
 }
 
 /// A program of the object.
-struct Program {
-    name: &'static str,
-    tracepoint: &'static str,
+#[derive(Debug)]
+pub struct Program {
+    /// Its name, which says what it hooks.
+    pub name: &'static str,
+    /// What it is attached to.
+    pub tracepoint: &'static str,
     /// Without it there is nothing to trace.
-    required: bool,
+    pub required: bool,
+    /// What it is there for.
+    pub purpose: &'static str,
+    /// What is lost without it.
+    pub cost: &'static str,
 }
 
-const PROGRAMS: [Program; 4] = [
+/// Every program, in the order they are attached.
+pub const PROGRAMS: [Program; 4] = [
     // The authority on beginnings and endings; attached twice, see the kernel
     // side's attempt.rs.
     Program {
         name: "set_state_first",
         tracepoint: "inet_sock_set_state",
         required: true,
+        purpose: "sees every attempt begin and end",
+        cost: "nothing can be traced",
     },
     Program {
         name: "set_state_second",
         tracepoint: "inet_sock_set_state",
         required: false,
+        purpose: "takes over where the kernel skips the first attachment",
+        cost: "an ending that the kernel skips is counted as lost.ending_missed",
     },
     Program {
         name: "tcp_retransmit_skb",
         tracepoint: "tcp_retransmit_skb",
         required: false,
+        purpose: "sees the first SYN retransmission",
+        cost: "no stall lines, so no warning before a timeout",
     },
     Program {
         name: "tcp_destroy_sock",
         tracepoint: "tcp_destroy_sock",
         required: false,
+        purpose: "frees what is left of an attempt whose ending no program saw",
+        cost: "such attempts stay in_flight and hold their entry in the attempt map",
     },
 ];
 
@@ -133,7 +149,8 @@ fn attach_error(program: &Program, error: AttachError) -> StartError {
     failed(&format!("attaching to {}", program.tracepoint), error)
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error and its sources in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

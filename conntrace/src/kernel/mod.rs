@@ -4,7 +4,7 @@
 pub mod btf;
 mod hooks;
 mod offsets;
-mod privilege;
+pub mod privilege;
 
 use std::{
     fs,
@@ -23,8 +23,9 @@ use conntrace_common::{
 };
 use tokio::io::unix::AsyncFd;
 
-pub use hooks::Hook;
+pub(crate) use hooks::chain;
 use hooks::{Attached, missed_hooks};
+pub use hooks::{Hook, PROGRAMS, Program};
 
 use crate::{
     source::{Counters, Source},
@@ -32,7 +33,7 @@ use crate::{
 };
 
 /// Where the kernel describes its own types.
-const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+pub(crate) const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/conntrace.bpf.o");
 
@@ -213,6 +214,14 @@ fn load(settings: &Settings) -> Result<Ebpf, StartError> {
         Some(path) => loader.load_file(path),
     }
     .map_err(|error| load_error(settings.object.as_deref(), error))
+}
+
+/// Looks for every kernel member the programs read; returns how many there are.
+///
+/// # Errors
+/// Names the first that this kernel does not have.
+pub fn check_members() -> Result<usize, StartError> {
+    Ok(resolve_offsets()?.offsets.len())
 }
 
 fn resolve_offsets() -> Result<offsets::Resolved, StartError> {

@@ -1,6 +1,9 @@
 //! What this process may do, and what it gives up once it traces.
 
-use caps::{CapSet, Capability, CapsHashSet};
+use std::fs;
+
+pub use caps::Capability;
+use caps::{CapSet, CapsHashSet};
 use nix::sys::prctl;
 
 use super::{StartError, failed};
@@ -16,25 +19,54 @@ const KEPT: [Capability; 5] = [
     Capability::CAP_DAC_READ_SEARCH,
 ];
 
+/// The capabilities in effect for a process.
+#[derive(Debug, Clone, Copy)]
+pub struct Capabilities(u64);
+
+impl Capabilities {
+    /// This thread's; `None` without /proc.
+    #[must_use]
+    pub fn own() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/proc/thread-self/status").ok()?)
+    }
+
+    /// From `/proc/PID/status`.
+    #[must_use]
+    pub fn parse(status: &str) -> Option<Self> {
+        let set = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapEff:"))?;
+        u64::from_str_radix(set.trim(), 16).ok().map(Self)
+    }
+
+    /// Whether this one is among them.
+    #[must_use]
+    pub fn has(self, capability: Capability) -> bool {
+        self.0 & capability.bitmask() != 0
+    }
+
+    /// Whether they suffice to load and attach the programs.
+    #[must_use]
+    pub fn may_trace(self) -> bool {
+        self.has(Capability::CAP_SYS_ADMIN)
+            || (self.has(Capability::CAP_BPF) && self.has(Capability::CAP_PERFMON))
+    }
+}
+
 /// Checks before anything is tried, so that the message names what is missing
 /// and not the first call that failed.
 ///
 /// # Errors
 /// When neither `CAP_SYS_ADMIN` nor the pair that replaces it is there.
 pub(super) fn check() -> Result<(), StartError> {
-    match caps::read(None, CapSet::Effective) {
-        Ok(held) if !may_trace(&held) => {
+    match Capabilities::own() {
+        Some(own) if !own.may_trace() => {
             let names = format!("{} and {}", Capability::CAP_BPF, Capability::CAP_PERFMON);
             Err(StartError::Privilege(names))
         }
-        // Where that cannot be read the kernel's own answer has to do.
-        Ok(_) | Err(_) => Ok(()),
+        // Without /proc the kernel's own answer has to do.
+        Some(_) | None => Ok(()),
     }
-}
-
-fn may_trace(held: &CapsHashSet) -> bool {
-    let has = |capability| held.contains(&capability);
-    has(Capability::CAP_SYS_ADMIN) || (has(Capability::CAP_BPF) && has(Capability::CAP_PERFMON))
 }
 
 /// Gives up, for this thread and those it starts, what is not needed once the
@@ -60,13 +92,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sys_admin_or_the_pair_may_trace() {
-        use Capability::{CAP_BPF, CAP_CHOWN, CAP_PERFMON, CAP_SYS_ADMIN};
-        let may = |held: &[Capability]| may_trace(&held.iter().copied().collect());
-        assert!(may(&[CAP_SYS_ADMIN]));
-        assert!(may(&[CAP_BPF, CAP_PERFMON]));
-        assert!(!may(&[CAP_BPF]));
-        assert!(!may(&[CAP_PERFMON, CAP_CHOWN]));
-        assert!(!may(&[]));
+    fn root_and_the_pair_may_trace() {
+        let of = |line: &str| Capabilities::parse(line).map(Capabilities::may_trace);
+        assert_eq!(of("Name:\tx\nCapEff:\t000001ffffffffff\n"), Some(true));
+        assert_eq!(of("CapEff:\t0000000000000000\n"), Some(false));
+        assert_eq!(of("CapEff:\t000000c000000000\n"), Some(true));
+        assert_eq!(of("CapEff:\t0000008000000000\n"), Some(false));
+        assert_eq!(of("nothing"), None);
     }
 }

@@ -1,0 +1,199 @@
+//! `conntrace doctor`: what this host offers for tracing, what is missing, what
+//! that costs and what would mend it.
+//!
+//! The hooks are really tried, by what `run` does at its start.
+
+mod coverage;
+mod facts;
+mod text;
+
+use std::{collections::BTreeMap, env::consts::ARCH};
+
+use serde::Serialize;
+
+use crate::{
+    event::Start,
+    kernel::{self, PROGRAMS, Settings, StartError},
+    live,
+};
+
+/// Version of the JSON. Goes up when a field is removed or changes meaning.
+const SCHEMA: u32 = 1;
+
+/// What was found; written as JSON just so.
+#[derive(Debug, Serialize)]
+pub struct Diagnosis {
+    /// Version of this object.
+    pub schema: u32,
+    /// Version of conntrace.
+    pub version: &'static str,
+    /// `uname -r`.
+    pub kernel: String,
+    /// That conntrace is built for.
+    pub architecture: &'static str,
+    /// Whether `conntrace run` would start.
+    pub can_trace: bool,
+    /// Which kind of hooks would be used; null when tracing cannot start.
+    pub tier: Option<&'static str>,
+    /// Why tracing cannot start.
+    pub obstacle: Option<Obstacle>,
+    /// What the host has and lacks.
+    pub facts: Vec<Fact>,
+    /// Every hook, in the order they are attached.
+    pub hooks: Vec<HookFinding>,
+    /// What would be seen, by the keys of the start line's `coverage`.
+    pub coverage: BTreeMap<&'static str, Seen>,
+}
+
+/// Why tracing cannot start.
+#[derive(Debug, Serialize)]
+pub struct Obstacle {
+    /// Of which kind, as the exit status tells it.
+    pub kind: ObstacleKind,
+    /// What `run` would say.
+    pub message: String,
+}
+
+/// The kinds of obstacles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObstacleKind {
+    /// Capabilities are missing.
+    Privilege,
+    /// The kernel cannot support tracing.
+    Kernel,
+    /// Anything else.
+    Other,
+}
+
+/// Something about the host.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Fact {
+    /// What it is about.
+    pub name: &'static str,
+    /// How it stands.
+    pub state: State,
+    /// What was found.
+    pub found: String,
+    /// What it costs, unless all is well.
+    pub cost: Option<&'static str>,
+    /// What would mend it.
+    pub remedy: Option<&'static str>,
+}
+
+/// How a fact stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// Tracing works, but something stays unknown.
+    Limits,
+    /// Tracing cannot start.
+    Blocks,
+    /// It could not be found out.
+    Unknown,
+}
+
+/// A hook, and what became of it.
+#[derive(Debug, Serialize)]
+pub struct HookFinding {
+    /// The program's name.
+    pub name: &'static str,
+    /// What it is attached to.
+    pub target: &'static str,
+    /// Whether tracing cannot do without.
+    pub required: bool,
+    /// Whether it could be attached; null when that was not tried.
+    pub attached: Option<bool>,
+    /// Why not.
+    pub reason: Option<String>,
+    /// What it is there for.
+    pub purpose: &'static str,
+    /// What is lost without it.
+    pub cost: &'static str,
+}
+
+/// Whether a kind of ending would be seen.
+#[derive(Debug, Serialize)]
+pub struct Seen {
+    /// Null when tracing cannot start.
+    pub seen: Option<bool>,
+    /// Why not.
+    pub reason: Option<&'static str>,
+    /// What would mend it, or how to look by hand.
+    pub remedy: Option<&'static str>,
+}
+
+/// Examines this host: tries to start tracing, takes everything down again, and
+/// looks around. Must run inside a tokio runtime. The second value is what
+/// `run` would have met.
+pub fn examine() -> (Diagnosis, Result<(), StartError>) {
+    // Looked at first: starting gives up capabilities.
+    let facts = facts::look();
+    // The tracer is dropped at once, and with it the programs.
+    let tried = live::start(&Settings::default()).map(|(_, start)| start);
+    let diagnosis = diagnose(tried.as_ref(), facts);
+    (diagnosis, tried.map(drop))
+}
+
+/// The object as text, or as a line of JSON.
+///
+/// # Errors
+/// Never in practice: the JSON is made of strings and booleans.
+pub fn json(diagnosis: &Diagnosis) -> serde_json::Result<String> {
+    Ok(serde_json::to_string(diagnosis)? + "\n")
+}
+
+/// Aligned text for a person.
+#[must_use]
+pub fn text(diagnosis: &Diagnosis) -> String {
+    text::render(diagnosis)
+}
+
+fn diagnose(tried: Result<&Start, &StartError>, facts: Vec<Fact>) -> Diagnosis {
+    let start = tried.ok();
+    Diagnosis {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: kernel::release(),
+        architecture: ARCH,
+        can_trace: start.is_some(),
+        tier: start.map(|start| start.tier),
+        obstacle: tried.err().map(obstacle),
+        facts,
+        hooks: hooks(start),
+        coverage: coverage::table(start.map(|start| start.coverage)),
+    }
+}
+
+fn obstacle(error: &StartError) -> Obstacle {
+    Obstacle {
+        kind: match error {
+            StartError::Privilege(_) => ObstacleKind::Privilege,
+            StartError::Unsupported { .. } => ObstacleKind::Kernel,
+            StartError::Failed { .. } => ObstacleKind::Other,
+        },
+        message: kernel::chain(error),
+    }
+}
+
+fn hooks(start: Option<&Start>) -> Vec<HookFinding> {
+    let finding = |program: &kernel::Program| {
+        let states = start.map_or_else(Default::default, |start| start.hooks.as_slice());
+        let state = states.iter().find(|state| state.name == program.name);
+        HookFinding {
+            name: program.name,
+            target: program.tracepoint,
+            required: program.required,
+            attached: state.map(|state| state.attached),
+            reason: state.and_then(|state| state.reason.clone()),
+            purpose: program.purpose,
+            cost: program.cost,
+        }
+    };
+    PROGRAMS.iter().map(finding).collect()
+}
+
+#[cfg(test)]
+mod tests;

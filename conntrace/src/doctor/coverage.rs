@@ -1,0 +1,93 @@
+//! Why a kind of ending is not seen, and what can be done about it.
+
+use std::collections::BTreeMap;
+
+use super::Seen;
+use crate::event::Coverage;
+
+/// What to say where something is not seen.
+struct Gap {
+    reason: &'static str,
+    remedy: &'static str,
+}
+
+const STATES: Gap = Gap {
+    reason: "set_state_first is not attached",
+    remedy: "see that hook's reason",
+};
+const STALL: Gap = Gap {
+    reason: "tcp_retransmit_skb is not attached",
+    remedy: "see that hook's reason",
+};
+const LOCAL_DROP: Gap = Gap {
+    reason: "this version has no hook on packets that this host drops",
+    remedy: "no setting; by hand: perf trace -a -e skb:kfree_skb",
+};
+const ICMP6_DETAIL: Gap = Gap {
+    reason: "on this tier type, code and sender come from the socket's error queue, which holds \
+             ICMPv6 errors only with IPV6_RECVERR",
+    remedy: "setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1) in the application",
+};
+const NO_ROUTE: Gap = Gap {
+    reason: "such an attempt ends before SYN_SENT, where this version has no hook",
+    remedy: "no setting; by hand: ip route get ADDR",
+};
+const LOCAL_DENIAL: Gap = Gap {
+    reason: "such an attempt ends before SYN_SENT, where this version has no hook",
+    remedy: "no setting; by hand: strace -f -e trace=connect -p PID",
+};
+const BIND_EXHAUSTED: Gap = Gap {
+    reason: "this version has no hook on bind",
+    remedy: "no setting; by hand: strace -f -e trace=bind -p PID",
+};
+
+/// Every key with what became of it; `None` where tracing cannot start.
+pub(super) fn table(coverage: Option<Coverage>) -> BTreeMap<&'static str, Seen> {
+    let tried = coverage.is_some();
+    let seen = |(key, seen, gap): (&'static str, bool, Gap)| {
+        let gap = (tried && !seen).then_some(gap);
+        let seen = Seen {
+            seen: tried.then_some(seen),
+            reason: gap.as_ref().map(|gap| gap.reason),
+            remedy: gap.as_ref().map(|gap| gap.remedy),
+        };
+        (key, seen)
+    };
+    keys(coverage.unwrap_or_default()).map(seen).into()
+}
+
+/// Taken apart in full, so that no new key is forgotten here.
+fn keys(coverage: Coverage) -> [(&'static str, bool, Gap); 14] {
+    let Coverage {
+        established,
+        rst,
+        kernel_timeout,
+        app_timeout,
+        port_exhausted,
+        tuple_in_use,
+        aborted,
+        stall,
+        icmp,
+        local_drop,
+        icmp6_detail,
+        no_route,
+        local_denial,
+        bind_exhausted,
+    } = coverage;
+    [
+        ("established", established, STATES),
+        ("rst", rst, STATES),
+        ("kernel_timeout", kernel_timeout, STATES),
+        ("app_timeout", app_timeout, STATES),
+        ("port_exhausted", port_exhausted, STATES),
+        ("tuple_in_use", tuple_in_use, STATES),
+        ("aborted", aborted, STATES),
+        ("stall", stall, STALL),
+        ("icmp", icmp, STATES),
+        ("local_drop", local_drop, LOCAL_DROP),
+        ("icmp6_detail", icmp6_detail, ICMP6_DETAIL),
+        ("no_route", no_route, NO_ROUTE),
+        ("local_denial", local_denial, LOCAL_DENIAL),
+        ("bind_exhausted", bind_exhausted, BIND_EXHAUSTED),
+    ]
+}

@@ -1,0 +1,133 @@
+use super::*;
+use crate::event::{Coverage, HookState};
+
+/// All hooks attached but the one that sees stalls.
+fn start() -> Start {
+    let hook = |program: &kernel::Program| HookState {
+        name: program.name,
+        kind: "tp_btf",
+        attached: program.name != "tcp_retransmit_skb",
+        reason: (program.name == "tcp_retransmit_skb").then(|| "no such tracepoint".to_owned()),
+    };
+    Start {
+        version: "1",
+        kernel: "6.1".to_owned(),
+        tier: "tracepoint",
+        pid: 1,
+        hooks: PROGRAMS.iter().map(hook).collect(),
+        coverage: Coverage {
+            established: true,
+            rst: true,
+            ..Coverage::default()
+        },
+    }
+}
+
+fn limited() -> Fact {
+    Fact {
+        name: "cgroup_v2",
+        state: State::Limits,
+        found: "not mounted".to_owned(),
+        cost: Some("`cgroup` is null"),
+        remedy: Some("mount it"),
+    }
+}
+
+#[test]
+fn whatever_is_not_seen_has_a_reason_and_a_remedy() {
+    let diagnosis = diagnose(Ok(&start()), Vec::new());
+    assert_eq!(diagnosis.coverage.len(), 14);
+    for (key, seen) in &diagnosis.coverage {
+        let missing = seen.seen == Some(false);
+        assert_eq!(missing, !["established", "rst"].contains(key));
+        assert_eq!(
+            (seen.reason.is_some(), seen.remedy.is_some()),
+            (missing, missing)
+        );
+    }
+    let start_line = serde_json::to_value(start().coverage).unwrap();
+    for key in start_line.as_object().unwrap().keys() {
+        assert!(diagnosis.coverage.contains_key(key.as_str()), "{key}");
+    }
+}
+
+#[test]
+fn what_could_not_be_tried_is_unknown() {
+    let error = StartError::Privilege("CAP_BPF".to_owned());
+    let diagnosis = diagnose(Err(&error), vec![limited()]);
+    assert!(!diagnosis.can_trace && diagnosis.tier.is_none());
+    assert!(diagnosis.hooks.iter().all(|hook| hook.attached.is_none()));
+    assert!(diagnosis.coverage.values().all(|seen| seen.seen.is_none()));
+    let obstacle = diagnosis.obstacle.as_ref().unwrap();
+    assert_eq!(obstacle.kind, ObstacleKind::Privilege);
+    let text = text(&diagnosis);
+    for part in [
+        "\nTracing cannot start: conntrace needs root, or the capabilities CAP_BPF",
+        "\n  not tried  set_state_first     inet_sock_set_state: sees every attempt",
+        "\n  not known: no hook could be tried\n",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn text_is_aligned() {
+    let text = text(&diagnose(Ok(&start()), vec![limited()]));
+    for part in [
+        "\nTracing can start: tracepoint tier; 3 of 4 hooks were attached, and taken off again\n",
+        "
+  limits     cgroup_v2           not mounted
+                                 costs: `cgroup` is null
+                                 remedy: mount it
+",
+        "
+  missing    tcp_retransmit_skb  tcp_retransmit_skb: sees the first SYN retransmission
+                                 because: no such tracepoint
+                                 costs: no stall lines, so no warning before a timeout
+",
+        "\n  seen       rst\n",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+/// The JSON is an interface: a change here is a change for its readers.
+#[test]
+fn json_has_its_shape() {
+    let diagnosis = diagnose(Ok(&start()), vec![limited()]);
+    let json: serde_json::Value = serde_json::from_str(&json(&diagnosis).unwrap()).unwrap();
+    let keys = |value: &serde_json::Value| -> Vec<String> {
+        value.as_object().unwrap().keys().cloned().collect()
+    };
+    assert_eq!(
+        keys(&json),
+        [
+            "schema",
+            "version",
+            "kernel",
+            "architecture",
+            "can_trace",
+            "tier",
+            "obstacle",
+            "facts",
+            "hooks",
+            "coverage"
+        ]
+    );
+    assert_eq!(
+        keys(&json["facts"][0]),
+        ["name", "state", "found", "cost", "remedy"]
+    );
+    assert_eq!(json["facts"][0]["state"], "limits");
+    assert_eq!(
+        keys(&json["hooks"][0]),
+        [
+            "name", "target", "required", "attached", "reason", "purpose", "cost"
+        ]
+    );
+    assert_eq!(
+        keys(&json["coverage"]["stall"]),
+        ["seen", "reason", "remedy"]
+    );
+    assert_eq!(json["obstacle"], serde_json::Value::Null);
+}
