@@ -62,7 +62,7 @@ fn what_could_not_be_tried_is_unknown() {
     assert_eq!(obstacle.kind, ObstacleKind::Privilege);
     let text = text(&diagnosis);
     for part in [
-        "\nTracing cannot start: conntrace needs root, or the capabilities CAP_BPF",
+        "\nTracing cannot start: tracing needs root, or the capabilities CAP_BPF",
         "\n  not tried  set_state_first     inet_sock_set_state: sees every attempt",
         "\n  not known: no hook could be tried\n",
     ] {

@@ -21,6 +21,7 @@ use conntrace_common::{
     counters::{COUNTERS, Counter},
     record::ENTRY_SIZE,
 };
+use nix::errno::Errno;
 use tokio::io::unix::AsyncFd;
 
 pub(crate) use hooks::chain;
@@ -245,14 +246,21 @@ fn resolve_offsets() -> Result<offsets::Resolved, StartError> {
 }
 
 fn load_error(object: Option<&Path>, error: EbpfError) -> StartError {
-    if let EbpfError::MapError(MapError::CreateError { name, io_error, .. }) = &error
-        && io_error.raw_os_error() == Some(nix::errno::Errno::EINVAL as i32)
-        && name == "RECORDS"
-    {
-        return unsupported(
-            "it has no BPF ring buffer".to_owned(),
-            "it needs Linux 5.8 or newer",
-        );
+    if let EbpfError::MapError(MapError::CreateError { name, io_error, .. }) = &error {
+        match io_error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EINVAL) if name == "RECORDS" => {
+                return unsupported(
+                    "it has no BPF ring buffer".to_owned(),
+                    "it needs Linux 5.8 or newer",
+                );
+            }
+            // The capabilities are there, but in a user namespace.
+            Some(Errno::EPERM) => {
+                let names = "CAP_BPF and CAP_PERFMON of the host's user namespace";
+                return StartError::Privilege(names.to_owned());
+            }
+            Some(_) | None => {}
+        }
     }
     let what = object.map_or_else(
         || "loading the programs".to_owned(),
