@@ -10,6 +10,7 @@ use std::{
 };
 
 use conntrace::stage::{self, Stage};
+use jiff::Timestamp;
 use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 
@@ -39,8 +40,9 @@ pub fn live_test(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
 /// What all scenarios of a test program share: one tracer that sees everything.
 pub struct Live {
     tracer: Tracer,
-    /// How many endings each scenario's namespace must have in the end.
-    endings: Mutex<HashMap<u32, usize>>,
+    /// Since when, and how many endings each scenario's namespace must have in
+    /// the end.
+    endings: Mutex<HashMap<u32, (String, usize)>>,
     /// Every scenario's namespace: while it is held its inode number is not given
     /// to the next.
     namespaces: Mutex<Vec<File>>,
@@ -52,6 +54,9 @@ static LIVE: Mutex<Option<Arc<Live>>> = Mutex::new(None);
 pub struct Scene<T> {
     /// Inode number of its network namespace.
     pub netns: u32,
+    /// When it began, as lines write it. Lines from before are of another
+    /// namespace that had the number: the tracer sees the whole host.
+    pub began: String,
     /// What its act returned.
     pub value: T,
 }
@@ -77,6 +82,7 @@ impl Live {
 
     /// Plays a scenario on a stage of its own.
     pub fn play<T: Send>(&self, act: impl FnOnce(&Stage) -> T + Send) -> Scene<T> {
+        let began = format!("{:.9}", Timestamp::now());
         let (netns, value) = stage::run("scenario", |stage| {
             stage.far.as_ref().expect("a stage with a far end");
             let namespace = File::open("/proc/thread-self/ns/net").unwrap();
@@ -84,7 +90,11 @@ impl Live {
             (stage.netns, act(stage))
         })
         .expect("a stage");
-        Scene { netns, value }
+        Scene {
+            netns,
+            began,
+            value,
+        }
     }
 
     /// Waits for exactly as many endings in this namespace as expected, and
@@ -99,12 +109,16 @@ impl Live {
 
     /// Waits for exactly this many endings in the scenario's namespace.
     pub fn endings<T>(&self, scene: &Scene<T>, count: usize) -> Vec<Value> {
-        let netns = scene.netns;
-        *self.endings.lock().unwrap().entry(netns).or_default() += count;
-        let is_ending = move |line: &Value| line["type"] == "outcome" && line["netns"] == netns;
-        self.tracer.wait_for_endings(netns, count);
+        let Scene { netns, began, .. } = scene;
+        self.endings
+            .lock()
+            .unwrap()
+            .entry(*netns)
+            .or_insert_with(|| (began.clone(), 0))
+            .1 += count;
+        self.tracer.wait_for_endings_since(began, *netns, count);
         thread::sleep(SETTLE);
-        let lines = self.tracer.lines(is_ending);
+        let lines = self.tracer.lines(|line| is_ending(line, *netns, began));
         assert_eq!(lines.len(), count, "endings, got {lines:#?}");
         lines
     }
@@ -112,18 +126,16 @@ impl Live {
     /// The stall lines of the scenario's namespace.
     pub fn stalls<T>(&self, scene: &Scene<T>) -> Vec<Value> {
         self.tracer
-            .lines(|line| line["type"] == "stall" && line["netns"] == scene.netns)
+            .lines(|line| line["type"] == "stall" && is_of(line, scene.netns, &scene.began))
     }
 
     /// Stops the tracer: every scenario must still have just its endings,
     /// nothing may be lost, and the totals must add up.
     fn finish(self) {
         let lines = self.tracer.stop();
-        for (netns, count) in self.endings.into_inner().unwrap() {
-            let got = lines
-                .iter()
-                .filter(|line| line["type"] == "outcome" && line["netns"] == netns)
-                .count();
+        for (netns, (began, count)) in self.endings.into_inner().unwrap() {
+            let endings = lines.iter().filter(|line| is_ending(line, netns, &began));
+            let got = endings.count();
             assert_eq!(got, count, "endings of namespace {netns} at the end");
         }
         assert!(
@@ -132,6 +144,14 @@ impl Live {
         );
         assert_adds_up(lines.last().unwrap());
     }
+}
+
+fn is_ending(line: &Value, netns: u32, since: &str) -> bool {
+    line["type"] == "outcome" && is_of(line, netns, since)
+}
+
+fn is_of(line: &Value, netns: u32, since: &str) -> bool {
+    line["netns"] == netns && line["started"].as_str().is_some_and(|began| began >= since)
 }
 
 /// `attempts = outcomes + in_flight + lost` in a summary or stop line.

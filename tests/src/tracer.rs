@@ -41,8 +41,8 @@ struct Lines {
 #[derive(Default)]
 struct State {
     lines: Vec<Value>,
-    /// How many outcome lines there are, by namespace.
-    endings: HashMap<u64, usize>,
+    /// When the attempts of the outcome lines began, by namespace.
+    endings: HashMap<u64, Vec<String>>,
     started: bool,
     ended: bool,
     /// The first line that is not JSON or that the schema refuses.
@@ -100,9 +100,16 @@ impl Tracer {
 
     /// Waits until this namespace has that many endings, but not for ever.
     pub fn wait_for_endings(&self, netns: u32, count: usize) {
+        self.wait_for_endings_since("", netns, count);
+    }
+
+    /// Likewise, of attempts that began at `since` (as in a line) or later.
+    pub fn wait_for_endings_since(&self, since: &str, netns: u32, count: usize) {
         let netns = u64::from(netns);
-        self.lines
-            .wait_until(|state| state.endings.get(&netns).is_some_and(|got| *got >= count));
+        self.lines.wait_until(|state| {
+            let began = state.endings.get(&netns).map_or(&[][..], Vec::as_slice);
+            began.iter().filter(|began| began.as_str() >= since).count() >= count
+        });
     }
 
     /// All lines so far that `wanted` says yes to.
@@ -176,7 +183,8 @@ impl Lines {
                 if let ("outcome", Some(netns)) =
                     (value["type"].as_str().unwrap(), value["netns"].as_u64())
                 {
-                    *state.endings.entry(netns).or_default() += 1;
+                    let began = value["started"].as_str().unwrap().to_owned();
+                    state.endings.entry(netns).or_default().push(began);
                 }
                 state.lines.push(value);
             }
