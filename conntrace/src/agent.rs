@@ -11,6 +11,7 @@ use std::{
 };
 
 use conntrace_common::record::{KIND_STALL, Record};
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::oneshot,
     time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
@@ -18,6 +19,7 @@ use tokio::{
 
 use crate::{
     event::{Start, Totals},
+    recording::Recorder,
     sink::Sink,
     source::{Counters, Source},
     worker::{Item, Labelling, Purpose, Snapshot, WireRecord, Worker},
@@ -44,7 +46,7 @@ const LOSS_CHECK: Duration = Duration::from_secs(1);
 const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// How the agent works, whatever the source.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Config {
     /// What the start line says.
     pub start: Start,
@@ -52,6 +54,8 @@ pub struct Config {
     pub labelling: Labelling,
     /// Between two summaries; `None` for none.
     pub summary_every: Option<Duration>,
+    /// Where everything is noted for a replay.
+    pub recorder: Option<Recorder>,
 }
 
 /// Why the agent ended before it was told to.
@@ -87,10 +91,13 @@ pub async fn run<S: Source>(
 ) -> Result<Totals, AgentError> {
     let (queue, items) = sync_channel(BATCHES_MAX);
     let (done_sender, mut done) = oneshot::channel();
-    let worker = Worker::new(sink, config.labelling);
+    let worker = Worker::new(sink, config.labelling, config.recorder);
     thread::Builder::new()
         .name("conntrace-write".to_owned())
-        .spawn(move || done_sender.send(worker.run(&items)))
+        .spawn(move || {
+            // Nobody listens any more once the drain has failed.
+            let _ = done_sender.send(worker.run(&items));
+        })
         .map_err(|error| AgentError::Worker(Some(error)))?;
     let mut drain = Drain {
         source,
@@ -136,7 +143,7 @@ fn output_error(error: io::Error) -> AgentError {
 }
 
 /// Records that never reached the worker, for want of room or of sense.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     /// Endings.
     pub endings: u64,
@@ -275,7 +282,7 @@ impl<S: Source> Drain<S> {
         loop {
             self.drain();
             // Taken anew each time: what had no room is part of it.
-            let last = self.snapshot(Purpose::Stop(reason))?;
+            let last = self.snapshot(Purpose::Stop(reason.into()))?;
             if self.pending.is_empty() && self.try_send(Item::Snapshot(Box::new(last))).is_ok() {
                 return Ok(());
             }

@@ -40,13 +40,15 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Say what a label means, how it is recognised and what to do about it.
     Explain(ExplainArgs),
+    /// Make lines of what `run --record` recorded; needs neither root nor that host.
+    Replay(ReplayArgs),
     /// Print the JSON Schema of the lines.
     Schema,
 }
 
-/// Options of `run`.
+/// Which lines are written, and how: options of `run` and `replay`.
 #[derive(Debug, Clone, Args)]
-pub struct RunArgs {
+pub struct LineArgs {
     /// Also print attempts that were established or cancelled.
     #[arg(long)]
     pub all: bool,
@@ -68,10 +70,21 @@ pub struct RunArgs {
     /// Print no line at an attempt's first SYN retransmission.
     #[arg(long)]
     pub no_stalls: bool,
+}
+
+/// Options of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Which lines are written, and how.
+    #[command(flatten)]
+    pub lines: LineArgs,
     /// Print totals this often; 0 for never.
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(..=SUMMARY_MAX))]
     pub summary: u64,
+    /// Also record what lines are made from, for `replay`, to this new file.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// Say more on stderr; twice: also the kernel side's own debug lines.
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -115,6 +128,17 @@ impl ValueEnum for Label {
     }
 }
 
+/// Arguments of `replay`.
+#[derive(Debug, Clone, Args)]
+pub struct ReplayArgs {
+    /// What `run --record` wrote.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Which lines are written, and how.
+    #[command(flatten)]
+    pub lines: LineArgs,
+}
+
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -147,7 +171,7 @@ impl Format {
     }
 }
 
-impl RunArgs {
+impl LineArgs {
     /// How attempts become lines.
     #[must_use]
     pub fn labelling(&self) -> Labelling {
@@ -169,6 +193,14 @@ impl RunArgs {
         labels
     }
 
+    /// Where they go.
+    #[must_use]
+    pub fn to_stdout(&self) -> Box<dyn Sink + Send> {
+        Format::or_suitable(self.format).to_stdout()
+    }
+}
+
+impl RunArgs {
     /// Time between two summaries.
     #[must_use]
     pub fn summary_every(&self) -> Option<Duration> {
@@ -190,8 +222,8 @@ mod tests {
     #[test]
     fn options_of_run_work_without_the_word() {
         let bare = Cli::try_parse_from(["conntrace", "--all", "--patience", "50"]).unwrap();
-        assert!(bare.command.is_none() && bare.run.all);
-        assert_eq!(bare.run.labelling().patience_ms, 50);
+        assert!(bare.command.is_none() && bare.run.lines.all);
+        assert_eq!(bare.run.lines.labelling().patience_ms, 50);
         let worded = Cli::try_parse_from(["conntrace", "run", "--summary", "0"]).unwrap();
         let Some(Command::Run(run)) = worded.command else {
             panic!("run");
@@ -202,7 +234,7 @@ mod tests {
 
     fn labels(options: &[&str]) -> Vec<Label> {
         let words = ["conntrace"].iter().chain(options);
-        Cli::try_parse_from(words).unwrap().run.labels()
+        Cli::try_parse_from(words).unwrap().run.lines.labels()
     }
 
     #[test]

@@ -30,6 +30,17 @@ impl WallClock {
         Ok(())
     }
 
+    /// The distance, once it is known.
+    #[must_use]
+    pub fn distance(&self) -> Option<SignedDuration> {
+        self.boot_to_wall
+    }
+
+    /// The distance is this, whatever this host's clocks say.
+    pub fn set(&mut self, distance: SignedDuration) {
+        self.boot_to_wall = Some(distance);
+    }
+
     /// The distance lies between these two. What is known stays if it fits,
     /// nearly: a stall and its outcome then give the same beginning, and attempts
     /// of one thread keep their order, however long the looks took.

@@ -7,7 +7,7 @@ mod coverage;
 mod facts;
 mod text;
 
-use std::{collections::BTreeMap, env::consts::ARCH};
+use std::{borrow::Cow, collections::BTreeMap, env::consts::ARCH};
 
 use serde::Serialize;
 
@@ -34,7 +34,7 @@ pub struct Diagnosis {
     /// Whether `conntrace run` would start.
     pub can_trace: bool,
     /// Which kind of hooks would be used; null when tracing cannot start.
-    pub tier: Option<&'static str>,
+    pub tier: Option<Cow<'static, str>>,
     /// Why tracing cannot start.
     pub obstacle: Option<Obstacle>,
     /// What the host has and lacks.
@@ -159,7 +159,7 @@ fn diagnose(tried: Result<&Start, &StartError>, facts: Vec<Fact>) -> Diagnosis {
         kernel: kernel::release(),
         architecture: ARCH,
         can_trace: start.is_some(),
-        tier: start.map(|start| start.tier),
+        tier: start.map(|start| start.tier.clone()),
         obstacle: tried.err().map(obstacle),
         facts,
         hooks: hooks(start),

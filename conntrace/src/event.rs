@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     errno::Errno,
@@ -94,14 +94,14 @@ pub enum Event {
 }
 
 /// Tracing is live: what it will see.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Start {
     /// Version of conntrace.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
     /// `uname -r`.
     pub kernel: String,
     /// Which kind of hooks this kernel offered.
-    pub tier: &'static str,
+    pub tier: Cow<'static, str>,
     /// Process id of conntrace.
     pub pid: u32,
     /// Every hook, attached or not.
@@ -111,12 +111,12 @@ pub struct Start {
 }
 
 /// A hook and whether it is attached.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HookState {
     /// The program's name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// How it is attached.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Whether it is.
     pub attached: bool,
     /// Why not.
@@ -124,7 +124,7 @@ pub struct HookState {
 }
 
 /// What the attached hooks can see.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Coverage {
     /// Completed handshakes.
     pub established: bool,
@@ -318,6 +318,8 @@ pub struct Totals {
     pub second_attachment: u64,
     /// Lines left out by a limit.
     pub suppressed: u64,
+    /// Records that `--record` could not keep.
+    pub unrecorded: u64,
     /// What failed most since the last summary.
     pub top: Vec<Top>,
 }
@@ -348,14 +350,14 @@ pub struct RemoteEndpoint {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Stop {
     /// Why tracing ends.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// The final totals: exact.
     #[serde(flatten)]
     pub totals: Totals,
 }
 
 /// What userspace found out about the caller.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Path of the program.
     pub exe: Option<Arc<str>>,

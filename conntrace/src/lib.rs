@@ -17,6 +17,8 @@ pub mod kernel;
 pub mod label;
 pub mod live;
 mod message;
+pub mod recording;
+pub mod replay;
 pub mod reply;
 pub mod sink;
 pub mod source;

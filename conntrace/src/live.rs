@@ -19,9 +19,9 @@ pub fn start(settings: &Settings) -> Result<(Tracer, Start), StartError> {
         }
     }
     let start = Start {
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").into(),
         kernel: kernel::release(),
-        tier: "tracepoint",
+        tier: "tracepoint".into(),
         pid: std::process::id(),
         hooks: tracer.hooks().iter().map(state).collect(),
         coverage: coverage(tracer.hooks()),
@@ -31,8 +31,8 @@ pub fn start(settings: &Settings) -> Result<(Tracer, Start), StartError> {
 
 fn state(hook: &Hook) -> HookState {
     HookState {
-        name: hook.name,
-        kind: hook.kind,
+        name: hook.name.into(),
+        kind: hook.kind.into(),
         attached: hook.attached,
         reason: hook.reason.clone(),
     }

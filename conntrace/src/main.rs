@@ -1,16 +1,18 @@
 //! Parse, run, exit code.
 
-use std::process::ExitCode;
+use std::{fs::File, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use conntrace::{
     agent::{self, AgentError, Config},
-    cli::{Cli, Command, DemoArgs, DoctorArgs, ExplainArgs, Format, RunArgs},
+    cli::{Cli, Command, DemoArgs, DoctorArgs, ExplainArgs, Format, ReplayArgs, RunArgs},
     demo, doctor, event, explain,
     kernel::{Settings, StartError},
     label::Label,
     live,
+    recording::Recorder,
+    replay::{self, ReplayError},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -51,6 +53,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Schema) => print_schema(),
         Some(Command::Doctor(args)) => runtime()?.block_on(async { examine(&args) }),
         Some(Command::Explain(args)) => print_explanation(&args),
+        Some(Command::Replay(args)) => run_replay(&args),
         Some(Command::Demo(args)) => runtime()?.block_on(run_demo(&args)),
         Some(Command::Run(args)) => runtime()?.block_on(trace(&args)),
         None => runtime()?.block_on(trace(&cli.run)),
@@ -68,17 +71,19 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     start_log(args.verbose);
     let stop = stop_signal()?;
     let settings = Settings {
-        report_established: args.labels().contains(&Label::Established),
+        report_established: args.lines.labels().contains(&Label::Established),
         debug: args.verbose > 1,
         object: args.object.clone(),
     };
     let (tracer, start) = live::start(&settings)?;
     let config = Config {
         start,
-        labelling: args.labelling(),
+        labelling: args.lines.labelling(),
         summary_every: args.summary_every(),
+        // Only now: a start that failed leaves no file behind.
+        recorder: args.record.as_deref().map(Recorder::create).transpose()?,
     };
-    let sink = Format::or_suitable(args.format).to_stdout();
+    let sink = args.lines.to_stdout();
     match agent::run(tracer, sink, config, stop).await {
         Ok(_) | Err(AgentError::OutputClosed) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error.into()),
@@ -93,6 +98,18 @@ async fn run_demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         Ok(ExitCode::SUCCESS)
     } else {
         Ok(ExitCode::from(EXIT_FAILURE))
+    }
+}
+
+fn run_replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    start_log(0);
+    let name = args.file.display();
+    let file = File::open(&args.file).with_context(|| format!("cannot open {name}"))?;
+    let sink = args.lines.to_stdout();
+    match replay::run(file, sink, args.lines.labelling()) {
+        Ok(()) | Err(ReplayError::OutputClosed) => Ok(ExitCode::SUCCESS),
+        Err(ReplayError::Output(error)) => Err(error).context("cannot write lines"),
+        Err(ReplayError::Recording(error)) => Err(error).context(format!("cannot replay {name}")),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
 /// A source of wire records: the live kernel.
 pub trait Source {
     /// Hands over every record that is there now; returns how many.
@@ -25,7 +27,7 @@ pub trait Source {
 }
 
 /// What the kernel side counted, since the start and over all CPUs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Attempts that opened.
     pub attempts: u64,

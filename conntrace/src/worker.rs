@@ -1,25 +1,28 @@
 //! The worker: decodes, labels and writes, in the order the kernel saw.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
-    fs, io,
+    io,
     sync::{Arc, mpsc::Receiver},
     time::Instant,
 };
 
 use conntrace_common::record::RECORD_SIZE;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::Dropped,
     clock::WallClock,
-    event::{self, Event, Line, Loss, RemoteEndpoint, Start, Stop, Top, Totals},
-    evidence::Owners,
+    event::{self, Event, Line, Loss, Owner, RemoteEndpoint, Start, Stop, Top, Totals},
+    evidence::{self, Evidence, Owners},
     label::{Label, Verdict, label},
+    recording::{Entry, Note, Recorder},
     sink::Sink,
     source::Counters,
     text,
-    wire::{self, Attempt, Comm, Remote},
+    wire::{self, Attempt, Caller, Comm, Remote},
 };
 
 /// How many different failures are told apart between two summaries.
@@ -55,7 +58,7 @@ pub enum Item {
 }
 
 /// What the drain and the kernel counted at one moment.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Which line to make of it.
     pub purpose: Purpose,
@@ -68,21 +71,25 @@ pub struct Snapshot {
 }
 
 /// Why a snapshot was taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Purpose {
     /// A summary is due.
     Summary,
     /// Something was lost.
     Loss,
     /// The end, and its reason.
-    Stop(&'static str),
+    Stop(Cow<'static, str>),
 }
 
 /// The worker's state.
 pub struct Worker {
     sink: Box<dyn Sink + Send>,
     labelling: Labelling,
-    owners: Owners,
+    evidence: Evidence,
+    recorder: Option<Recorder>,
+    /// What was recorded of the caller at hand.
+    asked: Option<Owner>,
     host: Arc<str>,
     clock: WallClock,
     outcomes: BTreeMap<Label, u64>,
@@ -93,14 +100,32 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Writes to `sink`.
+    /// Writes to `sink` what this host's records say, and to `recorder` all that
+    /// it takes to write the same again.
     #[must_use]
-    pub fn new(sink: Box<dyn Sink + Send>, labelling: Labelling) -> Self {
+    pub fn new(
+        sink: Box<dyn Sink + Send>,
+        labelling: Labelling,
+        recorder: Option<Recorder>,
+    ) -> Self {
+        Self {
+            evidence: Evidence::Live(Owners::new()),
+            recorder,
+            host: evidence::host_name(),
+            ..Self::of_recording(sink, labelling)
+        }
+    }
+
+    /// Writes to `sink` what a recording holds: [`Self::replay`].
+    #[must_use]
+    pub fn of_recording(sink: Box<dyn Sink + Send>, labelling: Labelling) -> Self {
         Self {
             sink,
             labelling,
-            owners: Owners::new(),
-            host: host_name(),
+            evidence: Evidence::Recorded(Owner::default()),
+            recorder: None,
+            asked: None,
+            host: Arc::default(),
             clock: WallClock::default(),
             outcomes: BTreeMap::new(),
             malformed: 0,
@@ -118,19 +143,66 @@ impl Worker {
         let mut last = Totals::default();
         for item in items {
             match item {
-                Item::Start(start) => self.write(Event::Start(*start), Timestamp::now())?,
+                Item::Start(start) => self.start(*start, Timestamp::now())?,
                 Item::Records(records) => self.records(&records)?,
-                Item::Snapshot(snapshot) => last = self.snapshot(&snapshot)?,
+                Item::Snapshot(snapshot) => last = self.snapshot(&snapshot, Timestamp::now())?,
+            }
+            // Before the lines: a kill in between costs a line, not its record.
+            if let Some(recorder) = &mut self.recorder {
+                recorder.flush();
             }
             self.sink.flush()?;
         }
         Ok(last)
     }
 
+    /// Takes the next entry of a recording.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub fn replay(&mut self, entry: Entry) -> io::Result<()> {
+        match entry {
+            Entry::Record(record) => self.record(&record, Instant::now()),
+            Entry::Note(Note::Owner(owner)) => {
+                self.evidence = Evidence::Recorded(owner);
+                Ok(())
+            }
+            Entry::Note(Note::Clock { boot_to_wall }) => {
+                self.clock.set(boot_to_wall);
+                Ok(())
+            }
+            Entry::Note(Note::Start { host, time, start }) => {
+                self.host = host;
+                self.start(start, time)
+            }
+            Entry::Note(Note::Snapshot { time, snapshot }) => {
+                self.snapshot(&snapshot, time).map(drop)
+            }
+        }
+    }
+
+    /// Hands everything written so far to the reader.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+
+    fn start(&mut self, start: Start, now: Timestamp) -> io::Result<()> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.start(&self.host, now, &start);
+        }
+        self.write(Event::Start(start), now)
+    }
+
     fn records(&mut self, records: &[WireRecord]) -> io::Result<()> {
         for piece in records.chunks(CLOCK_EVERY) {
             if let Err(error) = self.clock.follow() {
                 log::warn!("cannot read the clock: {error}");
+            }
+            if let Some(recorder) = &mut self.recorder {
+                recorder.clock(self.clock.distance());
             }
             let now = Instant::now();
             for record in piece {
@@ -141,7 +213,16 @@ impl Worker {
     }
 
     fn record(&mut self, record: &WireRecord, now: Instant) -> io::Result<()> {
-        let attempt = match wire::decode(record) {
+        let decoded = wire::decode(record);
+        // A replay may print what is not printed now: every caller is asked about,
+        // and only once, or the answers could differ.
+        self.asked = self.recorder.as_mut().and_then(|recorder| {
+            let caller = decoded.as_ref().ok().map(|attempt| &attempt.caller);
+            let owner = caller.map(|caller| self.evidence.owner(caller, now));
+            recorder.record(record, owner.as_ref());
+            owner
+        });
+        let attempt = match decoded {
             Ok(attempt) => attempt,
             Err(error) => {
                 // The first says it all; the loss lines count the others.
@@ -159,8 +240,13 @@ impl Worker {
         }
     }
 
+    fn owner(&mut self, caller: &Caller, now: Instant) -> Owner {
+        let asked = self.asked.take();
+        asked.unwrap_or_else(|| self.evidence.owner(caller, now))
+    }
+
     fn stall(&mut self, attempt: &Attempt, now: Instant) -> io::Result<()> {
-        let owner = self.owners.of(&attempt.caller, now);
+        let owner = self.owner(&attempt.caller, now);
         let started = self.clock.at(attempt.started_ns);
         let stall = event::stall(attempt, started, owner);
         self.write(Event::Stall(Box::new(stall)), self.clock.at(attempt.at_ns))
@@ -174,7 +260,7 @@ impl Worker {
         if !self.labelling.labels.contains(&verdict.label) {
             return Ok(());
         }
-        let owner = self.owners.of(&attempt.caller, now);
+        let owner = self.owner(&attempt.caller, now);
         let started = self.clock.at(attempt.started_ns);
         let outcome = event::outcome(attempt, verdict, started, owner);
         self.write(
@@ -192,18 +278,23 @@ impl Worker {
         }
     }
 
-    fn snapshot(&mut self, snapshot: &Snapshot) -> io::Result<Totals> {
+    fn snapshot(&mut self, snapshot: &Snapshot, now: Timestamp) -> io::Result<Totals> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.snapshot(now, snapshot);
+        }
         let lost = self.lost(snapshot);
-        self.tell_loss(&lost)?;
+        self.tell_loss(&lost, now)?;
         let totals = self.totals(snapshot, lost);
-        let now = Timestamp::now();
-        match snapshot.purpose {
+        match &snapshot.purpose {
             Purpose::Loss => {}
             Purpose::Summary => self.write(Event::Summary(self.with_top(&totals)), now)?,
             Purpose::Stop(reason) => {
                 self.write(Event::Summary(self.with_top(&totals)), now)?;
-                let totals = totals.clone();
-                self.write(Event::Stop(Stop { reason, totals }), now)?;
+                let stop = Stop {
+                    reason: reason.clone(),
+                    totals: totals.clone(),
+                };
+                self.write(Event::Stop(stop), now)?;
             }
         }
         if snapshot.purpose != Purpose::Loss {
@@ -222,20 +313,23 @@ impl Worker {
                 ("untracked", counters.untracked),
                 ("ending_missed", counters.ending_missed),
                 ("output", dropped.endings),
-                ("malformed", self.malformed + dropped.malformed),
+                (
+                    "malformed",
+                    self.malformed.saturating_add(dropped.malformed),
+                ),
             ]),
-            stalls_lost: counters.stall_ring_full + dropped.stalls,
+            stalls_lost: counters.stall_ring_full.saturating_add(dropped.stalls),
         }
     }
 
     /// Writes what was lost since the last time, if anything was.
-    fn tell_loss(&mut self, lost: &Loss) -> io::Result<()> {
+    fn tell_loss(&mut self, lost: &Loss, now: Timestamp) -> io::Result<()> {
         let new = lost.since(&self.told);
         if new == Loss::default() {
             return Ok(());
         }
         self.told = lost.clone();
-        self.write(Event::Loss(new), Timestamp::now())
+        self.write(Event::Loss(new), now)
     }
 
     fn totals(&self, snapshot: &Snapshot, lost: Loss) -> Totals {
@@ -246,18 +340,23 @@ impl Worker {
             ..
         } = snapshot;
         let labelled: u64 = self.outcomes.values().sum();
-        let handled = labelled + self.malformed + dropped.malformed + dropped.endings;
+        // No count of this host's overflows; one of a recording may.
+        let handled = [self.malformed, dropped.malformed, dropped.endings]
+            .into_iter()
+            .fold(labelled, u64::saturating_add);
         let mut outcomes = self.outcomes.clone();
-        *outcomes.entry(Label::Established).or_default() += counters.established;
+        let established = outcomes.entry(Label::Established).or_default();
+        *established = established.saturating_add(counters.established);
         Totals {
             attempts: counters.attempts,
             outcomes,
-            in_flight: in_map + counters.endings.saturating_sub(handled),
+            in_flight: in_map.saturating_add(counters.endings.saturating_sub(handled)),
             lost: lost.lost,
             stalls_lost: lost.stalls_lost,
             missed_hooks: counters.missed_hooks,
             second_attachment: counters.second_attachment,
             suppressed: 0,
+            unrecorded: self.recorder.as_ref().map_or(0, Recorder::unrecorded),
             top: Vec::new(),
         }
     }
@@ -293,10 +392,4 @@ impl Worker {
     fn write(&mut self, event: Event, time: Timestamp) -> io::Result<()> {
         self.sink.write(&Line::new(event, time, &self.host))
     }
-}
-
-/// `uname -n`.
-fn host_name() -> Arc<str> {
-    let name = fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
-    text::bounded(name.trim_ascii_end(), event::PATH_JSON_MAX).into()
 }

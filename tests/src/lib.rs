@@ -10,12 +10,14 @@
 
 mod binary;
 mod line;
+mod recording;
 mod socket;
 mod suite;
 mod tracer;
 
 pub use binary::{binary, conntrace};
 pub use line::{Expected, Reply};
+pub use recording::{Dir, Recording, matching, replay, run_with_replay, stderr, stdout};
 pub use socket::{Attempted, attempt, attempt_on, tcp};
 pub use suite::{Live, Scene, assert_adds_up, is_root, live_test, run};
 pub use tracer::Tracer;

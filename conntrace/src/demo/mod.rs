@@ -51,6 +51,7 @@ pub async fn run(
             stalls: true,
         },
         summary_every: None,
+        recorder: None,
     };
     let traced = Traced::default();
     let sink = Box::new(Audience {

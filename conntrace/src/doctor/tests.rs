@@ -4,15 +4,15 @@ use crate::event::{Coverage, HookState};
 /// All hooks attached but the one that sees stalls.
 fn start() -> Start {
     let hook = |program: &kernel::Program| HookState {
-        name: program.name,
-        kind: "tp_btf",
+        name: program.name.into(),
+        kind: "tp_btf".into(),
         attached: program.name != "tcp_retransmit_skb",
         reason: (program.name == "tcp_retransmit_skb").then(|| "no such tracepoint".to_owned()),
     };
     Start {
-        version: "1",
+        version: "1".into(),
         kernel: "6.1".to_owned(),
-        tier: "tracepoint",
+        tier: "tracepoint".into(),
         pid: 1,
         hooks: PROGRAMS.iter().map(hook).collect(),
         coverage: Coverage {

@@ -43,7 +43,7 @@ fn verdict(diagnosis: &Diagnosis) -> String {
     let attached = hooks.filter(|hook| hook.attached == Some(true)).count();
     format!(
         "Tracing can start: {} tier; {attached} of {} hooks were attached, and taken off again",
-        diagnosis.tier.unwrap_or("no"),
+        diagnosis.tier.as_deref().unwrap_or("no"),
         diagnosis.hooks.len(),
     )
 }

@@ -60,16 +60,16 @@ pub(crate) fn stall_line() -> Line {
 }
 
 pub(crate) fn start_line() -> Line {
-    let hook = |name, reason: Option<String>| HookState {
-        name,
-        kind: "tp_btf",
+    let hook = |name: &'static str, reason: Option<String>| HookState {
+        name: name.into(),
+        kind: "tp_btf".into(),
         attached: reason.is_none(),
         reason,
     };
     line(Event::Start(Start {
-        version: "0.1.0",
+        version: "0.1.0".into(),
         kernel: "6.18.5".to_owned(),
-        tier: "tracepoint",
+        tier: "tracepoint".into(),
         pid: 77,
         hooks: vec![
             hook("set_state_first", None),
@@ -124,6 +124,7 @@ fn totals(top: Vec<Top>) -> Totals {
         missed_hooks: 0,
         second_attachment: 0,
         suppressed: 0,
+        unrecorded: 0,
         top,
     }
 }
@@ -137,7 +138,7 @@ pub(crate) fn summary_line() -> Line {
 
 pub(crate) fn stop_line() -> Line {
     line(Event::Stop(Stop {
-        reason: "SIGTERM",
+        reason: "SIGTERM".into(),
         totals: totals(Vec::new()),
     }))
 }
@@ -168,12 +169,12 @@ fn a_loss() {
 
 #[test]
 fn a_summary() {
-    assert_snapshot!(json(&summary_line()), @r#"{"schema":1,"type":"summary","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1},"stalls_lost":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"top":[{"comm":"curl","remote":{"addr":"10.0.0.5","port":5432},"label":"refused","count":5}],"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
+    assert_snapshot!(json(&summary_line()), @r#"{"schema":1,"type":"summary","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1},"stalls_lost":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"unrecorded":0,"top":[{"comm":"curl","remote":{"addr":"10.0.0.5","port":5432},"label":"refused","count":5}],"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
 }
 
 #[test]
 fn the_stop() {
-    assert_snapshot!(json(&stop_line()), @r#"{"schema":1,"type":"stop","reason":"SIGTERM","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1},"stalls_lost":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"top":[],"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
+    assert_snapshot!(json(&stop_line()), @r#"{"schema":1,"type":"stop","reason":"SIGTERM","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1},"stalls_lost":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"unrecorded":0,"top":[],"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
 }
 
 #[test]

@@ -4,10 +4,40 @@ mod cache;
 pub(crate) mod cgroup;
 mod exe;
 
-use std::time::Instant;
+use std::{fs, sync::Arc, time::Instant};
 
 use self::{cgroup::Cgroups, exe::Exes};
-use crate::{event::Owner, wire::Caller};
+use crate::{
+    event::{Owner, PATH_JSON_MAX},
+    text,
+    wire::Caller,
+};
+
+/// This host's name: `uname -n`.
+#[must_use]
+pub fn host_name() -> Arc<str> {
+    let name = fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
+    text::bounded(name.trim_ascii_end(), PATH_JSON_MAX).into()
+}
+
+/// Who answers what is asked about the host.
+#[derive(Debug)]
+pub enum Evidence {
+    /// The host itself.
+    Live(Owners),
+    /// A recording: what was answered for the record at hand.
+    Recorded(Owner),
+}
+
+impl Evidence {
+    /// What is known of the caller at `now`.
+    pub fn owner(&mut self, caller: &Caller, now: Instant) -> Owner {
+        match self {
+            Self::Live(owners) => owners.of(caller, now),
+            Self::Recorded(owner) => owner.clone(),
+        }
+    }
+}
 
 /// Finds out about the callers of connect, and remembers it for a while.
 #[derive(Debug)]

@@ -1,0 +1,124 @@
+//! A recording: what the worker was handed and what it was told, in that order,
+//! so that a replay makes the same lines of it on any machine.
+//!
+//! ```text
+//! header   MAGIC, then four u32: VERSION, RECORD_SIZE, BYTE_ORDER, checksum of what precedes
+//! entry    u32 length of kind and body, u32 checksum of length, kind and body,
+//!          u8 kind, body: a wire record as it came, or a Note as JSON
+//! ```
+//!
+//! Numbers are little-endian, but for those in a wire record and `BYTE_ORDER`,
+//! which are the recording host's. The first entry is the start, the last the
+//! stop; a recording without its stop was cut off. What a record needs stands
+//! before it: the distance to wall time and what is known of the caller, each
+//! only where it has changed.
+
+mod read;
+mod write;
+
+use std::sync::Arc;
+
+use conntrace_common::record::RECORD_SIZE;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+pub use read::{Damage, ReadError, Reader};
+pub use write::{CreateError, Recorder};
+
+use crate::{
+    event::{LINE_LEN_MAX, Owner, Start},
+    worker::{Purpose, Snapshot, WireRecord},
+};
+
+/// How a recording begins. The last byte keeps it from being taken for text.
+const MAGIC: [u8; 8] = *b"conntrc\x1a";
+
+/// Version of the format: goes up with every change, for the reader takes nothing
+/// it does not know. Magic and version never move.
+pub const VERSION: u32 = 1;
+
+/// Reads as itself where a record's numbers can be read as they are.
+const BYTE_ORDER: u32 = 0x0102_0304;
+
+/// The size of a record, as the header has it.
+#[expect(clippy::cast_possible_truncation, reason = "it is below ENTRY_LEN_MAX")]
+const RECORD_SIZE_FIELD: u32 = RECORD_SIZE as u32;
+
+/// Bytes of magic and version, the same in every format.
+const PREAMBLE_LEN: usize = 12;
+/// Bytes of the header.
+const HEADER_LEN: usize = 24;
+/// Bytes of an entry before its kind: length and checksum.
+const FRAME_LEN: usize = 8;
+
+/// Most bytes of an entry's kind and body: a note holds less than the line that
+/// it leads to.
+const ENTRY_LEN_MAX: usize = LINE_LEN_MAX;
+const _: () = assert!(RECORD_SIZE < ENTRY_LEN_MAX);
+
+/// Kind of an entry: a wire record.
+const KIND_RECORD: u8 = 1;
+/// Kind of an entry: a [`Note`].
+const KIND_NOTE: u8 = 2;
+
+/// One step of a recording.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A wire record, printed or not.
+    Record(WireRecord),
+    /// Anything else.
+    Note(Note),
+}
+
+/// What the worker was told besides the records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Note {
+    /// Tracing is live.
+    Start {
+        /// The host's name.
+        host: Arc<str>,
+        /// The line's time.
+        time: Timestamp,
+        /// What the line says.
+        start: Start,
+    },
+    /// From `CLOCK_BOOTTIME` to wall time, for the records that follow.
+    Clock {
+        /// The distance.
+        boot_to_wall: SignedDuration,
+    },
+    /// What is known of the caller, for the records that follow.
+    Owner(Owner),
+    /// The totals at this point.
+    Snapshot {
+        /// The lines' time.
+        time: Timestamp,
+        /// What was counted.
+        snapshot: Snapshot,
+    },
+}
+
+impl Entry {
+    fn is_start(&self) -> bool {
+        matches!(self, Self::Note(Note::Start { .. }))
+    }
+
+    fn is_stop(&self) -> bool {
+        matches!(self, Self::Note(Note::Snapshot { snapshot, .. })
+            if matches!(snapshot.purpose, Purpose::Stop(_)))
+    }
+}
+
+/// The checksum of an entry.
+fn checksum(length: [u8; 4], kind_and_body: &[&[u8]]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&length);
+    for part in kind_and_body {
+        hasher.update(part);
+    }
+    hasher.finalize()
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

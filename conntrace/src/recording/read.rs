@@ -1,0 +1,222 @@
+use std::io::{self, Read};
+
+use super::{
+    BYTE_ORDER, ENTRY_LEN_MAX, Entry, FRAME_LEN, HEADER_LEN, KIND_NOTE, KIND_RECORD, MAGIC,
+    PREAMBLE_LEN, RECORD_SIZE_FIELD, VERSION, checksum,
+};
+use crate::text::visible;
+
+/// Why a recording cannot be read, or not further.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be read.
+    #[error("cannot read it")]
+    Io(#[from] io::Error),
+    /// It begins like something else.
+    #[error("it is not a recording: `conntrace run --record FILE` makes one")]
+    Foreign,
+    /// It was made by a later conntrace.
+    #[error(
+        "its format is version {0}, and this conntrace knows version {VERSION}: \
+         use the version of conntrace that made it, or a newer one"
+    )]
+    Version(u32),
+    /// Its records are another architecture's or another conntrace's.
+    #[error(
+        "its records have another {0} than this conntrace's: \
+         replay it with the conntrace that made it, on a machine of that kind"
+    )]
+    Records(&'static str),
+    /// It is good up to here.
+    #[error("it is damaged at byte {offset}: {damage}; the lines before it were written")]
+    Damaged {
+        /// Where the damage begins: the offset of the entry that holds it.
+        offset: u64,
+        /// What is wrong there.
+        damage: Damage,
+    },
+}
+
+/// What is wrong with a recording.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// The file ends within an entry or the header.
+    #[error("the file ends in the middle of what begins there")]
+    Truncated,
+    /// The file ends before its stop.
+    #[error(
+        "the file ends without a stop; its conntrace was killed or lost its reader, or the rest is missing"
+    )]
+    NoStop,
+    /// The checksum says so.
+    #[error("the checksum does not fit")]
+    Checksum,
+    /// No entry is that long.
+    #[error("an entry cannot be {0} bytes long")]
+    Length(u32),
+    /// The kind is none, or does not fit the length.
+    #[error("no entry is of kind {0} and this length")]
+    Kind(u8),
+    /// The note says nothing.
+    #[error("a note cannot be understood ({0})")]
+    Note(String),
+    /// The first entry is not the start, or another one is.
+    #[error("a start is missing, or in the wrong place")]
+    Start,
+    /// The stop is not the end.
+    #[error("something follows the stop")]
+    AfterStop,
+}
+
+/// Where in a recording the reader is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Start,
+    Middle,
+    End,
+}
+
+/// Reads a recording entry by entry. Total: any bytes give entries that pass
+/// their checksums, then the end or what is wrong and where.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: R,
+    /// Where the next entry begins.
+    offset: u64,
+    place: Place,
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads the header. `input` should be buffered.
+    ///
+    /// # Errors
+    /// When this is no recording, or none that can be replayed here.
+    pub fn new(mut input: R) -> Result<Self, ReadError> {
+        let mut header = [0; HEADER_LEN];
+        let read = fill(&mut input, &mut header)?;
+        check_header(header.get(..read).unwrap_or_default())?;
+        Ok(Self {
+            input,
+            offset: HEADER_LEN as u64,
+            place: Place::Start,
+        })
+    }
+
+    /// The next entry, or `None` behind the stop. After an error there is nothing
+    /// more to be had.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is damaged here.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
+        let mut frame = [0; FRAME_LEN];
+        let read = fill(&mut self.input, &mut frame)?;
+        match (read, self.place) {
+            (0, Place::End) => return Ok(None),
+            (0, Place::Start | Place::Middle) => return Err(self.damaged(Damage::NoStop)),
+            (_, Place::End) => return Err(self.damaged(Damage::AfterStop)),
+            (FRAME_LEN, Place::Start | Place::Middle) => {}
+            (_, Place::Start | Place::Middle) => return Err(self.damaged(Damage::Truncated)),
+        }
+        let [l0, l1, l2, l3, c0, c1, c2, c3] = frame;
+        let length = [l0, l1, l2, l3];
+        let body = self.body(length)?;
+        if checksum(length, &[&body]) != u32::from_le_bytes([c0, c1, c2, c3]) {
+            return Err(self.damaged(Damage::Checksum));
+        }
+        let entry = parse(&body).map_err(|damage| self.damaged(damage))?;
+        if entry.is_start() != (self.place == Place::Start) {
+            return Err(self.damaged(Damage::Start));
+        }
+        self.place = if entry.is_stop() {
+            Place::End
+        } else {
+            Place::Middle
+        };
+        self.offset += (FRAME_LEN + body.len()) as u64;
+        Ok(Some(entry))
+    }
+
+    /// The kind and body of an entry this long.
+    fn body(&mut self, length: [u8; 4]) -> Result<Vec<u8>, ReadError> {
+        let length = u32::from_le_bytes(length);
+        let len = length as usize;
+        if !(1..=ENTRY_LEN_MAX).contains(&len) {
+            return Err(self.damaged(Damage::Length(length)));
+        }
+        let mut body = vec![0; len];
+        if fill(&mut self.input, &mut body)? < len {
+            return Err(self.damaged(Damage::Truncated));
+        }
+        Ok(body)
+    }
+
+    fn damaged(&self, damage: Damage) -> ReadError {
+        ReadError::Damaged {
+            offset: self.offset,
+            damage,
+        }
+    }
+}
+
+/// Checks a header, of which there are fewer bytes than it should have if the
+/// file is shorter. What says whether the rest can be understood comes first.
+fn check_header(header: &[u8]) -> Result<(), ReadError> {
+    let damaged = |damage| ReadError::Damaged { offset: 0, damage };
+    let magic = header.get(..MAGIC.len()).unwrap_or(header);
+    if !MAGIC.starts_with(magic) {
+        return Err(ReadError::Foreign);
+    }
+    let field = |at: usize| {
+        let rest = header.get(at..)?;
+        rest.first_chunk().copied()
+    };
+    let truncated = || damaged(Damage::Truncated);
+    let version = u32::from_le_bytes(field(MAGIC.len()).ok_or_else(truncated)?);
+    if version > VERSION {
+        return Err(ReadError::Version(version));
+    }
+    let record_size = u32::from_le_bytes(field(PREAMBLE_LEN).ok_or_else(truncated)?);
+    let byte_order = u32::from_ne_bytes(field(PREAMBLE_LEN + 4).ok_or_else(truncated)?);
+    let sum = u32::from_le_bytes(field(PREAMBLE_LEN + 8).ok_or_else(truncated)?);
+    let summed = header.get(..HEADER_LEN - 4).unwrap_or_default();
+    if crc32fast::hash(summed) != sum || version < VERSION {
+        return Err(damaged(Damage::Checksum));
+    }
+    if byte_order != BYTE_ORDER {
+        return Err(ReadError::Records("byte order"));
+    }
+    if record_size != RECORD_SIZE_FIELD {
+        return Err(ReadError::Records("size"));
+    }
+    Ok(())
+}
+
+/// An entry from its kind and body.
+fn parse(kind_and_body: &[u8]) -> Result<Entry, Damage> {
+    let (&kind, body) = kind_and_body.split_first().ok_or(Damage::Length(0))?;
+    match kind {
+        KIND_RECORD => body
+            .try_into()
+            .map(Entry::Record)
+            .map_err(|_| Damage::Kind(kind)),
+        KIND_NOTE => serde_json::from_slice(body)
+            .map(Entry::Note)
+            // The message can quote the file.
+            .map_err(|error| Damage::Note(visible(&error.to_string()))),
+        _ => Err(Damage::Kind(kind)),
+    }
+}
+
+/// Reads until the buffer is full or the file ends; returns how much there was.
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match input.read(rest) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

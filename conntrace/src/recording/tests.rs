@@ -1,0 +1,311 @@
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::{PermissionsExt as _, symlink},
+    sync::{Mutex, MutexGuard},
+};
+
+use insta::assert_snapshot;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    event::{Event, tests as lines},
+    source::Counters,
+    wire::tests::refused,
+};
+
+/// A file in memory that takes so many bytes and no more.
+#[derive(Clone)]
+pub(crate) struct Disk {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    room: usize,
+}
+
+impl Disk {
+    pub(crate) fn new(room: usize) -> Self {
+        Self {
+            bytes: Arc::default(),
+            room,
+        }
+    }
+
+    pub(crate) fn recorder(&self) -> Recorder {
+        Recorder::new(Box::new(self.clone()), "memory".to_owned()).unwrap()
+    }
+
+    pub(crate) fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.bytes.lock().unwrap()
+    }
+}
+
+impl Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut held = self.bytes();
+        let taken = bytes.len().min(self.room - held.len());
+        held.extend(&bytes[..taken]);
+        match taken {
+            0 if !bytes.is_empty() => Err(io::ErrorKind::StorageFull.into()),
+            taken => Ok(taken),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn start() -> Start {
+    let Event::Start(start) = lines::start_line().event else {
+        panic!("a start line");
+    };
+    start
+}
+
+fn owner(exe: &str) -> Owner {
+    Owner {
+        exe: Some(exe.into()),
+        cgroup: Some("/system.slice/app.service".into()),
+        container: None,
+    }
+}
+
+fn snapshot(purpose: Purpose) -> Snapshot {
+    Snapshot {
+        purpose,
+        counters: Counters {
+            attempts: 5,
+            endings: 4,
+            ..Counters::default()
+        },
+        in_map: 1,
+        dropped: Default::default(),
+    }
+}
+
+fn note(recorder: &mut Recorder) {
+    recorder.start(&"web-1".into(), lines::at(), &start());
+    recorder.clock(Some(SignedDuration::new(1_700_000_000, 123)));
+    for exe in ["/usr/bin/curl", "/usr/bin/curl", "/usr/bin/wget"] {
+        recorder.record(&refused(), Some(&owner(exe)));
+    }
+    recorder.clock(Some(SignedDuration::new(1_700_000_000, 123)));
+    // Malformed: it names nobody.
+    recorder.record(&[7; RECORD_SIZE], None);
+    recorder.snapshot(lines::at(), &snapshot(Purpose::Summary));
+    recorder.snapshot(lines::at(), &snapshot(Purpose::Stop("SIGTERM".into())));
+}
+
+fn recording() -> Vec<u8> {
+    let disk = Disk::new(usize::MAX);
+    note(&mut disk.recorder());
+    disk.bytes().clone()
+}
+
+/// The entries before the end or the damage.
+fn read(bytes: &[u8]) -> (Vec<Entry>, Result<(), ReadError>) {
+    let mut entries = Vec::new();
+    let mut reader = match Reader::new(bytes) {
+        Ok(reader) => reader,
+        Err(error) => return (entries, Err(error)),
+    };
+    loop {
+        match reader.next_entry() {
+            Ok(Some(entry)) => entries.push(entry),
+            Ok(None) => return (entries, Ok(())),
+            Err(error) => return (entries, Err(error)),
+        }
+    }
+}
+
+fn error(bytes: &[u8]) -> String {
+    read(bytes).1.unwrap_err().to_string()
+}
+
+/// What holds of any bytes: damage is told at a place in the file, and not behind
+/// `damage_at`; what comes before it is what was written.
+fn assert_total(bytes: &[u8], damage_at: usize, good: &[Entry]) {
+    let (entries, ended) = read(bytes);
+    assert!(good.starts_with(&entries));
+    match ended.expect_err("damaged") {
+        ReadError::Damaged { offset, .. } => {
+            assert!(offset <= damage_at as u64 && offset <= bytes.len() as u64);
+        }
+        ReadError::Foreign | ReadError::Version(_) => assert!(entries.is_empty()),
+        other @ (ReadError::Io(_) | ReadError::Records(_)) => panic!("{other}"),
+    }
+}
+
+/// The format as it is on disk: a change here needs another [`VERSION`].
+#[test]
+fn format() {
+    let bytes = recording();
+    let mut shown = format!("{:02x?}\n", &bytes[..HEADER_LEN]);
+    let mut rest = &bytes[HEADER_LEN..];
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let length = u32::from_le_bytes(*length) as usize;
+        let (kind_and_body, after) = after[4..].split_at(length);
+        shown += &match kind_and_body.split_first().unwrap() {
+            (&KIND_NOTE, json) => format!("{length} {}\n", str::from_utf8(json).unwrap()),
+            (kind, record) => format!("{length} kind {kind}, {} bytes\n", record.len()),
+        };
+        rest = after;
+    }
+    assert_snapshot!(shown, @r#"
+    [63, 6f, 6e, 6e, 74, 72, 63, 1a, 01, 00, 00, 00, a8, 00, 00, 00, 04, 03, 02, 01, 08, 6a, 3d, 9a]
+    583 {"start":{"host":"web-1","time":"2026-11-22T08:30:00.123456789Z","start":{"version":"0.1.0","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"set_state_first","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false}}}}
+    55 {"clock":{"boot_to_wall":"PT472222H13M20.000000123S"}}
+    88 {"owner":{"exe":"/usr/bin/curl","cgroup":"/system.slice/app.service","container":null}}
+    169 kind 1, 168 bytes
+    169 kind 1, 168 bytes
+    88 {"owner":{"exe":"/usr/bin/wget","cgroup":"/system.slice/app.service","container":null}}
+    169 kind 1, 168 bytes
+    169 kind 1, 168 bytes
+    307 {"snapshot":{"time":"2026-11-22T08:30:00.123456789Z","snapshot":{"purpose":"summary","counters":{"attempts":5,"endings":4,"established":0,"ring_full":0,"untracked":0,"ending_missed":0,"stall_ring_full":0,"second_attachment":0,"missed_hooks":0},"in_map":1,"dropped":{"endings":0,"stalls":0,"malformed":0}}}}
+    316 {"snapshot":{"time":"2026-11-22T08:30:00.123456789Z","snapshot":{"purpose":{"stop":"SIGTERM"},"counters":{"attempts":5,"endings":4,"established":0,"ring_full":0,"untracked":0,"ending_missed":0,"stall_ring_full":0,"second_attachment":0,"missed_hooks":0},"in_map":1,"dropped":{"endings":0,"stalls":0,"malformed":0}}}}
+    "#);
+}
+
+#[test]
+fn gives_back_what_was_noted() {
+    let (entries, ended) = read(&recording());
+    ended.unwrap();
+    let is_owner = |exe: &str, entry: &Entry| *entry == Entry::Note(Note::Owner(owner(exe)));
+    assert_eq!(entries.len(), 10, "unchanged answers are not said again");
+    assert!(entries[0].is_start() && entries[9].is_stop());
+    assert!(is_owner("/usr/bin/curl", &entries[2]) && is_owner("/usr/bin/wget", &entries[5]));
+    assert_eq!(entries[3], Entry::Record(refused()));
+    assert_eq!(entries[7], Entry::Record([7; RECORD_SIZE]));
+}
+
+#[test]
+fn what_cannot_be_replayed_says_why() {
+    let good = recording();
+    let with = |at: usize, value: &[u8]| {
+        let mut bytes = good.clone();
+        bytes[at..at + value.len()].copy_from_slice(value);
+        bytes
+    };
+    let resummed = |mut bytes: Vec<u8>| {
+        let sum = crc32fast::hash(&bytes[..HEADER_LEN - 4]);
+        bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    };
+    let foreign = "it is not a recording: `conntrace run --record FILE` makes one";
+    assert_eq!(error(b"{\"schema\":1}\n"), foreign);
+    assert_eq!(error(b"x"), foreign);
+    assert_snapshot!(error(&with(8, &[2])), @"its format is version 2, and this conntrace knows version 1: use the version of conntrace that made it, or a newer one");
+    assert_snapshot!(error(&resummed(with(12, &[176]))), @"its records have another size than this conntrace's: replay it with the conntrace that made it, on a machine of that kind");
+    assert_snapshot!(error(&resummed(with(16, &0x0403_0201_u32.to_ne_bytes()))), @"its records have another byte order than this conntrace's: replay it with the conntrace that made it, on a machine of that kind");
+    assert_snapshot!(error(b""), @"it is damaged at byte 0: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&with(13, &[1])), @"it is damaged at byte 0: the checksum does not fit; the lines before it were written");
+    assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry cannot be 4294967295 bytes long; the lines before it were written");
+    assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; its conntrace was killed or lost its reader, or the rest is missing; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 1893: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 2217: something follows the stop; the lines before it were written");
+}
+
+/// Checksums that fit around nonsense: made by no conntrace, but made.
+#[test]
+fn nonsense_with_a_good_checksum_is_refused() {
+    let header = &recording()[..HEADER_LEN];
+    let entry = |kind: u8, body: &[u8]| {
+        let length = u32::try_from(1 + body.len()).unwrap().to_le_bytes();
+        let sum = checksum(length, &[&[kind], body]).to_le_bytes();
+        [header, &length, &sum, &[kind], body].concat()
+    };
+    assert_snapshot!(error(&entry(9, b"?")), @"it is damaged at byte 24: no entry is of kind 9 and this length; the lines before it were written");
+    assert_snapshot!(error(&entry(KIND_RECORD, &[0; 10])), @"it is damaged at byte 24: no entry is of kind 1 and this length; the lines before it were written");
+    assert_snapshot!(error(&entry(KIND_RECORD, &[0; RECORD_SIZE])), @"it is damaged at byte 24: a start is missing, or in the wrong place; the lines before it were written");
+    assert_snapshot!(error(&entry(KIND_NOTE, b"{\"gossip\":1}")), @"it is damaged at byte 24: a note cannot be understood (unknown variant `gossip`, expected one of `start`, `clock`, `owner`, `snapshot` at line 1 column 9); the lines before it were written");
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_is_found() {
+    let bytes = recording();
+    let (good, _) = read(&bytes);
+    for at in 0..bytes.len() {
+        assert_total(&bytes[..at], at, &good);
+        for bit in 0..8 {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << bit;
+            assert_total(&flipped, at, &good);
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_ends_the_recording_and_is_counted() {
+    let whole = recording();
+    let (good, _) = read(&whole);
+    for room in (HEADER_LEN..whole.len()).step_by(7) {
+        let disk = Disk::new(room);
+        let mut recorder = disk.recorder();
+        note(&mut recorder);
+        recorder.record(&refused(), None);
+        recorder.flush();
+        assert_eq!(*disk.bytes(), whole[..room]);
+        assert_total(&disk.bytes(), room, &good);
+        let kept = read(&disk.bytes()).0;
+        let kept = kept.iter().filter(|e| matches!(e, Entry::Record(_)));
+        let (kept, unrecorded) = (kept.count() as u64, recorder.unrecorded());
+        assert!(kept + unrecorded >= 5 && unrecorded <= 5, "{room}");
+    }
+    let no_room = Recorder::new(Box::new(Disk::new(3)), String::new());
+    assert_eq!(no_room.unwrap_err().kind(), io::ErrorKind::StorageFull);
+}
+
+#[test]
+fn makes_only_new_files_for_their_owner_alone() {
+    let dir = std::env::temp_dir().join(format!("conntrace-recorder-{}", std::process::id()));
+    fs::create_dir(&dir).unwrap();
+    let file = dir.join("new");
+    drop(Recorder::create(&file).unwrap());
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let refusal = |path: &str| {
+        let error = Recorder::create(&dir.join(path)).unwrap_err().to_string();
+        error.replace(dir.to_str().unwrap(), "DIR")
+    };
+    symlink("nowhere", dir.join("link")).unwrap();
+    symlink(&file, dir.join("link-to-file")).unwrap();
+    for path in ["new", "link", "link-to-file"] {
+        assert!(
+            refusal(path).ends_with("it exists, and a recording replaces nothing; name a new file")
+        );
+    }
+    assert_eq!(refusal("no/such"), "cannot record to DIR/no/such");
+    assert!(!dir.join("nowhere").exists());
+    assert_eq!(fs::read(&file).unwrap().len(), HEADER_LEN);
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_read_or_say_why(
+        bytes in proptest::collection::vec(any::<u8>(), 0..2000),
+        with_header: bool,
+    ) {
+        let header = &recording()[..if with_header { HEADER_LEN } else { 0 }];
+        let bytes = [header, &bytes].concat();
+        assert_total(&bytes, bytes.len(), &[]);
+    }
+
+    #[test]
+    fn any_damage_to_a_recording_is_found(
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), 1_u8..), 0..8),
+        cut: prop::sample::Index,
+    ) {
+        let whole = recording();
+        let good = read(&whole).0;
+        let mut bytes = whole[..cut.index(whole.len())].to_vec();
+        for (at, mask) in damage.iter().filter(|_| !bytes.is_empty()).collect::<Vec<_>>() {
+            let at = at.index(bytes.len());
+            bytes[at] ^= mask;
+        }
+        let first = bytes.iter().zip(&whole).position(|(a, b)| a != b);
+        assert_total(&bytes, first.unwrap_or(bytes.len()), &good);
+    }
+}

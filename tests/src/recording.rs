@@ -1,0 +1,160 @@
+//! A running `conntrace run --record`, and replays of what it recorded.
+
+use std::{
+    env,
+    fs::{self, File},
+    io::Read as _,
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Output, Stdio},
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::Trial;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{binary, conntrace, is_root, run};
+
+/// May do nothing.
+const NOBODY: u32 = 65_534;
+/// How long anything may take that takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A copy of conntrace that anyone may run: the build's folder may be closed.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Runs a test program whose tests [`replay`].
+pub fn run_with_replay(tests: Vec<Trial>) -> ExitCode {
+    // Copied before there are other threads: one that forks meanwhile would keep
+    // the file open for writing, and then it could not be run.
+    let _program = is_root().then(|| {
+        let dir = Dir::new("program");
+        let copy = dir.file("conntrace");
+        fs::copy(binary(), &copy).unwrap();
+        PROGRAM.set(copy).unwrap();
+        dir
+    });
+    run(tests)
+}
+
+/// A folder that anyone may look into and that goes with its owner.
+pub struct Dir(pub PathBuf);
+
+impl Dir {
+    /// In the folder for temporary files.
+    pub fn new(name: &str) -> Self {
+        let id = std::process::id();
+        let path = env::temp_dir().join(format!("conntrace-{name}-{id}"));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    /// The path of a file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// A `conntrace run --record` whose lines go to a file. Killed when dropped.
+pub struct Recording {
+    child: Child,
+    lines: PathBuf,
+}
+
+impl Recording {
+    /// Records to `recording` in this folder, and waits for the start line.
+    pub fn start(dir: &Path, options: &[&str]) -> Self {
+        let lines = dir.join("lines");
+        let mut command = conntrace();
+        command.args(["--format", "json", "--record"]);
+        command.arg(dir.join("recording")).args(options);
+        if let Some(object) = env::var_os("CONNTRACE_OBJECT") {
+            command.arg("--object").arg(object);
+        }
+        command.stdout(File::create(&lines).unwrap());
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let recording = Self { child, lines };
+        recording.wait_for("\"type\":\"start\"", 1);
+        recording
+    }
+
+    /// Its lines so far.
+    pub fn lines(&self) -> String {
+        fs::read_to_string(&self.lines).unwrap()
+    }
+
+    /// Waits until so many lines contain this.
+    pub fn wait_for(&self, text: &str, count: usize) {
+        let began = Instant::now();
+        while matching(&self.lines(), text) < count {
+            assert!(began.elapsed() < PATIENCE, "{text} in {}", self.lines());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Kills it; returns its lines.
+    pub fn kill(mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.lines()
+    }
+
+    /// Ends it cleanly; returns its lines and what it said on stderr.
+    pub fn stop(mut self) -> (String, String) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        kill(pid, Signal::SIGTERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        let mut errors = String::new();
+        let mut stderr = self.child.stderr.take().unwrap();
+        stderr.read_to_string(&mut errors).unwrap();
+        (self.lines(), errors)
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How many lines contain this.
+pub fn matching(lines: &str, text: &str) -> usize {
+    lines.lines().filter(|line| line.contains(text)).count()
+}
+
+/// Replays a recording with these bytes as a user that may do nothing.
+pub fn replay(bytes: &[u8], options: &[&str]) -> Output {
+    let dir = Dir::new(&format!("replay-{:?}", thread::current().id()));
+    let file = dir.file("recording");
+    fs::write(&file, bytes).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    chown(&file, Some(NOBODY), None).unwrap();
+    let mut command = Command::new(PROGRAM.get().unwrap());
+    command.uid(NOBODY).gid(NOBODY).current_dir(&dir.0);
+    command.args(["replay", "recording"]).args(options);
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+/// What it wrote.
+pub fn stdout(output: &Output) -> &str {
+    str::from_utf8(&output.stdout).unwrap()
+}
+
+/// What it said.
+pub fn stderr(output: &Output) -> &str {
+    str::from_utf8(&output.stderr).unwrap()
+}

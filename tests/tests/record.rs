@@ -1,0 +1,156 @@
+//! What `run --record` records, and what it does when it cannot.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is a failed test"
+)]
+
+use std::{
+    env, fs,
+    os::unix::fs::symlink,
+    process::{Command, ExitCode},
+    thread,
+};
+
+use conntrace::stage::{self, FAR_V4, ports};
+use conntrace_tests::{
+    Dir, Recording, assert_adds_up, attempt, conntrace, live_test, matching, replay,
+    run_with_replay, stderr, stdout,
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+use serde_json::Value;
+
+/// Makes this program connect to a refusing port instead of running its tests.
+const CONNECT: &str = "CONNTRACE_TEST_CONNECT";
+/// Its value: nowhere else on this machine.
+const SECRET: &str = "canary-5f0c7a91d2";
+
+fn main() -> ExitCode {
+    if env::var_os(CONNECT).is_some() {
+        attempt((FAR_V4, ports::RESETS));
+        return ExitCode::SUCCESS;
+    }
+    run_with_replay(vec![
+        live_test("no_environment", no_environment),
+        live_test("replaces_nothing", replaces_nothing),
+        live_test("killed", killed),
+        live_test("full_disk", full_disk),
+    ])
+}
+
+/// The child that carried the secret is recorded; its environment is not.
+fn no_environment() {
+    let dir = Dir::new("no-environment");
+    let recording = Recording::start(&dir.0, &[]);
+    let exe = env::current_exe().unwrap();
+    let (netns, child) = stage::run("no-environment", |stage| {
+        let mut child = Command::new(&exe).env(CONNECT, SECRET).spawn().unwrap();
+        assert!(child.wait().unwrap().success());
+        (stage.netns, child.id())
+    })
+    .unwrap();
+    recording.wait_for(&format!("\"netns\":{netns},"), 1);
+    let (lines, _) = recording.stop();
+    assert_eq!(matching(&lines, &format!("\"pid\":{child},")), 1);
+    let bytes = fs::read(dir.file("recording")).unwrap();
+    let has = |text: &str| {
+        bytes
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+    };
+    assert!(has("\"owner\":{"), "there are answers in it");
+    assert!(!has(SECRET) && !has(CONNECT));
+    // Shorter ones a record's numbers may spell by chance.
+    for (name, _) in env::vars().filter(|(name, _)| name.len() > 3) {
+        assert!(!has(&format!("{name}=")), "{name}");
+    }
+}
+
+fn replaces_nothing() {
+    let dir = Dir::new("replaces-nothing");
+    let (file, link) = (dir.file("recording"), dir.file("link"));
+    fs::write(&file, "precious").unwrap();
+    symlink(dir.file("nowhere"), &link).unwrap();
+    for path in [&file, &link] {
+        let output = conntrace().arg("--record").arg(path).output().unwrap();
+        assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""));
+        let expected = format!(
+            "conntrace: cannot record to {}: it exists, and a recording replaces nothing; name a new file\n",
+            path.display()
+        );
+        assert_eq!(stderr(&output), expected);
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"precious");
+    assert!(!dir.file("nowhere").exists());
+}
+
+/// What a killed conntrace has printed can be replayed.
+fn killed() {
+    let dir = Dir::new("killed");
+    let recording = Recording::start(&dir.0, &[]);
+    let netns = stage::run("killed", |stage| {
+        attempt((FAR_V4, ports::RESETS));
+        stage.netns
+    });
+    recording.wait_for(&format!("\"netns\":{},", netns.unwrap()), 1);
+    let lines = recording.kill();
+    let output = replay(&fs::read(dir.file("recording")).unwrap(), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("the file ends without a stop"));
+    assert!(stdout(&output).starts_with(&lines));
+}
+
+/// The lines go on, the failure is said and counted. In a mount namespace of its
+/// own, so that the small disk goes with the thread.
+fn full_disk() {
+    const ATTEMPTS: usize = 1000;
+    let dir = Dir::new("full-disk");
+    let disk = dir.file("disk");
+    fs::create_dir(&disk).unwrap();
+    let in_namespace = || {
+        let (nothing, tmpfs) = (None::<&str>, Some("tmpfs"));
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(
+            nothing,
+            "/",
+            nothing,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            nothing,
+        )
+        .unwrap();
+        mount(tmpfs, &disk, tmpfs, MsFlags::empty(), Some("size=64k")).unwrap();
+        symlink(dir.file("lines"), disk.join("lines")).unwrap();
+        let recording = Recording::start(&disk, &[]);
+        let netns = stage::run("full-disk", |stage| {
+            (0..ATTEMPTS).for_each(|_| drop(attempt((FAR_V4, ports::RESETS))));
+            stage.netns
+        });
+        recording.wait_for(&format!("\"netns\":{},", netns.unwrap()), ATTEMPTS);
+        let (lines, errors) = recording.stop();
+        (lines, errors, fs::read(disk.join("recording")).unwrap())
+    };
+    let (lines, errors, bytes) = thread::scope(|scope| scope.spawn(in_namespace).join().unwrap());
+    assert_eq!(
+        matching(&errors, "No space left on device"),
+        1,
+        "once: {errors}"
+    );
+    assert!(
+        errors.contains("the recording ends here, the lines go on"),
+        "{errors}"
+    );
+    let stop: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    let unrecorded = usize::try_from(stop["unrecorded"].as_u64().unwrap()).unwrap();
+    assert_adds_up(&stop);
+    let output = replay(&bytes, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(lines.starts_with(stdout(&output)));
+    let replayed = matching(stdout(&output), "\"type\":\"outcome\"");
+    assert!(
+        replayed > 100 && replayed + unrecorded >= ATTEMPTS,
+        "{replayed}, {unrecorded}"
+    );
+}
