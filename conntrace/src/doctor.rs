@@ -129,11 +129,9 @@ pub struct Seen {
 /// looks around. Must run inside a tokio runtime. The second value is what
 /// `run` would have met.
 pub fn examine() -> (Diagnosis, Result<(), StartError>) {
-    // Looked at first: starting gives up capabilities.
-    let facts = facts::look();
     // The tracer is dropped at once, and with it the programs.
     let tried = live::start(&Settings::default()).map(|(_, start)| start);
-    let diagnosis = diagnose(tried.as_ref(), facts);
+    let diagnosis = diagnose(tried.as_ref(), facts::look());
     (diagnosis, tried.map(drop))
 }
 

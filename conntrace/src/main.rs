@@ -8,7 +8,7 @@ use conntrace::{
     agent::{self, AgentError, Config},
     cli::{Cli, Command, DemoArgs, DoctorArgs, ExplainArgs, Format, ReplayArgs, RunArgs},
     demo, doctor, event, explain,
-    kernel::{Settings, StartError},
+    kernel::{Settings, StartError, privilege},
     label::Label,
     live,
     recording::Recorder,
@@ -83,6 +83,7 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         // Only now: a start that failed leaves no file behind.
         recorder: args.record.as_deref().map(Recorder::create).transpose()?,
     };
+    privilege::give_up_rest()?;
     let sink = args.lines.to_stdout();
     match agent::run(tracer, sink, config, stop).await {
         Ok(_) | Err(AgentError::OutputClosed) => Ok(ExitCode::SUCCESS),

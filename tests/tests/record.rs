@@ -7,7 +7,7 @@
 
 use std::{
     env, fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt as _, chown, symlink},
     process::{Command, ExitCode},
     thread,
 };
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
     run_with_replay(vec![
         live_test("no_environment", no_environment),
         live_test("replaces_nothing", replaces_nothing),
+        live_test("in_another_users_folder", in_another_users_folder),
         live_test("killed", killed),
         live_test("full_disk", full_disk),
     ])
@@ -67,6 +68,17 @@ fn no_environment() {
     for (name, _) in env::vars().filter(|(name, _)| name.len() > 3) {
         assert!(!has(&format!("{name}=")), "{name}");
     }
+}
+
+/// `sudo conntrace --record` in one's own folder: root alone may not write there
+/// once its capabilities are given up.
+fn in_another_users_folder() {
+    let dir = Dir::new("another-user");
+    chown(&dir.0, Some(65_534), Some(65_534)).unwrap();
+    fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o755)).unwrap();
+    let recording = Recording::start(&dir.0, &[]);
+    recording.stop();
+    assert!(fs::metadata(dir.file("recording")).unwrap().len() > 0);
 }
 
 fn replaces_nothing() {

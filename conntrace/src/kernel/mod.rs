@@ -99,8 +99,7 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Loads and attaches everything, and gives up the capabilities that took.
-    /// Must run inside a tokio runtime, before other threads are started.
+    /// Loads and attaches everything. Must run inside a tokio runtime.
     ///
     /// # Errors
     /// Says whether privilege, the kernel or something else stands in the way.
@@ -121,7 +120,6 @@ impl Tracer {
             log,
             ebpf,
         };
-        privilege::give_up_rest()?;
         // The kernel's BTF took 20 MB to parse, and is not needed any more.
         sys::release_freed_memory();
         Ok(tracer)

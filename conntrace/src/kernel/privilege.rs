@@ -70,11 +70,13 @@ pub(super) fn check() -> Result<(), StartError> {
 }
 
 /// Gives up, for this thread and those it starts, what is not needed once the
-/// programs are attached: a flaw found in the agent later is then worth less.
+/// programs are attached: a flaw found in the agent later is then worth less. To
+/// be called when all files are open: without `CAP_DAC_OVERRIDE` even root cannot
+/// make one in another user's folder.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(super) fn give_up_rest() -> Result<(), StartError> {
+pub fn give_up_rest() -> Result<(), StartError> {
     let what = "giving up capabilities";
     prctl::set_no_new_privs().map_err(|error| failed(what, error))?;
     let held = caps::read(None, CapSet::Permitted).map_err(|error| failed(what, error))?;
