@@ -1,10 +1,14 @@
 //! The lines: the only types that are serialised, and their JSON Schema.
 
-use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc};
+mod totals;
+
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
+
+pub use totals::{Loss, RemoteEndpoint, Stop, Top, Totals};
 
 use crate::{
     errno::Errno,
@@ -273,87 +277,6 @@ pub struct Cause {
     pub fix: String,
     /// What shows it.
     pub evidence: serde_json::Map<String, serde_json::Value>,
-}
-
-/// What could not be delivered since the last such line.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Loss {
-    /// Attempts, by reason.
-    pub lost: BTreeMap<&'static str, u64>,
-    /// Stall lines.
-    pub stalls_lost: u64,
-}
-
-impl Loss {
-    /// What came on top of `earlier`, reasons without any left out.
-    #[must_use]
-    pub fn since(&self, earlier: &Self) -> Self {
-        let new = self.lost.iter().filter_map(|(&reason, &count)| {
-            let before = earlier.lost.get(reason).copied().unwrap_or(0);
-            (count > before).then(|| (reason, count - before))
-        });
-        Self {
-            lost: new.collect(),
-            stalls_lost: self.stalls_lost.saturating_sub(earlier.stalls_lost),
-        }
-    }
-}
-
-/// Totals since the start.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Totals {
-    /// Attempts that opened.
-    pub attempts: u64,
-    /// Endings by label, those not printed included.
-    pub outcomes: BTreeMap<Label, u64>,
-    /// Attempts under way or not yet labelled.
-    pub in_flight: u64,
-    /// Attempts whose ending could not be delivered, by reason.
-    pub lost: BTreeMap<&'static str, u64>,
-    /// Stall lines that could not be delivered.
-    pub stalls_lost: u64,
-    /// Runs of the hooks that the kernel skipped.
-    pub missed_hooks: u64,
-    /// State changes the second attachment took over from the first.
-    pub second_attachment: u64,
-    /// Lines left out by a limit.
-    pub suppressed: u64,
-    /// Records that `--record` could not keep.
-    pub unrecorded: u64,
-    /// What failed most since the last summary.
-    pub top: Vec<Top>,
-}
-
-/// How often the same thing happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Top {
-    /// The process's name.
-    pub comm: String,
-    /// Where to.
-    pub remote: RemoteEndpoint,
-    /// How it ended.
-    pub label: Label,
-    /// How often.
-    pub count: u64,
-}
-
-/// The other side, always known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct RemoteEndpoint {
-    /// Its address.
-    pub addr: IpAddr,
-    /// Its port.
-    pub port: u16,
-}
-
-/// The last line.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Stop {
-    /// Why tracing ends.
-    pub reason: Cow<'static, str>,
-    /// The final totals: exact.
-    #[serde(flatten)]
-    pub totals: Totals,
 }
 
 /// What userspace found out about the caller.

@@ -1,6 +1,8 @@
 use insta::assert_snapshot;
 use serde_json::Value;
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::{
     label::{self, tests::icmp6},
