@@ -1,7 +1,7 @@
+use std::collections::BTreeMap;
+
 use insta::assert_snapshot;
 use serde_json::Value;
-
-use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
