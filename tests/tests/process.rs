@@ -15,7 +15,7 @@ use std::{
 };
 
 use conntrace::stage::{FAR_V4, ports};
-use conntrace_tests::{Expected, Live, attempt, live_test, run};
+use conntrace_tests::{Dir, Expected, Live, attempt, live_test, run};
 
 /// Makes this program connect and exit instead of running its tests.
 const CONNECT: &str = "CONNTRACE_TEST_CONNECT";
@@ -39,10 +39,8 @@ fn refusing() -> SocketAddr {
 }
 
 /// A copy of this program, so that its path is its own, that connects and exits.
-fn child(dir: &str) -> (PathBuf, Command) {
-    let dir = env::temp_dir().join(format!("conntrace-test-{}-{dir}", std::process::id()));
-    fs::create_dir_all(&dir).unwrap();
-    let program = dir.join("connector");
+fn child(dir: &Dir) -> (PathBuf, Command) {
+    let program = dir.file("connector");
     fs::copy(env::current_exe().unwrap(), &program).unwrap();
     let mut command = Command::new(&program);
     command.env(CONNECT, "1").stdin(Stdio::null());
@@ -96,7 +94,8 @@ fn attempt_named() -> i32 {
 /// What the kernel recorded outlives the process; what /proc held may not.
 fn exited() {
     let live = Live::get();
-    let (program, mut command) = child("exited");
+    let dir = Dir::new("exited");
+    let (program, mut command) = child(&dir);
     let scene = live.play(|_| {
         let child = command.spawn().unwrap();
         let pid = child.id();
@@ -115,7 +114,8 @@ fn exited() {
 /// neighbour's.
 fn no_other_process() {
     let live = Live::get();
-    let children: Vec<_> = (0..8).map(|i| child(&format!("short-{i}"))).collect();
+    let dirs: Vec<_> = (0..8).map(|i| Dir::new(&format!("short-{i}"))).collect();
+    let children: Vec<_> = dirs.iter().map(child).collect();
     let scene = live.play(|_| {
         let mut spawned = Vec::new();
         for (program, mut command) in children {
@@ -155,7 +155,8 @@ fn cgroup_and_container() {
     let name = format!("docker-{id}.scope");
     let cgroup = Cgroup(cgroup_root().join(&name));
     fs::create_dir(&cgroup.0).expect("root can make a cgroup");
-    let (program, _) = child("cgroup");
+    let dir = Dir::new("cgroup");
+    let (program, _) = child(&dir);
     let scene = live.play(|_| {
         // The shell moves itself, then becomes the connecting program.
         let script = format!(
