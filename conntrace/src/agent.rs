@@ -22,7 +22,7 @@ use crate::{
     recording::Recorder,
     sink::Sink,
     source::{Counters, Source},
-    worker::{Item, Labelling, Purpose, Snapshot, WireRecord, Worker},
+    worker::{Batch, Item, Labelling, Purpose, Snapshot, WireRecord, Worker},
 };
 
 /// Records that wait for the worker: 2.8 MB, a tenth of a second at the highest
@@ -102,7 +102,7 @@ pub async fn run<S: Source>(
     let mut drain = Drain {
         source,
         queue,
-        pending: Vec::new(),
+        pending: Batch::default(),
         dropped: Dropped::default(),
         seen_lost: (0, Dropped::default()),
     };
@@ -156,8 +156,8 @@ pub struct Dropped {
 struct Drain<S> {
     source: S,
     queue: SyncSender<Item>,
-    /// Records the worker has not taken yet.
-    pending: Vec<WireRecord>,
+    /// What the worker has not taken yet.
+    pending: Batch,
     dropped: Dropped,
     /// What the last snapshot said was lost.
     seen_lost: (u64, Dropped),
@@ -184,7 +184,7 @@ impl<S: Source> Drain<S> {
                 self.check_loss()?;
                 loss_check = Instant::now() + LOSS_CHECK;
             }
-            let waiting = !self.pending.is_empty();
+            let waiting = self.pending.waits();
             let summary_due = async {
                 match &mut summary {
                     Some(ticks) => drop(ticks.tick().await),
@@ -211,22 +211,27 @@ impl<S: Source> Drain<S> {
     /// Moves what is in the ring towards the worker; returns how many records
     /// there were.
     fn drain(&mut self) -> usize {
-        let (pending, dropped) = (&mut self.pending, &mut self.dropped);
+        let (records, dropped) = (&mut self.pending.records, &mut self.dropped);
         let moved = self
             .source
             .drain(|record| match WireRecord::try_from(record) {
                 Err(_) => dropped.malformed += 1,
-                Ok(record) if pending.len() < PENDING_MAX => pending.push(record),
+                Ok(record) if records.len() < PENDING_MAX => records.push(record),
                 Ok(record) if is_stall(&record) => dropped.stalls += 1,
                 Ok(_) => dropped.endings += 1,
             });
-        if !self.pending.is_empty() {
-            let records = mem::take(&mut self.pending);
-            if let Err(Item::Records(back)) = self.try_send(Item::Records(records)) {
+        self.offer();
+        moved
+    }
+
+    /// Offers the worker what waits for it; what it has no room for waits on.
+    fn offer(&mut self) {
+        if self.pending.waits() {
+            let batch = mem::take(&mut self.pending);
+            if let Err(Item::Batch(back)) = self.try_send(Item::Batch(batch)) {
                 self.pending = back;
             }
         }
-        moved
     }
 
     fn try_send(&self, item: Item) -> Result<(), Item> {
@@ -237,15 +242,16 @@ impl<S: Source> Drain<S> {
         }
     }
 
-    /// Takes the totals and puts them behind the records that led to them. A
-    /// worker that has no room for them gets the next ones.
+    /// Takes the totals and puts them behind the records that led to them. They
+    /// wait together with these: sent on their own, they found the queue taken by
+    /// the records just sent before them. Newer totals replace those that still
+    /// wait, and say more.
     fn summarise(&mut self, purpose: Purpose) -> Result<(), AgentError> {
         self.drain();
         let snapshot = self.snapshot(purpose)?;
-        let lost = (lost_in_kernel(&snapshot.counters), snapshot.dropped);
-        if self.pending.is_empty() && self.try_send(Item::Snapshot(Box::new(snapshot))).is_ok() {
-            self.seen_lost = lost;
-        }
+        self.seen_lost = (lost_in_kernel(&snapshot.counters), snapshot.dropped);
+        self.pending.snapshot = Some((self.pending.records.len(), Box::new(snapshot)));
+        self.offer();
         Ok(())
     }
 
@@ -268,7 +274,10 @@ impl<S: Source> Drain<S> {
 
     fn check_loss(&mut self) -> Result<(), AgentError> {
         let counters = self.source.counters().map_err(AgentError::Source)?;
-        if self.seen_lost != (lost_in_kernel(&counters), self.dropped) {
+        // Any totals tell the loss: none that wait are replaced by these.
+        if self.pending.snapshot.is_none()
+            && self.seen_lost != (lost_in_kernel(&counters), self.dropped)
+        {
             self.summarise(Purpose::Loss)?;
         }
         Ok(())
@@ -278,19 +287,18 @@ impl<S: Source> Drain<S> {
     /// take its time, but not for ever.
     async fn finish(&mut self, reason: &'static str) -> Result<(), AgentError> {
         self.source.detach();
+        // A program that another CPU was running may still hand over its record.
+        sleep(NAP).await;
+        self.summarise(Purpose::Stop(reason.into()))?;
         let deadline = Instant::now() + STOP_MAX;
-        loop {
-            self.drain();
-            // Taken anew each time: what had no room is part of it.
-            let last = self.snapshot(Purpose::Stop(reason.into()))?;
-            if self.pending.is_empty() && self.try_send(Item::Snapshot(Box::new(last))).is_ok() {
-                return Ok(());
-            }
+        while self.pending.waits() {
             if Instant::now() >= deadline {
                 return Err(AgentError::OutputStuck);
             }
             sleep(NAP).await;
+            self.offer();
         }
+        Ok(())
     }
 }
 

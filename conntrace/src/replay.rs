@@ -67,7 +67,7 @@ mod tests {
         sink::Json,
         source::Counters,
         wire::tests::{put, refused},
-        worker::{Item, Purpose, Snapshot, WireRecord},
+        worker::{Batch, Item, Purpose, Snapshot, WireRecord},
     };
 
     /// As without options.
@@ -128,20 +128,31 @@ mod tests {
                 ring_full: lost,
                 ..Counters::default()
             };
-            Item::Snapshot(Box::new(Snapshot {
+            Box::new(Snapshot {
                 purpose,
                 counters,
                 in_map: 0,
                 dropped: Dropped::default(),
-            }))
+            })
         };
+        let batch = |records, snapshot| {
+            Item::Batch(Batch {
+                records,
+                snapshot: Some(snapshot),
+            })
+        };
+        let malformed = [7; size_of::<WireRecord>()];
         vec![
             Item::Start(Box::new(start)),
-            Item::Records(vec![refused(), cancelled()]),
-            snapshot(Purpose::Summary, 3, 0),
-            Item::Records(vec![[7; size_of::<WireRecord>()], refused()]),
-            snapshot(Purpose::Loss, 4, 2),
-            snapshot(Purpose::Stop("SIGINT".into()), 4, 2),
+            batch(
+                vec![refused(), cancelled()],
+                (1, snapshot(Purpose::Summary, 3, 0)),
+            ),
+            batch(
+                vec![malformed, refused()],
+                (2, snapshot(Purpose::Loss, 4, 2)),
+            ),
+            batch(vec![], (0, snapshot(Purpose::Stop("SIGINT".into()), 4, 2))),
         ]
     }
 
@@ -225,7 +236,8 @@ mod tests {
     #[test]
     fn a_recording_that_fails_stops_no_line_and_is_counted() {
         let (whole, recording) = live(usize::MAX);
-        let (lines, _) = live(recording.len() / 2);
+        // Room for the first of the two batches of two records.
+        let (lines, _) = live(recording.len() * 2 / 3);
         assert_eq!(lines.lines().count(), whole.lines().count());
         let stop = lines.lines().last().unwrap();
         assert!(stop.contains("\"unrecorded\":2,"), "{stop}");

@@ -51,10 +51,25 @@ pub type WireRecord = [u8; RECORD_SIZE];
 pub enum Item {
     /// Tracing is live.
     Start(Box<Start>),
+    /// Wire records, and perhaps totals among them.
+    Batch(Batch),
+}
+
+/// What gathered while the worker was busy.
+#[derive(Debug, Default)]
+pub struct Batch {
     /// Wire records, in the order they came.
-    Records(Vec<WireRecord>),
-    /// The totals, behind the records that led to them.
-    Snapshot(Box<Snapshot>),
+    pub records: Vec<WireRecord>,
+    /// Totals, and how many of the records led to them.
+    pub snapshot: Option<(usize, Box<Snapshot>)>,
+}
+
+impl Batch {
+    /// Whether there is anything in it.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        !self.records.is_empty() || self.snapshot.is_some()
+    }
 }
 
 /// What the drain and the kernel counted at one moment.
@@ -144,8 +159,15 @@ impl Worker {
         for item in items {
             match item {
                 Item::Start(start) => self.start(*start, Timestamp::now())?,
-                Item::Records(records) => self.records(&records)?,
-                Item::Snapshot(snapshot) => last = self.snapshot(&snapshot, Timestamp::now())?,
+                Item::Batch(Batch { records, snapshot }) => {
+                    let before = snapshot.as_ref().map_or(0, |(before, _)| *before);
+                    let (before, after) = records.split_at(before.min(records.len()));
+                    self.records(before)?;
+                    if let Some((_, snapshot)) = snapshot {
+                        last = self.snapshot(&snapshot, Timestamp::now())?;
+                    }
+                    self.records(after)?;
+                }
             }
             // Before the lines: a kill in between costs a line, not its record.
             if let Some(recorder) = &mut self.recorder {
