@@ -30,7 +30,6 @@ fn main() -> ExitCode {
         live_test("start_and_stop", start_and_stop),
         live_test("gives_up_capabilities", gives_up_capabilities),
         live_test("summaries_add_up", summaries_add_up),
-        live_test("summaries_under_load", summaries_under_load),
         live_test("failures_only_by_default", failures_only_by_default),
         live_test("no_stalls", no_stalls),
         live_test("first_failure_after_quiet", first_failure_after_quiet),
@@ -227,25 +226,6 @@ fn summaries_add_up() {
         1,
         "counted once, since the last one"
     );
-}
-
-/// While records never stop coming, too: every second has its summary.
-fn summaries_under_load() {
-    let tracer = Tracer::start(&["--summary", "1", "--no-stalls"]);
-    stage::run("load", |_| {
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_millis(5_500) {
-            attempt(refusing());
-        }
-    })
-    .unwrap();
-    let lines = tracer.stop();
-    let summaries = lines.iter().filter(|line| line["type"] == "summary");
-    assert!(
-        summaries.count() >= 5,
-        "four by the clock and the final one"
-    );
-    assert_adds_up(lines.last().unwrap());
 }
 
 fn failures_only_by_default() {
