@@ -62,7 +62,7 @@ impl Links {
         )
     }
 
-    /// Gives the interface an address that is usable at once.
+    /// Gives the interface an address. An IPv6 one is usable a moment later.
     pub(super) fn add_address(
         &mut self,
         name: &str,

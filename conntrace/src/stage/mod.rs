@@ -14,6 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::panic;
 use std::path::{Component, Path};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 
@@ -58,6 +59,11 @@ pub const NEAR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 2);
 
 const PREFIX_LENGTH_V4: u8 = 24;
 const PREFIX_LENGTH_V6: u8 = 64;
+
+/// How long a new address may take until it can be used.
+const ADDRESS_MAX: Duration = Duration::from_secs(2);
+/// Between two looks.
+const ADDRESS_POLL: Duration = Duration::from_millis(1);
 
 /// Why there is no stage, or not all of it. The message holds the kernel's error
 /// and the remedy, so the error is not offered as a source again.
@@ -230,8 +236,37 @@ fn raise(
         links
             .add_address(name, address, prefix_length)
             .map_err(StageError::Link)?;
+        if address.is_ipv6() {
+            await_packets_to(address).map_err(StageError::Link)?;
+        }
     }
     Ok(device)
+}
+
+/// Waits until this host takes packets to its new IPv6 address. The kernel lets
+/// it be a source first and adds the route to it later, in a work item of its own
+/// (`addrconf_dad_work`), even without duplicate address detection: an answer
+/// that came in between would be dropped, and the SYN sent again a second later.
+fn await_packets_to(address: IpAddr) -> io::Result<()> {
+    let until = Instant::now() + ADDRESS_MAX;
+    loop {
+        match hears_itself(address) {
+            Err(error) if Instant::now() >= until => {
+                let what = format!("{address} takes no packets: {error}");
+                return Err(io::Error::new(error.kind(), what));
+            }
+            Err(_) => thread::sleep(ADDRESS_POLL),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// Sends a datagram from the address to itself.
+fn hears_itself(address: IpAddr) -> io::Result<()> {
+    let socket = UdpSocket::bind((address, 0))?;
+    socket.set_read_timeout(Some(ADDRESS_POLL))?;
+    socket.send_to(&[0], socket.local_addr()?)?;
+    socket.recv(&mut [0]).map(drop)
 }
 
 /// What there is, apart from why there is none.
