@@ -25,7 +25,10 @@ counters! {
     RingFull,
     /// Stall records lost because the ring was full; the attempt goes on.
     StallRingFull,
-    /// Attempts lost because the attempt map was full.
+    /// Attempts found under way when tracing began.
+    JoinedLate,
+    /// Attempts lost because the attempt map was full: with process filters set
+    /// an ending alone does not tell whether it passes them.
     MapFull,
     /// Attempts whose ending no program saw: found when their socket began
     /// the next attempt or was destroyed.

@@ -5,5 +5,6 @@
 #![no_std]
 
 pub mod counters;
+pub mod filter;
 pub mod offsets;
 pub mod record;

@@ -19,6 +19,9 @@ pub struct Member {
 /// `inet_sock.inet_flags` (from 6.6) or a bitfield of its own.
 pub const DEFER_CONNECT: &str = "inet_sock.DEFER_CONNECT";
 
+/// Words of the set of `enum skb_drop_reason` values, a bit each.
+pub const DROP_REASON_WORDS: usize = 4;
+
 macro_rules! offsets {
     ($($(#[$doc:meta])* $field:ident: $path:literal, $size:literal;)+) => {
         /// Byte offsets into the kernel's structs, in the order of [`MEMBERS`].
@@ -81,6 +84,8 @@ offsets! {
     total_retrans: "tcp_sock.total_retrans", 4;
     /// The error queue entry's control block.
     skb_cb: "sk_buff.cb", 48;
+    /// The socket a packet belongs to.
+    skb_sk: "sk_buff.sk", 8;
     /// Start of the packet's buffer.
     skb_head: "sk_buff.head", 8;
     /// Outer IP header, from `head`.
@@ -97,6 +102,12 @@ offsets! {
     iphdr_saddr: "iphdr.saddr", 4;
     /// Source of an IPv6 packet.
     ipv6hdr_saddr: "ipv6hdr.saddr", 16;
+    /// The protocol's side of a socket file.
+    socket_sk: "socket.sk", 8;
+    /// Who made the socket.
+    uid: "sock.sk_uid", 4;
+    /// Process (thread group) id.
+    tgid: "task_struct.tgid", 4;
     /// The process's first thread.
     group_leader: "task_struct.group_leader", 8;
     /// When a task started, `CLOCK_BOOTTIME` nanoseconds.

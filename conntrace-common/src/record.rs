@@ -29,6 +29,16 @@ pub const FLAG_ICMP: u8 = 1 << 1;
 /// (`DEFER_CONNECT`).
 pub const FLAG_DEFERRED: u8 = 1 << 2;
 
+/// `Record::flags`: the attempt was under way when tracing began. `started_ns` is
+/// when it was found, the caller is the process that held the socket then (its
+/// thread is unknown), and the counts may include what the socket did before.
+pub const FLAG_JOINED_LATE: u8 = 1 << 3;
+/// `Record::flags`: nothing was kept of the attempt, because the attempt map was
+/// full when it began. `started_ns` is when it ended, the caller is all zero but
+/// for `tid`, which is the CPU's number and makes the id unique, and the counts
+/// may include what the socket did before.
+pub const FLAG_UNTRACKED: u8 = 1 << 4;
+
 /// `sock_extended_err.ee_origin` of an ICMPv4 error (`SO_EE_ORIGIN_ICMP`).
 pub const ORIGIN_ICMP: u8 = 2;
 /// `sock_extended_err.ee_origin` of an ICMPv6 error (`SO_EE_ORIGIN_ICMP6`).
@@ -119,8 +129,12 @@ pub struct Record {
     pub icmp_type: u8,
     /// ICMP code.
     pub icmp_code: u8,
-    /// Padding, always zero.
-    pub reserved: [u8; 3],
+    /// How many packets of the attempt this host dropped, its own or answers to
+    /// them (`kfree_skb`); stays at 255.
+    pub drops: u8,
+    /// Why the last of them was dropped: the running kernel's
+    /// `enum skb_drop_reason`; 0 if none was.
+    pub drop_reason: u16,
 }
 
 /// Size of an [`Attempt`] in bytes.

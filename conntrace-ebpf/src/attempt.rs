@@ -13,13 +13,18 @@ use aya_ebpf::{
 };
 use conntrace_common::{
     counters::Counter,
-    record::{Attempt, KIND_ENDING, KIND_STALL, STATE_CLOSE, STATE_ESTABLISHED, STATE_SYN_SENT},
+    filter::kind,
+    record::{
+        Attempt, FLAG_JOINED_LATE, FLAG_UNTRACKED, KIND_ENDING, KIND_STALL, STATE_CLOSE,
+        STATE_ESTABLISHED, STATE_SYN_SENT,
+    },
 };
 
 use crate::{
     emit::{self, Moment},
-    kernel::{self, Caller, Sock},
-    maps::{ATTEMPTS, Counts, Entry, Transition, per_cpu},
+    filter,
+    kernel::{self, Caller, OpenFile, Sock},
+    maps::{ATTEMPTS, Counts, Entry, Transition, map_is_full, map_was_full, per_cpu},
 };
 
 /// `TCP_SYN_RECV`: an attempt is in it after a simultaneous open.
@@ -44,7 +49,7 @@ pub enum Attachment {
 enum Change {
     Opens,
     Completes { passive: bool },
-    Closes,
+    Closes { passive: bool },
 }
 
 impl Change {
@@ -59,7 +64,8 @@ impl Change {
             (SYN_SENT, ESTABLISHED) => Some(Self::Completes { passive: false }),
             // A server's side of a handshake, or an attempt after a simultaneous open.
             (SYN_RECV, ESTABLISHED) => Some(Self::Completes { passive: true }),
-            (SYN_SENT | SYN_RECV, CLOSE) => Some(Self::Closes),
+            (SYN_SENT, CLOSE) => Some(Self::Closes { passive: false }),
+            (SYN_RECV, CLOSE) => Some(Self::Closes { passive: true }),
             _ => None,
         }
     }
@@ -85,8 +91,13 @@ pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Opti
     };
     let handled = match change {
         Change::Opens => open(ctx, transition.sock, attachment, counts),
-        Change::Completes { passive } => complete(ctx, transition.sock, passive, counts),
-        Change::Closes => close(ctx, transition.sock, STATE_CLOSE, counts),
+        Change::Completes { passive } => {
+            complete(ctx, transition.sock, attachment, passive, counts)
+        }
+        Change::Closes { passive } => {
+            let kept = close(ctx, transition.sock, STATE_CLOSE, counts);
+            kept.or_else(|| close_unkept(ctx, attachment, passive, STATE_CLOSE, counts))
+        }
     };
     match attachment {
         Attachment::First => cpu.handled = transition,
@@ -105,7 +116,15 @@ fn open(
     attachment: Attachment,
     counts: &mut Counts,
 ) -> Option<()> {
-    let entry = describe(Sock::from_arg(ctx)?);
+    let sock = Sock::from_arg(ctx)?;
+    if !filter::socket_passes(sock) {
+        return None;
+    }
+    let caller = Caller::current();
+    if !(filter::caller_passes(&caller) && filter::cgroup_passes()) {
+        return None;
+    }
+    let entry = describe(sock, caller, 0);
     let mut inserted = ATTEMPTS.insert(key, entry, u64::from(BPF_NOEXIST));
     if inserted == Err(-EEXIST) {
         if attachment == Attachment::Second {
@@ -115,10 +134,13 @@ fn open(
         counts.count(Counter::EndingMissed);
         inserted = ATTEMPTS.insert(key, entry, u64::from(BPF_ANY));
     }
-    counts.count(Counter::Attempts);
     if inserted.is_err() {
-        counts.count(Counter::MapFull);
+        if attachment == Attachment::First {
+            not_kept(counts);
+        }
+        return Some(());
     }
+    counts.count(Counter::Attempts);
     aya_log_ebpf::debug!(
         ctx,
         "tid {} opens in netns {}",
@@ -128,9 +150,23 @@ fn open(
     Some(())
 }
 
+/// The attempt map is full. What the ending alone can tell is reported then, and
+/// the attempt counted; whether it passes the filters of its caller is known only
+/// now.
 #[inline(always)]
-fn describe(sock: Sock) -> Entry {
-    let caller = Caller::current();
+fn not_kept(counts: &mut Counts) {
+    map_is_full();
+    if filter::is_set(kind::OF_CALLER) {
+        counts.count(Counter::Attempts);
+        counts.count(Counter::MapFull);
+    }
+}
+
+/// An attempt of this caller on this socket as it is now. One that is not seen
+/// from its beginning is taken for the socket's first: nothing is subtracted.
+#[inline(always)]
+fn describe(sock: Sock, caller: Caller, seen: u8) -> Entry {
+    let whole = seen == 0;
     let family = sock.family();
     Entry {
         attempt: Attempt {
@@ -150,15 +186,18 @@ fn describe(sock: Sock) -> Entry {
             comm: caller.comm,
             leader_comm: caller.leader_comm,
         },
-        error_queue_before: sock.newest_error(),
-        segs_out_before: sock.segs_out(),
-        total_retrans_before: sock.total_retrans(),
-        error_before: sock.error() as u16,
-        soft_error_before: sock.soft_error() as u16,
-        segs_in_before: sock.segs_in(),
-        sport_before: sock.sport(),
+        error_queue_before: if whole { sock.newest_error() } else { 0 },
+        segs_out_before: if whole { sock.segs_out() } else { 0 },
+        total_retrans_before: if whole { sock.total_retrans() } else { 0 },
+        error_before: if whole { sock.error() as u16 } else { 0 },
+        soft_error_before: if whole { sock.soft_error() as u16 } else { 0 },
+        segs_in_before: if whole { sock.segs_in() } else { 0 },
+        sport_before: if whole { sock.sport() } else { 0 },
+        drop_reason: 0,
+        drops: 0,
         stalled: 0,
-        reserved: [0; 5],
+        seen,
+        reserved: 0,
     }
 }
 
@@ -169,16 +208,21 @@ fn describe(sock: Sock) -> Entry {
 fn complete(
     ctx: &BtfTracePointContext,
     key: u64,
+    attachment: Attachment,
     passive: bool,
     counts: &mut Counts,
 ) -> Option<()> {
     if REPORT_ESTABLISHED.load() != 0 {
-        return close(ctx, key, STATE_ESTABLISHED, counts);
+        let kept = close(ctx, key, STATE_ESTABLISHED, counts);
+        return kept.or_else(|| close_unkept(ctx, attachment, passive, STATE_ESTABLISHED, counts));
     }
     if passive {
         find(key)?;
     }
-    ATTEMPTS.remove(key).ok()?;
+    if ATTEMPTS.remove(key).is_err() {
+        unkept(ctx, attachment, passive)?;
+        counts.count(Counter::Attempts);
+    }
     counts.count(Counter::Established);
     Some(())
 }
@@ -194,6 +238,89 @@ fn close(ctx: &BtfTracePointContext, key: u64, state: u8, counts: &mut Counts) -
     let counter = emit::report_if(entry, &moment, || ATTEMPTS.remove(key).is_ok())?;
     counts.count(counter);
     aya_log_ebpf::debug!(ctx, "an attempt ends in state {}", state);
+    Some(())
+}
+
+/// An attempt ends that has no entry: it is counted now, and reported with what
+/// its socket still knows.
+#[inline(always)]
+fn close_unkept(
+    ctx: &BtfTracePointContext,
+    attachment: Attachment,
+    passive: bool,
+    state: u8,
+    counts: &mut Counts,
+) -> Option<()> {
+    let sock = unkept(ctx, attachment, passive)?;
+    let seen = if map_was_full() {
+        FLAG_UNTRACKED
+    } else {
+        FLAG_JOINED_LATE
+    };
+    let entry = describe(sock, Caller::unknown(), seen);
+    let moment = Moment {
+        sock,
+        kind: KIND_ENDING,
+        state,
+    };
+    let counter = emit::report_if(&entry, &moment, || true)?;
+    counts.count(Counter::Attempts);
+    counts.count(counter);
+    Some(())
+}
+
+/// The socket of an ending without an entry, if it is an attempt's that we want:
+/// the map was full when it began, or it is older than the tracing. Nothing tells
+/// whether it would have passed the filters of its caller. The second attachment
+/// cannot tell it from one that the first has just reported, and a server's socket
+/// has no entry either.
+#[inline(always)]
+fn unkept(ctx: &BtfTracePointContext, attachment: Attachment, passive: bool) -> Option<Sock> {
+    if passive || attachment == Attachment::Second || filter::is_set(kind::OF_CALLER) {
+        return None;
+    }
+    let sock = Sock::from_arg(ctx)?;
+    filter::socket_passes(sock).then_some(sock)
+}
+
+/// A socket that a process has open when tracing begins: an attempt under way
+/// that no hook saw begin gets its entry now.
+#[inline(always)]
+pub fn found(file: &OpenFile) -> Option<()> {
+    let sock = file.sock;
+    if sock.state() != STATE_SYN_SENT {
+        return None;
+    }
+    let holder = file.holder();
+    // Its cgroup is not known.
+    if filter::is_set(kind::CGROUP)
+        || !(filter::socket_passes(sock) && filter::caller_passes(&holder))
+    {
+        return None;
+    }
+    let entry = describe(sock, holder, FLAG_JOINED_LATE);
+    ATTEMPTS
+        .insert(file.key, entry, u64::from(BPF_NOEXIST))
+        .ok()?;
+    // It may have ended meanwhile, before the entry was there.
+    if sock.state() != STATE_SYN_SENT && ATTEMPTS.remove(file.key).is_ok() {
+        return None;
+    }
+    per_cpu()?.others.count(Counter::JoinedLate);
+    Some(())
+}
+
+/// A packet is dropped (`kfree_skb`): noted, if it is an attempt's and the reason
+/// is one that this host decides.
+#[inline(always)]
+pub fn dropped(ctx: &BtfTracePointContext) -> Option<()> {
+    let reason: u32 = ctx.arg(2);
+    if !kernel::is_noted_drop(reason) {
+        return None;
+    }
+    let entry = find(kernel::sock_of_packet_in(ctx, STATE_SYN_SENT)?)?;
+    entry.drop_reason = reason as u16;
+    entry.drops = entry.drops.saturating_add(1);
     Some(())
 }
 

@@ -63,6 +63,9 @@ fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
     record.rto_count = sock.rto_count();
     record.kind = moment.kind;
     record.state = moment.state;
+    record.flags = entry.seen;
+    record.drops = entry.drops;
+    record.drop_reason = entry.drop_reason;
     if sock.segs_in() != entry.segs_in_before {
         record.flags |= FLAG_HEARD;
     }

@@ -12,14 +12,16 @@ use aya_ebpf::{
     helpers::{
         bpf_probe_read_kernel,
         generated::{
-            bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task_btf,
-            bpf_get_current_uid_gid, bpf_ktime_get_boot_ns, bpf_skc_to_tcp_sock,
+            bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id,
+            bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_current_uid_gid,
+            bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_skc_to_tcp_sock,
+            bpf_sock_from_file,
         },
     },
     programs::BtfTracePointContext,
 };
 use conntrace_common::{
-    offsets::Offsets,
+    offsets::{DROP_REASON_WORDS, Offsets},
     record::{AF_INET, COMM_LEN, ORIGIN_ICMP, ORIGIN_ICMP6},
 };
 
@@ -30,6 +32,10 @@ static OFFSETS: Offsets = Offsets::POISONED;
 /// Which bit of the byte at `OFFSETS.defer_connect` is `DEFER_CONNECT`.
 #[unsafe(no_mangle)]
 static DEFER_CONNECT_MASK: u8 = 0;
+
+/// Which drops are noted: a bit for each `enum skb_drop_reason`.
+#[unsafe(no_mangle)]
+static DROP_REASONS: [u64; DROP_REASON_WORDS] = [0; DROP_REASON_WORDS];
 
 /// Reads a global the agent may have replaced; volatile, or the compiler would
 /// use the value it sees here.
@@ -82,7 +88,11 @@ impl Sock {
     /// sockets (`bpf_skc_to_tcp_sock`).
     #[inline(always)]
     pub fn from_arg(ctx: &BtfTracePointContext) -> Option<Self> {
-        let sock: *mut c_void = ctx.arg(0);
+        Self::from_typed(ctx.arg(0))
+    }
+
+    #[inline(always)]
+    fn from_typed(sock: *mut c_void) -> Option<Self> {
         // SAFETY: the helper checks what it is given.
         let tcp = unsafe { bpf_skc_to_tcp_sock(sock) };
         if tcp.is_null() {
@@ -217,6 +227,84 @@ impl Sock {
     }
 }
 
+/// Whether drops for this reason are noted.
+#[inline(always)]
+pub fn is_noted_drop(reason: u32) -> bool {
+    let word = (reason / u64::BITS) as usize;
+    word < DROP_REASON_WORDS && global!(DROP_REASONS[word]) >> (reason % u64::BITS) & 1 != 0
+}
+
+/// Address of the socket that a packet belongs to, if that socket is in this
+/// state: the key of its attempt. What is no whole socket (a request, TIME_WAIT)
+/// has its state in the same place.
+#[inline(always)]
+pub fn sock_of_packet_in(ctx: &BtfTracePointContext, state: u8) -> Option<u64> {
+    let packet: *mut u8 = ctx.arg(0);
+    let sock = Typed(packet).follow(global!(OFFSETS.skb_sk));
+    if sock.0.is_null() || sock.load::<u8>(global!(OFFSETS.state)) != state {
+        return None;
+    }
+    Some(sock.0 as u64)
+}
+
+/// An open file of a task, as `bpf_iter__task_file` hands it over
+/// (`task_file_seq_show`).
+pub struct OpenFile {
+    task: Typed,
+    pub sock: Sock,
+    /// Address of the socket: the key of its attempt.
+    pub key: u64,
+}
+
+impl OpenFile {
+    /// `None` unless the file is a TCP socket. The last call of an iteration has
+    /// neither task nor file.
+    ///
+    /// # Safety
+    /// `ctx` is the context of an iterator over `task_file`.
+    #[inline(always)]
+    pub unsafe fn of(ctx: *mut c_void) -> Option<Self> {
+        // SAFETY: meta, task, fd and file, eight bytes each.
+        let (task, file) = unsafe {
+            let fields = ctx.cast::<*mut u8>();
+            (fields.add(1).read(), fields.add(3).read())
+        };
+        if task.is_null() || file.is_null() {
+            return None;
+        }
+        // SAFETY: the helper takes any file.
+        let socket = unsafe { bpf_sock_from_file(file.cast()) };
+        if socket.is_null() {
+            return None;
+        }
+        let sock = Typed(socket.cast_const().cast()).follow(global!(OFFSETS.socket_sk));
+        if sock.0.is_null() {
+            return None;
+        }
+        Some(Self {
+            task: Typed(task),
+            key: sock.0 as u64,
+            sock: Sock::from_typed(sock.0.cast_mut().cast())?,
+        })
+    }
+
+    /// The process that has the file open, as the caller: its thread and cgroup
+    /// are not known.
+    #[inline(always)]
+    pub fn holder(&self) -> Caller {
+        let leader = self.task.follow(global!(OFFSETS.group_leader));
+        Caller {
+            pid: self.task.load(global!(OFFSETS.tgid)),
+            tid: 0,
+            uid: self.sock.sock.load(global!(OFFSETS.uid)),
+            cgroup_id: 0,
+            process_started_ns: leader.load(global!(OFFSETS.start_boottime)),
+            comm: self.task.load16(global!(OFFSETS.comm)),
+            leader_comm: leader.load16(global!(OFFSETS.comm)),
+        }
+    }
+}
+
 /// An ICMP error in a socket's error queue (`struct sock_exterr_skb`).
 #[derive(Clone, Copy)]
 pub struct Icmp {
@@ -285,6 +373,22 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Nobody: of an attempt that was not kept. The thread is the CPU's number,
+    /// which sets two such attempts of the same moment apart.
+    #[inline(always)]
+    pub fn unknown() -> Self {
+        Self {
+            pid: 0,
+            // SAFETY: no preconditions.
+            tid: unsafe { bpf_get_smp_processor_id() },
+            uid: 0,
+            cgroup_id: 0,
+            process_started_ns: 0,
+            comm: [0; COMM_LEN],
+            leader_comm: [0; COMM_LEN],
+        }
+    }
+
     #[inline(always)]
     pub fn current() -> Self {
         // SAFETY: these helpers have no preconditions; the task they return is
@@ -309,6 +413,13 @@ impl Caller {
             leader_comm: leader.load16(global!(OFFSETS.comm)),
         }
     }
+}
+
+/// Id of the running task's cgroup at this depth, the root's being 0; 0 below its own.
+#[inline(always)]
+pub fn ancestor_cgroup_id(level: i32) -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { bpf_get_current_ancestor_cgroup_id(level) }
 }
 
 /// Nanoseconds of `CLOCK_BOOTTIME`: goes on through suspend, so that its

@@ -8,6 +8,7 @@
 
 mod attempt;
 mod emit;
+mod filter;
 mod hooks;
 mod kernel;
 mod maps;

@@ -1,12 +1,14 @@
 //! Every map, its limit, and why.
 
 use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
 };
 use conntrace_common::{
     counters::{COUNTERS, Counter},
-    record::{Attempt, ENTRY_SIZE},
+    filter::{self, COMMS_MAX, IDS_MAX, NETWORKS_MAX, PORT_WORDS},
+    record::{Attempt, COMM_LEN, ENTRY_SIZE},
 };
 
 /// What is kept of an attempt while it is under way. The `*_before` fields are
@@ -30,10 +32,17 @@ pub struct Entry {
     pub soft_error_before: u16,
     /// `inet_sport` when the attempt began, network order.
     pub sport_before: u16,
+    /// Why this host dropped a packet of the attempt the last time; 0 if never.
+    pub drop_reason: u16,
+    /// How often it did; stays at 255.
+    pub drops: u8,
     /// The stall record was sent.
     pub stalled: u8,
+    /// `FLAG_JOINED_LATE` or `FLAG_UNTRACKED`, 0 for an attempt seen from its
+    /// beginning: goes into the record's flags.
+    pub seen: u8,
     /// Padding, always zero.
-    pub reserved: [u8; 5],
+    pub reserved: u8,
 }
 
 const _: () = assert!(size_of::<Entry>() == ENTRY_SIZE);
@@ -93,6 +102,30 @@ pub static ATTEMPTS: HashMap<u64, Entry> = HashMap::with_max_entries(65_536, 0);
 #[map]
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
+/// Not zero once the attempt map has been full. An ending without an entry is then
+/// of an attempt that was not kept, before that of one older than the tracing.
+#[map]
+static MAP_WAS_FULL: Array<u64> = Array::with_max_entries(1, 0);
+
+/// What the filters of the kinds pid, uid, cgroup and netns let pass. Only the
+/// agent writes the maps of the filters, so that they need no memory in advance.
+#[map]
+pub static FILTER_IDS: HashMap<filter::Id, u8> =
+    HashMap::with_max_entries(IDS_MAX, BPF_F_NO_PREALLOC);
+
+/// Names of threads or processes that pass.
+#[map]
+pub static FILTER_COMMS: HashMap<[u8; COMM_LEN], u8> =
+    HashMap::with_max_entries(COMMS_MAX, BPF_F_NO_PREALLOC);
+
+/// Destination networks that pass; IPv4 ones as v4-mapped.
+#[map]
+pub static FILTER_NETWORKS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(NETWORKS_MAX, 0);
+
+/// Destination ports that pass, a bit each.
+#[map]
+pub static FILTER_PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
+
 #[map]
 static PER_CPU: PerCpuArray<PerCpu> = PerCpuArray::with_max_entries(1, 0);
 
@@ -103,4 +136,17 @@ pub fn per_cpu() -> Option<&'static mut PerCpu> {
     let slot = PER_CPU.get_ptr_mut(0)?;
     // SAFETY: the value lives as long as the program, and no other CPU has it.
     Some(unsafe { &mut *slot })
+}
+
+/// Notes that the attempt map was full.
+#[inline(always)]
+pub fn map_is_full() {
+    // Cannot fail: the array has that place.
+    let _ = MAP_WAS_FULL.set(0, 1u64, 0);
+}
+
+/// Whether the attempt map has ever been full.
+#[inline(always)]
+pub fn map_was_full() -> bool {
+    MAP_WAS_FULL.get(0).is_some_and(|&full| full != 0)
 }

@@ -9,6 +9,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
 use crate::{
+    filter::{CgroupId, Filter, Name, NetnsInode, Network, Ports},
     label::Label,
     sink::{Json, Sink, Text},
     worker::Labelling,
@@ -16,6 +17,9 @@ use crate::{
 
 /// A year: the clock holds no more than some centuries.
 const SUMMARY_MAX: u64 = 365 * 24 * 60 * 60;
+
+/// The largest process id there is (`PID_MAX_LIMIT`).
+const PID_MAX: i64 = 1 << 22;
 
 /// Says at once, and with the evidence, why outgoing TCP connections fail.
 #[derive(Debug, Parser)]
@@ -33,7 +37,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Trace until SIGINT or SIGTERM: a line for every failed connection.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Provoke every kind of ending in a network of its own and trace them.
     Demo(DemoArgs),
     /// Say what this host offers for tracing, what is missing and what would mend it.
@@ -78,6 +82,9 @@ pub struct RunArgs {
     /// Which lines are written, and how.
     #[command(flatten)]
     pub lines: LineArgs,
+    /// Which attempts are traced.
+    #[command(flatten)]
+    pub filter: FilterArgs,
     /// Print totals this often; 0 for never.
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(..=SUMMARY_MAX))]
@@ -91,6 +98,53 @@ pub struct RunArgs {
     /// Load this object instead of the built-in one (a fresh build under test).
     #[arg(long, value_name = "FILE", hide = true)]
     pub object: Option<PathBuf>,
+}
+
+/// Which attempts are traced: options of `run`. Each can be repeated; within a
+/// kind one must fit, and of every kind that is given.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Filters (repeatable; one of each kind given must fit)")]
+pub struct FilterArgs {
+    /// Only attempts of this process (its id in the root pid namespace).
+    #[arg(long = "pid", value_name = "PID",
+          value_parser = clap::value_parser!(u32).range(1..=PID_MAX))]
+    pub pids: Vec<u32>,
+    /// Only of threads or processes with this name (its first 15 bytes).
+    #[arg(long = "comm", value_name = "NAME")]
+    pub comms: Vec<Name>,
+    /// Only of this user id.
+    #[arg(long = "uid", value_name = "UID")]
+    pub uids: Vec<u32>,
+    /// Only of this cgroup (v2) and those below it.
+    #[arg(long = "cgroup", value_name = "PATH")]
+    pub cgroups: Vec<CgroupId>,
+    /// Only in this network namespace: its inode number, or a file such as
+    /// /run/netns/NAME.
+    #[arg(long = "netns", value_name = "INODE|PATH")]
+    pub netns: Vec<NetnsInode>,
+    /// Only to this network or address.
+    #[arg(long = "to", value_name = "CIDR")]
+    pub networks: Vec<Network>,
+    /// Only to this port, or to these.
+    #[arg(long = "port", value_name = "N[-M]")]
+    pub ports: Vec<Ports>,
+}
+
+impl FilterArgs {
+    /// What they mean.
+    #[must_use]
+    pub fn filter(&self) -> Filter {
+        let args = self.clone();
+        Filter {
+            pids: args.pids,
+            comms: args.comms,
+            uids: args.uids,
+            cgroups: args.cgroups,
+            netns: args.netns,
+            networks: args.networks,
+            ports: args.ports,
+        }
+    }
 }
 
 /// Options of `doctor`.

@@ -182,7 +182,7 @@ fn hooks(start: Option<&Start>) -> Vec<HookFinding> {
         let state = states.iter().find(|state| state.name == program.name);
         HookFinding {
             name: program.name,
-            target: program.tracepoint,
+            target: program.target.name(),
             required: program.required,
             attached: state.map(|state| state.attached),
             reason: state.and_then(|state| state.reason.clone()),

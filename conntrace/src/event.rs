@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
-pub use totals::{Loss, RemoteEndpoint, Stop, Top, Totals};
+pub use totals::{Loss, Stop, Top, Totals};
 
 use crate::{
     errno::Errno,
@@ -16,7 +16,7 @@ use crate::{
     message,
     reply::{Reply, reply},
     text,
-    wire::Attempt,
+    wire::{Attempt, Caller, Comm, Seen},
 };
 
 /// Version of the lines. Goes up when a field is removed or changes meaning,
@@ -213,18 +213,6 @@ pub struct AttemptFields {
     pub suppressed: u64,
 }
 
-/// How much of an attempt was seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Seen {
-    /// From its beginning.
-    Whole,
-    /// It was under way when tracing began.
-    JoinedLate,
-    /// The attempt map was full when it began.
-    Untracked,
-}
-
 /// Who called connect.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Process {
@@ -247,7 +235,7 @@ pub struct Process {
 }
 
 /// One side of a connection.
-#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Endpoint {
     /// Its address; v4-mapped ones as IPv4.
     pub addr: Option<IpAddr>,
@@ -312,41 +300,47 @@ pub fn stall(attempt: &Attempt, started: Timestamp, owner: Owner) -> Stall {
     Stall { attempt: fields }
 }
 
-fn fields(attempt: &Attempt, started: Timestamp, owner: Owner) -> AttemptFields {
-    let caller = &attempt.caller;
+fn fields(attempt: &Attempt, since: Timestamp, owner: Owner) -> AttemptFields {
+    // What only its beginning tells is unknown of an attempt not seen whole.
+    let whole = attempt.seen == Seen::Whole;
     AttemptFields {
         // One thread calls one connect at a time.
-        id: format!("{:x}-{:x}", attempt.started_ns, caller.tid),
-        seen: Seen::Whole,
+        id: format!("{:x}-{:x}", attempt.since_ns, attempt.serial),
+        seen: attempt.seen,
         message: String::new(),
-        process: Process {
-            pid: Some(caller.pid),
-            tid: Some(caller.tid),
-            comm: Some(text::bounded(caller.comm.as_bytes(), COMM_JSON_MAX)),
-            leader_comm: Some(text::bounded(caller.leader_comm.as_bytes(), COMM_JSON_MAX)),
-            exe: owner.exe,
-            uid: Some(caller.uid),
-            cgroup: owner.cgroup,
-            container: owner.container,
-        },
+        process: process(attempt.caller.as_ref(), owner),
         netns: Some(attempt.netns),
         local: Endpoint {
             addr: attempt.local_addr,
             port: attempt.local_port,
         },
         remote: Endpoint {
-            addr: Some(attempt.remote.addr),
-            port: Some(attempt.remote.port),
+            addr: attempt.remote.map(|remote| remote.addr),
+            port: attempt.remote.map(|remote| remote.port),
         },
-        started: Some(Time(started)),
-        elapsed_us: Some((attempt.at_ns - attempt.started_ns) / 1000),
+        started: whole.then_some(Time(since)),
+        elapsed_us: whole.then(|| (attempt.at_ns - attempt.since_ns) / 1000),
         syn: Syn {
-            sent: Some(attempt.syn_sent),
-            retransmitted: Some(attempt.syn_retransmitted),
+            sent: whole.then_some(attempt.syn_sent),
+            retransmitted: whole.then_some(attempt.syn_retransmitted),
         },
         reply: reply(attempt),
         timeout_by: None,
         suppressed: 0,
+    }
+}
+
+fn process(caller: Option<&Caller>, owner: Owner) -> Process {
+    let name = |comm: &Comm| text::bounded(comm.as_bytes(), COMM_JSON_MAX);
+    Process {
+        pid: caller.map(|caller| caller.pid),
+        tid: caller.and_then(|caller| caller.tid),
+        comm: caller.map(|caller| name(&caller.comm)),
+        leader_comm: caller.map(|caller| name(&caller.leader_comm)),
+        exe: owner.exe,
+        uid: caller.map(|caller| caller.uid),
+        cgroup: owner.cgroup,
+        container: owner.container,
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     errno::Errno,
-    wire::{Attempt, Icmp, IcmpVersion, Moment},
+    wire::{Attempt, Icmp, IcmpVersion, Moment, Seen},
 };
 
 /// How an attempt ended.
@@ -146,8 +146,14 @@ fn label_closed(attempt: &Attempt, patience_ms: u64) -> Verdict {
     if let Some(errno) = early_icmp(attempt) {
         return Verdict::new(label_icmp(attempt.icmp.as_ref(), errno), Some(errno));
     }
-    let lasted_ms = (attempt.at_ns - attempt.started_ns) / 1_000_000;
-    if attempt.syn_retransmitted > 0 || lasted_ms >= patience_ms {
+    // At least: of an attempt not seen whole it is not known since when it lasts,
+    // nor what its socket had sent before, but how often its timer ran.
+    let lasted_ms = (attempt.at_ns - attempt.since_ns) / 1_000_000;
+    let retransmitted = match attempt.seen {
+        Seen::Whole => attempt.syn_retransmitted > 0,
+        Seen::JoinedLate | Seen::Untracked => attempt.rto_count > 0,
+    };
+    if retransmitted || lasted_ms >= patience_ms {
         return Verdict::timed_out(TimeoutBy::Application, None);
     }
     Verdict::new(Label::Cancelled, None)

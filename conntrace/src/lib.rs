@@ -13,6 +13,7 @@ pub mod errno;
 pub mod event;
 pub mod evidence;
 pub mod explain;
+pub mod filter;
 pub mod kernel;
 pub mod label;
 pub mod live;

@@ -53,7 +53,7 @@ fn coverage(hooks: &[Hook]) -> Coverage {
         aborted: states,
         stall: attached("tcp_retransmit_skb"),
         icmp: states,
-        local_drop: false,
+        local_drop: attached("kfree_skb"),
         icmp6_detail: false,
         no_route: false,
         local_denial: false,

@@ -73,6 +73,7 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let settings = Settings {
         report_established: args.lines.labels().contains(&Label::Established),
         debug: args.verbose > 1,
+        filter: args.filter.filter(),
         object: args.object.clone(),
     };
     let (tracer, start) = live::start(&settings)?;

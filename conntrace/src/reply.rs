@@ -57,7 +57,13 @@ pub fn reply(attempt: &Attempt) -> Reply {
         return Reply::bare(ReplyKind::SynAck);
     }
     if is_reset(attempt) {
-        return Reply::bare(ReplyKind::Rst);
+        // A rule of this host that rejects drops the SYN and answers it.
+        let own = all_dropped(attempt);
+        return Reply::bare(if own {
+            ReplyKind::Local
+        } else {
+            ReplyKind::Rst
+        });
     }
     if let Some(icmp) = attempt.icmp {
         let own = icmp
@@ -74,7 +80,19 @@ pub fn reply(attempt: &Attempt) -> Reply {
             from: icmp.from,
         };
     }
-    Reply::bare(unqueued(attempt))
+    let kind = unqueued(attempt);
+    // What nobody else answered, this host may have swallowed.
+    Reply::bare(match attempt.drops {
+        Some(_) if kind == ReplyKind::None => ReplyKind::Local,
+        Some(_) | None => kind,
+    })
+}
+
+/// This host dropped as many packets of the attempt as SYNs were made.
+fn all_dropped(attempt: &Attempt) -> bool {
+    attempt
+        .drops
+        .is_some_and(|drops| u32::from(drops.count) >= attempt.syn_sent)
 }
 
 /// What came for the socket and ended it with this errno was a RST
@@ -90,8 +108,9 @@ fn is_reset(attempt: &Attempt) -> bool {
 /// waits for its address. Only this host answers what it asks itself.
 fn unqueued(attempt: &Attempt) -> ReplyKind {
     let stuck = u32::from(attempt.rto_count) > attempt.syn_retransmitted;
-    let to_itself =
-        attempt.remote.addr.is_loopback() || attempt.local_addr == Some(attempt.remote.addr);
+    let to_itself = attempt
+        .remote
+        .is_some_and(|remote| remote.addr.is_loopback() || attempt.local_addr == Some(remote.addr));
     match attempt.error.or(attempt.soft_error) {
         None | Some(Errno::ETIMEDOUT | Errno::ECONNABORTED | Errno::EMSGSIZE) => ReplyKind::None,
         Some(_) if attempt.syn_sent == 0 => ReplyKind::None,

@@ -8,10 +8,12 @@ use std::{
 };
 
 use conntrace_common::record::{
-    self as raw, AF_INET, AF_INET6, COMM_LEN, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_ENDING,
-    KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, Record, STATE_CLOSE, STATE_ESTABLISHED,
-    STATE_SYN_SENT,
+    self as raw, AF_INET, AF_INET6, COMM_LEN, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP,
+    FLAG_JOINED_LATE, FLAG_UNTRACKED, KIND_ENDING, KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6,
+    RECORD_SIZE, Record, STATE_CLOSE, STATE_ESTABLISHED, STATE_SYN_SENT,
 };
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::errno::Errno;
 
@@ -23,16 +25,21 @@ const MAX_ERRNO: u32 = 4095;
 pub struct Attempt {
     /// What this moment is.
     pub moment: Moment,
-    /// When it began, `CLOCK_BOOTTIME` nanoseconds.
-    pub started_ns: u64,
+    /// How much of the attempt was seen.
+    pub seen: Seen,
+    /// Since when it was seen, `CLOCK_BOOTTIME` nanoseconds: its beginning, if it
+    /// was seen whole.
+    pub since_ns: u64,
+    /// Sets it apart from others that were seen since the same moment.
+    pub serial: u32,
     /// When the kernel saw this moment, `CLOCK_BOOTTIME` nanoseconds.
     pub at_ns: u64,
-    /// Who called connect.
-    pub caller: Caller,
+    /// Who called connect; `None` of an attempt nothing was kept of.
+    pub caller: Option<Caller>,
     /// Inode number of the socket's network namespace.
     pub netns: u32,
-    /// Where to.
-    pub remote: Remote,
+    /// Where to; `None` when there was no connect.
+    pub remote: Option<Remote>,
     /// From where; `None` while unspecified.
     pub local_addr: Option<IpAddr>,
     /// The local port, if one was assigned for this attempt or bound before it.
@@ -55,6 +62,29 @@ pub struct Attempt {
     pub deferred: bool,
     /// The newest ICMP error that came for this attempt.
     pub icmp: Option<Icmp>,
+    /// The packets of it that this host dropped.
+    pub drops: Option<Drops>,
+}
+
+/// How much of an attempt was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Seen {
+    /// From its beginning.
+    Whole,
+    /// It was under way when tracing began.
+    JoinedLate,
+    /// The attempt map was full when it began.
+    Untracked,
+}
+
+/// Packets of an attempt that this host dropped: SYNs, or answers to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drops {
+    /// How many, up to 255.
+    pub count: u8,
+    /// Why the last one: the recorded kernel's `enum skb_drop_reason`.
+    pub reason: u16,
 }
 
 /// What happened to the attempt at this moment.
@@ -73,12 +103,12 @@ pub enum Moment {
 pub struct Caller {
     /// Process (thread group) id in the root pid namespace.
     pub pid: u32,
-    /// Thread id in the root pid namespace.
-    pub tid: u32,
+    /// Thread id in the root pid namespace; `None` when only the process is known.
+    pub tid: Option<u32>,
     /// Real user id.
     pub uid: u32,
-    /// Id of the cgroup (v2).
-    pub cgroup_id: u64,
+    /// Id of the cgroup (v2); `None` when only the process is known.
+    pub cgroup_id: Option<u64>,
     /// When the process started, `CLOCK_BOOTTIME` nanoseconds.
     pub started_ns: u64,
     /// The thread's name: any bytes, without the terminating zeros.
@@ -167,26 +197,26 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         (_, _) => return Err(malformed("kind", kind)),
     };
     let flags = fields.u8(offset_of!(Record, flags));
-    if flags & !(FLAG_HEARD | FLAG_ICMP | FLAG_DEFERRED) != 0 {
-        return Err(malformed("flags", flags));
-    }
+    let seen = seen(flags)?;
     let family = Family::of(fields.u16(offset_of!(Record, attempt.family)))?;
-    let started_ns = fields.u64(offset_of!(Record, attempt.started_ns));
+    let since_ns = fields.u64(offset_of!(Record, attempt.started_ns));
     let at_ns = fields.u64(offset_of!(Record, at_ns));
-    if at_ns < started_ns {
+    if at_ns < since_ns {
         return Err(malformed("at_ns", at_ns));
     }
     let local_port = u16::from_be(fields.u16(offset_of!(Record, local_port)));
     Ok(Attempt {
         moment,
-        started_ns,
+        seen,
+        since_ns,
+        serial: fields.u32(offset_of!(Record, attempt.tid)),
         at_ns,
-        caller: caller(&fields),
+        caller: caller(&fields, seen),
         netns: fields.u32(offset_of!(Record, attempt.netns)),
-        remote: Remote {
+        remote: Some(Remote {
             addr: family.addr(&fields, offset_of!(Record, attempt.remote_addr)),
             port: u16::from_be(fields.u16(offset_of!(Record, attempt.remote_port))),
-        },
+        }),
         local_addr: specified(family.addr(&fields, offset_of!(Record, attempt.local_addr))),
         local_port: (local_port != 0).then_some(local_port),
         port_bound: fields.u16(offset_of!(Record, attempt.bound_port)) != 0,
@@ -201,19 +231,46 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
             0 => None,
             _ => Some(icmp(&fields)?),
         },
+        drops: drops(&fields),
     })
 }
 
-fn caller(fields: &Fields<'_>) -> Caller {
-    Caller {
-        pid: fields.u32(offset_of!(Record, attempt.pid)),
-        tid: fields.u32(offset_of!(Record, attempt.tid)),
+fn seen(flags: u8) -> Result<Seen, Malformed> {
+    let known = FLAG_HEARD | FLAG_ICMP | FLAG_DEFERRED | FLAG_JOINED_LATE | FLAG_UNTRACKED;
+    match (
+        flags & !known,
+        flags & FLAG_JOINED_LATE != 0,
+        flags & FLAG_UNTRACKED != 0,
+    ) {
+        (0, false, false) => Ok(Seen::Whole),
+        (0, true, false) => Ok(Seen::JoinedLate),
+        (0, false, true) => Ok(Seen::Untracked),
+        _ => Err(malformed("flags", flags)),
+    }
+}
+
+/// Of an attempt that was not seen whole the caller may be unknown, or only its
+/// process known.
+fn caller(fields: &Fields<'_>, seen: Seen) -> Option<Caller> {
+    let whole = seen == Seen::Whole;
+    let pid = fields.u32(offset_of!(Record, attempt.pid));
+    (whole || pid != 0).then(|| Caller {
+        pid,
+        tid: whole.then(|| fields.u32(offset_of!(Record, attempt.tid))),
         uid: fields.u32(offset_of!(Record, attempt.uid)),
-        cgroup_id: fields.u64(offset_of!(Record, attempt.cgroup_id)),
+        cgroup_id: whole.then(|| fields.u64(offset_of!(Record, attempt.cgroup_id))),
         started_ns: fields.u64(offset_of!(Record, attempt.process_started_ns)),
         comm: Comm(fields.array(offset_of!(Record, attempt.comm))),
         leader_comm: Comm(fields.array(offset_of!(Record, attempt.leader_comm))),
-    }
+    })
+}
+
+fn drops(fields: &Fields<'_>) -> Option<Drops> {
+    let count = fields.u8(offset_of!(Record, drops));
+    (count != 0).then(|| Drops {
+        count,
+        reason: fields.u16(offset_of!(Record, drop_reason)),
+    })
 }
 
 fn icmp(fields: &Fields<'_>) -> Result<Icmp, Malformed> {

@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agent::Dropped,
     clock::WallClock,
-    event::{self, Event, Line, Loss, Owner, RemoteEndpoint, Start, Stop, Top, Totals},
+    event::{self, Endpoint, Event, Line, Loss, Owner, Start, Stop, Top, Totals},
     evidence::{self, Evidence, Owners},
     label::{Label, Verdict, label},
     recording::{Entry, Note, Recorder},
     sink::Sink,
     source::Counters,
     text,
-    wire::{self, Attempt, Caller, Comm, Remote},
+    wire::{self, Attempt, Comm, Remote},
 };
 
 /// How many different failures are told apart between two summaries.
@@ -109,7 +109,7 @@ pub struct Worker {
     clock: WallClock,
     outcomes: BTreeMap<Label, u64>,
     malformed: u64,
-    top: HashMap<(Comm, Remote, Label), u64>,
+    top: HashMap<(Option<Comm>, Option<Remote>, Label), u64>,
     /// What loss lines have said so far.
     told: Loss,
 }
@@ -239,7 +239,10 @@ impl Worker {
         // A replay may print what is not printed now: every caller is asked about,
         // and only once, or the answers could differ.
         self.asked = self.recorder.as_mut().and_then(|recorder| {
-            let caller = decoded.as_ref().ok().map(|attempt| &attempt.caller);
+            let caller = decoded
+                .as_ref()
+                .ok()
+                .and_then(|attempt| attempt.caller.as_ref());
             let owner = caller.map(|caller| self.evidence.owner(caller, now));
             recorder.record(record, owner.as_ref());
             owner
@@ -262,14 +265,15 @@ impl Worker {
         }
     }
 
-    fn owner(&mut self, caller: &Caller, now: Instant) -> Owner {
+    fn owner(&mut self, attempt: &Attempt, now: Instant) -> Owner {
         let asked = self.asked.take();
-        asked.unwrap_or_else(|| self.evidence.owner(caller, now))
+        let ask = |caller| self.evidence.owner(caller, now);
+        asked.unwrap_or_else(|| attempt.caller.as_ref().map(ask).unwrap_or_default())
     }
 
     fn stall(&mut self, attempt: &Attempt, now: Instant) -> io::Result<()> {
-        let owner = self.owner(&attempt.caller, now);
-        let started = self.clock.at(attempt.started_ns);
+        let owner = self.owner(attempt, now);
+        let started = self.clock.at(attempt.since_ns);
         let stall = event::stall(attempt, started, owner);
         self.write(Event::Stall(Box::new(stall)), self.clock.at(attempt.at_ns))
     }
@@ -282,8 +286,8 @@ impl Worker {
         if !self.labelling.labels.contains(&verdict.label) {
             return Ok(());
         }
-        let owner = self.owner(&attempt.caller, now);
-        let started = self.clock.at(attempt.started_ns);
+        let owner = self.owner(attempt, now);
+        let started = self.clock.at(attempt.since_ns);
         let outcome = event::outcome(attempt, verdict, started, owner);
         self.write(
             Event::Outcome(Box::new(outcome)),
@@ -292,7 +296,8 @@ impl Worker {
     }
 
     fn count_top(&mut self, attempt: &Attempt, label: Label) {
-        let key = (attempt.caller.comm, attempt.remote, label);
+        let comm = attempt.caller.as_ref().map(|caller| caller.comm);
+        let key = (comm, attempt.remote, label);
         if let Some(count) = self.top.get_mut(&key) {
             *count += 1;
         } else if self.top.len() < TOP_KEYS_MAX {
@@ -388,9 +393,8 @@ impl Worker {
         top.sort_by_key(|&(&(comm, remote, label), &count)| {
             (
                 std::cmp::Reverse(count),
-                comm.0,
-                remote.addr,
-                remote.port,
+                comm.map(|comm| comm.0),
+                remote.map(|remote| (remote.addr, remote.port)),
                 label,
             )
         });
@@ -398,10 +402,10 @@ impl Worker {
         Totals {
             top: top
                 .map(|(&(comm, remote, label), &count)| Top {
-                    comm: text::bounded(comm.as_bytes(), event::COMM_JSON_MAX),
-                    remote: RemoteEndpoint {
-                        addr: remote.addr,
-                        port: remote.port,
+                    comm: comm.map(|comm| text::bounded(comm.as_bytes(), event::COMM_JSON_MAX)),
+                    remote: Endpoint {
+                        addr: remote.map(|remote| remote.addr),
+                        port: remote.map(|remote| remote.port),
                     },
                     label,
                     count,

@@ -10,6 +10,7 @@
 
 mod binary;
 mod line;
+mod nft;
 mod recording;
 mod socket;
 mod suite;
@@ -17,6 +18,7 @@ mod tracer;
 
 pub use binary::{binary, conntrace};
 pub use line::{Expected, Reply};
+pub use nft::{nft, with_nft};
 pub use recording::{Dir, Recording, matching, replay, run_with_replay, stderr, stdout};
 pub use socket::{Attempted, attempt, attempt_on, tcp};
 pub use suite::{Live, Scene, assert_adds_up, is_root, live_test, run};

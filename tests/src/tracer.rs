@@ -185,7 +185,8 @@ impl Lines {
                 if let ("outcome", Some(netns)) =
                     (value["type"].as_str().unwrap(), value["netns"].as_u64())
                 {
-                    let began = value["started"].as_str().unwrap().to_owned();
+                    // Null where it was not seen.
+                    let began = value["started"].as_str().unwrap_or_default().to_owned();
                     state.endings.entry(netns).or_default().push(began);
                 }
                 state.lines.push(value);

@@ -7,15 +7,15 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    process::{Command, ExitCode, Stdio},
+    process::ExitCode,
     time::Duration,
 };
 
 use conntrace::stage::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Reply, Scene, attempt, attempt_on, live_test, run, tcp,
+    Attempted, Expected, Live, Reply, Scene, attempt, attempt_on, live_test, nft, run, tcp,
+    with_nft,
 };
-use libtest_mimic::Trial;
 use nix::{
     errno::Errno,
     libc::MSG_ERRQUEUE,
@@ -260,7 +260,13 @@ fn rejected_by_reset() {
         nft("output", remote, "reject with tcp reset");
         attempt(remote)
     });
-    live.expect(&scene, &[Expected::refused(&scene.value)]);
+    live.expect(
+        &scene,
+        &[Expected {
+            reply: Reply::LocalUnknown,
+            ..Expected::refused(&scene.value)
+        }],
+    );
 }
 
 /// One SYN, and ECONNREFUSED by something else than a RST.
@@ -296,27 +302,4 @@ const AT_OUTPUT: Rule = "output";
 /// port unreachable.
 fn reject(remote: SocketAddr, rule: Rule) {
     nft(rule, remote, "reject with icmpx type port-unreachable");
-}
-
-fn nft(chain: &str, remote: SocketAddr, verdict: &str) {
-    let port = remote.port();
-    let hook = format!("type filter hook {chain} priority 0");
-    let table = format!("table inet t {{ chain c {{ {hook}; tcp dport {port} {verdict}; }}; }}");
-    let status = Command::new("nft").arg(table).status().unwrap();
-    assert!(status.success(), "nft: {status}");
-}
-
-/// A test that needs root and `nft`.
-fn with_nft(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
-    let has_nft = Command::new("nft")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    let trial = live_test(name, test);
-    if has_nft {
-        trial
-    } else {
-        trial.with_kind("needs nft").with_ignored_flag(true)
-    }
 }

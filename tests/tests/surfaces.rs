@@ -140,7 +140,7 @@ fn doctor() {
     assert!(
         doctor_text(&[])
             .1
-            .contains("\nTracing can start: tracepoint tier; 4 of 4 hooks")
+            .contains("\nTracing can start: tracepoint tier; 6 of 6 hooks")
     );
 }
 

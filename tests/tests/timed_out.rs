@@ -16,7 +16,8 @@ use std::{
 
 use conntrace::stage::{FAR_V4, FAR_V6, Stage, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Reply, Scene, attempt, attempt_on, live_test, run, tcp,
+    Attempted, Expected, Live, Reply, Scene, attempt, attempt_on, live_test, nft, run, tcp,
+    with_nft,
 };
 use nix::errno::Errno;
 use serde_json::json;
@@ -60,6 +61,9 @@ fn main() -> ExitCode {
         live_test("deadline_after_stall_v6", || {
             deadline_after_stall(silent_v6());
         }),
+        with_nft("dropped_here_v4", || dropped_here(silent_v4())),
+        with_nft("dropped_here_v6", || dropped_here(silent_v6())),
+        with_nft("dropped_here_at_first", dropped_here_at_first),
         live_test("connect_timeout_of_std", connect_timeout_of_std),
         live_test("killed", killed),
         live_test("answered_late_v4", || {
@@ -120,6 +124,36 @@ fn deadline(remote: SocketAddr, deadline: Duration) {
     let scene = live.play_lasting(PATIENCE..BEFORE_STALL, |_| give_up(remote, deadline));
     live.expect(&scene, &[Expected::gave_up("timed_out", &scene.value)]);
     assert!(live.stalls(&scene).is_empty());
+}
+
+/// This host's own firewall swallows the SYN: TCP does not hear of it.
+fn dropped_here(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play_lasting(PATIENCE..BEFORE_STALL, |_| {
+        nft("output", remote, "drop");
+        give_up(remote, ms(300))
+    });
+    let expected = Expected {
+        reply: Reply::LocalUnknown,
+        ..Expected::gave_up("timed_out", &scene.value)
+    };
+    live.expect(&scene, &[expected]);
+}
+
+/// It swallows only the first: the RST is the other side's.
+fn dropped_here_at_first() {
+    let remote = SocketAddr::from((FAR_V4, ports::RESETS));
+    let live = Live::get();
+    let scene = live.play(|_| {
+        nft("output", remote, "numgen inc mod 1000 == 0 drop");
+        attempt(remote)
+    });
+    let expected = Expected {
+        syn_sent: 2,
+        syn_retransmitted: 1,
+        ..Expected::refused(&scene.value)
+    };
+    live.expect(&scene, &[expected]);
 }
 
 fn deadline_under_patience() {

@@ -2,5 +2,7 @@
 //! it. A test holds the prototypes against BTF.
 
 mod inet_sock_set_state;
+mod kfree_skb;
+mod task_file;
 mod tcp_destroy_sock;
 mod tcp_retransmit_skb;

@@ -20,8 +20,8 @@ const STALL: Gap = Gap {
     remedy: "see that hook's reason",
 };
 const LOCAL_DROP: Gap = Gap {
-    reason: "this version has no hook on packets that this host drops",
-    remedy: "no setting; by hand: perf trace -a -e skb:kfree_skb",
+    reason: "kfree_skb is not attached",
+    remedy: "see that hook's reason; reasons for drops came with Linux 5.17",
 };
 const ICMP6_DETAIL: Gap = Gap {
     reason: "on this tier type, code and sender come from the socket's error queue, which holds \

@@ -74,7 +74,7 @@ fn what_could_not_be_tried_is_unknown() {
 fn text_is_aligned() {
     let text = text(&diagnose(Ok(&start()), vec![limited()]));
     for part in [
-        "\nTracing can start: tracepoint tier; 3 of 4 hooks were attached, and taken off again\n",
+        "\nTracing can start: tracepoint tier; 5 of 6 hooks were attached, and taken off again\n",
         "
   limits     cgroup_v2           not mounted
                                  costs: `cgroup` is null

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     label::{self, tests::icmp6},
-    wire::{self, Comm, Moment},
+    wire::{self, Comm, Moment, Remote},
 };
 
 /// As long as a container's id is.
@@ -57,7 +57,7 @@ pub(crate) fn stall_line() -> Line {
     attempt.moment = Moment::Stalled;
     (attempt.error, attempt.heard) = (None, false);
     (attempt.syn_sent, attempt.syn_retransmitted) = (2, 1);
-    attempt.at_ns = attempt.started_ns + 1_023_456_789;
+    attempt.at_ns = attempt.since_ns + 1_023_456_789;
     line(Event::Stall(Box::new(stall(&attempt, at(), owner()))))
 }
 
@@ -103,10 +103,17 @@ pub(crate) fn loss_line() -> Line {
     }))
 }
 
+fn caller(attempt: &mut Attempt) -> &mut Caller {
+    attempt.caller.as_mut().unwrap()
+}
+
 fn top(comm: String, addr: IpAddr) -> Top {
     Top {
-        comm,
-        remote: RemoteEndpoint { addr, port: 5432 },
+        comm: Some(comm),
+        remote: Endpoint {
+            addr: Some(addr),
+            port: Some(5432),
+        },
         label: Label::Refused,
         count: 5,
     }
@@ -185,7 +192,7 @@ fn any_task_name_survives() {
         let mut attempt = refused();
         let mut padded = [0; 16];
         padded[..comm.len()].copy_from_slice(comm);
-        attempt.caller.comm = Comm(padded);
+        caller(&mut attempt).comm = Comm(padded);
         let text = json(&outcome_of(&attempt, owner()));
         assert!(!text.contains(char::is_control), "{text}");
         let parsed: Value = serde_json::from_str(&text).unwrap();
@@ -213,13 +220,22 @@ fn the_longest_lines_fit() {
     let path = text::bounded(&[WORST; 4096], PATH_JSON_MAX);
     let addr = IpAddr::from([0xffff; 8]);
     let mut attempt = refused();
-    attempt.started_ns = u64::MAX / 2;
+    attempt.since_ns = u64::MAX / 2;
     attempt.at_ns = u64::MAX;
-    attempt.caller.comm = Comm([WORST; 16]);
-    attempt.caller.leader_comm = Comm([WORST; 16]);
-    (attempt.caller.pid, attempt.caller.tid) = (u32::MAX, u32::MAX);
-    (attempt.caller.uid, attempt.netns) = (u32::MAX, u32::MAX);
-    (attempt.local_addr, attempt.remote.addr) = (Some(addr), addr);
+    *caller(&mut attempt) = Caller {
+        pid: u32::MAX,
+        tid: Some(u32::MAX),
+        uid: u32::MAX,
+        comm: Comm([WORST; 16]),
+        leader_comm: Comm([WORST; 16]),
+        ..caller(&mut attempt).clone()
+    };
+    (attempt.serial, attempt.netns) = (u32::MAX, u32::MAX);
+    attempt.local_addr = Some(addr);
+    attempt.remote = Some(Remote {
+        addr,
+        port: u16::MAX,
+    });
     (attempt.syn_sent, attempt.syn_retransmitted) = (u32::MAX, u32::MAX);
     (attempt.error, attempt.heard) = (None, false);
     attempt.icmp = icmp6(255, 255, nix::errno::Errno::ENOPROTOOPT);

@@ -1,10 +1,11 @@
 //! The lines that count: loss, summary and stop.
 
-use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::Endpoint;
 use crate::label::Label;
 
 /// What could not be delivered since the last such line.
@@ -59,23 +60,14 @@ pub struct Totals {
 /// How often the same thing happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Top {
-    /// The process's name.
-    pub comm: String,
+    /// The calling thread's name.
+    pub comm: Option<String>,
     /// Where to.
-    pub remote: RemoteEndpoint,
+    pub remote: Endpoint,
     /// How it ended.
     pub label: Label,
     /// How often.
     pub count: u64,
-}
-
-/// The other side, always known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct RemoteEndpoint {
-    /// Its address.
-    pub addr: IpAddr,
-    /// Its port.
-    pub port: u16,
 }
 
 /// The last line.

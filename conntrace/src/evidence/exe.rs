@@ -74,9 +74,9 @@ mod tests {
     fn caller(pid: u32, started_ns: u64) -> Caller {
         Caller {
             pid,
-            tid: pid,
+            tid: Some(pid),
             uid: 0,
-            cgroup_id: 1,
+            cgroup_id: Some(1),
             started_ns,
             comm: Comm([0; 16]),
             leader_comm: Comm([0; 16]),

@@ -64,7 +64,7 @@ impl Owners {
 
     /// What is known of the caller at `now`. What is gone stays unknown.
     pub fn of(&mut self, caller: &Caller, now: Instant) -> Owner {
-        let cgroup = self.cgroups.path(caller.cgroup_id, now);
+        let cgroup = caller.cgroup_id.and_then(|id| self.cgroups.path(id, now));
         Owner {
             exe: self.exes.path(caller, now),
             container: cgroup

@@ -184,20 +184,33 @@ impl<'a> Btf<'a> {
         })
     }
 
+    /// Name and value of every enumerator of the enum that this one belongs to;
+    /// none if there is none.
+    #[must_use]
+    pub fn enumerators_beside(&self, name: &str) -> Vec<(&'a [u8], u32)> {
+        let all = |&at: &usize| {
+            let ty = self.type_at(at).filter(|ty| ty.kind == KIND_ENUM)?;
+            let one = |i| {
+                let at = ty.at + 12 + i * 8;
+                Some((
+                    self.name(u32_at(self.types, at)?)?,
+                    u32_at(self.types, at + 4)?,
+                ))
+            };
+            let all: Vec<_> = (0..ty.count).filter_map(one).collect();
+            all.iter()
+                .any(|(found, _)| *found == name.as_bytes())
+                .then_some(all)
+        };
+        self.starts.iter().skip(1).find_map(all).unwrap_or_default()
+    }
+
     /// The value of an enumerator, whatever enum it belongs to.
     #[must_use]
     pub fn enumerator(&self, name: &str) -> Option<u32> {
-        self.starts.iter().skip(1).find_map(|&at| {
-            let ty = self.type_at(at)?;
-            if ty.kind != KIND_ENUM {
-                return None;
-            }
-            (0..ty.count).find_map(|i| {
-                let at = ty.at + 12 + i * 8;
-                let matches = self.name(u32_at(self.types, at)?)? == name.as_bytes();
-                matches.then(|| u32_at(self.types, at + 4))?
-            })
-        })
+        let beside = self.enumerators_beside(name);
+        let found = beside.iter().find(|(found, _)| *found == name.as_bytes());
+        found.map(|&(_, value)| value)
     }
 
     /// Follows typedefs and qualifiers to what the type is.

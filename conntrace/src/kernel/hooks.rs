@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf,
-    programs::{BtfTracePoint, ProgramError, tp_btf::BtfTracePointLink},
+    programs::{BtfTracePoint, Iter, ProgramError, links::LinkError, tp_btf::BtfTracePointLink},
 };
 
 use super::{ProgramMissing, StartError, failed, unsupported};
@@ -21,12 +21,38 @@ const REASON_JSON_MAX: usize = 256;
 pub struct Hook {
     /// The program's name, which says what it hooks.
     pub name: &'static str,
-    /// How it is attached: `tp_btf`.
+    /// How it is attached: `tp_btf`, or `iter` for one that ran at the start.
     pub kind: &'static str,
     /// Whether it is.
     pub attached: bool,
     /// Why not.
     pub reason: Option<String>,
+}
+
+/// What a program is attached to.
+#[derive(Debug, Clone, Copy)]
+pub enum Target {
+    /// A BTF tracepoint.
+    Tracepoint(&'static str),
+    /// Everything that the kernel iterates over by this name, once at the start.
+    Iterator(&'static str),
+}
+
+impl Target {
+    /// Its name in the kernel.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tracepoint(name) | Self::Iterator(name) => name,
+        }
+    }
+
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Tracepoint(_) => "tp_btf",
+            Self::Iterator(_) => "iter",
+        }
+    }
 }
 
 /// A program of the object.
@@ -35,7 +61,7 @@ pub struct Program {
     /// Its name, which says what it hooks.
     pub name: &'static str,
     /// What it is attached to.
-    pub tracepoint: &'static str,
+    pub target: Target,
     /// Without it there is nothing to trace.
     pub required: bool,
     /// What it is there for.
@@ -45,36 +71,51 @@ pub struct Program {
 }
 
 /// Every program, in the order they are attached.
-pub const PROGRAMS: [Program; 4] = [
+pub const PROGRAMS: [Program; 6] = [
     // The authority on beginnings and endings; attached twice, see the kernel
     // side's attempt.rs.
     Program {
         name: "set_state_first",
-        tracepoint: "inet_sock_set_state",
+        target: Target::Tracepoint("inet_sock_set_state"),
         required: true,
         purpose: "sees every attempt begin and end",
         cost: "nothing can be traced",
     },
     Program {
         name: "set_state_second",
-        tracepoint: "inet_sock_set_state",
+        target: Target::Tracepoint("inet_sock_set_state"),
         required: false,
         purpose: "takes over where the kernel skips the first attachment",
         cost: "an ending that the kernel skips is counted as lost.ending_missed",
     },
     Program {
         name: "tcp_retransmit_skb",
-        tracepoint: "tcp_retransmit_skb",
+        target: Target::Tracepoint("tcp_retransmit_skb"),
         required: false,
         purpose: "sees the first SYN retransmission",
         cost: "no stall lines, so no warning before a timeout",
     },
     Program {
         name: "tcp_destroy_sock",
-        tracepoint: "tcp_destroy_sock",
+        target: Target::Tracepoint("tcp_destroy_sock"),
         required: false,
         purpose: "frees what is left of an attempt whose ending no program saw",
         cost: "such attempts stay in_flight and hold their entry in the attempt map",
+    },
+    Program {
+        name: "kfree_skb",
+        target: Target::Tracepoint("kfree_skb"),
+        required: false,
+        purpose: "sees this host drop an attempt's packets, and why",
+        cost: "what this host's own firewall drops looks like silence of the other side",
+    },
+    // The last: what begins from now on is seen by the others.
+    Program {
+        name: "under_way",
+        target: Target::Iterator("task_file"),
+        required: false,
+        purpose: "finds the attempts under way when tracing begins, and whose they are",
+        cost: "such attempts are known only by their ending, and nobody knows whose they were",
     },
 ];
 
@@ -98,7 +139,7 @@ pub(super) fn attach_all(ebpf: &mut Ebpf) -> Result<Attached, StartError> {
     for program in &PROGRAMS {
         let reason = match attach(ebpf, program, &btf) {
             Ok(link) => {
-                attached.links.push(link);
+                attached.links.extend(link);
                 None
             }
             Err(error) if program.required => return Err(attach_error(program, error)),
@@ -112,20 +153,38 @@ pub(super) fn attach_all(ebpf: &mut Ebpf) -> Result<Attached, StartError> {
 fn hook(program: &Program, reason: Option<String>) -> Hook {
     Hook {
         name: program.name,
-        kind: "tp_btf",
+        kind: program.target.kind(),
         attached: reason.is_none(),
         reason,
     }
 }
 
-fn attach(ebpf: &mut Ebpf, program: &Program, btf: &Btf) -> Result<BtfTracePointLink, AttachError> {
-    let hook: &mut BtfTracePoint = ebpf
+/// Attaches a program, or runs it where it has nothing to stay attached to.
+fn attach(
+    ebpf: &mut Ebpf,
+    program: &Program,
+    btf: &Btf,
+) -> Result<Option<BtfTracePointLink>, AttachError> {
+    let hook = ebpf
         .program_mut(program.name)
-        .ok_or(ProgramMissing(program.name))?
-        .try_into()?;
-    hook.load(program.tracepoint, btf)?;
-    let link = hook.attach()?;
-    Ok(hook.take_link(link)?)
+        .ok_or(ProgramMissing(program.name))?;
+    match program.target {
+        Target::Tracepoint(name) => {
+            let hook: &mut BtfTracePoint = hook.try_into()?;
+            hook.load(name, btf)?;
+            let link = hook.attach()?;
+            Ok(Some(hook.take_link(link)?))
+        }
+        Target::Iterator(name) => {
+            let hook: &mut Iter = hook.try_into()?;
+            hook.load(name, btf)?;
+            let link = hook.attach()?;
+            let mut run = hook.take_link(link)?.into_file()?;
+            // It writes nothing; reading is what makes it run.
+            io::copy(&mut run, &mut io::sink())?;
+            Ok(None)
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +193,10 @@ enum AttachError {
     Missing(#[from] ProgramMissing),
     #[error(transparent)]
     Program(#[from] ProgramError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("cannot run it")]
+    Run(#[from] io::Error),
 }
 
 /// Why a required program is not there: a refusal by policy is not the same as
@@ -146,7 +209,7 @@ fn attach_error(program: &Program, error: AttachError) -> StartError {
             "boot with lockdown=integrity or none",
         );
     }
-    failed(&format!("attaching to {}", program.tracepoint), error)
+    failed(&format!("attaching to {}", program.target.name()), error)
 }
 
 /// An error and its sources in one line.

@@ -2,6 +2,8 @@
 //! user of aya's loader.
 
 pub mod btf;
+mod drops;
+mod filters;
 mod hooks;
 mod offsets;
 pub mod privilege;
@@ -26,9 +28,10 @@ use tokio::io::unix::AsyncFd;
 
 pub(crate) use hooks::chain;
 use hooks::{Attached, missed_hooks};
-pub use hooks::{Hook, PROGRAMS, Program};
+pub use hooks::{Hook, PROGRAMS, Program, Target};
 
 use crate::{
+    filter::Filter,
     source::{Counters, Source},
     sys,
 };
@@ -84,6 +87,8 @@ pub struct Settings {
     pub report_established: bool,
     /// The programs write debug lines.
     pub debug: bool,
+    /// Which attempts are traced.
+    pub filter: Filter,
     /// Another object than the built-in one: a fresh build under test.
     pub object: Option<PathBuf>,
 }
@@ -106,6 +111,7 @@ impl Tracer {
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         privilege::check()?;
         let mut ebpf = load(settings)?;
+        filters::set(&mut ebpf, &settings.filter)?;
         let attached = hooks::attach_all(&mut ebpf)?;
         let ring = take_map(&mut ebpf, "RECORDS")?;
         let log = match settings.debug {
@@ -161,7 +167,7 @@ impl Source for Tracer {
         let sums = self.sum_over_cpus()?;
         let of = |counter: Counter| sums.get(counter as usize).copied().unwrap_or(0);
         Ok(Counters {
-            attempts: of(Counter::Attempts),
+            attempts: of(Counter::Attempts).wrapping_add(of(Counter::JoinedLate)),
             endings: of(Counter::Endings),
             established: of(Counter::Established),
             ring_full: of(Counter::RingFull),
@@ -202,10 +208,13 @@ fn load(settings: &Settings) -> Result<Ebpf, StartError> {
     let resolved = resolve_offsets()?;
     let log_level = if settings.debug { u8::MAX } else { 0 };
     let report_established = u8::from(settings.report_established);
+    let filters = settings.filter.kinds();
     let mut loader = EbpfLoader::new();
     loader
         .override_global("OFFSETS", resolved.offsets.as_slice(), true)
         .override_global("DEFER_CONNECT_MASK", &resolved.defer_connect_mask, true)
+        .override_global("DROP_REASONS", &resolved.drop_reasons[..], true)
+        .override_global("FILTERS", &filters, true)
         .override_global("REPORT_ESTABLISHED", &report_established, true)
         .override_global(aya_log::LEVEL, &log_level, true);
     match &settings.object {

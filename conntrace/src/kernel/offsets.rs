@@ -1,16 +1,21 @@
-//! The programs' offsets, resolved from the running kernel's BTF.
+//! The programs' offsets and other numbers, resolved from the running kernel's BTF.
 
-use conntrace_common::offsets::{DEFER_CONNECT, MEMBERS};
+use conntrace_common::offsets::{DEFER_CONNECT, DROP_REASON_WORDS, MEMBERS};
 
-use super::btf::{Btf, BtfError};
+use super::{
+    btf::{Btf, BtfError},
+    drops,
+};
 
-/// Values of the globals `OFFSETS` and `DEFER_CONNECT_MASK`.
+/// Values of the globals `OFFSETS`, `DEFER_CONNECT_MASK` and `DROP_REASONS`.
 #[derive(Debug)]
 pub(super) struct Resolved {
     /// In the order of [`MEMBERS`].
     pub(super) offsets: Vec<u32>,
     /// The bit within the byte that the offset of `DEFER_CONNECT` names.
     pub(super) defer_connect_mask: u8,
+    /// A bit for each drop reason that is noted.
+    pub(super) drop_reasons: [u64; DROP_REASON_WORDS],
 }
 
 /// Resolves every member the programs read.
@@ -33,6 +38,7 @@ pub(super) fn resolve(btf: &Btf<'_>) -> Result<Resolved, BtfError> {
     Ok(Resolved {
         offsets: MEMBERS.iter().map(offset_of).collect::<Result<_, _>>()?,
         defer_connect_mask,
+        drop_reasons: drops::noted(btf),
     })
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn icmp6(icmp_type: u8, code: u8, known: E) -> Option<Icmp> {
 }
 
 fn lasts_ms(attempt: &mut Attempt, ms: u64) {
-    attempt.at_ns = attempt.started_ns + ms * 1_000_000;
+    attempt.at_ns = attempt.since_ns + ms * 1_000_000;
 }
 
 fn retransmits(attempt: &mut Attempt, times: u8, ms: u64) {
@@ -312,7 +312,7 @@ fn errnos() -> impl Strategy<Value = u32> {
 }
 
 fn lasted_ms(attempt: &Attempt) -> u64 {
-    (attempt.at_ns - attempt.started_ns) / 1_000_000
+    (attempt.at_ns - attempt.since_ns) / 1_000_000
 }
 
 proptest! {
@@ -361,7 +361,7 @@ proptest! {
         clean.soft_error = None;
         clean.icmp = None;
         clean.syn_retransmitted = 0;
-        clean.at_ns = clean.started_ns;
+        clean.at_ns = clean.since_ns;
         prop_assert_eq!(label(&attempt, PATIENCE_MS), label(&clean, PATIENCE_MS));
     }
 

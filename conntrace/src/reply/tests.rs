@@ -5,11 +5,19 @@ use nix::errno::Errno as E;
 use super::*;
 use crate::{
     label::tests::{errno, icmp4, icmp6, unanswered},
-    wire::Icmp,
+    wire::{Drops, Icmp, Remote},
 };
 
 const OWN: [u8; 4] = [10, 0, 0, 2];
 const OWN6: [u16; 8] = [0xfd00, 0, 0, 0, 0, 0, 0, 2];
+
+fn to(addr: IpAddr) -> Option<Remote> {
+    Some(Remote { addr, port: 5432 })
+}
+
+fn dropped(count: u8) -> Option<Drops> {
+    Some(Drops { count, reason: 12 })
+}
 
 fn sent_by(from: impl Into<IpAddr>, icmp: Option<Icmp>) -> Option<Icmp> {
     Some(Icmp {
@@ -42,6 +50,17 @@ const REPLIES: &[Row] = &[
         a.icmp = icmp4(3, 1, E::EHOSTUNREACH);
     }, "syn_ack null null null"),
     ("RST", |a| { a.heard = true; a.error = errno(E::ECONNREFUSED) }, "rst null null null"),
+    ("RST of this host's own rule, which also dropped the SYN", |a| {
+        a.heard = true;
+        a.error = errno(E::ECONNREFUSED);
+        a.drops = dropped(1);
+    }, "local null null null"),
+    ("RST for the second SYN, the first was dropped here", |a| {
+        a.heard = true;
+        a.error = errno(E::ECONNREFUSED);
+        (a.syn_sent, a.drops) = (2, dropped(1));
+    }, "rst null null null"),
+    ("nothing, for this host dropped the SYN", |a| a.drops = dropped(1), "local null null null"),
     ("RST after an ICMP error", |a| {
         a.heard = true;
         a.icmp = icmp4(3, 1, E::EHOSTUNREACH);
@@ -54,14 +73,14 @@ const REPLIES: &[Row] = &[
     }, "icmp 3 3 10.0.0.1"),
     ("a stray segment, then nothing", |a| a.heard = true, "none null null null"),
     ("unqueued, from this host to itself", |a| {
-        a.remote.addr = OWN.into();
+        a.remote = to(OWN.into());
         a.soft_error = errno(E::ECONNREFUSED);
     }, "local null null null"),
 
     // Queued ICMP errors.
     ("v4, from a router", |a| a.icmp = icmp4(3, 1, E::EHOSTUNREACH), "icmp 3 1 10.0.0.1"),
     ("v4, from the destination", |a| {
-        a.icmp = sent_by(a.remote.addr, icmp4(3, 3, E::ECONNREFUSED));
+        a.icmp = sent_by([10, 0, 0, 5], icmp4(3, 3, E::ECONNREFUSED));
     }, "icmp 3 3 10.0.0.5"),
     ("v4, from this host: own REJECT, or the neighbour failed", |a| {
         a.icmp = sent_by(OWN, icmp4(3, 1, E::EHOSTUNREACH));
@@ -72,8 +91,8 @@ const REPLIES: &[Row] = &[
     }, "icmp 3 1 null"),
     ("v4, from this host: 127.0.0.1 asked 127.0.0.2", |a| {
         a.local_addr = Some([127, 0, 0, 1].into());
-        a.remote.addr = [127, 0, 0, 2].into();
-        a.icmp = sent_by(a.remote.addr, icmp4(3, 3, E::ECONNREFUSED));
+        a.remote = to([127, 0, 0, 2].into());
+        a.icmp = sent_by([127, 0, 0, 2], icmp4(3, 3, E::ECONNREFUSED));
     }, "local 3 3 127.0.0.2"),
     ("v6 with IPV6_RECVERR, from a router", |a| {
         a.local_addr = Some(OWN6.into());

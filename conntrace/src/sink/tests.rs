@@ -143,11 +143,11 @@ fn text_aligns() {
 
     let mut rejected = unanswered();
     rejected.icmp = icmp4(3, 13, nix::errno::Errno::EHOSTUNREACH);
-    rejected.caller.comm = Comm(*b"a-long-task-name");
-    rejected.remote = Remote {
+    rejected.caller.as_mut().unwrap().comm = Comm(*b"a-long-task-name");
+    rejected.remote = Some(Remote {
         addr: [0xfd00, 0, 0, 0, 0, 0, 0, 5].into(),
         port: 443,
-    };
+    });
 
     let mut exhausted = unanswered();
     (exhausted.syn_sent, exhausted.local_port) = (0, None);
@@ -163,7 +163,7 @@ fn text_aligns() {
 #[test]
 fn text_shows_control_characters() {
     let mut attempt = unanswered();
-    attempt.caller.comm = Comm(*b"a\nb\x1b[2J\x7f\xff\xe2\x80\xae\0\0\0\0");
+    attempt.caller.as_mut().unwrap().comm = Comm(*b"a\nb\x1b[2J\x7f\xff\xe2\x80\xae\0\0\0\0");
     let text = text_of(&[outcome_of(&attempt, Owner::default())]);
     assert!(
         text.contains(r"a\nb\u{1b}[2J\u{7f}�\u{202e}[4242]"),

@@ -81,13 +81,52 @@ pub(crate) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 fn decodes_what_the_kernel_side_writes() {
     let attempt = decode(&refused()).unwrap();
     assert_eq!(attempt.moment, Moment::Closed);
-    assert_eq!(attempt.caller.pid, 4242);
-    assert_eq!(attempt.caller.comm.as_bytes(), b"curl");
-    assert_eq!(attempt.remote.addr.to_string(), "10.0.0.5");
-    assert_eq!(attempt.remote.port, 5432);
+    let caller = attempt.caller.unwrap();
+    assert_eq!((caller.pid, caller.tid), (4242, Some(4243)));
+    assert_eq!(caller.comm.as_bytes(), b"curl");
+    let remote = attempt.remote.unwrap();
+    assert_eq!(remote.addr.to_string(), "10.0.0.5");
+    assert_eq!(remote.port, 5432);
     assert_eq!(attempt.local_port, Some(43210));
     assert_eq!(attempt.error, Some(Errno(111)));
     assert!(attempt.heard && !attempt.port_bound && attempt.icmp.is_none());
+}
+
+#[test]
+fn what_was_not_seen_whole_knows_less_of_its_caller() {
+    let mut bytes = refused();
+    put(&mut bytes, offset_of!(Record, flags), &[FLAG_JOINED_LATE]);
+    let joined = decode(&bytes).unwrap();
+    let caller = joined.caller.unwrap();
+    assert_eq!(joined.seen, Seen::JoinedLate);
+    assert_eq!(
+        (caller.pid, caller.tid, caller.cgroup_id),
+        (4242, None, None)
+    );
+    put(&mut bytes, offset_of!(Record, flags), &[FLAG_UNTRACKED]);
+    put(&mut bytes, offset_of!(Record, attempt.pid), &[0; 4]);
+    let untracked = decode(&bytes).unwrap();
+    assert_eq!((untracked.seen, untracked.caller), (Seen::Untracked, None));
+    let both = FLAG_JOINED_LATE | FLAG_UNTRACKED;
+    put(&mut bytes, offset_of!(Record, flags), &[both]);
+    assert!(decode(&bytes).is_err());
+}
+
+#[test]
+fn drops_are_told_only_where_there_are_any() {
+    let mut bytes = refused();
+    put(
+        &mut bytes,
+        offset_of!(Record, drop_reason),
+        &12_u16.to_ne_bytes(),
+    );
+    assert_eq!(decode(&bytes).unwrap().drops, None);
+    put(&mut bytes, offset_of!(Record, drops), &[3]);
+    let drops = Drops {
+        count: 3,
+        reason: 12,
+    };
+    assert_eq!(decode(&bytes).unwrap().drops, Some(drops));
 }
 
 #[test]
@@ -105,7 +144,7 @@ fn mapped_addresses_are_ipv4() {
         &mapped.octets(),
     );
     let attempt = decode(&bytes).unwrap();
-    assert_eq!(attempt.remote.addr.to_string(), "192.0.2.7");
+    assert_eq!(attempt.remote.unwrap().addr.to_string(), "192.0.2.7");
 }
 
 #[test]
@@ -155,8 +194,9 @@ proptest! {
             bytes[(at * 7 + i * 13) % RECORD_SIZE] ^= byte;
         }
         if let Ok(attempt) = decode(&bytes) {
-            prop_assert!(attempt.at_ns >= attempt.started_ns);
-            prop_assert!(attempt.caller.comm.as_bytes().len() <= COMM_LEN);
+            prop_assert!(attempt.at_ns >= attempt.since_ns);
+            let caller = attempt.caller;
+            prop_assert!(caller.is_none_or(|caller| caller.comm.as_bytes().len() <= COMM_LEN));
         }
     }
 }

@@ -18,6 +18,17 @@ impl Btf<'_> {
         (1..proto.count).map(arg).collect()
     }
 
+    /// Likewise of a function, as `bpf_iter_NAME` is for each iterator.
+    fn function_args(&self, name: &str) -> Option<Vec<String>> {
+        let proto = self.starts.iter().skip(1).find_map(|&at| {
+            let ty = self.type_at(at)?;
+            let found = ty.kind == KIND_FUNC && self.name(ty.name)? == name.as_bytes();
+            found.then(|| self.by_id(ty.size_or_type))?
+        })?;
+        let arg = |i| self.c_type(u32_at(self.types, proto.at + 12 + i * 8 + 4)?);
+        (0..proto.count).map(arg).collect()
+    }
+
     fn c_type(&self, id: u32) -> Option<String> {
         if id == 0 {
             return Some("void".to_owned());
@@ -43,7 +54,8 @@ fn quoted() -> Vec<(String, Vec<String>)> {
         let protos = source
             .lines()
             .filter_map(|line| line.strip_prefix("// proto: "));
-        let hooks = source.matches("#[btf_tracepoint(").count();
+        let hooks = source.matches("#[btf_tracepoint(").count()
+            + source.matches("link_section = \"iter/").count();
         assert_eq!(
             protos.clone().count(),
             hooks,
@@ -74,6 +86,7 @@ fn every_hook_has_the_prototype_it_quotes() {
     for (name, args) in quoted {
         let kernel = btf
             .tracepoint_args(&name)
+            .or_else(|| btf.function_args(&name))
             .unwrap_or_else(|| panic!("no {name}"));
         assert!(
             kernel.starts_with(&args),

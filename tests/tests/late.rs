@@ -1,0 +1,249 @@
+//! Attempts that were not seen from their beginning: under way when tracing
+//! began, or begun while the attempt map was full.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is a failed test"
+)]
+
+use std::{
+    env,
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::{self, Child, Command, ExitCode, Stdio},
+    thread,
+    time::Duration,
+};
+
+use conntrace::stage::{self, FAR_V4, FAR_V6, Stage, ports};
+use conntrace_tests::{Attempted, Tracer, assert_adds_up, live_test, run, tcp};
+use serde_json::{Value, json};
+use socket2::Socket;
+
+/// Makes this program fill the attempt map, from this attempt on, instead of
+/// running its tests.
+const FILL: &str = "CONNTRACE_TEST_FILL";
+
+/// Longer than the default patience.
+const OVER_PATIENCE: Duration = Duration::from_millis(300);
+/// How long a line has to show up.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Entries of the attempt map.
+const ATTEMPTS_MAX: usize = 65_536;
+/// How many processes fill it.
+const FILLERS: usize = 4;
+/// How many attempts find it full.
+const TOO_MANY: usize = 500;
+/// Connects to one address: fewer than there are ports.
+const PER_REMOTE: usize = 20_000;
+
+fn main() -> ExitCode {
+    if let Ok(first) = env::var(FILL) {
+        return Fillers::fill(first.parse().unwrap());
+    }
+    run(vec![
+        live_test("joined_late_v4", || joined_late(FAR_V4.into())),
+        live_test("joined_late_v6", || joined_late(FAR_V6.into())),
+        live_test("joined_late_then_established", joined_late_then_established),
+        live_test("joined_late_filtered", joined_late_filtered),
+        live_test("full_map", full_map),
+    ])
+}
+
+fn on_stage<T: Send>(act: impl FnOnce(&Stage) -> T + Send) -> T {
+    stage::run("late", act).unwrap()
+}
+
+/// An attempt that is under way afterwards.
+fn begin(remote: impl Into<SocketAddr>) -> Socket {
+    let remote = remote.into();
+    let socket = tcp(remote);
+    Attempted::begin(&socket, remote);
+    socket
+}
+
+fn outcomes(lines: &[Value]) -> Vec<&Value> {
+    let outcomes = lines.iter().filter(|line| line["type"] == "outcome");
+    outcomes.collect()
+}
+
+/// One is closed, the other is still under way in the end.
+fn joined_late(host: IpAddr) {
+    let (lines, port, netns) = on_stage(|stage| {
+        let silent = SocketAddr::new(host, ports::SILENT);
+        let (closed, kept) = (begin(silent), begin(silent));
+        let port = closed.local_addr().unwrap().as_socket().unwrap().port();
+        let tracer = Tracer::start(&["--netns", &stage.netns.to_string(), "--no-stalls"]);
+        thread::sleep(OVER_PATIENCE);
+        drop(closed);
+        thread::sleep(SETTLE);
+        let lines = tracer.stop();
+        drop(kept);
+        (lines, port, stage.netns)
+    });
+    let [line] = outcomes(&lines)[..] else {
+        panic!("one ending, got {lines:#?}");
+    };
+    let leader = std::fs::read_to_string("/proc/self/comm").unwrap();
+    assert_eq!(line["seen"], "joined_late");
+    assert_eq!(line["label"], "timed_out");
+    assert_eq!(line["timeout_by"], "application");
+    assert_eq!(line["netns"], netns);
+    assert_eq!(line["local"]["port"], port);
+    assert_eq!(
+        line["remote"],
+        json!({ "addr": host, "port": ports::SILENT })
+    );
+    assert_eq!(
+        line["process"],
+        json!({
+            "pid": process::id(), "tid": null, "comm": leader.trim(), "leader_comm": leader.trim(),
+            "exe": env::current_exe().unwrap(), "uid": 0, "cgroup": null, "container": null,
+        })
+    );
+    for unknown in ["started", "elapsed_us"] {
+        assert!(line[unknown].is_null(), "{unknown}");
+    }
+    assert_eq!(line["syn"], json!({ "sent": null, "retransmitted": null }));
+    let totals = lines.last().unwrap();
+    assert_eq!(
+        (&totals["attempts"], &totals["in_flight"]),
+        (&json!(2), &json!(1))
+    );
+    assert_adds_up(totals);
+}
+
+fn joined_late_then_established() {
+    let lines = on_stage(|stage| {
+        let socket = begin((FAR_V4, ports::ACCEPTS_SECOND_SYN));
+        let tracer = Tracer::start(&["--all", "--netns", &stage.netns.to_string()]);
+        tracer.wait_for_endings(stage.netns, 1);
+        drop(socket);
+        tracer.stop()
+    });
+    let [line] = outcomes(&lines)[..] else {
+        panic!("one ending, got {lines:#?}");
+    };
+    assert_eq!(
+        (&line["seen"], &line["label"]),
+        (&json!("joined_late"), &json!("established"))
+    );
+    assert_adds_up(lines.last().unwrap());
+}
+
+/// Filters hold for what is under way, too.
+fn joined_late_filtered() {
+    let pid = process::id().to_string();
+    for (options, attempts) in [
+        (["--pid", "1"], 0),
+        (["--pid", &pid], 1),
+        (["--port", "81"], 0),
+        (["--uid", "0"], 1),
+    ] {
+        let lines = on_stage(|stage| {
+            let _socket = begin((FAR_V4, ports::SILENT));
+            let netns = stage.netns.to_string();
+            Tracer::start(&[&["--netns", &netns], &options[..]].concat()).stop()
+        });
+        let totals = lines.last().unwrap();
+        assert_eq!(totals["in_flight"], attempts, "{options:?}");
+        assert_adds_up(totals);
+    }
+}
+
+/// What finds the map full still gets its line; where only its caller tells
+/// whether it is wanted, it is counted.
+fn full_map() {
+    let (lines, by_process) = on_stage(|stage| {
+        let netns = stage.netns.to_string();
+        let options = ["--netns", &netns, "--no-stalls", "--label", "cancelled"];
+        let tracer = Tracer::start(&options);
+        let by_process = Tracer::start(&[&options[..], &["--uid", "0"]].concat());
+        let fillers = Fillers::start();
+        let surplus: Vec<_> = (ATTEMPTS_MAX..ATTEMPTS_MAX + TOO_MANY)
+            .map(begin_one)
+            .collect();
+        drop(surplus);
+        thread::sleep(SETTLE);
+        let lines = (tracer.stop(), by_process.stop());
+        drop(fillers);
+        lines
+    });
+    let endings = outcomes(&lines);
+    assert_eq!(endings.len(), TOO_MANY);
+    for line in endings {
+        assert_eq!(line["seen"], "untracked");
+        for unknown in ["pid", "tid", "comm", "leader_comm", "exe", "uid", "cgroup"] {
+            assert!(line["process"][unknown].is_null(), "{unknown}");
+        }
+        assert!(line["started"].is_null() && line["syn"]["sent"].is_null());
+        assert_eq!(line["remote"]["port"], ports::SILENT);
+    }
+    let totals = lines.last().unwrap();
+    assert_eq!(totals["attempts"], ATTEMPTS_MAX + TOO_MANY);
+    assert_eq!(totals["in_flight"], ATTEMPTS_MAX);
+    assert_adds_up(totals);
+
+    assert!(outcomes(&by_process).is_empty());
+    let totals = by_process.last().unwrap();
+    assert_eq!(totals["lost"]["untracked"], TOO_MANY);
+    assert_eq!(totals["in_flight"], ATTEMPTS_MAX);
+    assert_adds_up(totals);
+}
+
+fn begin_one(number: usize) -> Socket {
+    let host = u8::try_from(10 + number / PER_REMOTE).unwrap();
+    let [a, b, c, _] = FAR_V4.octets();
+    begin((Ipv4Addr::new(a, b, c, host), ports::SILENT))
+}
+
+/// Processes that fill the map: one may not have so many files open.
+struct Fillers(Vec<Child>);
+
+impl Fillers {
+    /// Returns when all their attempts are under way.
+    fn start() -> Self {
+        let each = ATTEMPTS_MAX / FILLERS;
+        let begin = |number: usize| {
+            Command::new(env::current_exe().unwrap())
+                .env(FILL, (number * each).to_string())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        let mut children: Vec<_> = (0..FILLERS).map(begin).collect();
+        for child in &mut children {
+            let mut ready = [0];
+            child
+                .stdout
+                .as_mut()
+                .unwrap()
+                .read_exact(&mut ready)
+                .unwrap();
+        }
+        Self(children)
+    }
+
+    /// What such a process does, until its stdin is closed.
+    fn fill(first: usize) -> ExitCode {
+        let held: Vec<_> = (first..first + ATTEMPTS_MAX / FILLERS)
+            .map(begin_one)
+            .collect();
+        std::io::stdout().write_all(&[1]).unwrap();
+        std::io::stdout().flush().unwrap();
+        let _ = std::io::stdin().read(&mut [0]);
+        drop(held);
+        ExitCode::SUCCESS
+    }
+}
+
+impl Drop for Fillers {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            drop(child.stdin.take());
+            let _ = child.wait();
+        }
+    }
+}
