@@ -1,8 +1,10 @@
 //! The worker: decodes, labels and writes, in the order the kernel saw.
 
+mod top;
+
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io,
     sync::{Arc, mpsc::Receiver},
     time::Instant,
@@ -12,23 +14,20 @@ use conntrace_common::record::RECORD_SIZE;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use top::Tops;
+
 use crate::{
     agent::Dropped,
     clock::WallClock,
-    event::{self, Endpoint, Event, Line, Loss, Owner, Start, Stop, Top, Totals},
+    event::{self, Event, Line, Loss, Owner, Start, Stop, Totals},
     evidence::{self, Evidence, Owners},
     label::{Label, Verdict, label},
     recording::{Entry, Note, Recorder},
     sink::Sink,
     source::Counters,
-    text,
-    wire::{self, Attempt, Comm, Remote},
+    wire::{self, Attempt},
 };
 
-/// How many different failures are told apart between two summaries.
-const TOP_KEYS_MAX: usize = 4096;
-/// How many of them a summary names.
-const TOP_LEN: usize = 10;
 /// Records between two looks at the wall clock, within a batch.
 const CLOCK_EVERY: usize = 256;
 
@@ -109,7 +108,7 @@ pub struct Worker {
     clock: WallClock,
     outcomes: BTreeMap<Label, u64>,
     malformed: u64,
-    top: HashMap<(Option<Comm>, Option<Remote>, Label), u64>,
+    top: Tops,
     /// What loss lines have said so far.
     told: Loss,
 }
@@ -144,7 +143,7 @@ impl Worker {
             clock: WallClock::default(),
             outcomes: BTreeMap::new(),
             malformed: 0,
-            top: HashMap::new(),
+            top: Tops::default(),
             told: Loss::default(),
         }
     }
@@ -281,7 +280,7 @@ impl Worker {
     fn outcome(&mut self, attempt: &Attempt, verdict: &Verdict, now: Instant) -> io::Result<()> {
         *self.outcomes.entry(verdict.label).or_default() += 1;
         if !verdict.label.is_hidden() {
-            self.count_top(attempt, verdict.label);
+            self.top.count(attempt, verdict.label);
         }
         if !self.labelling.labels.contains(&verdict.label) {
             return Ok(());
@@ -293,16 +292,6 @@ impl Worker {
             Event::Outcome(Box::new(outcome)),
             self.clock.at(attempt.at_ns),
         )
-    }
-
-    fn count_top(&mut self, attempt: &Attempt, label: Label) {
-        let comm = attempt.caller.as_ref().map(|caller| caller.comm);
-        let key = (comm, attempt.remote, label);
-        if let Some(count) = self.top.get_mut(&key) {
-            *count += 1;
-        } else if self.top.len() < TOP_KEYS_MAX {
-            self.top.insert(key, 1);
-        }
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot, now: Timestamp) -> io::Result<Totals> {
@@ -389,28 +378,8 @@ impl Worker {
     }
 
     fn with_top(&self, totals: &Totals) -> Totals {
-        let mut top: Vec<_> = self.top.iter().collect();
-        top.sort_by_key(|&(&(comm, remote, label), &count)| {
-            (
-                std::cmp::Reverse(count),
-                comm.map(|comm| comm.0),
-                remote.map(|remote| (remote.addr, remote.port)),
-                label,
-            )
-        });
-        let top = top.into_iter().take(TOP_LEN);
         Totals {
-            top: top
-                .map(|(&(comm, remote, label), &count)| Top {
-                    comm: comm.map(|comm| text::bounded(comm.as_bytes(), event::COMM_JSON_MAX)),
-                    remote: Endpoint {
-                        addr: remote.map(|remote| remote.addr),
-                        port: remote.map(|remote| remote.port),
-                    },
-                    label,
-                    count,
-                })
-                .collect(),
+            top: self.top.most(),
             ..totals.clone()
         }
     }
