@@ -2,6 +2,8 @@
 
 use std::{
     io::{self, IsTerminal as _},
+    num::NonZeroU64,
+    ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
 };
@@ -69,11 +71,17 @@ pub struct LineArgs {
     #[arg(long, value_enum)]
     pub format: Option<Format>,
     /// An attempt closed unanswered after this long timed out; before, it was cancelled.
-    #[arg(long, value_name = "MS", default_value_t = 200)]
+    #[arg(long, value_name = "MS", default_value_t = 200, allow_negative_numbers = true,
+          value_parser = number("milliseconds", 0..=u64::MAX))]
     pub patience: u64,
     /// Print no line at an attempt's first SYN retransmission.
     #[arg(long)]
     pub no_stalls: bool,
+    /// Print at most N outcomes a second per process, remote and label; the next
+    /// one, and the totals, say how many were left out. Stalls are not counted.
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+          value_parser = number("lines", 1..=u64::MAX))]
+    pub limit: Option<u64>,
 }
 
 /// Options of `run`.
@@ -86,8 +94,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub filter: FilterArgs,
     /// Print totals this often; 0 for never.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60,
-          value_parser = clap::value_parser!(u64).range(..=SUMMARY_MAX))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, allow_negative_numbers = true,
+          value_parser = number("seconds", 0..=SUMMARY_MAX))]
     pub summary: u64,
     /// Also record what lines are made from, for `replay`, to this new file.
     #[arg(long, value_name = "FILE")]
@@ -171,6 +179,26 @@ pub struct DemoArgs {
     pub format: Option<Format>,
 }
 
+/// Takes a number in this range, or says what is wanted.
+fn number(
+    of: &'static str,
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<u64, String> + Clone {
+    move |typed| {
+        let number = typed.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| {
+            let mut wanted = format!("it must be a whole number of {of}");
+            if *range.start() > 0 {
+                wanted.push_str(&format!(", at least {}", range.start()));
+            }
+            if *range.end() < u64::MAX {
+                wanted.push_str(&format!(", at most {}", range.end()));
+            }
+            wanted
+        })
+    }
+}
+
 /// A label is typed as the lines have it.
 impl ValueEnum for Label {
     fn value_variants<'a>() -> &'a [Self] {
@@ -233,6 +261,7 @@ impl LineArgs {
             patience_ms: self.patience,
             labels: self.labels(),
             stalls: !self.no_stalls,
+            limit: self.limit.and_then(NonZeroU64::new),
         }
     }
 
@@ -284,6 +313,19 @@ mod tests {
         };
         assert_eq!(run.summary_every(), None);
         assert!(Cli::try_parse_from(["conntrace", "--all", "demo"]).is_err());
+    }
+
+    #[test]
+    fn a_limit_is_one_line_or_more() {
+        let limit = |typed: &str| {
+            let typed = Cli::try_parse_from(["conntrace", "--limit", typed]);
+            typed.map(|cli| cli.run.lines.labelling().limit)
+        };
+        assert_eq!(limit("5").unwrap(), NonZeroU64::new(5));
+        for wrong in ["0", "-1", "1.5", "many"] {
+            let message = limit(wrong).unwrap_err().to_string();
+            assert!(message.contains("of lines, at least 1"), "{message}");
+        }
     }
 
     fn labels(options: &[&str]) -> Vec<Label> {

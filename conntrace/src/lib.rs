@@ -16,6 +16,7 @@ pub mod explain;
 pub mod filter;
 pub mod kernel;
 pub mod label;
+pub mod limit;
 pub mod live;
 mod message;
 pub mod recording;

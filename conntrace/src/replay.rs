@@ -77,6 +77,7 @@ mod tests {
             patience_ms: 200,
             labels: Label::ALL.into_iter().filter(visible).collect(),
             stalls: true,
+            limit: None,
         }
     }
 

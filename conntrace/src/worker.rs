@@ -6,6 +6,7 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     io,
+    num::NonZeroU64,
     sync::{Arc, mpsc::Receiver},
     time::Instant,
 };
@@ -22,6 +23,7 @@ use crate::{
     event::{self, Event, Line, Loss, Owner, Start, Stop, Totals},
     evidence::{self, Evidence, Owners},
     label::{Label, Verdict, label},
+    limit::{self, Limit},
     recording::{Entry, Note, Recorder},
     sink::Sink,
     source::Counters,
@@ -40,6 +42,8 @@ pub struct Labelling {
     pub labels: Vec<Label>,
     /// Lines for stalls.
     pub stalls: bool,
+    /// Outcome lines a second per process, remote and label.
+    pub limit: Option<NonZeroU64>,
 }
 
 /// A record's bytes.
@@ -100,6 +104,7 @@ pub enum Purpose {
 pub struct Worker {
     sink: Box<dyn Sink + Send>,
     labelling: Labelling,
+    limit: Limit,
     evidence: Evidence,
     recorder: Option<Recorder>,
     /// What was recorded of the caller at hand.
@@ -135,6 +140,7 @@ impl Worker {
     pub fn of_recording(sink: Box<dyn Sink + Send>, labelling: Labelling) -> Self {
         Self {
             sink,
+            limit: Limit::new(labelling.limit),
             labelling,
             evidence: Evidence::Recorded(Owner::default()),
             recorder: None,
@@ -285,9 +291,14 @@ impl Worker {
         if !self.labelling.labels.contains(&verdict.label) {
             return Ok(());
         }
+        let alike = limit::Key::new(attempt, verdict.label);
+        let Some(suppressed) = self.limit.admit(alike, attempt.at_ns) else {
+            return Ok(());
+        };
         let owner = self.owner(attempt, now);
         let started = self.clock.at(attempt.since_ns);
-        let outcome = event::outcome(attempt, verdict, started, owner);
+        let mut outcome = event::outcome(attempt, verdict, started, owner);
+        outcome.attempt.suppressed = suppressed;
         self.write(
             Event::Outcome(Box::new(outcome)),
             self.clock.at(attempt.at_ns),
@@ -371,7 +382,7 @@ impl Worker {
             stalls_lost: lost.stalls_lost,
             missed_hooks: counters.missed_hooks,
             second_attachment: counters.second_attachment,
-            suppressed: 0,
+            suppressed: self.limit.suppressed(),
             unrecorded: self.recorder.as_ref().map_or(0, Recorder::unrecorded),
             top: Vec::new(),
         }

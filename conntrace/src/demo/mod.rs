@@ -49,6 +49,7 @@ pub async fn run(
             patience_ms: PATIENCE_MS,
             labels: Label::ALL.to_vec(),
             stalls: true,
+            limit: None,
         },
         summary_every: None,
         recorder: None,

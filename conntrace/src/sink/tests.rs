@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use super::*;
 use crate::{
     event::{
-        LINE_LEN_MAX, Owner,
+        Event, LINE_LEN_MAX, Owner,
         tests::{
             loss_line, outcome_line, outcome_of, stall_line, start_line, stop_line, summary_line,
         },
@@ -157,6 +157,20 @@ fn text_aligns() {
     timed_out            ETIMEDOUT      curl[4242]               10.0.0.2:43210        -> 10.0.0.5:5432            131.05 s  7 SYNs
     unreachable          EHOSTUNREACH   a-long-task-name[4242]   10.0.0.2:43210        -> [fd00::5]:443            50.00 ms  ICMP 3/13 from 10.0.0.1
     port_exhausted       EADDRNOTAVAIL  curl[4242]               10.0.0.2:*            -> 10.0.0.5:5432            50.00 ms
+    "#);
+}
+
+#[test]
+fn text_tells_what_was_left_out() {
+    let (mut outcome, mut summary) = (outcome_line(), summary_line());
+    if let (Event::Outcome(outcome), Event::Summary(summary)) =
+        (&mut outcome.event, &mut summary.event)
+    {
+        (outcome.attempt.suppressed, summary.suppressed) = (37, 40);
+    }
+    assert_snapshot!(text_of(&[outcome, summary]), @r#"
+    refused              ECONNREFUSED   curl[4242]               10.0.0.2:43210        -> 10.0.0.5:5432             0.31 ms  RST  (37 like it left out)
+    12 attempts: established 4, refused 5, timed_out 1; in flight 1, lost 1, lines left out 40
     "#);
 }
 

@@ -92,6 +92,9 @@ fn attempt(time: &str, label: &str, errno: &str, fields: &AttemptFields) -> Stri
     if let Some(answer) = answer(fields) {
         line.push_str(&format!("  {answer}"));
     }
+    if fields.suppressed > 0 {
+        line.push_str(&format!("  ({} like it left out)", fields.suppressed));
+    }
     line
 }
 
@@ -120,7 +123,7 @@ fn endpoint(side: Endpoint) -> String {
 }
 
 fn summary(totals: &Totals) -> String {
-    format!(
+    let mut text = format!(
         "{} attempts: {}; in flight {}, lost {}",
         totals.attempts,
         counts(
@@ -131,7 +134,11 @@ fn summary(totals: &Totals) -> String {
         ),
         totals.in_flight,
         totals.lost.values().sum::<u64>(),
-    )
+    );
+    if totals.suppressed > 0 {
+        text.push_str(&format!(", lines left out {}", totals.suppressed));
+    }
+    text
 }
 
 /// `refused 5, timed_out 1`
