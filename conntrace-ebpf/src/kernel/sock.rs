@@ -1,0 +1,163 @@
+//! A TCP socket, as the tracepoints hand it over.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{helpers::generated::bpf_skc_to_tcp_sock, programs::BtfTracePointContext};
+use conntrace_common::record::{AF_INET, ORIGIN_ICMP, ORIGIN_ICMP6};
+
+use super::{DEFER_CONNECT_MASK, Icmp, OFFSETS, Typed, global, v4_in_16};
+
+/// A TCP socket, handed to a tracepoint as its first argument.
+#[derive(Clone, Copy)]
+pub struct Sock {
+    /// As the tracepoint's argument: newer verifiers trust it, and loads through
+    /// it need no fault handling.
+    pub(super) sock: Typed,
+    /// The same address as its whole type.
+    tcp: Typed,
+}
+
+impl Sock {
+    /// The tracepoint's socket; `None` for any protocol but TCP (an MPTCP
+    /// parent goes through the same tracepoints) and for request and TIME_WAIT
+    /// sockets (`bpf_skc_to_tcp_sock`).
+    #[inline(always)]
+    pub fn from_arg(ctx: &BtfTracePointContext) -> Option<Self> {
+        Self::from_typed(ctx.arg(0))
+    }
+
+    #[inline(always)]
+    pub(super) fn from_typed(sock: *mut c_void) -> Option<Self> {
+        // SAFETY: the helper checks what it is given.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(sock) };
+        if tcp.is_null() {
+            return None;
+        }
+        Some(Self {
+            sock: Typed(sock.cast_const().cast()),
+            tcp: Typed(tcp.cast_const().cast()),
+        })
+    }
+
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        self.sock.load(global!(OFFSETS.state))
+    }
+
+    #[inline(always)]
+    pub fn family(self) -> u16 {
+        self.sock.load(global!(OFFSETS.family))
+    }
+
+    #[inline(always)]
+    pub fn remote_addr(self, family: u16) -> [u8; 16] {
+        self.addr(family, global!(OFFSETS.daddr), global!(OFFSETS.v6_daddr))
+    }
+
+    #[inline(always)]
+    pub fn local_addr(self, family: u16) -> [u8; 16] {
+        self.addr(
+            family,
+            global!(OFFSETS.rcv_saddr),
+            global!(OFFSETS.v6_rcv_saddr),
+        )
+    }
+
+    #[inline(always)]
+    fn addr(self, family: u16, v4: u32, v6: u32) -> [u8; 16] {
+        if family == AF_INET {
+            v4_in_16(self.sock.load(v4))
+        } else {
+            self.sock.load16(v6)
+        }
+    }
+
+    #[inline(always)]
+    pub fn remote_port(self) -> u16 {
+        self.sock.load(global!(OFFSETS.dport))
+    }
+
+    /// `inet_num`: the bound port in host order, 0 if none.
+    #[inline(always)]
+    pub fn bound_port(self) -> u16 {
+        self.sock.load(global!(OFFSETS.num))
+    }
+
+    /// `inet_sport`, network order.
+    #[inline(always)]
+    pub fn sport(self) -> u16 {
+        self.tcp.load(global!(OFFSETS.sport))
+    }
+
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        let net = self.sock.follow(global!(OFFSETS.net));
+        net.load(global!(OFFSETS.net_inum))
+    }
+
+    #[inline(always)]
+    pub fn error(self) -> u32 {
+        self.sock.load(global!(OFFSETS.err))
+    }
+
+    #[inline(always)]
+    pub fn soft_error(self) -> u32 {
+        self.sock.load(global!(OFFSETS.err_soft))
+    }
+
+    #[inline(always)]
+    pub fn segs_out(self) -> u32 {
+        self.tcp.load(global!(OFFSETS.segs_out))
+    }
+
+    /// Segments that came for this socket (`tcp_segs_in`), also those that TCP
+    /// did not accept.
+    #[inline(always)]
+    pub fn segs_in(self) -> u32 {
+        self.tcp.load(global!(OFFSETS.segs_in))
+    }
+
+    #[inline(always)]
+    pub fn total_retrans(self) -> u32 {
+        self.tcp.load(global!(OFFSETS.total_retrans))
+    }
+
+    #[inline(always)]
+    pub fn rto_count(self) -> u8 {
+        self.tcp.load(global!(OFFSETS.rto_count))
+    }
+
+    /// TCP fast open holds the SYN back (`tcp_fastopen_defer_connect`).
+    #[inline(always)]
+    pub fn deferred(self) -> bool {
+        let byte: u8 = self.tcp.load(global!(OFFSETS.defer_connect));
+        byte & global!(DEFER_CONNECT_MASK) != 0
+    }
+
+    /// Address of the newest error queue entry, 0 when the queue is empty.
+    #[inline(always)]
+    pub fn newest_error(self) -> u64 {
+        let len: u32 = self.sock.load(global!(OFFSETS.error_queue_len));
+        if len == 0 {
+            return 0;
+        }
+        self.sock.load(global!(OFFSETS.error_queue_prev))
+    }
+
+    /// The newest error queue entry, if it came after `before` and is of ICMP
+    /// origin (`ip_icmp_error`, `ipv6_icmp_error`): transmit timestamps and
+    /// zero-copy notices lie in the same queue.
+    #[inline(always)]
+    pub fn icmp_since(self, before: u64) -> Option<Icmp> {
+        let newest = self.newest_error();
+        if newest == 0 || newest == before {
+            return None;
+        }
+        let packet = self.sock.follow(global!(OFFSETS.error_queue_prev));
+        let origin = packet.load(global!(OFFSETS.skb_cb) + global!(OFFSETS.ee_origin));
+        if origin != ORIGIN_ICMP && origin != ORIGIN_ICMP6 {
+            return None;
+        }
+        Some(Icmp { packet, origin })
+    }
+}

@@ -1,0 +1,132 @@
+//! Tasks: who calls, and what they have open.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_pid_tgid,
+    bpf_get_current_task_btf, bpf_get_current_uid_gid, bpf_get_smp_processor_id,
+    bpf_sock_from_file,
+};
+use conntrace_common::record::COMM_LEN;
+
+use super::{OFFSETS, Sock, Typed, global};
+
+/// Who runs right now. Only meaningful where the hook runs in the caller's
+/// context.
+pub struct Caller {
+    pub pid: u32,
+    pub tid: u32,
+    pub uid: u32,
+    pub cgroup_id: u64,
+    pub process_started_ns: u64,
+    pub comm: [u8; COMM_LEN],
+    pub leader_comm: [u8; COMM_LEN],
+}
+
+impl Caller {
+    /// Nobody: of an attempt that was not kept. The thread is the CPU's number,
+    /// which sets two such attempts of the same moment apart.
+    #[inline(always)]
+    pub fn unknown() -> Self {
+        Self {
+            pid: 0,
+            // SAFETY: no preconditions.
+            tid: unsafe { bpf_get_smp_processor_id() },
+            uid: 0,
+            cgroup_id: 0,
+            process_started_ns: 0,
+            comm: [0; COMM_LEN],
+            leader_comm: [0; COMM_LEN],
+        }
+    }
+
+    #[inline(always)]
+    pub fn current() -> Self {
+        // SAFETY: these helpers have no preconditions; the task they return is
+        // the running one, which cannot go away under us.
+        let (pid_tgid, uid_gid, cgroup_id, task) = unsafe {
+            (
+                bpf_get_current_pid_tgid(),
+                bpf_get_current_uid_gid(),
+                bpf_get_current_cgroup_id(),
+                bpf_get_current_task_btf(),
+            )
+        };
+        let task = Typed(task.cast_const().cast());
+        let leader = task.follow(global!(OFFSETS.group_leader));
+        Self {
+            pid: (pid_tgid >> 32) as u32,
+            tid: pid_tgid as u32,
+            uid: uid_gid as u32,
+            cgroup_id,
+            process_started_ns: leader.load(global!(OFFSETS.start_boottime)),
+            comm: task.load16(global!(OFFSETS.comm)),
+            leader_comm: leader.load16(global!(OFFSETS.comm)),
+        }
+    }
+}
+
+/// Id of the running task's cgroup at this depth, the root's being 0; 0 below its own.
+#[inline(always)]
+pub fn ancestor_cgroup_id(level: i32) -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { bpf_get_current_ancestor_cgroup_id(level) }
+}
+
+/// An open file of a task, as `bpf_iter__task_file` hands it over
+/// (`task_file_seq_show`).
+pub struct OpenFile {
+    task: Typed,
+    pub sock: Sock,
+    /// Address of the socket: the key of its attempt.
+    pub key: u64,
+}
+
+impl OpenFile {
+    /// `None` unless the file is a TCP socket. The last call of an iteration has
+    /// neither task nor file.
+    ///
+    /// # Safety
+    /// `ctx` is the context of an iterator over `task_file`.
+    #[inline(always)]
+    pub unsafe fn of(ctx: *mut c_void) -> Option<Self> {
+        // SAFETY: meta, task, fd and file, eight bytes each.
+        let (task, file) = unsafe {
+            let fields = ctx.cast::<*mut u8>();
+            (fields.add(1).read(), fields.add(3).read())
+        };
+        if task.is_null() || file.is_null() {
+            return None;
+        }
+        // SAFETY: the helper takes any file.
+        let socket = unsafe { bpf_sock_from_file(file.cast()) };
+        if socket.is_null() {
+            return None;
+        }
+        let sock = Typed(socket.cast_const().cast()).follow(global!(OFFSETS.socket_sk));
+        if sock.0.is_null() {
+            return None;
+        }
+        Some(Self {
+            task: Typed(task),
+            key: sock.0 as u64,
+            sock: Sock::from_typed(sock.0.cast_mut().cast())?,
+        })
+    }
+
+    /// The process that has the file open, as the caller: its thread and cgroup
+    /// are not known.
+    #[inline(always)]
+    pub fn holder(&self) -> Caller {
+        let leader = self.task.follow(global!(OFFSETS.group_leader));
+        Caller {
+            pid: self.task.load(global!(OFFSETS.tgid)),
+            tid: 0,
+            uid: self.sock.sock.load(global!(OFFSETS.uid)),
+            cgroup_id: 0,
+            process_started_ns: leader.load(global!(OFFSETS.start_boottime)),
+            comm: self.task.load16(global!(OFFSETS.comm)),
+            leader_comm: leader.load16(global!(OFFSETS.comm)),
+        }
+    }
+}
