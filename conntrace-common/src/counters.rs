@@ -33,6 +33,13 @@ counters! {
     /// Attempts whose ending no program saw: found when their socket began
     /// the next attempt or was destroyed.
     EndingMissed,
+    /// Calls of connect or bind that failed before `TCP_SYN_SENT`, handed over as a
+    /// record.
+    CallFailed,
+    /// Likewise, lost because the ring was full.
+    CallRingFull,
+    /// Calls that were not followed because too many were under way.
+    CallMissed,
     /// State changes that the second attachment handled because the first was
     /// skipped.
     SecondAttachment,

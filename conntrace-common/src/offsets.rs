@@ -22,6 +22,25 @@ pub const DEFER_CONNECT: &str = "inet_sock.DEFER_CONNECT";
 /// Words of the set of `enum skb_drop_reason` values, a bit each.
 pub const DROP_REASON_WORDS: usize = 4;
 
+/// Where a system call's tracepoints (`struct syscall_tp_t`) keep its first three
+/// arguments and its result, in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallOffsets {
+    /// The arguments.
+    pub args: [u32; 3],
+    /// What it returned.
+    pub ret: u32,
+}
+
+impl CallOffsets {
+    /// Nothing resolved: what the object file contains.
+    pub const POISONED: Self = Self {
+        args: [POISON; 3],
+        ret: POISON,
+    };
+}
+
 macro_rules! offsets {
     ($($(#[$doc:meta])* $field:ident: $path:literal, $size:literal;)+) => {
         /// Byte offsets into the kernel's structs, in the order of [`MEMBERS`].
@@ -104,6 +123,26 @@ offsets! {
     ipv6hdr_saddr: "ipv6hdr.saddr", 16;
     /// The protocol's side of a socket file.
     socket_sk: "socket.sk", 8;
+    /// Whether a socket file is connected (`socket_state`).
+    socket_state: "socket.state", 4;
+    /// `SOCK_STREAM` or another.
+    socket_type: "socket.type", 2;
+    /// TCP, MPTCP or another.
+    protocol: "sock.sk_protocol", 2;
+    /// What a task has open.
+    files: "task_struct.files", 8;
+    /// The table of it.
+    fdt: "files_struct.fdt", 8;
+    /// How long the table is.
+    max_fds: "fdtable.max_fds", 4;
+    /// The table's files, by descriptor.
+    fd_array: "fdtable.fd", 8;
+    /// A socket file's socket.
+    private_data: "file.private_data", 8;
+    /// Which says whether it is a socket file.
+    inode: "file.f_inode", 8;
+    /// By this.
+    mode: "inode.i_mode", 2;
     /// Who made the socket.
     uid: "sock.sk_uid", 4;
     /// Process (thread group) id.

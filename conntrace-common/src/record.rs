@@ -12,6 +12,14 @@ pub const KIND_ENDING: u8 = 1;
 /// `Record::kind`: the attempt's first SYN retransmission, it goes on.
 pub const KIND_STALL: u8 = 2;
 
+/// `Record::kind`: connect returned an error before the socket reached
+/// `TCP_SYN_SENT`; `error` is its errno, and there was no SYN to count.
+pub const KIND_CONNECT_FAILED: u8 = 3;
+/// `Record::kind`: bind returned an error, so that there was no connect; `error` is
+/// its errno. `local_addr` and `bound_port` are what was asked for, the remote side
+/// is all zero.
+pub const KIND_BIND_FAILED: u8 = 4;
+
 /// `Record::state`: the socket is still in `TCP_SYN_SENT`.
 pub const STATE_SYN_SENT: u8 = 2;
 /// `Record::state`: the handshake completed (`TCP_ESTABLISHED`).
@@ -98,7 +106,8 @@ pub struct Record {
     pub attempt: Attempt,
     /// When the kernel saw this moment, `CLOCK_BOOTTIME` nanoseconds.
     pub at_ns: u64,
-    /// `sk->sk_err` if it was set since the attempt began, else 0.
+    /// `sk->sk_err` if it was set since the attempt began, else 0; of a call that
+    /// failed, the errno it returned.
     pub error: u32,
     /// `sk->sk_err_soft` if it was set since the attempt began, else 0.
     pub soft_error: u32,

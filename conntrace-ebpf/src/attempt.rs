@@ -21,6 +21,7 @@ use conntrace_common::{
 };
 
 use crate::{
+    calls,
     emit::{self, Moment},
     filter,
     kernel::{self, Caller, OpenFile, Sock},
@@ -117,14 +118,14 @@ fn open(
     counts: &mut Counts,
 ) -> Option<()> {
     let sock = Sock::from_arg(ctx)?;
-    if !filter::socket_passes(sock) {
+    calls::opened();
+    if !filter::destination_passes(&sock) {
         return None;
     }
-    let caller = Caller::current();
-    if !(filter::caller_passes(&caller) && filter::cgroup_passes()) {
+    if !filter::caller_passes(&filter::Current) {
         return None;
     }
-    let entry = describe(sock, caller, 0);
+    let entry = describe(sock, Caller::current(), 0);
     let mut inserted = ATTEMPTS.insert(key, entry, u64::from(BPF_NOEXIST));
     if inserted == Err(-EEXIST) {
         if attachment == Attachment::Second {
@@ -280,7 +281,7 @@ fn unkept(ctx: &BtfTracePointContext, attachment: Attachment, passive: bool) -> 
         return None;
     }
     let sock = Sock::from_arg(ctx)?;
-    filter::socket_passes(sock).then_some(sock)
+    filter::destination_passes(&sock).then_some(sock)
 }
 
 /// A socket that a process has open when tracing begins: an attempt under way
@@ -292,10 +293,7 @@ pub fn found(file: &OpenFile) -> Option<()> {
         return None;
     }
     let holder = file.holder();
-    // Its cgroup is not known.
-    if filter::is_set(kind::CGROUP)
-        || !(filter::socket_passes(sock) && filter::caller_passes(&holder))
-    {
+    if !(filter::destination_passes(&sock) && filter::caller_passes(&holder)) {
         return None;
     }
     let entry = describe(sock, holder, FLAG_JOINED_LATE);

@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 
 use conntrace_common::{
     counters::Counter,
-    record::{FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, RECORD_SIZE, Record},
+    record::{Attempt, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, RECORD_SIZE, Record, STATE_CLOSE},
 };
 
 use crate::{
@@ -37,11 +37,28 @@ pub fn report_if(entry: &Entry, moment: &Moment, claim: impl FnOnce() -> bool) -
     }
 }
 
-/// Writes the record where it lies: one built on the stack first would not fit
-/// it.
+/// Reports a call that returned this errno before there was a state to change, and
+/// says what to count.
+#[inline(always)]
+pub fn report_call(attempt: &Attempt, kind: u8, errno: u32) -> Counter {
+    let Some(mut slot) = RECORDS.reserve::<Record>(0) else {
+        return Counter::CallRingFull;
+    };
+    let record = zeroed(&mut slot);
+    record.attempt = *attempt;
+    record.at_ns = kernel::now_ns();
+    record.error = errno;
+    record.local_port = attempt.bound_port.to_be();
+    record.kind = kind;
+    record.state = STATE_CLOSE;
+    slot.submit(0);
+    Counter::CallFailed
+}
+
+/// A record is written where it lies: one built on the stack first would not fit it.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a ring slot is uninitialised memory")]
-fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
+fn zeroed(slot: &mut MaybeUninit<Record>) -> &mut Record {
     let words = slot.as_mut_ptr().cast::<u64>();
     for word in 0..RECORD_SIZE / size_of::<u64>() {
         // SAFETY: a record is that many words. Volatile, or the compiler makes it
@@ -49,7 +66,12 @@ fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
         unsafe { words.add(word).write_volatile(0) };
     }
     // SAFETY: zeroes are a valid `Record`.
-    let record = unsafe { slot.assume_init_mut() };
+    unsafe { slot.assume_init_mut() }
+}
+
+#[inline(always)]
+fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
+    let record = zeroed(slot);
     let sock = moment.sock;
     record.attempt = entry.attempt;
     record.at_ns = kernel::now_ns();

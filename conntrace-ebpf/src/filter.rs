@@ -4,7 +4,7 @@
 use aya_ebpf::{Global, maps::lpm_trie::Key};
 use conntrace_common::{
     filter::{Id, kind, mapped},
-    record::AF_INET,
+    record::{AF_INET, COMM_LEN},
 };
 
 use crate::{
@@ -26,28 +26,115 @@ pub fn is_set(kinds: u32) -> bool {
     FILTERS.load() & kinds != 0
 }
 
-/// Whether everything fits that can be asked of the socket alone.
-#[inline(always)]
-pub fn socket_passes(sock: Sock) -> bool {
-    (!is_set(kind::PORT) || port_passes(u16::from_be(sock.remote_port())))
-        && (!is_set(kind::NETNS) || id_passes(kind::NETNS, u64::from(sock.netns())))
-        && (!is_set(kind::NETWORK) || network_passes(sock))
+/// Where to, and from which namespace: asked for only as far as filters are set.
+pub trait Destination {
+    fn netns(&self) -> u32;
+    fn family(&self) -> u16;
+    /// Laid out like `Attempt::remote_addr`.
+    fn remote_addr(&self) -> [u8; 16];
+    /// Network order.
+    fn remote_port(&self) -> u16;
 }
 
-/// Whether the caller fits, apart from its cgroup.
+impl Destination for Sock {
+    #[inline(always)]
+    fn netns(&self) -> u32 {
+        Sock::netns(*self)
+    }
+
+    #[inline(always)]
+    fn family(&self) -> u16 {
+        Sock::family(*self)
+    }
+
+    #[inline(always)]
+    fn remote_addr(&self) -> [u8; 16] {
+        Sock::remote_addr(*self, Sock::family(*self))
+    }
+
+    #[inline(always)]
+    fn remote_port(&self) -> u16 {
+        Sock::remote_port(*self)
+    }
+}
+
+/// Whether everything fits that does not ask who called.
 #[inline(always)]
-pub fn caller_passes(caller: &Caller) -> bool {
-    (!is_set(kind::PID) || id_passes(kind::PID, u64::from(caller.pid)))
-        && (!is_set(kind::UID) || id_passes(kind::UID, u64::from(caller.uid)))
-        && (!is_set(kind::COMM) || comm_passes(caller))
+pub fn destination_passes(to: &impl Destination) -> bool {
+    (!is_set(kind::PORT) || port_passes(u16::from_be(to.remote_port())))
+        && (!is_set(kind::NETNS) || id_passes(kind::NETNS, u64::from(to.netns())))
+        && (!is_set(kind::NETWORK) || network_passes(to))
+}
+
+/// Who called: asked for only as far as filters are set.
+pub trait Calls {
+    fn pid(&self) -> u32;
+    fn uid(&self) -> u32;
+    /// Of the thread and of its process.
+    fn names(&self) -> [[u8; COMM_LEN]; 2];
+    fn in_cgroup(&self) -> bool;
+}
+
+/// The running task.
+pub struct Current;
+
+impl Calls for Current {
+    #[inline(always)]
+    fn pid(&self) -> u32 {
+        (kernel::thread_key() >> 32) as u32
+    }
+
+    #[inline(always)]
+    fn uid(&self) -> u32 {
+        kernel::current_uid()
+    }
+
+    #[inline(always)]
+    fn names(&self) -> [[u8; COMM_LEN]; 2] {
+        kernel::current_names()
+    }
+
+    #[inline(always)]
+    fn in_cgroup(&self) -> bool {
+        cgroup_passes()
+    }
+}
+
+/// Who holds a socket: its cgroup is not known.
+impl Calls for Caller {
+    #[inline(always)]
+    fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    #[inline(always)]
+    fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    #[inline(always)]
+    fn names(&self) -> [[u8; COMM_LEN]; 2] {
+        [self.comm, self.leader_comm]
+    }
+
+    #[inline(always)]
+    fn in_cgroup(&self) -> bool {
+        false
+    }
+}
+
+/// Whether the caller fits.
+#[inline(always)]
+pub fn caller_passes(caller: &impl Calls) -> bool {
+    (!is_set(kind::PID) || id_passes(kind::PID, u64::from(caller.pid())))
+        && (!is_set(kind::UID) || id_passes(kind::UID, u64::from(caller.uid())))
+        && (!is_set(kind::COMM) || comm_passes(caller.names()))
+        && (!is_set(kind::CGROUP) || caller.in_cgroup())
 }
 
 /// Whether the running task's cgroup fits, or one above it.
 #[inline(always)]
-pub fn cgroup_passes() -> bool {
-    if !is_set(kind::CGROUP) {
-        return true;
-    }
+fn cgroup_passes() -> bool {
     for level in 0..CGROUP_DEPTH_MAX {
         let id = kernel::ancestor_cgroup_id(level);
         if id == 0 {
@@ -70,16 +157,14 @@ fn id_passes(kind: u32, value: u64) -> bool {
 }
 
 #[inline(always)]
-fn comm_passes(caller: &Caller) -> bool {
-    FILTER_COMMS.get_ptr(caller.comm).is_some()
-        || FILTER_COMMS.get_ptr(caller.leader_comm).is_some()
+fn comm_passes([comm, leader_comm]: [[u8; COMM_LEN]; 2]) -> bool {
+    FILTER_COMMS.get_ptr(comm).is_some() || FILTER_COMMS.get_ptr(leader_comm).is_some()
 }
 
 #[inline(always)]
-fn network_passes(sock: Sock) -> bool {
-    let family = sock.family();
-    let addr = sock.remote_addr(family);
-    let addr = if family == AF_INET {
+fn network_passes(to: &impl Destination) -> bool {
+    let addr = to.remote_addr();
+    let addr = if to.family() == AF_INET {
         let [a, b, c, d, ..] = addr;
         mapped([a, b, c, d])
     } else {

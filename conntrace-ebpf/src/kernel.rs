@@ -8,6 +8,7 @@
     reason = "reading kernel memory is what this module is for"
 )]
 
+mod call;
 mod packet;
 mod sock;
 mod task;
@@ -15,15 +16,20 @@ mod task;
 use aya_ebpf::{
     EbpfContext as _, helpers::generated::bpf_ktime_get_boot_ns, programs::BtfTracePointContext,
 };
-use conntrace_common::offsets::{DROP_REASON_WORDS, Offsets};
+use conntrace_common::offsets::{CallOffsets, DROP_REASON_WORDS, Offsets};
 
+pub use call::{CallArgs, OpenSocket, UserAddr, call_returned};
 pub use packet::{Icmp, is_noted_drop, sock_of_packet_in};
 pub use sock::Sock;
-pub use task::{Caller, OpenFile, ancestor_cgroup_id};
+pub use task::{Caller, OpenFile, ancestor_cgroup_id, current_names, current_uid, thread_key};
 
 /// Filled in by the agent before the programs are loaded.
 #[unsafe(no_mangle)]
 static OFFSETS: Offsets = Offsets::POISONED;
+
+/// Where a system call's tracepoints keep what.
+#[unsafe(no_mangle)]
+static CALL_OFFSETS: CallOffsets = CallOffsets::POISONED;
 
 /// Which bit of the byte at `OFFSETS.defer_connect` is `DEFER_CONNECT`.
 #[unsafe(no_mangle)]

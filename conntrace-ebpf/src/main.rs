@@ -7,6 +7,7 @@
 #![no_main]
 
 mod attempt;
+mod calls;
 mod emit;
 mod filter;
 mod hooks;

@@ -97,6 +97,34 @@ impl Counts {
 #[map]
 pub static ATTEMPTS: HashMap<u64, Entry> = HashMap::with_max_entries(65_536, 0);
 
+/// What is kept of a call to connect or bind while it runs.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Call {
+    /// When it began, `CLOCK_BOOTTIME` nanoseconds.
+    pub started_ns: u64,
+    /// Where the caller has the address it passes.
+    pub user_addr: u64,
+    /// How many bytes it says that address has.
+    pub user_addr_len: u32,
+    /// Inode number of the socket's network namespace.
+    pub netns: u32,
+    /// The socket's local address, laid out like `Attempt::local_addr`.
+    pub local_addr: [u8; 16],
+    /// Local port bound before, host order; 0 if none.
+    pub bound_port: u16,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
+    /// Padding, always zero.
+    pub reserved: u32,
+}
+
+/// Calls of connect or bind under way on TCP sockets that are in no state yet, by
+/// thread. As many threads as this are not in these calls at once: without
+/// `--trace-syscalls` the agent makes it one.
+#[map]
+pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16_384, 0);
+
 /// Records on their way to the agent: 4 MiB hold 23,000 of them, a second of
 /// failures at a rate no host should see.
 #[map]

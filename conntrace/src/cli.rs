@@ -97,6 +97,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, allow_negative_numbers = true,
           value_parser = number("seconds", 0..=SUMMARY_MAX))]
     pub summary: u64,
+    /// Also trace the system calls connect and bind: shows what fails before a SYN,
+    /// such as no route. Slows every system call of this host a little.
+    #[arg(long)]
+    pub trace_syscalls: bool,
     /// Also record what lines are made from, for `replay`, to this new file.
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,

@@ -17,11 +17,15 @@ macro_rules! known {
 
 impl Errno {
     known!(
+        EACCES,
+        EADDRINUSE,
         EADDRNOTAVAIL,
         ECONNABORTED,
         ECONNREFUSED,
         EHOSTUNREACH,
         EMSGSIZE,
+        ENETUNREACH,
+        EPERM,
         ETIMEDOUT,
     );
 }

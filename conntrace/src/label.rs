@@ -132,6 +132,8 @@ pub fn label(attempt: &Attempt, patience_ms: u64) -> Option<Verdict> {
         Moment::Stalled => None,
         Moment::Established => Some(Verdict::new(Label::Established, None)),
         Moment::Closed => Some(label_closed(attempt, patience_ms)),
+        Moment::ConnectFailed(errno) => Some(Verdict::new(label_connect(errno), Some(errno))),
+        Moment::BindFailed(errno) => Some(Verdict::new(label_bind(errno), Some(errno))),
     }
 }
 
@@ -157,6 +159,28 @@ fn label_closed(attempt: &Attempt, patience_ms: u64) -> Verdict {
         return Verdict::timed_out(TimeoutBy::Application, None);
     }
     Verdict::new(Label::Cancelled, None)
+}
+
+/// Rule 2, where the errno is known and TCP was not reached. Ports are searched for
+/// only after `SYN_SENT`: here `EADDRNOTAVAIL` is a source address that is not there
+/// (`ip6_dst_lookup_flow`), and no port could have been missing.
+fn label_connect(errno: Errno) -> Label {
+    match errno {
+        Errno::ENETUNREACH | Errno::EHOSTUNREACH => Label::Unreachable,
+        Errno::EPERM | Errno::EACCES => Label::Denied,
+        Errno::EADDRNOTAVAIL => Label::AddressUnavailable,
+        _ => Label::Failed,
+    }
+}
+
+/// Rule 2, of a bind: to port 0 `EADDRINUSE` says that none was left
+/// (`inet_csk_get_port`); to another it is not reported.
+fn label_bind(errno: Errno) -> Label {
+    match errno {
+        Errno::EADDRINUSE => Label::PortExhausted,
+        Errno::EADDRNOTAVAIL => Label::AddressUnavailable,
+        _ => Label::Failed,
+    }
 }
 
 /// Rule 2: connect failed before a SYN was made. Its errno reaches no hook of

@@ -39,9 +39,14 @@ fn state(hook: &Hook) -> HookState {
 }
 
 /// What the attached hooks can see. State changes alone carry most of it; what
-/// never reaches `SYN_SENT` is not seen on this tier.
+/// never reaches `SYN_SENT` only system calls show on this tier, and those not what
+/// `io_uring` does.
 fn coverage(hooks: &[Hook]) -> Coverage {
-    let attached = |name| hooks.iter().any(|hook| hook.name == name && hook.attached);
+    let attached = |name: &str| hooks.iter().any(|hook| hook.name == name && hook.attached);
+    let call = |name: &str| {
+        let both = [format!("sys_enter_{name}"), format!("sys_exit_{name}")];
+        both.iter().all(|name| attached(name))
+    };
     let states = attached("set_state_first");
     Coverage {
         established: states,
@@ -55,8 +60,8 @@ fn coverage(hooks: &[Hook]) -> Coverage {
         icmp: states,
         local_drop: attached("kfree_skb"),
         icmp6_detail: false,
-        no_route: false,
-        local_denial: false,
-        bind_exhausted: false,
+        no_route: call("connect"),
+        local_denial: call("connect"),
+        bind_exhausted: call("bind"),
     }
 }

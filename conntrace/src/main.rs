@@ -73,6 +73,7 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let settings = Settings {
         report_established: args.lines.labels().contains(&Label::Established),
         debug: args.verbose > 1,
+        trace_syscalls: args.trace_syscalls,
         filter: args.filter.filter(),
         object: args.object.clone(),
     };

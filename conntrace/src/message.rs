@@ -14,7 +14,7 @@ pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict) -> String {
     let what = match verdict.label {
         Label::Established => "established",
         Label::PortExhausted => "failed, no local port was left,",
-        Label::AddressUnavailable => "failed, the local address and port are taken,",
+        Label::AddressUnavailable => "failed, the local address or port could not be had,",
         Label::Refused => "refused",
         Label::TimedOut => match verdict.timeout_by {
             Some(TimeoutBy::Application) => "given up by the application",
@@ -26,7 +26,15 @@ pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict) -> String {
         Label::Cancelled => "cancelled",
         Label::Failed => "failed",
     };
-    push(&mut text, format_args!(" {what} after {}", elapsed(fields)));
+    push(&mut text, format_args!(" {what}"));
+    if fields.syn.sent == Some(0)
+        && let Label::Failed | Label::Unreachable | Label::Denied = verdict.label
+        && let Some(errno) = verdict.errno
+    {
+        // Nobody has answered: the errno is all there is to say.
+        push(&mut text, format_args!(" with {errno}"));
+    }
+    push(&mut text, format_args!(" after {}", elapsed(fields)));
     answer(&mut text, &fields.reply);
     if verdict.label == Label::TimedOut {
         push(&mut text, format_args!(": {} unanswered", syns(fields)));

@@ -29,9 +29,9 @@ pub trait Source {
 /// What the kernel side counted, since the start and over all CPUs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Attempts that opened.
+    /// Attempts that opened, and calls that failed before.
     pub attempts: u64,
-    /// Endings handed over as records.
+    /// Endings handed over as records, those of such calls among them.
     pub endings: u64,
     /// Completed handshakes that were only counted.
     pub established: u64,

@@ -9,8 +9,9 @@ use std::{
 
 use conntrace_common::record::{
     self as raw, AF_INET, AF_INET6, COMM_LEN, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP,
-    FLAG_JOINED_LATE, FLAG_UNTRACKED, KIND_ENDING, KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6,
-    RECORD_SIZE, Record, STATE_CLOSE, STATE_ESTABLISHED, STATE_SYN_SENT,
+    FLAG_JOINED_LATE, FLAG_UNTRACKED, KIND_BIND_FAILED, KIND_CONNECT_FAILED, KIND_ENDING,
+    KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, Record, STATE_CLOSE, STATE_ESTABLISHED,
+    STATE_SYN_SENT,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -46,7 +47,7 @@ pub struct Attempt {
     pub local_port: Option<u16>,
     /// The local port was bound before connect was called.
     pub port_bound: bool,
-    /// `sk_err`: what ended it.
+    /// `sk_err`: what ended it. A call that failed has its errno in `moment`.
     pub error: Option<Errno>,
     /// `sk_err_soft`, if set during this attempt.
     pub soft_error: Option<Errno>,
@@ -96,6 +97,34 @@ pub enum Moment {
     Established,
     /// The socket was closed, by whomever.
     Closed,
+    /// Connect returned this before the socket reached `TCP_SYN_SENT`.
+    ConnectFailed(Errno),
+    /// Bind returned this, and there was no connect.
+    BindFailed(Errno),
+}
+
+impl Moment {
+    fn of(fields: &Fields<'_>) -> Result<Self, Malformed> {
+        let kind = fields.u8(offset_of!(Record, kind));
+        let state = fields.u8(offset_of!(Record, state));
+        match (kind, state) {
+            (KIND_STALL, STATE_SYN_SENT) => Ok(Self::Stalled),
+            (KIND_ENDING, STATE_ESTABLISHED) => Ok(Self::Established),
+            (KIND_ENDING, STATE_CLOSE) => Ok(Self::Closed),
+            (KIND_CONNECT_FAILED, STATE_CLOSE) => returned(fields).map(Self::ConnectFailed),
+            (KIND_BIND_FAILED, STATE_CLOSE) => returned(fields).map(Self::BindFailed),
+            (KIND_STALL | KIND_ENDING | KIND_CONNECT_FAILED | KIND_BIND_FAILED, _) => {
+                Err(malformed("state", state))
+            }
+            (_, _) => Err(malformed("kind", kind)),
+        }
+    }
+}
+
+/// The errno of a call that failed.
+fn returned(fields: &Fields<'_>) -> Result<Errno, Malformed> {
+    let errno = fields.errno("error", offset_of!(Record, error))?;
+    errno.ok_or(malformed("error", 0u32))
 }
 
 /// Who called connect.
@@ -187,15 +216,7 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         .try_into()
         .map_err(|_| Malformed::Length(bytes.len()))?;
     let fields = Fields(bytes);
-    let kind = fields.u8(offset_of!(Record, kind));
-    let state = fields.u8(offset_of!(Record, state));
-    let moment = match (kind, state) {
-        (KIND_STALL, STATE_SYN_SENT) => Moment::Stalled,
-        (KIND_ENDING, STATE_ESTABLISHED) => Moment::Established,
-        (KIND_ENDING, STATE_CLOSE) => Moment::Closed,
-        (KIND_STALL | KIND_ENDING, _) => return Err(malformed("state", state)),
-        (_, _) => return Err(malformed("kind", kind)),
-    };
+    let moment = Moment::of(&fields)?;
     let flags = fields.u8(offset_of!(Record, flags));
     let seen = seen(flags)?;
     let family = Family::of(fields.u16(offset_of!(Record, attempt.family)))?;
@@ -213,14 +234,21 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         at_ns,
         caller: caller(&fields, seen),
         netns: fields.u32(offset_of!(Record, attempt.netns)),
-        remote: Some(Remote {
-            addr: family.addr(&fields, offset_of!(Record, attempt.remote_addr)),
-            port: u16::from_be(fields.u16(offset_of!(Record, attempt.remote_port))),
-        }),
+        remote: match moment {
+            Moment::BindFailed(_) => None,
+            Moment::Stalled | Moment::Established | Moment::Closed | Moment::ConnectFailed(_) => {
+                Some(remote(&fields, family))
+            }
+        },
         local_addr: specified(family.addr(&fields, offset_of!(Record, attempt.local_addr))),
         local_port: (local_port != 0).then_some(local_port),
         port_bound: fields.u16(offset_of!(Record, attempt.bound_port)) != 0,
-        error: fields.errno("error", offset_of!(Record, error))?,
+        error: match moment {
+            Moment::ConnectFailed(_) | Moment::BindFailed(_) => None,
+            Moment::Stalled | Moment::Established | Moment::Closed => {
+                fields.errno("error", offset_of!(Record, error))?
+            }
+        },
         soft_error: fields.errno("soft_error", offset_of!(Record, soft_error))?,
         syn_sent: fields.u32(offset_of!(Record, syn_sent)),
         syn_retransmitted: fields.u32(offset_of!(Record, syn_retransmitted)),
@@ -263,6 +291,13 @@ fn caller(fields: &Fields<'_>, seen: Seen) -> Option<Caller> {
         comm: Comm(fields.array(offset_of!(Record, attempt.comm))),
         leader_comm: Comm(fields.array(offset_of!(Record, attempt.leader_comm))),
     })
+}
+
+fn remote(fields: &Fields<'_>, family: Family) -> Remote {
+    Remote {
+        addr: family.addr(fields, offset_of!(Record, attempt.remote_addr)),
+        port: u16::from_be(fields.u16(offset_of!(Record, attempt.remote_port))),
+    }
 }
 
 fn drops(fields: &Fields<'_>) -> Option<Drops> {

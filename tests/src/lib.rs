@@ -9,17 +9,21 @@
 )]
 
 mod binary;
+mod cgroup;
 mod line;
 mod nft;
 mod recording;
 mod socket;
 mod suite;
+mod tracefs;
 mod tracer;
 
 pub use binary::{binary, conntrace};
+pub use cgroup::Cgroup;
 pub use line::{Expected, Reply};
-pub use nft::{nft, with_nft};
+pub use nft::{ip, nft, with_ip, with_nft};
 pub use recording::{Dir, Recording, matching, replay, run_with_replay, stderr, stdout};
 pub use socket::{Attempted, attempt, attempt_on, tcp};
 pub use suite::{Live, Scene, assert_adds_up, is_root, live_test, run};
+pub use tracefs::{mount_tracefs, without_tracefs};
 pub use tracer::Tracer;

@@ -1,4 +1,4 @@
-//! Firewall rules, where the thing under test is a firewall.
+//! Firewall rules and routes, where these are the thing under test.
 
 use std::{
     net::SocketAddr,
@@ -18,17 +18,38 @@ pub fn nft(chain: &str, remote: SocketAddr, verdict: &str) {
     assert!(status.success(), "nft: {status}");
 }
 
+/// Runs `ip` with these words, in the calling thread's namespace.
+pub fn ip(words: &str) {
+    let status = Command::new("ip").args(words.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {words}: {status}");
+}
+
 /// A test that needs root and `nft`.
 pub fn with_nft(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
-    let has_nft = Command::new("nft")
-        .arg("--version")
+    with_program("nft", "--version", name, test)
+}
+
+/// A test that needs root and `ip`.
+pub fn with_ip(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
+    with_program("ip", "-Version", name, test)
+}
+
+fn with_program(
+    program: &str,
+    version: &str,
+    name: &str,
+    test: impl FnOnce() + Send + 'static,
+) -> Trial {
+    let is_there = Command::new(program)
+        .arg(version)
         .stdout(Stdio::null())
         .status()
         .is_ok_and(|status| status.success());
     let trial = live_test(name, test);
-    if has_nft {
+    if is_there {
         trial
     } else {
-        trial.with_kind("needs nft").with_ignored_flag(true)
+        let needs = format!("needs {program}");
+        trial.with_kind(needs).with_ignored_flag(true)
     }
 }

@@ -64,10 +64,15 @@ pub struct Scene<T> {
 impl Live {
     /// The test program's tracer, started by the first test that asks.
     pub fn get() -> Arc<Self> {
+        Self::with(&[])
+    }
+
+    /// Likewise, with these options: all of a program's tests ask with the same.
+    pub fn with(options: &[&str]) -> Arc<Self> {
         let mut live = LIVE.lock().unwrap();
         let live = live.get_or_insert_with(|| {
             Arc::new(Self {
-                tracer: Tracer::start(&["--all"]),
+                tracer: Tracer::start(&[&["--all"], options].concat()),
                 endings: Mutex::default(),
                 namespaces: Mutex::default(),
             })

@@ -8,14 +8,13 @@
 use std::{
     env, fs,
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
     process::{self, Command, ExitCode},
     thread,
     time::Duration,
 };
 
 use conntrace::stage::{self, FAR_V4, FAR_V6, ports};
-use conntrace_tests::{Tracer, assert_adds_up, attempt, live_test, run};
+use conntrace_tests::{Cgroup, Tracer, assert_adds_up, attempt, is_root, live_test, run};
 use serde_json::Value;
 
 /// Makes this program wait for a line on stdin and play its attempts instead of
@@ -121,9 +120,11 @@ fn main() -> ExitCode {
         })
         .unwrap();
     }));
-    if let Some(groups) = cgroups() {
+    if !is_root() {
+        tests.push(live_test("cgroup_with_descendants", || {}));
+    } else if let Some(groups) = cgroups() {
         tests.push(live_test("cgroup_with_descendants", move || {
-            cgroup(&groups);
+            cgroup(groups);
         }));
     } else {
         let ignored = live_test("cgroup_with_descendants", || {});
@@ -179,60 +180,33 @@ fn assert_passed(tracer: Tracer, passing: &[usize]) {
     assert_adds_up(totals);
 }
 
-/// Three new cgroups: one, one below it, and one beside it.
-fn cgroups() -> Option<[PathBuf; 3]> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let mount = mounts.lines().find_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        right.starts_with("cgroup2 ").then_some(())?;
-        left.split(' ').nth(4)
-    })?;
+/// Three new cgroups: one below another, that one, and one beside it.
+fn cgroups() -> Option<[Cgroup; 3]> {
     let name = format!("conntrace-test-{}", process::id());
-    let group = Path::new(mount).join(&name);
-    let groups = [
-        group.clone(),
-        group.join("below"),
-        Path::new(mount).join(format!("{name}-beside")),
-    ];
-    if !conntrace_tests::is_root() {
-        return Some(groups);
-    }
-    for group in &groups {
-        fs::create_dir(group).ok()?;
-    }
-    Some(groups)
+    let group = Cgroup::new(&name)?;
+    let below = Cgroup::new(&format!("{name}/below"))?;
+    Some([below, group, Cgroup::new(&format!("{name}-beside"))?])
 }
 
-fn cgroup(groups: &[PathBuf; 3]) {
-    let [group, below, beside] = groups;
-    let option = group.to_str().unwrap();
+fn cgroup([below, group, beside]: [Cgroup; 3]) {
+    let option = group.path().to_str().unwrap();
     for (home, passing) in [
-        (group, &[0, 1, 2, 3, 4][..]),
-        (below, &[0, 1, 2, 3, 4]),
-        (beside, &[]),
+        (&group, &[0, 1, 2, 3, 4][..]),
+        (&below, &[0, 1, 2, 3, 4]),
+        (&beside, &[]),
     ] {
         check(&["--cgroup", option], false, passing, || play_in(home));
     }
     // As lines have it: from the filesystem's root.
-    let short = format!("/{}", group.file_name().unwrap().to_str().unwrap());
+    let short = format!("/{}", group.path().file_name().unwrap().to_str().unwrap());
     check(&["--cgroup", &short], false, &[0, 1, 2, 3, 4], || {
-        play_in(below);
+        play_in(&below);
     });
-    for group in [below, group, beside] {
-        fs::remove_dir(group).unwrap();
-    }
 }
 
 /// Plays the attempts in a process in this cgroup.
-fn play_in(group: &Path) {
-    let mut child = Command::new(env::current_exe().unwrap())
-        .env(CHILD, "1")
-        .stdin(process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
-    drop(child.stdin.take());
-    assert!(child.wait().unwrap().success());
+fn play_in(group: &Cgroup) {
+    group.run(Command::new(env::current_exe().unwrap()).env(CHILD, "1"));
 }
 
 /// The addresses above are the stage's.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use conntrace::stage::{FAR_V4, ports};
-use conntrace_tests::{Dir, Expected, Live, attempt, live_test, run};
+use conntrace_tests::{Cgroup, Dir, Expected, Live, attempt, live_test, run};
 
 /// Makes this program connect and exit instead of running its tests.
 const CONNECT: &str = "CONNTRACE_TEST_CONNECT";
@@ -139,29 +139,19 @@ fn no_other_process() {
     }
 }
 
-/// Removed again when dropped.
-struct Cgroup(PathBuf);
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
 /// A cgroup named like a container's.
 fn cgroup_and_container() {
     let live = Live::get();
     let id = format!("{:064x}", std::process::id());
     let name = format!("docker-{id}.scope");
-    let cgroup = Cgroup(cgroup_root().join(&name));
-    fs::create_dir(&cgroup.0).expect("root can make a cgroup");
+    let cgroup = Cgroup::new(&name).expect("root can make a cgroup");
     let dir = Dir::new("cgroup");
     let (program, _) = child(&dir);
     let scene = live.play(|_| {
         // The shell moves itself, then becomes the connecting program.
         let script = format!(
             "echo $$ > '{}/cgroup.procs' && exec '{}'",
-            cgroup.0.display(),
+            cgroup.path().display(),
             program.display(),
         );
         let status = Command::new("sh")
@@ -173,16 +163,6 @@ fn cgroup_and_container() {
     let line = &live.endings(&scene, 1)[0];
     assert_eq!(line["process"]["cgroup"], format!("/{name}"));
     assert_eq!(line["process"]["container"], id);
-}
-
-fn cgroup_root() -> PathBuf {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let line = mounts.lines().find(|line| line.contains(" - cgroup2 "));
-    line.expect("cgroup v2 is mounted")
-        .split(' ')
-        .nth(4)
-        .unwrap()
-        .into()
 }
 
 fn own_cgroup() -> String {

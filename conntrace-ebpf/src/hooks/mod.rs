@@ -3,6 +3,7 @@
 
 mod inet_sock_set_state;
 mod kfree_skb;
+mod syscalls;
 mod task_file;
 mod tcp_destroy_sock;
 mod tcp_retransmit_skb;

@@ -42,28 +42,53 @@ impl Caller {
 
     #[inline(always)]
     pub fn current() -> Self {
-        // SAFETY: these helpers have no preconditions; the task they return is
-        // the running one, which cannot go away under us.
-        let (pid_tgid, uid_gid, cgroup_id, task) = unsafe {
-            (
-                bpf_get_current_pid_tgid(),
-                bpf_get_current_uid_gid(),
-                bpf_get_current_cgroup_id(),
-                bpf_get_current_task_btf(),
-            )
-        };
-        let task = Typed(task.cast_const().cast());
-        let leader = task.follow(global!(OFFSETS.group_leader));
+        let thread = thread_key();
+        let [comm, leader_comm] = current_names();
         Self {
-            pid: (pid_tgid >> 32) as u32,
-            tid: pid_tgid as u32,
-            uid: uid_gid as u32,
-            cgroup_id,
-            process_started_ns: leader.load(global!(OFFSETS.start_boottime)),
-            comm: task.load16(global!(OFFSETS.comm)),
-            leader_comm: leader.load16(global!(OFFSETS.comm)),
+            pid: (thread >> 32) as u32,
+            tid: thread as u32,
+            uid: current_uid(),
+            // SAFETY: no preconditions.
+            cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+            process_started_ns: leader(current_task()).load(global!(OFFSETS.start_boottime)),
+            comm,
+            leader_comm,
         }
     }
+}
+
+/// The running task.
+#[inline(always)]
+pub(super) fn current_task() -> Typed {
+    // SAFETY: no preconditions; the running task cannot go away under us.
+    Typed(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
+}
+
+/// A task's process: its first thread.
+#[inline(always)]
+fn leader(task: Typed) -> Typed {
+    task.follow(global!(OFFSETS.group_leader))
+}
+
+/// Names of the running thread and of its process.
+#[inline(always)]
+pub fn current_names() -> [[u8; COMM_LEN]; 2] {
+    let task = current_task();
+    [task, leader(task)].map(|task| task.load16(global!(OFFSETS.comm)))
+}
+
+/// Real user id of the running task.
+#[inline(always)]
+pub fn current_uid() -> u32 {
+    // SAFETY: no preconditions.
+    unsafe { bpf_get_current_uid_gid() as u32 }
+}
+
+/// The running thread, as a key.
+#[inline(always)]
+pub fn thread_key() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { bpf_get_current_pid_tgid() }
 }
 
 /// Id of the running task's cgroup at this depth, the root's being 0; 0 below its own.
@@ -118,7 +143,7 @@ impl OpenFile {
     /// are not known.
     #[inline(always)]
     pub fn holder(&self) -> Caller {
-        let leader = self.task.follow(global!(OFFSETS.group_leader));
+        let leader = leader(self.task);
         Caller {
             pid: self.task.load(global!(OFFSETS.tgid)),
             tid: 0,

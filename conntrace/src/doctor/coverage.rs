@@ -29,17 +29,16 @@ const ICMP6_DETAIL: Gap = Gap {
     remedy: "setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1) in the application",
 };
 const NO_ROUTE: Gap = Gap {
-    reason: "such an attempt ends before SYN_SENT, where this version has no hook",
-    remedy: "no setting; by hand: ip route get ADDR",
+    reason: "such an attempt ends before SYN_SENT; on this tier only its system call shows it",
+    remedy: TRACE_SYSCALLS,
 };
-const LOCAL_DENIAL: Gap = Gap {
-    reason: "such an attempt ends before SYN_SENT, where this version has no hook",
-    remedy: "no setting; by hand: strace -f -e trace=connect -p PID",
-};
+const LOCAL_DENIAL: Gap = NO_ROUTE;
 const BIND_EXHAUSTED: Gap = Gap {
-    reason: "this version has no hook on bind",
-    remedy: "no setting; by hand: strace -f -e trace=bind -p PID",
+    reason: "on this tier only the system call bind shows it",
+    remedy: TRACE_SYSCALLS,
 };
+const TRACE_SYSCALLS: &str = "conntrace --trace-syscalls, which slows every system call of this \
+                              host a little and does not see io_uring";
 
 /// Every key with what became of it; `None` where tracing cannot start.
 pub(super) fn table(coverage: Option<Coverage>) -> BTreeMap<&'static str, Seen> {

@@ -61,6 +61,7 @@ pub(super) fn look() -> Vec<Fact> {
             "AmbientCapabilities=CAP_SYS_PTRACE in its unit, or sudo",
         ),
         proc(mounts, own),
+        tracefs(kernel::tracefs()),
         pid_namespace(fs::read_link("/proc/self/ns/pid")),
     ]
 }
@@ -230,6 +231,17 @@ fn proc(mountinfo: &str, own: Option<Capabilities>) -> Fact {
 }
 
 /// The lines have the host's pids, and another namespace's /proc has other ones.
+fn tracefs(folder: Option<&Path>) -> Fact {
+    let name = "tracefs";
+    match folder {
+        Some(folder) => ok(name, folder.display().to_string()),
+        None => ok(name, "not mounted").limits(
+            "--trace-syscalls sees no more than without",
+            "mount -t tracefs tracefs /sys/kernel/tracing",
+        ),
+    }
+}
+
 fn pid_namespace(link: io::Result<PathBuf>) -> Fact {
     let name = "pid_namespace";
     match link {

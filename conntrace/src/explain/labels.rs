@@ -46,6 +46,7 @@ static PORT_EXHAUSTED: Entry = Entry {
     means: "no local port was left",
     recognised: &[
         "Rule 2: no SYN left, no port had been bound, and the kernel's search for one ended without any (EADDRNOTAVAIL).",
+        "Rule 2: bind to port 0 returned EADDRINUSE; seen where `coverage.bind_exhausted` is true (--trace-syscalls). `remote` is null.",
     ],
     reasons: &[
         "Too many connections to one destination, at once or within the last minute: each in TIME_WAIT holds its port for 60 s.",
@@ -78,6 +79,7 @@ static ADDRESS_UNAVAILABLE: Entry = Entry {
     means: "the chosen local address or 4-tuple could not be had",
     recognised: &[
         "Rule 2: no SYN left, and the socket already had a local port when the attempt began (EADDRNOTAVAIL).",
+        "Rule 2: bind, or connect before SYN_SENT, returned EADDRNOTAVAIL (--trace-syscalls): no such local address, or none that fits the destination.",
     ],
     reasons: &[
         "A fixed source port whose last connection to the same destination is still open or in TIME_WAIT.",
@@ -184,8 +186,10 @@ static UNREACHABLE: Entry = Entry {
     recognised: &[
         "Rule 3: the kernel ended the attempt with another network error, such as EHOSTUNREACH or ENETUNREACH.",
         "Rule 4: the application closed it after an ICMP error other than port unreachable had come.",
+        "Rule 2: connect returned ENETUNREACH or EHOSTUNREACH before SYN_SENT; seen where `coverage.no_route` is true (--trace-syscalls).",
     ],
     reasons: &[
+        "This host has no route there, or one of type unreachable: `syn.sent` is 0.",
         "The host, or the gateway to it, does not answer on its own network: `reply` is local.",
         "A router on the way knows no route: `reply.from` is that router.",
         "A firewall rejects with an ICMP error (administratively prohibited).",
@@ -219,7 +223,7 @@ static UNREACHABLE: Entry = Entry {
 static DENIED: Entry = Entry {
     means: "this host's policy said no",
     recognised: &[
-        "No rule gives it yet: a denial ends the attempt before SYN_SENT, where no hook looks (`coverage.local_denial`).",
+        "Rule 2: connect returned EPERM or EACCES before SYN_SENT; seen where `coverage.local_denial` is true (--trace-syscalls).",
     ],
     reasons: &[
         "A BPF program on the cgroup forbids the connect (network policy of a container platform).",
@@ -285,8 +289,12 @@ static CANCELLED: Entry = Entry {
 
 static FAILED: Entry = Entry {
     means: "anything else; `errno` says what, where it is known",
-    recognised: &["Rule 2: no SYN left although the kernel had assigned a local port."],
+    recognised: &[
+        "Rule 2: no SYN left although the kernel had assigned a local port.",
+        "Rule 2: connect returned another errno before SYN_SENT (--trace-syscalls).",
+    ],
     reasons: &[
+        "The route is of type blackhole (EINVAL).",
         "Memory for sockets or packets ran out (ENOBUFS).",
         "The route went away while the attempt began.",
         "An IPsec policy has no state to send with.",

@@ -1,16 +1,18 @@
 //! The tracepoint tier: which program goes where, and what is lost without it.
 
 use std::{
+    any::Any,
     fs, io,
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
 use aya::{
     Btf, Ebpf,
-    programs::{BtfTracePoint, Iter, ProgramError, links::LinkError, tp_btf::BtfTracePointLink},
+    programs::{BtfTracePoint, Iter, ProgramError, TracePoint, links::LinkError},
 };
+use conntrace_common::offsets::CallOffsets;
 
-use super::{ProgramMissing, StartError, failed, unsupported};
+use super::{ProgramMissing, StartError, failed, syscalls::SyscallsError, unsupported};
 use crate::text;
 
 /// Most bytes a reason takes in the start line.
@@ -21,7 +23,8 @@ const REASON_JSON_MAX: usize = 256;
 pub struct Hook {
     /// The program's name, which says what it hooks.
     pub name: &'static str,
-    /// How it is attached: `tp_btf`, or `iter` for one that ran at the start.
+    /// How it is attached: `tp_btf`, `tracepoint`, or `iter` for one that ran at the
+    /// start.
     pub kind: &'static str,
     /// Whether it is.
     pub attached: bool,
@@ -36,6 +39,8 @@ pub enum Target {
     Tracepoint(&'static str),
     /// Everything that the kernel iterates over by this name, once at the start.
     Iterator(&'static str),
+    /// A tracepoint of a system call, if these are traced.
+    Syscall(&'static str),
 }
 
 impl Target {
@@ -43,7 +48,7 @@ impl Target {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Tracepoint(name) | Self::Iterator(name) => name,
+            Self::Tracepoint(name) | Self::Iterator(name) | Self::Syscall(name) => name,
         }
     }
 
@@ -51,7 +56,14 @@ impl Target {
         match self {
             Self::Tracepoint(_) => "tp_btf",
             Self::Iterator(_) => "iter",
+            Self::Syscall(_) => "tracepoint",
         }
+    }
+
+    /// Whether it is there only with `--trace-syscalls`.
+    #[must_use]
+    pub fn is_syscall(self) -> bool {
+        matches!(self, Self::Syscall(_))
     }
 }
 
@@ -71,7 +83,7 @@ pub struct Program {
 }
 
 /// Every program, in the order they are attached.
-pub const PROGRAMS: [Program; 6] = [
+pub const PROGRAMS: [Program; 10] = [
     // The authority on beginnings and endings; attached twice, see the kernel
     // side's attempt.rs.
     Program {
@@ -109,6 +121,35 @@ pub const PROGRAMS: [Program; 6] = [
         purpose: "sees this host drop an attempt's packets, and why",
         cost: "what this host's own firewall drops looks like silence of the other side",
     },
+    // The exits first: what has entered before is not theirs.
+    Program {
+        name: "sys_exit_connect",
+        target: Target::Syscall("sys_exit_connect"),
+        required: false,
+        purpose: "sees connect fail before an attempt opens",
+        cost: "no route and denials are not seen",
+    },
+    Program {
+        name: "sys_enter_connect",
+        target: Target::Syscall("sys_enter_connect"),
+        required: false,
+        purpose: "keeps what connect is asked for until it returns",
+        cost: "no route and denials are not seen",
+    },
+    Program {
+        name: "sys_exit_bind",
+        target: Target::Syscall("sys_exit_bind"),
+        required: false,
+        purpose: "sees bind fail for lack of a port or address",
+        cost: "a bind that fails is not seen",
+    },
+    Program {
+        name: "sys_enter_bind",
+        target: Target::Syscall("sys_enter_bind"),
+        required: false,
+        purpose: "keeps what bind is asked for until it returns",
+        cost: "a bind that fails is not seen",
+    },
     // The last: what begins from now on is seen by the others.
     Program {
         name: "under_way",
@@ -123,21 +164,33 @@ pub const PROGRAMS: [Program; 6] = [
 /// are dropped.
 pub(super) struct Attached {
     pub(super) hooks: Vec<Hook>,
-    pub(super) links: Vec<BtfTracePointLink>,
+    pub(super) links: Vec<Held>,
 }
 
-/// Attaches every program, each on its own.
+/// A link of whatever kind, only held until it is dropped.
+type Held = Box<dyn Any + Send>;
+
+/// Attaches every program, each on its own; those of system calls if these are
+/// traced, as far as it is known where they keep what.
 ///
 /// # Errors
 /// When a required one cannot be attached.
-pub(super) fn attach_all(ebpf: &mut Ebpf) -> Result<Attached, StartError> {
+pub(super) fn attach_all(
+    ebpf: &mut Ebpf,
+    calls: Option<&Result<CallOffsets, SyscallsError>>,
+) -> Result<Attached, StartError> {
     let btf = Btf::from_sys_fs().map_err(|e| failed("reading the kernel's BTF", e))?;
     let mut attached = Attached {
         hooks: Vec::new(),
         links: Vec::new(),
     };
     for program in &PROGRAMS {
-        let reason = match attach(ebpf, program, &btf) {
+        let tried = match (program.target.is_syscall(), calls) {
+            (true, None) => continue,
+            (true, Some(Err(error))) => Err(AttachError::Syscalls(chain(error))),
+            (true, Some(Ok(_))) | (false, _) => attach(ebpf, program, &btf),
+        };
+        let reason = match tried {
             Ok(link) => {
                 attached.links.extend(link);
                 None
@@ -160,11 +213,7 @@ fn hook(program: &Program, reason: Option<String>) -> Hook {
 }
 
 /// Attaches a program, or runs it where it has nothing to stay attached to.
-fn attach(
-    ebpf: &mut Ebpf,
-    program: &Program,
-    btf: &Btf,
-) -> Result<Option<BtfTracePointLink>, AttachError> {
+fn attach(ebpf: &mut Ebpf, program: &Program, btf: &Btf) -> Result<Option<Held>, AttachError> {
     let hook = ebpf
         .program_mut(program.name)
         .ok_or(ProgramMissing(program.name))?;
@@ -173,7 +222,13 @@ fn attach(
             let hook: &mut BtfTracePoint = hook.try_into()?;
             hook.load(name, btf)?;
             let link = hook.attach()?;
-            Ok(Some(hook.take_link(link)?))
+            Ok(Some(Box::new(hook.take_link(link)?)))
+        }
+        Target::Syscall(name) => {
+            let hook: &mut TracePoint = hook.try_into()?;
+            hook.load()?;
+            let link = hook.attach("syscalls", name)?;
+            Ok(Some(Box::new(hook.take_link(link)?)))
         }
         Target::Iterator(name) => {
             let hook: &mut Iter = hook.try_into()?;
@@ -197,6 +252,8 @@ enum AttachError {
     Link(#[from] LinkError),
     #[error("cannot run it")]
     Run(#[from] io::Error),
+    #[error("{0}")]
+    Syscalls(String),
 }
 
 /// Why a required program is not there: a refusal by policy is not the same as
@@ -234,6 +291,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 pub(super) fn missed_hooks(ebpf: &Ebpf) -> io::Result<u64> {
     let mut missed = 0;
     for program in PROGRAMS {
+        // One that is not loaded, because it is not asked for, has none.
         let Some(Ok(fd)) = ebpf.program(program.name).map(aya::programs::Program::fd) else {
             continue;
         };

@@ -7,6 +7,7 @@ mod filters;
 mod hooks;
 mod offsets;
 pub mod privilege;
+mod syscalls;
 
 use std::{
     fs,
@@ -21,6 +22,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use conntrace_common::{
     counters::{COUNTERS, Counter},
+    offsets::CallOffsets,
     record::ENTRY_SIZE,
 };
 use nix::errno::Errno;
@@ -29,6 +31,8 @@ use tokio::io::unix::AsyncFd;
 pub(crate) use hooks::chain;
 use hooks::{Attached, missed_hooks};
 pub use hooks::{Hook, PROGRAMS, Program, Target};
+use syscalls::SyscallsError;
+pub(crate) use syscalls::tracefs;
 
 use crate::{
     filter::Filter,
@@ -87,6 +91,8 @@ pub struct Settings {
     pub report_established: bool,
     /// The programs write debug lines.
     pub debug: bool,
+    /// System calls are traced, too.
+    pub trace_syscalls: bool,
     /// Which attempts are traced.
     pub filter: Filter,
     /// Another object than the built-in one: a fresh build under test.
@@ -110,9 +116,10 @@ impl Tracer {
     /// Says whether privilege, the kernel or something else stands in the way.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         privilege::check()?;
-        let mut ebpf = load(settings)?;
+        let calls = settings.trace_syscalls.then(syscalls::offsets);
+        let mut ebpf = load(settings, calls.as_ref())?;
         filters::set(&mut ebpf, &settings.filter)?;
-        let attached = hooks::attach_all(&mut ebpf)?;
+        let attached = hooks::attach_all(&mut ebpf, calls.as_ref())?;
         let ring = take_map(&mut ebpf, "RECORDS")?;
         let log = match settings.debug {
             true => Some(open_log(&mut ebpf)?),
@@ -166,16 +173,22 @@ impl Source for Tracer {
     fn counters(&self) -> io::Result<Counters> {
         let sums = self.sum_over_cpus()?;
         let of = |counter: Counter| sums.get(counter as usize).copied().unwrap_or(0);
+        let sum = |counters: &[Counter]| counters.iter().map(|&counter| of(counter)).sum();
         Ok(Counters {
-            attempts: of(Counter::Attempts).wrapping_add(of(Counter::JoinedLate)),
-            endings: of(Counter::Endings),
+            attempts: sum(&[
+                Counter::Attempts,
+                Counter::JoinedLate,
+                Counter::CallFailed,
+                Counter::CallRingFull,
+            ]),
+            endings: sum(&[Counter::Endings, Counter::CallFailed]),
             established: of(Counter::Established),
-            ring_full: of(Counter::RingFull),
+            ring_full: sum(&[Counter::RingFull, Counter::CallRingFull]),
             untracked: of(Counter::MapFull),
             ending_missed: of(Counter::EndingMissed),
             stall_ring_full: of(Counter::StallRingFull),
             second_attachment: of(Counter::SecondAttachment),
-            missed_hooks: missed_hooks(&self.ebpf)?,
+            missed_hooks: missed_hooks(&self.ebpf)? + of(Counter::CallMissed),
         })
     }
 
@@ -204,11 +217,23 @@ impl Tracer {
     }
 }
 
-fn load(settings: &Settings) -> Result<Ebpf, StartError> {
+/// `calls` is where system calls keep their arguments, if they are traced and that
+/// could be found out.
+fn load(
+    settings: &Settings,
+    calls: Option<&Result<CallOffsets, SyscallsError>>,
+) -> Result<Ebpf, StartError> {
     let resolved = resolve_offsets()?;
+    let call_offsets = match calls {
+        Some(Ok(offsets)) => *offsets,
+        Some(Err(_)) | None => CallOffsets::POISONED,
+    };
+    let trace_calls = u8::from(call_offsets != CallOffsets::POISONED);
     let log_level = if settings.debug { u8::MAX } else { 0 };
     let report_established = u8::from(settings.report_established);
     let filters = settings.filter.kinds();
+    let [fd, addr, addr_len] = call_offsets.args;
+    let call_offset_words = [fd, addr, addr_len, call_offsets.ret];
     let mut loader = EbpfLoader::new();
     loader
         .override_global("OFFSETS", resolved.offsets.as_slice(), true)
@@ -216,7 +241,12 @@ fn load(settings: &Settings) -> Result<Ebpf, StartError> {
         .override_global("DROP_REASONS", &resolved.drop_reasons[..], true)
         .override_global("FILTERS", &filters, true)
         .override_global("REPORT_ESTABLISHED", &report_established, true)
+        .override_global("CALL_OFFSETS", &call_offset_words, true)
+        .override_global("TRACE_CALLS", &trace_calls, true)
         .override_global(aya_log::LEVEL, &log_level, true);
+    if trace_calls == 0 {
+        loader.map_max_entries("CALLS", 1);
+    }
     match &settings.object {
         None => loader.load(OBJECT),
         Some(path) => loader.load_file(path),

@@ -295,6 +295,41 @@ fn attempts() -> impl Strategy<Value = Attempt> {
         )
 }
 
+#[test]
+fn a_call_that_failed_is_labelled_by_its_errno() {
+    let label_of = |moment| {
+        let attempt = Attempt {
+            moment,
+            syn_sent: 0,
+            // Were it asked for, it would say otherwise.
+            port_bound: true,
+            ..unanswered()
+        };
+        let verdict = label(&attempt, 0).unwrap();
+        assert_eq!(verdict.timeout_by, None);
+        (verdict.label, verdict.errno.unwrap())
+    };
+    for (known, expected) in [
+        (E::ENETUNREACH, Label::Unreachable),
+        (E::EHOSTUNREACH, Label::Unreachable),
+        (E::EPERM, Label::Denied),
+        (E::EACCES, Label::Denied),
+        (E::EADDRNOTAVAIL, Label::AddressUnavailable),
+        (E::EINVAL, Label::Failed),
+    ] {
+        let errno = Errno(known as i32);
+        assert_eq!(label_of(Moment::ConnectFailed(errno)), (expected, errno));
+    }
+    for (known, expected) in [
+        (E::EADDRINUSE, Label::PortExhausted),
+        (E::EADDRNOTAVAIL, Label::AddressUnavailable),
+        (E::ENOMEM, Label::Failed),
+    ] {
+        let errno = Errno(known as i32);
+        assert_eq!(label_of(Moment::BindFailed(errno)), (expected, errno));
+    }
+}
+
 /// None, one that the rules know, any other: each often enough to meet the rest.
 fn errnos() -> impl Strategy<Value = u32> {
     prop_oneof![
@@ -324,7 +359,9 @@ proptest! {
         match attempt.moment {
             Moment::Stalled => prop_assert_eq!(label, None),
             Moment::Established => prop_assert_eq!(label, Some(Label::Established)),
-            Moment::Closed => prop_assert!(label.is_some_and(|label| label != Label::Established)),
+            Moment::Closed | Moment::ConnectFailed(_) | Moment::BindFailed(_) => {
+                prop_assert!(label.is_some_and(|label| label != Label::Established));
+            }
         }
     }
 

@@ -113,6 +113,22 @@ fn what_was_not_seen_whole_knows_less_of_its_caller() {
 }
 
 #[test]
+fn a_call_that_failed_has_its_errno_and_a_bind_no_remote() {
+    let mut bytes = refused();
+    put(&mut bytes, offset_of!(Record, kind), &[KIND_CONNECT_FAILED]);
+    let connect = decode(&bytes).unwrap();
+    assert_eq!(connect.moment, Moment::ConnectFailed(Errno(111)));
+    assert!(connect.remote.is_some() && connect.error.is_none());
+    put(&mut bytes, offset_of!(Record, kind), &[KIND_BIND_FAILED]);
+    let bind = decode(&bytes).unwrap();
+    assert_eq!(bind.moment, Moment::BindFailed(Errno(111)));
+    assert!(bind.remote.is_none() && bind.error.is_none());
+    put(&mut bytes, offset_of!(Record, error), &[0; 4]);
+    let nothing = decode(&bytes).unwrap_err().to_string();
+    assert_eq!(nothing, "error cannot be 0");
+}
+
+#[test]
 fn drops_are_told_only_where_there_are_any() {
     let mut bytes = refused();
     put(

@@ -10,8 +10,9 @@
     reason = "a benchmark: what goes wrong ends it, and it prints its figures"
 )]
 
+mod kernel;
+
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     io::{BufRead as _, BufReader, Seek as _, SeekFrom},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -22,7 +23,7 @@ use std::{
 };
 
 use conntrace::stage::{self, FAR_V4, ports};
-use conntrace_tests::{conntrace, is_root};
+use conntrace_tests::{conntrace, is_root, mount_tracefs};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -34,8 +35,6 @@ use socket2::{Domain, Socket, Type};
 const ROUNDS: usize = 40;
 /// Attempts in a round: about a tenth of a second.
 const ROUND_ATTEMPTS: u32 = 20_000;
-/// Attempts behind each figure of the kernel's own accounting.
-const STATS_ATTEMPTS: u32 = 50_000;
 /// Samples of the first failure after quiet, and how long the quiet lasts.
 const LATENCY_SAMPLES: usize = 100;
 const QUIET: Duration = Duration::from_secs(2);
@@ -48,19 +47,37 @@ fn main() {
         println!("not run: needs root");
         return;
     }
+    mount_tracefs().expect("a tracefs, for --trace-syscalls");
     let asked: Vec<String> = std::env::args()
         .skip(1)
         .filter(|arg| !arg.starts_with('-'))
         .collect();
+    if asked == ["child"] {
+        std::io::stdin().read_line(&mut String::new()).unwrap();
+        return refused_loop(kernel::ATTEMPTS);
+    }
     let wanted = |name: &str| asked.is_empty() || asked.iter().any(|asked| asked == name);
     if wanted("kernel") {
-        kernel_cost();
+        kernel::cost();
     }
     if wanted("loop") {
-        loop_ratio("refused loop, every line to a file", refused_loop);
+        loop_ratio("refused loop, every line to a file", &[], refused_loop);
         loop_ratio(
             "connect + accept + close loop, failures only",
+            &[],
             accepted_loop,
+        );
+    }
+    if wanted("syscalls") {
+        loop_ratio(
+            "any system call (getppid) with --trace-syscalls",
+            TRACE_SYSCALLS,
+            getppid_loop,
+        );
+        loop_ratio(
+            "refused loop with --trace-syscalls",
+            TRACE_SYSCALLS,
+            refused_loop,
         );
     }
     if wanted("second") {
@@ -119,6 +136,13 @@ fn refused_loop(count: u32) {
     }
 }
 
+/// One thread makes a system call that does next to nothing, 20 for one of `count`.
+fn getppid_loop(count: u32) {
+    for _ in 0..20 * count {
+        nix::unistd::getppid();
+    }
+}
+
 /// One thread connects to itself, accepts, closes both.
 fn accepted_loop(count: u32) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -143,7 +167,7 @@ fn timed(work: fn(u32), count: u32) -> f64 {
 }
 
 /// Traced against untraced, in turn, each first in every other round.
-fn loop_ratio(name: &str, work: fn(u32)) {
+fn loop_ratio(name: &str, options: &[&str], work: fn(u32)) {
     stage::run("bench", |_| {
         timed(work, ROUND_ATTEMPTS);
         let mut ratios = Vec::new();
@@ -151,7 +175,7 @@ fn loop_ratio(name: &str, work: fn(u32)) {
         let mut lost = 0;
         for round in 0..ROUNDS {
             let mut traced = || {
-                let tracer = Traced::start(&[]);
+                let tracer = Traced::start(options);
                 let ns = timed(work, ROUND_ATTEMPTS);
                 lost += tracer.stop()["lost"]
                     .as_object()
@@ -173,7 +197,7 @@ fn loop_ratio(name: &str, work: fn(u32)) {
         }
         println!("\n{name}: {ROUNDS} paired rounds of {ROUND_ATTEMPTS}");
         println!(
-            "  untraced, ns per attempt    {}",
+            "  untraced, ns                {}",
             Spread::of(untraced_ns).show(0)
         );
         println!(
@@ -222,72 +246,7 @@ impl Spread {
     }
 }
 
-/// Nanoseconds and runs of each of our programs so far (`bpf_stats`).
-type Stats = BTreeMap<String, (u64, u64)>;
-
-fn kernel_cost() {
-    let switch = "/proc/sys/kernel/bpf_stats_enabled";
-    fs::write(switch, "1").expect("the kernel keeps bpf statistics");
-    stage::run("bench", |_| {
-        for (name, work) in [
-            ("refused attempt", refused_loop as fn(u32)),
-            (
-                "successful connection (both ends on this host)",
-                accepted_loop,
-            ),
-        ] {
-            let tracer = Traced::start(&[]);
-            work(1_000);
-            let before = stats(tracer.child.id());
-            work(STATS_ATTEMPTS);
-            let after = stats(tracer.child.id());
-            tracer.stop();
-            println!("\nkernel cost by bpf_stats per {name}, {STATS_ATTEMPTS} of them");
-            show_stats(&before, &after);
-        }
-    })
-    .unwrap();
-    fs::write(switch, "0").unwrap();
-}
-
-fn show_stats(before: &Stats, after: &Stats) {
-    let mut total = 0.0;
-    for (name, (ns, runs)) in after {
-        let (ns, runs) = (ns - before[name].0, runs - before[name].1);
-        let per_attempt = ns as f64 / f64::from(STATS_ATTEMPTS);
-        total += per_attempt;
-        println!(
-            "  {name:<20} {:>6.2} runs  {:>5.0} ns a run  {per_attempt:>5.0} ns",
-            runs as f64 / f64::from(STATS_ATTEMPTS),
-            ns as f64 / runs.max(1) as f64,
-        );
-    }
-    println!("  {:<42} {total:>5.0} ns", "all programs");
-}
-
-/// From the fdinfo of the program descriptors that the process holds.
-fn stats(pid: u32) -> Stats {
-    let names: BTreeMap<u32, String> = aya::programs::loaded_programs()
-        .filter_map(Result::ok)
-        .map(|info| (info.id(), info.name_as_str().unwrap_or("?").to_owned()))
-        .collect();
-    let mut stats = Stats::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {
-        let info = fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
-        let field = |name: &str| {
-            let line = info.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim().parse::<u64>().ok()
-        };
-        if let (Some(id), Some(ns), Some(runs)) =
-            (field("prog_id:"), field("run_time_ns:"), field("run_cnt:"))
-            // Links to programs have the program's id as well, but no run time.
-            && let Some(name) = names.get(&u32::try_from(id).unwrap())
-        {
-            stats.insert(name.clone(), (ns, runs));
-        }
-    }
-    stats
-}
+const TRACE_SYSCALLS: &[&str] = &["--trace-syscalls"];
 
 /// Whether the second attachment earns its cost: kernel timeouts (timer softirqs)
 /// interrupt the opening and refusing of other attempts.

@@ -1,0 +1,511 @@
+//! `--trace-syscalls`: what fails before there is a SYN.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is a failed test"
+)]
+
+use std::{
+    env, fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    os::unix::net::UnixStream,
+    process::{self, Command, ExitCode},
+    sync::Arc,
+    thread,
+};
+
+use conntrace::stage::{
+    FAR_DEVICE, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, NEAR_DEVICE, ports,
+};
+use conntrace_tests::{
+    Attempted, Cgroup, Dir, Expected, Live, Recording, Tracer, assert_adds_up, attempt, attempt_on,
+    ip, live_test, matching, mount_tracefs, replay, run_with_replay, stdout, tcp, with_ip,
+    without_tracefs,
+};
+use libtest_mimic::Trial;
+use nix::errno::Errno;
+use serde_json::{Value, json};
+use socket2::{Domain, Protocol, Socket, Type};
+
+const TRACE: &str = "--trace-syscalls";
+/// In every outcome line.
+const OUTCOME: &str = "\"type\":\"outcome\"";
+
+/// Of no network of the stage.
+const ELSEWHERE_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+const ELSEWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
+const ELSEWHERE_MAPPED: Ipv6Addr = ELSEWHERE_V4.to_ipv6_mapped();
+const PORT: u16 = 5432;
+const BOUND_PORT: u16 = 45_678;
+
+/// A type of route, what connect returns for it (IPv4, IPv6), and the label.
+const ROUTES: [(&str, Errno, Errno, &str); 3] = [
+    (
+        "unreachable",
+        Errno::EHOSTUNREACH,
+        Errno::EHOSTUNREACH,
+        "unreachable",
+    ),
+    ("prohibit", Errno::EACCES, Errno::EACCES, "denied"),
+    ("blackhole", Errno::EINVAL, Errno::EINVAL, "failed"),
+];
+
+/// Makes this program wait until its stdin is closed and connect, instead of running
+/// its tests.
+const CHILD: &str = "CONNTRACE_TEST_CHILD";
+
+fn main() -> ExitCode {
+    if env::var_os(CHILD).is_some() {
+        return child();
+    }
+    if let Err(error) = mount_tracefs() {
+        let trial = Trial::test("all", || Ok(())).with_ignored_flag(true);
+        return run_with_replay(vec![trial.with_kind(format!("needs tracefs: {error}"))]);
+    }
+    let mut tests = vec![
+        live_test("is_covered", is_covered),
+        live_test("other_thread", other_thread),
+        live_test("again_on_the_same_socket", again_on_the_same_socket),
+        with_ip("no_source_address_v6", no_source_address_v6),
+        live_test("attempts_are_told_once", attempts_are_told_once),
+        live_test("mptcp", mptcp),
+        live_test("denied_by_cgroup", denied_by_cgroup),
+        live_test("no_attempts", no_attempts),
+        live_test("filtered", filtered),
+        live_test("recorded", recorded),
+        live_test("without_tracefs", degraded),
+    ];
+    let elsewhere: [(&str, IpAddr, IpAddr); 3] = [
+        ("v4", ELSEWHERE_V4.into(), FAR_LOCAL_V4.into()),
+        ("v6", ELSEWHERE_V6.into(), FAR_LOCAL_V6.into()),
+        (
+            "mapped",
+            ELSEWHERE_MAPPED.into(),
+            FAR_LOCAL_V4.to_ipv6_mapped().into(),
+        ),
+    ];
+    for (family, host, local) in elsewhere {
+        let remote = SocketAddr::new(host, PORT);
+        tests.extend([
+            live_test(&format!("no_route_{family}"), move || no_route(remote)),
+            live_test(&format!("no_route_polled_{family}"), move || {
+                no_route_polled(remote);
+            }),
+            live_test(&format!("no_route_bound_{family}"), move || {
+                no_route_bound(SocketAddr::new(local, BOUND_PORT), remote);
+            }),
+            live_test(&format!("bind_exhausted_{family}"), move || {
+                bind_exhausted(unspecified(local));
+            }),
+            live_test(&format!("bind_exhausted_address_{family}"), move || {
+                bind_exhausted(local);
+            }),
+            live_test(&format!("bind_not_local_{family}"), move || {
+                bind_not_local(SocketAddr::new(host, 0));
+                bind_not_local(SocketAddr::new(host, BOUND_PORT));
+            }),
+        ]);
+        for (route, v4, v6, label) in ROUTES {
+            tests.push(with_ip(&format!("{route}_{family}"), move || {
+                let errno = if host.to_canonical().is_ipv4() {
+                    v4
+                } else {
+                    v6
+                };
+                by_route(route, remote, errno, label);
+            }));
+        }
+    }
+    run_with_replay(tests)
+}
+
+fn live() -> Arc<Live> {
+    Live::with(&[TRACE])
+}
+
+fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// Nothing left, and nothing was chosen to leave from.
+fn unsent(label: &'static str, errno: Errno, attempted: &Attempted) -> Expected {
+    assert_eq!(Errno::from_raw(attempted.errno), errno);
+    Expected {
+        syn_sent: 0,
+        has_port: false,
+        ..Expected::new(label, attempted)
+    }
+}
+
+fn is_covered() {
+    let start = live().tracer().lines(|line| line["type"] == "start");
+    let [start] = start.as_slice() else {
+        panic!("{start:#?}")
+    };
+    for key in ["no_route", "local_denial", "bind_exhausted"] {
+        assert_eq!(start["coverage"][key], true, "{start:#}");
+    }
+}
+
+fn no_route(remote: SocketAddr) {
+    let live = live();
+    let scene = live.play(|_| attempt(remote));
+    live.expect(
+        &scene,
+        &[unsent("unreachable", Errno::ENETUNREACH, &scene.value)],
+    );
+}
+
+fn no_route_polled(remote: SocketAddr) {
+    let live = live();
+    let scene = live.play(|_| Attempted::begin(&tcp(remote), remote));
+    live.expect(
+        &scene,
+        &[unsent("unreachable", Errno::ENETUNREACH, &scene.value)],
+    );
+}
+
+/// The application's port is told; it is not why.
+fn no_route_bound(local: SocketAddr, remote: SocketAddr) {
+    let live = live();
+    let scene = live.play(|_| {
+        let socket = tcp(remote);
+        socket.bind(&local.into()).unwrap();
+        attempt_on(&socket, remote)
+    });
+    let line = &live.endings(&scene, 1)[0];
+    assert_eq!(line["label"], "unreachable", "{line:#}");
+    assert_eq!(line["errno"], "ENETUNREACH", "{line:#}");
+    let local = json!({ "addr": local.ip().to_canonical(), "port": BOUND_PORT });
+    assert_eq!(line["local"], local);
+}
+
+fn by_route(kind: &str, remote: SocketAddr, errno: Errno, label: &'static str) {
+    let live = live();
+    let scene = live.play(|_| {
+        ip(&format!("route add {kind} {}", remote.ip().to_canonical()));
+        attempt(remote)
+    });
+    live.expect(&scene, &[unsent(label, errno, &scene.value)]);
+}
+
+/// There is a route, but no address to come from: not a matter of ports.
+fn no_source_address_v6() {
+    let live = live();
+    let scene = live.play(|_| {
+        for device in ["lo", FAR_DEVICE, NEAR_DEVICE] {
+            ip(&format!("-6 address flush dev {device}"));
+        }
+        ip(&format!("-6 route add {ELSEWHERE_V6} dev {FAR_DEVICE}"));
+        attempt((ELSEWHERE_V6, PORT))
+    });
+    live.expect(
+        &scene,
+        &[unsent(
+            "address_unavailable",
+            Errno::EADDRNOTAVAIL,
+            &scene.value,
+        )],
+    );
+}
+
+fn other_thread() {
+    let live = live();
+    let scene = live.play(|_| {
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("caller".to_owned());
+            let thread = thread.spawn_scoped(scope, || attempt((ELSEWHERE_V4, PORT)));
+            thread.unwrap().join().unwrap()
+        })
+    });
+    assert_eq!(scene.value.comm, "caller");
+    live.expect(
+        &scene,
+        &[unsent("unreachable", Errno::ENETUNREACH, &scene.value)],
+    );
+}
+
+/// Before and after attempts that do get as far as a SYN.
+fn again_on_the_same_socket() {
+    let live = live();
+    let (elsewhere, resets) = ((ELSEWHERE_V4, PORT), (FAR_V4, ports::RESETS));
+    let scene = live.play(|_| {
+        let socket = tcp(elsewhere.into());
+        [
+            attempt_on(&socket, elsewhere),
+            attempt_on(&socket, elsewhere),
+            attempt_on(&socket, resets),
+        ]
+    });
+    let [first, second, third] = scene.value.each_ref();
+    live.expect(
+        &scene,
+        &[
+            unsent("unreachable", Errno::ENETUNREACH, first),
+            unsent("unreachable", Errno::ENETUNREACH, second),
+            Expected::refused(third),
+        ],
+    );
+}
+
+/// Whatever state changes show, the system call does not show again.
+fn attempts_are_told_once() {
+    let live = live();
+    let scene = live.play(|stage| {
+        stage
+            .set_sysctl("net/ipv4/ip_local_port_range", "40000 40001")
+            .unwrap();
+        let accepts = SocketAddr::from((FAR_V4, ports::ACCEPTS));
+        let sockets = [tcp(accepts), tcp(accepts), tcp(accepts)];
+        let mut attempted = sockets
+            .each_ref()
+            .map(|socket| attempt_on(socket, accepts))
+            .to_vec();
+        for port in [
+            ports::RESETS,
+            ports::HOST_UNREACHABLE,
+            ports::PORT_UNREACHABLE,
+        ] {
+            for host in [IpAddr::from(FAR_V4), FAR_V6.into()] {
+                attempted.push(attempt((host, port)));
+            }
+        }
+        attempted.push(Attempted::begin(&tcp(accepts), (FAR_V4, ports::SILENT)));
+        attempted.len()
+    });
+    let lines = live.endings(&scene, scene.value);
+    let labels: Vec<_> = lines
+        .iter()
+        .map(|line| line["label"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        labels
+            .iter()
+            .filter(|&&label| label == "port_exhausted")
+            .count(),
+        1
+    );
+    assert!(
+        !labels.contains(&"failed") && !labels.contains(&"denied"),
+        "{labels:?}"
+    );
+}
+
+fn child() -> ExitCode {
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    for host in [IpAddr::from(FAR_V4), FAR_V6.into()] {
+        let attempted = attempt((host, ports::ACCEPTS));
+        assert_eq!(Errno::from_raw(attempted.errno), Errno::EPERM);
+    }
+    ExitCode::SUCCESS
+}
+
+/// A program at the caller's cgroup says no.
+fn denied_by_cgroup() {
+    let live = live();
+    let name = format!("conntrace-denied-{}", process::id());
+    let cgroup = Cgroup::new(&name).expect("root can make a cgroup");
+    cgroup
+        .deny_connects()
+        .expect("the kernel has programs at cgroups");
+    let scene =
+        live.play(|_| cgroup.run(Command::new(env::current_exe().unwrap()).env(CHILD, "1")));
+    let lines = live.endings(&scene, 2);
+    for (line, host) in lines.iter().zip([IpAddr::from(FAR_V4), FAR_V6.into()]) {
+        assert_eq!(line["label"], "denied", "{line:#}");
+        assert_eq!(line["errno"], "EPERM", "{line:#}");
+        assert_eq!(line["process"]["pid"], scene.value, "{line:#}");
+        assert_eq!(line["process"]["cgroup"], format!("/{name}"), "{line:#}");
+        assert_eq!(
+            line["remote"],
+            json!({ "addr": host, "port": ports::ACCEPTS })
+        );
+    }
+}
+
+/// The subflow gets no further than TCP alone.
+fn mptcp() {
+    let protocol = Protocol::from(nix::libc::IPPROTO_MPTCP);
+    let remote = SocketAddr::from((ELSEWHERE_V4, PORT));
+    let live = live();
+    let scene = live.play(|_| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(protocol)).ok()?;
+        Some([
+            attempt_on(&socket, remote),
+            attempt_on(&socket, (FAR_V4, ports::RESETS)),
+        ])
+    });
+    // A kernel without MPTCP has nothing to show.
+    let Some([unreachable, refused]) = &scene.value else {
+        return;
+    };
+    live.expect(
+        &scene,
+        &[
+            unsent("unreachable", Errno::ENETUNREACH, unreachable),
+            Expected::refused(refused),
+        ],
+    );
+}
+
+/// Calls that fail and are no attempts of TCP.
+fn no_attempts() {
+    let live = live();
+    let scene = live.play(|_| {
+        let elsewhere = SocketAddr::from((ELSEWHERE_V4, PORT));
+        let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        udp.connect(elsewhere).unwrap_err();
+        UdpSocket::bind(elsewhere).unwrap_err();
+        UnixStream::connect("/there/is/no/such/socket").unwrap_err();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let taken = listener.local_addr().unwrap();
+        let listening = Socket::from(listener);
+        assert_eq!(
+            Errno::from_raw(attempt_on(&listening, elsewhere).errno),
+            Errno::EISCONN
+        );
+        TcpListener::bind(taken).unwrap_err();
+        Attempted::abandon(&tcp(elsewhere));
+        let v6 = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        assert_eq!(
+            Errno::from_raw(attempt_on(&v6, elsewhere).errno),
+            Errno::EINVAL
+        );
+    });
+    live.endings(&scene, 0);
+}
+
+/// Two ports, both bound; connect is never called.
+fn bind_exhausted(local: IpAddr) {
+    let live = live();
+    let scene = live.play(|stage| {
+        stage
+            .set_sysctl("net/ipv4/ip_local_port_range", "40000 40001")
+            .unwrap();
+        let local = SocketAddr::new(local, 0);
+        let sockets = [tcp(local), tcp(local), tcp(local)];
+        let bound = sockets.each_ref().map(|socket| socket.bind(&local.into()));
+        let [Ok(()), Ok(()), Err(error)] = bound else {
+            panic!("{bound:?}")
+        };
+        assert_eq!(error.raw_os_error(), Some(Errno::EADDRINUSE as i32));
+    });
+    let line = &live.endings(&scene, 1)[0];
+    let addr = (!local.to_canonical().is_unspecified()).then(|| local.to_canonical());
+    assert_unconnected(line, "port_exhausted", "EADDRINUSE");
+    assert_eq!(line["local"], json!({ "addr": addr, "port": null }));
+}
+
+fn bind_not_local(local: SocketAddr) {
+    let live = live();
+    let scene = live.play(|_| {
+        let error = tcp(local).bind(&local.into()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::EADDRNOTAVAIL as i32));
+    });
+    let line = &live.endings(&scene, 1)[0];
+    assert_unconnected(line, "address_unavailable", "EADDRNOTAVAIL");
+    let port = (local.port() != 0).then_some(local.port());
+    assert_eq!(
+        line["local"],
+        json!({ "addr": local.ip().to_canonical(), "port": port })
+    );
+}
+
+fn assert_unconnected(line: &Value, label: &str, errno: &str) {
+    assert_eq!(line["label"], label, "{line:#}");
+    assert_eq!(line["errno"], errno, "{line:#}");
+    assert_eq!(
+        line["remote"],
+        json!({ "addr": null, "port": null }),
+        "{line:#}"
+    );
+    assert_eq!(line["process"]["pid"], process::id(), "{line:#}");
+    assert_eq!(
+        line["syn"],
+        json!({ "sent": 0, "retransmitted": 0 }),
+        "{line:#}"
+    );
+}
+
+/// The filters of a remote side keep a bind out, those of the caller do not.
+fn filtered() {
+    let pid = process::id().to_string();
+    let elsewhere = ELSEWHERE_V4.to_string();
+    for (options, expected) in [
+        (["--port", "5432"], ["unreachable"].as_slice()),
+        (["--port", "5433"], &[]),
+        (["--to", &elsewhere], &["unreachable"]),
+        (["--to", "2001:db8::/32"], &[]),
+        (["--pid", &pid], &["unreachable", "address_unavailable"]),
+        (["--pid", "1"], &[]),
+    ] {
+        let tracer = Tracer::start(&[&[TRACE], options.as_slice()].concat());
+        conntrace::stage::run("filtered", |_| {
+            attempt((ELSEWHERE_V4, PORT));
+            let local = SocketAddr::from((ELSEWHERE_V4, 0));
+            tcp(local).bind(&local.into()).unwrap_err();
+        })
+        .unwrap();
+        let lines = tracer.stop();
+        let ours = |line: &&Value| line["process"]["comm"] == "filtered";
+        let labels: Vec<_> = lines
+            .iter()
+            .filter(ours)
+            .map(|line| &line["label"])
+            .collect();
+        assert_eq!(labels, expected, "{options:?}");
+        assert_adds_up(lines.last().unwrap());
+    }
+}
+
+/// A replay says the same.
+fn recorded() {
+    let dir = Dir::new("syscalls");
+    let recording = Recording::start(&dir.0, &[TRACE, "--comm", "recorded"]);
+    conntrace::stage::run("recorded", |_| {
+        attempt((ELSEWHERE_V4, PORT));
+        let local = SocketAddr::from((ELSEWHERE_V4, 0));
+        tcp(local).bind(&local.into()).unwrap_err();
+    })
+    .unwrap();
+    let (lines, errors) = recording.stop();
+    assert_eq!(errors, "");
+    assert_eq!(matching(&lines, OUTCOME), 2, "{lines}");
+    let replayed = replay(&fs::read(dir.file("recording")).unwrap(), &[]);
+    assert_eq!(stdout(&replayed), lines);
+}
+
+/// Without tracefs the rest is traced as ever, and the start line says so.
+fn degraded() {
+    let dir = Dir::new("no-tracefs");
+    let recording = thread::scope(|scope| {
+        let start = || {
+            without_tracefs();
+            Recording::start(&dir.0, &[TRACE, "--comm", "degraded"])
+        };
+        scope.spawn(start).join().unwrap()
+    });
+    conntrace::stage::run("degraded", |_| {
+        attempt((ELSEWHERE_V4, PORT));
+        attempt((FAR_V4, ports::RESETS));
+    })
+    .unwrap();
+    let (lines, errors) = recording.stop();
+    assert_eq!(matching(&errors, "mount -t tracefs"), 4, "{errors}");
+    assert_eq!(matching(&lines, OUTCOME), 1, "{lines}");
+    let start: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    let hooks = start["hooks"].as_array().unwrap();
+    for hook in hooks.iter().filter(|hook| hook["kind"] == "tracepoint") {
+        assert_eq!(hook["attached"], false);
+        let reason = hook["reason"].as_str().unwrap();
+        assert!(reason.contains("mount -t tracefs"), "{reason}");
+    }
+    for key in ["no_route", "local_denial", "bind_exhausted"] {
+        assert_eq!(start["coverage"][key], false, "{start:#}");
+    }
+}
