@@ -22,6 +22,7 @@ impl Errno {
         EADDRNOTAVAIL,
         ECONNABORTED,
         ECONNREFUSED,
+        ECONNRESET,
         EHOSTUNREACH,
         EMSGSIZE,
         ENETUNREACH,

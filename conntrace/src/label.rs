@@ -201,7 +201,8 @@ fn label_error(error: Errno) -> Verdict {
     match error {
         Errno::ETIMEDOUT => Verdict::timed_out(TimeoutBy::Kernel, Some(error)),
         Errno::ECONNABORTED => Verdict::new(Label::Aborted, Some(error)),
-        Errno::ECONNREFUSED => Verdict::new(Label::Refused, Some(error)),
+        // A RST is ECONNRESET after a simultaneous open (`tcp_reset` in SYN_RECV).
+        Errno::ECONNREFUSED | Errno::ECONNRESET => Verdict::new(Label::Refused, Some(error)),
         _ => Verdict::new(Label::Unreachable, Some(error)),
     }
 }

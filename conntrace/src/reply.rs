@@ -95,11 +95,17 @@ fn all_dropped(attempt: &Attempt) -> bool {
         .is_some_and(|drops| u32::from(drops.count) >= attempt.syn_sent)
 }
 
-/// What came for the socket and ended it with this errno was a RST
-/// (`tcp_reset`), unless it was an ICMP error that says the same.
+/// What came for the socket and ended it was a RST. `tcp_reset` makes
+/// ECONNREFUSED of it in `SYN_SENT`, unless an ICMP error said the same, and
+/// ECONNRESET in `SYN_RECV`, after a simultaneous open, which no ICMP error does.
 fn is_reset(attempt: &Attempt) -> bool {
     let refused = Some(Errno::ECONNREFUSED);
-    attempt.heard && attempt.error == refused && attempt.icmp.and_then(|icmp| icmp.errno) != refused
+    let by_icmp = attempt.icmp.and_then(|icmp| icmp.errno) == refused;
+    match attempt.error {
+        Some(Errno::ECONNREFUSED) => attempt.heard && !by_icmp,
+        Some(Errno::ECONNRESET) => attempt.heard,
+        Some(_) | None => false,
+    }
 }
 
 /// Without `IPV6_RECVERR` the kernel queues no ICMPv6 error

@@ -109,7 +109,7 @@ static ADDRESS_UNAVAILABLE: Entry = Entry {
 static REFUSED: Entry = Entry {
     means: "the other side, or a firewall speaking for it, said no",
     recognised: &[
-        "Rule 3: the kernel ended the attempt with ECONNREFUSED, upon a RST or ICMP port unreachable.",
+        "Rule 3: the kernel ended the attempt with ECONNREFUSED, upon a RST or ICMP port unreachable, or with ECONNRESET, upon a RST after a simultaneous open.",
         "Rule 4: the application closed it after ICMP port unreachable had come.",
     ],
     reasons: &[

@@ -139,6 +139,7 @@ const ENDINGS: &[Row] = &[
         a.heard = true;
         retransmits(a, 1, 1020);
     }, "refused ECONNREFUSED"),
+    ("RST after a simultaneous open", |a| { a.error = errno(E::ECONNRESET); a.heard = true }, "refused ECONNRESET"),
     // Rule 3: ICMP, socket not locked (or locked, and the second one a second later).
     ("v4 net unreachable", |a| ended_by(a, icmp4(3, 0, E::ENETUNREACH)), "unreachable ENETUNREACH"),
     ("v4 host unreachable", |a| ended_by(a, icmp4(3, 1, E::EHOSTUNREACH)), "unreachable EHOSTUNREACH"),
@@ -336,6 +337,7 @@ fn errnos() -> impl Strategy<Value = u32> {
         Just(0),
         select(vec![
             E::ECONNREFUSED,
+            E::ECONNRESET,
             E::ETIMEDOUT,
             E::ECONNABORTED,
             E::EMSGSIZE,

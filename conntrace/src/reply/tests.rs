@@ -66,6 +66,12 @@ const REPLIES: &[Row] = &[
         a.icmp = icmp4(3, 1, E::EHOSTUNREACH);
         a.error = errno(E::ECONNREFUSED);
     }, "rst null null null"),
+    ("RST after a simultaneous open", |a| { a.heard = true; a.error = errno(E::ECONNRESET) }, "rst null null null"),
+    ("RST after a simultaneous open, an ICMP error came before", |a| {
+        a.heard = true;
+        a.icmp = icmp4(3, 3, E::ECONNREFUSED);
+        a.error = errno(E::ECONNRESET);
+    }, "rst null null null"),
     ("a stray segment, then ICMP that refuses", |a| {
         a.heard = true;
         a.icmp = icmp4(3, 3, E::ECONNREFUSED);
