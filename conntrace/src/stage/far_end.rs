@@ -11,16 +11,18 @@ use etherparse::{
     TcpSlice, icmpv4, icmpv6,
 };
 
-use super::ports::{Answer, IcmpReason, answer_of};
+use super::ports::{Answer, IcmpReason, ThenTo, answer_of};
 use super::{FAR_ROUTER_V4, FAR_ROUTER_V6};
 
 /// Attempts whose SYNs are counted at a time. The table is emptied when full:
-/// an attempt forgotten that way is accepted a SYN later.
+/// an attempt forgotten that way is answered a SYN later.
 const ATTEMPTS_MAX: usize = 4096;
 /// Sequence number of every SYN-ACK: the far end keeps no connections, so there
 /// is nothing a varying one would tell apart.
 const INITIAL_SEQUENCE: u32 = 0x5EED_0000;
 const WINDOW: u16 = u16::MAX;
+/// How far a wrong answer is from what was sent: beyond any SYN.
+const WRONG_BY: u32 = 1_000_000;
 const HOP_LIMIT: u8 = 64;
 const IP_AND_ICMP_BYTES_MAX: usize = 40 + 8;
 /// What an ICMP error may quote so that, its own headers included, it is of a
@@ -34,7 +36,7 @@ const MSS_V6: u16 = 1440;
 /// What the far end remembers between packets.
 #[derive(Debug, Default)]
 pub struct FarEnd {
-    /// SYNs seen so far, for [`Answer::AcceptNth`].
+    /// SYNs seen so far, for [`Answer::AcceptNth`] and [`Answer::ResetNth`].
     syns: HashMap<Attempt, u8>,
 }
 
@@ -72,34 +74,54 @@ pub fn answer(packet: &[u8], state: &mut FarEnd) -> Option<Vec<u8>> {
     let reply = if segment.rst() {
         return None;
     } else if segment.syn() && !segment.ack() {
-        let sequence = segment.sequence_number();
-        match answer_of(to.port()) {
-            Answer::Accept => syn_ack(to, from, sequence),
-            Answer::Reset => refusal(to, from, sequence),
-            Answer::Unreachable(reason) => return unreachable(packet, reason, from.ip()),
-            Answer::Silence => return None,
-            Answer::AcceptNth(nth) => {
-                let attempt = Attempt { from, to, sequence };
-                if state.count_syn(attempt) < nth {
-                    return None;
-                }
-                syn_ack(to, from, sequence)
-            }
+        let attempt = Attempt {
+            from,
+            to,
+            sequence: segment.sequence_number(),
+        };
+        let answer = answer_of(to.port());
+        if let Answer::Unreachable(reason) = answer {
+            return unreachable(packet, reason, from.ip());
         }
+        answer_syn(answer, attempt, state)?
     } else {
         after_syn(to, from, &segment)?
     };
     tcp_packet(to.ip(), from.ip(), reply)
 }
 
-fn syn_ack(from: SocketAddr, to: SocketAddr, sequence: u32) -> TcpHeader {
-    let mut reply = TcpHeader::new(from.port(), to.port(), INITIAL_SEQUENCE, WINDOW);
-    reply.syn = true;
-    reply.ack = true;
-    reply.acknowledgment_number = sequence.wrapping_add(1);
+/// The segment that answers a SYN; none where it is not one that does.
+fn answer_syn(answer: Answer, attempt: Attempt, state: &mut FarEnd) -> Option<TcpHeader> {
+    let Attempt { from, to, sequence } = attempt;
+    match answer {
+        Answer::Accept => Some(syn_ack(to, from, sequence)),
+        Answer::Reset => Some(refusal(to, from, sequence)),
+        Answer::AcceptNth(nth) => {
+            (state.count_syn(attempt) >= nth).then(|| syn_ack(to, from, sequence))
+        }
+        Answer::ResetNth(nth) => {
+            (state.count_syn(attempt) >= nth).then(|| refusal(to, from, sequence))
+        }
+        Answer::Syn(_) => Some(syn(to, from)),
+        Answer::WrongSynAck => Some(syn_ack(to, from, sequence.wrapping_sub(WRONG_BY))),
+        Answer::WrongReset => Some(refusal(to, from, sequence.wrapping_sub(WRONG_BY))),
+        Answer::Unreachable(_) | Answer::Silence => None,
+    }
+}
+
+fn syn(from: SocketAddr, to: SocketAddr) -> TcpHeader {
+    let mut segment = TcpHeader::new(from.port(), to.port(), INITIAL_SEQUENCE, WINDOW);
+    segment.syn = true;
     let mss = if from.is_ipv4() { MSS_V4 } else { MSS_V6 };
     // One option always fits; without it the kernel would assume 536 bytes.
-    let _ = reply.set_options(&[TcpOptionElement::MaximumSegmentSize(mss)]);
+    let _ = segment.set_options(&[TcpOptionElement::MaximumSegmentSize(mss)]);
+    segment
+}
+
+fn syn_ack(from: SocketAddr, to: SocketAddr, sequence: u32) -> TcpHeader {
+    let mut reply = syn(from, to);
+    reply.ack = true;
+    reply.acknowledgment_number = sequence.wrapping_add(1);
     reply
 }
 
@@ -114,14 +136,20 @@ fn refusal(from: SocketAddr, to: SocketAddr, sequence: u32) -> TcpHeader {
 /// Answers a segment other than a SYN from what it says itself: its
 /// acknowledgement number is the next sequence number the kernel expects.
 fn after_syn(from: SocketAddr, to: SocketAddr, segment: &TcpSlice) -> Option<TcpHeader> {
-    if !segment.ack() || segment.syn() {
+    if !segment.ack() {
         return None;
     }
     let next = segment.acknowledgment_number();
     let mut reply = TcpHeader::new(from.port(), to.port(), next, WINDOW);
-    match answer_of(from.port()) {
-        Answer::Accept | Answer::AcceptNth(_) if segment.fin() => reply.rst = true,
-        Answer::Accept | Answer::AcceptNth(_) => {
+    let answer = answer_of(from.port());
+    match (segment.syn(), answer) {
+        (true, Answer::Syn(ThenTo::Accept)) => {
+            reply.ack = true;
+            reply.acknowledgment_number = segment.sequence_number().wrapping_add(1);
+        }
+        (true, Answer::Syn(ThenTo::Reset)) | (false, Answer::Reset) => reply.rst = true,
+        (false, _) if is_open(answer) && segment.fin() => reply.rst = true,
+        (false, _) if is_open(answer) => {
             let length = u32::try_from(segment.payload().len()).ok()?;
             if length == 0 {
                 return None;
@@ -129,10 +157,17 @@ fn after_syn(from: SocketAddr, to: SocketAddr, segment: &TcpSlice) -> Option<Tcp
             reply.ack = true;
             reply.acknowledgment_number = segment.sequence_number().wrapping_add(length);
         }
-        Answer::Reset => reply.rst = true,
-        Answer::Unreachable(_) | Answer::Silence => return None,
+        _ => return None,
     }
     Some(reply)
+}
+
+/// Whether connections to a port that answers so come about.
+fn is_open(answer: Answer) -> bool {
+    matches!(
+        answer,
+        Answer::Accept | Answer::AcceptNth(_) | Answer::Syn(ThenTo::Accept)
+    )
 }
 
 /// The router's ICMP error about `packet`, to who sent it.

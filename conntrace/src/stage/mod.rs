@@ -25,7 +25,7 @@ pub mod ports;
 mod tun;
 
 pub use far_end::{FarEnd, answer};
-pub use ports::{Answer, IcmpReason, answer_of};
+pub use ports::{Answer, IcmpReason, ThenTo, answer_of};
 
 use far_thread::FarThread;
 use link::Links;

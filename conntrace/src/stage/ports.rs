@@ -33,6 +33,27 @@ pub enum Answer {
     /// Nothing before the n-th SYN of an attempt, then as [`Answer::Accept`].
     /// The kernel sends the second SYN after 1 s.
     AcceptNth(u8),
+    /// Nothing before the n-th SYN of an attempt, then a RST.
+    ResetNth(u8),
+    /// A SYN of its own (simultaneous open), and what the SYN-ACK then meets.
+    Syn(ThenTo),
+    /// A SYN-ACK for another SYN: the kernel resets that, and sends its SYN again
+    /// at once (`TCP_TIMEOUT_MIN`), but only so the first time.
+    WrongSynAck,
+    /// A RST for another SYN: the kernel takes no notice but that it sends its SYN
+    /// again at once, the first time.
+    WrongReset,
+}
+
+/// What the far end does with the SYN-ACK that answers its SYN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThenTo {
+    /// An acknowledgement, then as [`Answer::Accept`].
+    Accept,
+    /// A RST: the application is told ECONNRESET.
+    Reset,
+    /// Nothing.
+    Silence,
 }
 
 /// Port of [`Answer::Accept`].
@@ -53,6 +74,18 @@ pub const ADMIN_PROHIBITED: u16 = 86;
 pub const TTL_EXCEEDED: u16 = 87;
 /// Port of [`Answer::AcceptNth`] with n = 2.
 pub const ACCEPTS_SECOND_SYN: u16 = 88;
+/// Port of [`Answer::Syn`], then an acknowledgement.
+pub const SYN_THEN_ACCEPTS: u16 = 89;
+/// Port of [`Answer::Syn`], then a RST.
+pub const SYN_THEN_RESETS: u16 = 90;
+/// Port of [`Answer::Syn`], then nothing.
+pub const SYN_THEN_SILENT: u16 = 91;
+/// Port of [`Answer::WrongSynAck`].
+pub const WRONG_SYN_ACK: u16 = 92;
+/// Port of [`Answer::WrongReset`].
+pub const WRONG_RESET: u16 = 93;
+/// Port of [`Answer::ResetNth`] with n = 2.
+pub const RESETS_SECOND_SYN: u16 = 94;
 
 /// What the far end does with a SYN to `port`, at every far address.
 #[must_use]
@@ -66,6 +99,12 @@ pub const fn answer_of(port: u16) -> Answer {
         ADMIN_PROHIBITED => Answer::Unreachable(IcmpReason::AdminProhibited),
         TTL_EXCEEDED => Answer::Unreachable(IcmpReason::TtlExceeded),
         ACCEPTS_SECOND_SYN => Answer::AcceptNth(2),
+        SYN_THEN_ACCEPTS => Answer::Syn(ThenTo::Accept),
+        SYN_THEN_RESETS => Answer::Syn(ThenTo::Reset),
+        SYN_THEN_SILENT => Answer::Syn(ThenTo::Silence),
+        WRONG_SYN_ACK => Answer::WrongSynAck,
+        WRONG_RESET => Answer::WrongReset,
+        RESETS_SECOND_SYN => Answer::ResetNth(2),
         _ => Answer::Reset,
     }
 }

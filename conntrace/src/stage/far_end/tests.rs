@@ -214,6 +214,69 @@ fn accepts_the_second_syn_of_an_attempt() {
 }
 
 #[test]
+fn resets_the_second_syn_of_an_attempt() {
+    let port = ports::RESETS_SECOND_SYN;
+    for family in FAMILIES {
+        let mut state = FarEnd::default();
+        assert_eq!(answer(&syn(family, port), &mut state), None);
+        let reply = tcp_of(&answer(&syn(family, port), &mut state).unwrap(), port);
+        assert!(reply.rst && reply.ack && !reply.syn);
+        assert_eq!(reply.acknowledgment_number, SEQUENCE.wrapping_add(1));
+    }
+}
+
+/// The kernel's answer to a SYN of the far end.
+fn syn_ack_to(family: Family, port: u16) -> Vec<u8> {
+    let shape = |header: &mut TcpHeader| {
+        header.syn = true;
+        header.ack = true;
+        header.acknowledgment_number = INITIAL_SEQUENCE + 1;
+    };
+    segment(family, port, shape, &[])
+}
+
+#[test]
+fn opens_simultaneously() {
+    for family in FAMILIES {
+        for port in [
+            ports::SYN_THEN_ACCEPTS,
+            ports::SYN_THEN_RESETS,
+            ports::SYN_THEN_SILENT,
+        ] {
+            let reply = tcp_of(&answer_once(&syn(family, port)).unwrap(), port);
+            assert!(reply.syn && !reply.ack && !reply.rst && !reply.fin);
+            assert_eq!(reply.sequence_number, INITIAL_SEQUENCE);
+            assert!(reply.options_iterator().next().is_some());
+        }
+        let port = ports::SYN_THEN_ACCEPTS;
+        let reply = tcp_of(&answer_once(&syn_ack_to(family, port)).unwrap(), port);
+        assert!(reply.ack && !reply.syn && !reply.rst && !reply.fin);
+        assert_eq!(reply.sequence_number, INITIAL_SEQUENCE + 1);
+        assert_eq!(reply.acknowledgment_number, SEQUENCE.wrapping_add(1));
+
+        let port = ports::SYN_THEN_RESETS;
+        let reply = tcp_of(&answer_once(&syn_ack_to(family, port)).unwrap(), port);
+        assert!(reply.rst && !reply.syn && !reply.ack);
+        assert_eq!(reply.sequence_number, INITIAL_SEQUENCE + 1);
+
+        let port = ports::SYN_THEN_SILENT;
+        assert_eq!(answer_once(&syn_ack_to(family, port)), None);
+    }
+}
+
+#[test]
+fn answers_another_syn() {
+    for family in FAMILIES {
+        for (port, is_reset) in [(ports::WRONG_SYN_ACK, false), (ports::WRONG_RESET, true)] {
+            let reply = tcp_of(&answer_once(&syn(family, port)).unwrap(), port);
+            assert!(reply.ack && reply.rst == is_reset && reply.syn != is_reset);
+            assert_ne!(reply.acknowledgment_number, SEQUENCE.wrapping_add(1));
+            assert_eq!(answer_once(&later(family, port, true, b"x")), None);
+        }
+    }
+}
+
+#[test]
 fn remembers_a_limited_number_of_attempts() {
     let mut state = FarEnd::default();
     for sequence in 0..10_000 {
@@ -230,7 +293,11 @@ fn remembers_a_limited_number_of_attempts() {
 #[test]
 fn takes_data_and_resets_what_is_closed() {
     for family in FAMILIES {
-        for port in [ports::ACCEPTS, ports::ACCEPTS_SECOND_SYN] {
+        for port in [
+            ports::ACCEPTS,
+            ports::ACCEPTS_SECOND_SYN,
+            ports::SYN_THEN_ACCEPTS,
+        ] {
             assert_eq!(answer_once(&later(family, port, false, &[])), None);
 
             let reply = tcp_of(
@@ -283,7 +350,7 @@ proptest! {
     #[test]
     fn survives_a_segment_with_any_bytes_changed(
         v6: bool,
-        port in 78_u16..92,
+        port in 78_u16..97,
         changes in proptest::collection::vec((0_usize..80, any::<u8>()), 0..6),
     ) {
         let mut packet = syn(if v6 { Family::V6 } else { Family::V4 }, port);
