@@ -246,9 +246,10 @@ pub struct Endpoint {
 /// SYNs of an attempt.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct Syn {
-    /// That left.
+    /// That left. Where SYNs crossed (simultaneous open, a socket connected to
+    /// itself) this includes the SYN-ACK that answered the other one.
     pub sent: Option<u32>,
-    /// That left again.
+    /// That left again: before their time where an answer came to another SYN.
     pub retransmitted: Option<u32>,
 }
 

@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     net::{IpAddr, SocketAddr},
+    ops::Range,
     process,
     sync::OnceLock,
 };
@@ -126,9 +127,22 @@ impl Expected {
     /// Fails unless `stall` is the first SYN retransmission of the attempt that
     /// ended as `outcome`, in every field. `reply` is what had answered by then.
     pub fn assert_stall(&self, stall: &Value, outcome: &Value, reply: Reply) {
+        let unanswered = STALLS_AFTER_US..2 * STALLS_AFTER_US;
+        self.assert_stall_within(unanswered, stall, outcome, reply);
+    }
+
+    /// Likewise, of a SYN that was sent again this many microseconds after the
+    /// first.
+    pub fn assert_stall_within(
+        &self,
+        after_us: Range<u64>,
+        stall: &Value,
+        outcome: &Value,
+        reply: Reply,
+    ) {
         assert_times(stall);
         let elapsed_us = stall["elapsed_us"].as_u64().unwrap();
-        assert!((STALLS_AFTER_US..2 * STALLS_AFTER_US).contains(&elapsed_us));
+        assert!(after_us.contains(&elapsed_us), "after {elapsed_us} us");
         assert!(elapsed_us < outcome["elapsed_us"].as_u64().unwrap());
         let mut expected = outcome.clone();
         for no_ending in ["label", "errno", "cause"] {
