@@ -82,7 +82,7 @@ static ADDRESS_UNAVAILABLE: Entry = Entry {
         "Rule 2: bind, or connect before SYN_SENT, returned EADDRNOTAVAIL (--trace-syscalls): no such local address, or none that fits the destination.",
     ],
     reasons: &[
-        "A fixed source port whose last connection to the same destination is still open or in TIME_WAIT.",
+        "A fixed source port whose last connection to the same destination is still open or, without TCP timestamps, in TIME_WAIT.",
         "Several sockets bound to one source port, connecting to one destination.",
         "A bind to port 0 before connect: the port is chosen before the destination is known.",
     ],
@@ -100,8 +100,8 @@ static ADDRESS_UNAVAILABLE: Entry = Entry {
             "in the application: bind the address only, the port is chosen at connect",
         ),
         step(
-            "sysctl -w net.ipv4.tcp_tw_reuse=1",
-            "a 4-tuple in TIME_WAIT can be used again after a second",
+            "sysctl net.ipv4.tcp_timestamps",
+            "1: a chosen 4-tuple in TIME_WAIT can be used again at once; 0: only after 60 s, whatever tcp_tw_reuse says",
         ),
     ],
 };
