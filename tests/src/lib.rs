@@ -23,7 +23,7 @@ pub use cgroup::Cgroup;
 pub use line::{Expected, Reply};
 pub use nft::{ip, nft, with_ip, with_nft};
 pub use recording::{Dir, Recording, matching, replay, run_with_replay, stderr, stdout};
-pub use socket::{Attempted, attempt, attempt_on, tcp};
+pub use socket::{Attempted, attempt, attempt_on, bound, tcp};
 pub use suite::{Live, Scene, assert_adds_up, is_root, live_test, run};
 pub use tracefs::{mount_tracefs, without_tracefs};
 pub use tracer::Tracer;

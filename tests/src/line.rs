@@ -95,6 +95,34 @@ impl Expected {
         }
     }
 
+    /// The kernel's search for a local port found none.
+    pub fn port_exhausted(attempted: &Attempted) -> Self {
+        Self {
+            has_port: false,
+            ..Self::no_address("port_exhausted", attempted)
+        }
+    }
+
+    /// Somebody else has the 4-tuple with this local port, which was chosen
+    /// before the attempt.
+    pub fn address_unavailable(attempted: &Attempted, port: u16) -> Self {
+        // A socket that is bound to no address no longer tells its port.
+        let attempted = Attempted {
+            local_port: Some(port),
+            ..attempted.clone()
+        };
+        Self::no_address("address_unavailable", &attempted)
+    }
+
+    /// No SYN was sent.
+    fn no_address(label: &'static str, attempted: &Attempted) -> Self {
+        assert_eq!(Errno::from_raw(attempted.errno), Errno::EADDRNOTAVAIL);
+        Self {
+            syn_sent: 0,
+            ..Self::new(label, attempted)
+        }
+    }
+
     /// The application gave up: it was told nothing.
     pub fn gave_up(label: &'static str, attempted: &Attempted) -> Self {
         Self {

@@ -10,11 +10,8 @@ use std::{
 };
 
 use conntrace::stage::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Stage, ports};
-use conntrace_tests::{Attempted, Expected, Live, attempt, attempt_on, live_test, run, tcp};
-use nix::{
-    errno::Errno,
-    sys::socket::{setsockopt, sockopt::IpBindAddressNoPort},
-};
+use conntrace_tests::{Attempted, Expected, Live, attempt, attempt_on, bound, live_test, run, tcp};
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::Socket;
 
 /// The only two ports of a narrow range.
@@ -107,7 +104,7 @@ fn exhausted(remote: SocketAddr, fail: impl Fn(SocketAddr) -> Attempted + Sync) 
         &[
             Expected::established(first),
             Expected::established(second),
-            port_exhausted(third),
+            Expected::port_exhausted(third),
         ],
     );
 }
@@ -132,7 +129,7 @@ fn exhausted_only_for_that_remote() {
         &[
             Expected::established(first),
             Expected::established(second),
-            port_exhausted(third),
+            Expected::port_exhausted(third),
             Expected::refused(fourth),
         ],
     );
@@ -158,7 +155,7 @@ fn given_back() {
         &[
             Expected::established(first),
             Expected::established(second),
-            port_exhausted(third),
+            Expected::port_exhausted(third),
             Expected::established(fourth),
         ],
     );
@@ -171,7 +168,7 @@ fn bound_port_is_no_exhaustion() {
     let scene = live.play(|stage| {
         narrow(stage);
         let [(_one, first), (_other, second)] = fill(remote);
-        let bound = shared((FAR_LOCAL_V4, BOUND_PORT).into());
+        let bound = bound((FAR_LOCAL_V4, BOUND_PORT).into());
         let (_bound, third) = connected(bound, remote);
         [first, second, third]
     });
@@ -184,8 +181,8 @@ fn bound_port_is_no_exhaustion() {
 fn tuple_in_use(local: SocketAddr, remote: SocketAddr) {
     let live = Live::get();
     let scene = live.play(|_| {
-        let (_first, first) = connected(shared(local), remote);
-        [first, attempt_on(&shared(local), remote)]
+        let (_first, first) = connected(bound(local), remote);
+        [first, attempt_on(&bound(local), remote)]
     });
     let [first, second] = scene.value.each_ref();
     assert_eq!(first.local_port, Some(local.port()));
@@ -193,7 +190,7 @@ fn tuple_in_use(local: SocketAddr, remote: SocketAddr) {
         &scene,
         &[
             Expected::established(first),
-            address_unavailable(second, local.port()),
+            Expected::address_unavailable(second, local.port()),
         ],
     );
 }
@@ -202,9 +199,9 @@ fn tuple_in_use(local: SocketAddr, remote: SocketAddr) {
 fn kernels_choice_in_use(local: IpAddr, remote: SocketAddr) {
     let live = Live::get();
     let scene = live.play(|_| {
-        let late = shared(SocketAddr::new(local, 0));
+        let late = bound(SocketAddr::new(local, 0));
         let chosen = late.local_addr().unwrap().as_socket().unwrap();
-        let (_quick, first) = connected(shared(chosen), remote);
+        let (_quick, first) = connected(bound(chosen), remote);
         (chosen.port(), first, attempt_on(&late, remote))
     });
     let (port, first, second) = &scene.value;
@@ -213,46 +210,13 @@ fn kernels_choice_in_use(local: IpAddr, remote: SocketAddr) {
         &scene,
         &[
             Expected::established(first),
-            address_unavailable(second, *port),
+            Expected::address_unavailable(second, *port),
         ],
     );
-}
-
-/// A socket bound to where others may be bound as well.
-fn shared(local: SocketAddr) -> Socket {
-    let socket = tcp(local);
-    socket.set_reuse_address(true).unwrap();
-    socket.bind(&local.into()).unwrap();
-    socket
 }
 
 /// How many IPv4 TCP sockets this thread's namespace has.
 fn connections_v4() -> usize {
     let sockets = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
     sockets.lines().count() - 1
-}
-
-fn port_exhausted(attempted: &Attempted) -> Expected {
-    Expected {
-        has_port: false,
-        ..no_address("port_exhausted", attempted)
-    }
-}
-
-fn address_unavailable(attempted: &Attempted, port: u16) -> Expected {
-    // A socket that is bound to no address no longer tells its port.
-    let attempted = Attempted {
-        local_port: Some(port),
-        ..attempted.clone()
-    };
-    no_address("address_unavailable", &attempted)
-}
-
-/// No SYN was sent.
-fn no_address(label: &'static str, attempted: &Attempted) -> Expected {
-    assert_eq!(Errno::from_raw(attempted.errno), Errno::EADDRNOTAVAIL);
-    Expected {
-        syn_sent: 0,
-        ..Expected::new(label, attempted)
-    }
 }

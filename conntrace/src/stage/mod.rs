@@ -21,10 +21,12 @@ use nix::sched::{CloneFlags, unshare};
 mod far_end;
 mod far_thread;
 mod link;
+mod port_range;
 pub mod ports;
 mod tun;
 
 pub use far_end::{FarEnd, answer};
+pub use port_range::set_local_port_range;
 pub use ports::{Answer, IcmpReason, ThenTo, answer_of};
 
 use far_thread::FarThread;
