@@ -97,6 +97,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, allow_negative_numbers = true,
           value_parser = number("seconds", 0..=SUMMARY_MAX))]
     pub summary: u64,
+    /// Look for no causes, and keep fewer capabilities.
+    #[arg(long)]
+    pub no_diagnosis: bool,
     /// Also trace the system calls connect and bind: shows what fails before a SYN,
     /// such as no route. Slows every system call of this host a little.
     #[arg(long)]

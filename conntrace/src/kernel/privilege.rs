@@ -9,15 +9,15 @@ use nix::sys::prctl;
 use super::{StartError, failed};
 
 /// Kept after the programs are attached: to read the maps (before Linux 5.19
-/// that takes `CAP_BPF`), to look into other network namespaces and at other
-/// users' processes and cgroups.
-const KEPT: [Capability; 5] = [
+/// that takes `CAP_BPF`), and to name other users' programs and cgroups.
+const KEPT: [Capability; 3] = [
     Capability::CAP_BPF,
-    Capability::CAP_SYS_ADMIN,
     Capability::CAP_SYS_PTRACE,
-    Capability::CAP_NET_ADMIN,
     Capability::CAP_DAC_READ_SEARCH,
 ];
+
+/// Kept for diagnosis: to look into other network namespaces.
+const KEPT_FOR_DIAGNOSIS: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN];
 
 /// The capabilities in effect for a process.
 #[derive(Debug, Clone, Copy)]
@@ -76,12 +76,14 @@ pub(super) fn check() -> Result<(), StartError> {
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn give_up_rest() -> Result<(), StartError> {
+pub fn give_up_rest(diagnosis: bool) -> Result<(), StartError> {
     let what = "giving up capabilities";
     prctl::set_no_new_privs().map_err(|error| failed(what, error))?;
     let held = caps::read(None, CapSet::Permitted).map_err(|error| failed(what, error))?;
+    let for_diagnosis = KEPT_FOR_DIAGNOSIS.into_iter().filter(|_| diagnosis);
     let kept: CapsHashSet = KEPT
         .into_iter()
+        .chain(for_diagnosis)
         .filter(|kept| held.contains(kept))
         .collect();
     caps::clear(None, CapSet::Inheritable).map_err(|error| failed(what, error))?;
