@@ -2,13 +2,12 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     clippy::indexing_slicing,
     reason = "test code: a panic is a failed test"
 )]
 
 use std::{
-    env, fs,
+    env,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     os::unix::net::UnixStream,
     process::{self, Command, ExitCode},
@@ -17,21 +16,18 @@ use std::{
 };
 
 use conntrace::stage::{
-    FAR_DEVICE, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, NEAR_DEVICE, ports,
+    DeadEnd, FAR_DEVICE, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, NEAR_DEVICE, ports,
 };
 use conntrace_tests::{
-    Attempted, Cgroup, Dir, Expected, Live, Recording, Tracer, assert_adds_up, attempt, attempt_on,
-    ip, live_test, matching, mount_tracefs, replay, run_with_replay, stdout, tcp, with_ip,
-    without_tracefs,
+    Attempted, Cgroup, Expected, Live, attempt, attempt_on, ip, live_test, mount_tracefs, run, tcp,
+    with_ip,
 };
 use libtest_mimic::Trial;
 use nix::errno::Errno;
-use serde_json::{Value, json};
+use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
 const TRACE: &str = "--trace-syscalls";
-/// In every outcome line.
-const OUTCOME: &str = "\"type\":\"outcome\"";
 
 /// Of no network of the stage.
 const ELSEWHERE_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
@@ -40,16 +36,16 @@ const ELSEWHERE_MAPPED: Ipv6Addr = ELSEWHERE_V4.to_ipv6_mapped();
 const PORT: u16 = 5432;
 const BOUND_PORT: u16 = 45_678;
 
-/// A type of route, what connect returns for it (IPv4, IPv6), and the label.
-const ROUTES: [(&str, Errno, Errno, &str); 3] = [
+/// A route, what connect returns for it, and the label.
+const ROUTES: [(&str, DeadEnd, Errno, &str); 3] = [
     (
         "unreachable",
-        Errno::EHOSTUNREACH,
+        DeadEnd::Unreachable,
         Errno::EHOSTUNREACH,
         "unreachable",
     ),
-    ("prohibit", Errno::EACCES, Errno::EACCES, "denied"),
-    ("blackhole", Errno::EINVAL, Errno::EINVAL, "failed"),
+    ("prohibit", DeadEnd::Prohibit, Errno::EACCES, "denied"),
+    ("blackhole", DeadEnd::Blackhole, Errno::EINVAL, "failed"),
 ];
 
 /// Makes this program wait until its stdin is closed and connect, instead of running
@@ -62,10 +58,9 @@ fn main() -> ExitCode {
     }
     if let Err(error) = mount_tracefs() {
         let trial = Trial::test("all", || Ok(())).with_ignored_flag(true);
-        return run_with_replay(vec![trial.with_kind(format!("needs tracefs: {error}"))]);
+        return run(vec![trial.with_kind(format!("needs tracefs: {error}"))]);
     }
     let mut tests = vec![
-        live_test("is_covered", is_covered),
         live_test("other_thread", other_thread),
         live_test("again_on_the_same_socket", again_on_the_same_socket),
         with_ip("no_source_address_v6", no_source_address_v6),
@@ -73,9 +68,6 @@ fn main() -> ExitCode {
         live_test("mptcp", mptcp),
         live_test("denied_by_cgroup", denied_by_cgroup),
         live_test("no_attempts", no_attempts),
-        live_test("filtered", filtered),
-        live_test("recorded", recorded),
-        live_test("without_tracefs", degraded),
     ];
     let elsewhere: [(&str, IpAddr, IpAddr); 3] = [
         ("v4", ELSEWHERE_V4.into(), FAR_LOCAL_V4.into()),
@@ -96,40 +88,18 @@ fn main() -> ExitCode {
             live_test(&format!("no_route_bound_{family}"), move || {
                 no_route_bound(SocketAddr::new(local, BOUND_PORT), remote);
             }),
-            live_test(&format!("bind_exhausted_{family}"), move || {
-                bind_exhausted(unspecified(local));
-            }),
-            live_test(&format!("bind_exhausted_address_{family}"), move || {
-                bind_exhausted(local);
-            }),
-            live_test(&format!("bind_not_local_{family}"), move || {
-                bind_not_local(SocketAddr::new(host, 0));
-                bind_not_local(SocketAddr::new(host, BOUND_PORT));
-            }),
         ]);
-        for (route, v4, v6, label) in ROUTES {
-            tests.push(with_ip(&format!("{route}_{family}"), move || {
-                let errno = if host.to_canonical().is_ipv4() {
-                    v4
-                } else {
-                    v6
-                };
-                by_route(route, remote, errno, label);
+        for (route, dead_end, errno, label) in ROUTES {
+            tests.push(live_test(&format!("{route}_{family}"), move || {
+                by_route(dead_end, remote, errno, label);
             }));
         }
     }
-    run_with_replay(tests)
+    run(tests)
 }
 
 fn live() -> Arc<Live> {
     Live::with(&[TRACE])
-}
-
-fn unspecified(like: IpAddr) -> IpAddr {
-    match like {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    }
 }
 
 /// Nothing left, and nothing was chosen to leave from.
@@ -139,16 +109,6 @@ fn unsent(label: &'static str, errno: Errno, attempted: &Attempted) -> Expected 
         syn_sent: 0,
         has_port: false,
         ..Expected::new(label, attempted)
-    }
-}
-
-fn is_covered() {
-    let start = live().tracer().lines(|line| line["type"] == "start");
-    let [start] = start.as_slice() else {
-        panic!("{start:#?}")
-    };
-    for key in ["no_route", "local_denial", "bind_exhausted"] {
-        assert_eq!(start["coverage"][key], true, "{start:#}");
     }
 }
 
@@ -185,10 +145,11 @@ fn no_route_bound(local: SocketAddr, remote: SocketAddr) {
     assert_eq!(line["local"], local);
 }
 
-fn by_route(kind: &str, remote: SocketAddr, errno: Errno, label: &'static str) {
+fn by_route(dead_end: DeadEnd, remote: SocketAddr, errno: Errno, label: &'static str) {
     let live = live();
-    let scene = live.play(|_| {
-        ip(&format!("route add {kind} {}", remote.ip().to_canonical()));
+    let scene = live.play(|stage| {
+        let host = remote.ip().to_canonical();
+        stage.add_dead_end(dead_end, host).unwrap();
         attempt(remote)
     });
     live.expect(&scene, &[unsent(label, errno, &scene.value)]);
@@ -378,134 +339,4 @@ fn no_attempts() {
         );
     });
     live.endings(&scene, 0);
-}
-
-/// Two ports, both bound; connect is never called.
-fn bind_exhausted(local: IpAddr) {
-    let live = live();
-    let scene = live.play(|stage| {
-        stage
-            .set_sysctl("net/ipv4/ip_local_port_range", "40000 40001")
-            .unwrap();
-        let local = SocketAddr::new(local, 0);
-        let sockets = [tcp(local), tcp(local), tcp(local)];
-        let bound = sockets.each_ref().map(|socket| socket.bind(&local.into()));
-        let [Ok(()), Ok(()), Err(error)] = bound else {
-            panic!("{bound:?}")
-        };
-        assert_eq!(error.raw_os_error(), Some(Errno::EADDRINUSE as i32));
-    });
-    let line = &live.endings(&scene, 1)[0];
-    let addr = (!local.to_canonical().is_unspecified()).then(|| local.to_canonical());
-    assert_unconnected(line, "port_exhausted", "EADDRINUSE");
-    assert_eq!(line["local"], json!({ "addr": addr, "port": null }));
-}
-
-fn bind_not_local(local: SocketAddr) {
-    let live = live();
-    let scene = live.play(|_| {
-        let error = tcp(local).bind(&local.into()).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(Errno::EADDRNOTAVAIL as i32));
-    });
-    let line = &live.endings(&scene, 1)[0];
-    assert_unconnected(line, "address_unavailable", "EADDRNOTAVAIL");
-    let port = (local.port() != 0).then_some(local.port());
-    assert_eq!(
-        line["local"],
-        json!({ "addr": local.ip().to_canonical(), "port": port })
-    );
-}
-
-fn assert_unconnected(line: &Value, label: &str, errno: &str) {
-    assert_eq!(line["label"], label, "{line:#}");
-    assert_eq!(line["errno"], errno, "{line:#}");
-    assert_eq!(
-        line["remote"],
-        json!({ "addr": null, "port": null }),
-        "{line:#}"
-    );
-    assert_eq!(line["process"]["pid"], process::id(), "{line:#}");
-    assert_eq!(
-        line["syn"],
-        json!({ "sent": 0, "retransmitted": 0 }),
-        "{line:#}"
-    );
-}
-
-/// The filters of a remote side keep a bind out, those of the caller do not.
-fn filtered() {
-    let pid = process::id().to_string();
-    let elsewhere = ELSEWHERE_V4.to_string();
-    for (options, expected) in [
-        (["--port", "5432"], ["unreachable"].as_slice()),
-        (["--port", "5433"], &[]),
-        (["--to", &elsewhere], &["unreachable"]),
-        (["--to", "2001:db8::/32"], &[]),
-        (["--pid", &pid], &["unreachable", "address_unavailable"]),
-        (["--pid", "1"], &[]),
-    ] {
-        let tracer = Tracer::start(&[&[TRACE], options.as_slice()].concat());
-        conntrace::stage::run("filtered", |_| {
-            attempt((ELSEWHERE_V4, PORT));
-            let local = SocketAddr::from((ELSEWHERE_V4, 0));
-            tcp(local).bind(&local.into()).unwrap_err();
-        })
-        .unwrap();
-        let lines = tracer.stop();
-        let ours = |line: &&Value| line["process"]["comm"] == "filtered";
-        let labels: Vec<_> = lines
-            .iter()
-            .filter(ours)
-            .map(|line| &line["label"])
-            .collect();
-        assert_eq!(labels, expected, "{options:?}");
-        assert_adds_up(lines.last().unwrap());
-    }
-}
-
-/// A replay says the same.
-fn recorded() {
-    let dir = Dir::new("syscalls");
-    let recording = Recording::start(&dir.0, &[TRACE, "--comm", "recorded"]);
-    conntrace::stage::run("recorded", |_| {
-        attempt((ELSEWHERE_V4, PORT));
-        let local = SocketAddr::from((ELSEWHERE_V4, 0));
-        tcp(local).bind(&local.into()).unwrap_err();
-    })
-    .unwrap();
-    let (lines, errors) = recording.stop();
-    assert_eq!(errors, "");
-    assert_eq!(matching(&lines, OUTCOME), 2, "{lines}");
-    let replayed = replay(&fs::read(dir.file("recording")).unwrap(), &[]);
-    assert_eq!(stdout(&replayed), lines);
-}
-
-/// Without tracefs the rest is traced as ever, and the start line says so.
-fn degraded() {
-    let dir = Dir::new("no-tracefs");
-    let recording = thread::scope(|scope| {
-        let start = || {
-            without_tracefs();
-            Recording::start(&dir.0, &[TRACE, "--comm", "degraded"])
-        };
-        scope.spawn(start).join().unwrap()
-    });
-    conntrace::stage::run("degraded", |_| {
-        attempt((ELSEWHERE_V4, PORT));
-        attempt((FAR_V4, ports::RESETS));
-    })
-    .unwrap();
-    let (lines, errors) = recording.stop();
-    assert_eq!(matching(&errors, "mount -t tracefs"), 4, "{errors}");
-    assert_eq!(matching(&lines, OUTCOME), 1, "{lines}");
-    let start: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
-    let hooks = start["hooks"].as_array().unwrap();
-    for hook in hooks.iter().filter(|hook| hook["kind"] == "tracepoint") {
-        assert_eq!(hook["attached"], false);
-        let reason = hook["reason"].as_str().unwrap();
-        assert!(reason.contains("mount -t tracefs"), "{reason}");
-    }
-    for key in ["no_route", "local_denial", "bind_exhausted"] {
-        assert_eq!(start["coverage"][key], false, "{start:#}");
-    }
 }

@@ -9,6 +9,9 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -89,6 +92,27 @@ impl Links {
             RouteNetlinkMessage::NewAddress(message),
             NLM_F_CREATE | NLM_F_EXCL,
             &format!("add {address}/{prefix_length} to interface {name}"),
+        )
+    }
+
+    /// Adds a route to this one address that leads nowhere.
+    pub(super) fn add_dead_end(&mut self, kind: RouteType, to: IpAddr) -> io::Result<()> {
+        let mut message = RouteMessage::default();
+        let (family, prefix_length, address) = match to {
+            IpAddr::V4(to) => (AddressFamily::Inet, 32, RouteAddress::Inet(to)),
+            IpAddr::V6(to) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(to)),
+        };
+        message.header.address_family = family;
+        message.header.destination_prefix_length = prefix_length;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.scope = RouteScope::Universe;
+        message.header.kind = kind;
+        message.attributes = vec![RouteAttribute::Destination(address)];
+        self.ask(
+            RouteNetlinkMessage::NewRoute(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+            &format!("add a route of type {kind:?} to {to}"),
         )
     }
 

@@ -16,6 +16,7 @@ use std::path::{Component, Path};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use netlink_packet_route::route::RouteType;
 use nix::sched::{CloneFlags, unshare};
 
 mod far_end;
@@ -120,6 +121,17 @@ pub struct Stage {
     _near_device: Option<File>,
 }
 
+/// A route that leads nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadEnd {
+    /// connect returns `EHOSTUNREACH`.
+    Unreachable,
+    /// connect returns `EACCES`.
+    Prohibit,
+    /// connect returns `EINVAL`.
+    Blackhole,
+}
+
 /// Runs `act` on a new stage, in a new thread called `name` (the kernel keeps 15
 /// bytes of it as the thread's comm), and returns when `act` has returned and the
 /// devices are gone. Threads that `act` starts are on the stage too; one it leaves
@@ -168,6 +180,22 @@ impl Stage {
         })
     }
 
+    /// Adds a route to this address that leads nowhere. To be called on one of the
+    /// stage's threads.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, and when the caller is not on the stage.
+    pub fn add_dead_end(&self, kind: DeadEnd, to: IpAddr) -> io::Result<()> {
+        self.check_is_here("add a route")?;
+        let kind = match kind {
+            DeadEnd::Unreachable => RouteType::Unreachable,
+            DeadEnd::Prohibit => RouteType::Prohibit,
+            DeadEnd::Blackhole => RouteType::BlackHole,
+        };
+        Links::open()?.add_dead_end(kind, to)
+    }
+
     /// Sets a sysctl of the stage: `name` as below `/proc/sys`, such as
     /// `net/ipv4/tcp_syn_retries`. To be called on one of the stage's threads.
     ///
@@ -186,17 +214,22 @@ impl Stage {
             ));
         }
         // /proc/sys/net shows the namespace of the thread that opens it.
-        if current_netns()? != self.netns {
-            return Err(io::Error::other(format!(
-                "cannot set {name}: this thread is not on the stage"
-            )));
-        }
+        self.check_is_here(&format!("set {name}"))?;
         fs::write(Path::new("/proc/sys").join(name), value).map_err(|error| {
             io::Error::new(
                 error.kind(),
                 format!("cannot set {name} to {value}: {error}"),
             )
         })
+    }
+
+    fn check_is_here(&self, what: &str) -> io::Result<()> {
+        if current_netns()? == self.netns {
+            Ok(())
+        } else {
+            let error = format!("cannot {what}: this thread is not on the stage");
+            Err(io::Error::other(error))
+        }
     }
 }
 
