@@ -7,9 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::Stage;
-use nix::{errno::Errno, libc, unistd::gettid};
-use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
+use conntrace::stage::{Stage, disconnect};
+use nix::{errno::Errno, unistd::gettid};
+use socket2::{Domain, Socket, Type};
 
 use crate::{Live, Scene};
 
@@ -68,11 +68,7 @@ impl Attempted {
 
     /// Connects the socket to no family (`AF_UNSPEC`): an attempt under way ends.
     pub fn abandon(socket: &Socket) {
-        let (storage, length) = (SockAddrStorage::zeroed(), size_of::<libc::sockaddr_in>());
-        // SAFETY: zeroes are an address of family AF_UNSPEC, of any length.
-        #[expect(unsafe_code, reason = "socket2 makes no such address safely")]
-        let nowhere = unsafe { SockAddr::new(storage, libc::socklen_t::try_from(length).unwrap()) };
-        socket.connect(&nowhere).unwrap();
+        disconnect(socket).unwrap();
     }
 }
 

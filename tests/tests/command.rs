@@ -38,7 +38,6 @@ fn main() -> ExitCode {
         live_test("debug_lines", debug_lines),
         live_test("text", text),
         live_test("two_at_once", two_at_once),
-        live_test("demo", demo),
     ])
 }
 
@@ -393,21 +392,5 @@ fn two_at_once() {
         let own = lines.iter().filter(is_own);
         assert_eq!(own.count(), 50);
         assert_adds_up(lines.last().unwrap());
-    }
-}
-
-fn demo() {
-    let began = Instant::now();
-    let output = conntrace().arg("demo").output().unwrap();
-    let table = stderr(&output);
-    assert!(output.status.success(), "{table}");
-    assert!(began.elapsed() < Duration::from_secs(15));
-    assert!(
-        table.ends_with("14 scenes as expected, 0 different, 0 skipped\n"),
-        "{table}"
-    );
-    for line in String::from_utf8(output.stdout).unwrap().lines() {
-        let line: Value = serde_json::from_str(line).unwrap();
-        assert!(["outcome", "stall"].contains(&line["type"].as_str().unwrap()));
     }
 }

@@ -18,10 +18,10 @@ const UNSAFE_FILES: [&str; 12] = [
     "conntrace-ebpf/src/kernel.rs",
     "conntrace-ebpf/src/main.rs",
     "conntrace-ebpf/src/maps.rs",
+    "conntrace/src/stage/disconnect.rs",
     "conntrace/src/stage/tun.rs",
     "conntrace/src/sys.rs",
     "tests/src/cgroup.rs",
-    "tests/src/socket.rs",
 ];
 const CRATES: [&str; 5] = [
     "conntrace",

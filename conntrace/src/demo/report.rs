@@ -109,7 +109,7 @@ fn describe(attempts: &[Expected]) -> String {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{:<16} {:<45} {:<45}", "scene", "expected", "got")?;
+        writeln!(f, "\n{:<16} {:<49} {:<49}", "scene", "expected", "got")?;
         for row in &self.rows {
             let mark = match row.result {
                 RowResult::Same => "ok",
@@ -118,7 +118,7 @@ impl fmt::Display for Report {
             };
             writeln!(
                 f,
-                "{:<16} {:<45} {:<45} {mark}",
+                "{:<16} {:<49} {:<49} {mark}",
                 row.scene, row.expected, row.got
             )?;
         }

@@ -1,26 +1,20 @@
 //! The scenes: each provokes one kind of ending in a thread of its own.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr, TcpStream},
-    thread,
-    time::Duration,
-};
+mod acts;
+mod answers;
+mod local_ports;
+mod silence;
+
+use std::{io, thread};
 
 use nix::unistd::gettid;
-use socket2::{Domain, Socket, Type};
 
 use super::Traced;
 use crate::{
     label::{Label, TimeoutBy},
     reply::ReplyKind,
-    stage::{self, FAR_LOCAL_V4, FAR_V4, FAR_V6, NEAR_V4, Stage, StageError, ports},
+    stage::{self, Stage, StageError},
 };
-
-/// How long an application waits that gives up; longer than the patience.
-const GIVES_UP_AFTER: Duration = Duration::from_millis(300);
-/// How long the kernel tries where a scene lets it.
-const USER_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// What a line must say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,23 +24,81 @@ pub(super) struct Expected {
     pub(super) timeout_by: Option<TimeoutBy>,
 }
 
+const fn expect(label: Label, reply: ReplyKind) -> Expected {
+    Expected {
+        label,
+        reply,
+        timeout_by: None,
+    }
+}
+
+const fn timeout(by: TimeoutBy) -> Expected {
+    Expected {
+        timeout_by: Some(by),
+        ..expect(Label::TimedOut, ReplyKind::None)
+    }
+}
+
+const ESTABLISHED: Expected = expect(Label::Established, ReplyKind::SynAck);
+const RESET: Expected = expect(Label::Refused, ReplyKind::Rst);
+const PORT_UNREACHABLE: Expected = expect(Label::Refused, ReplyKind::Icmp);
+const UNREACHABLE: Expected = expect(Label::Unreachable, ReplyKind::Icmp);
+const NO_NEIGHBOUR: Expected = expect(Label::Unreachable, ReplyKind::Local);
+const ABORTED: Expected = expect(Label::Aborted, ReplyKind::None);
+const BY_KERNEL: Expected = timeout(TimeoutBy::Kernel);
+const BY_APPLICATION: Expected = timeout(TimeoutBy::Application);
+const CANCELLED: Expected = expect(Label::Cancelled, ReplyKind::None);
+const PORT_EXHAUSTED: Expected = expect(Label::PortExhausted, ReplyKind::None);
+const TUPLE_IN_USE: Expected = expect(Label::AddressUnavailable, ReplyKind::None);
+
 /// What a scene needs of its stage.
 #[derive(Debug, Clone, Copy)]
 enum Needs {
+    Lo,
     Far,
     FarV6,
     Near,
+    NearV6,
 }
+
+/// Sysctls of a namespace, as [`Stage::set_sysctl`] takes them.
+type Sysctls = &'static [(&'static str, &'static str)];
 
 /// A scene as it is written.
 struct Scene {
     /// Also the thread's name: at most 15 bytes.
     name: &'static str,
     needs: Needs,
+    /// If there are any, the scene has a stage of its own.
+    sysctls: Sysctls,
     /// Of every attempt it makes, in order.
     expected: &'static [Expected],
     play: fn() -> io::Result<()>,
 }
+
+const fn scene(
+    name: &'static str,
+    needs: Needs,
+    expected: &'static [Expected],
+    play: fn() -> io::Result<()>,
+) -> Scene {
+    Scene {
+        name,
+        needs,
+        sysctls: &[],
+        expected,
+        play,
+    }
+}
+
+impl Scene {
+    const fn with(self, sysctls: Sysctls) -> Self {
+        Self { sysctls, ..self }
+    }
+}
+
+/// All of them, in the order of the report.
+const SCENES: [&[Scene]; 3] = [answers::SCENES, silence::SCENES, local_ports::SCENES];
 
 /// A scene as it was played.
 #[derive(Debug)]
@@ -65,203 +117,58 @@ pub(super) enum Played {
     Skipped(String),
 }
 
-const fn expect(label: Label, reply: ReplyKind) -> Expected {
-    Expected {
-        label,
-        reply,
-        timeout_by: None,
-    }
-}
-
-const fn timeout(by: TimeoutBy) -> Expected {
-    Expected {
-        label: Label::TimedOut,
-        reply: ReplyKind::None,
-        timeout_by: Some(by),
-    }
-}
-
-const ESTABLISHED: Expected = expect(Label::Established, ReplyKind::SynAck);
-
-const SCENES: &[Scene] = &[
-    Scene {
-        name: "established",
-        needs: Needs::Far,
-        expected: &[ESTABLISHED],
-        play: || connect(FAR_V4, ports::ACCEPTS),
-    },
-    Scene {
-        name: "answered late",
-        needs: Needs::Far,
-        expected: &[ESTABLISHED],
-        play: || connect(FAR_V4, ports::ACCEPTS_SECOND_SYN),
-    },
-    Scene {
-        name: "refused",
-        needs: Needs::Far,
-        expected: &[expect(Label::Refused, ReplyKind::Rst)],
-        play: || connect(FAR_V4, ports::RESETS),
-    },
-    Scene {
-        name: "refused v6",
-        needs: Needs::FarV6,
-        expected: &[expect(Label::Refused, ReplyKind::Rst)],
-        play: || connect(FAR_V6, ports::RESETS),
-    },
-    Scene {
-        name: "refused mapped",
-        needs: Needs::FarV6,
-        expected: &[expect(Label::Refused, ReplyKind::Rst)],
-        play: || {
-            let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
-            let mapped = SocketAddr::from((FAR_V4.to_ipv6_mapped(), ports::RESETS));
-            failing(socket.connect(&mapped.into()))
-        },
-    },
-    Scene {
-        name: "port closed",
-        needs: Needs::Far,
-        expected: &[expect(Label::Refused, ReplyKind::Icmp)],
-        play: || connect(FAR_V4, ports::PORT_UNREACHABLE),
-    },
-    Scene {
-        name: "kernel timeout",
-        needs: Needs::Far,
-        expected: &[timeout(TimeoutBy::Kernel)],
-        play: || {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-            let silent = SocketAddr::from((FAR_V4, ports::SILENT));
-            failing(socket.connect(&silent.into()))
-        },
-    },
-    Scene {
-        name: "app timeout",
-        needs: Needs::Far,
-        expected: &[timeout(TimeoutBy::Application)],
-        play: || {
-            let silent = SocketAddr::from((FAR_V4, ports::SILENT));
-            failing(TcpStream::connect_timeout(&silent, GIVES_UP_AFTER).map(drop))
-        },
-    },
-    Scene {
-        name: "cancelled",
-        needs: Needs::Far,
-        expected: &[expect(Label::Cancelled, ReplyKind::None)],
-        play: || {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            socket.set_nonblocking(true)?;
-            let silent = SocketAddr::from((FAR_V4, ports::SILENT));
-            failing(socket.connect(&silent.into()))
-        },
-    },
-    Scene {
-        name: "host down",
-        needs: Needs::Far,
-        expected: &[expect(Label::Unreachable, ReplyKind::Icmp)],
-        play: || connect(FAR_V4, ports::HOST_UNREACHABLE),
-    },
-    Scene {
-        name: "prohibited v6",
-        needs: Needs::FarV6,
-        expected: &[expect(Label::Unreachable, ReplyKind::Icmp)],
-        play: || connect(FAR_V6, ports::ADMIN_PROHIBITED),
-    },
-    Scene {
-        name: "no neighbour",
-        needs: Needs::Near,
-        expected: &[expect(Label::Unreachable, ReplyKind::Local)],
-        play: || connect(NEAR_V4, ports::ACCEPTS),
-    },
-    Scene {
-        name: "tuple in use",
-        needs: Needs::Far,
-        expected: &[
-            ESTABLISHED,
-            expect(Label::AddressUnavailable, ReplyKind::None),
-        ],
-        play: || {
-            let far = SocketAddr::from((FAR_V4, ports::ACCEPTS)).into();
-            let (first, second) = (bound(45_678)?, bound(45_678)?);
-            first.connect(&far)?;
-            failing(second.connect(&far))
-        },
-    },
-    // Last: it narrows the port range of the stage it is on, its own.
-    Scene {
-        name: "ports used up",
-        needs: Needs::Far,
-        expected: &[
-            ESTABLISHED,
-            ESTABLISHED,
-            expect(Label::PortExhausted, ReplyKind::None),
-        ],
-        play: || {
-            let far = SocketAddr::from((FAR_V4, ports::ACCEPTS));
-            let _held = (TcpStream::connect(far)?, TcpStream::connect(far)?);
-            failing(TcpStream::connect(far).map(drop))
-        },
-    },
-];
-
-/// A stream socket bound to a port that others may share.
-fn bound(port: u16) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::from((FAR_LOCAL_V4, port)).into())?;
-    Ok(socket)
-}
-
-/// Connects and closes. How it ends is for the trace to say.
-fn connect(to: impl Into<IpAddr>, port: u16) -> io::Result<()> {
-    failing(TcpStream::connect((to.into(), port)).map(drop))
-}
-
-/// A connect may fail; the trace says how, and is held against what was expected.
-fn failing(_connected: io::Result<()>) -> io::Result<()> {
-    Ok(())
-}
-
-/// Plays all scenes at once, the one that needs a narrow port range on a stage
-/// of its own.
+/// Plays all scenes at once: those that set sysctls each on a stage of its own,
+/// the others on one.
 ///
 /// # Errors
 /// When there is no stage at all.
 pub(super) fn play(traced: &Traced) -> Result<Vec<Act>, StageError> {
-    let Some((narrow, wide)) = SCENES.split_last() else {
-        return Ok(Vec::new());
-    };
-    let mut acts = stage::run("stage", |stage| {
-        traced.add_stage(stage.netns);
+    stage::run("stage", |common| {
+        traced.add_stage(common.netns);
         thread::scope(|scope| {
-            let playing: Vec<_> = wide
-                .iter()
-                .map(|scene| scope.spawn(move || perform(scene, stage)))
+            let playing: Vec<_> = SCENES
+                .into_iter()
+                .flatten()
+                .map(|scene| {
+                    scope.spawn(move || match scene.sysctls {
+                        [] => perform(scene, common),
+                        sysctls => perform_apart(scene, sysctls, traced),
+                    })
+                })
                 .collect();
             playing
                 .into_iter()
                 .filter_map(|act| act.join().ok())
-                .collect::<Vec<_>>()
+                .collect()
         })
-    })?;
-    acts.push(stage::run("stage", |stage| {
+    })
+}
+
+fn perform_apart(scene: &Scene, sysctls: Sysctls, traced: &Traced) -> Act {
+    let act = stage::run("stage", |stage| {
         traced.add_stage(stage.netns);
-        match stage.set_sysctl("net/ipv4/ip_local_port_range", "40000 40001") {
-            Ok(()) => perform(narrow, stage),
-            Err(error) => skipped(narrow, error.to_string()),
+        let set = sysctls
+            .iter()
+            .try_for_each(|(name, value)| stage.set_sysctl(name, value));
+        match set {
+            Ok(()) => perform(scene, stage),
+            Err(error) => skipped(scene, error.to_string()),
         }
-    })?);
-    Ok(acts)
+    });
+    act.unwrap_or_else(|error| skipped(scene, error.to_string()))
 }
 
 fn perform(scene: &Scene, stage: &Stage) -> Act {
-    let obstacle = match scene.needs {
-        Needs::FarV6 if !stage.has_v6 => Some("this machine has no IPv6".to_owned()),
-        Needs::Far | Needs::FarV6 => stage.far.as_ref().err().map(ToString::to_string),
-        Needs::Near => stage.near.as_ref().err().map(ToString::to_string),
+    let side = match scene.needs {
+        Needs::FarV6 | Needs::NearV6 if !stage.has_v6 => {
+            return skipped(scene, "this machine has no IPv6".to_owned());
+        }
+        Needs::Lo => &Ok(()),
+        Needs::Far | Needs::FarV6 => &stage.far,
+        Needs::Near | Needs::NearV6 => &stage.near,
     };
-    if let Some(reason) = obstacle {
-        return skipped(scene, reason);
+    if let Err(error) = side {
+        return skipped(scene, error.to_string());
     }
     let player = thread::scope(|scope| {
         thread::Builder::new()
@@ -287,5 +194,25 @@ fn skipped(scene: &Scene, reason: String) -> Act {
         name: scene.name,
         expected: scene.expected,
         played: Played::Skipped(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_threads_names_and_differ() {
+        let scenes = || SCENES.into_iter().flatten();
+        let long: Vec<_> = scenes().filter(|scene| scene.name.len() > 15).collect();
+        assert!(
+            long.is_empty(),
+            "{:?}",
+            long.iter().map(|scene| scene.name).collect::<Vec<_>>()
+        );
+        let names: HashSet<_> = scenes().map(|scene| scene.name).collect();
+        assert_eq!(names.len(), scenes().count());
     }
 }

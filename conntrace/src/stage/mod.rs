@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 use netlink_packet_route::route::RouteType;
 use nix::sched::{CloneFlags, unshare};
 
+mod destroy;
+mod disconnect;
 mod far_end;
 mod far_thread;
 mod link;
@@ -26,6 +28,8 @@ mod port_range;
 pub mod ports;
 mod tun;
 
+pub use destroy::destroy;
+pub use disconnect::disconnect;
 pub use far_end::{FarEnd, answer};
 pub use port_range::set_local_port_range;
 pub use ports::{Answer, IcmpReason, ThenTo, answer_of};

@@ -1,0 +1,97 @@
+//! Somebody answers: the other side, a router, this host itself.
+
+use std::{
+    io::{self, Read as _},
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use nix::sys::socket::{setsockopt, sockopt::TcpFastOpenConnect};
+use socket2::Socket;
+
+use super::{
+    ABORTED, CANCELLED, ESTABLISHED, NO_NEIGHBOUR, Needs, PORT_UNREACHABLE, RESET, Scene, Sysctls,
+    UNREACHABLE,
+    acts::{at, begin, bound, connect, ends, tcp},
+    scene,
+    silence::GIVES_UP_AFTER,
+};
+use crate::stage::{
+    FAR_LOCAL_V6, FAR_V4, FAR_V6, NEAR_V4, NEAR_V6, destroy,
+    ports::{
+        ACCEPTS, ACCEPTS_SECOND_SYN, ADMIN_PROHIBITED, HOST_UNREACHABLE, NET_UNREACHABLE,
+        PORT_UNREACHABLE as PORT_CLOSED, RESETS, RESETS_SECOND_SYN, SILENT, SYN_THEN_ACCEPTS,
+        SYN_THEN_RESETS, TTL_EXCEEDED,
+    },
+};
+
+/// Of sockets that are bound; below the ports that the kernel chooses from.
+const OWN_PORT: u16 = 20_001;
+
+#[rustfmt::skip]
+pub(super) const SCENES: &[Scene] = &[
+    scene("established", Needs::Far, &[ESTABLISHED], || connect(FAR_V4, ACCEPTS)),
+    scene("established v6", Needs::FarV6, &[ESTABLISHED], || connect(FAR_V6, ACCEPTS)),
+    scene("answered late", Needs::Far, &[ESTABLISHED], || connect(FAR_V4, ACCEPTS_SECOND_SYN)),
+    scene("crossed SYNs", Needs::Far, &[ESTABLISHED], || connect(FAR_V4, SYN_THEN_ACCEPTS)),
+    scene("crossed SYNs v6", Needs::FarV6, &[ESTABLISHED], || connect(FAR_V6, SYN_THEN_ACCEPTS)),
+    scene("to itself", Needs::Lo, &[ESTABLISHED], || to_itself(at(Ipv4Addr::LOCALHOST, OWN_PORT))),
+    scene("to itself v6", Needs::FarV6, &[ESTABLISHED], || to_itself(at(FAR_LOCAL_V6, OWN_PORT))),
+    scene("fast open", Needs::Far, &[ESTABLISHED], fast_open_written).with(FAST_OPEN),
+    scene("fast open held", Needs::Far, &[CANCELLED], || fast_open(at(FAR_V4, ACCEPTS)).map(drop)).with(FAST_OPEN),
+
+    scene("refused", Needs::Far, &[RESET], || connect(FAR_V4, RESETS)),
+    scene("refused v6", Needs::FarV6, &[RESET], || connect(FAR_V6, RESETS)),
+    scene("refused mapped", Needs::FarV6, &[RESET], || connect(FAR_V4.to_ipv6_mapped(), RESETS)),
+    scene("refused late", Needs::Far, &[RESET], || connect(FAR_V4, RESETS_SECOND_SYN)),
+    scene("crossed, reset", Needs::Far, &[RESET], || connect(FAR_V4, SYN_THEN_RESETS)),
+    scene("port closed", Needs::Far, &[PORT_UNREACHABLE], || connect(FAR_V4, PORT_CLOSED)),
+    scene("port closed v6", Needs::FarV6, &[PORT_UNREACHABLE], || connect(FAR_V6, PORT_CLOSED)),
+
+    scene("host down", Needs::Far, &[UNREACHABLE], || connect(FAR_V4, HOST_UNREACHABLE)),
+    scene("host down v6", Needs::FarV6, &[UNREACHABLE], || connect(FAR_V6, HOST_UNREACHABLE)),
+    scene("no network", Needs::Far, &[UNREACHABLE], || connect(FAR_V4, NET_UNREACHABLE)),
+    scene("no network v6", Needs::FarV6, &[UNREACHABLE], || connect(FAR_V6, NET_UNREACHABLE)),
+    scene("prohibited", Needs::Far, &[UNREACHABLE], || connect(FAR_V4, ADMIN_PROHIBITED)),
+    scene("prohibited v6", Needs::FarV6, &[UNREACHABLE], || connect(FAR_V6, ADMIN_PROHIBITED)),
+    scene("TTL exceeded", Needs::Far, &[UNREACHABLE], || connect(FAR_V4, TTL_EXCEEDED)),
+    scene("TTL exceeded v6", Needs::FarV6, &[UNREACHABLE], || connect(FAR_V6, TTL_EXCEEDED)),
+    scene("no neighbour", Needs::Near, &[NO_NEIGHBOUR], || connect(NEAR_V4, ACCEPTS)),
+    scene("no neighbour v6", Needs::NearV6, &[NO_NEIGHBOUR], || connect(NEAR_V6, ACCEPTS)),
+
+    scene("aborted", Needs::Far, &[ABORTED], || aborted(at(FAR_V4, SILENT))),
+    scene("aborted v6", Needs::FarV6, &[ABORTED], || aborted(at(FAR_V6, SILENT))),
+];
+
+/// Connects a socket to its own address: its SYN crosses its SYN.
+fn to_itself(own: SocketAddr) -> io::Result<()> {
+    let socket = bound(own)?;
+    ends(&socket, own);
+    Ok(())
+}
+
+/// A client may use TCP fast open (1), also without a cookie of the server (4).
+const FAST_OPEN: Sysctls = &[("net/ipv4/tcp_fastopen", "5")];
+
+/// Connects, but TCP holds the SYN back until the first write.
+fn fast_open(to: SocketAddr) -> io::Result<Socket> {
+    let socket = tcp(to)?;
+    setsockopt(&socket, TcpFastOpenConnect, &true)?;
+    socket.connect(&to.into())?;
+    Ok(socket)
+}
+
+fn fast_open_written() -> io::Result<()> {
+    let socket = fast_open(at(FAR_V4, ACCEPTS))?;
+    socket.send(b"request")?;
+    // Waits for the handshake: the far end sends nothing.
+    socket.set_read_timeout(Some(GIVES_UP_AFTER))?;
+    let _ = (&socket).read(&mut [0]);
+    Ok(())
+}
+
+/// Somebody with the privilege ends the attempt, as `ss -K` does.
+fn aborted(to: SocketAddr) -> io::Result<()> {
+    let socket = begin(to)?;
+    let local = socket.local_addr()?.as_socket();
+    destroy(local.ok_or(io::ErrorKind::InvalidData)?, to)
+}

@@ -1,0 +1,111 @@
+//! Nobody answers: the kernel gives up, or the application does.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Shutdown, SocketAddr},
+    os::fd::OwnedFd,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use super::{
+    BY_APPLICATION, BY_KERNEL, CANCELLED, ESTABLISHED, Needs, Scene, Sysctls,
+    acts::{at, begin, connect, ends, give_up, hold, listener, tcp},
+    scene,
+};
+use crate::stage::{
+    FAR_V4, FAR_V6, disconnect,
+    ports::{SILENT, SYN_THEN_SILENT, WRONG_RESET, WRONG_SYN_ACK},
+};
+
+/// How long an application waits that gives up; longer than the patience.
+pub(super) const GIVES_UP_AFTER: Duration = Duration::from_millis(300);
+/// Likewise, longer than the kernel waits before it sends the SYN again.
+const GIVES_UP_LATE: Duration = Duration::from_millis(1200);
+/// How long the kernel tries where a scene lets it.
+const USER_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Of a listener; below the ports that the kernel chooses from.
+const LISTENER_PORT: u16 = 20_002;
+
+/// SYNs at 0 and 1 s, the end at 3 s.
+const FEW_RETRIES: Sysctls = &[
+    ("net/ipv4/tcp_syn_retries", "1"),
+    // From Linux 6.5 these come on top.
+    ("net/ipv4/tcp_syn_linear_timeouts", "0"),
+];
+
+#[rustfmt::skip]
+pub(super) const SCENES: &[Scene] = &[
+    scene("user timeout", Needs::Far, &[BY_KERNEL], || user_timeout(at(FAR_V4, SILENT))),
+    scene("user timeout v6", Needs::FarV6, &[BY_KERNEL], || user_timeout(at(FAR_V6, SILENT))),
+    scene("crossed, silent", Needs::Far, &[BY_KERNEL], || user_timeout(at(FAR_V4, SYN_THEN_SILENT))),
+    scene("retries used up", Needs::Far, &[BY_KERNEL], || connect(FAR_V4, SILENT)).with(FEW_RETRIES),
+
+    scene("app timeout", Needs::Far, &[BY_APPLICATION], || give_up(at(FAR_V4, SILENT), GIVES_UP_AFTER)),
+    scene("app timeout v6", Needs::FarV6, &[BY_APPLICATION], || give_up(at(FAR_V6, SILENT), GIVES_UP_AFTER)),
+    scene("after a stall", Needs::Far, &[BY_APPLICATION], || give_up(at(FAR_V4, SILENT), GIVES_UP_LATE)),
+    scene("SO_SNDTIMEO", Needs::Far, &[BY_APPLICATION], || send_timeout(at(FAR_V4, SILENT))),
+    scene("wrong SYN-ACK", Needs::Far, &[BY_APPLICATION], || give_up(at(FAR_V4, WRONG_SYN_ACK), GIVES_UP_AFTER)),
+    scene("wrong RST", Needs::Far, &[BY_APPLICATION], || give_up(at(FAR_V4, WRONG_RESET), GIVES_UP_AFTER)),
+    scene("queue full", Needs::Lo, &[ESTABLISHED, BY_APPLICATION], || queue_full(at(Ipv4Addr::LOCALHOST, LISTENER_PORT))),
+    scene("killed", Needs::Far, &[BY_APPLICATION], killed),
+
+    scene("closed", Needs::Far, &[CANCELLED], || begin(at(FAR_V4, SILENT)).map(drop)),
+    scene("closed v6", Needs::FarV6, &[CANCELLED], || begin(at(FAR_V6, SILENT)).map(drop)),
+    scene("shut down", Needs::Far, &[CANCELLED], shut_down),
+    scene("disconnected", Needs::Far, &[CANCELLED], || disconnect(&begin(at(FAR_V4, SILENT))?)),
+];
+
+fn user_timeout(to: SocketAddr) -> io::Result<()> {
+    let socket = tcp(to)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    ends(&socket, to);
+    Ok(())
+}
+
+/// A blocking connect returns after `SO_SNDTIMEO`; the attempt goes on until the
+/// socket is closed.
+fn send_timeout(to: SocketAddr) -> io::Result<()> {
+    let socket = tcp(to)?;
+    socket.set_write_timeout(Some(GIVES_UP_AFTER))?;
+    ends(&socket, to);
+    Ok(())
+}
+
+/// Nobody accepts, and the one place in the queue is taken: the kernel drops the
+/// next SYN without a word.
+fn queue_full(own: SocketAddr) -> io::Result<()> {
+    let _listener = listener(own, 0)?;
+    let _first = hold(own)?;
+    give_up(own, GIVES_UP_AFTER)
+}
+
+/// Linux ends the attempt and then says that there was none.
+fn shut_down() -> io::Result<()> {
+    let _ = begin(at(FAR_V4, SILENT))?.shutdown(Shutdown::Both);
+    Ok(())
+}
+
+/// The process that holds the socket is killed. It is this program once more,
+/// which has the socket as its input, and reads a recording that never comes.
+fn killed() -> io::Result<()> {
+    let socket = OwnedFd::from(begin(at(FAR_V4, SILENT))?);
+    let (recording, never_written) = io::pipe()?;
+    let mut child = Command::new("/proc/self/exe")
+        .args(["replay", "/dev/stdout"])
+        .stdin(Stdio::from(socket))
+        .stdout(Stdio::from(recording))
+        .stderr(Stdio::null())
+        .spawn()?;
+    thread::sleep(GIVES_UP_AFTER);
+    let was_there = child.try_wait()?.is_none();
+    child.kill()?;
+    child.wait()?;
+    drop(never_written);
+    if was_there {
+        Ok(())
+    } else {
+        Err(io::Error::other("the process ended by itself"))
+    }
+}
