@@ -12,12 +12,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace_tests::{binary, conntrace, live_test, run, stderr, stdout};
+use conntrace_tests::{
+    binary, conntrace, live_test, matching, mount_tracefs, run, stderr, stdout, without_tracefs,
+};
 use serde_json::Value;
 
 fn main() -> ExitCode {
+    let as_expected = match mount_tracefs() {
+        Ok(()) => live_test("as_expected", as_expected),
+        Err(error) => live_test("as_expected", || {})
+            .with_kind(format!("needs tracefs: {error}"))
+            .with_ignored_flag(true),
+    };
     run(vec![
-        live_test("as_expected", as_expected),
+        as_expected,
+        live_test("without_tracefs", scenes_without_tracefs),
         live_test("killed", killed),
     ])
 }
@@ -31,13 +40,29 @@ fn as_expected() {
     assert!(output.status.success(), "{table}");
     assert!(began.elapsed() < Duration::from_secs(15));
     assert!(
-        table.ends_with("54 scenes as expected, 0 different, 0 skipped\n"),
+        table.ends_with("61 scenes as expected, 0 different, 0 skipped\n"),
         "{table}"
     );
     for line in stdout(&output).lines() {
         let line: Value = serde_json::from_str(line).unwrap();
         assert!(["outcome", "stall"].contains(&line["type"].as_str().unwrap()));
     }
+}
+
+/// What only system calls show is skipped, and why is said.
+fn scenes_without_tracefs() {
+    let demo = || {
+        without_tracefs();
+        conntrace().arg("demo").output().unwrap()
+    };
+    let output = thread::scope(|scope| scope.spawn(demo).join().unwrap());
+    let table = stderr(&output);
+    assert!(output.status.success(), "{table}");
+    assert!(
+        table.ends_with("54 scenes as expected, 0 different, 7 skipped\n"),
+        "{table}"
+    );
+    assert_eq!(matching(table, "mount -t tracefs"), 7, "{table}");
 }
 
 /// Its namespaces end with it, and so does the process that it started.

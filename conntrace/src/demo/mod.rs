@@ -5,7 +5,8 @@ mod report;
 mod scenes;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
+    fs::File,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -20,10 +21,11 @@ use crate::{
     agent::{self, AgentError, Config},
     cli::Format,
     event::{Event, Line, Outcome},
-    kernel::Settings,
+    kernel::{self, Settings},
     label::Label,
     live,
     sink::Sink,
+    stage::Stage,
     worker::Labelling,
 };
 
@@ -40,9 +42,11 @@ pub async fn run(
 ) -> anyhow::Result<Report> {
     let settings = Settings {
         report_established: true,
+        trace_syscalls: kernel::tracefs().is_some(),
         ..Settings::default()
     };
     let (tracer, start) = live::start(&settings)?;
+    let coverage = start.coverage;
     let config = Config {
         start,
         labelling: Labelling {
@@ -63,7 +67,7 @@ pub async fn run(
     let seen = traced.clone();
     thread::Builder::new()
         .name("demo".to_owned())
-        .spawn(move || played_sender.send(scenes::play(&seen)))
+        .spawn(move || played_sender.send(scenes::play(&seen, coverage)))
         .context("cannot start the demo's thread")?;
     let mut acts = None;
     let stop = async {
@@ -91,14 +95,17 @@ struct Traced(Arc<Mutex<TracedInner>>);
 
 #[derive(Debug, Default)]
 struct TracedInner {
-    stages: HashSet<u32>,
+    /// Each stage's namespace by its inode number, which no other namespace can
+    /// get while it is held.
+    stages: HashMap<u32, Option<File>>,
     outcomes: HashMap<u32, Vec<Outcome>>,
 }
 
 impl Traced {
     /// Must come before the first connect on that stage.
-    fn add_stage(&self, netns: u32) {
-        self.lock().stages.insert(netns);
+    fn add_stage(&self, stage: &Stage) {
+        let namespace = File::open("/proc/thread-self/ns/net").ok();
+        self.lock().stages.insert(stage.netns, namespace);
     }
 
     fn lock(&self) -> MutexGuard<'_, TracedInner> {
@@ -122,7 +129,7 @@ impl Sink for Audience {
         let mut traced = self.traced.lock();
         if !attempt
             .netns
-            .is_some_and(|netns| traced.stages.contains(&netns))
+            .is_some_and(|netns| traced.stages.contains_key(&netns))
         {
             return Ok(());
         }

@@ -2,18 +2,21 @@
 
 mod acts;
 mod answers;
+mod calls;
 mod local_ports;
 mod silence;
 
-use std::{io, thread};
+use std::{io, net::IpAddr, thread};
 
 use nix::unistd::gettid;
 
 use super::Traced;
 use crate::{
+    event::Coverage,
+    kernel::NO_TRACEFS,
     label::{Label, TimeoutBy},
     reply::ReplyKind,
-    stage::{self, Stage, StageError},
+    stage::{self, DeadEnd, Stage, StageError},
 };
 
 /// What a line must say.
@@ -48,8 +51,11 @@ const ABORTED: Expected = expect(Label::Aborted, ReplyKind::None);
 const BY_KERNEL: Expected = timeout(TimeoutBy::Kernel);
 const BY_APPLICATION: Expected = timeout(TimeoutBy::Application);
 const CANCELLED: Expected = expect(Label::Cancelled, ReplyKind::None);
+const NO_ROUTE: Expected = expect(Label::Unreachable, ReplyKind::None);
+const DENIED: Expected = expect(Label::Denied, ReplyKind::None);
+const FAILED: Expected = expect(Label::Failed, ReplyKind::None);
 const PORT_EXHAUSTED: Expected = expect(Label::PortExhausted, ReplyKind::None);
-const TUPLE_IN_USE: Expected = expect(Label::AddressUnavailable, ReplyKind::None);
+const ADDRESS_UNAVAILABLE: Expected = expect(Label::AddressUnavailable, ReplyKind::None);
 
 /// What a scene needs of its stage.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +65,36 @@ enum Needs {
     FarV6,
     Near,
     NearV6,
+    /// That connect is traced as a system call.
+    Connects,
+    ConnectsV6,
+    /// That bind is.
+    Binds,
+}
+
+impl Needs {
+    /// Says why it is not there.
+    fn check(self, stage: &Stage, coverage: Coverage) -> Result<(), String> {
+        let v6 = matches!(self, Self::FarV6 | Self::NearV6 | Self::ConnectsV6);
+        if v6 && !stage.has_v6 {
+            return Err("this machine has no IPv6".to_owned());
+        }
+        let traced = |traced: bool| match traced {
+            true => Ok(()),
+            false => Err(format!("system calls cannot be traced: {NO_TRACEFS}")),
+        };
+        let side = |side: &Result<(), StageError>| match side {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
+        match self {
+            Self::Lo => Ok(()),
+            Self::Far | Self::FarV6 => side(&stage.far),
+            Self::Near | Self::NearV6 => side(&stage.near),
+            Self::Connects | Self::ConnectsV6 => traced(coverage.no_route),
+            Self::Binds => traced(coverage.bind_exhausted),
+        }
+    }
 }
 
 /// Sysctls of a namespace, as [`Stage::set_sysctl`] takes them.
@@ -71,6 +107,8 @@ struct Scene {
     needs: Needs,
     /// If there are any, the scene has a stage of its own.
     sysctls: Sysctls,
+    /// A route that it needs.
+    dead_end: Option<(DeadEnd, IpAddr)>,
     /// Of every attempt it makes, in order.
     expected: &'static [Expected],
     play: fn() -> io::Result<()>,
@@ -86,6 +124,7 @@ const fn scene(
         name,
         needs,
         sysctls: &[],
+        dead_end: None,
         expected,
         play,
     }
@@ -95,10 +134,22 @@ impl Scene {
     const fn with(self, sysctls: Sysctls) -> Self {
         Self { sysctls, ..self }
     }
+
+    const fn by(self, kind: DeadEnd, to: IpAddr) -> Self {
+        Self {
+            dead_end: Some((kind, to)),
+            ..self
+        }
+    }
 }
 
 /// All of them, in the order of the report.
-const SCENES: [&[Scene]; 3] = [answers::SCENES, silence::SCENES, local_ports::SCENES];
+const SCENES: [&[Scene]; 4] = [
+    answers::SCENES,
+    silence::SCENES,
+    local_ports::SCENES,
+    calls::SCENES,
+];
 
 /// A scene as it was played.
 #[derive(Debug)]
@@ -122,17 +173,17 @@ pub(super) enum Played {
 ///
 /// # Errors
 /// When there is no stage at all.
-pub(super) fn play(traced: &Traced) -> Result<Vec<Act>, StageError> {
+pub(super) fn play(traced: &Traced, coverage: Coverage) -> Result<Vec<Act>, StageError> {
     stage::run("stage", |common| {
-        traced.add_stage(common.netns);
+        traced.add_stage(common);
         thread::scope(|scope| {
             let playing: Vec<_> = SCENES
                 .into_iter()
                 .flatten()
                 .map(|scene| {
                     scope.spawn(move || match scene.sysctls {
-                        [] => perform(scene, common),
-                        sysctls => perform_apart(scene, sysctls, traced),
+                        [] => perform(scene, common, coverage),
+                        sysctls => perform_apart(scene, sysctls, traced, coverage),
                     })
                 })
                 .collect();
@@ -144,30 +195,27 @@ pub(super) fn play(traced: &Traced) -> Result<Vec<Act>, StageError> {
     })
 }
 
-fn perform_apart(scene: &Scene, sysctls: Sysctls, traced: &Traced) -> Act {
+fn perform_apart(scene: &Scene, sysctls: Sysctls, traced: &Traced, coverage: Coverage) -> Act {
     let act = stage::run("stage", |stage| {
-        traced.add_stage(stage.netns);
+        traced.add_stage(stage);
         let set = sysctls
             .iter()
             .try_for_each(|(name, value)| stage.set_sysctl(name, value));
         match set {
-            Ok(()) => perform(scene, stage),
+            Ok(()) => perform(scene, stage, coverage),
             Err(error) => skipped(scene, error.to_string()),
         }
     });
     act.unwrap_or_else(|error| skipped(scene, error.to_string()))
 }
 
-fn perform(scene: &Scene, stage: &Stage) -> Act {
-    let side = match scene.needs {
-        Needs::FarV6 | Needs::NearV6 if !stage.has_v6 => {
-            return skipped(scene, "this machine has no IPv6".to_owned());
-        }
-        Needs::Lo => &Ok(()),
-        Needs::Far | Needs::FarV6 => &stage.far,
-        Needs::Near | Needs::NearV6 => &stage.near,
-    };
-    if let Err(error) = side {
+fn perform(scene: &Scene, stage: &Stage, coverage: Coverage) -> Act {
+    if let Err(lack) = scene.needs.check(stage, coverage) {
+        return skipped(scene, lack);
+    }
+    if let Some((kind, to)) = scene.dead_end
+        && let Err(error) = stage.add_dead_end(kind, to)
+    {
         return skipped(scene, error.to_string());
     }
     let player = thread::scope(|scope| {

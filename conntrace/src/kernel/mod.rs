@@ -32,7 +32,7 @@ pub(crate) use hooks::chain;
 use hooks::{Attached, missed_hooks};
 pub use hooks::{Hook, PROGRAMS, Program, Target};
 use syscalls::SyscallsError;
-pub(crate) use syscalls::tracefs;
+pub(crate) use syscalls::{NO_TRACEFS, tracefs};
 
 use crate::{
     filter::Filter,

@@ -11,11 +11,15 @@ use conntrace_common::offsets::CallOffsets;
 /// Where tracefs is mounted, or else debugfs mounts it.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
+/// What to say where there is none, and what to do.
+pub(crate) const NO_TRACEFS: &str =
+    "tracefs is not mounted: mount -t tracefs tracefs /sys/kernel/tracing";
+
 /// Why system calls cannot be traced.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SyscallsError {
     /// There is no tracefs.
-    #[error("tracefs is not mounted: mount -t tracefs tracefs /sys/kernel/tracing")]
+    #[error("{NO_TRACEFS}")]
     NoTracefs,
     /// It does not have the tracepoint.
     #[error("cannot read {path}")]

@@ -8,7 +8,7 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 
 use super::{
-    ESTABLISHED, Expected, Needs, PORT_EXHAUSTED, Scene, Sysctls, TUPLE_IN_USE,
+    ADDRESS_UNAVAILABLE, ESTABLISHED, Expected, Needs, PORT_EXHAUSTED, Scene, Sysctls,
     acts::{at, bound, connect, ends, hold, listener, tcp},
     scene,
 };
@@ -36,7 +36,7 @@ const OTHER_FAR_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
 
 /// Two connections take both ports.
 const THIRD_HAS_NONE: &[Expected] = &[ESTABLISHED, ESTABLISHED, PORT_EXHAUSTED];
-const SECOND_HAS_NOT: &[Expected] = &[ESTABLISHED, TUPLE_IN_USE];
+const SECOND_HAS_NOT: &[Expected] = &[ESTABLISHED, ADDRESS_UNAVAILABLE];
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
