@@ -21,7 +21,10 @@ use crate::{
 const SUMMARY_MAX: u64 = 365 * 24 * 60 * 60;
 
 /// The largest process id there is (`PID_MAX_LIMIT`).
-const PID_MAX: i64 = 1 << 22;
+const PID_MAX: u32 = 1 << 22;
+
+/// The largest user id there is: the next one stands for none.
+const UID_MAX: u32 = u32::MAX - 1;
 
 /// Says at once, and with the evidence, why outgoing TCP connections fail.
 #[derive(Debug, Parser)]
@@ -121,27 +124,32 @@ pub struct RunArgs {
 #[command(next_help_heading = "Filters (repeatable; one of each kind given must fit)")]
 pub struct FilterArgs {
     /// Only attempts of this process (its id in the root pid namespace).
-    #[arg(long = "pid", value_name = "PID",
-          value_parser = clap::value_parser!(u32).range(1..=PID_MAX))]
+    #[arg(long = "pid", value_name = "PID", allow_negative_numbers = true,
+          value_parser = process_id)]
     pub pids: Vec<u32>,
     /// Only of threads or processes with this name (its first 15 bytes).
     #[arg(long = "comm", value_name = "NAME")]
     pub comms: Vec<Name>,
     /// Only of this user id.
-    #[arg(long = "uid", value_name = "UID")]
+    #[arg(long = "uid", value_name = "UID", allow_negative_numbers = true,
+          value_parser = user_id)]
     pub uids: Vec<u32>,
     /// Only of this cgroup (v2) and those below it.
     #[arg(long = "cgroup", value_name = "PATH")]
     pub cgroups: Vec<CgroupId>,
     /// Only in this network namespace: its inode number, or a file such as
     /// /run/netns/NAME.
-    #[arg(long = "netns", value_name = "INODE|PATH")]
+    #[arg(
+        long = "netns",
+        value_name = "INODE|PATH",
+        allow_negative_numbers = true
+    )]
     pub netns: Vec<NetnsInode>,
-    /// Only to this network or address.
+    /// Only to this network or address; bits beyond its prefix are ignored.
     #[arg(long = "to", value_name = "CIDR")]
     pub networks: Vec<Network>,
     /// Only to this port, or to these.
-    #[arg(long = "port", value_name = "N[-M]")]
+    #[arg(long = "port", value_name = "N[-M]", allow_negative_numbers = true)]
     pub ports: Vec<Ports>,
 }
 
@@ -204,6 +212,21 @@ fn number(
             wanted
         })
     }
+}
+
+fn process_id(typed: &str) -> Result<u32, String> {
+    id(typed, 1..=PID_MAX)
+        .ok_or_else(|| format!("a process id is a whole number from 1 to {PID_MAX}"))
+}
+
+fn user_id(typed: &str) -> Result<u32, String> {
+    id(typed, 0..=UID_MAX).ok_or_else(|| {
+        format!("a user id is a whole number from 0 to {UID_MAX}; `id -u NAME` prints a user's")
+    })
+}
+
+fn id(typed: &str, range: RangeInclusive<u32>) -> Option<u32> {
+    typed.parse().ok().filter(|id| range.contains(id))
 }
 
 /// A label is typed as the lines have it.

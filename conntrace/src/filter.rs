@@ -1,7 +1,7 @@
 //! Which attempts are traced, as typed.
 
 use std::{
-    fs,
+    fs::{self, File},
     net::{IpAddr, Ipv6Addr},
     ops::RangeInclusive,
     os::unix::fs::MetadataExt as _,
@@ -12,7 +12,7 @@ use std::{
 use conntrace_common::{filter::kind, record::COMM_LEN};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, NSFS_MAGIC, statfs};
 
-use crate::evidence::cgroup;
+use crate::{evidence::cgroup, sys};
 
 /// Most bytes of a task's name: the last of `TASK_COMM_LEN` is a zero.
 const NAME_LEN_MAX: usize = COMM_LEN - 1;
@@ -72,6 +72,9 @@ impl FromStr for Name {
     }
 }
 
+/// What is wanted of a cgroup.
+const CGROUP_WANTED: &str = "give the path that `cat /proc/PID/cgroup` shows after 0::";
+
 /// Id of a cgroup (v2): its inode number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CgroupId(pub u64);
@@ -82,6 +85,9 @@ impl FromStr for CgroupId {
     /// A path as the lines have it, from the cgroup filesystem's root, or one in
     /// the host's filesystem.
     fn from_str(typed: &str) -> Result<Self, String> {
+        if typed.is_empty() {
+            return Err(format!("{CGROUP_WANTED}; / is all of them"));
+        }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mount = cgroup::mount_point(&mounts).ok_or("cgroup v2 is not mounted on this host")?;
         let below = mount.join(typed.trim_start_matches('/'));
@@ -91,8 +97,7 @@ impl FromStr for CgroupId {
             }
         }
         Err(format!(
-            "there is no such cgroup (v2): {} does not exist; \
-             give the path that `cat /proc/PID/cgroup` shows after 0::",
+            "there is no cgroup (v2) at {}; {CGROUP_WANTED}",
             below.display()
         ))
     }
@@ -107,21 +112,28 @@ impl FromStr for NetnsInode {
 
     /// The number, or a file that stands for the namespace.
     fn from_str(typed: &str) -> Result<Self, String> {
-        if let Ok(inode) = typed.parse() {
-            return match inode {
-                0 => Err("no namespace has the inode number 0".to_owned()),
-                _ => Ok(Self(inode)),
-            };
+        if !typed.is_empty() && typed.bytes().all(|byte| byte.is_ascii_digit()) {
+            let inode = typed.parse().ok().filter(|&inode| inode > 0);
+            return inode.map(Self).ok_or_else(|| {
+                format!("the inode number of a namespace is from 1 to {}", u32::MAX)
+            });
         }
-        let path = Path::new(typed);
-        if !is_on(path, NSFS_MAGIC) {
-            return Err(
-                "neither an inode number nor a file of a network namespace such as \
-                 /run/netns/NAME or /proc/PID/ns/net"
-                    .to_owned(),
-            );
+        let wanted = |found: &str| {
+            format!(
+                "{found}; give the inode number of a network namespace or a file of one, \
+                 such as /run/netns/NAME or /proc/PID/ns/net"
+            )
+        };
+        let found = statfs(typed).map_err(|error| wanted(error.desc()))?;
+        if found.filesystem_type() != NSFS_MAGIC {
+            return Err(wanted("it is no file of a namespace"));
         }
-        u32::try_from(inode(path)?)
+        let file = File::open(typed).map_err(|error| wanted(&error.to_string()))?;
+        if !sys::is_network_namespace(&file) {
+            return Err(wanted("it is a namespace, but none of the network"));
+        }
+        let found = file.metadata().map_err(|error| error.to_string())?;
+        u32::try_from(found.ino())
             .map(Self)
             .map_err(|_| "its inode number is no namespace's".to_owned())
     }
@@ -190,8 +202,8 @@ impl FromStr for Ports {
     /// `N` or `N-M`.
     fn from_str(typed: &str) -> Result<Self, String> {
         let port = |text: &str| {
-            text.parse::<u16>()
-                .map_err(|_| format!("a port is a number from 0 to 65535, not {text:?}"))
+            let wanted = "a port is a number from 0 to 65535; for several write 8000-8099";
+            text.parse::<u16>().map_err(|_| wanted.to_owned())
         };
         let (first, last) = match typed.split_once('-') {
             Some((first, last)) => (port(first)?, port(last)?),
@@ -218,6 +230,8 @@ mod tests {
     #[test]
     fn networks() {
         assert_eq!(network("10.0.0.0/8"), ("10.0.0.0".to_owned(), 104));
+        // Typed with an address in it: the kernel side's trie compares the prefix.
+        assert_eq!(network("10.0.0.5/24"), ("10.0.0.5".to_owned(), 120));
         assert_eq!(network("10.1.2.3"), ("10.1.2.3".to_owned(), 128));
         assert_eq!(network("0.0.0.0/0"), ("0.0.0.0".to_owned(), 96));
         assert_eq!(network("fd00::/8"), ("fd00::".to_owned(), 8));
@@ -265,8 +279,28 @@ mod tests {
         let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
         let NetnsInode(by_path) = "/proc/self/ns/net".parse().unwrap();
         assert_eq!(u64::from(by_path), own);
-        for wrong in ["", "0", "nowhere", "/etc/passwd", "/proc/self/ns/nothing"] {
-            assert!(wrong.parse::<NetnsInode>().is_err(), "{wrong}");
+        for (wrong, why) in [
+            ("", "No such file or directory; give"),
+            ("0", "from 1 to 4294967295"),
+            ("4294967296", "from 1 to 4294967295"),
+            ("-1", "No such file or directory; give"),
+            ("nowhere", "No such file or directory; give"),
+            ("/etc/passwd", "it is no file of a namespace"),
+            ("/", "it is no file of a namespace"),
+            ("/proc/self/ns/nothing", "No such file or directory; give"),
+            ("/proc/self/ns/uts", "none of the network"),
+        ] {
+            let error = wrong.parse::<NetnsInode>().unwrap_err();
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_cgroup() {
+        // Without cgroup v2 on this host the message is another.
+        for wrong in ["", "/no/such", "/etc/passwd", "/proc"] {
+            let error = wrong.parse::<CgroupId>().unwrap_err();
+            assert!(error.contains("cgroup"), "{wrong}: {error}");
         }
     }
 

@@ -66,6 +66,16 @@ pub(crate) fn path_of(fd: &OwnedFd) -> io::Result<PathBuf> {
     fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
+/// `NS_GET_NSTYPE` of `linux/nsfs.h`.
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+
+/// Whether this file of a namespace is one of a network namespace.
+pub(crate) fn is_network_namespace(file: &File) -> bool {
+    // SAFETY: it takes no argument and writes nowhere.
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+    kind == libc::CLONE_NEWNET
+}
+
 /// Gives freed memory back to the system; only glibc keeps so much of it.
 pub(crate) fn release_freed_memory() {
     #[cfg(target_env = "gnu")]

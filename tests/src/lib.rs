@@ -13,6 +13,7 @@ mod cgroup;
 mod line;
 mod nft;
 mod recording;
+mod sample;
 mod socket;
 mod suite;
 mod tracefs;
@@ -22,8 +23,11 @@ pub use binary::{binary, conntrace};
 pub use cgroup::Cgroup;
 pub use line::{Expected, Reply};
 pub use nft::{ip, nft, with_ip, with_nft};
-pub use recording::{Dir, Recording, matching, replay, run_with_replay, stderr, stdout};
+pub use recording::{
+    Dir, Recording, conntrace_as_nobody, matching, replay, run_with_replay, stderr, stdout,
+};
+pub use sample::sample;
 pub use socket::{Attempted, attempt, attempt_on, bound, tcp};
-pub use suite::{Live, Scene, assert_adds_up, is_root, live_test, run};
+pub use suite::{Live, Scene, assert_adds_up, is_root, live_test, plain_test, run};
 pub use tracefs::{mount_tracefs, without_tracefs};
 pub use tracer::Tracer;

@@ -143,10 +143,21 @@ pub fn replay(bytes: &[u8], options: &[&str]) -> Output {
     fs::write(&file, bytes).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     chown(&file, Some(NOBODY), None).unwrap();
-    let mut command = Command::new(PROGRAM.get().unwrap());
-    command.uid(NOBODY).gid(NOBODY).current_dir(&dir.0);
+    let mut command = conntrace_as_nobody();
+    command.current_dir(&dir.0);
     command.args(["replay", "recording"]).args(options);
-    command.stdin(Stdio::null()).output().unwrap()
+    command.output().unwrap()
+}
+
+/// The program under test, run by a user that may do nothing: root's tests of
+/// [`run_with_replay`], or whoever runs the others.
+pub fn conntrace_as_nobody() -> Command {
+    let Some(program) = PROGRAM.get() else {
+        return conntrace();
+    };
+    let mut command = Command::new(program);
+    command.uid(NOBODY).gid(NOBODY).stdin(Stdio::null());
+    command
 }
 
 /// What it wrote.

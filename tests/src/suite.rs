@@ -26,15 +26,20 @@ pub fn is_root() -> bool {
 
 /// A test that needs root. `test` panics when it fails.
 pub fn live_test(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
-    let trial = Trial::test(name, move || {
-        test();
-        Ok(())
-    });
+    let trial = plain_test(name, test);
     if is_root() {
         trial
     } else {
         trial.with_kind("needs root").with_ignored_flag(true)
     }
+}
+
+/// A test that anyone can run. `test` panics when it fails.
+pub fn plain_test(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        test();
+        Ok(())
+    })
 }
 
 /// What all scenarios of a test program share: one tracer that sees everything.

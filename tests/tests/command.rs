@@ -17,15 +17,15 @@ use std::{
 };
 
 use conntrace::stage::{self, FAR_V4, ports};
-use conntrace_tests::{Tracer, assert_adds_up, attempt, binary, conntrace, live_test, run};
-use libtest_mimic::Trial;
+use conntrace_tests::{
+    Tracer, assert_adds_up, attempt, binary, conntrace, live_test, plain_test, run,
+};
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
 fn main() -> ExitCode {
     run(vec![
         plain_test("schema", schema),
-        plain_test("usage", usage),
         live_test("without_privilege", without_privilege),
         live_test("start_and_stop", start_and_stop),
         live_test("gives_up_capabilities", gives_up_capabilities),
@@ -39,13 +39,6 @@ fn main() -> ExitCode {
         live_test("text", text),
         live_test("two_at_once", two_at_once),
     ])
-}
-
-fn plain_test(name: &str, test: fn()) -> Trial {
-    Trial::test(name, move || {
-        test();
-        Ok(())
-    })
 }
 
 fn refusing() -> SocketAddr {
@@ -79,26 +72,6 @@ fn schema() {
         schema["$schema"],
         "https://json-schema.org/draft/2020-12/schema"
     );
-}
-
-fn usage() {
-    for wrong in [
-        &["--nonsense"][..],
-        &["nonsense"],
-        &["--patience", "soon"],
-        &["--patience", "-1"],
-        &["--format", "xml"],
-        &["--summary", "1.5"],
-        &["--summary", "18446744073709551615"],
-        &["--all", "demo"],
-    ] {
-        let output = conntrace().args(wrong).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
-        assert!(
-            output.stdout.is_empty() && !output.stderr.is_empty(),
-            "{wrong:?}"
-        );
-    }
 }
 
 /// As a user that may do nothing: what is missing and what to do, exit 3.

@@ -19,14 +19,12 @@ use conntrace::{
     stage::{self, FAR_V4, ports},
 };
 use conntrace_tests::{
-    Attempted, Tracer, assert_adds_up, attempt, binary, conntrace, live_test, run, tcp,
+    Attempted, Tracer, assert_adds_up, attempt, binary, conntrace, live_test, plain_test, run, tcp,
 };
-use libtest_mimic::Trial;
 use serde_json::Value;
 
 fn main() -> ExitCode {
     run(vec![
-        plain_test("unknown_label", unknown_label),
         plain_test("explain", explain),
         plain_test("explain_to_nobody", explain_to_nobody),
         live_test("doctor", doctor),
@@ -38,13 +36,6 @@ fn main() -> ExitCode {
     ])
 }
 
-fn plain_test(name: &str, test: fn()) -> Trial {
-    Trial::test(name, move || {
-        test();
-        Ok(())
-    })
-}
-
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
@@ -52,23 +43,6 @@ fn text(bytes: &[u8]) -> &str {
 /// Runs it to its end.
 fn output(args: &[&str]) -> Output {
     conntrace().args(args).output().unwrap()
-}
-
-/// A usage error that names every label.
-fn assert_lists_labels(args: &[&str]) {
-    let output = output(args);
-    assert_eq!(output.status.code(), Some(2), "{args:?}");
-    assert!(output.stdout.is_empty(), "{args:?}");
-    let errors = text(&output.stderr);
-    for label in Label::ALL {
-        assert!(errors.contains(label.as_str()), "{errors}");
-    }
-}
-
-fn unknown_label() {
-    assert_lists_labels(&["--label", "nonsense"]);
-    assert_lists_labels(&["run", "--label", "refused,nonsense"]);
-    assert_lists_labels(&["explain", "nonsense"]);
 }
 
 fn explain() {

@@ -12,6 +12,9 @@ pub enum ReadError {
     /// The file cannot be read.
     #[error("cannot read it")]
     Io(#[from] io::Error),
+    /// There is nothing in it.
+    #[error("it is empty: `conntrace run --record FILE` makes recordings")]
+    Empty,
     /// It begins like something else.
     #[error("it is not a recording: `conntrace run --record FILE` makes one")]
     Foreign,
@@ -28,7 +31,7 @@ pub enum ReadError {
     )]
     Records(&'static str),
     /// It is good up to here.
-    #[error("it is damaged at byte {offset}: {damage}; the lines before it were written")]
+    #[error("it is damaged at byte {offset}: {damage}{}", told_before(*offset))]
     Damaged {
         /// Where the damage begins: the offset of the entry that holds it.
         offset: u64,
@@ -66,6 +69,15 @@ pub enum Damage {
     /// The stop is not the end.
     #[error("something follows the stop")]
     AfterStop,
+}
+
+/// What has become of what precedes the damage; a header makes no line.
+fn told_before(offset: u64) -> &'static str {
+    if offset > HEADER_LEN as u64 {
+        "; the lines before it were written"
+    } else {
+        ""
+    }
 }
 
 /// Where in a recording the reader is.
@@ -162,6 +174,9 @@ impl<R: Read> Reader<R> {
 /// file is shorter. What says whether the rest can be understood comes first.
 fn check_header(header: &[u8]) -> Result<(), ReadError> {
     let damaged = |damage| ReadError::Damaged { offset: 0, damage };
+    if header.is_empty() {
+        return Err(ReadError::Empty);
+    }
     let magic = header.get(..MAGIC.len()).unwrap_or(header);
     if !MAGIC.starts_with(magic) {
         return Err(ReadError::Foreign);

@@ -131,7 +131,9 @@ fn assert_total(bytes: &[u8], damage_at: usize, good: &[Entry]) {
         ReadError::Damaged { offset, .. } => {
             assert!(offset <= damage_at as u64 && offset <= bytes.len() as u64);
         }
-        ReadError::Foreign | ReadError::Version(_) => assert!(entries.is_empty()),
+        ReadError::Empty | ReadError::Foreign | ReadError::Version(_) => {
+            assert!(entries.is_empty());
+        }
         other @ (ReadError::Io(_) | ReadError::Records(_)) => panic!("{other}"),
     }
 }
@@ -197,10 +199,11 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&with(8, &[2])), @"its format is version 2, and this conntrace knows version 1: use the version of conntrace that made it, or a newer one");
     assert_snapshot!(error(&resummed(with(12, &[176]))), @"its records have another size than this conntrace's: replay it with the conntrace that made it, on a machine of that kind");
     assert_snapshot!(error(&resummed(with(16, &0x0403_0201_u32.to_ne_bytes()))), @"its records have another byte order than this conntrace's: replay it with the conntrace that made it, on a machine of that kind");
-    assert_snapshot!(error(b""), @"it is damaged at byte 0: the file ends in the middle of what begins there; the lines before it were written");
-    assert_snapshot!(error(&with(13, &[1])), @"it is damaged at byte 0: the checksum does not fit; the lines before it were written");
-    assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry cannot be 4294967295 bytes long; the lines before it were written");
-    assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; its conntrace was killed or lost its reader, or the rest is missing; the lines before it were written");
+    assert_snapshot!(error(b""), @"it is empty: `conntrace run --record FILE` makes recordings");
+    assert_snapshot!(error(&good[..7]), @"it is damaged at byte 0: the file ends in the middle of what begins there");
+    assert_snapshot!(error(&with(13, &[1])), @"it is damaged at byte 0: the checksum does not fit");
+    assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry cannot be 4294967295 bytes long");
+    assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; its conntrace was killed or lost its reader, or the rest is missing");
     assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 1893: the file ends in the middle of what begins there; the lines before it were written");
     assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 2217: something follows the stop; the lines before it were written");
 }
@@ -214,10 +217,10 @@ fn nonsense_with_a_good_checksum_is_refused() {
         let sum = checksum(length, &[&[kind], body]).to_le_bytes();
         [header, &length, &sum, &[kind], body].concat()
     };
-    assert_snapshot!(error(&entry(9, b"?")), @"it is damaged at byte 24: no entry is of kind 9 and this length; the lines before it were written");
-    assert_snapshot!(error(&entry(KIND_RECORD, &[0; 10])), @"it is damaged at byte 24: no entry is of kind 1 and this length; the lines before it were written");
-    assert_snapshot!(error(&entry(KIND_RECORD, &[0; RECORD_SIZE])), @"it is damaged at byte 24: a start is missing, or in the wrong place; the lines before it were written");
-    assert_snapshot!(error(&entry(KIND_NOTE, b"{\"gossip\":1}")), @"it is damaged at byte 24: a note cannot be understood (unknown variant `gossip`, expected one of `start`, `clock`, `owner`, `snapshot` at line 1 column 9); the lines before it were written");
+    assert_snapshot!(error(&entry(9, b"?")), @"it is damaged at byte 24: no entry is of kind 9 and this length");
+    assert_snapshot!(error(&entry(KIND_RECORD, &[0; 10])), @"it is damaged at byte 24: no entry is of kind 1 and this length");
+    assert_snapshot!(error(&entry(KIND_RECORD, &[0; RECORD_SIZE])), @"it is damaged at byte 24: a start is missing, or in the wrong place");
+    assert_snapshot!(error(&entry(KIND_NOTE, b"{\"gossip\":1}")), @"it is damaged at byte 24: a note cannot be understood (unknown variant `gossip`, expected one of `start`, `clock`, `owner`, `snapshot` at line 1 column 9)");
 }
 
 #[test]
