@@ -21,11 +21,11 @@ pub(crate) fn bounded(bytes: &[u8], json_len_max: usize) -> String {
     text
 }
 
-/// Bytes of a character inside a JSON string, as `serde_json` writes it.
+/// Bytes of a character inside a JSON string, as the lines have it.
 fn json_len(c: char) -> usize {
     match c {
         '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
-        c if c < ' ' => 6,
+        c if c.is_control() => 6,
         c => c.len_utf8(),
     }
 }
@@ -72,7 +72,8 @@ mod tests {
     proptest! {
         #[test]
         fn stays_within_its_limit_in_json(bytes: Vec<u8>, max in 0usize..200) {
-            let json = serde_json::to_string(&bounded(&bytes, max)).unwrap();
+            let text = bounded(&bytes, max);
+            let json = serde_json::to_string(&text).unwrap();
             prop_assert!(json.len() <= max + 2, "{json}");
         }
     }

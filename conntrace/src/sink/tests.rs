@@ -184,3 +184,21 @@ fn text_shows_control_characters() {
         "{text}"
     );
 }
+
+#[test]
+fn json_holds_no_control_character() {
+    let mut attempt = unanswered();
+    attempt.caller.as_mut().unwrap().comm =
+        Comm(*b"\x7f\x7fa\x1b\xc2\x9b\xc3\xa9b\xc2\x80c\0\0\0\0");
+    let reader = Reader::default();
+    let mut sink = Json::new(reader.clone());
+    sink.write(&outcome_of(&attempt, Owner::default())).unwrap();
+    sink.flush().unwrap();
+    let text = reader.text();
+    let name = r#""comm":"\u007f\u007fa\u001b\u009béb\u0080c""#;
+    assert!(text.contains(name), "{text}");
+    assert!(!text.trim_end_matches('\n').contains(char::is_control));
+    let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let comm = "\u{7f}\u{7f}a\u{1b}\u{9b}éb\u{80}c";
+    assert_eq!(line["process"]["comm"], comm);
+}
