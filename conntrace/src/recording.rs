@@ -26,7 +26,8 @@ pub use read::{Damage, ReadError, Reader};
 pub use write::{CreateError, Recorder};
 
 use crate::{
-    event::{LINE_LEN_MAX, Owner, Start},
+    event::{LINE_LEN_MAX, Owner, PATH_JSON_MAX, Start},
+    text,
     worker::{Purpose, Snapshot, WireRecord},
 };
 
@@ -107,6 +108,33 @@ impl Entry {
     fn is_stop(&self) -> bool {
         matches!(self, Self::Note(Note::Snapshot { snapshot, .. })
             if matches!(snapshot.purpose, Purpose::Stop(_)))
+    }
+}
+
+/// Most bytes of a start in JSON: with the host's name and the rest of its line
+/// it is no longer than a line may be.
+const START_JSON_MAX: usize = LINE_LEN_MAX - PATH_JSON_MAX - 256;
+
+impl Note {
+    /// Whether the lines made of it are no longer than a line may be: what a
+    /// recorder wrote always fits, what someone else wrote may not.
+    fn fits(&self) -> bool {
+        let is_short = |text: &str| text::fits(text, PATH_JSON_MAX);
+        match self {
+            Self::Start { host, start, .. } => {
+                let json = serde_json::to_string(start).unwrap_or_default();
+                is_short(host) && text::fits(&json, START_JSON_MAX)
+            }
+            Self::Clock { .. } => true,
+            Self::Owner(owner) => [&owner.exe, &owner.cgroup, &owner.container]
+                .into_iter()
+                .flatten()
+                .all(|text| is_short(text)),
+            Self::Snapshot { snapshot, .. } => match &snapshot.purpose {
+                Purpose::Stop(reason) => is_short(reason),
+                Purpose::Summary | Purpose::Loss => true,
+            },
+        }
     }
 }
 

@@ -21,6 +21,12 @@ pub(crate) fn bounded(bytes: &[u8], json_len_max: usize) -> String {
     text
 }
 
+/// Whether text takes at most this many bytes inside a JSON string.
+#[must_use]
+pub(crate) fn fits(text: &str, json_len_max: usize) -> bool {
+    text.chars().map(json_len).sum::<usize>() <= json_len_max
+}
+
 /// Bytes of a character inside a JSON string, as the lines have it.
 fn json_len(c: char) -> usize {
     match c {
@@ -75,6 +81,7 @@ mod tests {
             let text = bounded(&bytes, max);
             let json = serde_json::to_string(&text).unwrap();
             prop_assert!(json.len() <= max + 2, "{json}");
+            prop_assert!(fits(&text, max));
         }
     }
 }

@@ -1,7 +1,7 @@
 use std::io::{self, Read};
 
 use super::{
-    BYTE_ORDER, ENTRY_LEN_MAX, Entry, FRAME_LEN, HEADER_LEN, KIND_NOTE, KIND_RECORD, MAGIC,
+    BYTE_ORDER, ENTRY_LEN_MAX, Entry, FRAME_LEN, HEADER_LEN, KIND_NOTE, KIND_RECORD, MAGIC, Note,
     PREAMBLE_LEN, RECORD_SIZE_FIELD, VERSION, checksum,
 };
 use crate::text::visible;
@@ -214,11 +214,18 @@ fn parse(kind_and_body: &[u8]) -> Result<Entry, Damage> {
             .try_into()
             .map(Entry::Record)
             .map_err(|_| Damage::Kind(kind)),
-        KIND_NOTE => serde_json::from_slice(body)
-            .map(Entry::Note)
-            // The message can quote the file.
-            .map_err(|error| Damage::Note(visible(&error.to_string()))),
+        KIND_NOTE => note(body).map(Entry::Note).map_err(Damage::Note),
         _ => Err(Damage::Kind(kind)),
+    }
+}
+
+fn note(json: &[u8]) -> Result<Note, String> {
+    // The message can quote the file.
+    let note: Note = serde_json::from_slice(json).map_err(|error| visible(&error.to_string()))?;
+    if note.fits() {
+        Ok(note)
+    } else {
+        Err("a text in it is too long for a line".to_owned())
     }
 }
 

@@ -223,6 +223,21 @@ fn nonsense_with_a_good_checksum_is_refused() {
     assert_snapshot!(error(&entry(KIND_NOTE, b"{\"gossip\":1}")), @"it is damaged at byte 24: a note cannot be understood (unknown variant `gossip`, expected one of `start`, `clock`, `owner`, `snapshot` at line 1 column 9)");
 }
 
+/// A line has a limit, so what it is made of has: the lines of any recording that
+/// is read fit.
+#[test]
+fn what_no_line_could_hold_is_refused() {
+    let with_host = |len: usize| {
+        let disk = Disk::new(usize::MAX);
+        let mut recorder = disk.recorder();
+        recorder.start(&"x".repeat(len).into(), lines::at(), &start());
+        drop(recorder);
+        error(&disk.bytes())
+    };
+    assert!(with_host(PATH_JSON_MAX).contains("ends without a stop"));
+    assert_snapshot!(with_host(PATH_JSON_MAX + 1), @"it is damaged at byte 24: a note cannot be understood (a text in it is too long for a line)");
+}
+
 #[test]
 fn every_flipped_bit_and_every_cut_is_found() {
     let bytes = recording();
