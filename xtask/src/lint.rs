@@ -23,21 +23,26 @@ const UNSAFE_FILES: [&str; 12] = [
     "conntrace/src/sys.rs",
     "tests/src/cgroup.rs",
 ];
-const CRATES: [&str; 5] = [
+const CRATES: [&str; 6] = [
     "conntrace",
     "conntrace-common",
     "conntrace-ebpf",
+    "fuzz",
     "tests",
     "xtask",
 ];
 /// The lint's name; in two halves so that this file does not contain it.
 const UNSAFE_LINT: &str = concat!("unsafe", "_code");
 const EBPF_MANIFEST: &str = "conntrace-ebpf/Cargo.toml";
+const FUZZ_MANIFEST: &str = "fuzz/Cargo.toml";
 
 pub(crate) fn lint(root: &Path, deny_required: bool) -> Result<()> {
     run(cargo(root).args(["fmt", "--all", "--check"]))?;
     // The kernel side gets no clippy: that would need a clippy of the BPF toolchain.
-    run(cargo(root).args(["fmt", "--manifest-path", EBPF_MANIFEST, "--check"]))?;
+    // Nor do the fuzz targets: their substance is part of the test `any_bytes`.
+    for manifest in [EBPF_MANIFEST, FUZZ_MANIFEST] {
+        run(cargo(root).args(["fmt", "--manifest-path", manifest, "--check"]))?;
+    }
     run(cargo(root)
         .args(["clippy", "--workspace", "--all-targets", "--locked"])
         .args(["--", "-D", "warnings"]))?;

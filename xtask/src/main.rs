@@ -5,6 +5,7 @@
 
 mod bench;
 mod ebpf;
+mod fuzz;
 mod lint;
 mod record;
 mod run;
@@ -50,6 +51,14 @@ enum Task {
         /// Only these figures: kernel, loop, second, latency
         parts: Vec<OsString>,
     },
+    /// Try mutated bytes on whatever reads bytes from elsewhere, under libFuzzer
+    Fuzz {
+        /// Only this target: wire, recording, filter, btf
+        target: Option<String>,
+        /// How long each target runs
+        #[arg(long, value_name = "N", default_value_t = 30)]
+        seconds: u32,
+    },
     /// Run every test of the workspace; as root this includes the live-kernel tests
     Test {
         /// Passed on to `cargo test`
@@ -76,6 +85,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::Ebpf { check: true } => ebpf::check(&root),
         Task::Lint { deny } => lint::lint(&root, deny),
         Task::Bench { parts } => bench::bench(&root, &parts),
+        Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
         Task::Test { args } => test::test(&root, &args),
     }
 }

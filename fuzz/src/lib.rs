@@ -1,0 +1,197 @@
+//! What must hold of any bytes: a function per fuzz target, which panics when it
+//! does not. `cargo xtask fuzz` hands them to libFuzzer; the workspace's test
+//! `any_bytes` tries some bytes in every run.
+
+use std::{
+    io::{self, Write},
+    iter,
+    net::Ipv6Addr,
+    num::NonZeroU64,
+    sync::{Arc, Mutex},
+};
+
+use clap::Parser as _;
+use conntrace::{
+    cli::Cli,
+    event::LINE_LEN_MAX,
+    filter::{CgroupId, Name, NetnsInode, Network, Ports},
+    kernel::btf::Btf,
+    label::Label,
+    recording::{Entry, Recorder},
+    replay,
+    sink::{Json, Sink, Text},
+    wire,
+    worker::{Labelling, WireRecord, Worker},
+};
+
+/// Bytes of an entry of a recording before its kind: length and checksum.
+const FRAME_LEN: usize = 8;
+
+/// Any bytes are a record or say why not; any record makes a line that is one.
+pub fn wire(bytes: &[u8]) {
+    assert!(wire::decode(bytes).is_ok() <= (bytes.len() == size_of::<WireRecord>()));
+    for (sink, limit) in sinks().into_iter().zip([None, NonZeroU64::new(1)]) {
+        let mut worker = Worker::of_recording(sink, labelling(limit));
+        let (records, _) = bytes.as_chunks();
+        for record in records {
+            worker.replay(Entry::Record(*record)).expect("takes all");
+        }
+        worker.flush().expect("takes all");
+    }
+}
+
+/// Any bytes are replayed, up to where they are no recording.
+pub fn recording(bytes: &[u8]) {
+    for bytes in [bytes, &resealed(bytes)] {
+        for (sink, limit) in sinks().into_iter().zip([NonZeroU64::new(1), None]) {
+            let ended = replay::run(bytes, sink, labelling(limit));
+            assert!(!ended.is_err_and(|error| error.to_string().is_empty()));
+        }
+    }
+}
+
+/// Any words are an option's value or say what is wanted.
+pub fn filter(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(Name(name)) = text.parse() {
+        assert_eq!(name.last(), Some(&0));
+    }
+    if let Ok(Network { addr, prefix_len }) = text.parse() {
+        assert!(u32::from(prefix_len) <= Ipv6Addr::BITS);
+        let again = format!("{addr}/{prefix_len}").parse();
+        assert_eq!(again, Ok(Network { addr, prefix_len }));
+    }
+    if let Ok(Ports(range)) = text.parse() {
+        let again = format!("{}-{}", range.start(), range.end()).parse();
+        assert_eq!(again, Ok(Ports(range)));
+    }
+    if let Ok(NetnsInode(inode)) = text.parse() {
+        assert_eq!(inode.to_string().parse(), Ok(NetnsInode(inode)));
+    }
+    let _ = text.parse::<CgroupId>();
+    let words = iter::once("conntrace").chain(text.split_ascii_whitespace());
+    if let Err(error) = Cli::try_parse_from(words) {
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+/// Any bytes are BTF or say why not, and can be asked for what is in them.
+pub fn btf(bytes: &[u8]) {
+    let Ok(btf) = Btf::parse(bytes) else {
+        return;
+    };
+    for path in [
+        "sock.sk_err",
+        "sock.__sk_common.skc_daddr",
+        "task_struct.comm",
+        "sock",
+        ".",
+    ] {
+        let found = btf.member(path);
+        assert!(!found.is_err_and(|error| error.to_string().is_empty()));
+    }
+    let beside = btf.enumerators_beside("SKB_DROP_REASON_NO_SOCKET");
+    let found = btf.enumerator("SKB_DROP_REASON_NO_SOCKET");
+    assert_eq!(found.is_some(), !beside.is_empty());
+}
+
+fn labelling(limit: Option<NonZeroU64>) -> Labelling {
+    Labelling {
+        patience_ms: 200,
+        labels: Label::ALL.to_vec(),
+        stalls: true,
+        limit,
+    }
+}
+
+/// One of each format; they check what they are given.
+fn sinks() -> [Box<dyn Sink + Send>; 2] {
+    let lines = |len_max| Lines {
+        line: Vec::new(),
+        len_max,
+    };
+    [
+        Box::new(Json::new(lines(Some(LINE_LEN_MAX)))),
+        Box::new(Text::new(lines(None))),
+    ]
+}
+
+/// Takes lines, and JSON of at most this length.
+struct Lines {
+    line: Vec<u8>,
+    len_max: Option<usize>,
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            self.line.extend(piece);
+            if piece.ends_with(b"\n") {
+                self.check();
+                self.line.clear();
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        assert!(self.line.is_empty(), "ends within a line");
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn check(&self) {
+        let line = str::from_utf8(&self.line).expect("UTF-8");
+        assert!(
+            !line.trim_end_matches('\n').contains(char::is_control),
+            "{line:?}"
+        );
+        if let Some(len_max) = self.len_max {
+            assert!(line.len() <= len_max, "{} bytes: {line}", line.len());
+            let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert!(value["type"].is_string(), "{line}");
+        }
+    }
+}
+
+/// The same as a recording whose checksums fit, so that what is in it is read:
+/// a good header, and every entry that has a length.
+fn resealed(bytes: &[u8]) -> Vec<u8> {
+    let mut sealed = header();
+    let mut rest = bytes.get(sealed.len()..).unwrap_or_default();
+    while let Some((frame, after)) = rest.split_first_chunk::<FRAME_LEN>() {
+        let [l0, l1, l2, l3, ..] = *frame;
+        let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        let (body, next) = after.split_at(len.min(after.len()));
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
+        let checksum = crc32fast::hash(&[&length, body].concat());
+        sealed.extend(length);
+        sealed.extend(checksum.to_le_bytes());
+        sealed.extend(body);
+        rest = next;
+    }
+    sealed
+}
+
+/// The header of this version's recordings.
+fn header() -> Vec<u8> {
+    let file = Memory::default();
+    drop(Recorder::new(Box::new(file.clone()), String::new()));
+    let header = file.0.lock().expect("no writer has panicked");
+    header.clone()
+}
+
+/// A file in memory.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Memory {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no writer has panicked").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
