@@ -10,6 +10,9 @@ const MAGIC: u16 = 0xeb9f;
 const HEADER_LEN: usize = 24;
 /// How many typedefs and qualifiers, or nested anonymous structs, are followed.
 const DEPTH_MAX: usize = 16;
+/// How many members are looked at for one name: anonymous structs that hold each
+/// other would never end.
+const MEMBERS_MAX: usize = 1 << 20;
 
 const KIND_INT: u8 = 1;
 const KIND_PTR: u8 = 2;
@@ -136,7 +139,8 @@ impl<'a> Btf<'a> {
         let mut bits = 0u32;
         let mut found = None;
         for part in rest.split('.') {
-            let (member, type_id) = self.find_member(&ty, part, 0)?;
+            let mut left = MEMBERS_MAX;
+            let (member, type_id) = self.find_member(&ty, part, 0, &mut left)?;
             bits = bits.checked_add(member.bit_offset)?;
             ty = self.resolve(type_id)?;
             found = Some(Member {
@@ -147,11 +151,18 @@ impl<'a> Btf<'a> {
         found
     }
 
-    fn find_member(&self, ty: &Type, name: &str, depth: usize) -> Option<(Member, u32)> {
+    fn find_member(
+        &self,
+        ty: &Type,
+        name: &str,
+        depth: usize,
+        left: &mut usize,
+    ) -> Option<(Member, u32)> {
         if depth > DEPTH_MAX || !matches!(ty.kind, KIND_STRUCT | KIND_UNION) {
             return None;
         }
         (0..ty.count).find_map(|i| {
+            *left = left.checked_sub(1)?;
             let at = ty.at + 12 + i * 12;
             let name_at = u32_at(self.types, at)?;
             let type_id = u32_at(self.types, at + 4)?;
@@ -172,7 +183,7 @@ impl<'a> Btf<'a> {
             if name_at != 0 {
                 return None;
             }
-            let (inner, id) = self.find_member(&self.resolve(type_id)?, name, depth + 1)?;
+            let (inner, id) = self.find_member(&self.resolve(type_id)?, name, depth + 1, left)?;
             let bit_offset = bit_offset.checked_add(inner.bit_offset)?;
             Some((
                 Member {
@@ -346,18 +357,37 @@ mod tests {
         }
     }
 
+    /// BTF with this body, half of it types and half of it strings.
+    fn btf_of(body: &[u8]) -> Vec<u8> {
+        let body_len = u32::try_from(body.len()).unwrap();
+        let types_len = body_len / 2;
+        let mut bytes = Vec::new();
+        bytes.extend(MAGIC.to_ne_bytes());
+        bytes.extend([1, 0]);
+        for word in [24, 0, types_len, types_len, body_len - types_len] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes.extend(body);
+        bytes
+    }
+
+    #[test]
+    fn a_struct_that_holds_itself_ends() {
+        let loops = [1, u32::from(KIND_STRUCT) << 24 | 8, 4];
+        let words = [loops].into_iter().chain([[0, 1, 0]; 8]).flatten();
+        let mut body: Vec<u8> = words.flat_map(u32::to_ne_bytes).collect();
+        let types_len = body.len();
+        body.extend(b"\0loop\0");
+        body.resize(2 * types_len, 0);
+        let bytes = btf_of(&body);
+        let btf = Btf::parse(&bytes).unwrap();
+        assert!(btf.structs.contains_key(&b"loop"[..]) && btf.member("loop.x").is_err());
+    }
+
     proptest! {
         #[test]
         fn any_types_are_read_without_panic(body in proptest::collection::vec(any::<u8>(), 0..512)) {
-            let body_len = u32::try_from(body.len()).unwrap();
-            let types_len = body_len / 2;
-            let mut bytes = Vec::new();
-            bytes.extend(MAGIC.to_ne_bytes());
-            bytes.extend([1, 0]);
-            for word in [24, 0, types_len, types_len, body_len - types_len] {
-                bytes.extend(word.to_ne_bytes());
-            }
-            bytes.extend(&body);
+            let bytes = btf_of(&body);
             if let Ok(btf) = Btf::parse(&bytes) {
                 for name in btf.structs.keys() {
                     let path = format!("{}.x.y", String::from_utf8_lossy(name));
