@@ -7,19 +7,25 @@
 
 use std::{
     env, fs,
+    io::{self, BufRead as _, BufReader},
     os::unix::fs::{PermissionsExt as _, chown, symlink},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     thread,
 };
 
 use conntrace::stage::{self, FAR_V4, ports};
 use conntrace_tests::{
-    Dir, Recording, assert_adds_up, attempt, conntrace, live_test, matching, replay,
+    Dir, Recording, assert_adds_up, attempt, binary, conntrace, live_test, matching, replay,
     run_with_replay, stderr, stdout,
 };
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    sys::{
+        signal::{Signal, kill},
+        stat::Mode,
+    },
+    unistd::{Pid, mkfifo},
 };
 use serde_json::Value;
 
@@ -35,6 +41,7 @@ fn main() -> ExitCode {
     }
     run_with_replay(vec![
         live_test("no_environment", no_environment),
+        live_test("for_its_owner_alone", for_its_owner_alone),
         live_test("replaces_nothing", replaces_nothing),
         live_test("in_another_users_folder", in_another_users_folder),
         live_test("killed", killed),
@@ -81,13 +88,60 @@ fn in_another_users_folder() {
     assert!(fs::metadata(dir.file("recording")).unwrap().len() > 0);
 }
 
+/// Whatever the umask allows: nothing of it to others, and what it takes from the
+/// owner stays taken.
+fn for_its_owner_alone() {
+    for (umask, mode) in [
+        ("000", 0o600),
+        ("022", 0o600),
+        ("077", 0o600),
+        ("200", 0o400),
+    ] {
+        let dir = Dir::new("umask");
+        let file = dir.file("recording");
+        let script = format!("umask {umask} && exec \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, "sh"]).arg(binary());
+        command.arg("--record").arg(&file).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        assert!(lines.read_line(&mut String::new()).unwrap() > 0);
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        kill(pid, Signal::SIGTERM).unwrap();
+        io::copy(&mut lines, &mut io::sink()).unwrap();
+        assert!(child.wait().unwrap().success());
+        let got = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(got & 0o7777, mode, "umask {umask}");
+        let output = replay(&fs::read(&file).unwrap(), &["--all"]);
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+    }
+}
+
+/// What is there stays what it was, and nothing comes to be behind a link.
 fn replaces_nothing() {
     let dir = Dir::new("replaces-nothing");
-    let (file, link) = (dir.file("recording"), dir.file("link"));
+    let file = dir.file("file");
     fs::write(&file, "precious").unwrap();
-    symlink(dir.file("nowhere"), &link).unwrap();
-    for path in [&file, &link] {
-        let output = conntrace().arg("--record").arg(path).output().unwrap();
+    fs::hard_link(&file, dir.file("second-name")).unwrap();
+    symlink(&file, dir.file("link")).unwrap();
+    symlink(dir.file("nowhere"), dir.file("dangling")).unwrap();
+    symlink("loop", dir.file("loop")).unwrap();
+    symlink("/dev/null", dir.file("device")).unwrap();
+    fs::create_dir(dir.file("folder")).unwrap();
+    mkfifo(&dir.file("pipe"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let there = [
+        "file",
+        "second-name",
+        "link",
+        "dangling",
+        "loop",
+        "device",
+        "folder",
+        "pipe",
+    ];
+    for name in there {
+        let path = dir.file(name);
+        let output = conntrace().arg("--record").arg(&path).output().unwrap();
         assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""));
         let expected = format!(
             "conntrace: cannot record to {}: it exists, and a recording replaces nothing; name a new file\n",
@@ -96,7 +150,8 @@ fn replaces_nothing() {
         assert_eq!(stderr(&output), expected);
     }
     assert_eq!(fs::read(&file).unwrap(), b"precious");
-    assert!(!dir.file("nowhere").exists());
+    let names = fs::read_dir(&dir.0).unwrap();
+    assert_eq!(names.count(), there.len());
 }
 
 /// What a killed conntrace has printed can be replayed.
