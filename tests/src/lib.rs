@@ -11,6 +11,7 @@
 mod binary;
 mod cgroup;
 mod line;
+mod mounts;
 mod nft;
 mod recording;
 mod sample;
@@ -22,6 +23,7 @@ mod tracer;
 pub use binary::{binary, conntrace};
 pub use cgroup::Cgroup;
 pub use line::{Expected, Reply};
+pub use mounts::in_private_mounts;
 pub use nft::{ip, nft, with_ip, with_nft};
 pub use recording::{
     Dir, Recording, conntrace_as_nobody, matching, replay, run_with_replay, stderr, stdout,

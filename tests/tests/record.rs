@@ -10,17 +10,15 @@ use std::{
     io::{self, BufRead as _, BufReader},
     os::unix::fs::{PermissionsExt as _, chown, symlink},
     process::{Command, ExitCode, Stdio},
-    thread,
 };
 
 use conntrace::stage::{self, FAR_V4, ports};
 use conntrace_tests::{
-    Dir, Recording, assert_adds_up, attempt, binary, conntrace, live_test, matching, replay,
-    run_with_replay, stderr, stdout,
+    Dir, Recording, assert_adds_up, attempt, binary, conntrace, in_private_mounts, live_test,
+    matching, replay, run_with_replay, stderr, stdout,
 };
 use nix::{
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
     sys::{
         signal::{Signal, kill},
         stat::Mode,
@@ -178,16 +176,7 @@ fn full_disk() {
     let disk = dir.file("disk");
     fs::create_dir(&disk).unwrap();
     let in_namespace = || {
-        let (nothing, tmpfs) = (None::<&str>, Some("tmpfs"));
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        mount(
-            nothing,
-            "/",
-            nothing,
-            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-            nothing,
-        )
-        .unwrap();
+        let tmpfs = Some("tmpfs");
         mount(tmpfs, &disk, tmpfs, MsFlags::empty(), Some("size=64k")).unwrap();
         symlink(dir.file("lines"), disk.join("lines")).unwrap();
         let recording = Recording::start(&disk, &[]);
@@ -199,7 +188,7 @@ fn full_disk() {
         let (lines, errors) = recording.stop();
         (lines, errors, fs::read(disk.join("recording")).unwrap())
     };
-    let (lines, errors, bytes) = thread::scope(|scope| scope.spawn(in_namespace).join().unwrap());
+    let (lines, errors, bytes) = in_private_mounts(in_namespace);
     assert_eq!(
         matching(&errors, "No space left on device"),
         1,
