@@ -8,6 +8,8 @@
     reason = "test code: a panic is a failed test"
 )]
 
+mod abort;
+mod agent;
 mod binary;
 mod cgroup;
 mod line;
@@ -20,6 +22,8 @@ mod suite;
 mod tracefs;
 mod tracer;
 
+pub use abort::Killer;
+pub use agent::{Agent, LinesFile};
 pub use binary::{binary, conntrace};
 pub use cgroup::Cgroup;
 pub use line::{Expected, Reply};
@@ -30,6 +34,8 @@ pub use recording::{
 };
 pub use sample::sample;
 pub use socket::{Attempted, attempt, attempt_on, bound, tcp};
-pub use suite::{Live, Scene, assert_adds_up, is_root, live_test, plain_test, run};
+pub use suite::{
+    Live, Scene, accounted, assert_adds_up, is_root, live_test, plain_test, run, run_one_by_one,
+};
 pub use tracefs::{mount_tracefs, without_tracefs};
-pub use tracer::Tracer;
+pub use tracer::{Tracer, check};

@@ -166,18 +166,34 @@ fn is_of(line: &Value, netns: u32, since: &str) -> bool {
 
 /// `attempts = outcomes + in_flight + lost` in a summary or stop line.
 pub fn assert_adds_up(totals: &Value) {
+    assert_eq!(totals["attempts"], accounted(totals), "{totals:#}");
+}
+
+/// `outcomes + in_flight + lost`. In a summary that was made while attempts ended,
+/// those that did meanwhile are in none of them.
+pub fn accounted(totals: &Value) -> u64 {
     let sum = |name: &str| -> u64 {
         let counts = totals[name].as_object().unwrap().values();
         counts.map(|count| count.as_u64().unwrap()).sum()
     };
-    let accounted = sum("outcomes") + totals["in_flight"].as_u64().unwrap() + sum("lost");
-    assert_eq!(totals["attempts"], accounted, "{totals:#}");
+    sum("outcomes") + totals["in_flight"].as_u64().unwrap() + sum("lost")
 }
 
 /// Runs a test program; after its tests, what their tracer wrote in all must
 /// hold as well.
 pub fn run(tests: Vec<Trial>) -> ExitCode {
-    let conclusion = libtest_mimic::run(&Arguments::from_args(), tests);
+    run_with(&Arguments::from_args(), tests)
+}
+
+/// Runs a test program whose tests measure, or load the machine.
+pub fn run_one_by_one(tests: Vec<Trial>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    run_with(&arguments, tests)
+}
+
+fn run_with(arguments: &Arguments, tests: Vec<Trial>) -> ExitCode {
+    let conclusion = libtest_mimic::run(arguments, tests);
     let live = LIVE.lock().unwrap().take();
     if !conclusion.has_failed()
         && let Some(live) = live.and_then(Arc::into_inner)

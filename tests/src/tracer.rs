@@ -209,7 +209,11 @@ fn read(stdout: ChildStdout, lines: &Sender<String>) {
     }
 }
 
-fn check(line: &str) -> Result<Value, String> {
+/// A line as JSON.
+///
+/// # Errors
+/// What is wrong with it, if anything is.
+pub fn check(line: &str) -> Result<Value, String> {
     let value: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
     schema().validate(&value).map_err(|e| e.to_string())?;
     if line.len() > 8 * 1024 {

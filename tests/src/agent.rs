@@ -1,0 +1,147 @@
+//! A running `conntrace run` whose output goes where a test wants it.
+
+use std::{
+    env, fs,
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{conntrace, matching};
+
+/// How long anything may take that takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(5);
+
+/// A running `conntrace`. Killed when dropped.
+pub struct Agent {
+    child: Child,
+}
+
+impl Agent {
+    /// Starts `conntrace run` with these options.
+    pub fn run(options: &[&str], stdout: impl Into<Stdio>) -> Self {
+        let mut command = conntrace();
+        command.arg("run").args(options);
+        if let Some(object) = env::var_os("CONNTRACE_OBJECT") {
+            command.arg("--object").arg(object);
+        }
+        Self::spawn(command.stdout(stdout))
+    }
+
+    /// Starts a command.
+    pub fn spawn(command: &mut Command) -> Self {
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        Self { child }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The reading end of its output, where that is a pipe.
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().unwrap()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
+    }
+
+    /// The most memory it had since the start, or since this was asked last, in kB.
+    pub fn memory_max_kb(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.unwrap().trim().trim_end_matches(" kB");
+        // From now on.
+        fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
+        number.parse().unwrap()
+    }
+
+    /// Waits for its end, but not for ever; how it ended and what it said.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let began = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not end");
+            thread::sleep(POLL);
+        };
+        let mut errors = String::new();
+        let mut stderr = self.child.stderr.take().unwrap();
+        stderr.read_to_string(&mut errors).unwrap();
+        (status, errors)
+    }
+
+    /// Ends it with this signal: cleanly, and with nothing to say.
+    pub fn stop(self, signal: Signal) {
+        self.signal(signal);
+        self.assert_ends_cleanly();
+    }
+
+    /// It ends by itself with 0 and has nothing to say.
+    pub fn assert_ends_cleanly(self) {
+        let (status, errors) = self.wait();
+        assert_eq!((status.code(), errors.as_str()), (Some(0), ""));
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A file that takes an agent's lines.
+pub struct LinesFile(PathBuf);
+
+impl LinesFile {
+    /// In this folder.
+    pub fn new(dir: &Path) -> Self {
+        Self(dir.join("lines"))
+    }
+
+    /// Starts `conntrace run` with its output to this file and waits until it is
+    /// live.
+    pub fn run(&self, options: &[&str]) -> Agent {
+        let agent = Agent::run(options, File::create(&self.0).unwrap());
+        self.wait_for("", 1);
+        agent
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// What is in it.
+    pub fn bytes(&self) -> Vec<u8> {
+        fs::read(&self.0).unwrap()
+    }
+
+    /// Its lines so far.
+    pub fn lines(&self) -> String {
+        String::from_utf8(self.bytes()).unwrap()
+    }
+
+    /// Waits until so many lines contain this.
+    pub fn wait_for(&self, text: &str, count: usize) {
+        let began = Instant::now();
+        while matching(&self.lines(), text) < count {
+            assert!(began.elapsed() < PATIENCE, "{count} lines with {text:?}");
+            thread::sleep(POLL);
+        }
+    }
+}

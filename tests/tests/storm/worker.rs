@@ -1,0 +1,340 @@
+//! A worker of the storm: its threads connect, each attempt ends as staged, and
+//! they say in the end what each was told.
+
+use std::{
+    fmt::{self, Display},
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd as _,
+    str::FromStr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use conntrace::stage::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, ports};
+use conntrace_tests::{Killer, attempt_on, tcp};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::gettid,
+};
+use socket2::Socket;
+
+/// Threads of a worker.
+pub(crate) const THREADS: usize = 8;
+/// What the tracer is told. A busy machine may hold up an application that
+/// cancels at once.
+pub(crate) const PATIENCE_MS: u64 = 500;
+/// Applications give up after this long.
+const DEADLINE: Duration = Duration::from_millis(600);
+/// `TCP_USER_TIMEOUT` of what the kernel is to end.
+const USER_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How much longer it may take.
+const LATE_MAX: Duration = Duration::from_secs(20);
+/// Between two attempts of a thread: the machine may be busy, but not so that the
+/// agent's share of it is one of sixty.
+const PACE: Duration = Duration::from_micros(5_000);
+/// First of the ports that are bound, one per thread.
+const BOUND_PORTS: u16 = 45_000;
+
+const V4: IpAddr = IpAddr::V4(FAR_V4);
+const V6: IpAddr = IpAddr::V6(FAR_V6);
+
+/// What a worker is to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order {
+    /// Attempts of each thread.
+    pub(crate) attempts: usize,
+    /// Number of its first thread on the stage.
+    pub(crate) first_thread: usize,
+    /// The stage has two ephemeral ports.
+    pub(crate) narrow: bool,
+}
+
+impl Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            attempts,
+            first_thread,
+            narrow,
+        } = self;
+        write!(f, "{attempts} {first_thread} {narrow}")
+    }
+}
+
+impl FromStr for Order {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let [attempts, first_thread, narrow] = text.split(' ').collect::<Vec<_>>()[..] else {
+            return Err(format!("three words, not {text:?}"));
+        };
+        Ok(Self {
+            attempts: attempts.parse().map_err(|_| attempts)?,
+            first_thread: first_thread.parse().map_err(|_| first_thread)?,
+            narrow: narrow.parse().map_err(|_| narrow)?,
+        })
+    }
+}
+
+/// Does it; prints `TID LABEL ERRNO TIMEOUT_BY` for each attempt, in the order
+/// that its thread began them.
+pub(crate) fn work(order: Order) {
+    let numbers = order.first_thread..order.first_thread + THREADS;
+    let threads: Vec<_> = numbers
+        .map(|number| {
+            thread::spawn(move || {
+                let mut worker = Worker::new(number);
+                if order.narrow {
+                    worker.narrow(order.attempts);
+                } else {
+                    worker.wide(order.attempts);
+                }
+                worker.printed()
+            })
+        })
+        .collect();
+    for thread in threads {
+        let printed = thread.join().unwrap();
+        std::io::stdout().write_all(printed.as_bytes()).unwrap();
+    }
+}
+
+/// Where to, and what comes of it at once.
+type Fast = (IpAddr, u16, &'static str);
+
+const FAST: [Fast; 16] = [
+    (V4, ports::RESETS, "refused"),
+    (V6, ports::RESETS, "refused"),
+    (V4, ports::ACCEPTS, "established"),
+    (V6, ports::ACCEPTS, "established"),
+    (V4, ports::PORT_UNREACHABLE, "refused"),
+    (V6, ports::PORT_UNREACHABLE, "refused"),
+    (V4, ports::HOST_UNREACHABLE, "unreachable"),
+    (V6, ports::HOST_UNREACHABLE, "unreachable"),
+    (V4, ports::ADMIN_PROHIBITED, "unreachable"),
+    (V6, ports::ADMIN_PROHIBITED, "unreachable"),
+    (V4, ports::NET_UNREACHABLE, "unreachable"),
+    (V6, ports::NET_UNREACHABLE, "unreachable"),
+    (V4, ports::TTL_EXCEEDED, "unreachable"),
+    (V6, ports::TTL_EXCEEDED, "unreachable"),
+    (V4, ports::SILENT, "cancelled"),
+    (V6, ports::SILENT, "cancelled"),
+];
+
+/// An attempt that nobody waits for in connect.
+struct Slow {
+    socket: Socket,
+    /// Its place in `told`.
+    place: usize,
+    began: Instant,
+    by_kernel: bool,
+}
+
+struct Worker {
+    /// Of its thread on the stage.
+    number: usize,
+    began: Instant,
+    told: Vec<String>,
+    slow: Vec<Slow>,
+    /// Where the kernel lets one kill sockets.
+    killer: Option<Killer>,
+}
+
+impl Worker {
+    fn new(number: usize) -> Self {
+        Self {
+            number,
+            began: Instant::now(),
+            told: Vec::new(),
+            slow: Vec::new(),
+            killer: Killer::open().ok(),
+        }
+    }
+
+    fn printed(&self) -> String {
+        let tid = gettid();
+        let lines = self.told.iter().map(|told| format!("{tid} {told}\n"));
+        lines.collect()
+    }
+
+    fn tell(&mut self, label: &str, errno: Option<Errno>, timeout_by: &str) {
+        let errno = errno.map_or_else(|| "-".to_owned(), |errno| format!("{errno:?}"));
+        self.told.push(format!("{label} {errno} {timeout_by}"));
+    }
+
+    /// Every ending but those that take a narrow range of ports. The slow ones
+    /// overlap.
+    fn wide(&mut self, attempts: usize) {
+        for i in 0..attempts {
+            let silent = SocketAddr::new(if i % 2 == 0 { V4 } else { V6 }, ports::SILENT);
+            match (i + self.number) % 64 {
+                7 => self.begin(silent, true),
+                23 | 54 => self.begin(silent, false),
+                11 | 42 if self.killer.is_some() => self.abort(silent),
+                _ => self.fast(FAST[(i * 7 + self.number * 5) % FAST.len()]),
+            }
+            self.tend();
+            self.pace(i);
+        }
+        while !self.slow.is_empty() {
+            thread::sleep(Duration::from_millis(1));
+            self.tend();
+        }
+    }
+
+    /// Waits until the next attempt is due; late ones come without a pause.
+    fn pace(&self, i: usize) {
+        let due = PACE * u32::try_from(i + 1).unwrap();
+        thread::sleep(due.saturating_sub(self.began.elapsed()));
+    }
+
+    fn fast(&mut self, (to, port, label): Fast) {
+        let remote = SocketAddr::new(to, port);
+        let socket = without_linger(tcp(remote));
+        socket.set_nonblocking(label == "cancelled").unwrap();
+        let began = Instant::now();
+        let told = Errno::from_raw(attempt_on(&socket, remote).errno);
+        drop(socket);
+        match (label, told) {
+            ("established", Errno::UnknownErrno) => self.tell(label, None, "-"),
+            ("cancelled", Errno::EINPROGRESS) => self.gave_up(began),
+            ("refused", Errno::ECONNREFUSED) => self.tell(label, Some(told), "-"),
+            ("unreachable", told) if told != Errno::UnknownErrno => {
+                self.tell(label, Some(told), "-");
+            }
+            (label, told) => panic!("{label} {remote} ended with {told:?}"),
+        }
+    }
+
+    /// The application has closed what began then.
+    fn gave_up(&mut self, began: Instant) {
+        if began.elapsed() < Duration::from_millis(PATIENCE_MS) {
+            self.tell("cancelled", None, "-");
+        } else {
+            self.tell("timed_out", None, "application");
+        }
+    }
+
+    /// Begins an attempt that will not be answered.
+    fn begin(&mut self, remote: SocketAddr, by_kernel: bool) {
+        let socket = unanswered(remote, by_kernel.then_some(USER_TIMEOUT));
+        self.slow.push(Slow {
+            socket,
+            place: self.told.len(),
+            began: Instant::now(),
+            by_kernel,
+        });
+        self.tell("timed_out", None, "application");
+    }
+
+    /// Ends what has been waiting for long enough.
+    fn tend(&mut self) {
+        let told = &mut self.told;
+        self.slow.retain(|slow| {
+            let waited = slow.began.elapsed();
+            if !slow.by_kernel {
+                return waited < DEADLINE;
+            }
+            if waited < USER_TIMEOUT {
+                return true;
+            }
+            if !has_ended(&slow.socket) {
+                assert!(waited < LATE_MAX, "the kernel gives up");
+                return true;
+            }
+            let error = slow.socket.take_error().unwrap().unwrap();
+            assert_eq!(error.raw_os_error(), Some(Errno::ETIMEDOUT as i32));
+            told[slow.place] = "timed_out ETIMEDOUT kernel".to_owned();
+            false
+        });
+    }
+
+    /// Somebody else kills the socket.
+    fn abort(&mut self, remote: SocketAddr) {
+        let socket = unanswered(remote, None);
+        self.killer.as_ref().unwrap().kill(&socket, remote).unwrap();
+        let told = socket.take_error().unwrap().unwrap();
+        assert_eq!(told.raw_os_error(), Some(Errno::ECONNABORTED as i32));
+        self.tell("aborted", Some(Errno::ECONNABORTED), "-");
+    }
+
+    /// With two ephemeral ports, which this thread takes for remotes of its own.
+    fn narrow(&mut self, attempts: usize) {
+        let own = u16::try_from(self.number).unwrap();
+        let [.., low] = own.to_be_bytes();
+        let [a, b, c, _] = FAR_V4.octets();
+        let [s0, s1, s2, s3, ..] = FAR_V6.segments();
+        let remotes = [
+            SocketAddr::from((Ipv4Addr::new(a, b, c, 10 + low), ports::ACCEPTS)),
+            SocketAddr::from((Ipv6Addr::new(s0, s1, s2, s3, 0, 0, 1, own), ports::ACCEPTS)),
+        ];
+        let mut held = Vec::new();
+        for remote in remotes {
+            let sockets = [tcp(remote), tcp(remote), bound(remote, BOUND_PORTS + own)];
+            held.extend(sockets.map(|socket| self.connected(socket, remote)));
+        }
+        for i in 0..attempts.saturating_sub(held.len()) {
+            let remote = remotes[i % 2];
+            match i / 2 % 3 {
+                0 => self.without_address(&tcp(remote), remote, "port_exhausted"),
+                1 => {
+                    let bound = bound(remote, BOUND_PORTS + own);
+                    self.without_address(&bound, remote, "address_unavailable");
+                }
+                _ => self.fast((remote.ip(), ports::RESETS, "refused")),
+            }
+            self.pace(i);
+        }
+    }
+
+    fn connected(&mut self, socket: Socket, remote: SocketAddr) -> Socket {
+        let socket = without_linger(socket);
+        assert_eq!(attempt_on(&socket, remote).errno, 0, "connects to {remote}");
+        self.tell("established", None, "-");
+        socket
+    }
+
+    fn without_address(&mut self, socket: &Socket, remote: SocketAddr, label: &str) {
+        let told = Errno::from_raw(attempt_on(socket, remote).errno);
+        assert_eq!(told, Errno::EADDRNOTAVAIL, "{label}");
+        self.tell(label, Some(told), "-");
+    }
+}
+
+/// Connects to a silent port, without waiting.
+fn unanswered(remote: SocketAddr, user_timeout: Option<Duration>) -> Socket {
+    let socket = tcp(remote);
+    socket.set_tcp_user_timeout(user_timeout).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let told = Errno::from_raw(attempt_on(&socket, remote).errno);
+    assert_eq!(told, Errno::EINPROGRESS);
+    socket
+}
+
+/// Whether the attempt is over. An application that reads `SO_ERROR` before it is
+/// told so can take the errno away while the kernel is still ending the attempt.
+fn has_ended(socket: &Socket) -> bool {
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut fds, PollTimeout::ZERO).unwrap();
+    let events = fds[0].revents().unwrap();
+    events.contains(PollFlags::POLLHUP)
+}
+
+/// A socket that is closed with data unsent may not keep its port for long.
+fn without_linger(socket: Socket) -> Socket {
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+    socket
+}
+
+/// A socket bound to this port at our end, where others may be bound as well.
+fn bound(remote: SocketAddr, port: u16) -> Socket {
+    let local: IpAddr = match remote {
+        SocketAddr::V4(_) => FAR_LOCAL_V4.into(),
+        SocketAddr::V6(_) => FAR_LOCAL_V6.into(),
+    };
+    let socket = tcp(remote);
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::new(local, port).into()).unwrap();
+    socket
+}
