@@ -107,7 +107,7 @@ pub async fn run<S: Source>(
         seen_lost: (0, Dropped::default()),
     };
     // The first item: there is room for it.
-    let _ = drain.try_send(Item::Start(Box::new(config.start)));
+    let _ = try_send(&drain.queue, Item::Start(Box::new(config.start)));
     let ended = drain
         .until_stopped(config.summary_every, stop, &mut done)
         .await?;
@@ -209,14 +209,15 @@ impl<S: Source> Drain<S> {
     }
 
     /// Moves what is in the ring towards the worker; returns how many records
-    /// there were.
+    /// there were. The ring holds more than waits at most: after a while in which
+    /// we could not run, a worker with nothing to do takes it in two batches.
     fn drain(&mut self) -> usize {
-        let (records, dropped) = (&mut self.pending.records, &mut self.dropped);
+        let (queue, pending, dropped) = (&self.queue, &mut self.pending, &mut self.dropped);
         let moved = self
             .source
             .drain(|record| match WireRecord::try_from(record) {
                 Err(_) => dropped.malformed += 1,
-                Ok(record) if records.len() < PENDING_MAX => records.push(record),
+                Ok(record) if has_room(queue, pending) => pending.records.push(record),
                 Ok(record) if is_stall(&record) => dropped.stalls += 1,
                 Ok(_) => dropped.endings += 1,
             });
@@ -226,20 +227,7 @@ impl<S: Source> Drain<S> {
 
     /// Offers the worker what waits for it; what it has no room for waits on.
     fn offer(&mut self) {
-        if self.pending.waits() {
-            let batch = mem::take(&mut self.pending);
-            if let Err(Item::Batch(back)) = self.try_send(Item::Batch(batch)) {
-                self.pending = back;
-            }
-        }
-    }
-
-    fn try_send(&self, item: Item) -> Result<(), Item> {
-        match self.queue.try_send(item) {
-            // A worker that is gone has ended with an error, which ends us too.
-            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
-            Err(TrySendError::Full(back)) => Err(back),
-        }
+        offer(&self.queue, &mut self.pending);
     }
 
     /// Takes the totals and puts them behind the records that led to them. They
@@ -299,6 +287,31 @@ impl<S: Source> Drain<S> {
             self.offer();
         }
         Ok(())
+    }
+}
+
+/// Whether another record may wait, once the worker was offered those that do.
+fn has_room(queue: &SyncSender<Item>, pending: &mut Batch) -> bool {
+    if pending.records.len() >= PENDING_MAX {
+        offer(queue, pending);
+    }
+    pending.records.len() < PENDING_MAX
+}
+
+fn offer(queue: &SyncSender<Item>, pending: &mut Batch) {
+    if pending.waits() {
+        let batch = mem::take(pending);
+        if let Err(Item::Batch(back)) = try_send(queue, Item::Batch(batch)) {
+            *pending = back;
+        }
+    }
+}
+
+fn try_send(queue: &SyncSender<Item>, item: Item) -> Result<(), Item> {
+    match queue.try_send(item) {
+        // A worker that is gone has ended with an error, which ends us too.
+        Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+        Err(TrySendError::Full(back)) => Err(back),
     }
 }
 
