@@ -205,7 +205,8 @@ fn capability(
 /// With hidepid only ptrace capability sees the processes of others.
 fn proc(mountinfo: &str, own: Option<Capabilities>) -> Fact {
     let name = "proc";
-    let options = mountinfo.lines().find_map(|line| {
+    // What is mounted over another comes after it.
+    let options = mountinfo.lines().rev().find_map(|line| {
         let (left, right) = line.split_once(" - proc ")?;
         (left.split(' ').nth(4) == Some("/proc")).then_some(right)
     });
@@ -327,6 +328,9 @@ mod tests {
             let passed = format!("{found}; CAP_SYS_PTRACE passes");
             check(&proc(&hiding, root), State::Ok, &passed);
         }
+        let over = format!("{plain}33 22 0:40 / /proc rw - proc proc rw,hidepid=invisible\n");
+        let hidden = "mounted with hidepid=invisible";
+        check(&proc(&over, nobody), State::Limits, hidden);
         check(&proc("", root), State::Limits, "not mounted");
         check(&cgroup_v2(plain), State::Limits, "not mounted");
         let cgroup = "31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
