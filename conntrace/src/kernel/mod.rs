@@ -273,7 +273,12 @@ fn resolve_offsets() -> Result<offsets::Resolved, StartError> {
             failed(&format!("reading {VMLINUX_BTF}"), error)
         }
     })?;
-    let btf = btf::Btf::parse(&bytes).map_err(|e| failed(&format!("parsing {VMLINUX_BTF}"), e))?;
+    let btf = btf::Btf::parse(&bytes).map_err(|error| {
+        unsupported(
+            format!("its {VMLINUX_BTF} cannot be read: {error}"),
+            "if nothing is mounted over it, please report the kernel",
+        )
+    })?;
     offsets::resolve(&btf).map_err(|error| {
         unsupported(
             error.to_string(),
