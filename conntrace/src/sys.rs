@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd},
     path::PathBuf,
 };
 
@@ -56,6 +56,49 @@ pub(crate) fn open_cgroup(mount: &File, id: u64) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel just gave us this descriptor, nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD`.
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+/// `struct bpf_prog_info` up to and with `recursion_misses`, which lies at 208.
+const INFO_LEN: u32 = 208 + 8;
+
+/// The part of `union bpf_attr` that this command reads.
+#[repr(C)]
+struct InfoRequest {
+    fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// How many runs of a loaded BPF program the kernel skipped, because it was
+/// already active on that CPU. 0 where the kernel does not count them (before
+/// Linux 5.12).
+///
+/// # Errors
+/// When the descriptor is of no BPF program.
+pub(crate) fn skipped_runs(program: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut info = [0u64; INFO_LEN as usize / size_of::<u64>()];
+    let mut request = InfoRequest {
+        fd: program.as_raw_fd().cast_unsigned(),
+        info_len: INFO_LEN,
+        info: info.as_mut_ptr().expose_provenance() as u64,
+    };
+    // SAFETY: the request has the layout of the union's part, and the kernel writes
+    // at most `info_len` bytes, which `info` has. All lengths in `info` are 0, so
+    // that no address in it is written to.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            OBJ_GET_INFO_BY_FD,
+            &raw mut request,
+            size_of::<InfoRequest>(),
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(info.last().copied().unwrap_or(0))
 }
 
 /// Where an open file lies.

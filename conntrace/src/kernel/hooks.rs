@@ -1,10 +1,6 @@
 //! The tracepoint tier: which program goes where, and what is lost without it.
 
-use std::{
-    any::Any,
-    fs, io,
-    os::fd::{AsFd as _, AsRawFd as _},
-};
+use std::{any::Any, fs, io, os::fd::AsFd as _};
 
 use aya::{
     Btf, Ebpf,
@@ -13,7 +9,7 @@ use aya::{
 use conntrace_common::offsets::CallOffsets;
 
 use super::{ProgramMissing, StartError, failed, syscalls::SyscallsError, unsupported};
-use crate::text;
+use crate::{sys, text};
 
 /// Most bytes a reason takes in the start line.
 const REASON_JSON_MAX: usize = 256;
@@ -284,40 +280,17 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// How many runs of our programs the kernel skipped because the program was
-/// already active on that CPU (`recursion_misses` of the program's fdinfo).
+/// already active on that CPU.
 ///
 /// # Errors
-/// When /proc cannot be read.
+/// When the kernel does not say.
 pub(super) fn missed_hooks(ebpf: &Ebpf) -> io::Result<u64> {
     let mut missed = 0;
     for program in PROGRAMS {
         // One that is not loaded, because it is not asked for, has none.
-        let Some(Ok(fd)) = ebpf.program(program.name).map(aya::programs::Program::fd) else {
-            continue;
-        };
-        let fd = fd.as_fd().as_raw_fd();
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
-        missed += recursion_misses(&info);
+        if let Some(Ok(fd)) = ebpf.program(program.name).map(aya::programs::Program::fd) {
+            missed += sys::skipped_runs(fd.as_fd())?;
+        }
     }
     Ok(missed)
-}
-
-fn recursion_misses(fdinfo: &str) -> u64 {
-    fdinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("recursion_misses:"))
-        .and_then(|count| count.trim().parse().ok())
-        .unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_recursion_misses() {
-        let fdinfo = "pos:\t0\nrun_cnt:\t9\nrecursion_misses:\t17\nverified_insns:\t3\n";
-        assert_eq!(recursion_misses(fdinfo), 17);
-        assert_eq!(recursion_misses("pos:\t0\n"), 0, "kernels before 5.12");
-    }
 }
