@@ -1,0 +1,306 @@
+//! Hosts that lack something: it is done without, or named once, with the exit
+//! status that says of which kind it is; `doctor` finds the same.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is a failed test"
+)]
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, ExitCode, Output},
+};
+
+use conntrace::stage::{self, FAR_V4, ports};
+use conntrace_tests::{
+    Agent, Dir, LinesFile, accounted, attempt, binary, check, in_private_mounts, is_root,
+    live_test, run_one_by_one, stderr,
+};
+use libtest_mimic::Trial;
+use nix::{
+    mount::{MsFlags, mount},
+    sys::signal::Signal,
+};
+use serde_json::Value;
+
+fn main() -> ExitCode {
+    run_one_by_one(vec![
+        live_test("btf_is_empty", btf_is_empty),
+        live_test("btf_is_no_btf", btf_is_no_btf),
+        live_test("no_btf", no_btf),
+        live_test("no_sys", no_sys),
+        live_test("no_tracefs", no_tracefs),
+        live_test("no_bpffs", no_bpffs),
+        live_test("no_proc", no_proc),
+        live_test("little_locked_memory", little_locked_memory),
+        with_setpriv("no_sys_resource", no_sys_resource),
+        with_setpriv("no_bpf_capability", no_bpf_capability),
+        with_setpriv("no_perfmon_capability", no_perfmon_capability),
+        with_setpriv("two_capabilities", two_capabilities),
+        with_setpriv("all_named_capabilities", all_named_capabilities),
+        with_setpriv("hidden_processes", hidden_processes),
+    ])
+}
+
+/// A test that needs root and `setpriv`, of util-linux.
+fn with_setpriv(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
+    let has_setpriv = || Command::new("setpriv").arg("--version").output().is_ok();
+    let trial = live_test(name, test);
+    if is_root() && !has_setpriv() {
+        trial.with_kind("needs setpriv").with_ignored_flag(true)
+    } else {
+        trial
+    }
+}
+
+/// Mounts something here; the caller has mounts of its own.
+fn mount_at(path: &str, kind: &str, options: Option<&str>) {
+    mount(Some(kind), path, Some(kind), MsFlags::empty(), options).unwrap();
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap()
+}
+
+/// `conntrace` with these arguments, started by this program and its own.
+fn through(starter: &[&str], args: &[&str]) -> Command {
+    let words = [starter, &[binary().to_str().unwrap()], args].concat();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// The facts that `doctor` found not to be all right, and its exit status.
+fn diagnosed(starter: &[&str]) -> (Option<i32>, Value) {
+    let output = through(starter, &["doctor", "--format", "json"])
+        .output()
+        .unwrap();
+    assert_eq!(stderr(&output), "");
+    (
+        output.status.code(),
+        serde_json::from_slice(&output.stdout).unwrap(),
+    )
+}
+
+/// What `doctor` says of something.
+fn fact<'a>(diagnosis: &'a Value, name: &str) -> &'a Value {
+    let facts = diagnosis["facts"].as_array().unwrap();
+    facts.iter().find(|fact| fact["name"] == name).unwrap()
+}
+
+/// Tracing cannot start: one line says why, with the status; `doctor` ends with
+/// it as well, says the same, and names this fact as what blocks.
+fn assert_cannot_trace(starter: &[&str], status: i32, why: &str, blocks: &str) {
+    let output: Output = through(starter, &[]).output().unwrap();
+    let errors = stderr(&output);
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(status), ""),
+        "{errors}"
+    );
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    let message = errors.trim_end().strip_prefix("conntrace: ").unwrap();
+    assert!(message.contains(why), "{message}");
+    let (code, found) = diagnosed(starter);
+    assert_eq!((code, &found["can_trace"]), (Some(status), &false.into()));
+    assert_eq!(found["obstacle"]["message"], message);
+    let fact = fact(&found, blocks);
+    assert_eq!(fact["state"], "blocks", "{fact}");
+    assert!(fact["remedy"].is_string(), "{fact}");
+}
+
+/// Tracing works: an attempt gets its line, which is returned; `doctor` says so.
+fn traced(starter: &[&str]) -> (Value, Value) {
+    let dir = Dir::new("degraded");
+    let file = LinesFile::new(&dir.0);
+    stage::run("degraded", |stage| {
+        let netns = stage.netns.to_string();
+        let mut command = through(starter, &["--netns", &netns]);
+        let agent = Agent::spawn(command.stdout(File::create(file.path()).unwrap()));
+        file.wait_for("\"type\":\"start\"", 1);
+        attempt((FAR_V4, ports::RESETS));
+        file.wait_for("\"type\":\"outcome\"", 1);
+        agent.stop(Signal::SIGTERM);
+    })
+    .unwrap();
+    let lines = file.lines();
+    let lines: Vec<_> = lines.lines().map(|line| check(line).unwrap()).collect();
+    let stop = lines.last().unwrap();
+    assert_eq!((&stop["attempts"], accounted(stop)), (&1.into(), 1));
+    let of_type = |kind: &str| {
+        lines
+            .iter()
+            .filter(|line| line["type"] == kind)
+            .collect::<Vec<_>>()
+    };
+    let [outcome] = of_type("outcome")[..] else {
+        unreachable!("{lines:#?}");
+    };
+    assert_eq!(
+        (&outcome["label"], &outcome["seen"]),
+        (&"refused".into(), &"whole".into())
+    );
+    assert_eq!(outcome["process"]["comm"], "degraded");
+    assert_eq!(outcome["process"]["pid"], std::process::id());
+    let hooks = lines[0]["hooks"].as_array().unwrap();
+    assert!(
+        hooks.iter().all(|hook| hook["attached"] == true),
+        "{hooks:#?}"
+    );
+    let (code, found) = diagnosed(starter);
+    assert_eq!(
+        (code, &found["can_trace"]),
+        (Some(0), &true.into()),
+        "{found:#}"
+    );
+    (outcome.clone(), found)
+}
+
+/// Of a host on which nothing is missing.
+fn assert_names_caller(outcome: &Value) {
+    let exe = std::env::current_exe().unwrap();
+    assert_eq!(outcome["process"]["exe"], exe.to_str().unwrap());
+    assert!(outcome["process"]["cgroup"].is_string());
+}
+
+/// With this content where the kernel describes its types.
+fn btf_is(content: &[u8], why: &str) {
+    let dir = Dir::new("btf");
+    let file = dir.file("vmlinux");
+    fs::write(&file, content).unwrap();
+    in_private_mounts(|| {
+        let (nothing, bind) = (None::<&str>, MsFlags::MS_BIND);
+        mount(
+            Some(&file),
+            "/sys/kernel/btf/vmlinux",
+            nothing,
+            bind,
+            nothing,
+        )
+        .unwrap();
+        assert_cannot_trace(&[], 4, why, "kernel_members");
+    });
+}
+
+fn btf_is_empty() {
+    btf_is(b"", "/sys/kernel/btf/vmlinux");
+}
+
+fn btf_is_no_btf() {
+    btf_is(&[0x55; 4096], "/sys/kernel/btf/vmlinux");
+}
+
+const NO_BTF: &str = "it has no /sys/kernel/btf/vmlinux";
+
+fn no_btf() {
+    in_private_mounts(|| {
+        mount_at("/sys/kernel/btf", "tmpfs", None);
+        assert_cannot_trace(&[], 4, NO_BTF, "kernel_btf");
+    });
+}
+
+fn no_sys() {
+    in_private_mounts(|| {
+        mount_at("/sys", "tmpfs", None);
+        assert_cannot_trace(&[], 4, NO_BTF, "kernel_btf");
+    });
+}
+
+fn no_tracefs() {
+    in_private_mounts(|| {
+        for path in ["/sys/kernel/tracing", "/sys/kernel/debug"] {
+            mount_at(path, "tmpfs", None);
+        }
+        assert_names_caller(&traced(&[]).0);
+    });
+}
+
+fn no_bpffs() {
+    in_private_mounts(|| {
+        mount_at("/sys/fs/bpf", "tmpfs", None);
+        assert_names_caller(&traced(&[]).0);
+    });
+}
+
+/// Nothing can be found out about processes, and what the programs missed cannot
+/// be read.
+fn no_proc() {
+    let script = "mount -t tmpfs none /proc && exec \"$@\"";
+    let (outcome, found) = traced(&["unshare", "--mount", "sh", "-c", script, "sh"]);
+    assert!(outcome["process"]["exe"].is_null() && outcome["process"]["cgroup"].is_null());
+    assert_eq!(fact(&found, "privilege")["state"], "unknown");
+}
+
+/// From Linux 5.11 on BPF memory is not locked memory.
+fn little_locked_memory() {
+    let starter = ["sh", "-c", "ulimit -l 0 && exec \"$@\"", "sh"];
+    assert_names_caller(&traced(&starter).0);
+}
+
+fn no_sys_resource() {
+    let starter = ["setpriv", "--bounding-set", "-sys_resource"];
+    assert_names_caller(&traced(&starter).0);
+}
+
+const NEEDS: &str = "tracing needs root, or the capabilities CAP_BPF and CAP_PERFMON";
+
+fn no_bpf_capability() {
+    let starter = ["setpriv", "--bounding-set", "-sys_admin,-bpf"];
+    assert_cannot_trace(&starter, 3, NEEDS, "privilege");
+}
+
+fn no_perfmon_capability() {
+    let starter = ["setpriv", "--bounding-set", "-sys_admin,-perfmon"];
+    assert_cannot_trace(&starter, 3, NEEDS, "privilege");
+}
+
+/// A copy of conntrace that anyone may run, as a user with these capabilities.
+fn as_nobody<T>(capabilities: &str, act: impl FnOnce(&[&str]) -> T) -> T {
+    let dir = Dir::new("nobody");
+    fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = dir.file("conntrace");
+    fs::copy(binary(), &copy).unwrap();
+    let capabilities = ["--inh-caps", capabilities, "--ambient-caps", capabilities];
+    let user = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    let shell = [
+        "sh",
+        "-c",
+        "shift; exec \"$0\" \"$@\"",
+        copy.to_str().unwrap(),
+    ];
+    act(&[&["setpriv"], &user[..], &capabilities, &shell].concat())
+}
+
+fn two_capabilities() {
+    as_nobody("+bpf,+perfmon", |starter| {
+        let (outcome, found) = traced(starter);
+        assert!(outcome["process"]["exe"].is_null() && outcome["process"]["cgroup"].is_null());
+        for limit in ["cgroup_paths", "exe_of_others"] {
+            assert_eq!(fact(&found, limit)["state"], "limits", "{limit}");
+        }
+    });
+}
+
+fn all_named_capabilities() {
+    as_nobody("+bpf,+perfmon,+dac_read_search,+sys_ptrace", |starter| {
+        assert_names_caller(&traced(starter).0);
+    });
+}
+
+/// hidepid hides from a user without `CAP_SYS_PTRACE` whose processes there are.
+fn hidden_processes() {
+    in_private_mounts(|| {
+        mount_at("/proc", "proc", Some("hidepid=invisible"));
+        let (outcome, found) = traced(&[]);
+        assert_names_caller(&outcome);
+        assert_eq!(fact(&found, "proc")["state"], "ok");
+        as_nobody("+bpf,+perfmon,+dac_read_search", |starter| {
+            let (outcome, found) = traced(starter);
+            assert!(outcome["process"]["exe"].is_null());
+            assert_eq!(fact(&found, "proc")["state"], "limits");
+        });
+    });
+    assert!(Path::new("/proc/1").exists());
+}
