@@ -17,6 +17,7 @@ mod mounts;
 mod nft;
 mod recording;
 mod sample;
+mod signal;
 mod socket;
 mod suite;
 mod tracefs;
@@ -33,7 +34,8 @@ pub use recording::{
     Dir, Recording, conntrace_as_nobody, matching, replay, run_with_replay, stderr, stdout,
 };
 pub use sample::sample;
-pub use socket::{Attempted, attempt, attempt_on, bound, tcp};
+pub use signal::let_interrupt;
+pub use socket::{Attempted, attempt, attempt_on, bound, has_syn_sent, tcp, wait_for_syn_sent};
 pub use suite::{
     Live, Scene, accounted, assert_adds_up, is_root, live_test, plain_test, run, run_one_by_one,
 };

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     net::SocketAddr,
     ops::RangeBounds,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,8 @@ use crate::{Live, Scene};
 
 /// How often a scenario is played at most until it goes as meant.
 const TRIES: usize = 5;
+/// How long another thread or process may take to connect.
+const SYN_SENT_MAX: Duration = Duration::from_secs(10);
 
 /// An attempt as the application saw it.
 #[derive(Debug, Clone)]
@@ -146,6 +149,24 @@ pub fn attempt_on(socket: &Socket, remote: impl Into<SocketAddr>) -> Attempted {
         Err(error) => error.raw_os_error().unwrap(),
     };
     Attempted::on(socket, remote, errno)
+}
+
+/// Whether an attempt is under way in this thread's namespace.
+pub fn has_syn_sent() -> bool {
+    ["tcp", "tcp6"].iter().any(|family| {
+        let sockets = fs::read_to_string(format!("/proc/thread-self/net/{family}")).unwrap();
+        let mut states = sockets.lines().map(|line| line.split_whitespace().nth(3));
+        states.any(|state| state == Some("02"))
+    })
+}
+
+/// Waits for that, but not for ever.
+pub fn wait_for_syn_sent() {
+    let until = Instant::now() + SYN_SENT_MAX;
+    while !has_syn_sent() {
+        assert!(Instant::now() < until, "no attempt is under way");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn local_port(socket: &Socket) -> io::Result<Option<u16>> {

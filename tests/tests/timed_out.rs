@@ -6,7 +6,7 @@
 )]
 
 use std::{
-    env, fs,
+    env,
     io::ErrorKind,
     net::{SocketAddr, TcpStream},
     process::{Command, ExitCode},
@@ -16,8 +16,8 @@ use std::{
 
 use conntrace::stage::{FAR_V4, FAR_V6, Stage, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Reply, Scene, attempt, attempt_on, live_test, nft, run, tcp,
-    with_nft,
+    Attempted, Expected, Live, Reply, Scene, attempt, attempt_on, has_syn_sent, live_test, nft,
+    run, tcp, with_nft,
 };
 use nix::errno::Errno;
 use serde_json::json;
@@ -233,13 +233,6 @@ fn killed() {
     );
     assert!(line["elapsed_us"].as_u64().unwrap() >= 400_000, "{line:#}");
     assert!(live.stalls(&scene).is_empty());
-}
-
-/// Whether an IPv4 attempt is under way in this thread's namespace.
-fn has_syn_sent() -> bool {
-    let sockets = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
-    let states = sockets.lines().map(|line| line.split_whitespace().nth(3));
-    states.into_iter().any(|state| state == Some("02"))
 }
 
 fn answered_late(remote: SocketAddr) {
