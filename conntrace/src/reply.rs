@@ -54,7 +54,12 @@ impl Reply {
 #[must_use]
 pub fn reply(attempt: &Attempt) -> Reply {
     if attempt.moment == Moment::Established {
-        return Reply::bare(ReplyKind::SynAck);
+        // A socket under repair is connected without a packet (`tcp_connect`).
+        return Reply::bare(if attempt.heard {
+            ReplyKind::SynAck
+        } else {
+            ReplyKind::None
+        });
     }
     if is_reset(attempt) {
         // A rule of this host that rejects drops the SYN and answers it.

@@ -44,9 +44,13 @@ type Row = (&'static str, fn(&mut Attempt), &'static str);
 #[rustfmt::skip]
 const REPLIES: &[Row] = &[
     ("nothing", |_| {}, "none null null null"),
-    ("handshake", |a| a.moment = Moment::Established, "syn_ack null null null"),
-    ("handshake after an ICMP error", |a| {
+    ("handshake", |a| (a.moment, a.heard) = (Moment::Established, true), "syn_ack null null null"),
+    ("connected under TCP repair", |a| {
         a.moment = Moment::Established;
+        a.syn_sent = 0;
+    }, "none null null null"),
+    ("handshake after an ICMP error", |a| {
+        (a.moment, a.heard) = (Moment::Established, true);
         a.icmp = icmp4(3, 1, E::EHOSTUNREACH);
     }, "syn_ack null null null"),
     ("RST", |a| { a.heard = true; a.error = errno(E::ECONNREFUSED) }, "rst null null null"),
