@@ -40,7 +40,8 @@ impl Exes {
     }
 
     /// Path of the caller's program; `None` when it is gone, is a kernel thread,
-    /// or its pid has become another's.
+    /// its pid has become another's, or it has another name by now: after an exec
+    /// the path would be the next program's.
     pub(super) fn path(&mut self, caller: &Caller, now: Instant) -> Option<Arc<str>> {
         let key = (caller.pid, caller.started_ns, caller.leader_comm);
         self.paths.get(key, now, || read_exe(caller))
@@ -53,10 +54,19 @@ fn read_exe(caller: &Caller) -> Option<Arc<str>> {
     let exe = fs::read_link(process.join("exe")).ok()?;
     // Looked at last: if it is still the same process now, it was so before.
     let stat = fs::read(process.join("stat")).ok()?;
-    if start_ticks(&stat)? != caller.started_ns / TICK_NS {
+    let same = start_ticks(&stat)? == caller.started_ns / TICK_NS
+        && name(&stat)? == caller.leader_comm.as_bytes();
+    if !same {
         return None;
     }
     Some(text::bounded(exe.as_os_str().as_bytes(), PATH_JSON_MAX).into())
+}
+
+/// Field 2 of `/proc/PID/stat`: the name of the process's first thread.
+fn name(stat: &[u8]) -> Option<&[u8]> {
+    let start = stat.iter().position(|&byte| byte == b'(')? + 1;
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    stat.get(start..end)
 }
 
 /// Field 22 of `/proc/PID/stat`: when the process started, in ticks since boot.
@@ -83,11 +93,19 @@ mod tests {
         }
     }
 
+    fn own_name() -> Comm {
+        let mut name = fs::read("/proc/self/comm").unwrap();
+        name.pop();
+        name.resize(16, 0);
+        Comm(name.try_into().unwrap())
+    }
+
     #[test]
     fn a_name_cannot_shift_the_fields() {
         let stat = b"7 (x) 1 2) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20\n";
         assert_eq!(start_ticks(stat), Some(777));
-        assert_eq!(start_ticks(b"7 (x"), None);
+        assert_eq!(name(stat), Some(&b"x) 1 2"[..]));
+        assert_eq!((start_ticks(b"7 (x"), name(b"7 (x")), (None, None));
         assert_eq!(start_ticks(b"7 (x) R 1"), None);
     }
 
@@ -97,9 +115,18 @@ mod tests {
         let stat = fs::read(format!("/proc/{pid}/stat")).unwrap();
         let started_ns = start_ticks(&stat).unwrap() * TICK_NS + 1;
         let now = Instant::now();
-        let own = Exes::new().path(&caller(pid, started_ns), now);
+        let of_this = Caller {
+            leader_comm: own_name(),
+            ..caller(pid, started_ns)
+        };
+        let own = Exes::new().path(&of_this, now);
         assert_eq!(own.as_deref(), std::env::current_exe().unwrap().to_str());
-        let other = caller(pid, started_ns + TICK_NS);
+        let before_exec = caller(pid, started_ns);
+        assert_eq!(Exes::new().path(&before_exec, now), None);
+        let other = Caller {
+            started_ns: started_ns + TICK_NS,
+            ..of_this
+        };
         assert_eq!(Exes::new().path(&other, now), None);
         assert_eq!(Exes::new().path(&caller(u32::MAX, 1), now), None);
     }
