@@ -18,15 +18,15 @@ impl Cgroup {
     /// A new one of this name, from the root of the cgroup filesystem; `None` if
     /// none can be made here.
     pub fn new(name: &str) -> Option<Self> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-        let root = mounts.lines().find_map(|line| {
-            let (left, right) = line.split_once(" - ")?;
-            right.starts_with("cgroup2 ").then_some(())?;
-            left.split(' ').nth(4)
-        })?;
-        let path = Path::new(root).join(name);
+        let path = root()?.join(name);
         fs::create_dir(&path).ok()?;
         Some(Self(path))
+    }
+
+    /// Where the one is that this process is in.
+    pub fn own_path() -> PathBuf {
+        let root = root().expect("cgroup v2 is mounted");
+        root.join(own_cgroup().trim_start_matches('/'))
     }
 
     /// Where it is.
@@ -81,6 +81,22 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.0);
     }
+}
+
+/// This process's cgroup, as the kernel names it.
+pub fn own_cgroup() -> String {
+    let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
+    own.unwrap().to_owned()
+}
+
+fn root() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        right.starts_with("cgroup2 ").then_some(())?;
+        left.split(' ').nth(4).map(PathBuf::from)
+    })
 }
 
 const PROG_LOAD: libc::c_int = 5;

@@ -12,9 +12,12 @@ mod abort;
 mod agent;
 mod binary;
 mod cgroup;
+mod child;
+mod ia32;
 mod line;
 mod mounts;
 mod nft;
+mod passed;
 mod recording;
 mod sample;
 mod signal;
@@ -22,14 +25,21 @@ mod socket;
 mod suite;
 mod tracefs;
 mod tracer;
+mod uring;
 
 pub use abort::Killer;
 pub use agent::{Agent, LinesFile};
 pub use binary::{binary, conntrace};
-pub use cgroup::Cgroup;
+pub use cgroup::{Cgroup, own_cgroup};
+pub use child::{
+    Partner, assert_has, expect_child, in_role, in_role_to, program_comm, remote_of_role, role,
+    say_and_wait,
+};
+pub use ia32::{Ia32, connect_as_ia32, has_ia32};
 pub use line::{Expected, Reply};
 pub use mounts::in_private_mounts;
 pub use nft::{ip, nft, with_ip, with_nft};
+pub use passed::{pass_on, receive};
 pub use recording::{
     Dir, Recording, conntrace_as_nobody, matching, replay, run_with_replay, stderr, stdout,
 };
@@ -37,7 +47,9 @@ pub use sample::sample;
 pub use signal::let_interrupt;
 pub use socket::{Attempted, attempt, attempt_on, bound, has_syn_sent, tcp, wait_for_syn_sent};
 pub use suite::{
-    Live, Scene, accounted, assert_adds_up, is_root, live_test, plain_test, run, run_one_by_one,
+    Live, Scene, accounted, assert_adds_up, is_root, live_test, own_netns, plain_test, run,
+    run_one_by_one,
 };
 pub use tracefs::{mount_tracefs, without_tracefs};
 pub use tracer::{Tracer, check};
+pub use uring::Uring;

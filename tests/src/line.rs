@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use nix::errno::Errno;
 use serde_json::{Value, json};
 
-use crate::Attempted;
+use crate::{Attempted, own_cgroup};
 
 /// When the kernel sends an unanswered SYN again.
 const STALLS_AFTER_US: u64 = 1_000_000;
@@ -202,7 +202,7 @@ impl Expected {
                 "leader_comm": leader_comm(),
                 "exe": env::current_exe().unwrap(),
                 "uid": 0,
-                "cgroup": cgroup(),
+                "cgroup": own_cgroup(),
                 "container": null,
             },
             "netns": netns,
@@ -298,14 +298,6 @@ fn host() -> &'static str {
 
 fn leader_comm() -> String {
     read(&format!("/proc/{}/comm", process::id()))
-}
-
-/// This process's cgroup (v2), as the kernel names it.
-fn cgroup() -> Option<String> {
-    let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap();
-    cgroups
-        .lines()
-        .find_map(|line| line.strip_prefix("0::").map(str::to_owned))
 }
 
 fn read(path: &str) -> String {

@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{self, File},
+    os::unix::fs::MetadataExt as _,
     process::ExitCode,
     sync::{Arc, Mutex},
     thread,
@@ -162,6 +163,12 @@ fn is_ending(line: &Value, netns: u32, since: &str) -> bool {
 
 fn is_of(line: &Value, netns: u32, since: &str) -> bool {
     line["netns"] == netns && line["started"].as_str().is_some_and(|began| began >= since)
+}
+
+/// Inode number of this thread's network namespace.
+pub fn own_netns() -> u32 {
+    let netns = fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
+    netns.try_into().unwrap()
 }
 
 /// `attempts = outcomes + in_flight + lost` in a summary or stop line.

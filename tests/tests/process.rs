@@ -1,7 +1,6 @@
 //! Who called connect.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     reason = "test code: a panic is a failed test"
 )]
@@ -15,7 +14,7 @@ use std::{
 };
 
 use conntrace::stage::{FAR_V4, ports};
-use conntrace_tests::{Cgroup, Dir, Expected, Live, attempt, live_test, run};
+use conntrace_tests::{Cgroup, Dir, Expected, Live, attempt, live_test, own_cgroup, run};
 
 /// Makes this program connect and exit instead of running its tests.
 const CONNECT: &str = "CONNTRACE_TEST_CONNECT";
@@ -144,7 +143,7 @@ fn cgroup_and_container() {
     let live = Live::get();
     let id = format!("{:064x}", std::process::id());
     let name = format!("docker-{id}.scope");
-    let cgroup = Cgroup::new(&name).expect("root can make a cgroup");
+    let cgroup = Cgroup::new(&name).unwrap();
     let dir = Dir::new("cgroup");
     let (program, _) = child(&dir);
     let scene = live.play(|_| {
@@ -163,10 +162,4 @@ fn cgroup_and_container() {
     let line = &live.endings(&scene, 1)[0];
     assert_eq!(line["process"]["cgroup"], format!("/{name}"));
     assert_eq!(line["process"]["container"], id);
-}
-
-fn own_cgroup() -> String {
-    let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let own = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
-    own.unwrap().to_owned()
 }

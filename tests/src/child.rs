@@ -1,0 +1,129 @@
+//! A test program in another role: the process that connects.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader, Write as _},
+    net::SocketAddr,
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::{Live, Scene};
+
+/// Names the role in the child's environment.
+const ROLE: &str = "CONNTRACE_TEST_ROLE";
+/// Where it connects to, if anywhere.
+const REMOTE: &str = "CONNTRACE_TEST_REMOTE";
+/// Bytes of a task's name.
+const COMM_MAX: usize = 15;
+
+/// The role this program was started in; none when it is to run its tests.
+pub fn role() -> Option<String> {
+    env::var(ROLE).ok()
+}
+
+/// This program in that role, with nothing on its input.
+pub fn in_role(role: &str) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.env(ROLE, role).stdin(Stdio::null());
+    command
+}
+
+/// This program in a role that connects there.
+pub fn in_role_to(role: &str, remote: SocketAddr) -> Command {
+    let mut command = in_role(role);
+    command.env(REMOTE, remote.to_string());
+    command
+}
+
+/// The child's side: where it connects to.
+pub fn remote_of_role() -> SocketAddr {
+    env::var(REMOTE).unwrap().parse().unwrap()
+}
+
+/// A child that says a line, and goes on when it is told to.
+pub struct Partner {
+    child: Child,
+    /// What it said.
+    pub said: String,
+    input: ChildStdin,
+}
+
+impl Partner {
+    /// Starts it and waits for its line.
+    pub fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut said = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut said).unwrap();
+        let input = child.stdin.take().unwrap();
+        Self {
+            child,
+            said: said.trim_end().to_owned(),
+            input,
+        }
+    }
+
+    /// Its process id, in this process's pid namespace.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Lets it go on, and waits for its end.
+    pub fn finish(mut self) -> ExitStatus {
+        drop(self.input);
+        self.child.wait().unwrap()
+    }
+}
+
+/// The child's side: says this line and waits until it may go on.
+pub fn say_and_wait(line: &str) {
+    let mut output = std::io::stdout();
+    writeln!(output, "{line}").unwrap();
+    output.flush().unwrap();
+    let _ = std::io::stdin().read_line(&mut String::new());
+}
+
+/// The name of this program's processes.
+pub fn program_comm() -> String {
+    let name = env::current_exe().unwrap();
+    let name = name.file_name().unwrap().to_str().unwrap();
+    name.chars().take(COMM_MAX).collect()
+}
+
+/// The one line of a child's attempt, which must have all of `part`, and no path
+/// but this program's.
+pub fn expect_child(scene: &Scene<u32>, remote: SocketAddr, part: &Value) -> Value {
+    let line = Live::get().endings(scene, 1).remove(0);
+    let comm = program_comm();
+    assert_has(
+        &line,
+        &json!({
+            "seen": "whole",
+            "process": {
+                "pid": scene.value, "tid": scene.value, "comm": comm, "leader_comm": comm,
+            },
+            "netns": scene.netns,
+            "remote": { "addr": remote.ip(), "port": remote.port() },
+            "syn": { "sent": 1, "retransmitted": 0 },
+        }),
+    );
+    assert_has(&line, part);
+    let exe = &line["process"]["exe"];
+    let own = env::current_exe().unwrap();
+    assert!(exe.is_null() || *exe == own.to_str().unwrap(), "{line:#}");
+    line
+}
+
+/// Fails unless the line has all of `part`, objects within it likewise.
+pub fn assert_has(line: &Value, part: &Value) {
+    for (name, wanted) in part.as_object().unwrap() {
+        if wanted.is_object() {
+            assert_has(&line[name], wanted);
+        } else {
+            assert_eq!(&line[name], wanted, "{name} in {line:#}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Connects submitted to `io_uring`.
+#![expect(
+    unsafe_code,
+    reason = "what is submitted points to memory the kernel reads later"
+)]
+
+use std::{io, net::SocketAddr, os::fd::AsRawFd as _, time::Duration};
+
+use io_uring::{
+    IoUring, opcode,
+    squeue::{Entry, Flags},
+    types::{Fd, Timespec},
+};
+use socket2::{SockAddr, Socket};
+
+use crate::Attempted;
+
+/// Requests under way at once: a connect and its timeout.
+const ENTRIES: u32 = 2;
+const CONNECT: u64 = 1;
+/// How long the kernel's polling thread stays awake.
+const IDLE_MS: u32 = 10;
+
+/// A ring of the calling thread.
+pub struct Uring(IoUring);
+
+impl Uring {
+    /// A ring whose requests the submitter's own call begins.
+    pub fn new() -> io::Result<Self> {
+        IoUring::new(ENTRIES).map(Self)
+    }
+
+    /// A ring that a thread of the kernel polls.
+    pub fn polled() -> io::Result<Self> {
+        IoUring::builder()
+            .setup_sqpoll(IDLE_MS)
+            .build(ENTRIES)
+            .map(Self)
+    }
+
+    /// Connects and waits for the completion.
+    pub fn connect(&mut self, socket: &Socket, remote: SocketAddr) -> Attempted {
+        self.run(socket, remote, Flags::empty(), None)
+    }
+
+    /// Likewise, on a worker thread of the kernel.
+    pub fn connect_by_worker(&mut self, socket: &Socket, remote: SocketAddr) -> Attempted {
+        self.run(socket, remote, Flags::ASYNC, None)
+    }
+
+    /// Likewise, with a linked timeout.
+    pub fn connect_within(
+        &mut self,
+        deadline: Duration,
+        socket: &Socket,
+        remote: SocketAddr,
+    ) -> Attempted {
+        let deadline = Timespec::from(deadline);
+        self.run(socket, remote, Flags::IO_LINK, Some(&deadline))
+    }
+
+    fn run(
+        &mut self,
+        socket: &Socket,
+        remote: SocketAddr,
+        flags: Flags,
+        deadline: Option<&Timespec>,
+    ) -> Attempted {
+        let address = SockAddr::from(remote);
+        let connect = opcode::Connect::new(
+            Fd(socket.as_raw_fd()),
+            address.as_ptr().cast(),
+            address.len(),
+        );
+        let mut requests = vec![connect.build().flags(flags).user_data(CONNECT)];
+        requests.extend(deadline.map(|it| opcode::LinkTimeout::new(it).build()));
+        let errno = self.complete(&requests);
+        Attempted::on(socket, remote, errno)
+    }
+
+    /// Submits the requests, waits for all, and returns the connect's errno.
+    fn complete(&mut self, requests: &[Entry]) -> i32 {
+        // SAFETY: the address and the timeout they point to are the caller's, who
+        // waits below until the kernel is done with every request.
+        unsafe { self.0.submission().push_multiple(requests) }.unwrap();
+        let mut done = Vec::new();
+        while done.len() < requests.len() {
+            self.0.submit_and_wait(1).unwrap();
+            done.extend(self.0.completion());
+        }
+        let connect = done.iter().find(|it| it.user_data() == CONNECT);
+        -connect.unwrap().result()
+    }
+}
