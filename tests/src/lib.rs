@@ -48,7 +48,7 @@ pub use signal::let_interrupt;
 pub use socket::{Attempted, attempt, attempt_on, bound, has_syn_sent, tcp, wait_for_syn_sent};
 pub use suite::{
     Live, Scene, accounted, assert_adds_up, is_root, live_test, own_netns, plain_test, run,
-    run_one_by_one,
+    run_one_by_one, unless,
 };
 pub use tracefs::{mount_tracefs, without_tracefs};
 pub use tracer::{Tracer, check};

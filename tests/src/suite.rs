@@ -43,6 +43,14 @@ pub fn plain_test(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
     })
 }
 
+/// Listed as ignored where this host lacks what it needs.
+pub fn unless(lacks: Option<&str>, trial: Trial) -> Trial {
+    match lacks {
+        Some(needs) => trial.with_kind(needs).with_ignored_flag(true),
+        None => trial,
+    }
+}
+
 /// What all scenarios of a test program share: one tracer that sees everything.
 pub struct Live {
     tracer: Tracer,

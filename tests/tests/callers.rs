@@ -21,7 +21,7 @@ use conntrace::stage::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
     Attempted, Cgroup, Expected, Ia32, Live, Partner, Scene, attempt, attempt_on, connect_as_ia32,
     expect_child, has_ia32, in_role, in_role_to, live_test, own_cgroup, own_netns, pass_on,
-    program_comm, receive, remote_of_role, role, run, say_and_wait, tcp, wait_for_syn_sent,
+    program_comm, receive, remote_of_role, role, run, say_and_wait, tcp, unless, wait_for_syn_sent,
 };
 use nix::{
     errno::Errno,
@@ -73,14 +73,10 @@ fn main() -> ExitCode {
         live_test("user_namespace", user_namespace),
         live_test("cgroup_of_who_is_gone", cgroup_of_who_is_gone),
     ]);
+    let lacks = (!runs_ia32()).then_some("needs 32-bit system calls (CONFIG_IA32_EMULATION)");
     for (name, by) in [("connect", Ia32::Connect), ("socketcall", Ia32::Socketcall)] {
         let trial = live_test(&format!("ia32_{name}"), move || ia32(by));
-        tests.push(if runs_ia32() {
-            trial
-        } else {
-            let needs = "needs 32-bit system calls (CONFIG_IA32_EMULATION)";
-            trial.with_kind(needs).with_ignored_flag(true)
-        });
+        tests.push(unless(lacks, trial));
     }
     run(tests)
 }
