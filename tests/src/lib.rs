@@ -8,7 +8,6 @@
     reason = "test code: a panic is a failed test"
 )]
 
-mod abort;
 mod agent;
 mod binary;
 mod cgroup;
@@ -23,11 +22,9 @@ mod sample;
 mod signal;
 mod socket;
 mod suite;
-mod tracefs;
 mod tracer;
 mod uring;
 
-pub use abort::Killer;
 pub use agent::{Agent, LinesFile};
 pub use binary::{binary, conntrace};
 pub use cgroup::{Cgroup, own_cgroup};
@@ -37,7 +34,7 @@ pub use child::{
 };
 pub use ia32::{Ia32, connect_as_ia32, has_ia32};
 pub use line::{Expected, Reply};
-pub use mounts::in_private_mounts;
+pub use mounts::{in_private_mounts, mount_tracefs, without_tracefs};
 pub use nft::{ip, nft, with_ip, with_nft};
 pub use passed::{pass_on, receive};
 pub use recording::{
@@ -50,6 +47,5 @@ pub use suite::{
     Live, Scene, accounted, assert_adds_up, is_root, live_test, own_netns, plain_test, run,
     run_one_by_one, unless,
 };
-pub use tracefs::{mount_tracefs, without_tracefs};
 pub use tracer::{Tracer, check};
 pub use uring::Uring;

@@ -1,24 +1,64 @@
-//! Hosts that lack something: mounts that only one thread sees.
+//! Hosts that lack something, or have more: mounts that others do not see.
 
-use std::thread;
+use std::{path::Path, thread};
 
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
+
+const TRACEFS: &str = "/sys/kernel/tracing";
+const NONE: Option<&str> = None;
 
 /// Runs `act` in a thread with mounts of its own; what it mounts, only it and
 /// the processes it starts can see, and it goes with them.
 pub fn in_private_mounts<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     let in_namespace = || {
-        let nothing = None::<&str>;
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        mount(nothing, "/", nothing, private, nothing).unwrap();
+        leave_mounts().unwrap();
         act()
     };
     thread::scope(|scope| match scope.spawn(in_namespace).join() {
         Ok(value) => value,
         Err(panic) => std::panic::resume_unwind(panic),
     })
+}
+
+/// Mounts tracefs for this process and those it starts, and for nobody else; to be
+/// called before there are other threads. Without root nothing happens.
+///
+/// # Errors
+/// When this host does not let us.
+pub fn mount_tracefs() -> nix::Result<()> {
+    if !crate::is_root() || has_tracefs() {
+        return Ok(());
+    }
+    leave_mounts()?;
+    mount(
+        Some("tracefs"),
+        TRACEFS,
+        Some("tracefs"),
+        MsFlags::empty(),
+        NONE,
+    )
+}
+
+/// Runs `act` where tracefs is not mounted.
+pub fn without_tracefs<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+    in_private_mounts(|| {
+        while umount2(TRACEFS, MntFlags::MNT_DETACH).is_ok() {}
+        // Which has it as well.
+        let _ = umount2("/sys/kernel/debug", MntFlags::MNT_DETACH);
+        assert!(!has_tracefs());
+        act()
+    })
+}
+
+fn has_tracefs() -> bool {
+    Path::new(TRACEFS).join("events").exists()
+}
+
+/// What is mounted from here on is not seen elsewhere.
+fn leave_mounts() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
 }

@@ -11,7 +11,6 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::{self, ExitCode},
     sync::Arc,
-    thread,
 };
 
 use conntrace::stage::{self, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, ports};
@@ -194,13 +193,7 @@ fn recorded() {
 /// Without tracefs the rest is traced as ever, and the start line says so.
 fn degraded() {
     let dir = Dir::new("no-tracefs");
-    let recording = thread::scope(|scope| {
-        let start = || {
-            without_tracefs();
-            Recording::start(&dir.0, &[TRACE, "--comm", "degraded"])
-        };
-        scope.spawn(start).join().unwrap()
-    });
+    let recording = without_tracefs(|| Recording::start(&dir.0, &[TRACE, "--comm", "degraded"]));
     stage::run("degraded", |_| {
         attempt((ELSEWHERE_V4, PORT));
         attempt((FAR_V4, ports::RESETS));

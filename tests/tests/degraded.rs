@@ -16,7 +16,7 @@ use std::{
 use conntrace::stage::{self, FAR_V4, ports};
 use conntrace_tests::{
     Agent, Dir, LinesFile, accounted, attempt, binary, check, in_private_mounts, is_root,
-    live_test, run_one_by_one, stderr,
+    live_test, run_one_by_one, stderr, without_tracefs,
 };
 use libtest_mimic::Trial;
 use nix::{
@@ -209,12 +209,7 @@ fn no_sys() {
 }
 
 fn no_tracefs() {
-    in_private_mounts(|| {
-        for path in ["/sys/kernel/tracing", "/sys/kernel/debug"] {
-            mount_at(path, "tmpfs", None);
-        }
-        assert_names_caller(&traced(&[]).0);
-    });
+    without_tracefs(|| assert_names_caller(&traced(&[]).0));
 }
 
 fn no_bpffs() {

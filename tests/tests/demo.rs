@@ -51,11 +51,7 @@ fn as_expected() {
 
 /// What only system calls show is skipped, and why is said.
 fn scenes_without_tracefs() {
-    let demo = || {
-        without_tracefs();
-        conntrace().arg("demo").output().unwrap()
-    };
-    let output = thread::scope(|scope| scope.spawn(demo).join().unwrap());
+    let output = without_tracefs(|| conntrace().arg("demo").output().unwrap());
     let table = stderr(&output);
     assert!(output.status.success(), "{table}");
     assert!(

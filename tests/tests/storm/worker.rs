@@ -11,8 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, ports};
-use conntrace_tests::{Killer, attempt_on, tcp};
+use conntrace::stage::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, destroy, ports};
+use conntrace_tests::{attempt_on, tcp};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -137,8 +137,8 @@ struct Worker {
     began: Instant,
     told: Vec<String>,
     slow: Vec<Slow>,
-    /// Where the kernel lets one kill sockets.
-    killer: Option<Killer>,
+    /// The kernel lets one end the sockets of others.
+    can_destroy: bool,
 }
 
 impl Worker {
@@ -148,7 +148,7 @@ impl Worker {
             began: Instant::now(),
             told: Vec::new(),
             slow: Vec::new(),
-            killer: Killer::open().ok(),
+            can_destroy: can_destroy(),
         }
     }
 
@@ -171,7 +171,7 @@ impl Worker {
             match (i + self.number) % 64 {
                 7 => self.begin(silent, true),
                 23 | 54 => self.begin(silent, false),
-                11 | 42 if self.killer.is_some() => self.abort(silent),
+                11 | 42 if self.can_destroy => self.abort(silent),
                 _ => self.fast(FAST[(i * 7 + self.number * 5) % FAST.len()]),
             }
             self.tend();
@@ -253,7 +253,8 @@ impl Worker {
     /// Somebody else kills the socket.
     fn abort(&mut self, remote: SocketAddr) {
         let socket = unanswered(remote, None);
-        self.killer.as_ref().unwrap().kill(&socket, remote).unwrap();
+        let local = socket.local_addr().unwrap().as_socket().unwrap();
+        destroy(local, remote).unwrap();
         let told = socket.take_error().unwrap().unwrap();
         assert_eq!(told.raw_os_error(), Some(Errno::ECONNABORTED as i32));
         self.tell("aborted", Some(Errno::ECONNABORTED), "-");
@@ -337,4 +338,12 @@ fn bound(remote: SocketAddr, port: u16) -> Socket {
     socket.set_reuse_address(true).unwrap();
     socket.bind(&SocketAddr::new(local, port).into()).unwrap();
     socket
+}
+
+/// `CONFIG_INET_DIAG_DESTROY`: without it the kernel does not even look for the
+/// socket.
+fn can_destroy() -> bool {
+    let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let answer = destroy(nobody, nobody).map_err(|error| error.raw_os_error());
+    answer != Err(Some(Errno::EOPNOTSUPP as i32))
 }
