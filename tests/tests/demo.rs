@@ -40,7 +40,7 @@ fn as_expected() {
     assert!(output.status.success(), "{table}");
     assert!(began.elapsed() < Duration::from_secs(15));
     assert!(
-        table.ends_with("61 scenes as expected, 0 different, 0 skipped\n"),
+        table.ends_with("67 scenes as expected, 0 different, 0 skipped\n"),
         "{table}"
     );
     for line in stdout(&output).lines() {
@@ -55,7 +55,7 @@ fn scenes_without_tracefs() {
     let table = stderr(&output);
     assert!(output.status.success(), "{table}");
     assert!(
-        table.ends_with("54 scenes as expected, 0 different, 7 skipped\n"),
+        table.ends_with("60 scenes as expected, 0 different, 7 skipped\n"),
         "{table}"
     );
     assert_eq!(matching(table, "mount -t tracefs"), 7, "{table}");

@@ -91,6 +91,9 @@ fn describe(attempts: &[Expected]) -> String {
     };
     let mut text = last.label.as_str().to_owned();
     match (last.timeout_by, last.reply) {
+        (Some(TimeoutBy::Application), ReplyKind::Local) => {
+            text.push_str(" by the application, dropped here");
+        }
         (Some(TimeoutBy::Kernel), _) => text.push_str(" by the kernel"),
         (Some(TimeoutBy::Application), _) => text.push_str(" by the application"),
         (None, ReplyKind::Rst) => text.push_str(" by a RST"),

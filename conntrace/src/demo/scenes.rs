@@ -3,6 +3,7 @@
 mod acts;
 mod answers;
 mod calls;
+mod firewall;
 mod local_ports;
 mod silence;
 
@@ -47,6 +48,11 @@ const RESET: Expected = expect(Label::Refused, ReplyKind::Rst);
 const PORT_UNREACHABLE: Expected = expect(Label::Refused, ReplyKind::Icmp);
 const UNREACHABLE: Expected = expect(Label::Unreachable, ReplyKind::Icmp);
 const NO_NEIGHBOUR: Expected = expect(Label::Unreachable, ReplyKind::Local);
+const REJECTED_HERE: Expected = expect(Label::Refused, ReplyKind::Local);
+const DROPPED_HERE: Expected = Expected {
+    reply: ReplyKind::Local,
+    ..BY_APPLICATION
+};
 const ABORTED: Expected = expect(Label::Aborted, ReplyKind::None);
 const BY_KERNEL: Expected = timeout(TimeoutBy::Kernel);
 const BY_APPLICATION: Expected = timeout(TimeoutBy::Application);
@@ -144,8 +150,9 @@ impl Scene {
 }
 
 /// All of them, in the order of the report.
-const SCENES: [&[Scene]; 4] = [
+const SCENES: [&[Scene]; 5] = [
     answers::SCENES,
+    firewall::SCENES,
     silence::SCENES,
     local_ports::SCENES,
     calls::SCENES,

@@ -23,6 +23,7 @@ mod destroy;
 mod disconnect;
 mod far_end;
 mod far_thread;
+mod firewall;
 mod link;
 mod port_range;
 pub mod ports;
@@ -31,6 +32,7 @@ mod tun;
 pub use destroy::destroy;
 pub use disconnect::disconnect;
 pub use far_end::{FarEnd, answer};
+pub use firewall::{Verdict, firewall};
 pub use port_range::set_local_port_range;
 pub use ports::{Answer, IcmpReason, ThenTo, answer_of};
 

@@ -1,0 +1,48 @@
+//! This host's own firewall says no, or nothing.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    DROPPED_HERE, Needs, REJECTED_HERE, Scene,
+    acts::{at, connect, give_up},
+    scene,
+    silence::GIVES_UP_AFTER,
+};
+use crate::stage::{FAR_V4, FAR_V6, Verdict, firewall};
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(10);
+
+#[rustfmt::skip]
+pub(super) const SCENES: &[Scene] = &[
+    scene("own drop", Needs::Far, &[DROPPED_HERE], || dropped(at(FAR_V4, 1000))),
+    scene("own drop v6", Needs::FarV6, &[DROPPED_HERE], || dropped(at(FAR_V6, 1001))),
+    scene("own reset", Needs::Far, &[REJECTED_HERE], || rejected(FAR_V4.into(), 1002, Verdict::RejectByReset)),
+    scene("own reset v6", Needs::FarV6, &[REJECTED_HERE], || rejected(FAR_V6.into(), 1003, Verdict::RejectByReset)),
+    scene("own reject", Needs::Far, &[REJECTED_HERE], || rejected(FAR_V4.into(), 1004, Verdict::RejectByIcmp)),
+    scene("rejected early", Needs::Far, &[REJECTED_HERE], || rejected_early(at(FAR_V4, 1005))),
+];
+
+/// Each scene has a port of its own: the rule is for that.
+fn dropped(to: SocketAddr) -> io::Result<()> {
+    firewall(to.port(), Verdict::Drop)?;
+    give_up(to, GIVES_UP_AFTER)
+}
+
+/// ICMP finds the socket locked by connect itself: the answer to the SYN sent
+/// again 1 s later ends the attempt. A RST does so at once.
+fn rejected(host: IpAddr, port: u16, by: Verdict) -> io::Result<()> {
+    firewall(port, by)?;
+    connect(host, port)
+}
+
+/// ICMP finds the socket locked, poll wakes the application, and it closes: only
+/// the error queue still knows.
+fn rejected_early(to: SocketAddr) -> io::Result<()> {
+    firewall(to.port(), Verdict::RejectByIcmp)?;
+    give_up(to, LONG)
+}
