@@ -95,9 +95,12 @@ fn answer(text: &mut String, reply: &Reply) {
         ReplyKind::None | ReplyKind::SynAck => return,
         ReplyKind::Rst => text.push_str(": RST"),
         ReplyKind::Icmp => text.push_str(": ICMP"),
-        ReplyKind::Local => text.push_str(": this host itself, ICMP"),
+        ReplyKind::Local => text.push_str(": this host itself"),
     }
     if let (Some(icmp_type), Some(code)) = (reply.icmp_type, reply.icmp_code) {
+        if reply.kind == ReplyKind::Local {
+            text.push_str(", ICMP");
+        }
         push(text, format_args!(" type {icmp_type} code {code}"));
     }
     if let Some(from) = reply.from {
@@ -116,4 +119,38 @@ fn syns(fields: &AttemptFields) -> String {
 /// Writing to a `String` cannot fail.
 fn push(text: &mut String, args: std::fmt::Arguments<'_>) {
     let _ = text.write_fmt(args);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn icmp_is_named_where_it_came() {
+        let reply = |kind, icmp: Option<(u8, u8)>| Reply {
+            kind,
+            icmp_type: icmp.map(|(icmp_type, _)| icmp_type),
+            icmp_code: icmp.map(|(_, code)| code),
+            from: icmp.map(|_| [10, 0, 0, 2].into()),
+        };
+        for (reply, expected) in [
+            (reply(ReplyKind::None, None), ""),
+            (reply(ReplyKind::Rst, None), ": RST"),
+            (reply(ReplyKind::Icmp, None), ": ICMP"),
+            (
+                reply(ReplyKind::Icmp, Some((3, 1))),
+                ": ICMP type 3 code 1 from 10.0.0.2",
+            ),
+            // A neighbour, a drop or a RST of a rule here.
+            (reply(ReplyKind::Local, None), ": this host itself"),
+            (
+                reply(ReplyKind::Local, Some((3, 3))),
+                ": this host itself, ICMP type 3 code 3 from 10.0.0.2",
+            ),
+        ] {
+            let mut text = String::new();
+            answer(&mut text, &reply);
+            assert_eq!(text, expected);
+        }
+    }
 }
