@@ -30,6 +30,9 @@ use crate::{
 
 /// `TCP_SYN_RECV`: an attempt is in it after a simultaneous open.
 const STATE_SYN_RECV: u8 = 3;
+/// `TCP_FIN_WAIT1`: what such an attempt is closed to, for the other side has sent
+/// a SYN (`tcp_close_state`).
+const STATE_FIN_WAIT1: u8 = 4;
 
 /// The map's answer to an insertion of what is there.
 const EEXIST: i32 = 17;
@@ -60,13 +63,14 @@ impl Change {
         const SYN_SENT: i32 = STATE_SYN_SENT as i32;
         const SYN_RECV: i32 = STATE_SYN_RECV as i32;
         const ESTABLISHED: i32 = STATE_ESTABLISHED as i32;
+        const FIN_WAIT1: i32 = STATE_FIN_WAIT1 as i32;
         match (old, new) {
             (CLOSE, SYN_SENT) => Some(Self::Opens),
             (SYN_SENT, ESTABLISHED) => Some(Self::Completes { passive: false }),
             // A server's side of a handshake, or an attempt after a simultaneous open.
             (SYN_RECV, ESTABLISHED) => Some(Self::Completes { passive: true }),
             (SYN_SENT, CLOSE) => Some(Self::Closes { passive: false }),
-            (SYN_RECV, CLOSE) => Some(Self::Closes { passive: true }),
+            (SYN_RECV, CLOSE | FIN_WAIT1) => Some(Self::Closes { passive: true }),
             _ => None,
         }
     }

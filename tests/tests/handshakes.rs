@@ -47,12 +47,14 @@ fn main() -> ExitCode {
         ("mapped", FAR_V4.to_ipv6_mapped().into()),
     ];
     for (name, host) in hosts {
-        let scenarios: [FarScenario; 8] = [
+        let scenarios: [FarScenario; 10] = [
             ("crossed", crossed),
             ("crossed_then_reset", crossed_then_reset),
             ("crossed_then_reset_polled", crossed_then_reset_polled),
             ("crossed_then_kernel_timeout", crossed_then_kernel_timeout),
             ("crossed_then_abandoned", crossed_then_abandoned),
+            ("crossed_then_closed", crossed_then_closed),
+            ("crossed_then_shut_down", crossed_then_shut_down),
             ("wrong_syn_ack", wrong_syn_ack),
             ("wrong_reset", wrong_reset),
             ("second_syn_reset", second_syn_reset),
@@ -158,13 +160,24 @@ fn crossed_then_kernel_timeout(host: IpAddr) {
 }
 
 fn crossed_then_abandoned(host: IpAddr) {
+    crossed_then_given_up(host, Attempted::abandon);
+}
+
+/// In `SYN_RECV` a close goes on to `FIN_WAIT1`.
+fn crossed_then_closed(host: IpAddr) {
+    crossed_then_given_up(host, |_| {});
+}
+
+fn crossed_then_shut_down(host: IpAddr) {
+    crossed_then_given_up(host, |socket| {
+        let _ = socket.shutdown(std::net::Shutdown::Both);
+    });
+}
+
+fn crossed_then_given_up(host: IpAddr, end: fn(&Socket)) {
+    let remote = SocketAddr::new(host, ports::SYN_THEN_SILENT);
     let live = Live::get();
-    let scene = give_up(
-        &live,
-        SocketAddr::new(host, ports::SYN_THEN_SILENT),
-        OVER_PATIENCE,
-        Attempted::abandon,
-    );
+    let scene = give_up(&live, remote, OVER_PATIENCE, end);
     let expected = Expected::gave_up("timed_out", &scene.value);
     live.expect(&scene, &[crossing(expected)]);
     assert!(live.stalls(&scene).is_empty());
