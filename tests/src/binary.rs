@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
 };
@@ -38,6 +38,13 @@ fn build() -> PathBuf {
     let status = cargo.status().expect("cargo runs");
     assert!(status.success(), "cannot build conntrace: {status}");
     profile_dir.join("conntrace")
+}
+
+/// Copies a program. By another process: a file that is open for writing cannot be
+/// run, and what a test has open, a neighbour's child has for a moment, too.
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").args([from, to]).status().unwrap();
+    assert!(status.success(), "cp: {status}");
 }
 
 /// The program under test, with nothing on its input.

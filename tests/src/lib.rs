@@ -26,7 +26,7 @@ mod tracer;
 mod uring;
 
 pub use agent::{Agent, LinesFile};
-pub use binary::{binary, conntrace};
+pub use binary::{binary, conntrace, copy_program};
 pub use cgroup::{Cgroup, own_cgroup};
 pub use child::{
     Partner, assert_has, expect_child, in_role, in_role_to, program_comm, remote_of_role, role,

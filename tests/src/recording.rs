@@ -21,7 +21,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{binary, conntrace, is_root, run};
+use crate::{binary, conntrace, copy_program, is_root, run};
 
 /// May do nothing.
 const NOBODY: u32 = 65_534;
@@ -32,12 +32,10 @@ static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
 /// Runs a test program whose tests [`replay`].
 pub fn run_with_replay(tests: Vec<Trial>) -> ExitCode {
-    // Copied before there are other threads: one that forks meanwhile would keep
-    // the file open for writing, and then it could not be run.
     let _program = is_root().then(|| {
         let dir = Dir::new("program");
         let copy = dir.file("conntrace");
-        fs::copy(binary(), &copy).unwrap();
+        copy_program(binary(), &copy);
         PROGRAM.set(copy).unwrap();
         dir
     });

@@ -18,7 +18,7 @@ use std::{
 
 use conntrace::stage::{self, FAR_V4, ports};
 use conntrace_tests::{
-    Tracer, assert_adds_up, attempt, binary, conntrace, live_test, plain_test, run,
+    Tracer, assert_adds_up, attempt, binary, conntrace, copy_program, live_test, plain_test, run,
 };
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
@@ -78,7 +78,7 @@ fn schema() {
 fn without_privilege() {
     // The build's folder may be closed to others.
     let copy = env::temp_dir().join(format!("conntrace-{}", std::process::id()));
-    fs::copy(binary(), &copy).unwrap();
+    copy_program(binary(), &copy);
     let nobody = |args: &[&str]| {
         let output = Command::new(&copy)
             .args(args)

@@ -15,8 +15,8 @@ use std::{
 
 use conntrace::stage::{self, FAR_V4, ports};
 use conntrace_tests::{
-    Agent, Dir, LinesFile, accounted, attempt, binary, check, in_private_mounts, is_root,
-    live_test, run_one_by_one, stderr, without_tracefs,
+    Agent, Dir, LinesFile, accounted, attempt, binary, check, copy_program, in_private_mounts,
+    is_root, live_test, run_one_by_one, stderr, without_tracefs,
 };
 use libtest_mimic::Trial;
 use nix::{
@@ -256,7 +256,7 @@ fn as_nobody<T>(capabilities: &str, act: impl FnOnce(&[&str]) -> T) -> T {
     let dir = Dir::new("nobody");
     fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o755)).unwrap();
     let copy = dir.file("conntrace");
-    fs::copy(binary(), &copy).unwrap();
+    copy_program(binary(), &copy);
     let capabilities = ["--inh-caps", capabilities, "--ambient-caps", capabilities];
     let user = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
     let shell = [

@@ -13,7 +13,8 @@ use std::{
 };
 
 use conntrace_tests::{
-    binary, conntrace, live_test, matching, mount_tracefs, run, stderr, stdout, without_tracefs,
+    binary, conntrace, copy_program, live_test, matching, mount_tracefs, run, stderr, stdout,
+    without_tracefs,
 };
 use serde_json::Value;
 
@@ -65,7 +66,7 @@ fn scenes_without_tracefs() {
 fn killed() {
     // A program of its own tells its processes from those of other tests.
     let copy = env::temp_dir().join(format!("conntrace-demo-{}", std::process::id()));
-    fs::copy(binary(), &copy).unwrap();
+    copy_program(binary(), &copy);
     let running = || {
         let processes = fs::read_dir("/proc").unwrap();
         let exes = processes.map(|entry| fs::read_link(entry.unwrap().path().join("exe")));

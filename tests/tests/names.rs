@@ -14,7 +14,7 @@ use std::{
 };
 
 use conntrace::stage::{self, FAR_V4, ports};
-use conntrace_tests::{Dir, LinesFile, attempt, check, live_test, run};
+use conntrace_tests::{Dir, LinesFile, attempt, check, copy_program, live_test, run};
 use nix::sys::signal::Signal;
 
 /// Makes this program take the name of that number and connect instead of
@@ -56,7 +56,7 @@ fn lines_of(dir: &Dir, options: &[&str]) -> Vec<u8> {
         let agent = file.run(&[&filter, options].concat());
         for (number, name) in NAMES.into_iter().enumerate() {
             let program = dir.0.join(OsStr::from_bytes(comm(name)));
-            fs::copy(env::current_exe().unwrap(), &program).unwrap();
+            copy_program(&env::current_exe().unwrap(), &program);
             let mut command = Command::new(&program);
             let status = command.env(NAME, number.to_string()).status().unwrap();
             assert!(status.success());

@@ -14,7 +14,9 @@ use std::{
 };
 
 use conntrace::stage::{FAR_V4, ports};
-use conntrace_tests::{Cgroup, Dir, Expected, Live, attempt, live_test, own_cgroup, run};
+use conntrace_tests::{
+    Cgroup, Dir, Expected, Live, attempt, copy_program, live_test, own_cgroup, run,
+};
 
 /// Makes this program connect and exit instead of running its tests.
 const CONNECT: &str = "CONNTRACE_TEST_CONNECT";
@@ -40,7 +42,7 @@ fn refusing() -> SocketAddr {
 /// A copy of this program, so that its path is its own, that connects and exits.
 fn child(dir: &Dir) -> (PathBuf, Command) {
     let program = dir.file("connector");
-    fs::copy(env::current_exe().unwrap(), &program).unwrap();
+    copy_program(&env::current_exe().unwrap(), &program);
     let mut command = Command::new(&program);
     command.env(CONNECT, "1").stdin(Stdio::null());
     (program, command)

@@ -19,7 +19,8 @@ use conntrace::{
     stage::{self, FAR_V4, ports},
 };
 use conntrace_tests::{
-    Attempted, Tracer, assert_adds_up, attempt, binary, conntrace, live_test, plain_test, run, tcp,
+    Attempted, Tracer, assert_adds_up, attempt, binary, conntrace, copy_program, live_test,
+    plain_test, run, tcp,
 };
 use serde_json::Value;
 
@@ -131,7 +132,7 @@ fn doctor_text(through: &[&str]) -> (Option<i32>, String) {
 fn doctor_without_privilege() {
     // The build's folder may be closed to others.
     let copy = env::temp_dir().join(format!("conntrace-doctor-{}", std::process::id()));
-    fs::copy(binary(), &copy).unwrap();
+    copy_program(binary(), &copy);
     let output = Command::new(&copy)
         .args(["doctor", "--format", "json"])
         .uid(65_534)

@@ -54,19 +54,14 @@ fn read_exe(caller: &Caller) -> Option<Arc<str>> {
     let exe = fs::read_link(process.join("exe")).ok()?;
     // Looked at last: if it is still the same process now, it was so before.
     let stat = fs::read(process.join("stat")).ok()?;
+    // Not the name in stat, which has line ends and backslashes escaped.
+    let name = fs::read(process.join("comm")).ok()?;
     let same = start_ticks(&stat)? == caller.started_ns / TICK_NS
-        && name(&stat)? == caller.leader_comm.as_bytes();
+        && name.strip_suffix(b"\n")? == caller.leader_comm.as_bytes();
     if !same {
         return None;
     }
     Some(text::bounded(exe.as_os_str().as_bytes(), PATH_JSON_MAX).into())
-}
-
-/// Field 2 of `/proc/PID/stat`: the name of the process's first thread.
-fn name(stat: &[u8]) -> Option<&[u8]> {
-    let start = stat.iter().position(|&byte| byte == b'(')? + 1;
-    let end = stat.iter().rposition(|&byte| byte == b')')?;
-    stat.get(start..end)
 }
 
 /// Field 22 of `/proc/PID/stat`: when the process started, in ticks since boot.
@@ -104,8 +99,7 @@ mod tests {
     fn a_name_cannot_shift_the_fields() {
         let stat = b"7 (x) 1 2) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20\n";
         assert_eq!(start_ticks(stat), Some(777));
-        assert_eq!(name(stat), Some(&b"x) 1 2"[..]));
-        assert_eq!((start_ticks(b"7 (x"), name(b"7 (x")), (None, None));
+        assert_eq!(start_ticks(b"7 (x"), None);
         assert_eq!(start_ticks(b"7 (x) R 1"), None);
     }
 
