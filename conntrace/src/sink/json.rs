@@ -1,8 +1,5 @@
 use std::io::{self, BufWriter, Write};
 
-use serde::Serialize as _;
-use serde_json::ser::{Formatter, Serializer};
-
 use super::Sink;
 use crate::event::{LINE_LEN_MAX, Line};
 
@@ -13,6 +10,8 @@ const BUFFER_LEN: usize = 32 * LINE_LEN_MAX;
 #[derive(Debug)]
 pub struct Json<W: Write> {
     out: BufWriter<W>,
+    /// The line at hand.
+    line: Vec<u8>,
 }
 
 impl<W: Write> Json<W> {
@@ -20,13 +19,16 @@ impl<W: Write> Json<W> {
     pub fn new(out: W) -> Self {
         Self {
             out: BufWriter::with_capacity(BUFFER_LEN, out),
+            line: Vec::with_capacity(LINE_LEN_MAX),
         }
     }
 }
 
 impl<W: Write> Sink for Json<W> {
     fn write(&mut self, line: &Line) -> io::Result<()> {
-        line.serialize(&mut Serializer::with_formatter(&mut self.out, Escaping))?;
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, line)?;
+        write_visible(&mut self.out, &self.line)?;
         self.out.write_all(b"\n")
     }
 
@@ -36,25 +38,17 @@ impl<W: Write> Sink for Json<W> {
 }
 
 /// JSON need not escape DEL and the control characters of Latin-1, but a terminal
-/// that shows the lines would obey them.
-struct Escaping;
-
-impl Formatter for Escaping {
-    fn write_string_fragment<W: ?Sized + Write>(
-        &mut self,
-        out: &mut W,
-        text: &str,
-    ) -> io::Result<()> {
-        // Nearly always: nothing to look for character by character.
-        if text.is_ascii() && !text.as_bytes().contains(&b'\x7f') {
-            return out.write_all(text.as_bytes());
-        }
-        for piece in text.split_inclusive(char::is_control) {
-            out.write_all(piece.trim_end_matches(char::is_control).as_bytes())?;
-            if let Some(c) = piece.chars().next_back().filter(|c| c.is_control()) {
-                write!(out, "\\u{:04x}", u32::from(c))?;
-            }
-        }
-        Ok(())
+/// that shows the lines would obey them. Strings are all that can hold them.
+fn write_visible(out: &mut impl Write, json: &[u8]) -> io::Result<()> {
+    // Nearly always: nothing to look for character by character.
+    if json.is_ascii() && !json.contains(&b'\x7f') {
+        return out.write_all(json);
     }
+    for piece in String::from_utf8_lossy(json).split_inclusive(char::is_control) {
+        out.write_all(piece.trim_end_matches(char::is_control).as_bytes())?;
+        if let Some(c) = piece.chars().next_back().filter(|c| c.is_control()) {
+            write!(out, "\\u{:04x}", u32::from(c))?;
+        }
+    }
+    Ok(())
 }
