@@ -40,9 +40,9 @@ const STAGES: [usize; 4] = [2, 2, 2, 1];
 const MEMORY_MAX_KB: u64 = 32 * 1024;
 /// but at its start, when it reads the kernel's BTF; a debug build has more then.
 const MEMORY_AT_START_MAX_KB: u64 = 40 * 1024;
-/// A timer of the kernel that ends an attempt in a softirq can go unseen, which is
-/// counted (`lost.ending_missed`). Up to 19 of 200,000 attempts were.
-const MISSED_MAX: usize = 100;
+/// An ending by the kernel's timer can go unseen on a busy machine, which is counted
+/// (`lost.ending_missed`): in bursts, up to 33 of 2,664. One in so many may.
+const MISSED_ONE_IN: usize = 10;
 const BY_TIMER: &str = "timed_out ETIMEDOUT kernel";
 /// One in so many lines is held against the schema, which takes longer than all
 /// the rest. The other tests do so with every line.
@@ -286,7 +286,8 @@ fn compare(played: &[Played], mut got: Got) {
     assert_eq!(found.wrong.first(), None);
     assert!(found.missing.iter().all(|missing| missing == BY_TIMER));
     assert_eq!((found.missing.len(), found.double, foreign), (missed, 0, 0));
-    assert!(missed <= MISSED_MAX && got.losses <= missed, "{missed}");
+    assert!(missed * MISSED_ONE_IN <= staged[BY_TIMER], "{missed}");
+    assert!(got.losses <= missed, "{} losses", got.losses);
     assert!(syns.iter().all(|(kernel, _)| *kernel > 0));
     let unseen: u64 = syns.iter().map(|(kernel, lines)| kernel - lines).sum();
     assert_eq!(unseen, missed as u64, "TcpActiveOpens and lines: {syns:?}");
