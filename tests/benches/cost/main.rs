@@ -70,7 +70,7 @@ fn main() {
     }
     if wanted("syscalls") {
         loop_ratio(
-            "any system call (getppid) with --trace-syscalls",
+            "20 system calls (getppid) with --trace-syscalls",
             TRACE_SYSCALLS,
             getppid_loop,
         );
