@@ -2,6 +2,8 @@
 //!
 //! Total: any bytes give an attempt or say what is wrong with them.
 
+mod fields;
+
 use std::{
     mem::offset_of,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -16,10 +18,8 @@ use conntrace_common::record::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use self::fields::Fields;
 use crate::errno::Errno;
-
-/// The largest errno the kernel returns (`MAX_ERRNO`).
-const MAX_ERRNO: u32 = 4095;
 
 /// An attempt as it stood at one moment: when it ended, or first stalled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -357,45 +357,6 @@ fn malformed(field: &'static str, value: impl Into<u64>) -> Malformed {
     Malformed::Field {
         field,
         value: value.into(),
-    }
-}
-
-/// A record's bytes, read by the offsets of the struct itself.
-struct Fields<'a>(&'a [u8; RECORD_SIZE]);
-
-impl Fields<'_> {
-    /// The bytes at `at`, which comes from `offset_of!` and so lies inside.
-    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
-        self.0
-            .get(at..)
-            .and_then(|rest| rest.first_chunk())
-            .copied()
-            .unwrap_or([0; N])
-    }
-
-    fn u8(&self, at: usize) -> u8 {
-        let [byte] = self.array(at);
-        byte
-    }
-
-    fn u16(&self, at: usize) -> u16 {
-        u16::from_ne_bytes(self.array(at))
-    }
-
-    fn u32(&self, at: usize) -> u32 {
-        u32::from_ne_bytes(self.array(at))
-    }
-
-    fn u64(&self, at: usize) -> u64 {
-        u64::from_ne_bytes(self.array(at))
-    }
-
-    fn errno(&self, field: &'static str, at: usize) -> Result<Option<Errno>, Malformed> {
-        match self.u32(at) {
-            0 => Ok(None),
-            value @ 1..=MAX_ERRNO => Ok(Some(Errno(value as i32))),
-            value => Err(malformed(field, value)),
-        }
     }
 }
 

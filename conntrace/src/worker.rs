@@ -1,9 +1,9 @@
 //! The worker: decodes, labels and writes, in the order the kernel saw.
 
+mod item;
 mod top;
 
 use std::{
-    borrow::Cow,
     collections::BTreeMap,
     io,
     num::NonZeroU64,
@@ -11,14 +11,12 @@ use std::{
     time::Instant,
 };
 
-use conntrace_common::record::RECORD_SIZE;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
+pub use item::{Batch, Item, Purpose, Snapshot, WireRecord};
 use top::Tops;
 
 use crate::{
-    agent::Dropped,
     clock::WallClock,
     event::{self, Event, Line, Loss, Owner, Start, Stop, Totals},
     evidence::{self, Evidence, Owners},
@@ -26,7 +24,6 @@ use crate::{
     limit::{self, Limit},
     recording::{Entry, Note, Recorder},
     sink::Sink,
-    source::Counters,
     wire::{self, Attempt},
 };
 
@@ -44,60 +41,6 @@ pub struct Labelling {
     pub stalls: bool,
     /// Outcome lines a second per process, remote and label.
     pub limit: Option<NonZeroU64>,
-}
-
-/// A record's bytes.
-pub type WireRecord = [u8; RECORD_SIZE];
-
-/// What the drain hands to the worker.
-#[derive(Debug)]
-pub enum Item {
-    /// Tracing is live.
-    Start(Box<Start>),
-    /// Wire records, and perhaps totals among them.
-    Batch(Batch),
-}
-
-/// What gathered while the worker was busy.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// Wire records, in the order they came.
-    pub records: Vec<WireRecord>,
-    /// Totals, and how many of the records led to them.
-    pub snapshot: Option<(usize, Box<Snapshot>)>,
-}
-
-impl Batch {
-    /// Whether there is anything in it.
-    #[must_use]
-    pub fn waits(&self) -> bool {
-        !self.records.is_empty() || self.snapshot.is_some()
-    }
-}
-
-/// What the drain and the kernel counted at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
-    /// Which line to make of it.
-    pub purpose: Purpose,
-    /// The kernel side's counters.
-    pub counters: Counters,
-    /// Entries of the attempt map.
-    pub in_map: u64,
-    /// Records that never reached the worker.
-    pub dropped: Dropped,
-}
-
-/// Why a snapshot was taken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Purpose {
-    /// A summary is due.
-    Summary,
-    /// Something was lost.
-    Loss,
-    /// The end, and its reason.
-    Stop(Cow<'static, str>),
 }
 
 /// The worker's state.
