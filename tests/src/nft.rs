@@ -25,12 +25,12 @@ pub fn ip(words: &str) {
 }
 
 /// A test that needs root and `nft`.
-pub fn with_nft(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
+pub fn with_nft(name: &str, test: impl Fn() + Send + 'static) -> Trial {
     with_program("nft", "--version", name, test)
 }
 
 /// A test that needs root and `ip`.
-pub fn with_ip(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
+pub fn with_ip(name: &str, test: impl Fn() + Send + 'static) -> Trial {
     with_program("ip", "-Version", name, test)
 }
 
@@ -38,7 +38,7 @@ fn with_program(
     program: &str,
     version: &str,
     name: &str,
-    test: impl FnOnce() + Send + 'static,
+    test: impl Fn() + Send + 'static,
 ) -> Trial {
     let is_there = Command::new(program)
         .arg(version)

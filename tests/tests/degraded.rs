@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 /// A test that needs root and `setpriv`, of util-linux.
-fn with_setpriv(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
+fn with_setpriv(name: &str, test: impl Fn() + Send + 'static) -> Trial {
     let has_setpriv = || Command::new("setpriv").arg("--version").output().is_ok();
     let trial = live_test(name, test);
     if is_root() && !has_setpriv() {

@@ -124,7 +124,7 @@ fn main() -> ExitCode {
         tests.push(live_test("cgroup_with_descendants", || {}));
     } else if let Some(groups) = cgroups() {
         tests.push(live_test("cgroup_with_descendants", move || {
-            cgroup(groups);
+            cgroup(&groups);
         }));
     } else {
         let ignored = live_test("cgroup_with_descendants", || {});
@@ -188,19 +188,19 @@ fn cgroups() -> Option<[Cgroup; 3]> {
     Some([below, group, Cgroup::new(&format!("{name}-beside"))?])
 }
 
-fn cgroup([below, group, beside]: [Cgroup; 3]) {
+fn cgroup([below, group, beside]: &[Cgroup; 3]) {
     let option = group.path().to_str().unwrap();
     for (home, passing) in [
-        (&group, &[0, 1, 2, 3, 4][..]),
-        (&below, &[0, 1, 2, 3, 4]),
-        (&beside, &[]),
+        (group, &[0, 1, 2, 3, 4][..]),
+        (below, &[0, 1, 2, 3, 4]),
+        (beside, &[]),
     ] {
         check(&["--cgroup", option], false, passing, || play_in(home));
     }
     // As lines have it: from the filesystem's root.
     let short = format!("/{}", group.path().file_name().unwrap().to_str().unwrap());
     check(&["--cgroup", &short], false, &[0, 1, 2, 3, 4], || {
-        play_in(&below);
+        play_in(below);
     });
 }
 

@@ -79,14 +79,15 @@ pub async fn run(
             reason = interrupted => reason,
         }
     };
-    match agent::run(tracer, sink, config, stop).await {
-        Ok(_) | Err(AgentError::OutputClosed) => {}
+    let untraced = match agent::run(tracer, sink, config, stop).await {
+        Ok(totals) => totals.lost.get("ending_missed").copied().unwrap_or(0),
+        Err(AgentError::OutputClosed) => 0,
         Err(error) => return Err(error.into()),
-    }
+    };
     let acts = acts
         .context("interrupted")??
         .context("cannot set the stage")?;
-    Ok(Report::new(acts, &traced.lock().outcomes))
+    Ok(Report::new(acts, &traced.lock().outcomes, untraced))
 }
 
 /// What was traced on the demo's stages, by calling thread.
