@@ -42,7 +42,9 @@ pub use recording::{
 };
 pub use sample::sample;
 pub use signal::let_interrupt;
-pub use socket::{Attempted, attempt, attempt_on, bound, has_syn_sent, tcp, wait_for_syn_sent};
+pub use socket::{
+    Attempted, attempt, attempt_on, bound, has_syn_sent, lacks_mptcp, mptcp, tcp, wait_for_syn_sent,
+};
 pub use suite::{
     Live, Scene, accounted, assert_adds_up, is_root, live_test, own_netns, plain_test, run,
     run_one_by_one, unless,

@@ -10,7 +10,7 @@ use std::{
 
 use conntrace::stage::{Stage, disconnect};
 use nix::{errno::Errno, unistd::gettid};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{Live, Scene};
 
@@ -125,6 +125,25 @@ impl Live {
 /// A TCP socket for that address's family.
 pub fn tcp(remote: SocketAddr) -> Socket {
     Socket::new(Domain::for_address(remote), Type::STREAM, None).unwrap()
+}
+
+/// An MPTCP socket for that address's family.
+pub fn mptcp(remote: SocketAddr) -> Socket {
+    mptcp_socket(Domain::for_address(remote)).unwrap()
+}
+
+/// Why there are no MPTCP sockets here, if so.
+pub fn lacks_mptcp() -> Option<&'static str> {
+    let refused = mptcp_socket(Domain::IPV4).is_err();
+    refused.then_some("needs MPTCP (CONFIG_MPTCP, net.mptcp.enabled=1)")
+}
+
+fn mptcp_socket(domain: Domain) -> io::Result<Socket> {
+    Socket::new(
+        domain,
+        Type::STREAM,
+        Some(Protocol::from(nix::libc::IPPROTO_MPTCP)),
+    )
 }
 
 /// A TCP socket bound to where others may be bound as well.

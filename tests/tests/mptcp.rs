@@ -16,12 +16,12 @@ use std::{
 
 use conntrace::stage::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Reply, assert_has, attempt_on, live_test, nft, own_netns, run,
-    unless, with_nft,
+    Attempted, Expected, Live, Reply, assert_has, attempt_on, lacks_mptcp, live_test, mptcp, nft,
+    own_netns, run, unless, with_nft,
 };
-use nix::{errno::Errno, libc::IPPROTO_MPTCP};
+use nix::errno::Errno;
 use serde_json::{Value, json};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
 /// An application that gives up before this cancels.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -63,25 +63,12 @@ fn main() -> ExitCode {
     run(tests)
 }
 
-fn lacks_mptcp() -> Option<&'static str> {
-    let refused = mptcp_socket(Domain::IPV4).is_err();
-    refused.then_some("needs MPTCP (CONFIG_MPTCP, net.mptcp.enabled=1)")
-}
-
 fn lacks_ip() -> Option<&'static str> {
     let ip = Command::new("ip")
         .args(["mptcp", "limits", "show"])
         .output();
     let works = ip.is_ok_and(|it| it.status.success());
     (!works).then_some("needs `ip mptcp` of iproute2")
-}
-
-fn mptcp_socket(domain: Domain) -> std::io::Result<Socket> {
-    Socket::new(domain, Type::STREAM, Some(Protocol::from(IPPROTO_MPTCP)))
-}
-
-fn mptcp(remote: SocketAddr) -> Socket {
-    mptcp_socket(Domain::for_address(remote)).unwrap()
 }
 
 /// The far end knows no MPTCP.

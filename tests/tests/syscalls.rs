@@ -19,13 +19,13 @@ use conntrace::stage::{
     DeadEnd, FAR_DEVICE, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, NEAR_DEVICE, ports,
 };
 use conntrace_tests::{
-    Attempted, Cgroup, Expected, Live, attempt, attempt_on, ip, live_test, mount_tracefs, run, tcp,
-    with_ip,
+    Attempted, Cgroup, Expected, Live, attempt, attempt_on, ip, lacks_mptcp, live_test,
+    mount_tracefs, mptcp, run, tcp, unless, with_ip,
 };
 use libtest_mimic::Trial;
 use nix::errno::Errno;
 use serde_json::json;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 const TRACE: &str = "--trace-syscalls";
 
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         live_test("again_on_the_same_socket", again_on_the_same_socket),
         with_ip("no_source_address_v6", no_source_address_v6),
         live_test("attempts_are_told_once", attempts_are_told_once),
-        live_test("mptcp", mptcp),
+        unless(lacks_mptcp(), live_test("mptcp", mptcp_gets_no_further)),
         live_test("denied_by_cgroup", denied_by_cgroup),
         live_test("no_attempts", no_attempts),
     ];
@@ -290,21 +290,17 @@ fn denied_by_cgroup() {
 }
 
 /// The subflow gets no further than TCP alone.
-fn mptcp() {
-    let protocol = Protocol::from(nix::libc::IPPROTO_MPTCP);
+fn mptcp_gets_no_further() {
     let remote = SocketAddr::from((ELSEWHERE_V4, PORT));
     let live = live();
     let scene = live.play(|_| {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(protocol)).ok()?;
-        Some([
+        let socket = mptcp(remote);
+        [
             attempt_on(&socket, remote),
             attempt_on(&socket, (FAR_V4, ports::RESETS)),
-        ])
+        ]
     });
-    // A kernel without MPTCP has nothing to show.
-    let Some([unreachable, refused]) = &scene.value else {
-        return;
-    };
+    let [unreachable, refused] = scene.value.each_ref();
     live.expect(
         &scene,
         &[
