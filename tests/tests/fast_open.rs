@@ -267,9 +267,8 @@ fn written_then_timed_out(host: IpAddr) {
         ..Expected::new("timed_out", &scene.value)
     };
     let lines = live.expect(&scene, std::slice::from_ref(&expected));
-    let stalls = live.stalls(&scene);
-    assert_eq!(stalls.len(), 1);
-    expected.assert_stall(stalls.first().unwrap(), lines.first().unwrap(), Reply::None);
+    let stall = live.only_stall(&scene);
+    expected.assert_stall(&stall, lines.first().unwrap(), Reply::None);
 }
 
 /// Connects, writes and waits: what the application is told in the end.

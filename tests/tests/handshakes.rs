@@ -211,9 +211,8 @@ fn answer_to_another(remote: SocketAddr) {
     let scene = give_up(&live, remote, PATIENCE / 2, |_| {});
     let expected = sent_again(Expected::gave_up("timed_out", &scene.value));
     let lines = live.expect(&scene, std::slice::from_ref(&expected));
-    let stalls = live.stalls(&scene);
-    assert_eq!(stalls.len(), 1, "stalls, got {stalls:#?}");
-    expected.assert_stall_within(AT_ONCE_US, &stalls[0], &lines[0], Reply::None);
+    let stall = live.only_stall(&scene);
+    expected.assert_stall_within(AT_ONCE_US, &stall, &lines[0], Reply::None);
 }
 
 fn second_syn_reset(host: IpAddr) {
@@ -222,9 +221,8 @@ fn second_syn_reset(host: IpAddr) {
     let scene = live.play(|_| attempt(remote));
     let expected = sent_again(Expected::refused(&scene.value));
     let lines = live.expect(&scene, std::slice::from_ref(&expected));
-    let stalls = live.stalls(&scene);
-    assert_eq!(stalls.len(), 1, "stalls, got {stalls:#?}");
-    expected.assert_stall(&stalls[0], &lines[0], Reply::None);
+    let stall = live.only_stall(&scene);
+    expected.assert_stall(&stall, &lines[0], Reply::None);
 }
 
 /// A socket whose remote end is itself: its SYN crosses its SYN.

@@ -105,9 +105,8 @@ fn timed_out(host: IpAddr) {
         ..Expected::new("timed_out", &scene.value)
     };
     let lines = live.expect(&scene, std::slice::from_ref(&expected));
-    let stalls = live.stalls(&scene);
-    assert_eq!(stalls.len(), 1);
-    expected.assert_stall(&stalls[0], &lines[0], Reply::None);
+    let stall = live.only_stall(&scene);
+    expected.assert_stall(&stall, &lines[0], Reply::None);
 }
 
 fn given_up(host: IpAddr) {

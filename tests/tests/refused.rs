@@ -154,9 +154,8 @@ fn rejected_by_retry(
         ..refused(&scene.value, reply)
     };
     let lines = live.expect(&scene, std::slice::from_ref(&expected));
-    let stalls = live.stalls(&scene);
-    assert_eq!(stalls.len(), 1);
-    expected.assert_stall(&stalls[0], &lines[0], reply);
+    let stall = live.only_stall(&scene);
+    expected.assert_stall(&stall, &lines[0], reply);
 }
 
 /// As [`rejected_by_retry`], but no SYN leaves this host. Whether the one sent

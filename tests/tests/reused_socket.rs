@@ -320,9 +320,8 @@ fn stalled_then_established() {
             Expected::established(established),
         ],
     );
-    let stalls = live.stalls(&scene);
-    assert_eq!(stalls.len(), 1);
-    stalled.assert_stall(&stalls[0], &lines[0], Reply::None);
+    let stall = live.only_stall(&scene);
+    stalled.assert_stall(&stall, &lines[0], Reply::None);
 }
 
 /// The first attempt's entry is read while the second is under way: its memory

@@ -249,7 +249,6 @@ fn expect_stalled(live: &Live, scene: &Scene<Attempted>, outcome: Expected) {
         ..outcome
     };
     let lines = live.expect(scene, std::slice::from_ref(&expected));
-    let stalls = live.stalls(scene);
-    assert_eq!(stalls.len(), 1, "stalls, got {stalls:#?}");
-    expected.assert_stall(&stalls[0], &lines[0], Reply::None);
+    let stall = live.only_stall(scene);
+    expected.assert_stall(&stall, &lines[0], Reply::None);
 }

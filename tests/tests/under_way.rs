@@ -137,9 +137,8 @@ fn expect_answered_late(live: &Live, scene: &Scene<Attempted>) {
         ..Expected::established(&scene.value)
     };
     let lines = live.expect(scene, std::slice::from_ref(&expected));
-    let stalls = live.stalls(scene);
-    assert_eq!(stalls.len(), 1, "stalls, got {stalls:#?}");
-    expected.assert_stall(&stalls[0], &lines[0], Reply::None);
+    let stall = live.only_stall(scene);
+    expected.assert_stall(&stall, &lines[0], Reply::None);
 }
 
 /// A blocking connect in a thread of its own, into which this signal comes.
