@@ -157,14 +157,15 @@ fn killed_demo() {
     assert_eq!(mounts(), mounted);
 }
 
-/// How often the threads of this process have been given a CPU.
+/// How often the threads of this process have gone to sleep, which is how often they
+/// were woken: another process that takes their CPU away in between is not theirs.
 fn turns(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let of_task = |task: fs::DirEntry| -> u64 {
         let status = fs::read_to_string(task.path().join("status")).unwrap();
         let switches = status
             .lines()
-            .filter(|line| line.contains("ctxt_switches:"));
+            .filter(|line| line.starts_with("voluntary_ctxt_switches:"));
         switches
             .map(|line| line.rsplit('\t').next().unwrap().parse::<u64>().unwrap())
             .sum()
