@@ -1,5 +1,7 @@
 //! What the kernel side counts, per CPU: a slot for each [`Counter`].
 
+use crate::record::ENTRY_SIZE;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
         /// A slot of the per-CPU counters. They only ever rise.
@@ -44,3 +46,7 @@ counters! {
     /// skipped.
     SecondAttachment,
 }
+
+/// Words of what each CPU has: two sets of counters, the first attachment's mark, and
+/// an entry for each attachment to write.
+pub const PER_CPU_WORDS: usize = 2 * COUNTERS + 2 + 2 * ENTRY_SIZE / size_of::<u64>();

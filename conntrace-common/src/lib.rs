@@ -4,6 +4,7 @@
 //! target, `conntrace` for the host.
 #![no_std]
 
+pub mod calls;
 pub mod counters;
 pub mod filter;
 pub mod offsets;

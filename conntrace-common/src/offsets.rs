@@ -109,6 +109,8 @@ offsets! {
     skb_head: "sk_buff.head", 8;
     /// Outer IP header, from `head`.
     skb_network_header: "sk_buff.network_header", 2;
+    /// ICMP header of an ICMP packet, from `head`.
+    skb_transport_header: "sk_buff.transport_header", 2;
     /// Within the control block: what happened.
     ee_errno: "sock_exterr_skb.ee.ee_errno", 4;
     /// Within the control block: who says so.

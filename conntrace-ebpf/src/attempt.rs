@@ -24,12 +24,13 @@ use crate::{
     calls,
     emit::{self, Moment},
     filter,
-    kernel::{self, Caller, OpenFile, Sock},
-    maps::{ATTEMPTS, Counts, Entry, Transition, map_is_full, map_was_full, per_cpu},
+    kernel::{self, Caller, Icmp6Error, OpenFile, Sock},
+    maps::{ATTEMPTS, Counts, Entry, ICMP6_ERRORS, Transition, map_is_full, map_was_full, per_cpu},
 };
 
-/// `TCP_SYN_RECV`: an attempt is in it after a simultaneous open.
-const STATE_SYN_RECV: u8 = 3;
+/// `TCP_SYN_RECV`: a server's side of a handshake is in it, or an attempt after a
+/// simultaneous open.
+const SYN_RECV: i32 = 3;
 /// `TCP_FIN_WAIT1`: what such an attempt is closed to, for the other side has sent
 /// a SYN (`tcp_close_state`).
 const STATE_FIN_WAIT1: u8 = 4;
@@ -49,11 +50,20 @@ pub enum Attachment {
     Second,
 }
 
-/// What a state change means to an attempt.
+/// What an attachment has on this CPU, and no other program touches.
+struct Own<'a> {
+    attachment: Attachment,
+    counts: &'a mut Counts,
+    /// To write an entry in.
+    entry: &'a mut Entry,
+}
+
+/// What a state change means to an attempt. Without fields: the compiler may copy one
+/// that it has not set, which the verifier does not let it do.
 enum Change {
     Opens,
-    Completes { passive: bool },
-    Closes { passive: bool },
+    Completes,
+    Closes,
 }
 
 impl Change {
@@ -61,16 +71,12 @@ impl Change {
     fn of(old: i32, new: i32) -> Option<Self> {
         const CLOSE: i32 = STATE_CLOSE as i32;
         const SYN_SENT: i32 = STATE_SYN_SENT as i32;
-        const SYN_RECV: i32 = STATE_SYN_RECV as i32;
         const ESTABLISHED: i32 = STATE_ESTABLISHED as i32;
         const FIN_WAIT1: i32 = STATE_FIN_WAIT1 as i32;
         match (old, new) {
             (CLOSE, SYN_SENT) => Some(Self::Opens),
-            (SYN_SENT, ESTABLISHED) => Some(Self::Completes { passive: false }),
-            // A server's side of a handshake, or an attempt after a simultaneous open.
-            (SYN_RECV, ESTABLISHED) => Some(Self::Completes { passive: true }),
-            (SYN_SENT, CLOSE) => Some(Self::Closes { passive: false }),
-            (SYN_RECV, CLOSE | FIN_WAIT1) => Some(Self::Closes { passive: true }),
+            (SYN_SENT | SYN_RECV, ESTABLISHED) => Some(Self::Completes),
+            (SYN_SENT, CLOSE) | (SYN_RECV, CLOSE | FIN_WAIT1) => Some(Self::Closes),
             _ => None,
         }
     }
@@ -81,6 +87,7 @@ impl Change {
 pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Option<()> {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let change = Change::of(old, new)?;
+    let passive = old == SYN_RECV;
     let cpu = per_cpu()?;
     let transition = Transition {
         sock: kernel::sock_key(ctx),
@@ -90,37 +97,38 @@ pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Opti
         cpu.handled = Transition::NONE;
         return None;
     }
-    let counts = match attachment {
-        Attachment::First => &mut cpu.first,
-        Attachment::Second => &mut cpu.others,
+    let mut own = match attachment {
+        Attachment::First => Own {
+            attachment,
+            counts: &mut cpu.first,
+            entry: &mut cpu.first_entry,
+        },
+        Attachment::Second => Own {
+            attachment,
+            counts: &mut cpu.others,
+            entry: &mut cpu.second_entry,
+        },
     };
     let handled = match change {
-        Change::Opens => open(ctx, transition.sock, attachment, counts),
-        Change::Completes { passive } => {
-            complete(ctx, transition.sock, attachment, passive, counts)
-        }
-        Change::Closes { passive } => {
-            let kept = close(ctx, transition.sock, STATE_CLOSE, counts);
-            kept.or_else(|| close_unkept(ctx, attachment, passive, STATE_CLOSE, counts))
+        Change::Opens => open(ctx, transition.sock, &mut own),
+        Change::Completes => complete(ctx, transition.sock, passive, &mut own),
+        Change::Closes => {
+            let kept = close(ctx, transition.sock, STATE_CLOSE, own.counts);
+            kept.or_else(|| close_unkept(ctx, passive, STATE_CLOSE, &mut own))
         }
     };
     match attachment {
         Attachment::First => cpu.handled = transition,
         Attachment::Second => {
             handled?;
-            counts.count(Counter::SecondAttachment);
+            own.counts.count(Counter::SecondAttachment);
         }
     }
     Some(())
 }
 
 #[inline(always)]
-fn open(
-    ctx: &BtfTracePointContext,
-    key: u64,
-    attachment: Attachment,
-    counts: &mut Counts,
-) -> Option<()> {
+fn open(ctx: &BtfTracePointContext, key: u64, own: &mut Own<'_>) -> Option<()> {
     let sock = Sock::from_arg(ctx)?;
     calls::opened();
     if !filter::destination_passes(&sock) {
@@ -129,28 +137,28 @@ fn open(
     if !filter::caller_passes(&filter::Current) {
         return None;
     }
-    let entry = describe(sock, Caller::current(), 0);
-    let mut inserted = ATTEMPTS.insert(key, entry, u64::from(BPF_NOEXIST));
+    *own.entry = describe(sock, Caller::current(), 0);
+    let mut inserted = ATTEMPTS.insert(key, &*own.entry, u64::from(BPF_NOEXIST));
     if inserted == Err(-EEXIST) {
-        if attachment == Attachment::Second {
+        if own.attachment == Attachment::Second {
             return None;
         }
         // The socket's last attempt ended unseen; it must not be taken for this one.
-        counts.count(Counter::EndingMissed);
-        inserted = ATTEMPTS.insert(key, entry, u64::from(BPF_ANY));
+        own.counts.count(Counter::EndingMissed);
+        inserted = ATTEMPTS.insert(key, &*own.entry, u64::from(BPF_ANY));
     }
     if inserted.is_err() {
-        if attachment == Attachment::First {
-            not_kept(counts);
+        if own.attachment == Attachment::First {
+            not_kept(own.counts);
         }
         return Some(());
     }
-    counts.count(Counter::Attempts);
+    own.counts.count(Counter::Attempts);
     aya_log_ebpf::debug!(
         ctx,
         "tid {} opens in netns {}",
-        entry.attempt.tid,
-        entry.attempt.netns
+        own.entry.attempt.tid,
+        own.entry.attempt.netns
     );
     Some(())
 }
@@ -202,7 +210,7 @@ fn describe(sock: Sock, caller: Caller, seen: u8) -> Entry {
         drops: 0,
         stalled: 0,
         seen,
-        reserved: 0,
+        icmp6: 0,
     }
 }
 
@@ -210,25 +218,19 @@ fn describe(sock: Sock, caller: Caller, seen: u8) -> Entry {
 /// removing the entry. A server's own handshakes pass here as well; they have
 /// none, and a look is cheaper than trying to remove it.
 #[inline(always)]
-fn complete(
-    ctx: &BtfTracePointContext,
-    key: u64,
-    attachment: Attachment,
-    passive: bool,
-    counts: &mut Counts,
-) -> Option<()> {
+fn complete(ctx: &BtfTracePointContext, key: u64, passive: bool, own: &mut Own<'_>) -> Option<()> {
     if REPORT_ESTABLISHED.load() != 0 {
-        let kept = close(ctx, key, STATE_ESTABLISHED, counts);
-        return kept.or_else(|| close_unkept(ctx, attachment, passive, STATE_ESTABLISHED, counts));
+        let kept = close(ctx, key, STATE_ESTABLISHED, own.counts);
+        return kept.or_else(|| close_unkept(ctx, passive, STATE_ESTABLISHED, own));
     }
     if passive {
         find(key)?;
     }
     if ATTEMPTS.remove(key).is_err() {
-        unkept(ctx, attachment, passive)?;
-        counts.count(Counter::Attempts);
+        unkept(ctx, own.attachment, passive)?;
+        own.counts.count(Counter::Attempts);
     }
-    counts.count(Counter::Established);
+    own.counts.count(Counter::Established);
     Some(())
 }
 
@@ -240,8 +242,12 @@ fn close(ctx: &BtfTracePointContext, key: u64, state: u8, counts: &mut Counts) -
         kind: KIND_ENDING,
         state,
     };
+    let unsent = moment.sock.segs_out() == entry.segs_out_before && !moment.sock.deferred();
     let counter = emit::report_if(entry, &moment, || ATTEMPTS.remove(key).is_ok())?;
     counts.count(counter);
+    if unsent {
+        calls::ended_within(key);
+    }
     aya_log_ebpf::debug!(ctx, "an attempt ends in state {}", state);
     Some(())
 }
@@ -251,26 +257,28 @@ fn close(ctx: &BtfTracePointContext, key: u64, state: u8, counts: &mut Counts) -
 #[inline(always)]
 fn close_unkept(
     ctx: &BtfTracePointContext,
-    attachment: Attachment,
     passive: bool,
     state: u8,
-    counts: &mut Counts,
+    own: &mut Own<'_>,
 ) -> Option<()> {
-    let sock = unkept(ctx, attachment, passive)?;
+    let sock = unkept(ctx, own.attachment, passive)?;
     let seen = if map_was_full() {
         FLAG_UNTRACKED
     } else {
         FLAG_JOINED_LATE
     };
-    let entry = describe(sock, Caller::unknown(), seen);
+    *own.entry = describe(sock, Caller::unknown(), seen);
     let moment = Moment {
         sock,
         kind: KIND_ENDING,
         state,
     };
-    let counter = emit::report_if(&entry, &moment, || true)?;
-    counts.count(Counter::Attempts);
-    counts.count(counter);
+    let counter = emit::report_if(own.entry, &moment, || true)?;
+    own.counts.count(Counter::Attempts);
+    own.counts.count(counter);
+    if sock.segs_out() == 0 {
+        calls::ended_within(kernel::sock_key(ctx));
+    }
     Some(())
 }
 
@@ -323,6 +331,17 @@ pub fn dropped(ctx: &BtfTracePointContext) -> Option<()> {
     let entry = find(kernel::sock_of_packet_in(ctx, STATE_SYN_SENT)?)?;
     entry.drop_reason = reason as u16;
     entry.drops = entry.drops.saturating_add(1);
+    Some(())
+}
+
+/// An ICMPv6 error comes for this socket (`ipv6_icmp_error`): noted, if that has an
+/// attempt under way.
+#[inline(always)]
+pub fn icmp6_came(sock: u64, packet: u64, errno: i32) -> Option<()> {
+    let entry = find(sock)?;
+    let error = Icmp6Error::of_packet(packet, errno as u32);
+    ICMP6_ERRORS.insert(sock, error, u64::from(BPF_ANY)).ok()?;
+    entry.icmp6 = 1;
     Some(())
 }
 

@@ -1,8 +1,19 @@
 //! Calls of connect and bind that fail before there is a state to change: no
-//! route, a denial by policy, no port to bind. Only with `--trace-syscalls`.
+//! route, a denial by policy, no port to bind.
+//!
+//! They are seen at the return of the kernel's own functions, or of the system
+//! calls. Each failure returns through just one of the hooked functions; the only
+//! one that calls another of them is `tcp_v6_connect`, which hands a mapped address
+//! on to `tcp_v4_connect`. That the call made no attempt is known because the
+//! opening of one lets go of the call (`KEPT`), or because its ending leaves a mark
+//! (`AT_RETURN`, which costs a connect that succeeds nothing).
 
-use aya_ebpf::{bindings::BPF_ANY, programs::TracePointContext};
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    programs::{FExitContext, ProbeContext, RetProbeContext, TracePointContext},
+};
 use conntrace_common::{
+    calls::{AT_RETURN, KEPT},
     counters::Counter,
     filter::kind,
     record::{Attempt, KIND_BIND_FAILED, KIND_CONNECT_FAILED},
@@ -11,8 +22,8 @@ use conntrace_common::{
 use crate::{
     emit,
     filter::{self, Destination},
-    kernel::{self, CallArgs, Caller, OpenSocket, UserAddr},
-    maps::{CALLS, Call, per_cpu},
+    kernel::{self, CallArgs, Caller, OpenSocket, Passed, SockAddr},
+    maps::{ATTEMPTS, CALLS, Call, ENDED, per_cpu, seen_calls},
 };
 
 /// The largest errno that an application is told; those above are the kernel's own
@@ -33,76 +44,185 @@ const OF_AN_ATTEMPT: [u32; 7] = [
     115, // EINPROGRESS
 ];
 
-/// Set by the agent: calls are traced.
-#[unsafe(no_mangle)]
-#[expect(unsafe_code, reason = "the agent finds the global by name")]
-static TRACE_CALLS: aya_ebpf::Global<u8> = aya_ebpf::Global::new(0);
-
-/// Which call.
+/// What is called.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Syscall {
+pub enum What {
     Connect,
     Bind,
 }
 
-/// A call begins.
+/// What a kernel function takes as its first argument; the second is the address
+/// that was passed, the third its length.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    Sock,
+    Socket,
+}
+
+/// A kernel function on the way of a call.
+#[derive(Clone, Copy)]
+pub struct Function {
+    pub what: What,
+    pub first: First,
+}
+
+impl Function {
+    #[inline(always)]
+    fn socket(self, first: u64) -> Option<OpenSocket> {
+        match self.first {
+            First::Sock => OpenSocket::of_sock(first),
+            First::Socket => OpenSocket::of_socket(first),
+        }
+    }
+}
+
+/// A system call begins.
 #[inline(always)]
-pub fn enters(ctx: &TracePointContext) -> Option<()> {
+pub fn syscall_enters(ctx: &TracePointContext) -> Option<()> {
     let args = CallArgs::of(ctx)?;
-    let socket = OpenSocket::of_fd(args.fd)?;
-    let call = Call {
+    keep(&describe(&OpenSocket::of_fd(args.fd)?, args.passed)?)
+}
+
+/// A system call returns.
+#[inline(always)]
+pub fn syscall_returns(ctx: &TracePointContext, what: What) -> Option<()> {
+    let call = let_go()?;
+    failed(what, &call, kernel::call_returned(ctx)?)
+}
+
+/// A function is entered (kprobe).
+#[inline(always)]
+pub fn enters(ctx: &ProbeContext, function: Function) -> Option<()> {
+    let passed = Passed {
+        at: ctx.arg(1)?,
+        len: ctx.arg::<i32>(2)? as u32,
+        by_user: 0,
+    };
+    let socket = function.socket(ctx.arg(0)?)?;
+    // A mapped address in `tcp_v4_connect` is kept from `tcp_v6_connect` already.
+    SockAddr::read(passed, socket.family)?;
+    keep(&describe(&socket, passed)?)
+}
+
+/// A function returns (kretprobe).
+#[inline(always)]
+pub fn leaves(ctx: &RetProbeContext, function: Function) -> Option<()> {
+    let call = let_go()?;
+    failed(function.what, &call, i64::from(ctx.ret::<i32>()))
+}
+
+/// A function returns, its arguments at hand (fexit).
+#[inline(always)]
+pub fn returns(ctx: &FExitContext, function: Function) -> Option<()> {
+    // The result lies behind the arguments; `bpf_get_func_ret` is newer (5.17).
+    let ret: i32 = ctx.arg(3);
+    if ret == 0 {
+        return None;
+    }
+    let passed = Passed {
+        at: ctx.arg(1),
+        len: ctx.arg::<i32>(2) as u32,
+        by_user: 0,
+    };
+    let socket = function.socket(ctx.arg(0))?;
+    SockAddr::read(passed, socket.family)?;
+    if function.what == What::Connect && had_attempt(socket.sock) {
+        return None;
+    }
+    failed(function.what, &describe(&socket, passed)?, i64::from(ret))
+}
+
+#[inline(never)]
+fn describe(socket: &OpenSocket, passed: Passed) -> Option<Call> {
+    Some(Call {
         started_ns: kernel::now_ns(),
-        user_addr: args.user_addr,
-        user_addr_len: args.user_addr_len,
+        passed,
         netns: socket.netns()?,
         local_addr: socket.local_addr()?,
         bound_port: socket.bound_port()?,
         family: socket.family,
-        reserved: 0,
-    };
-    let kept = CALLS.insert(kernel::thread_key(), call, u64::from(BPF_ANY));
-    if kept.is_err() {
+    })
+}
+
+/// Keeps the running thread's call. One that it still has was left without its
+/// return being seen.
+#[inline(always)]
+fn keep(call: &Call) -> Option<()> {
+    let thread = kernel::thread_key();
+    if CALLS.insert(thread, call, u64::from(BPF_NOEXIST)).is_err() {
         per_cpu()?.others.count(Counter::CallMissed);
+        // Fails where there is no room, which has just been counted.
+        let _ = CALLS.insert(thread, call, u64::from(BPF_ANY));
     }
     Some(())
 }
 
-/// The running thread's attempt opens: how it ends is seen without the call.
+/// The running thread's call, which is kept no longer.
 #[inline(always)]
-pub fn opened() {
-    if TRACE_CALLS.load() != 0 {
-        // Nothing is there when io_uring or the kernel itself connects.
-        let _ = CALLS.remove(kernel::thread_key());
-    }
-}
-
-/// A call returns: one that is still kept made no attempt that opened.
-#[inline(always)]
-pub fn exits(ctx: &TracePointContext, syscall: Syscall) -> Option<()> {
+fn let_go() -> Option<Call> {
     let thread = kernel::thread_key();
     let kept = CALLS.get_ptr(thread)?;
     #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
     // SAFETY: the map is preallocated, and only this thread has this entry.
     let call = unsafe { *kept };
     let _ = CALLS.remove(thread);
-    let ret = kernel::call_returned(ctx)?;
+    Some(call)
+}
+
+/// The running thread's attempt opens: how it ends is seen without the call.
+#[inline(always)]
+pub fn opened() {
+    if seen_calls() & KEPT != 0 {
+        // Nothing is there when the call was not hooked.
+        let _ = CALLS.remove(kernel::thread_key());
+    }
+}
+
+/// An attempt ends whose SYN was never sent: within the call that opened it. A mark
+/// says so to the return of that call.
+#[inline(always)]
+pub fn ended_within(sock: u64) {
+    if seen_calls() & AT_RETURN != 0 {
+        // Cannot fail: the oldest mark gives way, which has long been read.
+        let _ = ENDED.insert(kernel::thread_key(), sock, u64::from(BPF_ANY));
+    }
+}
+
+/// Whether the running thread's call, which fails now, made an attempt: its ending
+/// has left a mark, or has been missed.
+#[inline(always)]
+fn had_attempt(sock: u64) -> bool {
+    let thread = kernel::thread_key();
+    let marked = ENDED.get_ptr(thread);
+    #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+    // SAFETY: only this thread writes what lies under its key.
+    let marked = marked.is_some_and(|marked| unsafe { *marked } == sock);
+    if marked {
+        let _ = ENDED.remove(thread);
+    }
+    marked || ATTEMPTS.get_ptr(sock).is_some()
+}
+
+/// A call returned this and made no attempt. A function of its own: more than a dozen
+/// programs end here, seldom.
+#[inline(never)]
+fn failed(what: What, call: &Call, ret: i64) -> Option<()> {
     if !(-ERRNO_MAX..0).contains(&ret) {
         return None;
     }
     let errno = ret.unsigned_abs() as u32;
-    let asked = UserAddr::read(call.user_addr, call.user_addr_len, call.family)?;
-    if !(wanted(syscall, errno, &asked)
-        && passes(syscall, &call, &asked)
+    let asked = SockAddr::read(call.passed, call.family)?;
+    if !(wanted(what, errno, &asked)
+        && passes(what, call, &asked)
         && filter::caller_passes(&filter::Current))
     {
         return None;
     }
-    let caller = Caller::current();
-    let (attempt, kind) = match syscall {
-        Syscall::Connect => (connect(&call, &asked, caller), KIND_CONNECT_FAILED),
-        Syscall::Bind => (bind(&call, &asked, caller), KIND_BIND_FAILED),
+    let kind = match what {
+        What::Connect => KIND_CONNECT_FAILED,
+        What::Bind => KIND_BIND_FAILED,
     };
-    let counter = emit::report_call(&attempt, kind, errno);
+    let counter = emit::report_call(kind, errno, |attempt| fill(attempt, what, call, &asked));
     per_cpu()?.others.count(counter);
     Some(())
 }
@@ -110,17 +230,17 @@ pub fn exits(ctx: &TracePointContext, syscall: Syscall) -> Option<()> {
 /// Of bind only what an outgoing connection would meet: no port left, or an address
 /// that is not this host's.
 #[inline(always)]
-fn wanted(syscall: Syscall, errno: u32, asked: &UserAddr) -> bool {
-    match syscall {
-        Syscall::Connect => !OF_AN_ATTEMPT.contains(&errno),
-        Syscall::Bind => errno == EADDRNOTAVAIL || (errno == EADDRINUSE && asked.port == 0),
+fn wanted(what: What, errno: u32, asked: &SockAddr) -> bool {
+    match what {
+        What::Connect => !OF_AN_ATTEMPT.contains(&errno),
+        What::Bind => errno == EADDRNOTAVAIL || (errno == EADDRINUSE && asked.port == 0),
     }
 }
 
 /// Whether it fits the filters of its socket. A bind has no destination to fit.
 #[inline(always)]
-fn passes(syscall: Syscall, call: &Call, asked: &UserAddr) -> bool {
-    if syscall == Syscall::Bind && filter::is_set(kind::OF_REMOTE) {
+fn passes(what: What, call: &Call, asked: &SockAddr) -> bool {
+    if what == What::Bind && filter::is_set(kind::OF_REMOTE) {
         return false;
     }
     filter::destination_passes(&Asked { call, asked })
@@ -129,7 +249,7 @@ fn passes(syscall: Syscall, call: &Call, asked: &UserAddr) -> bool {
 /// Where a call to connect wants to.
 struct Asked<'a> {
     call: &'a Call,
-    asked: &'a UserAddr,
+    asked: &'a SockAddr,
 }
 
 impl Destination for Asked<'_> {
@@ -154,43 +274,24 @@ impl Destination for Asked<'_> {
     }
 }
 
+/// The attempt that such a call was to make, or, of bind, the address that one was to
+/// come from.
 #[inline(always)]
-fn connect(call: &Call, asked: &UserAddr, caller: Caller) -> Attempt {
-    Attempt {
-        remote_addr: asked.addr,
-        remote_port: asked.port,
-        local_addr: call.local_addr,
-        bound_port: call.bound_port,
-        ..of_call(call, caller)
+fn fill(attempt: &mut Attempt, what: What, call: &Call, asked: &SockAddr) {
+    attempt.started_ns = call.started_ns;
+    attempt.netns = call.netns;
+    attempt.family = call.family;
+    match what {
+        What::Connect => {
+            attempt.remote_addr = asked.addr;
+            attempt.remote_port = asked.port;
+            attempt.local_addr = call.local_addr;
+            attempt.bound_port = call.bound_port;
+        }
+        What::Bind => {
+            attempt.local_addr = asked.addr;
+            attempt.bound_port = u16::from_be(asked.port);
+        }
     }
-}
-
-#[inline(always)]
-fn bind(call: &Call, asked: &UserAddr, caller: Caller) -> Attempt {
-    Attempt {
-        local_addr: asked.addr,
-        bound_port: u16::from_be(asked.port),
-        ..of_call(call, caller)
-    }
-}
-
-#[inline(always)]
-fn of_call(call: &Call, caller: Caller) -> Attempt {
-    Attempt {
-        started_ns: call.started_ns,
-        process_started_ns: caller.process_started_ns,
-        cgroup_id: caller.cgroup_id,
-        pid: caller.pid,
-        tid: caller.tid,
-        uid: caller.uid,
-        netns: call.netns,
-        remote_addr: [0; 16],
-        local_addr: [0; 16],
-        remote_port: 0,
-        bound_port: 0,
-        family: call.family,
-        reserved: 0,
-        comm: caller.comm,
-        leader_comm: caller.leader_comm,
-    }
+    Caller::current().sign(attempt);
 }

@@ -4,12 +4,15 @@ use core::mem::MaybeUninit;
 
 use conntrace_common::{
     counters::Counter,
-    record::{Attempt, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, RECORD_SIZE, Record, STATE_CLOSE},
+    record::{
+        Attempt, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, ORIGIN_ICMP6, RECORD_SIZE, Record,
+        STATE_CLOSE,
+    },
 };
 
 use crate::{
     kernel::{self, Sock},
-    maps::{Entry, RECORDS},
+    maps::{Entry, ICMP6_ERRORS, RECORDS},
 };
 
 /// A moment of an attempt that is worth a record.
@@ -38,17 +41,18 @@ pub fn report_if(entry: &Entry, moment: &Moment, claim: impl FnOnce() -> bool) -
 }
 
 /// Reports a call that returned this errno before there was a state to change, and
-/// says what to count.
+/// says what to count. The attempt, all zero, is filled where it lies: the stack has no
+/// room for it.
 #[inline(always)]
-pub fn report_call(attempt: &Attempt, kind: u8, errno: u32) -> Counter {
+pub fn report_call(kind: u8, errno: u32, fill: impl FnOnce(&mut Attempt)) -> Counter {
     let Some(mut slot) = RECORDS.reserve::<Record>(0) else {
         return Counter::CallRingFull;
     };
     let record = zeroed(&mut slot);
-    record.attempt = *attempt;
+    fill(&mut record.attempt);
     record.at_ns = kernel::now_ns();
     record.error = errno;
-    record.local_port = attempt.bound_port.to_be();
+    record.local_port = record.attempt.bound_port.to_be();
     record.kind = kind;
     record.state = STATE_CLOSE;
     slot.submit(0);
@@ -94,7 +98,9 @@ fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
     if sock.deferred() {
         record.flags |= FLAG_DEFERRED;
     }
-    if let Some(icmp) = sock.icmp_since(entry.error_queue_before) {
+    if entry.icmp6 != 0 {
+        fill_icmp6(record, moment.sock.key());
+    } else if let Some(icmp) = sock.icmp_since(entry.error_queue_before) {
         record.flags |= FLAG_ICMP;
         record.icmp_origin = icmp.origin;
         record.icmp_errno = icmp.errno();
@@ -102,6 +108,24 @@ fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
         record.icmp_code = icmp.code();
         record.icmp_from = icmp.from();
     }
+}
+
+/// The ICMPv6 error that came for this socket.
+#[inline(always)]
+fn fill_icmp6(record: &mut Record, key: u64) {
+    let Some(error) = ICMP6_ERRORS.get_ptr(key) else {
+        return;
+    };
+    #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+    // SAFETY: it points to a value that is only ever replaced as a whole; should
+    // another socket's take its place right now, it is still an error that came.
+    let error = unsafe { &*error };
+    record.flags |= FLAG_ICMP;
+    record.icmp_origin = ORIGIN_ICMP6;
+    record.icmp_errno = error.errno;
+    record.icmp_type = error.icmp_type;
+    record.icmp_code = error.code;
+    record.icmp_from = error.from;
 }
 
 /// `sk_err`, if it is this attempt's: `tcp_connect_init` clears what was left of

@@ -2,7 +2,8 @@
 //!
 //! Pointers typed by BTF are loaded from directly: the offsets are constants to
 //! the verifier (`.rodata` is frozen), which checks each against the type. The
-//! verifier follows such pointers only through inlined code.
+//! verifier follows such pointers only through inlined code. Where there is only
+//! an address, a helper reads.
 #![expect(
     unsafe_code,
     reason = "reading kernel memory is what this module is for"
@@ -13,13 +14,20 @@ mod packet;
 mod sock;
 mod task;
 
-use aya_ebpf::{
-    EbpfContext as _, helpers::generated::bpf_ktime_get_boot_ns, programs::BtfTracePointContext,
-};
-use conntrace_common::offsets::{CallOffsets, DROP_REASON_WORDS, Offsets};
+use core::mem::MaybeUninit;
 
-pub use call::{CallArgs, OpenSocket, UserAddr, call_returned};
-pub use packet::{Icmp, is_noted_drop, sock_of_packet_in};
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel},
+    programs::BtfTracePointContext,
+};
+use conntrace_common::{
+    offsets::{CallOffsets, DROP_REASON_WORDS, Offsets},
+    record::COMM_LEN,
+};
+
+pub use call::{CallArgs, OpenSocket, Passed, SockAddr, call_returned};
+pub use packet::{Icmp, Icmp6Error, is_noted_drop, sock_of_packet_in};
 pub use sock::Sock;
 pub use task::{Caller, OpenFile, ancestor_cgroup_id, current_names, current_uid, thread_key};
 
@@ -49,21 +57,79 @@ macro_rules! global {
 }
 use global;
 
-/// A kernel struct the verifier knows the type of.
-#[derive(Clone, Copy)]
-struct Typed(*const u8);
+/// Set by the agent where the kernel has `bpf_get_current_task_btf` (5.11).
+#[unsafe(no_mangle)]
+static TASK_IS_TYPED: u8 = 0;
 
-impl Typed {
+/// A kernel struct.
+#[derive(Clone, Copy)]
+struct Struct {
+    at: *const u8,
+    /// The verifier knows its type, and that of whatever it points to. In each
+    /// program a constant, so that only one way to load is left there.
+    typed: bool,
+}
+
+impl Struct {
+    /// One that the verifier knows the type of.
+    #[inline(always)]
+    fn typed(at: *const u8) -> Self {
+        Self { at, typed: true }
+    }
+
+    /// One of which there is only the address.
+    #[inline(always)]
+    fn at(address: u64) -> Self {
+        Self {
+            at: address as *const u8,
+            typed: false,
+        }
+    }
+
     #[inline(always)]
     fn load<T: Copy>(self, offset: u32) -> T {
-        // SAFETY: the verifier proves that the offset is a member of the type,
-        // and the kernel handles a fault in such a load (it reads as 0).
-        unsafe { self.0.add(offset as usize).cast::<T>().read_volatile() }
+        let place = self.at.wrapping_add(offset as usize).cast::<T>();
+        if self.typed {
+            // SAFETY: the verifier proves that the offset is a member of the type,
+            // and the kernel handles a fault in such a load (it reads as 0).
+            unsafe { place.read_volatile() }
+        } else {
+            let mut value = MaybeUninit::<T>::zeroed();
+            // SAFETY: the helper takes any address, and writes zeroes where it
+            // cannot read; only integers and arrays of them are read.
+            unsafe {
+                let _ = bpf_probe_read_kernel(
+                    value.as_mut_ptr().cast(),
+                    size_of::<T>() as u32,
+                    place.cast(),
+                );
+                value.assume_init()
+            }
+        }
     }
 
     #[inline(always)]
     fn follow(self, offset: u32) -> Self {
-        Self(self.load(offset))
+        Self {
+            at: self.load(offset),
+            typed: self.typed,
+        }
+    }
+
+    #[inline(always)]
+    fn is_null(self) -> bool {
+        self.at.is_null()
+    }
+
+    /// A task's name. Older kernels leave what a longer one had behind its NUL.
+    #[inline(always)]
+    fn load_name(self, offset: u32) -> [u8; COMM_LEN] {
+        let words: [u64; 2] = [self.load(offset), self.load(offset + 8)];
+        let (first, ends) = before_nul(words[0]);
+        let (second, _) = before_nul(words[1]);
+        let words = [first, if ends { 0 } else { second }];
+        // SAFETY: both are 16 plain bytes.
+        unsafe { core::mem::transmute(words) }
     }
 
     /// 16 bytes as two loads.
@@ -73,6 +139,17 @@ impl Typed {
         // SAFETY: both are 16 plain bytes.
         unsafe { core::mem::transmute(words) }
     }
+}
+
+/// The bytes of a word before its first NUL, and whether there is one. The target is
+/// little-endian: the first byte is the lowest.
+#[inline(always)]
+fn before_nul(word: u64) -> (u64, bool) {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // The highest bit of each byte that is zero, the lowest of them exactly.
+    let zeroes = word.wrapping_sub(ONES) & !word & (ONES << 7);
+    let below = (zeroes & zeroes.wrapping_neg()).wrapping_sub(1);
+    (word & below, zeroes != 0)
 }
 
 #[inline(always)]

@@ -3,13 +3,16 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use conntrace_common::{
-    counters::{COUNTERS, Counter},
+    calls,
+    counters::{COUNTERS, Counter, PER_CPU_WORDS},
     filter::{self, COMMS_MAX, IDS_MAX, NETWORKS_MAX, PORT_WORDS},
     record::{Attempt, COMM_LEN, ENTRY_SIZE},
 };
+
+use crate::kernel::{Icmp6Error, Passed};
 
 /// What is kept of an attempt while it is under way. The `*_before` fields are
 /// what the socket brought along from earlier attempts; they never leave the
@@ -34,15 +37,15 @@ pub struct Entry {
     pub sport_before: u16,
     /// Why this host dropped a packet of the attempt the last time; 0 if never.
     pub drop_reason: u16,
-    /// How often it did; stays at 255.
+    /// How often this host dropped one; stays at 255.
     pub drops: u8,
     /// The stall record was sent.
     pub stalled: u8,
     /// `FLAG_JOINED_LATE` or `FLAG_UNTRACKED`, 0 for an attempt seen from its
     /// beginning: goes into the record's flags.
     pub seen: u8,
-    /// Padding, always zero.
-    pub reserved: u8,
+    /// An ICMPv6 error came, which is in its own map.
+    pub icmp6: u8,
 }
 
 const _: () = assert!(size_of::<Entry>() == ENTRY_SIZE);
@@ -56,7 +59,14 @@ pub struct PerCpu {
     pub others: Counts,
     /// The transition that the first attachment handled last.
     pub handled: Transition,
+    /// Where the first attachment writes an entry before it goes into its map: the
+    /// stack has no room for one.
+    pub first_entry: Entry,
+    /// Likewise the second.
+    pub second_entry: Entry,
 }
+
+const _: () = assert!(size_of::<PerCpu>() == PER_CPU_WORDS * size_of::<u64>());
 
 /// A slot for each counter. A softirq can interrupt a program between load and
 /// store, and this target has no atomic addition in stable Rust: so that no count
@@ -103,10 +113,8 @@ pub static ATTEMPTS: HashMap<u64, Entry> = HashMap::with_max_entries(65_536, 0);
 pub struct Call {
     /// When it began, `CLOCK_BOOTTIME` nanoseconds.
     pub started_ns: u64,
-    /// Where the caller has the address it passes.
-    pub user_addr: u64,
-    /// How many bytes it says that address has.
-    pub user_addr_len: u32,
+    /// The address it was passed.
+    pub passed: Passed,
     /// Inode number of the socket's network namespace.
     pub netns: u32,
     /// The socket's local address, laid out like `Attempt::local_addr`.
@@ -115,15 +123,29 @@ pub struct Call {
     pub bound_port: u16,
     /// `AF_INET` or `AF_INET6`.
     pub family: u16,
-    /// Padding, always zero.
-    pub reserved: u32,
 }
 
+const _: () = assert!(size_of::<Call>() == 48);
+
 /// Calls of connect or bind under way on TCP sockets that are in no state yet, by
-/// thread. As many threads as this are not in these calls at once: without
-/// `--trace-syscalls` the agent makes it one.
+/// thread. They take microseconds: as many threads as this are not in them at once.
 #[map]
-pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16_384, 0);
+pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(4096, 0);
+
+/// The last ICMPv6 error of attempts to which one came, by socket address: apart,
+/// because it is rare and the stack has no room for it. LRU: what so many attempts
+/// that stay under way push out has null in its line.
+#[map]
+pub static ICMP6_ERRORS: LruHashMap<u64, Icmp6Error> = LruHashMap::with_max_entries(1024, 0);
+
+/// Sockets whose attempt ended within the call that opened it, by thread, until that
+/// call returns a moment later. LRU: should a return be missed, its mark gives way.
+#[map]
+pub static ENDED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
+
+/// How failed calls are seen (`calls`): only known once it was tried what attaches.
+#[map]
+static SEEN_CALLS: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Records on their way to the agent: 4 MiB hold 23,000 of them, a second of
 /// failures at a rate no host should see.
@@ -164,6 +186,12 @@ pub fn per_cpu() -> Option<&'static mut PerCpu> {
     let slot = PER_CPU.get_ptr_mut(0)?;
     // SAFETY: the value lives as long as the program, and no other CPU has it.
     Some(unsafe { &mut *slot })
+}
+
+/// How failed calls are seen.
+#[inline(always)]
+pub fn seen_calls() -> u32 {
+    SEEN_CALLS.get(0).map_or(calls::UNSEEN, |&seen| seen)
 }
 
 /// Notes that the attempt map was full.

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
 use crate::{
     filter::{CgroupId, Filter, Name, NetnsInode, Network, Ports},
+    kernel::Tier,
     label::Label,
     sink::{Json, Sink, Text},
     worker::Labelling,
@@ -116,6 +117,17 @@ pub struct RunArgs {
     /// Load this object instead of the built-in one (a fresh build under test).
     #[arg(long, value_name = "FILE", hide = true)]
     pub object: Option<PathBuf>,
+    /// How hooks are chosen.
+    #[command(flatten)]
+    pub tier: TierArgs,
+}
+
+/// How hooks are chosen: an option of `run`, `demo` and `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct TierArgs {
+    /// Hook functions in this way only, instead of in the best there is (for tests).
+    #[arg(long, value_enum, hide = true)]
+    pub tier: Option<Tier>,
 }
 
 /// Which attempts are traced: options of `run`. Each can be repeated; within a
@@ -176,6 +188,9 @@ pub struct DoctorArgs {
     /// How it is written: text, or one JSON object.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+    /// How hooks are chosen.
+    #[command(flatten)]
+    pub tier: TierArgs,
 }
 
 /// Arguments of `explain`.
@@ -192,6 +207,9 @@ pub struct DemoArgs {
     /// How lines are written; text on a terminal, else json.
     #[arg(long, value_enum)]
     pub format: Option<Format>,
+    /// How hooks are chosen.
+    #[command(flatten)]
+    pub tier: TierArgs,
 }
 
 /// Takes a number in this range, or says what is wanted.

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     event::Start,
-    kernel::{self, PROGRAMS, Settings, StartError},
+    kernel::{self, PROGRAMS, Settings, StartError, Tier},
     live,
 };
 
@@ -128,9 +128,13 @@ pub struct Seen {
 /// Examines this host: tries to start tracing, takes everything down again, and
 /// looks around. Must run inside a tokio runtime. The second value is what
 /// `run` would have met.
-pub fn examine() -> (Diagnosis, Result<(), StartError>) {
+pub fn examine(tier: Option<Tier>) -> (Diagnosis, Result<(), StartError>) {
+    let settings = Settings {
+        tier,
+        ..Settings::default()
+    };
     // The tracer is dropped at once, and with it the programs.
-    let tried = live::start(&Settings::default()).map(|(_, start)| start);
+    let tried = live::start(&settings).map(|(_, start)| start);
     let diagnosis = diagnose(tried.as_ref(), facts::look());
     (diagnosis, tried.map(drop))
 }
@@ -161,7 +165,10 @@ fn diagnose(tried: Result<&Start, &StartError>, facts: Vec<Fact>) -> Diagnosis {
         obstacle: tried.err().map(obstacle),
         facts,
         hooks: hooks(start),
-        coverage: coverage::table(start.map(|start| start.coverage)),
+        coverage: coverage::table(
+            start.map(|start| start.coverage),
+            start.is_some_and(|start| start.tier != Tier::Tracepoint.as_str()),
+        ),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Starts tracing the live kernel.
 
+use std::path::Path;
+
 use crate::{
     event::{Coverage, HookState, Start},
     kernel::{self, Hook, Settings, StartError, Tracer},
@@ -15,16 +17,21 @@ pub fn start(settings: &Settings) -> Result<(Tracer, Start), StartError> {
     for hook in tracer.hooks() {
         match &hook.reason {
             None => log::info!("{} is attached", hook.name),
+            // Where functions cannot be hooked there is a tier for that.
+            Some(reason) if hook.by_nature => {
+                log::info!("{} is not attached: {reason}", hook.name);
+            }
             Some(reason) => log::warn!("{} is not attached: {reason}", hook.name),
         }
     }
+    let has_v6 = Path::new("/proc/sys/net/ipv6").exists();
     let start = Start {
         version: env!("CARGO_PKG_VERSION").into(),
         kernel: kernel::release(),
-        tier: "tracepoint".into(),
+        tier: tracer.tier().as_str().into(),
         pid: std::process::id(),
         hooks: tracer.hooks().iter().map(state).collect(),
-        coverage: coverage(tracer.hooks()),
+        coverage: coverage(tracer.hooks(), has_v6),
     };
     Ok((tracer, start))
 }
@@ -39,14 +46,16 @@ fn state(hook: &Hook) -> HookState {
 }
 
 /// What the attached hooks can see. State changes alone carry most of it; what
-/// never reaches `SYN_SENT` only system calls show on this tier, and those not what
+/// never reaches `SYN_SENT` only functions show, or system calls, and those not what
 /// `io_uring` does.
-fn coverage(hooks: &[Hook]) -> Coverage {
+fn coverage(hooks: &[Hook], has_v6: bool) -> Coverage {
     let attached = |name: &str| hooks.iter().any(|hook| hook.name == name && hook.attached);
+    let both = |v4: &str, v6: &str| attached(v4) && (attached(v6) || !has_v6);
     let call = |name: &str| {
-        let both = [format!("sys_enter_{name}"), format!("sys_exit_{name}")];
-        both.iter().all(|name| attached(name))
+        attached(&format!("sys_enter_{name}")) && attached(&format!("sys_exit_{name}"))
     };
+    let policy =
+        attached("security_socket_connect") && both("tcp_v4_pre_connect", "tcp_v6_pre_connect");
     let states = attached("set_state_first");
     Coverage {
         established: states,
@@ -59,9 +68,9 @@ fn coverage(hooks: &[Hook]) -> Coverage {
         stall: attached("tcp_retransmit_skb"),
         icmp: states,
         local_drop: attached("kfree_skb"),
-        icmp6_detail: false,
-        no_route: call("connect"),
-        local_denial: call("connect"),
-        bind_exhausted: call("bind"),
+        icmp6_detail: attached("ipv6_icmp_error"),
+        no_route: both("tcp_v4_connect", "tcp_v6_connect") || call("connect"),
+        local_denial: policy || call("connect"),
+        bind_exhausted: both("inet_bind", "inet6_bind") || call("bind"),
     }
 }

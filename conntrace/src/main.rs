@@ -74,6 +74,7 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         report_established: args.lines.labels().contains(&Label::Established),
         debug: args.verbose > 1,
         trace_syscalls: args.trace_syscalls,
+        tier: args.tier.tier,
         filter: args.filter.filter(),
         object: args.object.clone(),
     };
@@ -95,7 +96,12 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 async fn run_demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     start_log(0);
-    let report = demo::run(Format::or_suitable(args.format), stop_signal()?).await?;
+    let report = demo::run(
+        Format::or_suitable(args.format),
+        args.tier.tier,
+        stop_signal()?,
+    )
+    .await?;
     eprint!("{report}");
     if report.all_as_expected() {
         Ok(ExitCode::SUCCESS)
@@ -137,6 +143,9 @@ fn start_log(verbose: u8) {
     };
     env_logger::Builder::new()
         .filter_level(level)
+        // Eight hundred lines of relocations would hide our own.
+        .filter_module("aya", level.min(log::LevelFilter::Info))
+        .filter_module("aya_obj", level.min(log::LevelFilter::Info))
         .target(env_logger::Target::Stderr)
         .init();
 }
@@ -150,7 +159,7 @@ fn print_schema() -> anyhow::Result<ExitCode> {
 /// The exit status is the one that `run` would begin with, for scripts.
 fn examine(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     start_log(0);
-    let (diagnosis, tried) = doctor::examine();
+    let (diagnosis, tried) = doctor::examine(args.tier.tier);
     let text = match args.format {
         Format::Text => doctor::text(&diagnosis),
         Format::Json => doctor::json(&diagnosis)?,

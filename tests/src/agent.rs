@@ -1,7 +1,7 @@
 //! A running `conntrace run` whose output goes where a test wants it.
 
 use std::{
-    env, fs,
+    fs,
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
@@ -15,10 +15,10 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{conntrace, matching};
+use crate::{as_under_test, conntrace, matching};
 
 /// How long anything may take that takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 
 /// A running `conntrace`. Killed when dropped.
@@ -31,9 +31,7 @@ impl Agent {
     pub fn run(options: &[&str], stdout: impl Into<Stdio>) -> Self {
         let mut command = conntrace();
         command.arg("run").args(options);
-        if let Some(object) = env::var_os("CONNTRACE_OBJECT") {
-            command.arg("--object").arg(object);
-        }
+        as_under_test(&mut command);
         Self::spawn(command.stdout(stdout))
     }
 

@@ -53,3 +53,17 @@ pub fn conntrace() -> Command {
     command.stdin(Stdio::null());
     command
 }
+
+/// Has `run` trace with the object, and on the tier, that the environment names for a
+/// test, but where the test itself asks for another.
+pub fn as_under_test(run: &mut Command) {
+    for (option, variable) in [
+        ("--object", "CONNTRACE_OBJECT"),
+        ("--tier", "CONNTRACE_TIER"),
+    ] {
+        let asked = run.get_args().any(|arg| arg == option);
+        if let Some(value) = env::var_os(variable).filter(|_| !asked) {
+            run.arg(option).arg(value);
+        }
+    }
+}

@@ -1,15 +1,13 @@
 //! Cgroups (v2) for processes of the tests, and a policy for one.
-#![expect(unsafe_code, reason = "nix has no bpf system call")]
-
 use std::{
     fs,
     fs::File,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use nix::{errno::Errno, libc};
+use crate::bpf;
 
 /// A cgroup. Removed when dropped.
 pub struct Cgroup(PathBuf);
@@ -65,14 +63,10 @@ impl Cgroup {
         self.attach(INET4_CONNECT, &ALLOW)
     }
 
-    fn attach(&self, family: u32, program: &'static [u64; 2]) -> nix::Result<OwnedFd> {
+    fn attach(&self, family: u32, program: &[u64]) -> nix::Result<OwnedFd> {
         let cgroup = File::open(&self.0).unwrap();
-        let program = load(family, program)?;
-        let mut attach = [0u32; 32];
-        attach[0] = raw(cgroup.as_raw_fd());
-        attach[1] = raw(program.as_raw_fd());
-        attach[2] = family;
-        bpf(PROG_ATTACH, &mut attach)?;
+        let program = bpf::load(bpf::CGROUP_SOCK_ADDR, family, 0, program)?;
+        bpf::attach_to_cgroup(&cgroup, &program, family)?;
         Ok(program)
     }
 }
@@ -99,9 +93,6 @@ fn root() -> Option<PathBuf> {
     })
 }
 
-const PROG_LOAD: libc::c_int = 5;
-const PROG_ATTACH: libc::c_int = 8;
-const CGROUP_SOCK_ADDR: u32 = 18;
 const INET4_CONNECT: u32 = 10;
 const INET6_CONNECT: u32 = 11;
 
@@ -109,36 +100,3 @@ const INET6_CONNECT: u32 = 11;
 static DENY: [u64; 2] = [0xb7, 0x95];
 /// `r0 = 1; exit`: allowed.
 static ALLOW: [u64; 2] = [1 << 32 | 0xb7, 0x95];
-static LICENSE: &std::ffi::CStr = c"MIT";
-
-/// Loads a program for connects of this family; `union bpf_attr` in words.
-fn load(family: u32, program: &'static [u64; 2]) -> nix::Result<OwnedFd> {
-    let mut load = [0u32; 32];
-    load[0] = CGROUP_SOCK_ADDR;
-    load[1] = u32::try_from(program.len()).unwrap();
-    put_address(&mut load[2..4], program.as_ptr().addr());
-    put_address(&mut load[4..6], LICENSE.as_ptr().addr());
-    // expected_attach_type
-    load[17] = family;
-    let fd = bpf(PROG_LOAD, &mut load)?;
-    // SAFETY: the kernel has just made it, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn put_address(words: &mut [u32], address: usize) {
-    let address = u64::try_from(address).unwrap().to_ne_bytes();
-    for (word, bytes) in words.iter_mut().zip(address.chunks_exact(4)) {
-        *word = u32::from_ne_bytes(bytes.try_into().unwrap());
-    }
-}
-
-fn raw(fd: RawFd) -> u32 {
-    u32::try_from(fd).unwrap()
-}
-
-fn bpf(command: libc::c_int, attr: &mut [u32; 32]) -> nix::Result<RawFd> {
-    let len = size_of_val(attr);
-    // SAFETY: the attributes are that long, and what they point to is static.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), len) };
-    Errno::result(result).map(|fd| RawFd::try_from(fd).unwrap())
-}

@@ -10,10 +10,12 @@
 
 mod agent;
 mod binary;
+mod bpf;
 mod cgroup;
 mod child;
 mod ia32;
 mod line;
+mod lsm;
 mod mounts;
 mod nft;
 mod passed;
@@ -26,19 +28,21 @@ mod tracer;
 mod uring;
 
 pub use agent::{Agent, LinesFile};
-pub use binary::{binary, conntrace, copy_program};
+pub use binary::{as_under_test, binary, conntrace, copy_program};
 pub use cgroup::{Cgroup, own_cgroup};
 pub use child::{
     Partner, assert_has, expect_child, in_role, in_role_to, program_comm, remote_of_role, role,
     say_and_wait,
 };
 pub use ia32::{Ia32, connect_as_ia32, has_ia32};
-pub use line::{Expected, Reply};
+pub use line::{Expected, Reply, Unless};
+pub use lsm::{Denial, lacks_lsm};
 pub use mounts::{in_private_mounts, mount_tracefs, without_tracefs};
 pub use nft::{ip, nft, with_ip, with_nft};
 pub use passed::{pass_on, receive};
 pub use recording::{
-    Dir, Recording, conntrace_as_nobody, matching, replay, run_with_replay, stderr, stdout,
+    Dir, Recording, conntrace_as_nobody, matching, replay, run_one_by_one_with_replay,
+    run_with_replay, stderr, stdout,
 };
 pub use sample::sample;
 pub use signal::let_interrupt;
@@ -46,8 +50,8 @@ pub use socket::{
     Attempted, attempt, attempt_on, bound, has_syn_sent, lacks_mptcp, mptcp, tcp, wait_for_syn_sent,
 };
 pub use suite::{
-    Live, Scene, accounted, assert_adds_up, is_root, live_test, own_netns, plain_test, run,
-    run_one_by_one, unless,
+    Live, Scene, accounted, assert_adds_up, is_covered, is_root, is_slow, kernel_version,
+    lacks_functions, live_test, own_netns, plain_test, run, run_one_by_one, unless,
 };
 pub use tracer::{Tracer, check};
-pub use uring::Uring;
+pub use uring::{Uring, lacks_uring, lacks_uring_bind};

@@ -21,17 +21,26 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{binary, conntrace, copy_program, is_root, run};
+use crate::{as_under_test, binary, conntrace, copy_program, is_root, run, run_one_by_one};
 
 /// May do nothing.
 const NOBODY: u32 = 65_534;
 /// How long anything may take that takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A copy of conntrace that anyone may run: the build's folder may be closed.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
 /// Runs a test program whose tests [`replay`].
 pub fn run_with_replay(tests: Vec<Trial>) -> ExitCode {
+    with_replay(|| run(tests))
+}
+
+/// Likewise, of tests that load the machine.
+pub fn run_one_by_one_with_replay(tests: Vec<Trial>) -> ExitCode {
+    with_replay(|| run_one_by_one(tests))
+}
+
+fn with_replay(run: impl FnOnce() -> ExitCode) -> ExitCode {
     let _program = is_root().then(|| {
         let dir = Dir::new("program");
         let copy = dir.file("conntrace");
@@ -39,7 +48,7 @@ pub fn run_with_replay(tests: Vec<Trial>) -> ExitCode {
         PROGRAM.set(copy).unwrap();
         dir
     });
-    run(tests)
+    run()
 }
 
 /// A folder that anyone may look into and that goes with its owner.
@@ -79,9 +88,7 @@ impl Recording {
         let mut command = conntrace();
         command.args(["--format", "json", "--record"]);
         command.arg(dir.join("recording")).args(options);
-        if let Some(object) = env::var_os("CONNTRACE_OBJECT") {
-            command.arg("--object").arg(object);
-        }
+        as_under_test(&mut command);
         command.stdout(File::create(&lines).unwrap());
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
         let recording = Self { child, lines };

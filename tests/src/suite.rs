@@ -55,8 +55,22 @@ pub fn plain_test(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
     })
 }
 
+/// The running kernel's version.
+pub fn kernel_version() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// Why this machine is too slow to overflow what the agent has room for, if so: the
+/// environment gives it a smaller storm.
+pub fn is_slow() -> Option<&'static str> {
+    let slow = std::env::var_os("CONNTRACE_STORM").is_some();
+    slow.then_some("needs a machine that is not given a smaller storm by CONNTRACE_STORM")
+}
+
 /// Listed as ignored where this host lacks what it needs.
-pub fn unless(lacks: Option<&str>, trial: Trial) -> Trial {
+pub fn unless(lacks: Option<impl Into<String>>, trial: Trial) -> Trial {
     match lacks {
         Some(needs) => trial.with_kind(needs).with_ignored_flag(true),
         None => trial,
@@ -104,6 +118,35 @@ pub struct Live {
 static PLAYED_AGAIN: AtomicBool = AtomicBool::new(false);
 
 static LIVE: Mutex<Option<Arc<Live>>> = Mutex::new(None);
+
+/// Whether the shared tracer says it sees this (`coverage` in its start line).
+///
+/// # Panics
+/// When there is none yet, or it has no such key.
+pub fn is_covered(key: &str) -> bool {
+    let live = LIVE.lock().unwrap().clone().expect("a tracer");
+    let start = live.tracer.lines(|line| line["type"] == "start");
+    start[0]["coverage"][key]
+        .as_bool()
+        .expect("a key of coverage")
+}
+
+/// Why a program's tests have no hooks of functions to test, if so: those of this tier,
+/// or any.
+pub fn lacks_functions(tier: Option<&str>) -> Option<String> {
+    let options = tier.map(|tier| ["--tier", tier]);
+    let tracer = Tracer::start(options.as_ref().map_or(&[][..], |options| &options[..]));
+    let start = tracer.lines(|line| line["type"] == "start").remove(0);
+    tracer.stop();
+    let hooks = start["hooks"].as_array().unwrap();
+    let hook = hooks.iter().find(|hook| hook["name"] == "tcp_v4_connect");
+    match hook {
+        Some(hook) if hook["attached"] == true => None,
+        Some(_) | None => {
+            Some("needs hooks of functions; `conntrace doctor` says why not".to_owned())
+        }
+    }
+}
 
 /// A scenario that has been played: its namespace, and what `act` returned.
 pub struct Scene<T> {

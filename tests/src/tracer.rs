@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    env,
     io::{BufRead as _, BufReader, Read as _},
     process::{Child, ChildStdout, Stdio},
     sync::{
@@ -20,10 +19,10 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::conntrace;
+use crate::{as_under_test, conntrace};
 
 /// How long anything may take that takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running `conntrace run`. Killed when dropped.
 pub struct Tracer {
@@ -54,9 +53,7 @@ impl Tracer {
     pub fn start(options: &[&str]) -> Self {
         let mut command = conntrace();
         command.args(["--format", "json"]).args(options);
-        if let Some(object) = env::var_os("CONNTRACE_OBJECT") {
-            command.arg("--object").arg(object);
-        }
+        as_under_test(&mut command);
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

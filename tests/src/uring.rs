@@ -1,4 +1,4 @@
-//! Connects submitted to `io_uring`.
+//! Connects and binds submitted to `io_uring`.
 #![expect(
     unsafe_code,
     reason = "what is submitted points to memory the kernel reads later"
@@ -7,7 +7,7 @@
 use std::{io, net::SocketAddr, os::fd::AsRawFd as _, time::Duration};
 
 use io_uring::{
-    IoUring, opcode,
+    IoUring, Probe, opcode,
     squeue::{Entry, Flags},
     types::{Fd, Timespec},
 };
@@ -17,7 +17,8 @@ use crate::Attempted;
 
 /// Requests under way at once: a connect and its timeout.
 const ENTRIES: u32 = 2;
-const CONNECT: u64 = 1;
+/// The request whose completion is wanted.
+const ONE: u64 = 1;
 /// How long the kernel's polling thread stays awake.
 const IDLE_MS: u32 = 10;
 
@@ -59,6 +60,17 @@ impl Uring {
         self.run(socket, remote, Flags::IO_LINK, Some(&deadline))
     }
 
+    /// Binds a socket; its errno, or 0.
+    pub fn bind(&mut self, socket: &Socket, local: SocketAddr) -> i32 {
+        let address = SockAddr::from(local);
+        let bind = opcode::Bind::new(
+            Fd(socket.as_raw_fd()),
+            address.as_ptr().cast(),
+            address.len(),
+        );
+        self.complete(&[bind.build().user_data(ONE)])
+    }
+
     fn run(
         &mut self,
         socket: &Socket,
@@ -72,15 +84,15 @@ impl Uring {
             address.as_ptr().cast(),
             address.len(),
         );
-        let mut requests = vec![connect.build().flags(flags).user_data(CONNECT)];
+        let mut requests = vec![connect.build().flags(flags).user_data(ONE)];
         requests.extend(deadline.map(|it| opcode::LinkTimeout::new(it).build()));
         let errno = self.complete(&requests);
         Attempted::on(socket, remote, errno)
     }
 
-    /// Submits the requests, waits for all, and returns the connect's errno.
+    /// Submits the requests, waits for all, and returns the errno of the one.
     fn complete(&mut self, requests: &[Entry]) -> i32 {
-        // SAFETY: the address and the timeout they point to are the caller's, who
+        // SAFETY: the addresses and timeouts they point to are the caller's, who
         // waits below until the kernel is done with every request.
         unsafe { self.0.submission().push_multiple(requests) }.unwrap();
         let mut done = Vec::new();
@@ -88,7 +100,28 @@ impl Uring {
             self.0.submit_and_wait(1).unwrap();
             done.extend(self.0.completion());
         }
-        let connect = done.iter().find(|it| it.user_data() == CONNECT);
-        -connect.unwrap().result()
+        let one = done.iter().find(|it| it.user_data() == ONE);
+        -one.unwrap().result()
+    }
+}
+
+/// Why no connect can be submitted here, if so.
+pub fn lacks_uring() -> Option<String> {
+    let error = Uring::new().err()?;
+    Some(format!("needs io_uring: {error}"))
+}
+
+/// Likewise no bind.
+pub fn lacks_uring_bind() -> Option<String> {
+    let supported = || {
+        let mut probe = Probe::new();
+        let ring = IoUring::new(ENTRIES)?;
+        ring.submitter().register_probe(&mut probe)?;
+        Ok::<_, io::Error>(probe.is_supported(opcode::Bind::CODE))
+    };
+    match supported() {
+        Ok(true) => None,
+        Ok(false) => Some("needs an io_uring that binds (Linux 6.11)".to_owned()),
+        Err(error) => Some(format!("needs io_uring: {error}")),
     }
 }

@@ -1,4 +1,5 @@
-//! `--trace-syscalls`: bind, what filters make of it, and where it cannot be had.
+//! bind, what filters make of it, and where it cannot be had: seen where functions are
+//! hooked, elsewhere with `--trace-syscalls`.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -15,8 +16,9 @@ use std::{
 
 use conntrace::stage::{self, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, ports};
 use conntrace_tests::{
-    Dir, Live, Recording, Tracer, assert_adds_up, attempt, live_test, matching, mount_tracefs,
-    replay, run_with_replay, stdout, tcp, without_tracefs,
+    Dir, Live, Recording, Tracer, Uring, assert_adds_up, attempt, is_root, lacks_functions,
+    lacks_uring_bind, live_test, matching, mount_tracefs, replay, run_with_replay, stdout, tcp,
+    unless, without_tracefs,
 };
 use libtest_mimic::Trial;
 use nix::errno::Errno;
@@ -52,6 +54,9 @@ fn main() -> ExitCode {
             ELSEWHERE_V4.to_ipv6_mapped().into(),
         ),
     ];
+    let functions = is_root().then(|| lacks_functions(None)).flatten();
+    let exhausted = live_test("bind_exhausted_io_uring", bind_exhausted_io_uring);
+    tests.push(unless(functions.or_else(lacks_uring_bind), exhausted));
     for (family, local, host) in families {
         tests.extend([
             live_test(&format!("bind_exhausted_{family}"), move || {
@@ -109,6 +114,24 @@ fn bind_exhausted(local: IpAddr) {
     let addr = (!local.to_canonical().is_unspecified()).then(|| local.to_canonical());
     assert_unconnected(line, "port_exhausted", "EADDRINUSE");
     assert_eq!(line["local"], json!({ "addr": addr, "port": null }));
+}
+
+/// No system call of bind.
+fn bind_exhausted_io_uring() {
+    let live = live();
+    let scene = live.play(|stage| {
+        stage
+            .set_sysctl("net/ipv4/ip_local_port_range", "40000 40001")
+            .unwrap();
+        let local = SocketAddr::from((FAR_LOCAL_V4, 0));
+        let mut uring = Uring::new().unwrap();
+        let sockets = [tcp(local), tcp(local), tcp(local)];
+        let bound = sockets.each_ref().map(|socket| uring.bind(socket, local));
+        assert_eq!(bound, [0, 0, Errno::EADDRINUSE as i32]);
+    });
+    let line = &live.endings(&scene, 1)[0];
+    assert_unconnected(line, "port_exhausted", "EADDRINUSE");
+    assert_eq!(line["process"]["pid"], process::id(), "{line:#}");
 }
 
 fn bind_not_local(local: SocketAddr) {
@@ -193,7 +216,9 @@ fn recorded() {
 /// Without tracefs the rest is traced as ever, and the start line says so.
 fn degraded() {
     let dir = Dir::new("no-tracefs");
-    let recording = without_tracefs(|| Recording::start(&dir.0, &[TRACE, "--comm", "degraded"]));
+    // Where functions are hooked nobody asks for it.
+    let options = [TRACE, "--tier", "tracepoint", "--comm", "degraded"];
+    let recording = without_tracefs(|| Recording::start(&dir.0, &options));
     stage::run("degraded", |_| {
         attempt((ELSEWHERE_V4, PORT));
         attempt((FAR_V4, ports::RESETS));

@@ -11,12 +11,14 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, ExitCode, Output},
+    sync::OnceLock,
 };
 
 use conntrace::stage::{self, FAR_V4, ports};
 use conntrace_tests::{
-    Agent, Dir, LinesFile, accounted, attempt, binary, check, copy_program, in_private_mounts,
-    is_root, live_test, run_one_by_one, stderr, without_tracefs,
+    Agent, Dir, LinesFile, Tracer, accounted, attempt, binary, check, copy_program,
+    in_private_mounts, is_root, kernel_version, live_test, run_one_by_one, stderr, unless,
+    without_tracefs,
 };
 use libtest_mimic::Trial;
 use nix::{
@@ -34,14 +36,46 @@ fn main() -> ExitCode {
         live_test("no_tracefs", no_tracefs),
         live_test("no_bpffs", no_bpffs),
         live_test("no_proc", no_proc),
-        live_test("little_locked_memory", little_locked_memory),
-        with_setpriv("no_sys_resource", no_sys_resource),
+        uncounted("little_locked_memory", little_locked_memory),
+        uncounted("no_sys_resource", no_sys_resource),
+        counted("no_sys_resource_before_5_11", no_sys_resource_before_5_11),
         with_setpriv("no_bpf_capability", no_bpf_capability),
         with_setpriv("no_perfmon_capability", no_perfmon_capability),
-        with_setpriv("two_capabilities", two_capabilities),
-        with_setpriv("all_named_capabilities", all_named_capabilities),
-        with_setpriv("hidden_processes", hidden_processes),
+        uncounted("two_capabilities", two_capabilities),
+        uncounted("all_named_capabilities", all_named_capabilities),
+        uncounted("hidden_processes", hidden_processes),
+        unless(lacks_lockdown(), live_test("locked_down", locked_down)),
     ])
+}
+
+/// Why this kernel lets programs read its memory, if so.
+fn lacks_lockdown() -> Option<&'static str> {
+    let level = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    let locked = level.contains("[confidentiality]");
+    (!locked).then_some("needs a kernel booted with lockdown=confidentiality")
+}
+
+fn locked_down() {
+    assert_cannot_trace(&[], 4, "it is locked down (confidentiality)", "lockdown");
+}
+
+/// Whether this kernel counts BPF maps as locked memory.
+fn counts_memory() -> bool {
+    kernel_version() < (5, 11)
+}
+
+/// A test of privileges that are enough where it does not.
+fn uncounted(name: &str, test: impl Fn() + Send + 'static) -> Trial {
+    let needs =
+        counts_memory().then_some("needs Linux 5.11, from which BPF maps are no locked memory");
+    unless(needs, with_setpriv(name, test))
+}
+
+/// A test of a kernel that does.
+fn counted(name: &str, test: impl Fn() + Send + 'static) -> Trial {
+    let needs = (!counts_memory())
+        .then_some("needs a kernel before Linux 5.11, which counts BPF maps as locked memory");
+    unless(needs, with_setpriv(name, test))
 }
 
 /// A test that needs root and `setpriv`, of util-linux.
@@ -144,11 +178,7 @@ fn traced(starter: &[&str]) -> (Value, Value) {
     );
     assert_eq!(outcome["process"]["comm"], "degraded");
     assert_eq!(outcome["process"]["pid"], std::process::id());
-    let hooks = lines[0]["hooks"].as_array().unwrap();
-    assert!(
-        hooks.iter().all(|hook| hook["attached"] == true),
-        "{hooks:#?}"
-    );
+    assert_eq!(&attached(&lines[0]), usually_attached());
     let (code, found) = diagnosed(starter);
     assert_eq!(
         (code, &found["can_trace"]),
@@ -156,6 +186,19 @@ fn traced(starter: &[&str]) -> (Value, Value) {
         "{found:#}"
     );
     (outcome.clone(), found)
+}
+
+/// The hooks that a start line says are attached.
+fn attached(start: &Value) -> Vec<Value> {
+    let hooks = start["hooks"].as_array().unwrap().iter();
+    let attached = hooks.filter(|hook| hook["attached"] == true);
+    attached.map(|hook| hook["name"].clone()).collect()
+}
+
+/// Those of this kernel, where nothing is missing.
+fn usually_attached() -> &'static Vec<Value> {
+    static USUALLY: OnceLock<Vec<Value>> = OnceLock::new();
+    USUALLY.get_or_init(|| attached(&Tracer::start(&[]).stop()[0]))
 }
 
 /// Of a host on which nothing is missing.
@@ -237,6 +280,20 @@ fn little_locked_memory() {
 fn no_sys_resource() {
     let starter = ["setpriv", "--bounding-set", "-sys_resource"];
     assert_names_caller(&traced(&starter).0);
+}
+
+/// The limit cannot be raised without it: that is named.
+fn no_sys_resource_before_5_11() {
+    let without = ["setpriv", "--bounding-set", "-sys_resource"];
+    let limited = ["sh", "-c", "ulimit -l 64 && exec \"$@\"", "sh"];
+    let mut run = through(&[without.as_slice(), &limited].concat(), &[]);
+    let output = run.output().unwrap();
+    let errors = stderr(&output);
+    assert_eq!(output.status.code(), Some(3), "{errors}");
+    assert!(
+        errors.contains("CAP_SYS_RESOURCE") && errors.lines().count() == 1,
+        "{errors}"
+    );
 }
 
 const NEEDS: &str = "tracing needs root, or the capabilities CAP_BPF and CAP_PERFMON";

@@ -13,8 +13,8 @@ use std::{
 };
 
 use conntrace_tests::{
-    binary, conntrace, copy_program, live_test, matching, mount_tracefs, run, stderr, stdout,
-    without_tracefs,
+    binary, conntrace, copy_program, is_slow, kernel_version, live_test, matching, mount_tracefs,
+    run, stderr, stdout, without_tracefs,
 };
 use serde_json::Value;
 
@@ -39,29 +39,55 @@ fn as_expected() {
     let output = demo.arg("demo").output().unwrap();
     let table = stderr(&output);
     assert!(output.status.success(), "{table}");
-    assert!(began.elapsed() < Duration::from_secs(15));
-    assert_played(table, 67, 0);
+    assert!(is_slow().is_some() || began.elapsed() < Duration::from_secs(15));
+    assert_played(table, &[]);
     for line in stdout(&output).lines() {
         let line: Value = serde_json::from_str(line).unwrap();
         assert!(["outcome", "stall"].contains(&line["type"].as_str().unwrap()));
     }
 }
 
-/// But for an ending that the kernel did not trace, which is skipped, too.
-fn assert_played(table: &str, scenes: usize, skipped: usize) {
-    let untraced = matching(table, "the kernel traced no ending");
-    let (played, skipped) = (scenes - untraced, skipped + untraced);
+/// Scenes there are.
+const SCENES: usize = 67;
+/// Since when a kernel has what a scene needs, and how the demo says that it has not.
+const SINCE: [((u32, u32), &str); 3] = [
+    ((5, 17), "this kernel does not say why it drops a packet"),
+    ((6, 3), "Protocol not available"),
+    ((6, 5), "tcp_syn_linear_timeouts"),
+];
+
+/// Every scene was, but for those that were skipped for one of these reasons, for want
+/// of something that the kernel has only later, or for an ending that it did not trace.
+fn assert_played(table: &str, reasons: &[&str]) {
+    let since = SINCE.iter().filter(|(since, _)| kernel_version() < *since);
+    let reasons: Vec<_> = since
+        .map(|(_, reason)| *reason)
+        .chain(reasons.iter().copied())
+        .collect();
+    let skips = table
+        .lines()
+        .filter(|line| line.ends_with(" skipped") && !line.contains("different"));
+    let allowed = |line: &&str| {
+        let untraced = "the kernel traced no ending";
+        line.contains(untraced) || reasons.iter().any(|reason| line.contains(reason))
+    };
+    let skipped = skips.clone().filter(allowed).count();
+    assert_eq!(skipped, skips.count(), "{table}");
+    let played = SCENES - skipped;
     let sum = format!("{played} scenes as expected, 0 different, {skipped} skipped\n");
     assert!(table.ends_with(&sum), "{table}");
 }
 
 /// What only system calls show is skipped, and why is said.
 fn scenes_without_tracefs() {
-    let output = without_tracefs(|| conntrace().arg("demo").output().unwrap());
+    let mut demo = conntrace();
+    demo.args(["demo", "--tier", "tracepoint"]);
+    let output = without_tracefs(|| demo.output().unwrap());
     let table = stderr(&output);
     assert!(output.status.success(), "{table}");
-    assert_played(table, 60, 7);
-    assert_eq!(matching(table, "mount -t tracefs"), 7, "{table}");
+    let no_tracefs = "mount -t tracefs";
+    assert_played(table, &[no_tracefs]);
+    assert_eq!(matching(table, no_tracefs), 7, "{table}");
 }
 
 /// Its namespaces end with it, and so does the process that it started.
@@ -81,7 +107,7 @@ fn killed() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(60);
     while running() < 2 {
         assert!(Instant::now() < until, "it starts a process");
         thread::sleep(Duration::from_millis(1));

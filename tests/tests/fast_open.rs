@@ -291,7 +291,7 @@ fn written_then_unreachable(host: IpAddr) {
     });
     assert_eq!(Errno::from_raw(scene.value.errno), Errno::EHOSTUNREACH);
     let reply = if host.is_ipv6() {
-        Reply::IcmpUnknown
+        Reply::Icmp6(1, 3)
     } else {
         Reply::Icmp(3, 1)
     };

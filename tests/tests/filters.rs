@@ -14,7 +14,10 @@ use std::{
 };
 
 use conntrace::stage::{self, FAR_V4, FAR_V6, ports};
-use conntrace_tests::{Cgroup, Tracer, assert_adds_up, attempt, is_root, live_test, run};
+use conntrace_tests::{
+    Cgroup, Tracer, assert_adds_up, attempt, conntrace, is_root, kernel_version, live_test, run,
+    unless,
+};
 use serde_json::Value;
 
 /// Makes this program wait for a line on stdin and play its attempts instead of
@@ -122,6 +125,13 @@ fn main() -> ExitCode {
     }));
     if !is_root() {
         tests.push(live_test("cgroup_with_descendants", || {}));
+    } else if kernel_version() < CGROUPS_TOLD_SINCE {
+        let needs = "needs a kernel that tells programs the cgroups above a process's";
+        tests.push(unless(
+            Some(needs),
+            live_test("cgroup_with_descendants", || {}),
+        ));
+        tests.push(live_test("cgroup_is_refused", cgroup_is_refused));
     } else if let Some(groups) = cgroups() {
         tests.push(live_test("cgroup_with_descendants", move || {
             cgroup(&groups);
@@ -131,6 +141,24 @@ fn main() -> ExitCode {
         tests.push(ignored.with_kind("needs cgroup v2").with_ignored_flag(true));
     }
     run(tests)
+}
+
+/// 5.10 does not tell them, 6.1 does.
+const CGROUPS_TOLD_SINCE: (u32, u32) = (6, 1);
+
+fn cgroup_is_refused() {
+    let path = Cgroup::own_path();
+    let output = conntrace().arg("--cgroup").arg(path).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        (output.status.code(), said.lines().count()),
+        (Some(4), 1),
+        "{said}"
+    );
+    assert!(
+        said.contains("which --cgroup needs; filter by --comm"),
+        "{said}"
+    );
 }
 
 fn child() -> ExitCode {

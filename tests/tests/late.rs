@@ -17,7 +17,7 @@ use std::{
 };
 
 use conntrace::stage::{self, FAR_V4, FAR_V6, Stage, ports};
-use conntrace_tests::{Attempted, Tracer, assert_adds_up, live_test, run, tcp};
+use conntrace_tests::{Attempted, Tracer, assert_adds_up, is_slow, live_test, run, tcp, unless};
 use serde_json::{Value, json};
 use socket2::Socket;
 
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         live_test("joined_late_v6", || joined_late(FAR_V6.into())),
         live_test("joined_late_then_established", joined_late_then_established),
         live_test("joined_late_filtered", joined_late_filtered),
-        live_test("full_map", full_map),
+        unless(is_slow(), live_test("full_map", full_map)),
     ])
 }
 

@@ -9,8 +9,8 @@ use std::{collections::HashMap, fs, net::IpAddr, process::ExitCode, thread, time
 
 use conntrace::stage::{self, FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, Dir, Recording, Tracer, assert_adds_up, attempt, live_test, replay, run_with_replay,
-    stderr, stdout, tcp,
+    Attempted, Dir, Recording, Tracer, assert_adds_up, attempt, live_test, replay,
+    run_one_by_one_with_replay, stderr, stdout, tcp,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -22,7 +22,8 @@ const THREADS: u64 = 2;
 const WINDOW: SignedDuration = SignedDuration::from_secs(1);
 
 fn main() -> ExitCode {
-    run_with_replay(vec![
+    // One storm in one process: its limit is for all its threads.
+    run_one_by_one_with_replay(vec![
         live_test("storm_v4", || storm(FAR_V4.into())),
         live_test("storm_v6", || storm(FAR_V6.into())),
         live_test("each_kind_on_its_own", each_kind_on_its_own),

@@ -19,8 +19,8 @@ use std::{
 
 use conntrace::stage::{self, FAR_V4, Stage, ports};
 use conntrace_tests::{
-    Agent, Dir, LinesFile, accounted, assert_adds_up, attempt, check, in_private_mounts, live_test,
-    run_one_by_one,
+    Agent, Dir, LinesFile, accounted, assert_adds_up, attempt, check, in_private_mounts, is_slow,
+    live_test, run_one_by_one, unless,
 };
 use nix::{
     mount::{MsFlags, mount},
@@ -40,8 +40,8 @@ const TIMED: usize = 10_000;
 
 fn main() -> ExitCode {
     run_one_by_one(vec![
-        live_test("stopped_agent", stopped_agent),
-        live_test("stuck_reader", stuck_reader),
+        unless(is_slow(), live_test("stopped_agent", stopped_agent)),
+        unless(is_slow(), live_test("stuck_reader", stuck_reader)),
         live_test("closed_before_the_first_line", closed_before_the_first_line),
         live_test("closed_in_a_storm", closed_in_a_storm),
         live_test("disk_fills_in_a_storm", disk_fills_in_a_storm),

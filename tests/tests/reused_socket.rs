@@ -343,7 +343,10 @@ fn icmp_read_while_connecting() {
         reply: Reply::Local(3, 1),
         ..unreachable(second)
     };
-    live.expect(&scene, &[unreachable(first), neighbour]);
+    let lines = live.endings(&scene, 2);
+    unreachable(first).assert_is(&lines[0], scene.netns);
+    let neighbour = neighbour.waiting_for_neighbour(&lines[1]);
+    neighbour.assert_is(&lines[1], scene.netns);
 }
 
 /// The far router knows no such host. For IPv6 the kernel keeps only the errno.
@@ -352,7 +355,7 @@ fn unreachable(attempted: &Attempted) -> Expected {
     let is_v6 = attempted.remote.ip().to_canonical().is_ipv6();
     Expected {
         reply: if is_v6 {
-            Reply::IcmpUnknown
+            Reply::Icmp6(1, 3)
         } else {
             Reply::Icmp(3, 1)
         },

@@ -16,8 +16,8 @@ use std::{
 
 use conntrace::stage::{FAR_V4, FAR_V6, Stage, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Reply, Scene, attempt, attempt_on, has_syn_sent, live_test, nft,
-    run, tcp, with_nft,
+    Attempted, Expected, Live, Reply, Scene, Unless, attempt, attempt_on, has_syn_sent, live_test,
+    nft, run, tcp, with_nft,
 };
 use nix::errno::Errno;
 use serde_json::json;
@@ -134,7 +134,7 @@ fn dropped_here(remote: SocketAddr) {
         give_up(remote, ms(300))
     });
     let expected = Expected {
-        reply: Reply::LocalUnknown,
+        reply: Reply::Dropped(Unless::None),
         ..Expected::gave_up("timed_out", &scene.value)
     };
     live.expect(&scene, &[expected]);

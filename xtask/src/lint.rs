@@ -21,7 +21,7 @@ const UNSAFE_FILES: [&str; 17] = [
     "conntrace/src/stage/disconnect.rs",
     "conntrace/src/stage/tun.rs",
     "conntrace/src/sys.rs",
-    "tests/src/cgroup.rs",
+    "tests/src/bpf.rs",
     "tests/src/ia32.rs",
     "tests/src/passed.rs",
     "tests/src/signal.rs",

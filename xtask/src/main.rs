@@ -4,6 +4,7 @@
 //! repeated by hand.
 
 mod bench;
+mod btf;
 mod ebpf;
 mod fuzz;
 mod lint;
@@ -39,6 +40,12 @@ enum Task {
         /// Change nothing: fail when the committed object is not what the sources give
         #[arg(long)]
         check: bool,
+    },
+    /// Keep what the tests need to know of a kernel, in conntrace/bpf/btf
+    Btf {
+        /// Which kernel, and its vmlinuz, its vmlinux or its BTF alone; may be repeated
+        #[arg(long = "kernel", value_name = "VERSION=FILE", required = true)]
+        kernels: Vec<btf::Kernel>,
     },
     /// Check formatting, clippy, the list of files with unsafe code, dependencies
     Lint {
@@ -83,6 +90,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::Setup { explain } => setup::setup(explain),
         Task::Ebpf { check: false } => ebpf::build(&root),
         Task::Ebpf { check: true } => ebpf::check(&root),
+        Task::Btf { kernels } => btf::btf(&root, &kernels),
         Task::Lint { deny } => lint::lint(&root, deny),
         Task::Bench { parts } => bench::bench(&root, &parts),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),

@@ -1,9 +1,44 @@
 //! Thin: a kernel function or tracepoint per file, its prototype quoted above
-//! it. A test holds the prototypes against BTF.
+//! it. A test holds the prototypes against BTF: a note says which versions one is
+//! for, and `...` that a kernel may have more arguments, which are not used.
 
+mod bind;
+mod connect;
 mod inet_sock_set_state;
+mod ipv6_icmp_error;
 mod kfree_skb;
 mod syscalls;
 mod task_file;
 mod tcp_destroy_sock;
 mod tcp_retransmit_skb;
+
+/// A function of the kernel that a call goes through: hooked at its return, or,
+/// where the kernel cannot do that, probed at entry and return.
+macro_rules! function {
+    ($what:ident, $first:ident, $fexit:ident, $kprobe:ident, $kretprobe:ident) => {
+        #[::aya_ebpf::macros::fexit]
+        pub fn $fexit(ctx: ::aya_ebpf::programs::FExitContext) -> u32 {
+            crate::calls::returns(&ctx, function!($what, $first));
+            0
+        }
+
+        #[::aya_ebpf::macros::kprobe]
+        pub fn $kprobe(ctx: ::aya_ebpf::programs::ProbeContext) -> u32 {
+            crate::calls::enters(&ctx, function!($what, $first));
+            0
+        }
+
+        #[::aya_ebpf::macros::kretprobe]
+        pub fn $kretprobe(ctx: ::aya_ebpf::programs::RetProbeContext) -> u32 {
+            crate::calls::leaves(&ctx, function!($what, $first));
+            0
+        }
+    };
+    ($what:ident, $first:ident) => {
+        crate::calls::Function {
+            what: crate::calls::What::$what,
+            first: crate::calls::First::$first,
+        }
+    };
+}
+use function;

@@ -1,7 +1,7 @@
-//! A system call: its arguments, its socket and its result.
+//! A call to connect or bind: its arguments, its socket and its result.
 //!
-//! Programs at a system call's tracepoints get no typed pointer but the task's:
-//! the table of files holds plain addresses, read by a helper from there on.
+//! System calls and functions hand over plain addresses, or such as are only worth
+//! a look when the call has failed: all of it is read by a helper.
 
 use aya_ebpf::{
     helpers::{bpf_probe_read_kernel, bpf_probe_read_user},
@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use conntrace_common::record::{AF_INET, AF_INET6, STATE_CLOSE};
 
-use super::{CALL_OFFSETS, OFFSETS, global, task::current_task, v4_in_16};
+use super::{CALL_OFFSETS, OFFSETS, Struct, global, task::current_task, v4_in_16};
 
 /// `S_IFMT` and `S_IFSOCK`.
 const MODE_KIND: u16 = 0o170_000;
@@ -24,8 +24,18 @@ const IPPROTO_MPTCP: u16 = 262;
 /// What a caller passes to connect or bind.
 pub struct CallArgs {
     pub fd: u32,
-    pub user_addr: u64,
-    pub user_addr_len: u32,
+    pub passed: Passed,
+}
+
+/// Where an address lies that was passed (a `struct sockaddr`), and how long it is
+/// said to be.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Passed {
+    pub at: u64,
+    pub len: u32,
+    /// 1 where it is in the caller's own memory, 0 where in the kernel's.
+    pub by_user: u32,
 }
 
 impl CallArgs {
@@ -33,8 +43,11 @@ impl CallArgs {
     pub fn of(ctx: &TracePointContext) -> Option<Self> {
         Some(Self {
             fd: field::<u64>(ctx, global!(CALL_OFFSETS.args[0]))? as u32,
-            user_addr: field(ctx, global!(CALL_OFFSETS.args[1]))?,
-            user_addr_len: field::<u64>(ctx, global!(CALL_OFFSETS.args[2]))? as u32,
+            passed: Passed {
+                at: field(ctx, global!(CALL_OFFSETS.args[1]))?,
+                len: field::<u64>(ctx, global!(CALL_OFFSETS.args[2]))? as u32,
+                by_user: 1,
+            },
         })
     }
 }
@@ -51,25 +64,36 @@ fn field<T>(ctx: &TracePointContext, offset: u32) -> Option<T> {
     unsafe { ctx.read_at(offset as usize) }.ok()
 }
 
-/// A TCP or MPTCP socket that the running task has open and that is in no state
-/// yet. Nothing holds it: should another thread close it in this very moment, what
-/// is read is of no use, but reading it does no harm.
+/// A TCP or MPTCP socket that is in no state yet. Nothing holds one that was found
+/// by its descriptor: should another thread close it in this very moment, what is
+/// read is of no use, but reading it does no harm.
 pub struct OpenSocket {
-    sock: u64,
+    pub sock: u64,
     pub family: u16,
 }
 
 impl OpenSocket {
-    /// The one behind this descriptor, as `sockfd_lookup_light` finds it.
+    /// The one behind this descriptor of the running task, as
+    /// `sockfd_lookup_light` finds it.
     #[inline(always)]
     pub fn of_fd(fd: u32) -> Option<Self> {
-        let socket = socket_of_fd(fd)?;
+        Self::of_socket(socket_of_fd(fd)?.at as u64)
+    }
+
+    /// The one whose `struct socket` is at this address.
+    #[inline(always)]
+    pub fn of_socket(socket: u64) -> Option<Self> {
         let state: u32 = read(socket, global!(OFFSETS.socket_state))?;
         let kind: u16 = read(socket, global!(OFFSETS.socket_type))?;
         if state != UNCONNECTED || kind != STREAM {
             return None;
         }
-        let sock: u64 = read(socket, global!(OFFSETS.socket_sk))?;
+        Self::of_sock(read(socket, global!(OFFSETS.socket_sk))?)
+    }
+
+    /// The one whose `struct sock` is at this address.
+    #[inline(always)]
+    pub fn of_sock(sock: u64) -> Option<Self> {
         let family: u16 = read(sock, global!(OFFSETS.family))?;
         let protocol: u16 = read(sock, global!(OFFSETS.protocol))?;
         let tcp = protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP;
@@ -101,9 +125,9 @@ impl OpenSocket {
     }
 }
 
-/// Address of the `struct socket` behind a descriptor of the running task.
+/// The `struct socket` behind a descriptor of the running task.
 #[inline(always)]
-fn socket_of_fd(fd: u32) -> Option<u64> {
+fn socket_of_fd(fd: u32) -> Option<Struct> {
     let table = current_task()
         .follow(global!(OFFSETS.files))
         .follow(global!(OFFSETS.fdt));
@@ -112,12 +136,19 @@ fn socket_of_fd(fd: u32) -> Option<u64> {
     }
     let files: u64 = table.load(global!(OFFSETS.fd_array));
     let file: u64 = read(files + u64::from(fd) * 8, 0)?;
-    let inode: u64 = read(file, global!(OFFSETS.inode))?;
-    let mode: u16 = read(inode, global!(OFFSETS.mode))?;
-    if mode & MODE_KIND != MODE_SOCKET {
+    socket_of_file(Struct::at(file))
+}
+
+/// The `struct socket` of a file, if it is one.
+#[inline(always)]
+pub(super) fn socket_of_file(file: Struct) -> Option<Struct> {
+    let inode = file.follow(global!(OFFSETS.inode));
+    if inode.load::<u16>(global!(OFFSETS.mode)) & MODE_KIND != MODE_SOCKET {
         return None;
     }
-    read(file, global!(OFFSETS.private_data))
+    // A socket's name in a file system, opened with O_PATH, has none.
+    let socket: u64 = file.load(global!(OFFSETS.private_data));
+    (socket != 0).then_some(Struct::at(socket))
 }
 
 #[inline(always)]
@@ -127,37 +158,48 @@ fn read<T>(base: u64, offset: u32) -> Option<T> {
     unsafe { bpf_probe_read_kernel(place) }.ok()
 }
 
-/// An address that a caller passes (`struct sockaddr_in`, `sockaddr_in6`).
-pub struct UserAddr {
+/// An address that was passed (`struct sockaddr_in`, `sockaddr_in6`).
+pub struct SockAddr {
     /// Laid out like `Attempt::remote_addr`.
     pub addr: [u8; 16],
     /// Network order.
     pub port: u16,
 }
 
-impl UserAddr {
+impl SockAddr {
     /// Reads it, if it is one of this family (with `AF_UNSPEC` connect ends an
-    /// attempt) and as long as one must be (`tcp_v4_connect`, `tcp_v6_connect`).
+    /// attempt, and `tcp_v6_connect` hands the IPv4 address in a mapped one on to
+    /// `tcp_v4_connect`) and as long as one must be.
     #[inline(always)]
-    pub fn read(at: u64, len: u32, family: u16) -> Option<Self> {
+    pub fn read(passed: Passed, family: u16) -> Option<Self> {
         let (addr_at, len_min) = if family == AF_INET { (4, 16) } else { (8, 24) };
-        if len < len_min || read_user::<u16>(at)? != family {
+        if passed.len < len_min || passed.load::<u16>(0)? != family {
             return None;
         }
         let addr = if family == AF_INET {
-            v4_in_16(read_user(at + addr_at)?)
+            v4_in_16(passed.load(addr_at)?)
         } else {
-            read_user(at + addr_at)?
+            passed.load(addr_at)?
         };
         Some(Self {
             addr,
-            port: read_user(at + 2)?,
+            port: passed.load(2)?,
         })
     }
 }
 
-#[inline(always)]
-fn read_user<T>(at: u64) -> Option<T> {
-    // SAFETY: the helper reads any address, and fails where there is nothing.
-    unsafe { bpf_probe_read_user(at as *const T) }.ok()
+impl Passed {
+    #[inline(always)]
+    fn load<T>(self, offset: u64) -> Option<T> {
+        let place = (self.at + offset) as *const T;
+        // SAFETY: the helpers read any address, and fail where there is nothing.
+        unsafe {
+            if self.by_user == 0 {
+                bpf_probe_read_kernel(place)
+            } else {
+                bpf_probe_read_user(place)
+            }
+        }
+        .ok()
+    }
 }

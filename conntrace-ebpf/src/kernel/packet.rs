@@ -1,9 +1,9 @@
 //! Packets: those that this host drops, and ICMP errors in a socket's queue.
 
-use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::BtfTracePointContext};
+use aya_ebpf::programs::BtfTracePointContext;
 use conntrace_common::{offsets::DROP_REASON_WORDS, record::ORIGIN_ICMP};
 
-use super::{DROP_REASONS, OFFSETS, Typed, global, v4_in_16};
+use super::{DROP_REASONS, OFFSETS, Struct, global, v4_in_16};
 
 /// Whether drops for this reason are noted.
 #[inline(always)]
@@ -18,17 +18,17 @@ pub fn is_noted_drop(reason: u32) -> bool {
 #[inline(always)]
 pub fn sock_of_packet_in(ctx: &BtfTracePointContext, state: u8) -> Option<u64> {
     let packet: *mut u8 = ctx.arg(0);
-    let sock = Typed(packet).follow(global!(OFFSETS.skb_sk));
-    if sock.0.is_null() || sock.load::<u8>(global!(OFFSETS.state)) != state {
+    let sock = Struct::typed(packet).follow(global!(OFFSETS.skb_sk));
+    if sock.is_null() || sock.load::<u8>(global!(OFFSETS.state)) != state {
         return None;
     }
-    Some(sock.0 as u64)
+    Some(sock.at as u64)
 }
 
 /// An ICMP error in a socket's error queue (`struct sock_exterr_skb`).
 #[derive(Clone, Copy)]
 pub struct Icmp {
-    pub(super) packet: Typed,
+    pub(super) packet: Struct,
     pub origin: u8,
 }
 
@@ -57,19 +57,52 @@ impl Icmp {
     /// (`ip_recv_error`, `ipv6_recv_error`). All zero when it cannot be read.
     #[inline(always)]
     pub fn from(self) -> [u8; 16] {
-        let head: u64 = self.packet.load(global!(OFFSETS.skb_head));
-        let outer: u16 = self.packet.load(global!(OFFSETS.skb_network_header));
-        let header = head + u64::from(outer);
-        let v4 = header + u64::from(global!(OFFSETS.iphdr_saddr));
-        let v6 = header + u64::from(global!(OFFSETS.ipv6hdr_saddr));
-        // SAFETY: the helper reads any address, and fails where there is nothing.
-        let read = unsafe {
-            if self.origin == ORIGIN_ICMP {
-                bpf_probe_read_kernel::<u32>(v4 as *const _).map(v4_in_16)
-            } else {
-                bpf_probe_read_kernel::<[u8; 16]>(v6 as *const _)
-            }
-        };
-        read.unwrap_or([0; 16])
+        let header = header(self.packet, global!(OFFSETS.skb_network_header));
+        if self.origin == ORIGIN_ICMP {
+            v4_in_16(header.load(global!(OFFSETS.iphdr_saddr)))
+        } else {
+            header.load(global!(OFFSETS.ipv6hdr_saddr))
+        }
+    }
+}
+
+/// One of a packet's headers, whose distance from the buffer's start this member
+/// holds.
+#[inline(always)]
+fn header(packet: Struct, member: u32) -> Struct {
+    let head: u64 = packet.load(global!(OFFSETS.skb_head));
+    let distance: u16 = packet.load(member);
+    Struct::at(head + u64::from(distance))
+}
+
+/// An ICMPv6 error, as `icmpv6_rcv` hands it to a socket.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Icmp6Error {
+    /// Source address of the ICMP packet.
+    pub from: [u8; 16],
+    /// What the kernel makes of it.
+    pub errno: u32,
+    pub icmp_type: u8,
+    pub code: u8,
+    /// Padding, always zero.
+    pub reserved: u16,
+}
+
+impl Icmp6Error {
+    /// What is in the packet at this address.
+    #[inline(always)]
+    pub fn of_packet(address: u64, errno: u32) -> Self {
+        let packet = Struct::at(address);
+        let [icmp_type, code]: [u8; 2] =
+            header(packet, global!(OFFSETS.skb_transport_header)).load(0);
+        let outer = header(packet, global!(OFFSETS.skb_network_header));
+        Self {
+            from: outer.load(global!(OFFSETS.ipv6hdr_saddr)),
+            errno,
+            icmp_type,
+            code,
+            reserved: 0,
+        }
     }
 }

@@ -1,20 +1,20 @@
 //! A TCP socket, as the tracepoints hand it over.
 
-use core::ffi::c_void;
-
 use aya_ebpf::{helpers::generated::bpf_skc_to_tcp_sock, programs::BtfTracePointContext};
-use conntrace_common::record::{AF_INET, ORIGIN_ICMP, ORIGIN_ICMP6};
+use conntrace_common::record::{AF_INET, AF_INET6, ORIGIN_ICMP, ORIGIN_ICMP6};
 
-use super::{DEFER_CONNECT_MASK, Icmp, OFFSETS, Typed, global, v4_in_16};
+use super::{DEFER_CONNECT_MASK, Icmp, OFFSETS, Struct, global, v4_in_16};
 
-/// A TCP socket, handed to a tracepoint as its first argument.
+const IPPROTO_TCP: u16 = 6;
+
+/// A TCP socket.
 #[derive(Clone, Copy)]
 pub struct Sock {
     /// As the tracepoint's argument: newer verifiers trust it, and loads through
     /// it need no fault handling.
-    pub(super) sock: Typed,
+    pub(super) sock: Struct,
     /// The same address as its whole type.
-    tcp: Typed,
+    tcp: Struct,
 }
 
 impl Sock {
@@ -23,20 +23,33 @@ impl Sock {
     /// sockets (`bpf_skc_to_tcp_sock`).
     #[inline(always)]
     pub fn from_arg(ctx: &BtfTracePointContext) -> Option<Self> {
-        Self::from_typed(ctx.arg(0))
-    }
-
-    #[inline(always)]
-    pub(super) fn from_typed(sock: *mut c_void) -> Option<Self> {
+        let sock: *mut u8 = ctx.arg(0);
         // SAFETY: the helper checks what it is given.
-        let tcp = unsafe { bpf_skc_to_tcp_sock(sock) };
+        let tcp = unsafe { bpf_skc_to_tcp_sock(sock.cast()) };
         if tcp.is_null() {
             return None;
         }
         Some(Self {
-            sock: Typed(sock.cast_const().cast()),
-            tcp: Typed(tcp.cast_const().cast()),
+            sock: Struct::typed(sock),
+            tcp: Struct::typed(tcp.cast_const().cast()),
         })
+    }
+
+    /// The socket at this address, which is a whole one; `None` for any protocol
+    /// but TCP.
+    #[inline(always)]
+    pub(super) fn at(address: u64) -> Option<Self> {
+        let sock = Struct::at(address);
+        let protocol: u16 = sock.load(global!(OFFSETS.protocol));
+        let family: u16 = sock.load(global!(OFFSETS.family));
+        let internet = family == AF_INET || family == AF_INET6;
+        (internet && protocol == IPPROTO_TCP).then_some(Self { sock, tcp: sock })
+    }
+
+    /// Its address: the key of its attempt. Only compared, never followed.
+    #[inline(always)]
+    pub fn key(self) -> u64 {
+        self.sock.at as u64
     }
 
     #[inline(always)]

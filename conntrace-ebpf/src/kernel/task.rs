@@ -4,12 +4,12 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_pid_tgid,
-    bpf_get_current_task_btf, bpf_get_current_uid_gid, bpf_get_smp_processor_id,
-    bpf_sock_from_file,
+    bpf_get_current_task, bpf_get_current_task_btf, bpf_get_current_uid_gid,
+    bpf_get_smp_processor_id,
 };
-use conntrace_common::record::COMM_LEN;
+use conntrace_common::record::{Attempt, COMM_LEN};
 
-use super::{OFFSETS, Sock, Typed, global};
+use super::{OFFSETS, Sock, Struct, TASK_IS_TYPED, call::socket_of_file, global};
 
 /// Who runs right now. Only meaningful where the hook runs in the caller's
 /// context.
@@ -40,6 +40,18 @@ impl Caller {
         }
     }
 
+    /// Writes that it was this one.
+    #[inline(always)]
+    pub fn sign(self, attempt: &mut Attempt) {
+        attempt.process_started_ns = self.process_started_ns;
+        attempt.cgroup_id = self.cgroup_id;
+        attempt.pid = self.pid;
+        attempt.tid = self.tid;
+        attempt.uid = self.uid;
+        attempt.comm = self.comm;
+        attempt.leader_comm = self.leader_comm;
+    }
+
     #[inline(always)]
     pub fn current() -> Self {
         let thread = thread_key();
@@ -59,14 +71,19 @@ impl Caller {
 
 /// The running task.
 #[inline(always)]
-pub(super) fn current_task() -> Typed {
-    // SAFETY: no preconditions; the running task cannot go away under us.
-    Typed(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
+pub(super) fn current_task() -> Struct {
+    if global!(TASK_IS_TYPED) == 0 {
+        // SAFETY: no preconditions; the running task cannot go away under us.
+        Struct::at(unsafe { bpf_get_current_task() })
+    } else {
+        // SAFETY: as above.
+        Struct::typed(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
+    }
 }
 
 /// A task's process: its first thread.
 #[inline(always)]
-fn leader(task: Typed) -> Typed {
+fn leader(task: Struct) -> Struct {
     task.follow(global!(OFFSETS.group_leader))
 }
 
@@ -74,7 +91,7 @@ fn leader(task: Typed) -> Typed {
 #[inline(always)]
 pub fn current_names() -> [[u8; COMM_LEN]; 2] {
     let task = current_task();
-    [task, leader(task)].map(|task| task.load16(global!(OFFSETS.comm)))
+    [task, leader(task)].map(|task| task.load_name(global!(OFFSETS.comm)))
 }
 
 /// Real user id of the running task.
@@ -101,7 +118,7 @@ pub fn ancestor_cgroup_id(level: i32) -> u64 {
 /// An open file of a task, as `bpf_iter__task_file` hands it over
 /// (`task_file_seq_show`).
 pub struct OpenFile {
-    task: Typed,
+    task: Struct,
     pub sock: Sock,
     /// Address of the socket: the key of its attempt.
     pub key: u64,
@@ -123,19 +140,11 @@ impl OpenFile {
         if task.is_null() || file.is_null() {
             return None;
         }
-        // SAFETY: the helper takes any file.
-        let socket = unsafe { bpf_sock_from_file(file.cast()) };
-        if socket.is_null() {
-            return None;
-        }
-        let sock = Typed(socket.cast_const().cast()).follow(global!(OFFSETS.socket_sk));
-        if sock.0.is_null() {
-            return None;
-        }
+        let key: u64 = socket_of_file(Struct::typed(file))?.load(global!(OFFSETS.socket_sk));
         Some(Self {
-            task: Typed(task),
-            key: sock.0 as u64,
-            sock: Sock::from_typed(sock.0.cast_mut().cast())?,
+            task: Struct::typed(task),
+            key,
+            sock: Sock::at(key)?,
         })
     }
 
@@ -150,8 +159,8 @@ impl OpenFile {
             uid: self.sock.sock.load(global!(OFFSETS.uid)),
             cgroup_id: 0,
             process_started_ns: leader.load(global!(OFFSETS.start_boottime)),
-            comm: self.task.load16(global!(OFFSETS.comm)),
-            leader_comm: leader.load16(global!(OFFSETS.comm)),
+            comm: self.task.load_name(global!(OFFSETS.comm)),
+            leader_comm: leader.load_name(global!(OFFSETS.comm)),
         }
     }
 }

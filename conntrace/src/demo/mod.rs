@@ -21,7 +21,7 @@ use crate::{
     agent::{self, AgentError, Config},
     cli::Format,
     event::{Event, Line, Outcome},
-    kernel::{self, Settings},
+    kernel::{self, Settings, Tier},
     label::Label,
     live,
     sink::Sink,
@@ -32,17 +32,20 @@ use crate::{
 /// The default of `--patience`, in milliseconds.
 const PATIENCE_MS: u64 = 200;
 
-/// Runs the whole demo. Ends early when `interrupted` does.
+/// Runs the whole demo, on this tier if one is given. Ends early when
+/// `interrupted` does.
 ///
 /// # Errors
 /// When tracing or the stage cannot be set up.
 pub async fn run(
     format: Format,
+    tier: Option<Tier>,
     interrupted: impl Future<Output = &'static str>,
 ) -> anyhow::Result<Report> {
     let settings = Settings {
         report_established: true,
         trace_syscalls: kernel::tracefs().is_some(),
+        tier,
         ..Settings::default()
     };
     let (tracer, start) = live::start(&settings)?;

@@ -71,6 +71,9 @@ enum Needs {
     FarV6,
     Near,
     NearV6,
+    /// A far side, and that this host's drops are seen.
+    Drops,
+    DropsV6,
     /// That connect is traced as a system call.
     Connects,
     ConnectsV6,
@@ -81,7 +84,10 @@ enum Needs {
 impl Needs {
     /// Says why it is not there.
     fn check(self, stage: &Stage, coverage: Coverage) -> Result<(), String> {
-        let v6 = matches!(self, Self::FarV6 | Self::NearV6 | Self::ConnectsV6);
+        let v6 = matches!(
+            self,
+            Self::FarV6 | Self::NearV6 | Self::DropsV6 | Self::ConnectsV6
+        );
         if v6 && !stage.has_v6 {
             return Err("this machine has no IPv6".to_owned());
         }
@@ -95,8 +101,11 @@ impl Needs {
         };
         match self {
             Self::Lo => Ok(()),
-            Self::Far | Self::FarV6 => side(&stage.far),
             Self::Near | Self::NearV6 => side(&stage.near),
+            Self::Drops | Self::DropsV6 if !coverage.local_drop => {
+                Err("this kernel does not say why it drops a packet".to_owned())
+            }
+            Self::Far | Self::FarV6 | Self::Drops | Self::DropsV6 => side(&stage.far),
             Self::Connects | Self::ConnectsV6 => traced(coverage.no_route),
             Self::Binds => traced(coverage.bind_exhausted),
         }

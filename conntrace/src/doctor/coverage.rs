@@ -37,12 +37,19 @@ const BIND_EXHAUSTED: Gap = Gap {
     reason: "on this tier only the system call bind shows it",
     remedy: TRACE_SYSCALLS,
 };
+/// Of what functions show, where functions can be hooked but not all of these.
+const FUNCTION: Gap = Gap {
+    reason: "a function that shows it could not be hooked",
+    remedy: "see the reasons of the hooks that are missing",
+};
 const TRACE_SYSCALLS: &str = "conntrace --trace-syscalls, which slows every system call of this \
                               host a little and does not see io_uring";
 
-/// Every key with what became of it; `None` where tracing cannot start.
-pub(super) fn table(coverage: Option<Coverage>) -> BTreeMap<&'static str, Seen> {
+/// Every key with what became of it; `None` where tracing cannot start. `functions`
+/// is whether any function could be hooked.
+pub(super) fn table(coverage: Option<Coverage>, functions: bool) -> BTreeMap<&'static str, Seen> {
     let tried = coverage.is_some();
+    let by_functions = |gap: Gap| if functions { FUNCTION } else { gap };
     let seen = |(key, seen, gap): (&'static str, bool, Gap)| {
         let gap = (tried && !seen).then_some(gap);
         let seen = Seen {
@@ -52,11 +59,13 @@ pub(super) fn table(coverage: Option<Coverage>) -> BTreeMap<&'static str, Seen> 
         };
         (key, seen)
     };
-    keys(coverage.unwrap_or_default()).map(seen).into()
+    keys(coverage.unwrap_or_default(), by_functions)
+        .map(seen)
+        .into()
 }
 
 /// Taken apart in full, so that no new key is forgotten here.
-fn keys(coverage: Coverage) -> [(&'static str, bool, Gap); 14] {
+fn keys(coverage: Coverage, by_functions: impl Fn(Gap) -> Gap) -> [(&'static str, bool, Gap); 14] {
     let Coverage {
         established,
         rst,
@@ -84,9 +93,13 @@ fn keys(coverage: Coverage) -> [(&'static str, bool, Gap); 14] {
         ("stall", stall, STALL),
         ("icmp", icmp, STATES),
         ("local_drop", local_drop, LOCAL_DROP),
-        ("icmp6_detail", icmp6_detail, ICMP6_DETAIL),
-        ("no_route", no_route, NO_ROUTE),
-        ("local_denial", local_denial, LOCAL_DENIAL),
-        ("bind_exhausted", bind_exhausted, BIND_EXHAUSTED),
+        ("icmp6_detail", icmp6_detail, by_functions(ICMP6_DETAIL)),
+        ("no_route", no_route, by_functions(NO_ROUTE)),
+        ("local_denial", local_denial, by_functions(LOCAL_DENIAL)),
+        (
+            "bind_exhausted",
+            bind_exhausted,
+            by_functions(BIND_EXHAUSTED),
+        ),
     ]
 }

@@ -52,6 +52,23 @@ fn whatever_is_not_seen_has_a_reason_and_a_remedy() {
 }
 
 #[test]
+fn a_gap_of_functions_is_another_where_some_are_hooked() {
+    let reason = |tier: &'static str| {
+        let start = Start {
+            tier: tier.into(),
+            ..start()
+        };
+        let diagnosis = diagnose(Ok(&start), Vec::new());
+        diagnosis.coverage["no_route"].reason.unwrap()
+    };
+    assert!(reason("tracepoint").contains("only its system call shows it"));
+    assert_eq!(
+        reason("full"),
+        "a function that shows it could not be hooked"
+    );
+}
+
+#[test]
 fn what_could_not_be_tried_is_unknown() {
     let error = StartError::Privilege("CAP_BPF".to_owned());
     let diagnosis = diagnose(Err(&error), vec![limited()]);
@@ -63,7 +80,7 @@ fn what_could_not_be_tried_is_unknown() {
     let text = text(&diagnosis);
     for part in [
         "\nTracing cannot start: tracing needs root, or the capabilities CAP_BPF",
-        "\n  not tried  set_state_first     inet_sock_set_state: sees every attempt",
+        "\n  not tried  set_state_first          inet_sock_set_state: sees every attempt",
         "\n  not known: no hook could be tried\n",
     ] {
         assert!(text.contains(part), "{part} in {text}");
@@ -74,16 +91,16 @@ fn what_could_not_be_tried_is_unknown() {
 fn text_is_aligned() {
     let text = text(&diagnose(Ok(&start()), vec![limited()]));
     for part in [
-        "\nTracing can start: tracepoint tier; 5 of 6 hooks were attached, and taken off again\n",
+        "\nTracing can start: tracepoint tier; 13 of 14 hooks were attached, and taken off again\n",
         "
-  limits     cgroup_v2           not mounted
-                                 costs: `cgroup` is null
-                                 remedy: mount it
+  limits     cgroup_v2                not mounted
+                                      costs: `cgroup` is null
+                                      remedy: mount it
 ",
         "
-  missing    tcp_retransmit_skb  tcp_retransmit_skb: sees the first SYN retransmission
-                                 because: no such tracepoint
-                                 costs: no stall lines, so no warning before a timeout
+  missing    tcp_retransmit_skb       tcp_retransmit_skb: sees the first SYN retransmission
+                                      because: no such tracepoint
+                                      costs: no stall lines, so no warning before a timeout
 ",
         "\n  seen       rst\n",
     ] {

@@ -7,7 +7,7 @@ use crate::text::visible;
 
 /// Columns of the first and the second word of a line.
 const STATE_WIDTH: usize = 11;
-const NAME_WIDTH: usize = 20;
+const NAME_WIDTH: usize = 25;
 
 pub(super) fn render(diagnosis: &Diagnosis) -> String {
     let mut text = format!(

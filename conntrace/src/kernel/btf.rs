@@ -4,7 +4,11 @@
 //! Total on any bytes: what does not parse is an error, and what is cut off is
 //! not found. (aya keeps its own member lookup private.)
 
+mod extract;
+
 use std::collections::HashMap;
+
+pub(super) use extract::{Prototype, Wanted};
 
 const MAGIC: u16 = 0xeb9f;
 const HEADER_LEN: usize = 24;
@@ -83,6 +87,15 @@ struct Type {
     size_or_type: u32,
 }
 
+/// How a search for a path goes.
+#[derive(Default)]
+struct Search {
+    /// Members that were looked at for the name in hand.
+    looked_at: usize,
+    /// Where those on the way are described, as bytes of the types.
+    way: Vec<usize>,
+}
+
 impl<'a> Btf<'a> {
     /// Reads `/sys/kernel/btf/vmlinux` or the like.
     ///
@@ -129,18 +142,18 @@ impl<'a> Btf<'a> {
     /// # Errors
     /// When the kernel has no such member.
     pub fn member(&self, path: &str) -> Result<Member, BtfError> {
-        self.find_path(path)
+        self.find_path(path, &mut Search::default())
             .ok_or_else(|| BtfError::Missing(path.to_owned()))
     }
 
-    fn find_path(&self, path: &str) -> Option<Member> {
+    fn find_path(&self, path: &str, search: &mut Search) -> Option<Member> {
         let (name, rest) = path.split_once('.')?;
         let mut ty = self.by_id(*self.structs.get(name.as_bytes())?)?;
         let mut bits = 0u32;
         let mut found = None;
         for part in rest.split('.') {
-            let mut left = MEMBERS_MAX;
-            let (member, type_id) = self.find_member(&ty, part, 0, &mut left)?;
+            search.looked_at = 0;
+            let (member, type_id) = self.find_member(&ty, part, 0, search)?;
             bits = bits.checked_add(member.bit_offset)?;
             ty = self.resolve(type_id)?;
             found = Some(Member {
@@ -156,13 +169,16 @@ impl<'a> Btf<'a> {
         ty: &Type,
         name: &str,
         depth: usize,
-        left: &mut usize,
+        search: &mut Search,
     ) -> Option<(Member, u32)> {
         if depth > DEPTH_MAX || !matches!(ty.kind, KIND_STRUCT | KIND_UNION) {
             return None;
         }
         (0..ty.count).find_map(|i| {
-            *left = left.checked_sub(1)?;
+            search.looked_at += 1;
+            if search.looked_at > MEMBERS_MAX {
+                return None;
+            }
             let at = ty.at + 12 + i * 12;
             let name_at = u32_at(self.types, at)?;
             let type_id = u32_at(self.types, at + 4)?;
@@ -178,12 +194,14 @@ impl<'a> Btf<'a> {
                     bitfield: (bits != 0).then_some(bits),
                     size: self.size(type_id, 0)?,
                 };
+                search.way.push(at);
                 return Some((member, type_id));
             }
             if name_at != 0 {
                 return None;
             }
-            let (inner, id) = self.find_member(&self.resolve(type_id)?, name, depth + 1, left)?;
+            let (inner, id) = self.find_member(&self.resolve(type_id)?, name, depth + 1, search)?;
+            search.way.push(at);
             let bit_offset = bit_offset.checked_add(inner.bit_offset)?;
             Some((
                 Member {
@@ -305,96 +323,4 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 mod prototypes;
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn running_kernel() -> Vec<u8> {
-        std::fs::read("/sys/kernel/btf/vmlinux").expect("the running kernel has BTF")
-    }
-
-    #[test]
-    fn finds_members_through_anonymous_unions_and_typedefs() {
-        let bytes = running_kernel();
-        let btf = Btf::parse(&bytes).unwrap();
-        let daddr = btf.member("sock_common.skc_daddr").unwrap();
-        assert_eq!((daddr.bit_offset, daddr.size), (0, 4));
-        let dport = btf.member("sock_common.skc_dport").unwrap();
-        assert_eq!((dport.bit_offset, dport.size), (96, 2));
-        assert_eq!(btf.member("sock_common.skc_net.net").unwrap().size, 8);
-        assert_eq!(btf.member("task_struct.comm").unwrap().size, 16);
-    }
-
-    #[test]
-    fn names_what_is_missing() {
-        let bytes = running_kernel();
-        let btf = Btf::parse(&bytes).unwrap();
-        for path in [
-            "sock.sk_nonsense",
-            "nonsense.sk_err",
-            "sock",
-            "sock.sk_err.x",
-        ] {
-            let error = btf.member(path).unwrap_err();
-            assert_eq!(error.to_string(), format!("this kernel has no {path}"));
-        }
-    }
-
-    #[test]
-    fn finds_enumerators() {
-        let bytes = running_kernel();
-        let btf = Btf::parse(&bytes).unwrap();
-        assert_eq!(btf.enumerator("BPF_TCP_SYN_SENT"), Some(2));
-        assert_eq!(btf.enumerator("BPF_TCP_NONSENSE"), None);
-    }
-
-    #[test]
-    fn a_cut_file_is_an_error() {
-        let bytes = running_kernel();
-        for len in [0, 1, 23, 24, 1000, bytes.len() / 2, bytes.len() - 1] {
-            assert!(Btf::parse(&bytes[..len]).is_err(), "{len} bytes");
-        }
-    }
-
-    /// BTF with this body, half of it types and half of it strings.
-    fn btf_of(body: &[u8]) -> Vec<u8> {
-        let body_len = u32::try_from(body.len()).unwrap();
-        let types_len = body_len / 2;
-        let mut bytes = Vec::new();
-        bytes.extend(MAGIC.to_ne_bytes());
-        bytes.extend([1, 0]);
-        for word in [24, 0, types_len, types_len, body_len - types_len] {
-            bytes.extend(word.to_ne_bytes());
-        }
-        bytes.extend(body);
-        bytes
-    }
-
-    #[test]
-    fn a_struct_that_holds_itself_ends() {
-        let loops = [1, u32::from(KIND_STRUCT) << 24 | 8, 4];
-        let words = [loops].into_iter().chain([[0, 1, 0]; 8]).flatten();
-        let mut body: Vec<u8> = words.flat_map(u32::to_ne_bytes).collect();
-        let types_len = body.len();
-        body.extend(b"\0loop\0");
-        body.resize(2 * types_len, 0);
-        let bytes = btf_of(&body);
-        let btf = Btf::parse(&bytes).unwrap();
-        assert!(btf.structs.contains_key(&b"loop"[..]) && btf.member("loop.x").is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn any_types_are_read_without_panic(body in proptest::collection::vec(any::<u8>(), 0..512)) {
-            let bytes = btf_of(&body);
-            if let Ok(btf) = Btf::parse(&bytes) {
-                for name in btf.structs.keys() {
-                    let path = format!("{}.x.y", String::from_utf8_lossy(name));
-                    let _ = btf.member(&path);
-                }
-                let _ = btf.enumerator("x");
-            }
-        }
-    }
-}
+mod tests;

@@ -4,6 +4,8 @@ use conntrace_common::offsets::DROP_REASON_WORDS;
 
 use super::btf::Btf;
 
+const PREFIX: &str = "SKB_DROP_REASON_";
+
 /// Every kernel that gives reasons has this one.
 const ANY: &str = "SKB_DROP_REASON_NOT_SPECIFIED";
 
@@ -64,7 +66,7 @@ const NOTED: [&str; 44] = [
 pub(super) fn noted(btf: &Btf<'_>) -> [u64; DROP_REASON_WORDS] {
     let mut set = [0u64; DROP_REASON_WORDS];
     for (name, value) in btf.enumerators_beside(ANY) {
-        let short = name.strip_prefix(b"SKB_DROP_REASON_");
+        let short = name.strip_prefix(PREFIX.as_bytes());
         let wanted = short.is_some_and(|short| NOTED.iter().any(|noted| noted.as_bytes() == short));
         if wanted && let Some(word) = set.get_mut((value / u64::BITS) as usize) {
             *word |= 1 << (value % u64::BITS);
@@ -73,20 +75,51 @@ pub(super) fn noted(btf: &Btf<'_>) -> [u64; DROP_REASON_WORDS] {
     set
 }
 
+/// Those that are looked for, `ANY` among them.
+pub(super) fn enumerators() -> impl Iterator<Item = String> {
+    NOTED.iter().map(|short| format!("{PREFIX}{short}"))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::kernels, *};
 
     #[test]
-    fn the_running_kernel_has_reasons() {
-        let bytes = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
-        let btf = Btf::parse(&bytes).unwrap();
-        let set = noted(&btf);
-        let has = |name: &str| {
-            let value = btf.enumerator(&format!("SKB_DROP_REASON_{name}")).unwrap();
-            set.get((value / 64) as usize).unwrap() >> (value % 64) & 1 == 1
-        };
-        assert!(has("NETFILTER_DROP") && has("NOT_SPECIFIED"));
-        assert!(!has("NO_SOCKET"), "an answer, not a drop of ours");
+    fn every_kernel_from_5_17_has_reasons() {
+        for kernel in kernels::all() {
+            let btf = Btf::parse(&kernel.btf).unwrap();
+            let set = noted(&btf);
+            let has = |name: &str| {
+                let value = btf.enumerator(&format!("{PREFIX}{name}"))?;
+                let word = set.get((value / u64::BITS) as usize).unwrap();
+                Some(word >> (value % u64::BITS) & 1 == 1)
+            };
+            let gives_reasons = btf.enumerator(ANY).is_some();
+            assert!(kernel.is_running || gives_reasons == (kernel.version >= (5, 17)));
+            let reasons = gives_reasons.then_some(true);
+            assert_eq!(has("NETFILTER_DROP"), reasons, "{:?}", kernel.version);
+            assert_eq!(has("NOT_SPECIFIED"), reasons, "{:?}", kernel.version);
+            // An extract has only those that are noted.
+            assert_ne!(
+                has("NO_SOCKET"),
+                Some(true),
+                "an answer, not a drop of ours"
+            );
+        }
+    }
+
+    #[test]
+    fn every_reason_is_one_of_some_kernel() {
+        let kernels = kernels::all();
+        let btfs: Vec<_> = kernels
+            .iter()
+            .map(|kernel| Btf::parse(&kernel.btf).unwrap())
+            .collect();
+        for reason in enumerators() {
+            assert!(
+                btfs.iter().any(|btf| btf.enumerator(&reason).is_some()),
+                "{reason}"
+            );
+        }
     }
 }

@@ -48,7 +48,8 @@ fn fill(ebpf: &mut Ebpf, filter: &Filter) -> Result<(), FillError> {
 
 /// Borrowed, not taken: the programs that use it are not loaded yet.
 fn map<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, ProgramMissing> {
-    ebpf.map_mut(name).ok_or(ProgramMissing(name))
+    ebpf.map_mut(name)
+        .ok_or_else(|| ProgramMissing(name.to_owned()))
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,14 +1,27 @@
-//! The tracepoint tier: which program goes where, and what is lost without it.
+//! Attaches every hook, each on its own and in the best way there is.
 
 use std::{any::Any, fs, io, os::fd::AsFd as _};
 
 use aya::{
     Btf, Ebpf,
-    programs::{BtfTracePoint, Iter, ProgramError, TracePoint, links::LinkError},
+    maps::{Array, MapError},
+    programs::{
+        BtfTracePoint, FEntry, FExit, Iter, KProbe, Program as Loaded, ProgramError, TracePoint,
+        links::LinkError,
+    },
 };
-use conntrace_common::offsets::CallOffsets;
+use conntrace_common::{
+    calls::{AT_RETURN, KEPT, UNSEEN},
+    offsets::CallOffsets,
+};
 
-use super::{ProgramMissing, StartError, failed, syscalls::SyscallsError, unsupported};
+use super::{
+    ProgramMissing, StartError, failed,
+    programs::{PROGRAMS, Program, Target},
+    syscalls::SyscallsError,
+    tier::Tier,
+    unsupported,
+};
 use crate::{sys, text};
 
 /// Most bytes a reason takes in the start line.
@@ -19,223 +32,229 @@ const REASON_JSON_MAX: usize = 256;
 pub struct Hook {
     /// The program's name, which says what it hooks.
     pub name: &'static str,
-    /// How it is attached: `tp_btf`, `tracepoint`, or `iter` for one that ran at the
-    /// start.
+    /// How it is attached, or was tried at best: `tp_btf`, `fentry`, `fexit`,
+    /// `kprobe`, `kretprobe`, `tracepoint`, or `iter` for one that ran at the start.
     pub kind: &'static str,
     /// Whether it is.
     pub attached: bool,
     /// Why not.
     pub reason: Option<String>,
+    /// Whether that is the kernel's nature, and nothing to be warned of.
+    pub by_nature: bool,
 }
-
-/// What a program is attached to.
-#[derive(Debug, Clone, Copy)]
-pub enum Target {
-    /// A BTF tracepoint.
-    Tracepoint(&'static str),
-    /// Everything that the kernel iterates over by this name, once at the start.
-    Iterator(&'static str),
-    /// A tracepoint of a system call, if these are traced.
-    Syscall(&'static str),
-}
-
-impl Target {
-    /// Its name in the kernel.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tracepoint(name) | Self::Iterator(name) | Self::Syscall(name) => name,
-        }
-    }
-
-    fn kind(self) -> &'static str {
-        match self {
-            Self::Tracepoint(_) => "tp_btf",
-            Self::Iterator(_) => "iter",
-            Self::Syscall(_) => "tracepoint",
-        }
-    }
-
-    /// Whether it is there only with `--trace-syscalls`.
-    #[must_use]
-    pub fn is_syscall(self) -> bool {
-        matches!(self, Self::Syscall(_))
-    }
-}
-
-/// A program of the object.
-#[derive(Debug)]
-pub struct Program {
-    /// Its name, which says what it hooks.
-    pub name: &'static str,
-    /// What it is attached to.
-    pub target: Target,
-    /// Without it there is nothing to trace.
-    pub required: bool,
-    /// What it is there for.
-    pub purpose: &'static str,
-    /// What is lost without it.
-    pub cost: &'static str,
-}
-
-/// Every program, in the order they are attached.
-pub const PROGRAMS: [Program; 10] = [
-    // The authority on beginnings and endings; attached twice, see the kernel
-    // side's attempt.rs.
-    Program {
-        name: "set_state_first",
-        target: Target::Tracepoint("inet_sock_set_state"),
-        required: true,
-        purpose: "sees every attempt begin and end",
-        cost: "nothing can be traced",
-    },
-    Program {
-        name: "set_state_second",
-        target: Target::Tracepoint("inet_sock_set_state"),
-        required: false,
-        purpose: "takes over where the kernel skips the first attachment",
-        cost: "an ending that the kernel skips is counted as lost.ending_missed",
-    },
-    Program {
-        name: "tcp_retransmit_skb",
-        target: Target::Tracepoint("tcp_retransmit_skb"),
-        required: false,
-        purpose: "sees the first SYN retransmission",
-        cost: "no stall lines, so no warning before a timeout",
-    },
-    Program {
-        name: "tcp_destroy_sock",
-        target: Target::Tracepoint("tcp_destroy_sock"),
-        required: false,
-        purpose: "frees what is left of an attempt whose ending no program saw",
-        cost: "such attempts stay in_flight and hold their entry in the attempt map",
-    },
-    Program {
-        name: "kfree_skb",
-        target: Target::Tracepoint("kfree_skb"),
-        required: false,
-        purpose: "sees this host drop an attempt's packets, and why",
-        cost: "what this host's own firewall drops looks like silence of the other side",
-    },
-    // The exits first: what has entered before is not theirs.
-    Program {
-        name: "sys_exit_connect",
-        target: Target::Syscall("sys_exit_connect"),
-        required: false,
-        purpose: "sees connect fail before an attempt opens",
-        cost: "no route and denials are not seen",
-    },
-    Program {
-        name: "sys_enter_connect",
-        target: Target::Syscall("sys_enter_connect"),
-        required: false,
-        purpose: "keeps what connect is asked for until it returns",
-        cost: "no route and denials are not seen",
-    },
-    Program {
-        name: "sys_exit_bind",
-        target: Target::Syscall("sys_exit_bind"),
-        required: false,
-        purpose: "sees bind fail for lack of a port or address",
-        cost: "a bind that fails is not seen",
-    },
-    Program {
-        name: "sys_enter_bind",
-        target: Target::Syscall("sys_enter_bind"),
-        required: false,
-        purpose: "keeps what bind is asked for until it returns",
-        cost: "a bind that fails is not seen",
-    },
-    // The last: what begins from now on is seen by the others.
-    Program {
-        name: "under_way",
-        target: Target::Iterator("task_file"),
-        required: false,
-        purpose: "finds the attempts under way when tracing begins, and whose they are",
-        cost: "such attempts are known only by their ending, and nobody knows whose they were",
-    },
-];
 
 /// Every hook, and the links that hold the attached ones in place until they
 /// are dropped.
 pub(super) struct Attached {
     pub(super) hooks: Vec<Hook>,
     pub(super) links: Vec<Held>,
+    /// The best by which a function is hooked.
+    pub(super) tier: Tier,
 }
 
 /// A link of whatever kind, only held until it is dropped.
 type Held = Box<dyn Any + Send>;
 
-/// Attaches every program, each on its own; those of system calls if these are
-/// traced, as far as it is known where they keep what.
+/// How to attach.
+pub(super) struct Ways<'a> {
+    /// Only this tier.
+    pub(super) tier: Option<Tier>,
+    /// System calls are to be traced where functions cannot be hooked, as far as it
+    /// is known where they keep what.
+    pub(super) calls: Option<&'a Result<CallOffsets, SyscallsError>>,
+    /// Whether the kernel says why it drops a packet.
+    pub(super) drop_reasons: bool,
+}
+
+/// The tracepoint that is told why a packet is dropped, where the kernel says so.
+const DROPS: &str = "kfree_skb";
+
+/// Attaches every program, each on its own.
 ///
 /// # Errors
 /// When a required one cannot be attached.
-pub(super) fn attach_all(
-    ebpf: &mut Ebpf,
-    calls: Option<&Result<CallOffsets, SyscallsError>>,
-) -> Result<Attached, StartError> {
+pub(super) fn attach_all(ebpf: &mut Ebpf, ways: &Ways<'_>) -> Result<Attached, StartError> {
     let btf = Btf::from_sys_fs().map_err(|e| failed("reading the kernel's BTF", e))?;
+    let tiers = Tier::to_try(ways.tier);
     let mut attached = Attached {
         hooks: Vec::new(),
         links: Vec::new(),
+        tier: Tier::Tracepoint,
     };
+    // Before they are attached all that may be, and in the end what is.
+    tell_seen_calls(ebpf, AT_RETURN | KEPT)?;
+    let mut seen_calls = UNSEEN;
     for program in &PROGRAMS {
-        let tried = match (program.target.is_syscall(), calls) {
-            (true, None) => continue,
-            (true, Some(Err(error))) => Err(AttachError::Syscalls(chain(error))),
-            (true, Some(Ok(_))) | (false, _) => attach(ebpf, program, &btf),
+        let tried = match (program.target, ways.calls) {
+            (Target::Entry(_) | Target::Return(_), _) if tiers.is_empty() => continue,
+            (Target::Entry(name), _) => attach_best(tiers, |tier| at_entry(ebpf, name, tier, &btf)),
+            (Target::Return(name), _) => {
+                attach_best(tiers, |tier| at_return(ebpf, name, tier, &btf))
+            }
+            (Target::Syscall(_), None) => continue,
+            (Target::Syscall(_), _) if attached.tier != Tier::Tracepoint => continue,
+            (Target::Syscall(_), Some(Err(error))) => Err(AttachError::Syscalls(chain(error))),
+            (Target::Syscall(name), Some(Ok(_))) => to_syscall(ebpf, program.name, name),
+            (Target::Tracepoint(DROPS), _) if !ways.drop_reasons => Err(AttachError::NoDropReasons),
+            (Target::Tracepoint(name), _) => to_tracepoint(ebpf, program.name, name, &btf),
+            (Target::Iterator(name), _) => run_over(ebpf, program.name, name, &btf),
         };
-        let reason = match tried {
-            Ok(link) => {
-                attached.links.extend(link);
-                None
+        let by_nature = tried.as_ref().is_err_and(AttachError::is_by_nature);
+        let (kind, reason) = match tried {
+            Ok(made) => {
+                seen_calls |= made.seen_calls();
+                attached.tier = attached.tier.max(made.tier);
+                attached.links.extend(made.links);
+                (made.kind, None)
             }
             Err(error) if program.required => return Err(attach_error(program, error)),
-            Err(error) => Some(text::bounded(chain(&error).as_bytes(), REASON_JSON_MAX)),
+            Err(error) => (
+                best_kind(program.target, tiers),
+                Some(text::bounded(chain(&error).as_bytes(), REASON_JSON_MAX)),
+            ),
         };
-        attached.hooks.push(hook(program, reason));
+        attached.hooks.push(Hook {
+            name: program.name,
+            kind,
+            attached: reason.is_none(),
+            reason,
+            by_nature,
+        });
     }
+    tell_seen_calls(ebpf, seen_calls)?;
     Ok(attached)
 }
 
-fn hook(program: &Program, reason: Option<String>) -> Hook {
-    Hook {
-        name: program.name,
-        kind: program.target.kind(),
-        attached: reason.is_none(),
-        reason,
+/// What attaching has made.
+struct Made {
+    kind: &'static str,
+    tier: Tier,
+    links: Vec<Held>,
+}
+
+impl Made {
+    fn new(kind: &'static str, links: Vec<Held>) -> Self {
+        Self {
+            kind,
+            tier: Tier::Tracepoint,
+            links,
+        }
+    }
+
+    /// How calls that fail are seen by it (`conntrace_common::calls`).
+    fn seen_calls(&self) -> u32 {
+        match self.kind {
+            "fexit" => AT_RETURN,
+            "kretprobe" | "tracepoint" => KEPT,
+            _ => UNSEEN,
+        }
     }
 }
 
-/// Attaches a program, or runs it where it has nothing to stay attached to.
-fn attach(ebpf: &mut Ebpf, program: &Program, btf: &Btf) -> Result<Option<Held>, AttachError> {
-    let hook = ebpf
-        .program_mut(program.name)
-        .ok_or(ProgramMissing(program.name))?;
-    match program.target {
-        Target::Tracepoint(name) => {
-            let hook: &mut BtfTracePoint = hook.try_into()?;
-            hook.load(name, btf)?;
-            let link = hook.attach()?;
-            Ok(Some(Box::new(hook.take_link(link)?)))
-        }
-        Target::Syscall(name) => {
-            let hook: &mut TracePoint = hook.try_into()?;
-            hook.load()?;
-            let link = hook.attach("syscalls", name)?;
-            Ok(Some(Box::new(hook.take_link(link)?)))
-        }
-        Target::Iterator(name) => {
-            let hook: &mut Iter = hook.try_into()?;
-            hook.load(name, btf)?;
-            let link = hook.attach()?;
-            let mut run = hook.take_link(link)?.into_file()?;
-            // It writes nothing; reading is what makes it run.
-            io::copy(&mut run, &mut io::sink())?;
-            Ok(None)
+/// Tries each of these tiers on a function until one can hook it.
+fn attach_best(
+    tiers: &[Tier],
+    mut attach: impl FnMut(Tier) -> Result<Made, AttachError>,
+) -> Result<Made, AttachError> {
+    let mut reasons = Vec::new();
+    for &tier in tiers {
+        match attach(tier) {
+            Ok(made) => return Ok(Made { tier, ..made }),
+            Err(error) => reasons.push(format!("{}: {}", tier.as_str(), chain(&error))),
         }
     }
+    Err(AttachError::Function(reasons.join("; ")))
+}
+
+/// How it would be attached at best.
+fn best_kind(target: Target, tiers: &[Tier]) -> &'static str {
+    let full = tiers.contains(&Tier::Full);
+    match target {
+        Target::Tracepoint(_) => "tp_btf",
+        Target::Iterator(_) => "iter",
+        Target::Syscall(_) => "tracepoint",
+        Target::Entry(_) if full => "fentry",
+        Target::Entry(_) => "kprobe",
+        Target::Return(_) if full => "fexit",
+        Target::Return(_) => "kretprobe",
+    }
+}
+
+fn at_entry(ebpf: &mut Ebpf, name: &str, tier: Tier, btf: &Btf) -> Result<Made, AttachError> {
+    if tier == Tier::Full {
+        let hook: &mut FEntry = program(ebpf, &format!("fentry_{name}"))?;
+        hook.load(name, btf)?;
+        let link = hook.attach()?;
+        return Ok(Made::new("fentry", vec![Box::new(hook.take_link(link)?)]));
+    }
+    let link = probe(ebpf, "kprobe_", name)?;
+    Ok(Made::new("kprobe", vec![link]))
+}
+
+fn at_return(ebpf: &mut Ebpf, name: &str, tier: Tier, btf: &Btf) -> Result<Made, AttachError> {
+    if tier == Tier::Full {
+        let hook: &mut FExit = program(ebpf, &format!("fexit_{name}"))?;
+        hook.load(name, btf)?;
+        let link = hook.attach()?;
+        return Ok(Made::new("fexit", vec![Box::new(hook.take_link(link)?)]));
+    }
+    // The return first: what has entered before is not its own.
+    let links = ["kretprobe_", "kprobe_"].map(|at| probe(ebpf, at, name));
+    let links = links.into_iter().collect::<Result<_, _>>()?;
+    Ok(Made::new("kretprobe", links))
+}
+
+fn probe(ebpf: &mut Ebpf, at: &str, name: &str) -> Result<Held, AttachError> {
+    let hook: &mut KProbe = program(ebpf, &format!("{at}{name}"))?;
+    hook.load()?;
+    let link = hook.attach(name, 0)?;
+    Ok(Box::new(hook.take_link(link)?))
+}
+
+fn to_tracepoint(ebpf: &mut Ebpf, named: &str, name: &str, btf: &Btf) -> Result<Made, AttachError> {
+    let hook: &mut BtfTracePoint = program(ebpf, named)?;
+    hook.load(name, btf)?;
+    let link = hook.attach()?;
+    Ok(Made::new("tp_btf", vec![Box::new(hook.take_link(link)?)]))
+}
+
+fn to_syscall(ebpf: &mut Ebpf, named: &str, name: &str) -> Result<Made, AttachError> {
+    let hook: &mut TracePoint = program(ebpf, named)?;
+    hook.load()?;
+    let link = hook.attach("syscalls", name)?;
+    Ok(Made::new(
+        "tracepoint",
+        vec![Box::new(hook.take_link(link)?)],
+    ))
+}
+
+/// Runs an iterator, which has nothing to stay attached to.
+fn run_over(ebpf: &mut Ebpf, named: &str, name: &str, btf: &Btf) -> Result<Made, AttachError> {
+    let hook: &mut Iter = program(ebpf, named)?;
+    hook.load(name, btf)?;
+    let link = hook.attach()?;
+    let mut run = hook.take_link(link)?.into_file()?;
+    // It writes nothing; reading is what makes it run.
+    io::copy(&mut run, &mut io::sink())?;
+    Ok(Made::new("iter", Vec::new()))
+}
+
+fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, AttachError>
+where
+    &'a mut T: TryFrom<&'a mut Loaded, Error = ProgramError>,
+{
+    let missing = || ProgramMissing(name.to_owned());
+    Ok(ebpf.program_mut(name).ok_or_else(missing)?.try_into()?)
+}
+
+/// Tells the programs how calls that fail are seen.
+fn tell_seen_calls(ebpf: &mut Ebpf, seen: u32) -> Result<(), StartError> {
+    let mut tell = || -> Result<(), AttachError> {
+        let missing = || ProgramMissing("SEEN_CALLS".to_owned());
+        let map = ebpf.map_mut("SEEN_CALLS").ok_or_else(missing)?;
+        Ok(Array::<_, u32>::try_from(map)?.set(0, seen, 0)?)
+    };
+    tell().map_err(|error| failed("telling the programs how calls are seen", error))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -246,10 +265,31 @@ enum AttachError {
     Program(#[from] ProgramError),
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error(transparent)]
+    Map(#[from] MapError),
     #[error("cannot run it")]
     Run(#[from] io::Error),
     #[error("{0}")]
+    Function(String),
+    #[error("this kernel does not say why it drops a packet: it needs Linux 5.17")]
+    NoDropReasons,
+    #[error("{0}")]
     Syscalls(String),
+}
+
+impl AttachError {
+    /// Whether another kernel, or another tier, is all that helps.
+    fn is_by_nature(&self) -> bool {
+        match self {
+            Self::Function(_) | Self::NoDropReasons => true,
+            Self::Missing(_)
+            | Self::Program(_)
+            | Self::Link(_)
+            | Self::Map(_)
+            | Self::Run(_)
+            | Self::Syscalls(_) => false,
+        }
+    }
 }
 
 /// Why a required program is not there: a refusal by policy is not the same as
@@ -262,21 +302,45 @@ fn attach_error(program: &Program, error: AttachError) -> StartError {
             "boot with lockdown=integrity or none",
         );
     }
+    // Only the filter of cgroups calls it.
+    if chain(&error).contains("unknown func bpf_get_current_ancestor_cgroup_id") {
+        return unsupported(
+            "it does not tell programs which cgroups a process is in, which --cgroup needs"
+                .to_owned(),
+            "filter by --comm, --uid or --pid, or use a newer kernel (5.10 does not, 6.1 does)",
+        );
+    }
     failed(&format!("attaching to {}", program.target.name()), error)
 }
 
-/// An error and its sources in one line.
+/// An error and its sources in one line, each said once.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let mut text = brief(error);
     let mut source = error.source();
     while let Some(inner) = source {
-        // The verifier's log runs to pages; its last line says what it was.
-        let inner_text = inner.to_string();
-        text.push_str(": ");
-        text.push_str(inner_text.lines().last().unwrap_or_default());
+        let inner_text = brief(inner);
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
         source = inner.source();
     }
     text
+}
+
+/// The verifier's log runs to pages: its last line says what it was, but for figures.
+fn brief(error: &dyn std::error::Error) -> String {
+    let text = error.to_string();
+    let Some((said, log)) = text.split_once(". Verifier output: ") else {
+        return text;
+    };
+    let figures = ["processed ", "verification time ", "stack depth "];
+    let is_figure = |line: &str| figures.iter().any(|figure| line.starts_with(figure));
+    let mut lines = log.lines().rev().map(str::trim);
+    match lines.find(|line| !line.is_empty() && !is_figure(line)) {
+        Some(line) => format!("{said}: {line}"),
+        None => said.to_owned(),
+    }
 }
 
 /// How many runs of our programs the kernel skipped because the program was
@@ -286,9 +350,9 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// When the kernel does not say.
 pub(super) fn missed_hooks(ebpf: &Ebpf) -> io::Result<u64> {
     let mut missed = 0;
-    for program in PROGRAMS {
-        // One that is not loaded, because it is not asked for, has none.
-        if let Some(Ok(fd)) = ebpf.program(program.name).map(aya::programs::Program::fd) {
+    for (_, program) in ebpf.programs() {
+        // Those that are not asked for are not loaded, and have none.
+        if let Ok(fd) = program.fd() {
             missed += sys::skipped_runs(fd.as_fd())?;
         }
     }

@@ -3,11 +3,16 @@
 
 pub mod btf;
 mod drops;
+mod extract;
 mod filters;
 mod hooks;
+#[cfg(test)]
+mod kernels;
 mod offsets;
 pub mod privilege;
+mod programs;
 mod syscalls;
+mod tier;
 
 use std::{
     fs,
@@ -21,18 +26,21 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use conntrace_common::{
-    counters::{COUNTERS, Counter},
+    counters::{COUNTERS, Counter, PER_CPU_WORDS},
     offsets::CallOffsets,
     record::ENTRY_SIZE,
 };
 use nix::errno::Errno;
 use tokio::io::unix::AsyncFd;
 
+pub use extract::extract;
+pub use hooks::Hook;
 pub(crate) use hooks::chain;
-use hooks::{Attached, missed_hooks};
-pub use hooks::{Hook, PROGRAMS, Program, Target};
+use hooks::{Attached, Ways, missed_hooks};
+pub use programs::{PROGRAMS, Program, Target};
 use syscalls::SyscallsError;
 pub(crate) use syscalls::{NO_TRACEFS, tracefs};
+pub use tier::Tier;
 
 use crate::{
     filter::Filter,
@@ -47,9 +55,6 @@ static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/conntrace.bpf.o");
 
 /// Most entries of the attempt map, as in the object.
 const ATTEMPTS_MAX: usize = 65_536;
-
-/// Words of the per-CPU value: two sets of counters and the first attachment's mark.
-const PER_CPU_WORDS: usize = 2 * COUNTERS + 2;
 
 type AttemptMap = HashMap<MapData, u64, [u64; ENTRY_SIZE / 8]>;
 
@@ -91,8 +96,10 @@ pub struct Settings {
     pub report_established: bool,
     /// The programs write debug lines.
     pub debug: bool,
-    /// System calls are traced, too.
+    /// System calls are traced where functions cannot be hooked.
     pub trace_syscalls: bool,
+    /// Functions are hooked in this way only; else in the best that there is.
+    pub tier: Option<Tier>,
     /// Which attempts are traced.
     pub filter: Filter,
     /// Another object than the built-in one: a fresh build under test.
@@ -117,9 +124,15 @@ impl Tracer {
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         privilege::check()?;
         let calls = settings.trace_syscalls.then(syscalls::offsets);
-        let mut ebpf = load(settings, calls.as_ref())?;
+        let resolved = resolve_offsets()?;
+        let mut ebpf = load(settings, &resolved, calls.as_ref())?;
         filters::set(&mut ebpf, &settings.filter)?;
-        let attached = hooks::attach_all(&mut ebpf, calls.as_ref())?;
+        let ways = Ways {
+            tier: settings.tier,
+            calls: calls.as_ref(),
+            drop_reasons: resolved.gives_drop_reasons(),
+        };
+        let attached = hooks::attach_all(&mut ebpf, &ways)?;
         let ring = take_map(&mut ebpf, "RECORDS")?;
         let log = match settings.debug {
             true => Some(open_log(&mut ebpf)?),
@@ -138,11 +151,49 @@ impl Tracer {
         Ok(tracer)
     }
 
+    /// The best way in which a function is hooked.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.attached.tier
+    }
+
+    /// What each loaded program is to the kernel.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn programs(&self) -> io::Result<Vec<ProgramSize>> {
+        let loaded = self
+            .ebpf
+            .programs()
+            .filter(|(_, program)| program.fd().is_ok());
+        let size = |(name, program): (&str, &aya::programs::Program)| {
+            let info = program.info().map_err(io::Error::other)?;
+            Ok(ProgramSize {
+                name: name.to_owned(),
+                verified_instructions: info.verified_instruction_count().filter(|&count| count > 0),
+                jited_bytes: info.size_jitted(),
+            })
+        };
+        loaded.map(size).collect()
+    }
+
     /// Every hook, attached or not.
     #[must_use]
     pub fn hooks(&self) -> &[Hook] {
         &self.attached.hooks
     }
+}
+
+/// What a program is to the kernel (`struct bpf_prog_info`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramSize {
+    /// As in the object.
+    pub name: String,
+    /// Instructions that the verifier went through (`verified_insns`); not known before
+    /// Linux 5.16.
+    pub verified_instructions: Option<u32>,
+    /// Bytes of machine code made of it (`jited_prog_len`).
+    pub jited_bytes: u32,
 }
 
 impl Source for Tracer {
@@ -221,14 +272,13 @@ impl Tracer {
 /// could be found out.
 fn load(
     settings: &Settings,
+    resolved: &offsets::Resolved,
     calls: Option<&Result<CallOffsets, SyscallsError>>,
 ) -> Result<Ebpf, StartError> {
-    let resolved = resolve_offsets()?;
     let call_offsets = match calls {
         Some(Ok(offsets)) => *offsets,
         Some(Err(_)) | None => CallOffsets::POISONED,
     };
-    let trace_calls = u8::from(call_offsets != CallOffsets::POISONED);
     let log_level = if settings.debug { u8::MAX } else { 0 };
     let report_established = u8::from(settings.report_established);
     let filters = settings.filter.kinds();
@@ -242,16 +292,13 @@ fn load(
         .override_global("FILTERS", &filters, true)
         .override_global("REPORT_ESTABLISHED", &report_established, true)
         .override_global("CALL_OFFSETS", &call_offset_words, true)
-        .override_global("TRACE_CALLS", &trace_calls, true)
+        .override_global("TASK_IS_TYPED", &resolved.task_is_typed, true)
         .override_global(aya_log::LEVEL, &log_level, true);
-    if trace_calls == 0 {
-        loader.map_max_entries("CALLS", 1);
-    }
     match &settings.object {
         None => loader.load(OBJECT),
         Some(path) => loader.load_file(path),
     }
-    .map_err(|error| load_error(settings.object.as_deref(), error))
+    .map_err(|error| load_error(settings.object.as_deref(), resolved, error))
 }
 
 /// Looks for every kernel member the programs read; returns how many there are.
@@ -287,7 +334,7 @@ fn resolve_offsets() -> Result<offsets::Resolved, StartError> {
     })
 }
 
-fn load_error(object: Option<&Path>, error: EbpfError) -> StartError {
+fn load_error(object: Option<&Path>, resolved: &offsets::Resolved, error: EbpfError) -> StartError {
     if let EbpfError::MapError(MapError::CreateError { name, io_error, .. }) = &error {
         match io_error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EINVAL) if name == "RECORDS" => {
@@ -295,6 +342,10 @@ fn load_error(object: Option<&Path>, error: EbpfError) -> StartError {
                     "it has no BPF ring buffer".to_owned(),
                     "it needs Linux 5.8 or newer",
                 );
+            }
+            Some(Errno::EPERM) if resolved.maps_are_locked_memory() => {
+                let names = "CAP_SYS_RESOURCE (before Linux 5.11 maps count as locked memory)";
+                return StartError::Privilege(names.to_owned());
             }
             // The capabilities are there, but in a user namespace.
             Some(Errno::EPERM) => {
@@ -317,7 +368,7 @@ where
 {
     let map = ebpf
         .take_map(name)
-        .ok_or_else(|| failed("opening the maps", ProgramMissing(name)))?;
+        .ok_or_else(|| failed("opening the maps", ProgramMissing(name.to_owned())))?;
     M::try_from(map).map_err(|e| failed(&format!("opening the map {name}"), e))
 }
 
@@ -329,7 +380,7 @@ fn open_log(ebpf: &mut Ebpf) -> Result<AsyncFd<EbpfLogger<&'static dyn log::Log>
 /// The object lacks a part this agent expects.
 #[derive(Debug, thiserror::Error)]
 #[error("the object has no {0}")]
-struct ProgramMissing(&'static str);
+struct ProgramMissing(String);
 
 fn unsupported(what: String, remedy: &'static str) -> StartError {
     StartError::Unsupported {

@@ -19,10 +19,10 @@ const LONG: Duration = Duration::from_secs(10);
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
-    scene("own drop", Needs::Far, &[DROPPED_HERE], || dropped(at(FAR_V4, 1000))),
-    scene("own drop v6", Needs::FarV6, &[DROPPED_HERE], || dropped(at(FAR_V6, 1001))),
-    scene("own reset", Needs::Far, &[REJECTED_HERE], || rejected(FAR_V4.into(), 1002, Verdict::RejectByReset)),
-    scene("own reset v6", Needs::FarV6, &[REJECTED_HERE], || rejected(FAR_V6.into(), 1003, Verdict::RejectByReset)),
+    scene("own drop", Needs::Drops, &[DROPPED_HERE], || dropped(at(FAR_V4, 1000))),
+    scene("own drop v6", Needs::DropsV6, &[DROPPED_HERE], || dropped(at(FAR_V6, 1001))),
+    scene("own reset", Needs::Drops, &[REJECTED_HERE], || rejected(FAR_V4.into(), 1002, Verdict::RejectByReset)),
+    scene("own reset v6", Needs::DropsV6, &[REJECTED_HERE], || rejected(FAR_V6.into(), 1003, Verdict::RejectByReset)),
     scene("own reject", Needs::Far, &[REJECTED_HERE], || rejected(FAR_V4.into(), 1004, Verdict::RejectByIcmp)),
     scene("rejected early", Needs::Far, &[REJECTED_HERE], || rejected_early(at(FAR_V4, 1005))),
 ];

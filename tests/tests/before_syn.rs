@@ -1,4 +1,5 @@
-//! `--trace-syscalls`: what fails before there is a SYN.
+//! What fails before there is a SYN: seen where functions are hooked, elsewhere with
+//! `--trace-syscalls`.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,20 +20,23 @@ use conntrace::stage::{
     DeadEnd, FAR_DEVICE, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, NEAR_DEVICE, ports,
 };
 use conntrace_tests::{
-    Attempted, Cgroup, Expected, Live, attempt, attempt_on, ip, lacks_mptcp, live_test,
-    mount_tracefs, mptcp, run, tcp, unless, with_ip,
+    Attempted, Cgroup, Denial, Expected, Live, Scene, Uring, attempt, attempt_on, in_role, ip,
+    is_covered, is_root, lacks_functions, lacks_lsm, lacks_mptcp, lacks_uring, live_test,
+    mount_tracefs, mptcp, role, run, tcp, unless, with_ip,
 };
 use libtest_mimic::Trial;
 use nix::errno::Errno;
-use serde_json::json;
+use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
+/// Where functions are hooked it adds nothing.
 const TRACE: &str = "--trace-syscalls";
 
 /// Of no network of the stage.
 const ELSEWHERE_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const ELSEWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
 const ELSEWHERE_MAPPED: Ipv6Addr = ELSEWHERE_V4.to_ipv6_mapped();
+const FAR: [IpAddr; 2] = [IpAddr::V4(FAR_V4), IpAddr::V6(FAR_V6)];
 const PORT: u16 = 5432;
 const BOUND_PORT: u16 = 45_678;
 
@@ -48,13 +52,18 @@ const ROUTES: [(&str, DeadEnd, Errno, &str); 3] = [
     ("blackhole", DeadEnd::Blackhole, Errno::EINVAL, "failed"),
 ];
 
-/// Makes this program wait until its stdin is closed and connect, instead of running
-/// its tests.
-const CHILD: &str = "CONNTRACE_TEST_CHILD";
+/// A child that connects, where a policy denies it: of its cgroup, or of a security
+/// module and its own.
+const BY_CGROUP: &str = "by_cgroup";
+const BY_LSM: &str = "by_lsm";
+/// Tells it to connect by `io_uring` as well.
+const BY_URING: &str = "CONNTRACE_TEST_URING";
 
 fn main() -> ExitCode {
-    if env::var_os(CHILD).is_some() {
-        return child();
+    match role().as_deref() {
+        Some(BY_CGROUP) => return denied_by_its_cgroup(),
+        Some(BY_LSM) => return denied_by_lsm_of_its_own(),
+        Some(_) | None => {}
     }
     if let Err(error) = mount_tracefs() {
         let trial = Trial::test("all", || Ok(())).with_ignored_flag(true);
@@ -67,6 +76,7 @@ fn main() -> ExitCode {
         live_test("attempts_are_told_once", attempts_are_told_once),
         unless(lacks_mptcp(), live_test("mptcp", mptcp_gets_no_further)),
         live_test("denied_by_cgroup", denied_by_cgroup),
+        unless(lacks_lsm(), live_test("denied_by_lsm", denied_by_lsm)),
         live_test("no_attempts", no_attempts),
     ];
     let elsewhere: [(&str, IpAddr, IpAddr); 3] = [
@@ -94,6 +104,16 @@ fn main() -> ExitCode {
                 by_route(dead_end, remote, errno, label);
             }));
         }
+    }
+    let functions = is_root().then(|| lacks_functions(None)).flatten();
+    for (name, host) in [
+        ("v4", IpAddr::from(ELSEWHERE_V4)),
+        ("v6", ELSEWHERE_V6.into()),
+    ] {
+        let test = live_test(&format!("no_route_io_uring_{name}"), move || {
+            no_route_io_uring(SocketAddr::new(host, PORT));
+        });
+        tests.push(unless(functions.clone().or_else(lacks_uring), test));
     }
     run(tests)
 }
@@ -257,13 +277,61 @@ fn attempts_are_told_once() {
     );
 }
 
-fn child() -> ExitCode {
-    std::io::stdin().read_line(&mut String::new()).unwrap();
-    for host in [IpAddr::from(FAR_V4), FAR_V6.into()] {
-        let attempted = attempt((host, ports::ACCEPTS));
-        assert_eq!(Errno::from_raw(attempted.errno), Errno::EPERM);
+/// No system call of connect, and the last on a thread of the kernel: all the same
+/// the caller's.
+fn no_route_io_uring(remote: SocketAddr) {
+    let live = live();
+    let scene = live.play(|_| {
+        let mut uring = Uring::new().unwrap();
+        [
+            uring.connect(&tcp(remote), remote),
+            uring.connect_by_worker(&tcp(remote), remote),
+        ]
+    });
+    let [own, by_worker] = live.endings(&scene, 2).try_into().unwrap();
+    unsent("unreachable", Errno::ENETUNREACH, &scene.value[0]).assert_is(&own, scene.netns);
+    assert_failed(
+        &by_worker,
+        process::id(),
+        remote,
+        "unreachable",
+        "ENETUNREACH",
+    );
+}
+
+/// By the system call and by `io_uring`, if that is told.
+fn connects_in_vain() -> ExitCode {
+    let denied = |errno: i32| assert_eq!(Errno::from_raw(errno), Errno::EPERM);
+    for host in FAR {
+        let remote = SocketAddr::new(host, ports::ACCEPTS);
+        denied(attempt(remote).errno);
+        if env::var_os(BY_URING).is_some() {
+            let mut uring = Uring::new().unwrap();
+            denied(uring.connect(&tcp(remote), remote).errno);
+        }
     }
     ExitCode::SUCCESS
+}
+
+/// A child in this role; whether it uses `io_uring` as well, which is seen only where
+/// functions are hooked.
+fn child(role: &str) -> (Command, bool) {
+    let mut child = in_role(role);
+    let by_uring = is_covered("icmp6_detail") && lacks_uring().is_none();
+    if by_uring {
+        child.env(BY_URING, "1");
+    }
+    (child, by_uring)
+}
+
+fn denied_by_its_cgroup() -> ExitCode {
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    connects_in_vain()
+}
+
+fn denied_by_lsm_of_its_own() -> ExitCode {
+    let _denial = Denial::new().unwrap();
+    connects_in_vain()
 }
 
 /// A program at the caller's cgroup says no.
@@ -274,19 +342,44 @@ fn denied_by_cgroup() {
     cgroup
         .deny_connects()
         .expect("the kernel has programs at cgroups");
-    let scene =
-        live.play(|_| cgroup.run(Command::new(env::current_exe().unwrap()).env(CHILD, "1")));
-    let lines = live.endings(&scene, 2);
-    for (line, host) in lines.iter().zip([IpAddr::from(FAR_V4), FAR_V6.into()]) {
-        assert_eq!(line["label"], "denied", "{line:#}");
-        assert_eq!(line["errno"], "EPERM", "{line:#}");
-        assert_eq!(line["process"]["pid"], scene.value, "{line:#}");
+    let (mut child, by_uring) = child(BY_CGROUP);
+    let scene = live.play(|_| cgroup.run(&mut child));
+    for line in &denied(&live, &scene, by_uring) {
         assert_eq!(line["process"]["cgroup"], format!("/{name}"), "{line:#}");
-        assert_eq!(
-            line["remote"],
-            json!({ "addr": host, "port": ports::ACCEPTS })
-        );
     }
+}
+
+/// A security module says no.
+fn denied_by_lsm() {
+    let live = live();
+    let (mut child, by_uring) = child(BY_LSM);
+    let scene = live.play(|_| {
+        let mut child = child.spawn().unwrap();
+        assert!(child.wait().unwrap().success());
+        child.id()
+    });
+    denied(&live, &scene, by_uring);
+}
+
+/// Every attempt of the child was.
+fn denied(live: &Live, scene: &Scene<u32>, by_uring: bool) -> Vec<Value> {
+    let each = 1 + usize::from(by_uring);
+    let lines = live.endings(scene, each * FAR.len());
+    for (lines, host) in lines.chunks(each).zip(FAR) {
+        let remote = SocketAddr::new(host, ports::ACCEPTS);
+        for line in lines {
+            assert_failed(line, scene.value, remote, "denied", "EPERM");
+        }
+    }
+    lines
+}
+
+fn assert_failed(line: &Value, pid: u32, remote: SocketAddr, label: &str, errno: &str) {
+    assert_eq!(line["label"], label, "{line:#}");
+    assert_eq!(line["errno"], errno, "{line:#}");
+    assert_eq!(line["process"]["pid"], pid, "{line:#}");
+    let remote = json!({ "addr": remote.ip(), "port": remote.port() });
+    assert_eq!(line["remote"], remote, "{line:#}");
 }
 
 /// The subflow gets no further than TCP alone.

@@ -1,0 +1,13 @@
+//! How calls of connect and bind are seen that fail before there is an attempt:
+//! what the agent tells the programs once it knows what attaches.
+
+/// Not at all. The others can come together, each a bit.
+pub const UNSEEN: u32 = 0;
+
+/// From their entry, at which they are kept, to their return: by probes or by the
+/// tracepoints of the system calls. One whose attempt opens is let go.
+pub const KEPT: u32 = 1;
+
+/// By their return alone (fexit), where their arguments are still at hand. An
+/// attempt that opened and ended within the call leaves a mark for it.
+pub const AT_RETURN: u32 = 2;

@@ -1,0 +1,53 @@
+//! On the way of connect: policy first, then TCP, which looks for a route.
+
+use super::function;
+
+// proto: security_socket_connect(struct socket *sock, struct sockaddr *address, int addrlen)
+function!(
+    Connect,
+    Socket,
+    fexit_security_socket_connect,
+    kprobe_security_socket_connect,
+    kretprobe_security_socket_connect
+);
+
+// Programs of cgroups run here.
+// proto (< 6.19): tcp_v4_pre_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+// proto (>= 6.19): tcp_v4_pre_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr_len)
+function!(
+    Connect,
+    Sock,
+    fexit_tcp_v4_pre_connect,
+    kprobe_tcp_v4_pre_connect,
+    kretprobe_tcp_v4_pre_connect
+);
+
+// proto (< 6.19): tcp_v6_pre_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+// proto (>= 6.19): tcp_v6_pre_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr_len)
+function!(
+    Connect,
+    Sock,
+    fexit_tcp_v6_pre_connect,
+    kprobe_tcp_v6_pre_connect,
+    kretprobe_tcp_v6_pre_connect
+);
+
+// proto (< 6.19): tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+// proto (>= 6.19): tcp_v4_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr_len)
+function!(
+    Connect,
+    Sock,
+    fexit_tcp_v4_connect,
+    kprobe_tcp_v4_connect,
+    kretprobe_tcp_v4_connect
+);
+
+// proto (< 6.19): tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+// proto (>= 6.19): tcp_v6_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr_len)
+function!(
+    Connect,
+    Sock,
+    fexit_tcp_v6_connect,
+    kprobe_tcp_v6_connect,
+    kretprobe_tcp_v6_connect
+);
