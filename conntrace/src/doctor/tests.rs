@@ -108,6 +108,17 @@ fn text_is_aligned() {
     }
 }
 
+/// What `cargo xtask vm --write` wrote in two places.
+#[test]
+fn the_readme_has_the_same_kernels() {
+    let readme = include_str!("../../../README.md");
+    assert!(readme.contains(text::KERNELS));
+    assert!(
+        text::KERNELS.lines().count() > 2,
+        "a row for each kernel and tier"
+    );
+}
+
 /// The JSON is an interface: a change here is a change for its readers.
 #[test]
 fn json_has_its_shape() {

@@ -9,6 +9,10 @@ use crate::text::visible;
 const STATE_WIDTH: usize = 11;
 const NAME_WIDTH: usize = 25;
 
+/// What each tier sees on the kernels that this version was tested on: made by
+/// `cargo xtask vm --write`.
+pub(super) const KERNELS: &str = include_str!("kernels.md");
+
 pub(super) fn render(diagnosis: &Diagnosis) -> String {
     let mut text = format!(
         "conntrace {}, kernel {}, {}\n{}\n\nHost\n",
@@ -31,6 +35,10 @@ pub(super) fn render(diagnosis: &Diagnosis) -> String {
         }
     } else {
         text.push_str("  not known: no hook could be tried\n");
+    }
+    text.push_str("\nOther kernels, as measured\n");
+    for row in KERNELS.lines() {
+        let _ = writeln!(text, "  {}", row.replace('`', ""));
     }
     text
 }

@@ -1,0 +1,305 @@
+//! What a guest finds in its memory: an archive of files (initramfs) with the
+//! programs of `cargo test` as they are, and what they need.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{kernels::Kernel, kind::Kind};
+use crate::run::{on_path, output, run, show};
+
+/// Programs that the tests call, of this machine; whatever else they call busybox
+/// can do.
+const PROGRAMS: [&str; 4] = ["ip", "nft", "ss", "setpriv"];
+/// What the tests need of a kernel; where it is no module it is built in, or not to
+/// be had.
+const MODULES: [&str; 19] = [
+    "tun",
+    "veth",
+    "inet_diag",
+    "tcp_diag",
+    "nf_tables",
+    "nft_counter",
+    "nft_ct",
+    "nft_limit",
+    "nft_numgen",
+    "nft_redir",
+    "nft_nat",
+    "nft_chain_nat",
+    "nft_reject",
+    "nft_reject_inet",
+    "nft_reject_ipv4",
+    "nft_reject_ipv6",
+    "nft_fib_inet",
+    "nf_nat",
+    "nf_conntrack",
+];
+
+/// How long each program of a guest may take.
+const PROGRAM_MAX_SECONDS: u64 = 400;
+
+/// A file tree that becomes an archive.
+struct Tree(PathBuf);
+
+impl Tree {
+    fn new(folder: PathBuf) -> Result<Self> {
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(&folder)?;
+        Ok(Self(folder))
+    }
+
+    fn place(&self, path: &str) -> Result<PathBuf> {
+        let place = self.0.join(path.trim_start_matches('/'));
+        fs::create_dir_all(place.parent().context("a path in the archive")?)?;
+        Ok(place)
+    }
+
+    fn write(&self, path: &str, text: &str) -> Result<()> {
+        Ok(fs::write(self.place(path)?, text)?)
+    }
+
+    fn copy(&self, from: &Path, path: &str) -> Result<()> {
+        let what = || format!("cannot copy {}", from.display());
+        fs::copy(from, self.place(path)?)
+            .map(drop)
+            .with_context(what)
+    }
+
+    /// A program, where PATH of the guest has it, and its libraries where they are here.
+    fn program(&self, from: &Path, path: &str) -> Result<()> {
+        self.copy(from, path)?;
+        for library in libraries(from)? {
+            let path = library.to_str().context("a library's path")?;
+            if !self.0.join(path.trim_start_matches('/')).exists() {
+                self.copy(&library, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs it up.
+    fn pack(&self, into: &Path) -> Result<()> {
+        let mut names = Vec::new();
+        list(&self.0, Path::new(""), &mut names)?;
+        let mut cpio = Command::new("cpio");
+        cpio.args(["--quiet", "--create", "--format=newc", "--owner=+0:+0"]);
+        cpio.current_dir(&self.0);
+        eprintln!("$ {} > {}", show(&cpio), into.display());
+        cpio.stdin(Stdio::piped()).stdout(fs::File::create(into)?);
+        let mut child = cpio.spawn().context("cannot start cpio")?;
+        let mut input = child.stdin.take().context("cpio has an input")?;
+        input.write_all(names.join("\n").as_bytes())?;
+        drop(input);
+        if !child.wait()?.success() {
+            bail!("cpio failed");
+        }
+        Ok(())
+    }
+}
+
+/// Every path below this one, folders before what is in them.
+fn list(root: &Path, below: &Path, names: &mut Vec<String>) -> Result<()> {
+    for entry in fs::read_dir(root.join(below))? {
+        let entry = entry?;
+        let path = below.join(entry.file_name());
+        names.push(path.display().to_string());
+        if entry.file_type()?.is_dir() {
+            list(root, &path, names)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the dynamic linker loads for this program, itself included.
+fn libraries(program: &Path) -> Result<BTreeSet<PathBuf>> {
+    let text = output(Command::new("ldd").arg(program))?;
+    let paths = text.split_whitespace().filter(|word| word.starts_with('/'));
+    Ok(paths.map(PathBuf::from).collect())
+}
+
+/// A program of `cargo test`, or another that a guest runs.
+pub(crate) struct GuestCommand {
+    /// As the table names it.
+    pub(crate) name: String,
+    /// For the guest's shell, in the folder of the programs.
+    pub(crate) command: String,
+}
+
+/// What all guests have: programs, and what each kind runs.
+pub(crate) fn pack_programs(
+    folder: &Path,
+    conntrace: &Path,
+    programs: &[PathBuf],
+    lists: &[(Kind, Vec<GuestCommand>)],
+) -> Result<PathBuf> {
+    let tree = Tree::new(folder.join("programs"))?;
+    tree.write("init", include_str!("init.sh"))?;
+    let executable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(tree.place("init")?, executable)?;
+    for empty in ["proc", "sys", "dev", "tmp", "run", "etc"] {
+        fs::create_dir_all(tree.0.join(empty))?;
+    }
+    tree.write("etc/passwd", "root:x:0:0:root:/:/bin/sh\n")?;
+    let busybox = on_path("busybox").context("no busybox: apt-get install busybox-static")?;
+    // A static one, which needs no library.
+    tree.copy(&busybox, "bin/busybox")?;
+    for name in PROGRAMS {
+        let path = on_path(name).with_context(|| format!("no program {name}"))?;
+        tree.program(&path, &format!("usr/sbin/{name}"))?;
+    }
+    let lib64 = tree.0.join("lib64");
+    if !lib64.exists() {
+        symlink("usr/lib64", lib64)?;
+    }
+    tree.program(conntrace, "guest/conntrace")?;
+    for program in programs {
+        let name = stem(program)?;
+        tree.program(program, &format!("guest/programs/{name}"))?;
+    }
+    for program in fs::read_dir(tree.0.join("guest/programs"))? {
+        run(Command::new("strip").arg(program?.path()))?;
+    }
+    run(Command::new("strip").arg(tree.0.join("guest/conntrace")))?;
+    tree.write("guest/commands/none", "")?;
+    for (kind, commands) in lists {
+        let line =
+            |it: &GuestCommand| format!("{PROGRAM_MAX_SECONDS} {} {}\n", it.name, it.command);
+        let lines: String = commands.iter().map(line).collect();
+        tree.write(&format!("guest/commands/{}", kind.as_str()), &lines)?;
+    }
+    let archive = folder.join("programs.cpio");
+    tree.pack(&archive)?;
+    Ok(archive)
+}
+
+/// `target/debug/deps/refused-0123456789abcdef`: refused.
+pub(crate) fn stem(program: &Path) -> Result<String> {
+    let name = program.file_name().and_then(|name| name.to_str());
+    let name = name.context("a test program has a name")?;
+    Ok(name
+        .rsplit_once('-')
+        .map_or(name, |(stem, _)| stem)
+        .to_owned())
+}
+
+/// What a guest of this kernel has: the modules, and the order to load them in.
+pub(crate) fn pack_modules(folder: &Path, kernel: &Kernel) -> Result<PathBuf> {
+    let tree = Tree::new(folder.join(format!("modules-{}", kernel.release)))?;
+    let mut modules = Modules {
+        files: BTreeMap::new(),
+        tree,
+        order: Vec::new(),
+    };
+    modules.find(&kernel.modules)?;
+    for name in MODULES {
+        modules.add(name)?;
+    }
+    let order: String = modules
+        .order
+        .iter()
+        .map(|name| format!("{name}.ko\n"))
+        .collect();
+    modules.tree.write("guest/modules/order", &order)?;
+    let archive = folder.join(format!("modules-{}.cpio", kernel.release));
+    modules.tree.pack(&archive)?;
+    Ok(archive)
+}
+
+/// A kernel's modules, and those of them that a guest gets.
+struct Modules {
+    /// By name.
+    files: BTreeMap<String, PathBuf>,
+    tree: Tree,
+    /// Those that are in the tree, each after what it depends on.
+    order: Vec<String>,
+}
+
+impl Modules {
+    fn find(&mut self, folder: &Path) -> Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                self.find(&path)?;
+            } else if let Some(name) = module_name(&path) {
+                self.files.insert(name, path);
+            }
+        }
+        Ok(())
+    }
+
+    /// A module and what it depends on; nothing if the kernel does not have it.
+    fn add(&mut self, name: &str) -> Result<()> {
+        let Some(file) = self.files.get(name) else {
+            return Ok(());
+        };
+        if self.order.iter().any(|there| there == name) {
+            return Ok(());
+        }
+        let path = format!("guest/modules/{name}.ko");
+        if file.extension().is_some_and(|suffix| suffix == "xz") {
+            self.tree.copy(file, &format!("{path}.xz"))?;
+            let packed = self.tree.place(&format!("{path}.xz"))?;
+            run(Command::new("xz").arg("--decompress").arg(packed))?;
+        } else {
+            self.tree.copy(file, &path)?;
+        }
+        for needed in depends(&fs::read(self.tree.place(&path)?)?) {
+            self.add(&needed)?;
+        }
+        self.order.push(name.to_owned());
+        Ok(())
+    }
+}
+
+/// `nf_tables.ko.xz`: `nf_tables`.
+fn module_name(file: &Path) -> Option<String> {
+    let name = file.file_name()?.to_str()?;
+    let name = name.strip_suffix(".xz").unwrap_or(name);
+    Some(name.strip_suffix(".ko")?.replace('-', "_"))
+}
+
+/// Names of the modules that this one needs, as it says itself (`.modinfo`).
+fn depends(module: &[u8]) -> Vec<String> {
+    let says = b"\0depends=";
+    let Some(at) = module.windows(says.len()).position(|part| part == says) else {
+        return Vec::new();
+    };
+    let rest = module.get(at + says.len()..).unwrap_or_default();
+    let value = rest.split(|&byte| byte == 0).next().unwrap_or_default();
+    let names = value
+        .split(|&byte| byte == b',')
+        .filter(|name| !name.is_empty());
+    names
+        .map(|name| String::from_utf8_lossy(name).replace('-', "_"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_says_what_it_needs() {
+        let module = b"\x7fELF\0license=GPL\0depends=nf_tables,nf-nat\0retpoline=Y\0";
+        assert_eq!(depends(module), ["nf_tables", "nf_nat"]);
+        assert_eq!(depends(b"\0depends=\0"), [""; 0]);
+        assert_eq!(depends(b"\x7fELF"), [""; 0]);
+    }
+
+    #[test]
+    fn a_module_is_known_by_its_file() {
+        let name = |file: &str| module_name(Path::new(file));
+        assert_eq!(name("net/nf_tables.ko.xz").as_deref(), Some("nf_tables"));
+        assert_eq!(name("a-b.ko").as_deref(), Some("a_b"));
+        assert_eq!(name("modules.order"), None);
+    }
+}

@@ -1,0 +1,231 @@
+//! Every guest, and what came of it.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+use super::{
+    NotRun,
+    guest::{self, Accelerator, Ended, Guest, Ran},
+    image,
+    kernels::Kernel,
+    kind::Kind,
+};
+
+/// How long a guest may take.
+const GUEST_MAX: Duration = Duration::from_secs(1500);
+/// Guests at once: their tests wait more than they compute.
+const AT_ONCE: usize = 2;
+/// Lines of a console that are shown of a guest that hangs.
+const CONSOLE_SHOWN: usize = 40;
+
+/// A kernel, and what its guests have.
+pub(super) struct Host {
+    kernel: Kernel,
+    initrd: PathBuf,
+}
+
+impl Host {
+    pub(super) fn new(folder: &Path, programs: &Path, kernel: Kernel) -> Result<Self> {
+        let modules = image::pack_modules(folder, &kernel)?;
+        let initrd = folder.join(format!("initrd-{}", kernel.release));
+        guest::join(&[programs, &modules], &initrd)?;
+        Ok(Self { kernel, initrd })
+    }
+
+    fn guest(&self, accelerator: Accelerator, append: String) -> Guest<'_> {
+        Guest {
+            image: &self.kernel.image,
+            initrd: &self.initrd,
+            accelerator,
+            append,
+        }
+    }
+
+    fn run(&self, kind: Kind, accelerator: Accelerator, logs: &Path) -> Result<Row> {
+        let release = &self.kernel.release;
+        let log = logs.join(format!("{release}-{}.log", kind.as_str()));
+        let began = Instant::now();
+        let guest = self.guest(accelerator, kind.append());
+        let ran = guest.run(GUEST_MAX, File::create(&log)?)?;
+        let trouble = trouble(&ran);
+        let row = Row {
+            kernel: release.clone(),
+            kind: kind.as_str(),
+            seconds: began.elapsed().as_secs(),
+            ended: ran.ended.into_iter().collect(),
+            trouble,
+            ran: true,
+        };
+        eprintln!("{}{row}, {}", row.what_failed(), log.display());
+        Ok(row)
+    }
+}
+
+/// Runs a guest of every kind on every host.
+pub(super) fn run(hosts: &[Host], kinds: &[Kind], logs: &Path) -> Result<Vec<Row>> {
+    let Some(first) = hosts.first() else {
+        return Ok(Vec::new());
+    };
+    let accelerator = first.guest(Accelerator::Emulation, String::new());
+    let accelerator = Accelerator::find(&accelerator)?;
+    let of_host = |host| kinds.iter().map(move |&kind| (host, kind));
+    let queue: VecDeque<(&Host, Kind)> = hosts.iter().flat_map(of_host).collect();
+    let queue = Mutex::new(queue);
+    let next = || {
+        queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    };
+    let work = || {
+        let mut rows = Vec::new();
+        while let Some((host, kind)) = next() {
+            rows.push(host.run(kind, accelerator, logs)?);
+        }
+        Ok::<_, anyhow::Error>(rows)
+    };
+    let mut rows = Vec::new();
+    thread::scope(|scope| {
+        let workers = [(); AT_ONCE].map(|()| scope.spawn(work));
+        for worker in workers {
+            match worker.join() {
+                Ok(done) => rows.extend(done?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    // In the order they were asked for.
+    rows.sort_by_key(|row: &Row| {
+        let host = hosts
+            .iter()
+            .position(|host| host.kernel.release == row.kernel);
+        (
+            host,
+            kinds.iter().position(|kind| kind.as_str() == row.kind),
+        )
+    });
+    Ok(rows)
+}
+
+/// Prints the table, and fails unless all is well.
+pub(super) fn conclude(rows: &[Row]) -> Result<()> {
+    eprintln!(
+        "\n{:30} {:11} {:>6} {:>6} {:>7} {:>5}",
+        "kernel", "guest", "passed", "failed", "ignored", "s"
+    );
+    for row in rows {
+        eprintln!("{row}");
+    }
+    let bad = rows.iter().filter(|row| row.ran && !row.is_good()).count();
+    if bad > 0 {
+        bail!("{bad} of {} guests failed", rows.len());
+    }
+    let missing = rows.iter().filter(|row| !row.ran);
+    let missing: Vec<_> = missing.map(|row| row.kernel.as_str()).collect();
+    if !missing.is_empty() {
+        return Err(NotRun(missing.join(", ")).into());
+    }
+    Ok(())
+}
+
+/// Why the guest did not come to its end, with what it said last.
+fn trouble(ran: &Ran) -> Option<String> {
+    if ran.off {
+        return None;
+    }
+    let last = ran.console.len().saturating_sub(CONSOLE_SHOWN);
+    for line in ran.console.iter().skip(last) {
+        eprintln!("| {line}");
+    }
+    Some(match &ran.hangs {
+        Some(program) => format!("hangs in {program}"),
+        None => "did not boot".to_owned(),
+    })
+}
+
+/// A guest, in the table.
+pub(super) struct Row {
+    pub(super) kernel: String,
+    pub(super) kind: &'static str,
+    /// How each command ended, by name.
+    pub(super) ended: Vec<(String, Ended)>,
+    seconds: u64,
+    /// Why there is nothing more.
+    trouble: Option<String>,
+    ran: bool,
+}
+
+impl Row {
+    pub(super) fn not_run(version: &str, error: &anyhow::Error) -> Self {
+        Self {
+            kernel: version.to_owned(),
+            kind: "-",
+            ended: Vec::new(),
+            seconds: 0,
+            trouble: Some(format!("{error:#}")),
+            ran: false,
+        }
+    }
+
+    fn sum(&self, of: impl Fn(&Ended) -> u32) -> u32 {
+        self.ended.iter().map(|(_, ended)| of(ended)).sum()
+    }
+
+    /// Commands that did not end well.
+    fn bad(&self) -> impl Iterator<Item = &(String, Ended)> {
+        self.ended.iter().filter(|(_, ended)| ended.status != 0)
+    }
+
+    fn is_good(&self) -> bool {
+        self.trouble.is_none() && self.bad().next().is_none() && !self.ended.is_empty()
+    }
+
+    /// What those printed.
+    fn what_failed(&self) -> String {
+        let mut text = String::new();
+        for (name, ended) in self.bad() {
+            let (kernel, kind, status) = (&self.kernel, self.kind, ended.status);
+            text.push_str(&format!(
+                "-- {name} on {kernel} {kind}: exit status {status}\n"
+            ));
+            text.extend(ended.printed.iter().map(|line| format!("| {line}\n")));
+        }
+        text
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [passed, failed, ignored] = [
+            self.sum(|ended| ended.passed),
+            self.sum(|ended| ended.failed),
+            self.sum(|ended| ended.ignored),
+        ];
+        let (kernel, kind, seconds) = (&self.kernel, self.kind, self.seconds);
+        write!(
+            f,
+            "{kernel:30} {kind:11} {passed:6} {failed:6} {ignored:7} {seconds:5}"
+        )?;
+        for (name, ended) in self.bad() {
+            write!(f, " {name}={}", ended.status)?;
+        }
+        for (name, _) in self.ended.iter().filter(|(_, ended)| ended.again) {
+            write!(f, " (again: {name})")?;
+        }
+        match (&self.trouble, self.ran) {
+            (Some(trouble), false) => write!(f, " NOT RUN: {trouble}"),
+            (Some(trouble), true) => write!(f, " {trouble}"),
+            (None, _) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! `cargo xtask vm`: the live tests on other kernels, in virtual machines.
+//!
+//! The programs are those of `cargo test`, with the libraries they need. A guest
+//! has nothing else, and nothing but its console leaves it.
+
+mod docs;
+mod guest;
+mod image;
+mod kernels;
+mod kind;
+mod matrix;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum as _};
+use serde_json::Value;
+
+use crate::run::{on_path, output, run, target_dir};
+use kernels::{Apt, Kernel};
+use kind::Kind;
+use matrix::{Host, Row};
+
+/// What this task calls, and the packages that have it.
+const NEEDED: [(&str, &str); 8] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
+    ("xz", "xz-utils"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("dpkg", "dpkg"),
+    ("strip", "binutils"),
+];
+
+/// Which guests, and what they run.
+#[derive(Debug, Args)]
+pub(crate) struct VmArgs {
+    /// Only this kernel: 5.10, 6.1, 6.12, 6.18, 7 (the newest). Can be repeated
+    #[arg(long = "kernel", value_name = "VERSION")]
+    kernels: Vec<String>,
+    /// Only this tier, or a guest without IPv6 or locked down. Can be repeated
+    #[arg(long = "tier", value_enum)]
+    kinds: Vec<Kind>,
+    /// Only what the verifier says of each program
+    #[arg(long, conflicts_with = "programs")]
+    verifier: bool,
+    /// Write what was measured into the docs
+    #[arg(long)]
+    write: bool,
+    /// Only these programs of the tests (also: conntrace-demo, conntrace-doctor), instead of all
+    #[arg(value_name = "PROGRAM")]
+    programs: Vec<String>,
+}
+
+/// The matrix, or a part of it, could not be run; what could has passed.
+#[derive(Debug)]
+pub(crate) struct NotRun(pub(crate) String);
+
+impl std::fmt::Display for NotRun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NOT RUN: {}", self.0)
+    }
+}
+
+impl std::error::Error for NotRun {}
+
+pub(crate) fn vm(root: &Path, args: &VmArgs) -> Result<()> {
+    for (program, package) in NEEDED {
+        if on_path(program).is_none() {
+            return Err(NotRun(format!("no {program}: apt-get install {package}")).into());
+        }
+    }
+    let folder = target_dir(root).join("vm");
+    fs::create_dir_all(folder.join("log"))?;
+    let (programs, kinds) = pack(root, &folder, args)?;
+    let apt = Apt::update(&folder.join("kernels"))?;
+    let asked: Vec<_> = match args.kernels.as_slice() {
+        [] => kernels::versions().map(str::to_owned).collect(),
+        some => some.to_vec(),
+    };
+    let mut rows = Vec::new();
+    let mut hosts = Vec::new();
+    for version in &asked {
+        match Kernel::fetch(version, &apt) {
+            Ok(kernel) => hosts.push(Host::new(&folder, &programs, kernel)?),
+            Err(error) => rows.push(Row::not_run(version, &error)),
+        }
+    }
+    rows.extend(matrix::run(&hosts, &kinds, &folder.join("log"))?);
+    if args.write {
+        docs::write(root, &rows, args.verifier)?;
+    }
+    matrix::conclude(&rows)
+}
+
+/// Builds what the guests run, as `cargo test` does.
+/// Returns their archive, and the kinds of guests that have something to run.
+fn pack(root: &Path, folder: &Path, args: &VmArgs) -> Result<(PathBuf, Vec<Kind>)> {
+    let programs = test_programs(root)?;
+    let names: Vec<_> = programs
+        .iter()
+        .map(|it| image::stem(it))
+        .collect::<Result<_>>()?;
+    let wanted = |name: &str| match (args.verifier, args.programs.as_slice()) {
+        (true, _) => name == kind::VERIFIER,
+        (false, []) => true,
+        (false, some) => some.iter().any(|it| it == name),
+    };
+    let asked = match args.kinds.as_slice() {
+        [] => Kind::value_variants(),
+        some => some,
+    };
+    let mut lists = Vec::new();
+    for kind in asked {
+        let mut commands = kind.commands(&names);
+        commands.retain(|command| wanted(&command.name));
+        if !commands.is_empty() {
+            lists.push((*kind, commands));
+        }
+    }
+    if lists.is_empty() {
+        bail!("no such program: {}", args.programs.join(" "));
+    }
+    run(Command::new("cargo")
+        .args(["build", "--package", "conntrace"])
+        .current_dir(root))?;
+    let conntrace = target_dir(root).join("debug/conntrace");
+    let packed = image::pack_programs(folder, &conntrace, &programs, &lists)?;
+    Ok((packed, lists.into_iter().map(|(kind, _)| kind).collect()))
+}
+
+fn test_programs(root: &Path) -> Result<Vec<PathBuf>> {
+    // As `cargo test` is called, which may have built them already.
+    let mut build = Command::new("cargo");
+    build.args([
+        "test",
+        "--workspace",
+        "--no-run",
+        "--message-format",
+        "json",
+    ]);
+    let built = output(build.current_dir(root))?;
+    let mut programs = Vec::new();
+    for line in built.lines() {
+        let built: Value = serde_json::from_str(line).context("what cargo says of a build")?;
+        if built
+            .pointer("/target/kind/0")
+            .is_some_and(|kind| kind == "test")
+            && let Some(path) = built.pointer("/executable").and_then(Value::as_str)
+        {
+            programs.push(PathBuf::from(path));
+        }
+    }
+    programs.retain(|path| {
+        image::stem(path).is_ok_and(|name| !kind::OF_NO_KERNEL.contains(&name.as_str()))
+    });
+    programs.sort();
+    Ok(programs)
+}
