@@ -1,5 +1,6 @@
 //! The lines: the only types that are serialised, and their JSON Schema.
 
+mod cause;
 mod totals;
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
@@ -8,6 +9,7 @@ use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use cause::{Cause, Certainty, Code, Facts};
 pub use totals::{Loss, Stop, Top, Totals};
 
 use crate::{
@@ -251,21 +253,6 @@ pub struct Syn {
     pub sent: Option<u32>,
     /// That left again: before their time where an answer came to another SYN.
     pub retransmitted: Option<u32>,
-}
-
-/// Why an attempt ended as it did.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Cause {
-    /// Which cause.
-    pub code: &'static str,
-    /// `certain`, `likely` or `possible`.
-    pub certainty: &'static str,
-    /// This case's facts in a sentence.
-    pub why: String,
-    /// What to do.
-    pub fix: String,
-    /// What shows it.
-    pub evidence: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What userspace found out about the caller.

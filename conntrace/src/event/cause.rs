@@ -1,0 +1,198 @@
+//! Why an attempt ended as it did, with what shows it.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::text;
+
+/// Most bytes of `why` and of `fix` in a line.
+const SENTENCE_JSON_MAX: usize = 512;
+/// Most bytes of `evidence` in a line, those that end its strings counted twice;
+/// more is left out altogether.
+const EVIDENCE_JSON_MAX: usize = 2048;
+
+/// Which cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// No socket accepts connections to that port.
+    NothingListening,
+    /// The server listens, but not where the client connects to.
+    ListeningElsewhere,
+    /// The server listens on a port that is easily mistaken for this one.
+    WrongPort,
+    /// A firewall answered.
+    RejectedByFirewall,
+    /// The connection goes to a proxy.
+    ProxyInPath,
+    /// This host dropped the packets itself.
+    LocalFirewall,
+    /// The host is not there.
+    HostDown,
+    /// An internal address is used from another network.
+    PrivateAddressNotLocal,
+    /// This host has no route there.
+    NoRoute,
+    /// The next hop does not answer.
+    NeighbourUnresolved,
+    /// A router cannot deliver.
+    IcmpUnreachable,
+    /// A router may not deliver.
+    AdminProhibited,
+    /// Connections to this destination hold every ephemeral port.
+    EphemeralRangeUsedUp,
+    /// Sockets that are bound to them hold the ports for every destination.
+    PortsHeldByBind,
+    /// The range that is left to the socket is too narrow.
+    SocketPortRange,
+    /// Another socket has the 4-tuple.
+    TupleInUse,
+    /// The source address is none of this host's.
+    SourceNotLocal,
+    /// A program on the cgroup forbids it.
+    CgroupPolicy,
+    /// A security module forbids it.
+    SecurityModule,
+    /// The route is of type prohibit.
+    ProhibitRoute,
+}
+
+impl Code {
+    /// Every code, by the labels it explains.
+    pub const ALL: [Self; 20] = [
+        Self::NothingListening,
+        Self::ListeningElsewhere,
+        Self::WrongPort,
+        Self::RejectedByFirewall,
+        Self::ProxyInPath,
+        Self::LocalFirewall,
+        Self::HostDown,
+        Self::PrivateAddressNotLocal,
+        Self::NoRoute,
+        Self::NeighbourUnresolved,
+        Self::IcmpUnreachable,
+        Self::AdminProhibited,
+        Self::EphemeralRangeUsedUp,
+        Self::PortsHeldByBind,
+        Self::SocketPortRange,
+        Self::TupleInUse,
+        Self::SourceNotLocal,
+        Self::CgroupPolicy,
+        Self::SecurityModule,
+        Self::ProhibitRoute,
+    ];
+
+    /// As it is written in the lines.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NothingListening => "nothing_listening",
+            Self::ListeningElsewhere => "listening_elsewhere",
+            Self::WrongPort => "wrong_port",
+            Self::RejectedByFirewall => "rejected_by_firewall",
+            Self::ProxyInPath => "proxy_in_path",
+            Self::LocalFirewall => "local_firewall",
+            Self::HostDown => "host_down",
+            Self::PrivateAddressNotLocal => "private_address_not_local",
+            Self::NoRoute => "no_route",
+            Self::NeighbourUnresolved => "neighbour_unresolved",
+            Self::IcmpUnreachable => "icmp_unreachable",
+            Self::AdminProhibited => "admin_prohibited",
+            Self::EphemeralRangeUsedUp => "ephemeral_range_used_up",
+            Self::PortsHeldByBind => "ports_held_by_bind",
+            Self::SocketPortRange => "socket_port_range",
+            Self::TupleInUse => "tuple_in_use",
+            Self::SourceNotLocal => "source_not_local",
+            Self::CgroupPolicy => "cgroup_policy",
+            Self::SecurityModule => "security_module",
+            Self::ProhibitRoute => "prohibit_route",
+        }
+    }
+}
+
+/// How sure a cause is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Certainty {
+    /// A fact read from this host or a packet proves it.
+    Certain,
+    /// The evidence fits this explanation best.
+    Likely,
+    /// The evidence allows it.
+    Possible,
+}
+
+/// Why an attempt ended as it did.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Cause {
+    /// Which cause.
+    pub code: Code,
+    /// How sure it is.
+    pub certainty: Certainty,
+    /// This case's facts in a sentence.
+    pub why: String,
+    /// What to do.
+    pub fix: String,
+    /// What shows it.
+    pub evidence: Map<String, Value>,
+}
+
+impl Cause {
+    /// A cause that takes no more room in a line than it may.
+    #[must_use]
+    pub fn new(code: Code, certainty: Certainty, why: &str, fix: &str, facts: Facts) -> Self {
+        let Facts(evidence) = facts;
+        let json = serde_json::to_string(&evidence).unwrap_or_default();
+        let fits = text::fits(&json, EVIDENCE_JSON_MAX);
+        Self {
+            code,
+            certainty,
+            why: text::bounded(why.as_bytes(), SENTENCE_JSON_MAX),
+            fix: text::bounded(fix.as_bytes(), SENTENCE_JSON_MAX),
+            evidence: if fits { evidence } else { Map::new() },
+        }
+    }
+}
+
+/// What shows a cause: named facts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Facts(Map<String, Value>);
+
+impl Facts {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One fact more. What cannot be written as JSON is null.
+    #[must_use]
+    pub fn with(mut self, name: &str, fact: impl Serialize) -> Self {
+        let fact = serde_json::to_value(fact).unwrap_or_default();
+        self.0.insert(name.to_owned(), fact);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_written_as_it_is_named() {
+        for code in Code::ALL {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+    }
+
+    #[test]
+    fn a_cause_takes_no_more_than_its_room() {
+        let long = "\u{1}".repeat(9000);
+        let facts = Facts::new().with("long", &long);
+        let cause = Cause::new(Code::NoRoute, Certainty::Certain, &long, &long, facts);
+        let json = serde_json::to_string(&cause).unwrap();
+        assert!(json.len() < 2 * SENTENCE_JSON_MAX + 200, "{}", json.len());
+        assert!(cause.evidence.is_empty());
+    }
+}
