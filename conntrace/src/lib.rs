@@ -8,6 +8,7 @@ pub mod agent;
 pub mod cli;
 pub mod clock;
 pub mod demo;
+pub mod diagnose;
 pub mod doctor;
 pub mod errno;
 pub mod event;

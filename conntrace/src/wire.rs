@@ -168,7 +168,7 @@ pub struct Remote {
 }
 
 /// An ICMP error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Icmp {
     /// ICMPv4 or ICMPv6.
     pub version: IcmpVersion,
@@ -183,7 +183,7 @@ pub struct Icmp {
 }
 
 /// Which ICMP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IcmpVersion {
     /// ICMP for IPv4.
     V4,

@@ -1,0 +1,389 @@
+//! What a rule can ask about the host, and what it can be told.
+//!
+//! Questions are narrow, so that every answer is small enough for a recording,
+//! and complete: an answer depends on its question and the moment only.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Answers what the rules ask: the host, a recording, or a test.
+pub trait Evidence {
+    /// What is known; `None` if nothing is, or not in time.
+    fn answer(&mut self, question: Question) -> Option<Answer>;
+}
+
+macro_rules! questions {
+    ($(
+        $(#[$doc:meta])*
+        $ask:ident: $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* } -> $answer:ty;
+    )+) => {
+        /// What can be asked.
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Question {
+            $($(#[$doc])* $name { $($(#[$field_doc])* $field: $type,)* },)+
+        }
+
+        /// What can be answered, to the question of the same name.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Answer {
+            $($(#[$doc])* $name($answer),)+
+        }
+
+        impl dyn Evidence + '_ {
+            $(
+                $(#[$doc])*
+                pub fn $ask(&mut self, $($field: $type,)*) -> Option<$answer> {
+                    let answer = self.answer(Question::$name { $($field,)* });
+                    // A recording that someone else made may answer something else.
+                    if let Some(Answer::$name(answer)) = answer {
+                        Some(answer)
+                    } else {
+                        None
+                    }
+                }
+            )+
+        }
+    };
+}
+
+questions! {
+    /// Which way packets take.
+    route: Route {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Where to.
+        to: IpAddr,
+        /// The source address, if it was chosen.
+        from: Option<IpAddr>,
+    } -> Route;
+    /// What is known of the link-layer address of a host nearby.
+    neighbour: Neighbour {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Index of the interface towards it.
+        device: u32,
+        /// Its address.
+        addr: IpAddr,
+    } -> Neighbour;
+    /// Which namespace, of those that can be seen, has this address for its own.
+    owner: Owner {
+        /// The address.
+        addr: IpAddr,
+    } -> Option<u32>;
+    /// Who accepts connections to a port, or to one that is easily mistaken for it.
+    listeners: Listeners {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// The port.
+        port: u16,
+    } -> Listeners;
+    /// Who accepts connections to a port in other namespaces that can be seen.
+    listeners_elsewhere: ListenersElsewhere {
+        /// Inode number of the network namespace that is left out.
+        netns: u32,
+        /// The port.
+        port: u16,
+    } -> Vec<Listener>;
+    /// How local ports are chosen, and how many are in use.
+    ports: Ports {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// The local address, if it was chosen.
+        local: Option<IpAddr>,
+        /// The destination; `None` of a bind.
+        remote: Option<SocketAddr>,
+    } -> Ports;
+    /// The socket that has these two ends.
+    tuple: Tuple {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// This end.
+        local: SocketAddr,
+        /// The other end.
+        remote: SocketAddr,
+    } -> Option<Holder>;
+    /// Which proxy variable of a process's environment names this address.
+    proxy: Proxy {
+        /// The process.
+        process: Process,
+        /// The address.
+        remote: SocketAddr,
+    } -> Option<ProxyVariable>;
+    /// The name that the kernel has for why it dropped a packet.
+    drop_reason: DropReason {
+        /// Its number.
+        number: u16,
+    } -> String;
+    /// How many BPF programs decide on connects of a cgroup.
+    connect_programs: ConnectPrograms {
+        /// The cgroup's id.
+        cgroup: u64,
+        /// Of IPv6 sockets.
+        v6: bool,
+    } -> u32;
+    /// The profile by which a security module confines a process.
+    confinement: Confinement {
+        /// The process.
+        process: Process,
+    } -> Option<String>;
+}
+
+/// A process, told from a later one with the same pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// When it started, `CLOCK_BOOTTIME` nanoseconds.
+    pub started_ns: u64,
+}
+
+/// Which way packets take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Route {
+    /// To this host itself.
+    Local,
+    /// Out of an interface.
+    Out(RouteOut),
+    /// None: connect returns this errno.
+    None(i32),
+}
+
+/// The way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteOut {
+    /// The next hop; `None` where the destination itself is.
+    pub gateway: Option<IpAddr>,
+    /// The interface.
+    pub device: Device,
+    /// How many bits of the destination the route is chosen by: 0 of a default
+    /// route.
+    pub prefix_len: u8,
+}
+
+/// An interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+}
+
+/// What is known of a neighbour's link-layer address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Neighbour {
+    /// It is known.
+    Known,
+    /// It was asked for, and there was no answer yet.
+    Incomplete,
+    /// It was asked for to the end, and there was no answer.
+    Failed,
+    /// Nobody has asked lately.
+    Absent,
+}
+
+/// Who accepts connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listeners {
+    /// On this port, on whatever address.
+    pub on_port: Vec<Listener>,
+    /// On ports that are easily mistaken for it.
+    pub on_similar: Vec<Listener>,
+}
+
+/// A socket that accepts connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Inode number of its network namespace.
+    pub netns: u32,
+    /// The address it accepts; unspecified for all.
+    pub addr: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// Accepts nothing but IPv6.
+    pub only_v6: bool,
+    /// Whose it is, if that could be found out.
+    pub process: Option<Named>,
+}
+
+impl Listener {
+    /// Whether it accepts connections to that address.
+    #[must_use]
+    pub fn accepts(&self, addr: IpAddr) -> bool {
+        match (self.addr, addr) {
+            (IpAddr::V4(own), IpAddr::V4(_)) if own.is_unspecified() => true,
+            (IpAddr::V6(own), IpAddr::V6(_)) if own.is_unspecified() => true,
+            (IpAddr::V6(own), IpAddr::V4(_)) if own.is_unspecified() => !self.only_v6,
+            (own, addr) => own == addr,
+        }
+    }
+}
+
+/// A process as a line names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Named {
+    /// Its id.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+}
+
+/// How local ports are chosen, and how many are in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    /// `ip_local_port_range`.
+    pub range: (u16, u16),
+    /// Ports of the range that `ip_local_reserved_ports` leaves out.
+    pub reserved: u32,
+    /// `tcp_tw_reuse`.
+    pub tw_reuse: u8,
+    /// Sockets to the destination by state, all local ports counted.
+    pub states: BTreeMap<String, u32>,
+    /// Ports of the range that these hold, without the reserved ones.
+    pub connected: u32,
+    /// Ports of the range that others hold: bound sockets that are not connected,
+    /// listening ones among them. Of a bind: that any socket holds.
+    pub bound: u32,
+    /// Who has most of the sockets to the destination, where there was time to look.
+    pub connected_by: Vec<Holding>,
+    /// Who has most of the bound ones.
+    pub bound_by: Vec<Holding>,
+}
+
+/// How much a process holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// The process.
+    pub process: Named,
+    /// How many sockets.
+    pub sockets: u32,
+}
+
+/// A socket and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The socket's state.
+    pub state: String,
+    /// Whose it is, if anyone's.
+    pub process: Option<Named>,
+}
+
+/// A variable that names a proxy, in either case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyVariable {
+    /// For http.
+    HttpProxy,
+    /// For https.
+    HttpsProxy,
+    /// For everything.
+    AllProxy,
+}
+
+impl ProxyVariable {
+    /// Its name, in small letters.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HttpProxy => "http_proxy",
+            Self::HttpsProxy => "https_proxy",
+            Self::AllProxy => "all_proxy",
+        }
+    }
+}
+
+/// Whether one port is easily typed for another: a digit more, less or other, or
+/// two neighbouring ones in each other's place.
+#[must_use]
+pub fn is_similar(one: u16, other: u16) -> bool {
+    let (one, other) = (one.to_string(), other.to_string());
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let (short, long) = if one.len() <= other.len() {
+        (one, other)
+    } else {
+        (other, one)
+    };
+    let same_start = short.iter().zip(long).take_while(|(a, b)| a == b).count();
+    let rest =
+        |digits: &[u8], skipped: usize| digits.get(same_start + skipped..).map(<[u8]>::to_vec);
+    match long.len() - short.len() {
+        // Equal: the same port.
+        0 if same_start == long.len() => false,
+        0 => {
+            let replaced = rest(short, 1) == rest(long, 1);
+            let pair =
+                |digits: &[u8]| Some((*digits.get(same_start)?, *digits.get(same_start + 1)?));
+            let swapped = pair(short).map(|(a, b)| (b, a)) == pair(long)
+                && pair(long).is_some()
+                && rest(short, 2) == rest(long, 2);
+            replaced || swapped
+        }
+        1 => rest(short, 0) == rest(long, 1),
+        // Where these are mistaken for one another it is by habit: 80, 8080.
+        2 => short == b"80" && long == b"8080",
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn similar_ports() {
+        for (one, other) in [
+            (5432, 5433),
+            (8080, 8008),
+            (8080, 80),
+            (443, 8443),
+            (3306, 3360),
+            (9092, 9902),
+            (80, 81),
+            (6379, 63790),
+        ] {
+            assert!(
+                is_similar(one, other) && is_similar(other, one),
+                "{one} {other}"
+            );
+        }
+        for (one, other) in [
+            (80, 80),
+            (22, 5432),
+            (5432, 5423 + 100),
+            (80, 443),
+            (1, 65535),
+            (7777, 22),
+        ] {
+            assert!(
+                !is_similar(one, other) && !is_similar(other, one),
+                "{one} {other}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_listener_accepts() {
+        let accepts = |own: &str, only_v6, addr: &str| {
+            Listener {
+                netns: 1,
+                addr: own.parse().unwrap(),
+                port: 1,
+                only_v6,
+                process: None,
+            }
+            .accepts(addr.parse().unwrap())
+        };
+        assert!(accepts("0.0.0.0", false, "10.0.0.1") && accepts("::", false, "10.0.0.1"));
+        assert!(accepts("::", true, "::1") && accepts("127.0.0.1", false, "127.0.0.1"));
+        assert!(!accepts("::", true, "10.0.0.1") && !accepts("127.0.0.1", false, "10.0.0.1"));
+        assert!(!accepts("0.0.0.0", false, "::1") && !accepts("::1", false, "127.0.0.1"));
+    }
+}
