@@ -81,6 +81,9 @@ pub struct LineArgs {
     /// Print no line at an attempt's first SYN retransmission.
     #[arg(long)]
     pub no_stalls: bool,
+    /// Look for no causes; `run` then keeps fewer capabilities.
+    #[arg(long)]
+    pub no_diagnosis: bool,
     /// Print at most N outcomes a second per process, remote and label; the next
     /// one, and the totals, say how many were left out. Stalls are not counted.
     #[arg(long, value_name = "N", allow_negative_numbers = true,
@@ -101,9 +104,6 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, allow_negative_numbers = true,
           value_parser = number("seconds", 0..=SUMMARY_MAX))]
     pub summary: u64,
-    /// Look for no causes, and keep fewer capabilities.
-    #[arg(long)]
-    pub no_diagnosis: bool,
     /// Also trace the system calls connect and bind: shows what fails before a SYN,
     /// such as no route. Slows every system call of this host a little.
     #[arg(long)]
@@ -310,6 +310,7 @@ impl LineArgs {
             labels: self.labels(),
             stalls: !self.no_stalls,
             limit: self.limit.and_then(NonZeroU64::new),
+            causes: !self.no_diagnosis,
         }
     }
 

@@ -173,7 +173,7 @@ pub struct Outcome {
     /// What the application was told or would be; null if nothing.
     pub errno: Option<String>,
     /// Why it ended so, if there is evidence.
-    pub cause: Option<Cause>,
+    pub cause: Option<Arc<Cause>>,
 }
 
 /// An attempt has not been answered yet.
@@ -268,15 +268,21 @@ pub struct Owner {
 
 /// The outcome line's content.
 #[must_use]
-pub fn outcome(attempt: &Attempt, verdict: &Verdict, started: Timestamp, owner: Owner) -> Outcome {
+pub fn outcome(
+    attempt: &Attempt,
+    verdict: &Verdict,
+    started: Timestamp,
+    owner: Owner,
+    cause: Option<Arc<Cause>>,
+) -> Outcome {
     let mut fields = fields(attempt, started, owner);
-    fields.message = message::outcome(&fields, verdict);
+    fields.message = message::outcome(&fields, verdict, cause.as_deref());
     fields.timeout_by = verdict.timeout_by;
     Outcome {
         attempt: fields,
         label: verdict.label,
         errno: verdict.errno.as_ref().map(Errno::to_string),
-        cause: None,
+        cause,
     }
 }
 

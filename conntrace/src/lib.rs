@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod demo;
 pub mod diagnose;
+pub mod diagnosis;
 pub mod doctor;
 pub mod errno;
 pub mod event;

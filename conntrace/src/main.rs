@@ -86,7 +86,7 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         // Only now: a start that failed leaves no file behind.
         recorder: args.record.as_deref().map(Recorder::create).transpose()?,
     };
-    privilege::give_up_rest(!args.no_diagnosis)?;
+    privilege::give_up_rest(!args.lines.no_diagnosis)?;
     let sink = args.lines.to_stdout();
     match agent::run(tracer, sink, config, stop).await {
         Ok(_) | Err(AgentError::OutputClosed) => Ok(ExitCode::SUCCESS),

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 
 use crate::{
-    event::{AttemptFields, Endpoint},
+    event::{AttemptFields, Cause, Endpoint},
     label::{Label, TimeoutBy, Verdict},
     reply::{Reply, ReplyKind},
 };
 
-/// `curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 refused after 0.31 ms: RST`
-pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict) -> String {
+/// `curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 refused after 0.31 ms: ` and why, or
+/// where that is unknown, what answered.
+pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict, cause: Option<&Cause>) -> String {
     let mut text = who_and_where(fields);
     let what = match verdict.label {
         Label::Established => "established",
@@ -35,6 +36,10 @@ pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict) -> String {
         push(&mut text, format_args!(" with {errno}"));
     }
     push(&mut text, format_args!(" after {}", elapsed(fields)));
+    if let Some(cause) = cause {
+        push(&mut text, format_args!(": {}", cause.why));
+        return text;
+    }
     answer(&mut text, &fields.reply);
     if verdict.label == Label::TimedOut {
         push(&mut text, format_args!(": {} unanswered", syns(fields)));

@@ -11,7 +11,7 @@
 //! which are the recording host's. The first entry is the start, the last the
 //! stop; a recording without its stop was cut off. What a record needs stands
 //! before it: the distance to wall time and what is known of the caller, each
-//! only where it has changed.
+//! only where it has changed, and what was asked about the host.
 
 mod read;
 mod write;
@@ -27,6 +27,7 @@ pub use write::{CreateError, Recorder};
 
 use crate::{
     event::{LINE_LEN_MAX, Owner, PATH_JSON_MAX, Start},
+    evidence::Told,
     text,
     worker::{Purpose, Snapshot, WireRecord},
 };
@@ -36,7 +37,7 @@ const MAGIC: [u8; 8] = *b"conntrc\x1a";
 
 /// Version of the format: goes up with every change, for the reader takes nothing
 /// it does not know. Magic and version never move.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Reads as itself where a record's numbers can be read as they are.
 const BYTE_ORDER: u32 = 0x0102_0304;
@@ -91,6 +92,8 @@ pub enum Note {
     },
     /// What is known of the caller, for the records that follow.
     Owner(Owner),
+    /// What the host answered to a question about the next record.
+    Told(Told),
     /// The totals at this point.
     Snapshot {
         /// The lines' time.
@@ -125,7 +128,8 @@ impl Note {
                 let json = serde_json::to_string(start).unwrap_or_default();
                 is_short(host) && text::fits(&json, START_JSON_MAX)
             }
-            Self::Clock { .. } => true,
+            // A cause keeps to its room whatever it is made of.
+            Self::Clock { .. } | Self::Told(_) => true,
             Self::Owner(owner) => [&owner.exe, &owner.cgroup, &owner.container]
                 .into_iter()
                 .flatten()

@@ -78,6 +78,7 @@ mod tests {
             labels: Label::ALL.into_iter().filter(visible).collect(),
             stalls: true,
             limit: None,
+            causes: false,
         }
     }
 

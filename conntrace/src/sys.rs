@@ -101,6 +101,56 @@ pub(crate) fn skipped_runs(program: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(info.last().copied().unwrap_or(0))
 }
 
+/// `BPF_PROG_QUERY`.
+const PROG_QUERY: libc::c_long = 16;
+/// `BPF_F_QUERY_EFFECTIVE`: those of the cgroups above it as well.
+const QUERY_EFFECTIVE: u32 = 1;
+/// `BPF_CGROUP_INET4_CONNECT`, `BPF_CGROUP_INET6_CONNECT`.
+const CONNECT: [u32; 2] = [10, 11];
+
+/// The part of `union bpf_attr` that this command reads and writes.
+#[repr(C)]
+struct ProgramsRequest {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_count: u32,
+    padding: u32,
+}
+
+/// How many BPF programs decide on the connects of a cgroup, an open folder.
+///
+/// # Errors
+/// When the kernel has no such programs, or refuses.
+pub(crate) fn connect_programs(cgroup: &File, v6: bool) -> io::Result<u32> {
+    let [v4_type, v6_type] = CONNECT;
+    let mut request = ProgramsRequest {
+        target_fd: cgroup.as_raw_fd().cast_unsigned(),
+        attach_type: if v6 { v6_type } else { v4_type },
+        query_flags: QUERY_EFFECTIVE,
+        attach_flags: 0,
+        prog_ids: 0,
+        prog_count: 0,
+        padding: 0,
+    };
+    // SAFETY: the request has the layout of the union's part. Without room for ids
+    // the kernel writes into the request only.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            PROG_QUERY,
+            &raw mut request,
+            size_of::<ProgramsRequest>(),
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(request.prog_count)
+}
+
 /// Where an open file lies.
 ///
 /// # Errors

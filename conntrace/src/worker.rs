@@ -18,13 +18,14 @@ use top::Tops;
 
 use crate::{
     clock::WallClock,
-    event::{self, Event, Line, Loss, Owner, Start, Stop, Totals},
-    evidence::{self, Evidence, Owners},
+    diagnosis::Diagnosis,
+    event::{self, Cause, Event, Line, Loss, Owner, Start, Stop, Totals},
+    evidence::{self, Callers, Owners},
     label::{Label, Verdict, label},
     limit::{self, Limit},
     recording::{Entry, Note, Recorder},
     sink::Sink,
-    wire::{self, Attempt},
+    wire::{self, Attempt, Malformed},
 };
 
 /// Records between two looks at the wall clock, within a batch.
@@ -41,6 +42,15 @@ pub struct Labelling {
     pub stalls: bool,
     /// Outcome lines a second per process, remote and label.
     pub limit: Option<NonZeroU64>,
+    /// Looks for causes.
+    pub causes: bool,
+}
+
+/// What was found out about an attempt.
+struct FoundOut {
+    /// `None` of one whose caller is unknown.
+    owner: Option<Owner>,
+    cause: Option<Arc<Cause>>,
 }
 
 /// The worker's state.
@@ -48,10 +58,11 @@ pub struct Worker {
     sink: Box<dyn Sink + Send>,
     labelling: Labelling,
     limit: Limit,
-    evidence: Evidence,
+    callers: Callers,
+    diagnosis: Option<Diagnosis>,
     recorder: Option<Recorder>,
-    /// What was recorded of the caller at hand.
-    asked: Option<Owner>,
+    /// Finds out about every attempt, printed or not: a replay may print it.
+    is_thorough: bool,
     host: Arc<str>,
     clock: WallClock,
     outcomes: BTreeMap<Label, u64>,
@@ -71,7 +82,9 @@ impl Worker {
         recorder: Option<Recorder>,
     ) -> Self {
         Self {
-            evidence: Evidence::Live(Owners::new()),
+            callers: Callers::Live(Owners::new()),
+            diagnosis: labelling.causes.then(Diagnosis::live),
+            is_thorough: recorder.is_some(),
             recorder,
             host: evidence::host_name(),
             ..Self::of_recording(sink, labelling)
@@ -84,10 +97,11 @@ impl Worker {
         Self {
             sink,
             limit: Limit::new(labelling.limit),
+            callers: Callers::Recorded(Owner::default()),
+            diagnosis: labelling.causes.then(Diagnosis::of_recording),
             labelling,
-            evidence: Evidence::Recorded(Owner::default()),
             recorder: None,
-            asked: None,
+            is_thorough: true,
             host: Arc::default(),
             clock: WallClock::default(),
             outcomes: BTreeMap::new(),
@@ -134,7 +148,13 @@ impl Worker {
         match entry {
             Entry::Record(record) => self.record(&record, Instant::now()),
             Entry::Note(Note::Owner(owner)) => {
-                self.evidence = Evidence::Recorded(owner);
+                self.callers = Callers::Recorded(owner);
+                Ok(())
+            }
+            Entry::Note(Note::Told(told)) => {
+                if let Some(diagnosis) = &mut self.diagnosis {
+                    diagnosis.tell(told);
+                }
                 Ok(())
             }
             Entry::Note(Note::Clock { boot_to_wall }) => {
@@ -183,50 +203,80 @@ impl Worker {
     }
 
     fn record(&mut self, record: &WireRecord, now: Instant) -> io::Result<()> {
-        let decoded = wire::decode(record);
-        // A replay may print what is not printed now: every caller is asked about,
-        // and only once, or the answers could differ.
-        self.asked = self.recorder.as_mut().and_then(|recorder| {
-            let caller = decoded
-                .as_ref()
-                .ok()
-                .and_then(|attempt| attempt.caller.as_ref());
-            let owner = caller.map(|caller| self.evidence.owner(caller, now));
-            recorder.record(record, owner.as_ref());
-            owner
-        });
-        let attempt = match decoded {
+        let attempt = match wire::decode(record) {
             Ok(attempt) => attempt,
-            Err(error) => {
-                // The first says it all; the loss lines count the others.
-                if self.malformed == 0 {
-                    log::warn!("a record of the kernel side is malformed: {error}");
-                }
-                self.malformed += 1;
-                return Ok(());
-            }
+            Err(error) => return self.malformed(record, &error),
         };
-        match label(&attempt, self.labelling.patience_ms) {
-            None if self.labelling.stalls => self.stall(&attempt, now),
+        let verdict = label(&attempt, self.labelling.patience_ms);
+        // Only once, or the answers could differ.
+        let found = self
+            .is_thorough
+            .then(|| self.find_out(&attempt, verdict.as_ref(), now));
+        self.note(
+            record,
+            found.as_ref().and_then(|found| found.owner.as_ref()),
+        );
+        match verdict {
+            None if self.labelling.stalls => self.stall(&attempt, found, now),
             None => Ok(()),
-            Some(verdict) => self.outcome(&attempt, &verdict, now),
+            Some(verdict) => self.outcome(&attempt, &verdict, found, now),
         }
     }
 
-    fn owner(&mut self, attempt: &Attempt, now: Instant) -> Owner {
-        let asked = self.asked.take();
-        let ask = |caller| self.evidence.owner(caller, now);
-        asked.unwrap_or_else(|| attempt.caller.as_ref().map(ask).unwrap_or_default())
+    fn malformed(&mut self, record: &WireRecord, error: &Malformed) -> io::Result<()> {
+        self.note(record, None);
+        // The first says it all; the loss lines count the others.
+        if self.malformed == 0 {
+            log::warn!("a record of the kernel side is malformed: {error}");
+        }
+        self.malformed += 1;
+        Ok(())
     }
 
-    fn stall(&mut self, attempt: &Attempt, now: Instant) -> io::Result<()> {
-        let owner = self.owner(attempt, now);
+    /// Records what it takes to make the record's line again.
+    fn note(&mut self, record: &WireRecord, owner: Option<&Owner>) {
+        if let Some(recorder) = &mut self.recorder {
+            let told = self.diagnosis.as_mut().map(Diagnosis::take_told);
+            told.into_iter()
+                .flatten()
+                .for_each(|told| recorder.told(told));
+            recorder.record(record, owner);
+        }
+    }
+
+    /// What the host, or the recording, knows about an attempt.
+    fn find_out(&mut self, attempt: &Attempt, verdict: Option<&Verdict>, now: Instant) -> FoundOut {
+        let callers = &mut self.callers;
+        let caller = attempt.caller.as_ref();
+        FoundOut {
+            owner: caller.map(|caller| callers.owner(caller, now)),
+            cause: self
+                .diagnosis
+                .as_mut()
+                .zip(verdict)
+                .and_then(|(diagnosis, verdict)| diagnosis.cause(attempt, verdict)),
+        }
+    }
+
+    fn stall(
+        &mut self,
+        attempt: &Attempt,
+        found: Option<FoundOut>,
+        now: Instant,
+    ) -> io::Result<()> {
+        let found = found.unwrap_or_else(|| self.find_out(attempt, None, now));
         let started = self.clock.at(attempt.since_ns);
-        let stall = event::stall(attempt, started, owner);
+        let stall = event::stall(attempt, started, found.owner.unwrap_or_default());
         self.write(Event::Stall(Box::new(stall)), self.clock.at(attempt.at_ns))
     }
 
-    fn outcome(&mut self, attempt: &Attempt, verdict: &Verdict, now: Instant) -> io::Result<()> {
+    fn outcome(
+        &mut self,
+        attempt: &Attempt,
+        verdict: &Verdict,
+        found: Option<FoundOut>,
+        now: Instant,
+    ) -> io::Result<()> {
         *self.outcomes.entry(verdict.label).or_default() += 1;
         if !verdict.label.is_hidden() {
             self.top.count(attempt, verdict.label);
@@ -238,9 +288,10 @@ impl Worker {
         let Some(suppressed) = self.limit.admit(alike, attempt.at_ns) else {
             return Ok(());
         };
-        let owner = self.owner(attempt, now);
+        let found = found.unwrap_or_else(|| self.find_out(attempt, Some(verdict), now));
         let started = self.clock.at(attempt.since_ns);
-        let mut outcome = event::outcome(attempt, verdict, started, owner);
+        let owner = found.owner.unwrap_or_default();
+        let mut outcome = event::outcome(attempt, verdict, started, owner, found.cause);
         outcome.attempt.suppressed = suppressed;
         self.write(
             Event::Outcome(Box::new(outcome)),
@@ -326,6 +377,7 @@ impl Worker {
             missed_hooks: counters.missed_hooks,
             second_attachment: counters.second_attachment,
             suppressed: self.limit.suppressed(),
+            undiagnosed: self.diagnosis.as_ref().map_or(0, Diagnosis::undiagnosed),
             unrecorded: self.recorder.as_ref().map_or(0, Recorder::unrecorded),
             top: Vec::new(),
         }

@@ -101,6 +101,7 @@ fn labelling(limit: Option<NonZeroU64>) -> Labelling {
         labels: Label::ALL.to_vec(),
         stalls: true,
         limit,
+        causes: true,
     }
 }
 

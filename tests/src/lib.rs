@@ -11,6 +11,7 @@
 mod agent;
 mod binary;
 mod bpf;
+mod cause;
 mod cgroup;
 mod child;
 mod ia32;
@@ -29,6 +30,7 @@ mod uring;
 
 pub use agent::{Agent, LinesFile};
 pub use binary::{as_under_test, binary, conntrace, copy_program};
+pub use cause::{assert_cause, connect_until_failure, give_up};
 pub use cgroup::{Cgroup, own_cgroup};
 pub use child::{
     Partner, assert_has, expect_child, in_role, in_role_to, program_comm, remote_of_role, role,

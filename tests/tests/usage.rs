@@ -292,7 +292,7 @@ fn replay_of_a_bad_recording() {
             newer,
             &format!(
                 "its format is version {}, and this conntrace knows version {version}: \
-                 use the version of conntrace that made it, or a newer one\n",
+                 replay it with the version of conntrace that made it\n",
                 version + 1
             ),
             false,

@@ -57,6 +57,7 @@ pub async fn run(
             labels: Label::ALL.to_vec(),
             stalls: true,
             limit: None,
+            causes: true,
         },
         summary_every: None,
         recorder: None,

@@ -71,8 +71,13 @@ questions! {
         /// Its address.
         addr: IpAddr,
     } -> Neighbour;
-    /// Which namespace, of those that can be seen, has this address for its own.
+    /// Which other namespace of this host is the neighbour at that address: it has
+    /// the address, on an interface with the link-layer address that packets go to.
     owner: Owner {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Index of the interface towards it.
+        device: u32,
         /// The address.
         addr: IpAddr,
     } -> Option<u32>;

@@ -26,8 +26,12 @@ pub(super) fn home(case: &Case, evidence: &mut dyn Evidence) -> Option<u32> {
     let to = case.remote?.addr;
     match evidence.route(case.netns, to, case.local_addr)? {
         Route::Local => Some(case.netns),
-        Route::Out(_) => evidence.owner(to)?,
-        Route::None(_) => None,
+        Route::Out(RouteOut {
+            gateway: None,
+            device,
+            ..
+        }) => evidence.owner(case.netns, device.index, to)?,
+        Route::Out(_) | Route::None(_) => None,
     }
 }
 

@@ -90,7 +90,12 @@ impl Script {
     }
 
     fn owner(self, addr: &str, netns: Option<u32>) -> Self {
-        self.with(Question::Owner { addr: ip(addr) }, Answer::Owner(netns))
+        let question = Question::Owner {
+            netns: NETNS,
+            device: 2,
+            addr: ip(addr),
+        };
+        self.with(question, Answer::Owner(netns))
     }
 
     fn proxy(self, found: Option<ProxyVariable>) -> Self {

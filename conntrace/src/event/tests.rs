@@ -43,6 +43,7 @@ pub(crate) fn outcome_of(attempt: &Attempt, owner: Owner) -> Line {
         &verdict,
         at(),
         owner,
+        None,
     ))))
 }
 
@@ -134,6 +135,7 @@ fn totals(top: Vec<Top>) -> Totals {
         second_attachment: 0,
         suppressed: 0,
         unrecorded: 0,
+        undiagnosed: 0,
         top,
     }
 }
@@ -178,12 +180,12 @@ fn a_loss() {
 
 #[test]
 fn a_summary() {
-    assert_snapshot!(json(&summary_line()), @r#"{"schema":1,"type":"summary","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1},"stalls_lost":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"unrecorded":0,"top":[{"comm":"curl","remote":{"addr":"10.0.0.5","port":5432},"label":"refused","count":5}],"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
+    assert_snapshot!(json(&summary_line()), @r#"{"schema":1,"type":"summary","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1},"stalls_lost":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"unrecorded":0,"undiagnosed":0,"top":[{"comm":"curl","remote":{"addr":"10.0.0.5","port":5432},"label":"refused","count":5}],"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
 }
 
 #[test]
 fn the_stop() {
-    assert_snapshot!(json(&stop_line()), @r#"{"schema":1,"type":"stop","reason":"SIGTERM","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1},"stalls_lost":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"unrecorded":0,"top":[],"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
+    assert_snapshot!(json(&stop_line()), @r#"{"schema":1,"type":"stop","reason":"SIGTERM","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1},"stalls_lost":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"unrecorded":0,"undiagnosed":0,"top":[],"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
 }
 
 #[test]

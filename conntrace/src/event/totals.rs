@@ -53,6 +53,8 @@ pub struct Totals {
     pub suppressed: u64,
     /// Records that `--record` could not keep.
     pub unrecorded: u64,
+    /// Outcomes for whose cause there was no time.
+    pub undiagnosed: u64,
     /// What failed most since the last summary.
     pub top: Vec<Top>,
 }

@@ -21,7 +21,7 @@ const LEN_MAX: usize = 4096;
 
 /// `/proc/PID/stat` counts in hundredths of a second (`USER_HZ`), on every
 /// architecture Linux has today.
-const TICK_NS: u64 = 10_000_000;
+pub(super) const TICK_NS: u64 = 10_000_000;
 
 /// A process, told from a later one with the same pid by its start, and from
 /// itself before an exec by its name.
@@ -66,7 +66,7 @@ fn read_exe(caller: &Caller) -> Option<Arc<str>> {
 
 /// Field 22 of `/proc/PID/stat`: when the process started, in ticks since boot.
 /// Field 2 is the name in parentheses and can hold any byte.
-fn start_ticks(stat: &[u8]) -> Option<u64> {
+pub(super) fn start_ticks(stat: &[u8]) -> Option<u64> {
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
     let rest = std::str::from_utf8(stat.get(after_name..)?).ok()?;
     rest.split_ascii_whitespace().nth(19)?.parse().ok()

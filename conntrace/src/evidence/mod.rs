@@ -1,10 +1,28 @@
-//! The only code that looks at the host: /proc and the cgroup filesystem.
+//! The only code that looks at the host: /proc, sysctls, the cgroup filesystem,
+//! `sock_diag` and rtnetlink.
 
 mod cache;
 pub(crate) mod cgroup;
+mod drop_reasons;
 mod exe;
+mod helper;
+mod known;
+mod namespaces;
+mod netlink;
+mod process;
+mod programs;
+mod proxy;
+mod routes;
+mod scout;
+mod sockets;
+mod sysctl;
 
 use std::{fs, sync::Arc, time::Instant};
+
+pub(crate) use known::Known;
+pub use known::{Found, Told};
+pub(crate) use namespaces::About;
+pub(crate) use scout::{Scout, WAIT_MAX};
 
 use self::{cgroup::Cgroups, exe::Exes};
 use crate::{
@@ -20,16 +38,16 @@ pub fn host_name() -> Arc<str> {
     text::bounded(name.trim_ascii_end(), PATH_JSON_MAX).into()
 }
 
-/// Who answers what is asked about the host.
+/// Who says what is known of a caller.
 #[derive(Debug)]
-pub enum Evidence {
+pub enum Callers {
     /// The host itself.
     Live(Owners),
     /// A recording: what was answered for the record at hand.
     Recorded(Owner),
 }
 
-impl Evidence {
+impl Callers {
     /// What is known of the caller at `now`.
     pub fn owner(&mut self, caller: &Caller, now: Instant) -> Owner {
         match self {

@@ -18,10 +18,10 @@ pub enum ReadError {
     /// It begins like something else.
     #[error("it is not a recording: `conntrace run --record FILE` makes one")]
     Foreign,
-    /// It was made by a later conntrace.
+    /// It was made by another version of conntrace.
     #[error(
         "its format is version {0}, and this conntrace knows version {VERSION}: \
-         use the version of conntrace that made it, or a newer one"
+         replay it with the version of conntrace that made it"
     )]
     Version(u32),
     /// Its records are another architecture's or another conntrace's.
@@ -194,8 +194,11 @@ fn check_header(header: &[u8]) -> Result<(), ReadError> {
     let byte_order = u32::from_ne_bytes(field(PREAMBLE_LEN + 4).ok_or_else(truncated)?);
     let sum = u32::from_le_bytes(field(PREAMBLE_LEN + 8).ok_or_else(truncated)?);
     let summed = header.get(..HEADER_LEN - 4).unwrap_or_default();
-    if crc32fast::hash(summed) != sum || version < VERSION {
+    if crc32fast::hash(summed) != sum {
         return Err(damaged(Damage::Checksum));
+    }
+    if version < VERSION {
+        return Err(ReadError::Version(version));
     }
     if byte_order != BYTE_ORDER {
         return Err(ReadError::Records("byte order"));

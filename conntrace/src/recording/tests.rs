@@ -10,7 +10,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    diagnose::ask::{
+        Answer, Device, Holder, Holding, Listener, Listeners, Named, Neighbour, Ports, Process,
+        ProxyVariable, Question, Route, RouteOut,
+    },
     event::{Event, tests as lines},
+    evidence::Found,
     source::Counters,
     wire::tests::refused,
 };
@@ -83,9 +88,74 @@ fn snapshot(purpose: Purpose) -> Snapshot {
     }
 }
 
+fn named() -> Named {
+    Named {
+        pid: 812,
+        comm: "postgres".to_owned(),
+    }
+}
+
+fn listener() -> Listener {
+    Listener {
+        netns: 7,
+        addr: [10, 0, 0, 5].into(),
+        port: 5432,
+        only_v6: false,
+        process: Some(named()),
+    }
+}
+
+fn ports() -> Ports {
+    Ports {
+        range: (32_768, 60_999),
+        reserved: 1,
+        tw_reuse: 2,
+        states: [("TIME_WAIT".to_owned(), 3)].into(),
+        connected: 3,
+        bound: 4,
+        connected_by: Vec::new(),
+        bound_by: vec![Holding {
+            process: named(),
+            sockets: 4,
+        }],
+    }
+}
+
+/// Every question there is, and every kind of what comes of one.
+#[rustfmt::skip]
+fn told() -> Vec<Told> {
+    let (netns, port) = (7, 5432);
+    let addr = [10, 0, 0, 5].into();
+    let remote = (addr, port).into();
+    let process = Process { pid: 77, started_ns: 5 };
+    let device = Device { index: 2, name: "eth0".to_owned() };
+    let out = RouteOut { gateway: Some(addr), device, prefix_len: 0 };
+    let listeners = Listeners { on_port: vec![listener()], on_similar: Vec::new() };
+    let holder = Holder { state: "ESTABLISHED".to_owned(), process: Some(named()) };
+    let route = || Question::Route { netns, to: addr, from: None };
+    let answered = |question, answer| (question, Found::Answer(answer));
+    [
+        answered(route(), Answer::Route(Route::Out(out))),
+        answered(route(), Answer::Route(Route::None(101))),
+        answered(Question::Neighbour { netns, device: 2, addr }, Answer::Neighbour(Neighbour::Failed)),
+        answered(Question::Owner { netns, device: 2, addr }, Answer::Owner(Some(8))),
+        answered(Question::Listeners { netns, port }, Answer::Listeners(listeners)),
+        answered(Question::ListenersElsewhere { netns, port }, Answer::ListenersElsewhere(vec![listener()])),
+        answered(Question::Ports { netns, local: Some(addr), remote: Some(remote) }, Answer::Ports(ports())),
+        answered(Question::Tuple { netns, local: remote, remote }, Answer::Tuple(Some(holder))),
+        answered(Question::Proxy { process, remote }, Answer::Proxy(Some(ProxyVariable::HttpProxy))),
+        answered(Question::DropReason { number: 8 }, Answer::DropReason("NETFILTER_DROP".to_owned())),
+        (Question::ConnectPrograms { cgroup: 9, v6: true }, Found::Nothing),
+        (Question::Confinement { process }, Found::Busy),
+    ]
+    .map(|(question, found)| Told { asked_ns: 5, question, found })
+    .into()
+}
+
 fn note(recorder: &mut Recorder) {
     recorder.start(&"web-1".into(), lines::at(), &start());
     recorder.clock(Some(SignedDuration::new(1_700_000_000, 123)));
+    told().into_iter().for_each(|told| recorder.told(told));
     for exe in ["/usr/bin/curl", "/usr/bin/curl", "/usr/bin/wget"] {
         recorder.record(&refused(), Some(&owner(exe)));
     }
@@ -154,9 +224,21 @@ fn format() {
         rest = after;
     }
     assert_snapshot!(shown, @r#"
-    [63, 6f, 6e, 6e, 74, 72, 63, 1a, 01, 00, 00, 00, a8, 00, 00, 00, 04, 03, 02, 01, 08, 6a, 3d, 9a]
+    [63, 6f, 6e, 6e, 74, 72, 63, 1a, 02, 00, 00, 00, a8, 00, 00, 00, 04, 03, 02, 01, f8, b8, a3, ed]
     583 {"start":{"host":"web-1","time":"2026-11-22T08:30:00.123456789Z","start":{"version":"0.1.0","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"set_state_first","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false}}}}
     55 {"clock":{"boot_to_wall":"PT472222H13M20.000000123S"}}
+    195 {"told":{"asked_ns":5,"question":{"route":{"netns":7,"to":"10.0.0.5","from":null}},"found":{"answer":{"route":{"out":{"gateway":"10.0.0.5","device":{"index":2,"name":"eth0"},"prefix_len":0}}}}}}
+    127 {"told":{"asked_ns":5,"question":{"route":{"netns":7,"to":"10.0.0.5","from":null}},"found":{"answer":{"route":{"none":101}}}}}
+    132 {"told":{"asked_ns":5,"question":{"neighbour":{"netns":7,"device":2,"addr":"10.0.0.5"}},"found":{"answer":{"neighbour":"failed"}}}}
+    117 {"told":{"asked_ns":5,"question":{"owner":{"netns":7,"device":2,"addr":"10.0.0.5"}},"found":{"answer":{"owner":8}}}}
+    234 {"told":{"asked_ns":5,"question":{"listeners":{"netns":7,"port":5432}},"found":{"answer":{"listeners":{"on_port":[{"netns":7,"addr":"10.0.0.5","port":5432,"only_v6":false,"process":{"pid":812,"comm":"postgres"}}],"on_similar":[]}}}}}
+    226 {"told":{"asked_ns":5,"question":{"listeners_elsewhere":{"netns":7,"port":5432}},"found":{"answer":{"listeners_elsewhere":[{"netns":7,"addr":"10.0.0.5","port":5432,"only_v6":false,"process":{"pid":812,"comm":"postgres"}}]}}}}
+    314 {"told":{"asked_ns":5,"question":{"ports":{"netns":7,"local":"10.0.0.5","remote":"10.0.0.5:5432"}},"found":{"answer":{"ports":{"range":[32768,60999],"reserved":1,"tw_reuse":2,"states":{"TIME_WAIT":3},"connected":3,"bound":4,"connected_by":[],"bound_by":[{"process":{"pid":812,"comm":"postgres"},"sockets":4}]}}}}}
+    199 {"told":{"asked_ns":5,"question":{"tuple":{"netns":7,"local":"10.0.0.5:5432","remote":"10.0.0.5:5432"}},"found":{"answer":{"tuple":{"state":"ESTABLISHED","process":{"pid":812,"comm":"postgres"}}}}}}
+    150 {"told":{"asked_ns":5,"question":{"proxy":{"process":{"pid":77,"started_ns":5},"remote":"10.0.0.5:5432"}},"found":{"answer":{"proxy":"http_proxy"}}}}
+    116 {"told":{"asked_ns":5,"question":{"drop_reason":{"number":8}},"found":{"answer":{"drop_reason":"NETFILTER_DROP"}}}}
+    97 {"told":{"asked_ns":5,"question":{"connect_programs":{"cgroup":9,"v6":true}},"found":"nothing"}}
+    104 {"told":{"asked_ns":5,"question":{"confinement":{"process":{"pid":77,"started_ns":5}}},"found":"busy"}}
     88 {"owner":{"exe":"/usr/bin/curl","cgroup":"/system.slice/app.service","container":null}}
     169 kind 1, 168 bytes
     169 kind 1, 168 bytes
@@ -173,11 +255,15 @@ fn gives_back_what_was_noted() {
     let (entries, ended) = read(&recording());
     ended.unwrap();
     let is_owner = |exe: &str, entry: &Entry| *entry == Entry::Note(Note::Owner(owner(exe)));
-    assert_eq!(entries.len(), 10, "unchanged answers are not said again");
-    assert!(entries[0].is_start() && entries[9].is_stop());
-    assert!(is_owner("/usr/bin/curl", &entries[2]) && is_owner("/usr/bin/wget", &entries[5]));
-    assert_eq!(entries[3], Entry::Record(refused()));
-    assert_eq!(entries[7], Entry::Record([7; RECORD_SIZE]));
+    assert!(entries[0].is_start());
+    let (told_back, entries) = entries[2..].split_at(told().len());
+    let noted = told().into_iter().map(|told| Entry::Note(Note::Told(told)));
+    assert!(noted.eq(told_back.iter().cloned()));
+    assert_eq!(entries.len(), 8, "unchanged answers are not said again");
+    assert!(is_owner("/usr/bin/curl", &entries[0]) && is_owner("/usr/bin/wget", &entries[3]));
+    assert_eq!(entries[1], Entry::Record(refused()));
+    assert_eq!(entries[5], Entry::Record([7; RECORD_SIZE]));
+    assert!(entries[7].is_stop());
 }
 
 #[test]
@@ -196,7 +282,8 @@ fn what_cannot_be_replayed_says_why() {
     let foreign = "it is not a recording: `conntrace run --record FILE` makes one";
     assert_eq!(error(b"{\"schema\":1}\n"), foreign);
     assert_eq!(error(b"x"), foreign);
-    assert_snapshot!(error(&with(8, &[2])), @"its format is version 2, and this conntrace knows version 1: use the version of conntrace that made it, or a newer one");
+    assert_snapshot!(error(&with(8, &[3])), @"its format is version 3, and this conntrace knows version 2: replay it with the version of conntrace that made it");
+    assert_snapshot!(error(&resummed(with(8, &[1]))), @"its format is version 1, and this conntrace knows version 2: replay it with the version of conntrace that made it");
     assert_snapshot!(error(&resummed(with(12, &[176]))), @"its records have another size than this conntrace's: replay it with the conntrace that made it, on a machine of that kind");
     assert_snapshot!(error(&resummed(with(16, &0x0403_0201_u32.to_ne_bytes()))), @"its records have another byte order than this conntrace's: replay it with the conntrace that made it, on a machine of that kind");
     assert_snapshot!(error(b""), @"it is empty: `conntrace run --record FILE` makes recordings");
@@ -204,8 +291,8 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&with(13, &[1])), @"it is damaged at byte 0: the checksum does not fit");
     assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry cannot be 4294967295 bytes long");
     assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; its conntrace was killed or lost its reader, or the rest is missing");
-    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 1893: the file ends in the middle of what begins there; the lines before it were written");
-    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 2217: something follows the stop; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 4000: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 4324: something follows the stop; the lines before it were written");
 }
 
 /// Checksums that fit around nonsense: made by no conntrace, but made.
@@ -220,7 +307,7 @@ fn nonsense_with_a_good_checksum_is_refused() {
     assert_snapshot!(error(&entry(9, b"?")), @"it is damaged at byte 24: no entry is of kind 9 and this length");
     assert_snapshot!(error(&entry(KIND_RECORD, &[0; 10])), @"it is damaged at byte 24: no entry is of kind 1 and this length");
     assert_snapshot!(error(&entry(KIND_RECORD, &[0; RECORD_SIZE])), @"it is damaged at byte 24: a start is missing, or in the wrong place");
-    assert_snapshot!(error(&entry(KIND_NOTE, b"{\"gossip\":1}")), @"it is damaged at byte 24: a note cannot be understood (unknown variant `gossip`, expected one of `start`, `clock`, `owner`, `snapshot` at line 1 column 9)");
+    assert_snapshot!(error(&entry(KIND_NOTE, b"{\"gossip\":1}")), @"it is damaged at byte 24: a note cannot be understood (unknown variant `gossip`, expected one of `start`, `clock`, `owner`, `told`, `snapshot` at line 1 column 9)");
 }
 
 /// A line has a limit, so what it is made of has: the lines of any recording that

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     event::{Owner, Start},
+    evidence::Told,
     worker::{Snapshot, WireRecord},
 };
 
@@ -107,6 +108,11 @@ impl Recorder {
             self.clock = distance;
             self.note(&Note::Clock { boot_to_wall });
         }
+    }
+
+    /// An answer about the next record.
+    pub fn told(&mut self, told: Told) {
+        self.note(&Note::Told(told));
     }
 
     /// A record, and what was found out about its caller if it names one.

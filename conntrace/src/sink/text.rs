@@ -40,7 +40,11 @@ fn render(line: &Line) -> String {
     match &line.event {
         Event::Outcome(outcome) => {
             let errno = outcome.errno.as_deref().unwrap_or("-");
-            attempt(&time, outcome.label.as_str(), errno, &outcome.attempt)
+            let line = attempt(&time, outcome.label.as_str(), errno, &outcome.attempt);
+            match &outcome.cause {
+                Some(cause) => format!("{line}  {}", cause.why),
+                None => line,
+            }
         }
         Event::Stall(stall) => attempt(&time, "(stalled)", "-", &stall.attempt),
         Event::Start(start) => {

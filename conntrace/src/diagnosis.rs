@@ -1,0 +1,177 @@
+//! Looks for causes: asks the rules, remembers what they said of cases like this
+//! one, and keeps what was answered for the recording.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use crate::{
+    diagnose::{self, Case, Evidence, ask},
+    event::Cause,
+    evidence::{About, Found, Known, Scout, Told, WAIT_MAX},
+    label::Verdict,
+    wire::Attempt,
+};
+
+/// How many cases are remembered; then it starts over.
+const CASES_MAX: usize = 4096;
+
+/// Looks for causes.
+pub struct Diagnosis {
+    /// What the rules said, and until when the answers hold that they had.
+    cases: HashMap<Case, Remembered>,
+    known: Known,
+    /// Looks at the host; `None` in a replay.
+    scout: Option<Scout>,
+    /// What was answered since it was last taken.
+    told: Vec<Told>,
+    undiagnosed: u64,
+}
+
+#[derive(Clone)]
+struct Remembered {
+    until_ns: u64,
+    cause: Option<Arc<Cause>>,
+    /// There was no time for all that was asked.
+    busy: bool,
+}
+
+impl Diagnosis {
+    /// Looks at this host.
+    #[must_use]
+    pub fn live() -> Self {
+        let scout = Scout::start();
+        if let Err(error) = &scout {
+            log::warn!("no causes: cannot start the thread that looks for them: {error}");
+        }
+        Self {
+            scout: scout.ok(),
+            ..Self::of_recording()
+        }
+    }
+
+    /// Looks at nothing but what it is [`told`](Self::tell).
+    #[must_use]
+    pub fn of_recording() -> Self {
+        Self {
+            cases: HashMap::new(),
+            known: Known::default(),
+            scout: None,
+            told: Vec::new(),
+            undiagnosed: 0,
+        }
+    }
+
+    /// Takes an answer from a recording.
+    pub fn tell(&mut self, told: Told) {
+        self.known.put(told);
+    }
+
+    /// Why the attempt ended so, if there is evidence.
+    pub fn cause(&mut self, attempt: &Attempt, verdict: &Verdict) -> Option<Arc<Cause>> {
+        if !diagnose::has_causes(verdict.label) {
+            return None;
+        }
+        let case = Case::new(attempt, verdict);
+        let at_ns = attempt.at_ns;
+        let known = self.cases.get(&case).filter(|case| at_ns < case.until_ns);
+        let Remembered { cause, busy, .. } = match known {
+            Some(known) => known.clone(),
+            None => self.ask(case, attempt),
+        };
+        if busy && cause.is_none() {
+            self.undiagnosed += 1;
+        }
+        cause
+    }
+
+    /// The answers since the last call, for a recording.
+    pub fn take_told(&mut self) -> Vec<Told> {
+        std::mem::take(&mut self.told)
+    }
+
+    /// Outcomes for whose cause there was no time.
+    #[must_use]
+    pub fn undiagnosed(&self) -> u64 {
+        self.undiagnosed
+    }
+
+    fn ask(&mut self, case: Case, attempt: &Attempt) -> Remembered {
+        self.told.clear();
+        let mut asking = Asking {
+            known: &mut self.known,
+            scout: self.scout.as_mut(),
+            told: &mut self.told,
+            about: About {
+                process: case.process,
+                tid: attempt.caller.as_ref().and_then(|caller| caller.tid),
+                at_ns: attempt.at_ns,
+            },
+            until: None,
+            until_ns: u64::MAX,
+            busy: false,
+        };
+        let cause = diagnose::diagnose(&case, &mut asking).map(Arc::new);
+        let remembered = Remembered {
+            until_ns: asking.until_ns,
+            busy: asking.busy,
+            cause,
+        };
+        if self.cases.len() >= CASES_MAX {
+            self.cases.clear();
+        }
+        self.cases.insert(case, remembered.clone());
+        remembered
+    }
+}
+
+/// One diagnosis under way.
+struct Asking<'a> {
+    known: &'a mut Known,
+    scout: Option<&'a mut Scout>,
+    told: &'a mut Vec<Told>,
+    about: About,
+    /// Until when it may take; set by the first look.
+    until: Option<Instant>,
+    /// Until when all answers hold.
+    until_ns: u64,
+    busy: bool,
+}
+
+impl Evidence for Asking<'_> {
+    fn answer(&mut self, question: ask::Question) -> Option<ask::Answer> {
+        let found = match self.known.get(&question, self.about.at_ns) {
+            Some((until_ns, found)) => {
+                self.until_ns = self.until_ns.min(until_ns);
+                found.clone()
+            }
+            None => self.look(question),
+        };
+        match found {
+            Found::Answer(answer) => Some(answer),
+            Found::Nothing => None,
+            Found::Busy => {
+                self.busy = true;
+                None
+            }
+        }
+    }
+}
+
+impl Asking<'_> {
+    fn look(&mut self, question: ask::Question) -> Found {
+        let Some(scout) = &mut self.scout else {
+            // The next entry of the recording may tell.
+            self.until_ns = 0;
+            return Found::Nothing;
+        };
+        let until = *self.until.get_or_insert_with(|| Instant::now() + WAIT_MAX);
+        let found = scout.look(&question, &self.about, until);
+        let told = Told {
+            asked_ns: self.about.at_ns,
+            question,
+            found: found.clone(),
+        };
+        self.told.push(told.clone());
+        self.until_ns = self.until_ns.min(self.known.put(told));
+        found
+    }
+}

@@ -1,0 +1,114 @@
+//! What the host has answered, for a second: the one memory of evidence, which a
+//! live run fills by looking and a replay from its recording.
+//!
+//! Time is the kernel's, of the attempt at hand, so that both forget alike.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnose::ask::{Answer, Question};
+
+/// How long an answer holds.
+const VALID_NS: u64 = 1_000_000_000;
+/// How long it is not asked again what there was no time to answer.
+const BUSY_NS: u64 = 100_000_000;
+/// How many answers are remembered; then it starts over.
+const LEN_MAX: usize = 4096;
+
+/// What came of a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// This.
+    Answer(Answer),
+    /// It cannot be known: the process or its namespace is gone, or the kernel
+    /// does not tell.
+    Nothing,
+    /// There was no time to look.
+    Busy,
+}
+
+/// An answer that was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// When the attempt had ended for which it was asked, `CLOCK_BOOTTIME`
+    /// nanoseconds.
+    pub asked_ns: u64,
+    /// The question.
+    pub question: Question,
+    /// What came of it.
+    pub found: Found,
+}
+
+/// The answers of the last second.
+#[derive(Debug, Default)]
+pub(crate) struct Known(HashMap<Question, (u64, Found)>);
+
+impl Known {
+    /// The answer to a question asked at this time, and until when it holds.
+    pub(crate) fn get(&self, question: &Question, at_ns: u64) -> Option<(u64, &Found)> {
+        let (asked_ns, found) = self.0.get(question)?;
+        let until_ns = asked_ns.saturating_add(validity(found));
+        (at_ns < until_ns).then_some((until_ns, found))
+    }
+
+    /// Remembers an answer; returns until when it holds.
+    pub(crate) fn put(&mut self, told: Told) -> u64 {
+        let Told {
+            asked_ns,
+            question,
+            found,
+        } = told;
+        if self.0.len() >= LEN_MAX && !self.0.contains_key(&question) {
+            self.0.clear();
+        }
+        let until_ns = asked_ns.saturating_add(validity(&found));
+        self.0.insert(question, (asked_ns, found));
+        until_ns
+    }
+}
+
+fn validity(found: &Found) -> u64 {
+    match found {
+        Found::Answer(_) | Found::Nothing => VALID_NS,
+        Found::Busy => BUSY_NS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(number: u16, asked_ns: u64, found: Found) -> Told {
+        Told {
+            asked_ns,
+            question: Question::DropReason { number },
+            found,
+        }
+    }
+
+    #[test]
+    fn answers_hold_for_a_second() {
+        let mut known = Known::default();
+        let question = Question::DropReason { number: 1 };
+        assert_eq!(known.get(&question, 5), None);
+        let until = known.put(told(1, 5, Found::Nothing));
+        assert_eq!(
+            known.get(&question, until - 1),
+            Some((until, &Found::Nothing))
+        );
+        assert_eq!(known.get(&question, until), None);
+        let until = known.put(told(1, 5, Found::Busy));
+        assert_eq!(until, 5 + BUSY_NS);
+    }
+
+    #[test]
+    fn starts_over_when_full() {
+        let mut known = Known::default();
+        for number in 0..=u16::try_from(LEN_MAX).unwrap() {
+            known.put(told(number, 0, Found::Nothing));
+        }
+        assert_eq!(known.0.len(), 1);
+    }
+}

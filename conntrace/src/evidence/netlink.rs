@@ -1,0 +1,129 @@
+//! A question to the kernel by netlink, and all messages of its answer.
+
+use std::io;
+
+use netlink_sys::{Socket, SocketAddr};
+
+/// Room for a datagram: what the kernel fills one with at most, and more.
+const DATAGRAM_MAX: usize = 64 * 1024;
+const HEADER_LEN: usize = 16;
+/// `NLMSG_ERROR`: with errno 0 it is an acknowledgement.
+const ERROR: u16 = 2;
+/// `NLMSG_DONE`: the end of a dump.
+const DONE: u16 = 3;
+/// `NLM_F_MULTI`: further messages follow, up to the end of the dump.
+const MULTI: u16 = 2;
+
+/// Sends a request in the calling thread's namespace and hands over each message
+/// of the answer, by its type and without its header.
+///
+/// # Errors
+/// What the kernel says, as its errno.
+pub(super) fn ask(
+    protocol: isize,
+    request: &[u8],
+    mut each: impl FnMut(u16, &[u8]),
+) -> io::Result<()> {
+    let socket = Socket::new(protocol)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.send(request, 0)?;
+    let mut datagram = Vec::with_capacity(DATAGRAM_MAX);
+    loop {
+        datagram.clear();
+        socket.recv(&mut datagram, 0)?;
+        let mut rest = datagram.as_slice();
+        if rest.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        while let Some((message, after)) = split(rest) {
+            rest = after;
+            match message.kind {
+                DONE => return Ok(()),
+                ERROR => return outcome(message.body),
+                kind => each(kind, message.body),
+            }
+            if message.flags & MULTI == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    body: &'a [u8],
+}
+
+/// The first message, and what follows it.
+fn split(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
+    let len = u32_at(bytes, 0)? as usize;
+    let body = bytes.get(HEADER_LEN..len)?;
+    let message = Message {
+        kind: u16_at(bytes, 4)?,
+        flags: u16_at(bytes, 6)?,
+        body,
+    };
+    let after = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    Some((message, after))
+}
+
+fn outcome(body: &[u8]) -> io::Result<()> {
+    match u32_at(body, 0).map(u32::cast_signed) {
+        Some(0) => Ok(()),
+        Some(errno) => Err(io::Error::from_raw_os_error(errno.saturating_neg())),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// The attributes (`struct nlattr`) in these bytes, by type and value.
+pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let len = usize::from(u16_at(bytes, 0)?);
+        let attribute = (u16_at(bytes, 2)?, bytes.get(4..len)?);
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some(attribute)
+    })
+}
+
+/// A request of this type: `struct nlmsghdr` and the body.
+pub(super) fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<u8>> {
+    let len = u32::try_from(HEADER_LEN + body.len()).map_err(io::Error::other)?;
+    let mut bytes = len.to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    // Sequence number and port id: a socket asks only once.
+    bytes.extend([0; 8]);
+    bytes.extend(body);
+    Ok(bytes)
+}
+
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u16::from_ne_bytes(*bytes))
+}
+
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_that_lie_end_it() {
+        let mut message = request(20, 0, b"body").unwrap();
+        assert_eq!(split(&message).unwrap().0.body, b"body");
+        for lie in [0_u32, 3, 15, 21, u32::MAX] {
+            message[..4].copy_from_slice(&lie.to_ne_bytes());
+            assert!(split(&message).is_none(), "{lie}");
+        }
+        assert_eq!(attributes(&[0, 0, 1, 0]).count(), 0);
+        assert_eq!(attributes(&[9, 0, 1, 0, 7]).count(), 0);
+        let two = [5, 0, 1, 0, 7, 0, 0, 0, 4, 0, 2, 0];
+        let found: Vec<_> = attributes(&two).collect();
+        assert_eq!(found, [(1, &[7][..]), (2, &[][..])]);
+    }
+}

@@ -1,0 +1,179 @@
+//! What /proc says of a process that is still the same one.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::{self, File},
+    io::Read as _,
+    net::SocketAddr,
+    time::Instant,
+};
+
+use super::{
+    exe::{TICK_NS, start_ticks},
+    proxy,
+};
+use crate::{
+    diagnose::ask::{Holding, Named, Process, ProxyVariable},
+    event::COMM_JSON_MAX,
+    text,
+};
+
+/// Most bytes of an environment that are looked through.
+const ENVIRONMENT_MAX: u64 = 1 << 20;
+/// Most bytes of a security module's profile in a line.
+const PROFILE_JSON_MAX: usize = 256;
+/// How many processes an answer names.
+const NAMED_MAX: usize = 3;
+
+/// Whether the pid is still this process's: looked at last, it was so before.
+pub(super) fn is_still(process: Process) -> bool {
+    started_ticks(process.pid) == Some(process.started_ns / TICK_NS)
+}
+
+/// When the process with this pid started, in ticks.
+pub(super) fn started_ticks(pid: u32) -> Option<u64> {
+    start_ticks(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Which proxy variable names this address. Nothing else of the environment
+/// leaves the parser.
+pub(super) fn proxy(process: Process, remote: SocketAddr) -> Option<Option<ProxyVariable>> {
+    let file = File::open(format!("/proc/{}/environ", process.pid)).ok()?;
+    let mut environment = Vec::new();
+    let mut head = file.take(ENVIRONMENT_MAX);
+    head.read_to_end(&mut environment).ok()?;
+    is_still(process).then(|| proxy::variable(&environment, remote))
+}
+
+/// The profile that confines it; none if it is unconfined.
+pub(super) fn confinement(process: Process) -> Option<Option<String>> {
+    let label = fs::read(format!("/proc/{}/attr/current", process.pid)).ok()?;
+    is_still(process).then(|| profile(&label))
+}
+
+/// `docker-default (enforce)` of `AppArmor`, `system_u:system_r:httpd_t:s0` of
+/// `SELinux`; some modules write nothing, or zeroes.
+fn profile(label: &[u8]) -> Option<String> {
+    let label = label.split(|&byte| byte == 0 || byte == b'\n').next()?;
+    let label = text::bounded(label, PROFILE_JSON_MAX);
+    let confines = !label.is_empty() && !label.contains("unconfined") && label != "kernel";
+    confines.then_some(label)
+}
+
+/// The process's name, for a line.
+fn named(pid: u32) -> Named {
+    let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Named {
+        pid,
+        comm: text::bounded(comm.trim_ascii_end(), COMM_JSON_MAX),
+    }
+}
+
+/// Whose sockets these are: by inode, how it is found in /proc. `None` when there
+/// was no time to look at every process.
+pub(super) fn owners(
+    inodes: &HashSet<u32>,
+    first: Option<u32>,
+    until: Instant,
+) -> Option<HashMap<u32, u32>> {
+    let mut found = HashMap::new();
+    let others = pids().filter(|&pid| Some(pid) != first);
+    for pid in first.into_iter().chain(others) {
+        if found.len() >= inodes.len() {
+            break;
+        }
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+            continue;
+        };
+        for descriptor in descriptors.flatten() {
+            if Instant::now() >= until {
+                return None;
+            }
+            let inode = fs::read_link(descriptor.path()).ok().and_then(|link| {
+                let number = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+                number.parse().ok()
+            });
+            if let Some(inode) = inode.filter(|inode| inodes.contains(inode)) {
+                found.entry(inode).or_insert(pid);
+            }
+        }
+    }
+    Some(found)
+}
+
+/// The owner of one socket, and the first to ask for it.
+pub(super) fn owner(inode: u32, first: Option<u32>, until: Instant) -> Option<Named> {
+    if inode == 0 {
+        return None;
+    }
+    let found = owners(&HashSet::from([inode]), first, until)?;
+    found.get(&inode).copied().map(named)
+}
+
+/// Who has most of these sockets.
+pub(super) fn holdings(inodes: &HashSet<u32>, first: Option<u32>, until: Instant) -> Vec<Holding> {
+    let mut counts: HashMap<u32, u32> = HashMap::new();
+    for pid in owners(inodes, first, until)
+        .unwrap_or_default()
+        .into_values()
+    {
+        *counts.entry(pid).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|&(pid, sockets)| (std::cmp::Reverse(sockets), pid));
+    let top = counts.into_iter().take(NAMED_MAX);
+    top.map(|(pid, sockets)| Holding {
+        process: named(pid),
+        sockets,
+    })
+    .collect()
+}
+
+/// Every process there is.
+pub(super) fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").ok().into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, os::linux::fs::MetadataExt as _, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn finds_the_owner_of_a_socket() {
+        use std::os::fd::AsRawFd as _;
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let link = format!("/proc/self/fd/{}", server.as_raw_fd());
+        let inode = u32::try_from(fs::metadata(link).unwrap().st_ino()).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        assert_eq!(owner(inode, None, until).unwrap().pid, std::process::id());
+        assert_eq!(owner(0, None, until), None);
+        assert_eq!(owners(&HashSet::from([inode]), None, Instant::now()), None);
+    }
+
+    #[test]
+    fn another_process_with_the_same_pid_is_not_asked() {
+        let pid = std::process::id();
+        let started_ns = started_ticks(pid).unwrap() * TICK_NS;
+        let own = Process { pid, started_ns };
+        let remote = "192.0.2.1:3128".parse().unwrap();
+        assert_eq!(proxy(own, remote), Some(None));
+        let earlier = Process {
+            started_ns: started_ns - TICK_NS,
+            ..own
+        };
+        assert_eq!(proxy(earlier, remote), None);
+        assert_eq!(confinement(earlier), None);
+    }
+
+    #[test]
+    fn profiles() {
+        assert_eq!(profile(b"unconfined\n"), None);
+        assert_eq!(profile(b""), None);
+        let enforced = profile(b"docker-default (enforce)\n");
+        assert_eq!(enforced.as_deref(), Some("docker-default (enforce)"));
+        assert_eq!(profile(b"u:r:unconfined_t:s0\0"), None);
+    }
+}

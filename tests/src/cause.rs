@@ -1,0 +1,72 @@
+//! Causes, while what shows them is still there.
+
+use std::time::Duration;
+
+use conntrace::stage::Stage;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::{Attempted, Live, assert_has, attempt_on, tcp};
+
+/// An application's deadline, after which an attempt has timed out.
+const DEADLINE: Duration = Duration::from_millis(300);
+
+impl Live {
+    /// Plays a scenario of this many endings and keeps its namespace and sockets
+    /// until all are told; what the last of them says.
+    pub fn last_line<T>(&self, endings: usize, act: impl FnOnce(&Stage) -> T + Send) -> Value {
+        let began = format!("{:.9}", Timestamp::now());
+        let scene = self.play(|stage| {
+            let held = act(stage);
+            self.tracer()
+                .wait_for_endings_since(&began, stage.netns, endings);
+            drop(held);
+        });
+        self.endings(&scene, endings).pop().unwrap()
+    }
+
+    /// Fails unless the last attempt of the scenario has this cause, for one with all
+    /// of this evidence, and the line is as it should be.
+    pub fn expect_cause<T>(
+        &self,
+        endings: usize,
+        (code, certainty): (&str, &str),
+        evidence: &Value,
+        act: impl FnOnce(&Stage) -> T + Send,
+    ) -> Value {
+        let line = self.last_line(endings, act);
+        assert_cause(&line, (code, certainty), evidence);
+        line
+    }
+}
+
+/// Fails unless the line has this cause, with all of this evidence.
+pub fn assert_cause(line: &Value, (code, certainty): (&str, &str), evidence: &Value) {
+    let cause = &line["cause"];
+    assert_eq!(cause["code"], code, "{line:#}");
+    assert_eq!(cause["certainty"], certainty, "{line:#}");
+    assert_has(&cause["evidence"], evidence);
+    let why = cause["why"].as_str().unwrap();
+    let message = line["message"].as_str().unwrap();
+    assert!(message.ends_with(&format!(": {why}")), "{message}");
+    assert!(!cause["fix"].as_str().unwrap().is_empty());
+}
+
+/// Connects, and gives up after a while.
+pub fn give_up(remote: impl Into<std::net::SocketAddr>) -> Attempted {
+    let remote = remote.into();
+    Attempted::within(DEADLINE, &tcp(remote), remote)
+}
+
+/// Connections that stay open, until one fails; all of them.
+pub fn connect_until_failure(remote: std::net::SocketAddr) -> Vec<(socket2::Socket, i32)> {
+    let mut sockets = Vec::new();
+    loop {
+        let socket = tcp(remote);
+        let errno = attempt_on(&socket, remote).errno;
+        sockets.push((socket, errno));
+        if errno != 0 {
+            return sockets;
+        }
+    }
+}

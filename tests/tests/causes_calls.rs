@@ -1,0 +1,130 @@
+//! Why calls fail before there is a SYN (`--trace-syscalls`).
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "test code: a panic is a failed test"
+)]
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::{self, ExitCode},
+    sync::Arc,
+};
+
+use conntrace::stage::{DeadEnd, FAR_LOCAL_V4, FAR_V4, ports};
+use conntrace_tests::{
+    Cgroup, Live, attempt, bound, in_role_to, live_test, mount_tracefs, remote_of_role, role, run,
+    tcp,
+};
+use libtest_mimic::Trial;
+use serde_json::json;
+
+const TRACE: &str = "--trace-syscalls";
+const CERTAIN: &str = "certain";
+const LIKELY: &str = "likely";
+
+/// Of no network of the stage.
+const ELSEWHERE_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+const ELSEWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
+const PORT: u16 = 5432;
+/// The ports of a narrow range.
+const RANGE: [u16; 2] = [40_000, 40_001];
+
+fn main() -> ExitCode {
+    if role().is_some() {
+        // Whatever stdin is waits for the cgroup.
+        let _ = std::io::stdin().read_line(&mut String::new());
+        attempt(remote_of_role());
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = mount_tracefs() {
+        let trial = Trial::test("all", || Ok(())).with_ignored_flag(true);
+        return run(vec![trial.with_kind(format!("needs tracefs: {error}"))]);
+    }
+    let mut tests = vec![
+        live_test("cgroup_policy", cgroup_policy),
+        live_test("ports_held_by_bind", ports_held_by_bind),
+    ];
+    for (family, host) in [
+        ("v4", IpAddr::from(ELSEWHERE_V4)),
+        ("v6", ELSEWHERE_V6.into()),
+    ] {
+        tests.extend([
+            live_test(&format!("no_route_{family}"), move || no_route(host)),
+            live_test(&format!("unreachable_route_{family}"), move || {
+                unreachable_route(host);
+            }),
+            live_test(&format!("prohibit_route_{family}"), move || {
+                prohibit_route(host);
+            }),
+            live_test(&format!("source_not_local_{family}"), move || {
+                source_not_local(host);
+            }),
+        ]);
+    }
+    run(tests)
+}
+
+fn live() -> Arc<Live> {
+    Live::with(&[TRACE])
+}
+
+fn no_route(host: IpAddr) {
+    let evidence = json!({ "route_errno": "ENETUNREACH", "to": host });
+    live().expect_cause(1, ("no_route", CERTAIN), &evidence, |_| {
+        attempt((host, PORT))
+    });
+}
+
+fn unreachable_route(host: IpAddr) {
+    let evidence = json!({ "route_errno": "EHOSTUNREACH", "to": host });
+    live().expect_cause(1, ("no_route", CERTAIN), &evidence, |stage| {
+        stage.add_dead_end(DeadEnd::Unreachable, host).unwrap();
+        attempt((host, PORT))
+    });
+}
+
+fn prohibit_route(host: IpAddr) {
+    let evidence = json!({ "route_errno": "EACCES", "to": host });
+    live().expect_cause(1, ("prohibit_route", CERTAIN), &evidence, |stage| {
+        stage.add_dead_end(DeadEnd::Prohibit, host).unwrap();
+        attempt((host, PORT))
+    });
+}
+
+fn source_not_local(host: IpAddr) {
+    let evidence = json!({ "source": host, "errno": "EADDRNOTAVAIL" });
+    live().expect_cause(1, ("source_not_local", CERTAIN), &evidence, |_| {
+        let source = SocketAddr::new(host, 0);
+        assert!(tcp(source).bind(&source.into()).is_err());
+    });
+}
+
+/// A bind to port 0 finds none that nobody has.
+fn ports_held_by_bind() {
+    let evidence = json!({ "range": RANGE, "available": 2, "connected": 0, "bound": 2 });
+    live().expect_cause(1, ("ports_held_by_bind", CERTAIN), &evidence, |stage| {
+        let [low, high] = RANGE;
+        let range = format!("{low} {high}");
+        stage
+            .set_sysctl("net/ipv4/ip_local_port_range", &range)
+            .unwrap();
+        let held = RANGE.map(|port| bound((FAR_LOCAL_V4, port).into()));
+        let source = SocketAddr::from((FAR_LOCAL_V4, 0));
+        assert!(tcp(source).bind(&source.into()).is_err());
+        held
+    });
+}
+
+fn cgroup_policy() {
+    let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
+    let name = format!("conntrace-causes-{}", process::id());
+    let cgroup = Cgroup::new(&name).expect("root can make a cgroup");
+    cgroup
+        .deny_connects()
+        .expect("the kernel has programs at cgroups");
+    let evidence = json!({ "programs": 1, "remote": remote });
+    live().expect_cause(1, ("cgroup_policy", LIKELY), &evidence, |_| {
+        cgroup.run(&mut in_role_to("connect", remote))
+    });
+}
