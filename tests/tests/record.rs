@@ -35,10 +35,13 @@ const SECRET: &str = "canary-5f0c7a91d2";
 fn main() -> ExitCode {
     if env::var_os(CONNECT).is_some() {
         attempt((FAR_V4, ports::RESETS));
+        // Until its line is there, if the test wants to see it alive.
+        let _ = io::stdin().read_line(&mut String::new());
         return ExitCode::SUCCESS;
     }
     run_with_replay(vec![
         live_test("no_environment", no_environment),
+        live_test("no_secrets_of_a_proxy", no_secrets_of_a_proxy),
         live_test("for_its_owner_alone", for_its_owner_alone),
         live_test("replaces_nothing", replaces_nothing),
         live_test("in_another_users_folder", in_another_users_folder),
@@ -53,7 +56,9 @@ fn no_environment() {
     let recording = Recording::start(&dir.0, &[]);
     let exe = env::current_exe().unwrap();
     let (netns, child) = stage::run("no-environment", |stage| {
-        let mut child = Command::new(&exe).env(CONNECT, SECRET).spawn().unwrap();
+        let mut child = Command::new(&exe);
+        child.env(CONNECT, SECRET).stdin(Stdio::null());
+        let mut child = child.spawn().unwrap();
         assert!(child.wait().unwrap().success());
         (stage.netns, child.id())
     })
@@ -73,6 +78,35 @@ fn no_environment() {
     for (name, _) in env::vars().filter(|(name, _)| name.len() > 3) {
         assert!(!has(&format!("{name}=")), "{name}");
     }
+}
+
+/// That a variable names the proxy is recorded, and so replayed; what else it says is
+/// not.
+fn no_secrets_of_a_proxy() {
+    let dir = Dir::new("no-secrets");
+    let recording = Recording::start(&dir.0, &[]);
+    let proxy = format!(
+        "http://{SECRET}:{SECRET}@{FAR_V4}:{}/{SECRET}",
+        ports::RESETS
+    );
+    stage::run("no-secrets", |stage| {
+        let mut child = Command::new(env::current_exe().unwrap());
+        child.env(CONNECT, "1").env("ALL_PROXY", &proxy);
+        let mut child = child.stdin(Stdio::piped()).spawn().unwrap();
+        recording.wait_for(&format!("\"netns\":{},", stage.netns), 1);
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+    })
+    .unwrap();
+    let (lines, errors) = recording.stop();
+    assert_eq!(matching(&lines, "\"code\":\"proxy_in_path\""), 1, "{lines}");
+    let bytes = fs::read(dir.file("recording")).unwrap();
+    let recorded = String::from_utf8_lossy(&bytes);
+    assert!(recorded.contains("all_proxy"));
+    for text in [&lines, &errors, &*recorded] {
+        assert!(!text.contains(SECRET));
+    }
+    assert_eq!(stdout(&replay(&bytes, &[])), lines);
 }
 
 /// `sudo conntrace --record` in one's own folder: root alone may not write there

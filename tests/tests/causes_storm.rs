@@ -1,0 +1,114 @@
+//! Diagnosis in a storm: no line lost, little time spent, few looks at the host.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is a failed test"
+)]
+
+use std::{fs, net::SocketAddr, process::ExitCode, time::Duration};
+
+use conntrace::stage::{self, FAR_LOCAL_V4, FAR_V4, ports};
+use conntrace_tests::{
+    Agent, Dir, LinesFile, assert_adds_up, attempt, live_test, matching, replay, run_with_replay,
+    stdout,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// Failures of one kind.
+const FAILURES: usize = 100_000;
+/// Failures of as many kinds: each to another host.
+const KINDS: u8 = 200;
+/// Nothing of the stage listens there.
+const PORT: u16 = 5432;
+
+fn main() -> ExitCode {
+    run_with_replay(vec![
+        live_test("of_one_kind", of_one_kind),
+        live_test("of_many_kinds", of_many_kinds),
+    ])
+}
+
+/// CPU time that a process took, in ticks.
+fn ticks(agent: &Agent) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", agent.pid())).unwrap();
+    let after_name = stat.rsplit_once(") ").unwrap().1;
+    let fields: Vec<_> = after_name.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// The lines of a storm and the CPU time that they took.
+fn storm(options: &[&str]) -> (String, u64) {
+    let dir = Dir::new("causes-storm");
+    let file = LinesFile::new(&dir.0);
+    let spent = stage::run("storm", |stage| {
+        let netns = stage.netns.to_string();
+        let agent = file.run(&[&["--netns", &netns, "--summary", "0"], options].concat());
+        let before = ticks(&agent);
+        for _ in 0..FAILURES {
+            attempt((FAR_LOCAL_V4, PORT));
+        }
+        file.wait_for("\"type\":\"outcome\"", FAILURES);
+        let spent = ticks(&agent) - before;
+        agent.stop(Signal::SIGTERM);
+        spent
+    })
+    .unwrap();
+    (file.lines(), spent)
+}
+
+fn of_one_kind() {
+    let (without, spent_without) = storm(&["--no-diagnosis"]);
+    let (with, spent_with) = storm(&[]);
+    assert_eq!(matching(&without, "\"cause\":null"), FAILURES);
+    // Now and then a busy machine leaves no time for all that is asked: the cause is
+    // less sure then, or there is none, which is counted.
+    let cause = "\"cause\":{\"code\":\"nothing_listening\",\"certainty\":";
+    let (known, certain) = (
+        matching(&with, cause),
+        matching(&with, &format!("{cause}\"certain\"")),
+    );
+    assert!(certain >= FAILURES * 9 / 10, "{certain} are certain");
+    eprintln!("CPU time of the agent: {spent_with} ticks, without diagnosis {spent_without}");
+    for lines in [&with, &without] {
+        let stop: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+        assert_eq!(stop["outcomes"]["refused"], FAILURES, "{stop:#}");
+        let undiagnosed = if lines == &with { FAILURES - known } else { 0 };
+        assert_eq!(stop["undiagnosed"], undiagnosed, "{stop:#}");
+        assert_adds_up(&stop);
+    }
+    assert!(
+        spent_with <= 2 * spent_without,
+        "{spent_with} ticks, without diagnosis {spent_without}"
+    );
+}
+
+/// Every destination is another case, more than may be looked into. What there is
+/// no time for has no cause and is counted, and a replay says the same.
+fn of_many_kinds() {
+    let dir = Dir::new("causes-kinds");
+    let file = LinesFile::new(&dir.0);
+    let recording = dir.file("recording");
+    let path = recording.to_str().unwrap();
+    let options = stage::run("kinds", |stage| {
+        let netns = stage.netns.to_string();
+        let agent = file.run(&["--netns", &netns, "--summary", "0", "--record", path]);
+        for _ in 0..3 {
+            for host in 2..KINDS {
+                let [a, b, c, _] = FAR_V4.octets();
+                attempt(SocketAddr::from(([a, b, c, host], ports::RESETS)));
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        file.wait_for("\"type\":\"outcome\"", 3 * usize::from(KINDS - 2));
+        agent.stop(Signal::SIGTERM);
+    });
+    options.unwrap();
+    let lines = file.lines();
+    let stop: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_adds_up(&stop);
+    assert_eq!(stop["lost"]["output"], 0, "{stop:#}");
+    eprintln!("undiagnosed: {}", stop["undiagnosed"]);
+    let replayed = replay(&fs::read(&recording).unwrap(), &[]);
+    assert_eq!(stdout(&replayed), lines);
+}
