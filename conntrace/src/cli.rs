@@ -5,12 +5,15 @@ use std::{
     num::NonZeroU64,
     ops::RangeInclusive,
     path::PathBuf,
+    sync::LazyLock,
     time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
 use crate::{
+    event::Code,
+    explain::Topic,
     filter::{CgroupId, Filter, Name, NetnsInode, Network, Ports},
     kernel::Tier,
     label::Label,
@@ -48,7 +51,7 @@ pub enum Command {
     Demo(DemoArgs),
     /// Say what this host offers for tracing, what is missing and what would mend it.
     Doctor(DoctorArgs),
-    /// Say what a label means, how it is recognised and what to do about it.
+    /// Say what a label or cause means, how it is recognised and what to do about it.
     Explain(ExplainArgs),
     /// Make lines of what `run --record` recorded; needs neither root nor that host.
     Replay(ReplayArgs),
@@ -196,9 +199,9 @@ pub struct DoctorArgs {
 /// Arguments of `explain`.
 #[derive(Debug, Clone, Args)]
 pub struct ExplainArgs {
-    /// Which one; all of them in a table if left out.
-    #[arg(value_enum)]
-    pub label: Option<Label>,
+    /// Which label or cause; all of them in a table if left out.
+    #[arg(value_enum, hide_possible_values = true, value_name = "LABEL|CAUSE")]
+    pub topic: Option<Topic>,
 }
 
 /// Options of `demo`.
@@ -251,6 +254,23 @@ fn id(typed: &str, range: RangeInclusive<u32>) -> Option<u32> {
 impl ValueEnum for Label {
     fn value_variants<'a>() -> &'a [Self] {
         &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()))
+    }
+}
+
+/// So are both.
+impl ValueEnum for Topic {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: LazyLock<Vec<Topic>> = LazyLock::new(|| {
+            let labels = Label::ALL.into_iter().map(Topic::Label);
+            labels
+                .chain(Code::ALL.into_iter().map(Topic::Cause))
+                .collect()
+        });
+        &ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {

@@ -1,15 +1,44 @@
-//! `conntrace explain`: what a label means, how it is recognised, what to do.
+//! `conntrace explain`: what a label or a cause means, how it is recognised, what
+//! to do.
 
+mod causes;
 mod labels;
 
 use std::fmt::Write as _;
 
-use crate::label::Label;
+use crate::{event::Code, label::Label};
 
 /// Columns of text; commands are never broken.
 const WIDTH: usize = 80;
 
-/// All there is to say about a label. (A cause will have one, too.)
+/// What can be explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    /// What happened.
+    Label(Label),
+    /// Why.
+    Cause(Code),
+}
+
+impl Topic {
+    /// As it is written in the lines.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Label(label) => label.as_str(),
+            Self::Cause(code) => code.as_str(),
+        }
+    }
+
+    fn entry(self) -> &'static Entry {
+        match self {
+            Self::Label(label) => labels::entry(label),
+            Self::Cause(code) => causes::entry(code),
+        }
+    }
+}
+
+/// All there is to say about a label or a cause.
 struct Entry {
     /// In half a sentence.
     means: &'static str,
@@ -28,7 +57,7 @@ struct Step {
     shows: &'static str,
 }
 
-/// A line for every label.
+/// A line for every label, and one for every cause.
 #[must_use]
 pub fn overview() -> String {
     let mut text = format!("{:<19}  means\n", "label");
@@ -37,17 +66,23 @@ pub fn overview() -> String {
         let name = format!("{}{mark}", label.as_str());
         let _ = writeln!(text, "{name:<19}  {}", labels::entry(label).means);
     }
+    text.push_str("\n* printed only with --all or --label\n");
+    let _ = write!(text, "\n{:<25}  means\n", "cause");
+    for code in Code::ALL {
+        let means = causes::entry(code).means;
+        let _ = writeln!(text, "{:<25}  {means}", code.as_str());
+    }
     text.push_str(
-        "\n* printed only with --all or --label\n\n`conntrace explain LABEL` says how it is recognised and what to do about it.\n",
+        "\n`conntrace explain LABEL` or CAUSE says how it is recognised and what to do.\n",
     );
     text
 }
 
-/// Everything about one label.
+/// Everything about one label or cause.
 #[must_use]
-pub fn label(label: Label) -> String {
-    let entry = labels::entry(label);
-    let mut text = wrapped(&format!("{}: {}", label.as_str(), entry.means), "", "");
+pub fn topic(topic: Topic) -> String {
+    let entry = topic.entry();
+    let mut text = wrapped(&format!("{}: {}", topic.as_str(), entry.means), "", "");
     text.push_str("\nRecognised by\n");
     for rule in entry.recognised {
         text.push_str(&wrapped(rule, "  - ", "    "));
@@ -96,13 +131,18 @@ fn wrapped(words: &str, first: &str, next: &str) -> String {
 mod tests {
     use super::*;
 
+    fn topics() -> impl Iterator<Item = Topic> {
+        let labels = Label::ALL.into_iter().map(Topic::Label);
+        labels.chain(Code::ALL.into_iter().map(Topic::Cause))
+    }
+
     #[test]
-    fn every_label_has_a_whole_entry() {
-        for label in Label::ALL {
-            let entry = labels::entry(label);
+    fn every_topic_has_a_whole_entry() {
+        for topic in topics() {
+            let entry = topic.entry();
             let sentences = entry.recognised.iter().chain(entry.reasons);
             for sentence in sentences {
-                assert!(sentence.ends_with(['.']), "{label:?}: {sentence}");
+                assert!(sentence.ends_with(['.']), "{topic:?}: {sentence}");
             }
             assert!(!entry.means.is_empty() && !entry.recognised.is_empty());
             assert!(entry.reasons.len() >= 2 && entry.steps.len() >= 2);
@@ -110,21 +150,21 @@ mod tests {
     }
 
     #[test]
-    fn the_overview_has_a_line_per_label() {
+    fn the_overview_has_a_line_per_topic() {
         let text = overview();
-        for label in Label::ALL {
+        for topic in topics() {
             let lines = text.lines();
-            let own = lines.filter(|line| line.split([' ', '*']).next() == Some(label.as_str()));
-            assert_eq!(own.count(), 1, "{label:?} in {text}");
+            let own = lines.filter(|line| line.split([' ', '*']).next() == Some(topic.as_str()));
+            assert_eq!(own.count(), 1, "{topic:?} in {text}");
         }
         assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
     }
 
     #[test]
     fn lines_break_between_words() {
-        for label in Label::ALL {
-            let text = super::label(label);
-            let commands = labels::entry(label).steps.iter().map(|step| step.command);
+        for topic in topics() {
+            let text = super::topic(topic);
+            let commands = topic.entry().steps.iter().map(|step| step.command);
             let commands: Vec<_> = commands.collect();
             for line in text.lines() {
                 assert!(

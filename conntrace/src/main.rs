@@ -169,7 +169,7 @@ fn examine(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn print_explanation(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let text = args.label.map_or_else(explain::overview, explain::label);
+    let text = args.topic.map_or_else(explain::overview, explain::topic);
     print(&text).context("cannot write the explanation")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use conntrace::{
+    event::Code,
     label::Label,
     stage::{self, FAR_V4, ports},
 };
@@ -49,8 +50,8 @@ fn output(args: &[&str]) -> Output {
 fn explain() {
     let overview = output(&["explain"]);
     assert!(overview.status.success() && overview.stderr.is_empty());
-    for label in Label::ALL {
-        let name = label.as_str();
+    let labels = Label::ALL.map(Label::as_str);
+    for name in labels.into_iter().chain(Code::ALL.map(Code::as_str)) {
         assert!(text(&overview.stdout).contains(name), "{name}");
         let output = output(&["explain", name]);
         assert!(output.status.success() && output.stderr.is_empty());

@@ -30,7 +30,7 @@ docter                 | 'docter' | similar subcommand exists: 'doctor'
 --pid 1 doctor         | 'doctor' cannot be used with '--pid <PID>'
 --all replay x         | 'replay' cannot be used with '--all'
 schema --all           | '--all' | Usage: conntrace schema
-explain refused denied | 'denied' | conntrace explain [LABEL]
+explain refused denied | 'denied' | conntrace explain [LABEL|CAUSE]
 doctor --format xml    | 'xml' | json, text
 replay                 | not provided | <FILE>
 replay ''              | a value is required for '<FILE>'

@@ -19,7 +19,7 @@ pub(super) fn entry(label: Label) -> &'static Entry {
     }
 }
 
-const fn step(command: &'static str, shows: &'static str) -> Step {
+pub(super) const fn step(command: &'static str, shows: &'static str) -> Step {
     Step { command, shows }
 }
 
