@@ -82,9 +82,12 @@ questions! {
         addr: IpAddr,
     } -> Option<u32>;
     /// Who accepts connections to a port, or to one that is easily mistaken for it.
+    /// Those that accept the address come first: not all are told.
     listeners: Listeners {
         /// Inode number of the network namespace.
         netns: u32,
+        /// The address.
+        addr: IpAddr,
         /// The port.
         port: u16,
     } -> Listeners;
@@ -223,12 +226,18 @@ impl Listener {
     /// Whether it accepts connections to that address.
     #[must_use]
     pub fn accepts(&self, addr: IpAddr) -> bool {
-        match (self.addr, addr) {
-            (IpAddr::V4(own), IpAddr::V4(_)) if own.is_unspecified() => true,
-            (IpAddr::V6(own), IpAddr::V6(_)) if own.is_unspecified() => true,
-            (IpAddr::V6(own), IpAddr::V4(_)) if own.is_unspecified() => !self.only_v6,
-            (own, addr) => own == addr,
-        }
+        accepts(self.addr, self.only_v6, addr)
+    }
+}
+
+/// Whether a socket that listens on `own` accepts connections to an address.
+#[must_use]
+pub fn accepts(own: IpAddr, only_v6: bool, addr: IpAddr) -> bool {
+    match (own, addr) {
+        (IpAddr::V4(own), IpAddr::V4(_)) if own.is_unspecified() => true,
+        (IpAddr::V6(own), IpAddr::V6(_)) if own.is_unspecified() => true,
+        (IpAddr::V6(own), IpAddr::V4(_)) if own.is_unspecified() => !only_v6,
+        (own, addr) => own == addr,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
     let Remote { addr, port } = place::reset_by(case, evidence)?;
     let home = place::home(case, evidence)?;
-    let mut found = evidence.listeners(home, port)?.on_port;
+    let mut found = evidence.listeners(home, addr, port)?.on_port;
     if found.iter().any(|listener| listener.accepts(addr)) {
         // Since the attempt: it would have been let in.
         return None;

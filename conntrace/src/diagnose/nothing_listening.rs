@@ -16,7 +16,7 @@ pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
     let Some(home) = place::home(case, evidence) else {
         return (!addr.is_loopback()).then(|| of_another_host(case, addr, port));
     };
-    let listeners = evidence.listeners(home, port)?;
+    let listeners = evidence.listeners(home, addr, port)?;
     let mut similar = listeners.on_similar.iter();
     let known_better = !listeners.on_port.is_empty()
         || similar.any(|listener| listener.accepts(addr))

@@ -72,6 +72,7 @@ impl Script {
     fn listeners(self, on_port: Vec<Listener>, on_similar: Vec<Listener>) -> Self {
         let question = Question::Listeners {
             netns: NETNS,
+            addr: ip(FAR),
             port: PORT,
         };
         let listeners = Listeners {
@@ -474,7 +475,7 @@ fn look_alikes_are_told_apart() {
 fn certainties() {
     let gateway = |from| Script::default().route_from(FAR, Some(from), out(Some("10.0.0.1"), 0));
     let in_container = || Script::default().route(FAR, out(None, 16)).owner(FAR, Some(CONTAINER)).with(
-        Question::Listeners { netns: CONTAINER, port: PORT },
+        Question::Listeners { netns: CONTAINER, addr: ip(FAR), port: PORT },
         Answer::Listeners(Listeners::default()),
     ).with(Question::ListenersElsewhere { netns: CONTAINER, port: PORT }, Answer::ListenersElsewhere(vec![]));
     let mut rejected_here = reset(FAR);

@@ -12,7 +12,7 @@ use crate::{
 pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
     let Remote { addr, port } = place::reset_by(case, evidence)?;
     let home = place::home(case, evidence)?;
-    let mut listeners = evidence.listeners(home, port)?;
+    let mut listeners = evidence.listeners(home, addr, port)?;
     listeners
         .on_similar
         .retain(|listener| listener.accepts(addr));

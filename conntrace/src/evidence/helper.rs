@@ -17,7 +17,9 @@ use super::{
     sockets::{self, LISTEN, Sock},
     sysctl,
 };
-use crate::diagnose::ask::{Answer, Holder, Listener, Listeners, Ports, Question, is_similar};
+use crate::diagnose::ask::{
+    Answer, Holder, Listener, Listeners, Ports, Question, accepts, is_similar,
+};
 
 /// How old a dump may be: there is no more than one a second per namespace.
 const DUMP_AGE_MAX: Duration = Duration::from_secs(1);
@@ -80,8 +82,8 @@ impl Helper {
                 device,
                 addr,
             } => Some(Answer::Owner(self.owner(netns, device, addr, about, until))),
-            Question::Listeners { netns, port } => self
-                .listeners(netns, port, about, until)
+            Question::Listeners { netns, addr, port } => self
+                .listeners(netns, (addr, port), about, until)
                 .map(Answer::Listeners),
             Question::ListenersElsewhere { netns, port } => Some(Answer::ListenersElsewhere(
                 self.listeners_elsewhere(netns, port, about, until),
@@ -169,7 +171,7 @@ impl Helper {
     fn listeners(
         &mut self,
         netns: u32,
-        port: u16,
+        (addr, port): (IpAddr, u16),
         about: &About,
         until: Instant,
     ) -> Option<Listeners> {
@@ -178,9 +180,15 @@ impl Helper {
             let found = dump
                 .iter()
                 .filter(|sock| sock.state == LISTEN && wanted(sock.local.port()));
-            let found = found.take(LISTENERS_MAX);
-            found
-                .map(|sock| listener(netns, sock, about, until))
+            let mut found: Vec<_> = found.collect();
+            // Many sockets can share a port (SO_REUSEPORT).
+            found.sort_by_key(|sock| {
+                let accepts = accepts(sock.local.ip(), sock.only_v6, addr);
+                (!accepts, sock.local, sock.only_v6)
+            });
+            found.dedup_by_key(|sock| (sock.local, sock.only_v6));
+            let told = found.into_iter().take(LISTENERS_MAX);
+            told.map(|sock| listener(netns, sock, about, until))
                 .collect()
         };
         Some(Listeners {

@@ -139,7 +139,7 @@ fn told() -> Vec<Told> {
         answered(route(), Answer::Route(Route::None(101))),
         answered(Question::Neighbour { netns, device: 2, addr }, Answer::Neighbour(Neighbour::Failed)),
         answered(Question::Owner { netns, device: 2, addr }, Answer::Owner(Some(8))),
-        answered(Question::Listeners { netns, port }, Answer::Listeners(listeners)),
+        answered(Question::Listeners { netns, addr, port }, Answer::Listeners(listeners)),
         answered(Question::ListenersElsewhere { netns, port }, Answer::ListenersElsewhere(vec![listener()])),
         answered(Question::Ports { netns, local: Some(addr), remote: Some(remote) }, Answer::Ports(ports())),
         answered(Question::Tuple { netns, local: remote, remote }, Answer::Tuple(Some(holder))),
@@ -231,7 +231,7 @@ fn format() {
     127 {"told":{"asked_ns":5,"question":{"route":{"netns":7,"to":"10.0.0.5","from":null}},"found":{"answer":{"route":{"none":101}}}}}
     132 {"told":{"asked_ns":5,"question":{"neighbour":{"netns":7,"device":2,"addr":"10.0.0.5"}},"found":{"answer":{"neighbour":"failed"}}}}
     117 {"told":{"asked_ns":5,"question":{"owner":{"netns":7,"device":2,"addr":"10.0.0.5"}},"found":{"answer":{"owner":8}}}}
-    234 {"told":{"asked_ns":5,"question":{"listeners":{"netns":7,"port":5432}},"found":{"answer":{"listeners":{"on_port":[{"netns":7,"addr":"10.0.0.5","port":5432,"only_v6":false,"process":{"pid":812,"comm":"postgres"}}],"on_similar":[]}}}}}
+    252 {"told":{"asked_ns":5,"question":{"listeners":{"netns":7,"addr":"10.0.0.5","port":5432}},"found":{"answer":{"listeners":{"on_port":[{"netns":7,"addr":"10.0.0.5","port":5432,"only_v6":false,"process":{"pid":812,"comm":"postgres"}}],"on_similar":[]}}}}}
     226 {"told":{"asked_ns":5,"question":{"listeners_elsewhere":{"netns":7,"port":5432}},"found":{"answer":{"listeners_elsewhere":[{"netns":7,"addr":"10.0.0.5","port":5432,"only_v6":false,"process":{"pid":812,"comm":"postgres"}}]}}}}
     314 {"told":{"asked_ns":5,"question":{"ports":{"netns":7,"local":"10.0.0.5","remote":"10.0.0.5:5432"}},"found":{"answer":{"ports":{"range":[32768,60999],"reserved":1,"tw_reuse":2,"states":{"TIME_WAIT":3},"connected":3,"bound":4,"connected_by":[],"bound_by":[{"process":{"pid":812,"comm":"postgres"},"sockets":4}]}}}}}
     199 {"told":{"asked_ns":5,"question":{"tuple":{"netns":7,"local":"10.0.0.5:5432","remote":"10.0.0.5:5432"}},"found":{"answer":{"tuple":{"state":"ESTABLISHED","process":{"pid":812,"comm":"postgres"}}}}}}
@@ -291,8 +291,8 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&with(13, &[1])), @"it is damaged at byte 0: the checksum does not fit");
     assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry cannot be 4294967295 bytes long");
     assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; its conntrace was killed or lost its reader, or the rest is missing");
-    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 4000: the file ends in the middle of what begins there; the lines before it were written");
-    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 4324: something follows the stop; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 4018: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 4342: something follows the stop; the lines before it were written");
 }
 
 /// Checksums that fit around nonsense: made by no conntrace, but made.
