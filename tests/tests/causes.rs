@@ -233,11 +233,12 @@ fn rejected_on_the_way() {
 
 fn rejected_here() {
     let evidence = json!({ "reply": "local", "drop_reason": "NETFILTER_DROP" });
-    live().expect_cause(1, ("rejected_by_firewall", CERTAIN), &evidence, |_| {
+    let line = live().expect_cause(1, ("rejected_by_firewall", CERTAIN), &evidence, |_| {
         let [port, _] = RULED_PORTS;
         stage::firewall(port, Verdict::RejectByReset).unwrap();
         attempt((FAR_V4, port))
     });
+    assert_names_rule(&line, "port2000", "output");
 }
 
 /// The child's side: connects, and goes on when its line has been told.
@@ -291,10 +292,26 @@ fn local_firewall_output() {
     let [_, port] = RULED_PORTS;
     let remote = SocketAddr::from((FAR_V4, port));
     let evidence = json!({ "drop_reason": "NETFILTER_DROP", "remote": remote });
-    live().expect_cause(1, ("local_firewall", CERTAIN), &evidence, |_| {
+    let line = live().expect_cause(1, ("local_firewall", CERTAIN), &evidence, |_| {
         stage::firewall(port, Verdict::Drop).unwrap();
         give_up(remote)
     });
+    assert_names_rule(&line, "port2001", "output");
+}
+
+/// The evidence names one rule, in this chain, and so do the sentences.
+fn assert_names_rule(line: &Value, table: &str, chain: &str) {
+    let rules = line["cause"]["evidence"]["rules"].as_array().unwrap();
+    assert_eq!(rules.len(), 1, "{line:#}");
+    let place = json!({ "family": "inet", "table": table, "chain": chain });
+    conntrace_tests::assert_has(&rules[0], &place);
+    let name = format!("inet {table} {chain}");
+    for sentence in ["why", "fix"] {
+        assert!(
+            line["cause"][sentence].as_str().unwrap().contains(&name),
+            "{line:#}"
+        );
+    }
 }
 
 /// The SYN-ACK is dropped.

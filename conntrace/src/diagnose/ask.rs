@@ -128,6 +128,13 @@ questions! {
         /// Its number.
         number: u16,
     } -> String;
+    /// In which chains the firewall has rules, or a policy, with a verdict.
+    firewall: Firewall {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// The verdict.
+        verdict: FirewallVerdict,
+    } -> Vec<RulePlace>;
     /// How many BPF programs decide on connects of a cgroup.
     connect_programs: ConnectPrograms {
         /// The cgroup's id.
@@ -288,6 +295,29 @@ pub struct Holder {
     pub state: String,
     /// Whose it is, if anyone's.
     pub process: Option<Named>,
+}
+
+/// What a firewall does that no application sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirewallVerdict {
+    /// Nothing comes back.
+    Drop,
+    /// It answers.
+    Reject,
+}
+
+/// The first rule in a chain that does so; its policy has no handle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulePlace {
+    /// The table's family, as `nft` names it.
+    pub family: String,
+    /// The table.
+    pub table: String,
+    /// The chain.
+    pub chain: String,
+    /// The rule's number in its table.
+    pub handle: Option<u64>,
 }
 
 /// A variable that names a proxy, in either case.

@@ -1,4 +1,4 @@
-use super::{Case, Evidence};
+use super::{Case, Evidence, ask::FirewallVerdict, words};
 use crate::{
     event::{self, Cause, Certainty, Code},
     label::Label,
@@ -17,14 +17,27 @@ pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
     let reason = evidence.drop_reason(case.drop_reason?)?;
     let (who, find) = policy(&reason)?;
     let remote = case.remote_socket()?;
+    let rules = match reason.as_str() {
+        "NETFILTER_DROP" => evidence.firewall(case.netns, FirewallVerdict::Drop),
+        _ => None,
+    };
+    let chain = rules.as_deref().and_then(words::only_chain);
+    let (place, find) = match chain {
+        Some(chain) => (
+            format!(", in the only chain that drops, {chain}"),
+            format!("find the rule with `nft -a list chain {chain}`"),
+        ),
+        None => (String::new(), find.to_owned()),
+    };
     Some(Cause::new(
         Code::LocalFirewall,
         Certainty::Certain,
-        &format!("this host itself dropped packets of the attempt: {who} ({reason})"),
+        &format!("this host itself dropped packets of the attempt: {who} ({reason}){place}"),
         &format!("{find}; let tcp to {remote} and its answers pass"),
         event::Facts::new()
             .with("drop_reason", &reason)
-            .with("remote", remote),
+            .with("remote", remote)
+            .with("rules", rules),
     ))
 }
 

@@ -1,4 +1,4 @@
-use super::{Case, Evidence};
+use super::{Case, Evidence, ask::FirewallVerdict, words};
 use crate::{
     event::{self, Cause, Certainty, Code},
     label::Label,
@@ -27,15 +27,24 @@ pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
             let reason = case
                 .drop_reason
                 .and_then(|number| evidence.drop_reason(number));
+            let rules = evidence.firewall(case.netns, FirewallVerdict::Reject);
+            let chain = rules.as_deref().and_then(words::only_chain);
+            let find = match &chain {
+                Some(chain) => format!("`nft -a list chain {chain}`"),
+                None => "`nft list ruleset | grep -n reject` (or `iptables-save | grep REJECT`)"
+                    .to_owned(),
+            };
+            let place = chain.map_or_else(String::new, |chain| {
+                format!(", in the only chain that does, {chain}")
+            });
             Some(Cause::new(
                 Code::RejectedByFirewall,
                 Certainty::Certain,
-                &format!("a rule of this host's own firewall rejects connections to {remote}"),
                 &format!(
-                    "find the rule with `nft list ruleset | grep -n reject` (or `iptables-save | \
-                     grep REJECT`) and accept tcp dport {port} before it"
+                    "a rule of this host's own firewall rejects connections to {remote}{place}"
                 ),
-                facts.with("drop_reason", reason),
+                &format!("find the rule with {find} and accept tcp dport {port} before it"),
+                facts.with("drop_reason", reason).with("rules", rules),
             ))
         }
         ReplyKind::Icmp => {

@@ -8,8 +8,8 @@ use std::{
 
 use super::{
     ask::{
-        Answer, Device, Holder, Holding, Listener, Listeners, Named, Neighbour, Ports, Process,
-        ProxyVariable, Question, Route, RouteOut,
+        Answer, Device, FirewallVerdict, Holder, Holding, Listener, Listeners, Named, Neighbour,
+        Ports, Process, ProxyVariable, Question, Route, RouteOut, RulePlace,
     },
     *,
 };
@@ -119,6 +119,21 @@ impl Script {
     fn drop_reason(self, name: &str) -> Self {
         let question = Question::DropReason { number: 8 };
         self.with(question, Answer::DropReason(name.to_owned()))
+    }
+
+    fn drops_in(self, chains: &[&str]) -> Self {
+        let question = Question::Firewall {
+            netns: NETNS,
+            verdict: FirewallVerdict::Drop,
+        };
+        let place = |chain: &&str| RulePlace {
+            family: "inet".to_owned(),
+            table: "filter".to_owned(),
+            chain: (*chain).to_owned(),
+            handle: Some(4),
+        };
+        let places = chains.iter().map(place).collect();
+        self.with(question, Answer::Firewall(places))
     }
 
     fn tuple(self, holder: Option<Holder>) -> Self {
@@ -502,6 +517,18 @@ fn certainties() {
         let cause = diagnose(&case, &mut script.clone()).unwrap();
         assert_eq!((cause.code, cause.certainty), (code, certainty), "{case:?}");
     }
+}
+
+/// A chain is named where no other can be meant.
+#[test]
+fn the_only_chain_that_drops_is_named() {
+    let why = |chains: &[&str]| {
+        let mut script = far().drop_reason("NETFILTER_DROP").drops_in(chains);
+        diagnose(&dropped(), &mut script).unwrap().why
+    };
+    assert!(why(&["output"]).ends_with(", in the only chain that drops, inet filter output"));
+    assert!(why(&["output", "input"]).ends_with("(NETFILTER_DROP)"));
+    assert!(why(&[]).ends_with("(NETFILTER_DROP)"));
 }
 
 #[test]

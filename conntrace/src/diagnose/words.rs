@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::ask::{Holding, Listener, Named};
+use super::ask::{Holding, Listener, Named, RulePlace};
 
 /// `55,536`
 pub(super) fn count(number: u32) -> String {
@@ -51,6 +51,22 @@ pub(super) fn listeners(listeners: &[Listener]) -> String {
         })
         .collect();
     words.join(", ")
+}
+
+/// `table inet filter, chain output`, where it can only be that one.
+pub(super) fn only_chain(places: &[RulePlace]) -> Option<String> {
+    let [
+        RulePlace {
+            family,
+            table,
+            chain,
+            ..
+        },
+    ] = places
+    else {
+        return None;
+    };
+    Some(format!("{family} {table} {chain}"))
 }
 
 /// The address of every interface, of that family.

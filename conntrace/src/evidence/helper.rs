@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     drop_reasons::DropReasons,
+    firewall,
     namespaces::{About, Namespaces},
     process,
     programs::Programs,
@@ -108,6 +109,10 @@ impl Helper {
             Question::DropReason { number } => {
                 self.drop_reasons.name(number).map(Answer::DropReason)
             }
+            Question::Firewall { netns, verdict } => self
+                .namespaces
+                .inside(netns, about, until, || firewall::places(verdict))
+                .map(Answer::Firewall),
             Question::ConnectPrograms { cgroup, v6 } => self
                 .programs
                 .on_connect(cgroup, v6)

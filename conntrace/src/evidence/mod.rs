@@ -1,10 +1,11 @@
 //! The only code that looks at the host: /proc, sysctls, the cgroup filesystem,
-//! `sock_diag` and rtnetlink.
+//! `sock_diag`, rtnetlink and nftables.
 
 mod cache;
 pub(crate) mod cgroup;
 mod drop_reasons;
 mod exe;
+mod firewall;
 mod helper;
 mod known;
 mod namespaces;
