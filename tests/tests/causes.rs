@@ -68,6 +68,7 @@ fn main() -> ExitCode {
         live_test("rejected_on_the_way", rejected_on_the_way),
         live_test("rejected_here", rejected_here),
         live_test("proxy_in_path", proxy_in_path),
+        with_nft("destination_is_rewritten", destination_is_rewritten),
         live_test("local_firewall_output", local_firewall_output),
         with_nft("local_firewall_input", local_firewall_input),
         live_test("host_down_v4", || host_down(NEAR_V4.into())),
@@ -263,6 +264,25 @@ fn proxy_in_path() {
         .tracer()
         .lines(|line| line.to_string().contains("hunter2"));
     assert_eq!(secrets, Vec::<Value>::new());
+}
+
+/// A transparent proxy's rule, and no proxy behind it.
+fn destination_is_rewritten() {
+    let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
+    let evidence = json!({ "remote": remote });
+    let line = live().expect_cause(1, ("proxy_in_path", LIKELY), &evidence, |_| {
+        let chain =
+            "chain o { type nat hook output priority -100; tcp dport 80 redirect to :3129; };";
+        let mut nft = Command::new("nft");
+        let status = nft
+            .arg(format!("table ip n {{ {chain} }}"))
+            .status()
+            .unwrap();
+        assert!(status.success());
+        attempt(remote)
+    });
+    let rule = &line["cause"]["evidence"]["rules"][0];
+    conntrace_tests::assert_has(rule, &json!({ "family": "ip", "table": "n", "chain": "o" }));
 }
 
 fn secretive(command: &mut Command, proxy: SocketAddr) {

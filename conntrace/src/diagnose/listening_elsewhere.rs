@@ -1,4 +1,4 @@
-use super::{Case, Evidence, ask::Listener, place, words};
+use super::{Case, Evidence, ask::Listener, place, proxy_in_path, words};
 use crate::{
     event::{self, Cause, Certainty, Code},
     wire::Remote,
@@ -26,6 +26,9 @@ pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
         Certainty::Certain
     };
     let first = found.first()?;
+    if proxy_in_path::rewriting(case, evidence).is_some() {
+        return None;
+    }
     let fix = if certainty == Certainty::Certain {
         let own = std::net::SocketAddr::new(first.addr, first.port);
         let any = words::any_address(addr);

@@ -23,6 +23,7 @@ mod prohibit_route;
 mod proxy_in_path;
 mod rejected_by_firewall;
 mod security_module;
+mod similar;
 mod socket_port_range;
 mod source_not_local;
 mod tuple_in_use;
@@ -31,6 +32,7 @@ mod wrong_port;
 
 pub use ask::Evidence;
 pub use case::{Call, Case};
+pub use similar::is_similar;
 
 use crate::{
     event::{Cause, Code},
@@ -42,8 +44,8 @@ pub type Rule = fn(&Case, &mut dyn Evidence) -> Option<Cause>;
 
 /// Every rule, in the order they are asked: from what this host or a packet
 /// proves to what is only possible. Of two that build on the same facts the one
-/// that says more stands first.
-pub const RULES: [(Code, Rule); 20] = [
+/// that says more stands first, and what takes long to find out is asked last.
+pub const RULES: [(Code, Rule); 21] = [
     (Code::ProhibitRoute, prohibit_route::rule),
     (Code::NoRoute, no_route::rule),
     (Code::SourceNotLocal, source_not_local::rule),
@@ -55,6 +57,7 @@ pub const RULES: [(Code, Rule); 20] = [
     (Code::ListeningElsewhere, listening_elsewhere::rule),
     (Code::WrongPort, wrong_port::rule),
     (Code::NothingListening, nothing_listening::rule),
+    (Code::ProxyInPath, proxy_in_path::by_rewriting),
     (Code::EphemeralRangeUsedUp, ephemeral_range_used_up::rule),
     (Code::PortsHeldByBind, ports_held_by_bind::rule),
     (Code::HostDown, host_down::rule),

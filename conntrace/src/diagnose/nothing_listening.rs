@@ -1,4 +1,4 @@
-use super::{Case, Evidence, place};
+use super::{Case, Evidence, place, proxy_in_path};
 use crate::{
     event::{self, Cause, Certainty, Code},
     wire::Remote,
@@ -9,18 +9,20 @@ use crate::{
 /// host there is the RST.
 ///
 /// Wrong when the server stopped or started between the attempt and the look, when
-/// the RST is that of a firewall in the host's name, or when address translation
-/// led the attempt to another host.
+/// the RST is that of a firewall in the host's name, or when address translation led
+/// the attempt elsewhere by a rule that `proxy_in_path` does not recognise.
 pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
     let Remote { addr, port } = place::reset_by(case, evidence)?;
     let Some(home) = place::home(case, evidence) else {
-        return (!addr.is_loopback()).then(|| of_another_host(case, addr, port));
+        let rewritten = proxy_in_path::rewriting(case, evidence).is_some();
+        return (!addr.is_loopback() && !rewritten).then(|| of_another_host(case, addr, port));
     };
     let listeners = evidence.listeners(home, addr, port)?;
     let mut similar = listeners.on_similar.iter();
     let known_better = !listeners.on_port.is_empty()
         || similar.any(|listener| listener.accepts(addr))
-        || !evidence.listeners_elsewhere(home, port)?.is_empty();
+        || !evidence.listeners_elsewhere(home, port)?.is_empty()
+        || proxy_in_path::rewriting(case, evidence).is_some();
     if known_better {
         return None;
     }

@@ -136,6 +136,20 @@ impl Script {
         self.with(question, Answer::Firewall(places))
     }
 
+    fn rewrites(self) -> Self {
+        let question = Question::Rewrites {
+            netns: NETNS,
+            port: PORT,
+        };
+        let place = RulePlace {
+            family: "ip".to_owned(),
+            table: "nat".to_owned(),
+            chain: "OUTPUT".to_owned(),
+            handle: Some(4),
+        };
+        self.with(question, Answer::Rewrites(vec![place]))
+    }
+
     fn tuple(self, holder: Option<Holder>) -> Self {
         let question = Question::Tuple {
             netns: NETNS,
@@ -364,6 +378,13 @@ fn staged() -> Vec<(Code, Case, Script)> {
     ]
 }
 
+/// What the rules of this code say.
+fn recognised(code: Code, case: &Case, script: &Script) -> Option<Cause> {
+    let rules = RULES.iter().filter(|(of, _)| *of == code);
+    let mut found = rules.filter_map(|(_, rule)| rule(case, &mut script.clone()));
+    found.next()
+}
+
 #[test]
 fn every_staged_cause_is_recognised_by_its_rule_alone() {
     let staged = staged();
@@ -374,8 +395,7 @@ fn every_staged_cause_is_recognised_by_its_rule_alone() {
         let _ = write!(matrix, "\n{at:>2} {:<23}", code.as_str());
         let (_, case, script) = &staged[at];
         for column in Code::ALL {
-            let (_, rule) = RULES.iter().find(|(code, _)| *code == column).unwrap();
-            let found = rule(case, &mut script.clone());
+            let found = recognised(column, case, script);
             assert!(found.as_ref().is_none_or(|cause| cause.code == column));
             matrix += if found.is_some() { " X" } else { " ." };
             assert_eq!(
@@ -421,6 +441,9 @@ fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::NothingListening, "something listens since", reset(FAR), here().listeners(vec![listener(NETNS, "0.0.0.0", PORT)], vec![])),
         (Code::NothingListening, "SYNs that crossed", crossed.clone(), here()),
         (Code::NothingListening, "own reject with RST", rejected_here.clone(), here()),
+        (Code::NothingListening, "led elsewhere", reset(FAR), far().rewrites()),
+        (Code::WrongPort, "led elsewhere", reset(FAR), similar("0.0.0.0", 5433).rewrites()),
+        (Code::ProxyInPath, "dropped here, whatever is rewritten", dropped(), far().rewrites()),
         (Code::NothingListening, "loopback, and nobody could look", reset("127.0.0.1"), Script::default()),
         (Code::ListeningElsewhere, "on every address", reset(FAR), here().listeners(vec![listener(NETNS, "0.0.0.0", PORT)], vec![])),
         (Code::ListeningElsewhere, "on every address of both families", reset(FAR), here().listeners(vec![v6_only], vec![])),
@@ -478,8 +501,7 @@ fn look_alikes_are_told_apart() {
         assert!(of_it.count() >= 2, "{code:?}");
     }
     for (code, what, case, script) in look_alikes {
-        let (_, rule) = RULES.iter().find(|(of, _)| *of == code).unwrap();
-        let found = rule(&case, &mut script.clone());
+        let found = recognised(code, &case, &script);
         assert_eq!(found, None, "{code:?}: {what}");
     }
 }
@@ -503,6 +525,9 @@ fn certainties() {
         (reset(FAR), far(), Code::NothingListening, Certainty::Likely),
         (reset(FAR), in_container(), Code::NothingListening, Certainty::Certain),
         (reset(FAR), here().elsewhere(vec![listener(CONTAINER, "0.0.0.0", PORT)]), Code::ListeningElsewhere, Certainty::Likely),
+        (reset(FAR), far().rewrites(), Code::ProxyInPath, Certainty::Likely),
+        (reset(FAR), here().rewrites(), Code::ProxyInPath, Certainty::Likely),
+        (silence(), far().rewrites(), Code::ProxyInPath, Certainty::Likely),
         (rejected_here, far(), Code::RejectedByFirewall, Certainty::Certain),
         (silence(), far().neighbour(FAR, Neighbour::Incomplete), Code::HostDown, Certainty::Likely),
         (icmp(Label::Unreachable, 3, 1), far(), Code::HostDown, Certainty::Likely),

@@ -1,4 +1,4 @@
-use super::{Case, Evidence, place, words};
+use super::{Case, Evidence, place, proxy_in_path, words};
 use crate::{
     event::{self, Cause, Certainty, Code},
     wire::Remote,
@@ -17,7 +17,8 @@ pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
         .on_similar
         .retain(|listener| listener.accepts(addr));
     let first = listeners.on_similar.first()?;
-    if !listeners.on_port.is_empty() {
+    let mut rewritten = || proxy_in_path::rewriting(case, evidence).is_some();
+    if !listeners.on_port.is_empty() || rewritten() {
         return None;
     }
     let found = words::listeners(&listeners.on_similar);

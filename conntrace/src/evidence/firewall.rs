@@ -5,7 +5,7 @@ use std::{collections::HashMap, io};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
-use super::netlink::{self, attributes};
+use super::netlink::{self, attributes, u16_at};
 use crate::{
     diagnose::ask::{FirewallVerdict, RulePlace},
     text,
@@ -23,8 +23,14 @@ const HEADER_LEN: usize = 4;
 const TYPE_MASK: u16 = 0x3fff;
 /// `NF_DROP`.
 const DROP: u32 = 0;
+/// `NF_INET_LOCAL_OUT`.
+const OUTPUT: u32 = 3;
 /// `NF_INET_FORWARD`: no packet of this host's own comes by there.
 const FORWARD: u32 = 2;
+
+/// Where TCP has its destination port: base (`NFT_PAYLOAD_TRANSPORT_HEADER`), offset
+/// and length.
+const DESTINATION_PORT: [u32; 3] = [2, 2, 2];
 
 /// How many an answer has: two already say that it could be either.
 const PLACES_MAX: usize = 4;
@@ -55,11 +61,73 @@ pub(super) fn places(verdict: FirewallVerdict) -> io::Result<Vec<RulePlace>> {
         let chain = chain(family, message, 2).filter(|_| ends);
         // Of one that is jumped to it is not known from where.
         let ours = chain.filter(|chain| hooks.get(chain) != Some(&FORWARD));
-        let handle =
-            value(message, 3).and_then(|bytes| Some(u64::from_be_bytes(*bytes.first_chunk()?)));
-        add(&mut found, ours.map(|chain| place(&chain, handle)));
+        add(&mut found, ours.map(|chain| place(&chain, handle(message))));
     })?;
     Ok(found)
+}
+
+/// The chains whose rules rewrite the destination of what goes from here to this very
+/// port. One that also covers others, such as a range, is not looked for.
+pub(super) fn rewrites(port: u16) -> io::Result<Vec<RulePlace>> {
+    let mut hooks = HashMap::new();
+    dump(GET_CHAIN, NEW_CHAIN, |family, message| {
+        let hook = nested(message, 4, 1).and_then(number);
+        hooks.extend(chain(family, message, 3).zip(hook));
+    })?;
+    let mut found = Vec::new();
+    dump(GET_RULE, NEW_RULE, |family, message| {
+        let wanted = value(message, 4).is_some_and(|rule| rewrites_port(rule, port));
+        let chain = chain(family, message, 2).filter(|_| wanted);
+        // Of one that is jumped to it is not known from where.
+        let ours = chain.filter(|chain| hooks.get(chain).is_none_or(|hook| *hook == OUTPUT));
+        add(&mut found, ours.map(|chain| place(&chain, handle(message))));
+    })?;
+    Ok(found)
+}
+
+/// Whether the expressions of a rule compare the destination port with this one, and
+/// give the packet another destination.
+fn rewrites_port(rule: &[u8], port: u16) -> bool {
+    let mut at_port = false;
+    let (mut same_port, mut rewrites) = (false, false);
+    for (_, expression) in attributes(rule) {
+        let name = value(expression, 1).unwrap_or_default();
+        let data = value(expression, 2).unwrap_or_default();
+        match name.strip_suffix(b"\0").unwrap_or(name) {
+            b"payload" => {
+                let part = [2, 3, 4].map(|field| value(data, field).and_then(number));
+                at_port = part == DESTINATION_PORT.map(Some);
+            }
+            b"cmp" => {
+                let equals = value(data, 2).and_then(number) == Some(0);
+                let to = nested(data, 3, 1);
+                same_port |= at_port && equals && to == Some(&port.to_be_bytes());
+            }
+            b"match" => same_port |= matches_port(data, port),
+            b"redir" => rewrites = true,
+            // NFT_NAT_DNAT.
+            b"nat" => rewrites |= value(data, 1).and_then(number) == Some(1),
+            b"target" => {
+                let target = value(data, 1).unwrap_or_default();
+                rewrites |= target == b"REDIRECT\0" || target == b"DNAT\0";
+            }
+            _ => {}
+        }
+    }
+    same_port && rewrites
+}
+
+/// `struct xt_tcp` of iptables: the lowest and highest destination port are its third
+/// and fourth number, in the host's order.
+fn matches_port(data: &[u8], port: u16) -> bool {
+    let info = value(data, 3).filter(|_| value(data, 1) == Some(b"tcp\0"));
+    let bounds = [4, 6].map(|at| info.and_then(|info| u16_at(info, at)));
+    bounds == [Some(port); 2]
+}
+
+fn handle(message: &[u8]) -> Option<u64> {
+    let bytes = value(message, 3)?.first_chunk()?;
+    Some(u64::from_be_bytes(*bytes))
 }
 
 /// Adds the first place of a chain.
@@ -196,6 +264,39 @@ mod tests {
         ] {
             assert_eq!(has_verdict(&expression, Drop), drops);
             assert_eq!(has_verdict(&expression, Reject), rejects);
+        }
+    }
+
+    #[test]
+    fn rewritten_ports() {
+        let number = |kind, value: u32| attribute(kind, &value.to_be_bytes());
+        let element = |expression: Vec<u8>| attribute(0x8001, &expression);
+        let load = |offset| {
+            let parts = [number(2, 2), number(3, offset), number(4, 2)].concat();
+            element(expression(b"payload\0", &parts))
+        };
+        let compare = |port: u16| {
+            let to = attribute(0x8003, &attribute(1, &port.to_be_bytes()));
+            element(expression(b"cmp\0", &[number(2, 0), to].concat()))
+        };
+        let redirect = || element(expression(b"redir\0", &[]));
+        let xt = |low: u16, high: u16| {
+            let ports = [0, u16::MAX, low, high].map(u16::to_ne_bytes).concat();
+            let tcp = [attribute(1, b"tcp\0"), attribute(3, &ports)].concat();
+            element(expression(b"match\0", &tcp))
+        };
+        let dnat = || element(expression(b"target\0", &attribute(1, b"DNAT\0")));
+        let source = || element(expression(b"nat\0", &number(1, 0)));
+        for (rule, expected) in [
+            ([load(2), compare(80), redirect()], true),
+            ([xt(80, 80), dnat(), vec![]], true),
+            ([load(2), compare(81), redirect()], false),
+            ([load(0), compare(80), redirect()], false),
+            ([load(2), compare(80), source()], false),
+            ([xt(1, 80), dnat(), vec![]], false),
+            ([redirect(), vec![], vec![]], false),
+        ] {
+            assert_eq!(rewrites_port(&rule.concat(), 80), expected, "{rule:?}");
         }
     }
 

@@ -18,8 +18,9 @@ use super::{
     sockets::{self, LISTEN, Sock},
     sysctl,
 };
-use crate::diagnose::ask::{
-    Answer, Holder, Listener, Listeners, Ports, Question, accepts, is_similar,
+use crate::diagnose::{
+    ask::{Answer, Holder, Listener, Listeners, Ports, Question, accepts},
+    is_similar,
 };
 
 /// How old a dump may be: there is no more than one a second per namespace.
@@ -113,6 +114,10 @@ impl Helper {
                 .namespaces
                 .inside(netns, about, until, || firewall::places(verdict))
                 .map(Answer::Firewall),
+            Question::Rewrites { netns, port } => self
+                .namespaces
+                .inside(netns, about, until, || firewall::rewrites(port))
+                .map(Answer::Rewrites),
             Question::ConnectPrograms { cgroup, v6 } => self
                 .programs
                 .on_connect(cgroup, v6)

@@ -137,16 +137,22 @@ static PROXY_IN_PATH: Entry = Entry {
     means: "the connection goes to a proxy",
     recognised: &[
         "Certain: the destination is the address and port that http_proxy, https_proxy or all_proxy names in the environment of the process. Names are not looked up, and nothing else of the environment is looked at.",
+        "Likely: a rule of this host's firewall (nftables, or iptables by it) rewrites the destination of connections to that very port (redirect, dnat). Rules that also cover other ports are not recognised.",
     ],
     reasons: &[
         "The proxy is down, or its address is out of date.",
         "A destination that needs no proxy is not in no_proxy.",
         "The variables came along from a login or an image.",
+        "A transparent proxy or a service mesh has left its rule, or a published container port its own.",
     ],
     steps: &[
         step(
             "tr '\\0' '\\n' < /proc/PID/environ | grep -i _proxy",
             "the variables (they may hold a password)",
+        ),
+        step(
+            "nft -a list ruleset | grep -e redirect -e dnat",
+            "rules that rewrite destinations, and where to",
         ),
         step(
             "curl -v --proxy http://ADDR:PORT https://example.com",

@@ -146,7 +146,8 @@ fn told() -> Vec<Told> {
         answered(Question::Tuple { netns, local: remote, remote }, Answer::Tuple(Some(holder))),
         answered(Question::Proxy { process, remote }, Answer::Proxy(Some(ProxyVariable::HttpProxy))),
         answered(Question::DropReason { number: 8 }, Answer::DropReason("NETFILTER_DROP".to_owned())),
-        answered(Question::Firewall { netns, verdict: FirewallVerdict::Drop }, Answer::Firewall(vec![rule])),
+        answered(Question::Firewall { netns, verdict: FirewallVerdict::Drop }, Answer::Firewall(vec![rule.clone()])),
+        answered(Question::Rewrites { netns, port }, Answer::Rewrites(vec![rule])),
         (Question::ConnectPrograms { cgroup: 9, v6: true }, Found::Nothing),
         (Question::Confinement { process }, Found::Busy),
     ]
@@ -240,6 +241,7 @@ fn format() {
     150 {"told":{"asked_ns":5,"question":{"proxy":{"process":{"pid":77,"started_ns":5},"remote":"10.0.0.5:5432"}},"found":{"answer":{"proxy":"http_proxy"}}}}
     116 {"told":{"asked_ns":5,"question":{"drop_reason":{"number":8}},"found":{"answer":{"drop_reason":"NETFILTER_DROP"}}}}
     164 {"told":{"asked_ns":5,"question":{"firewall":{"netns":7,"verdict":"drop"}},"found":{"answer":{"firewall":[{"family":"inet","table":"t","chain":"c","handle":4}]}}}}
+    159 {"told":{"asked_ns":5,"question":{"rewrites":{"netns":7,"port":5432}},"found":{"answer":{"rewrites":[{"family":"inet","table":"t","chain":"c","handle":4}]}}}}
     97 {"told":{"asked_ns":5,"question":{"connect_programs":{"cgroup":9,"v6":true}},"found":"nothing"}}
     104 {"told":{"asked_ns":5,"question":{"confinement":{"process":{"pid":77,"started_ns":5}}},"found":"busy"}}
     88 {"owner":{"exe":"/usr/bin/curl","cgroup":"/system.slice/app.service","container":null}}
@@ -294,8 +296,8 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&with(13, &[1])), @"it is damaged at byte 0: the checksum does not fit");
     assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry cannot be 4294967295 bytes long");
     assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; its conntrace was killed or lost its reader, or the rest is missing");
-    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 4190: the file ends in the middle of what begins there; the lines before it were written");
-    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 4514: something follows the stop; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 4357: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 4681: something follows the stop; the lines before it were written");
 }
 
 /// Checksums that fit around nonsense: made by no conntrace, but made.
