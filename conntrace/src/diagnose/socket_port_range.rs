@@ -35,7 +35,9 @@ pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
             facts(&ports),
         ));
     }
-    if held.saturating_mul(2) > available || case.remote.is_none() {
+    // Without any connection to it they may all have been closed at once.
+    let explained = ports.connected == 0 || held.saturating_mul(2) > available;
+    if explained || case.remote.is_none() {
         return None;
     }
     let free = count(available - held);

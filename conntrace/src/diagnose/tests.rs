@@ -420,6 +420,7 @@ fn every_staged_cause_is_recognised_by_its_rule_alone() {
 
 /// What a rule must not take for its cause, at least two of each.
 #[rustfmt::skip]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
     let at_once = |mut case: Case, label| { case.label = label; case };
     let mut crossed = reset(FAR);
@@ -479,6 +480,7 @@ fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::PortsHeldByBind, "connections hold them", exhausted(), full()),
         (Code::PortsHeldByBind, "a few binds", exhausted(), Script::default().ports(remote(), ports(2, 300, 0))),
         (Code::SocketPortRange, "the range is full", exhausted(), full()),
+        (Code::SocketPortRange, "all connections are gone", exhausted(), Script::default().ports(remote(), ports(0, 0, 0))),
         (Code::SocketPortRange, "half of it may have been given back", exhausted(), Script::default().ports(remote(), ports(20_000, 0, 0))),
         (Code::TupleInUse, "it is gone", tuple_taken(), Script::default().tuple(None)),
         (Code::TupleInUse, "no port was bound", not_bound, Script::default().tuple(holder())),

@@ -21,6 +21,8 @@ use crate::diagnose::ask::Process;
 const OWN: &str = "/proc/thread-self/ns/net";
 /// How long the list of namespaces that can be seen is believed.
 const AGE_MAX: Duration = Duration::from_secs(1);
+/// How many threads of a process are looked at for one in a namespace.
+const THREADS_MAX: usize = 256;
 /// How many namespaces are looked into at most.
 const SEEN_MAX: usize = 64;
 
@@ -122,17 +124,17 @@ impl Namespaces {
     }
 }
 
-/// Through the thread that called connect, or its process, if it is still this one.
+/// Through the thread that called connect, its process if that is still this one, or
+/// another of its threads: each can be in a namespace of its own.
 fn of_attempt(netns: u32, about: &About) -> Option<File> {
     let process = about.process?;
-    let pid = process.pid;
-    let of_thread = about
-        .tid
-        .map(|tid| format!("/proc/{pid}/task/{tid}/ns/net"));
-    let paths = of_thread.into_iter().chain([format!("/proc/{pid}/ns/net")]);
-    let file = paths
-        .map(PathBuf::from)
-        .find_map(|path| open(&path, netns))?;
+    let tasks = PathBuf::from(format!("/proc/{}/task", process.pid));
+    let first = about.tid.into_iter().chain([process.pid]);
+    let first = first.map(|tid| tasks.join(tid.to_string()));
+    let others = fs::read_dir(&tasks).into_iter().flatten().flatten();
+    let others = others.take(THREADS_MAX).map(|task| task.path());
+    let mut all = first.chain(others);
+    let file = all.find_map(|task| open(&task.join("ns/net"), netns))?;
     is_still(process).then_some(file)
 }
 
