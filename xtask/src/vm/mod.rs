@@ -78,7 +78,8 @@ pub(crate) fn vm(root: &Path, args: &VmArgs) -> Result<()> {
     let folder = target_dir(root).join("vm");
     fs::create_dir_all(folder.join("log"))?;
     let (programs, kinds) = pack(root, &folder, args)?;
-    let apt = Apt::update(&folder.join("kernels"))?;
+    let apt = Apt::update(&folder.join("kernels"));
+    let apt = apt.map_err(|error| NotRun(format!("no kernels to be had: {error:#}")))?;
     let asked: Vec<_> = match args.kernels.as_slice() {
         [] => kernels::versions().map(str::to_owned).collect(),
         some => some.to_vec(),
@@ -98,8 +99,8 @@ pub(crate) fn vm(root: &Path, args: &VmArgs) -> Result<()> {
     matrix::conclude(&rows)
 }
 
-/// Builds what the guests run, as `cargo test` does.
-/// Returns their archive, and the kinds of guests that have something to run.
+/// Builds what the guests run, as `cargo test` does. Returns their archive, and the
+/// kinds of guests that have something to run.
 fn pack(root: &Path, folder: &Path, args: &VmArgs) -> Result<(PathBuf, Vec<Kind>)> {
     let programs = test_programs(root)?;
     let names: Vec<_> = programs
