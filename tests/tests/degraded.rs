@@ -156,7 +156,16 @@ fn traced(starter: &[&str]) -> (Value, Value) {
         file.wait_for("\"type\":\"start\"", 1);
         attempt((FAR_V4, ports::RESETS));
         file.wait_for("\"type\":\"outcome\"", 1);
-        agent.stop(Signal::SIGTERM);
+        agent.signal(Signal::SIGTERM);
+        let (status, errors) = agent.wait();
+        // Nothing else is said, and that only once.
+        let warnings = usize::from(starter.contains(&WITHOUT_PROC));
+        assert_eq!(errors.matches("no causes: ").count(), warnings, "{errors}");
+        assert_eq!(
+            (status.code(), errors.lines().count()),
+            (Some(0), warnings),
+            "{errors}"
+        );
     })
     .unwrap();
     let lines = file.lines();
@@ -262,11 +271,12 @@ fn no_bpffs() {
     });
 }
 
-/// Nothing can be found out about processes, and what the programs missed cannot
-/// be read.
+/// Runs a command where /proc is empty.
+const WITHOUT_PROC: &str = "mount -t tmpfs none /proc && exec \"$@\"";
+
+/// Nothing can be found out about processes, nor are causes looked for.
 fn no_proc() {
-    let script = "mount -t tmpfs none /proc && exec \"$@\"";
-    let (outcome, found) = traced(&["unshare", "--mount", "sh", "-c", script, "sh"]);
+    let (outcome, found) = traced(&["unshare", "--mount", "sh", "-c", WITHOUT_PROC, "sh"]);
     assert!(outcome["process"]["exe"].is_null() && outcome["process"]["cgroup"].is_null());
     assert_eq!(fact(&found, "privilege")["state"], "unknown");
 }
