@@ -21,12 +21,13 @@ use conntrace::{
 };
 use conntrace_tests::{
     Attempted, Tracer, assert_adds_up, attempt, binary, conntrace, copy_program, live_test,
-    plain_test, run, tcp,
+    plain_test, run_one_by_one, tcp,
 };
 use serde_json::Value;
 
 fn main() -> ExitCode {
-    run(vec![
+    // Each sees the whole host, and with it what the others do.
+    run_one_by_one(vec![
         plain_test("explain", explain),
         plain_test("explain_to_nobody", explain_to_nobody),
         live_test("doctor", doctor),
