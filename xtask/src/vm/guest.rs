@@ -85,7 +85,7 @@ pub(crate) struct Ran {
 /// How a command of a guest ended.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Ended {
-    /// It was played more than once, because it failed.
+    /// It was played once more, because it failed.
     pub(crate) again: bool,
     pub(crate) status: i32,
     pub(crate) seconds: u64,
