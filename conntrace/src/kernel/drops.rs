@@ -14,7 +14,7 @@ const ANY: &str = "SKB_DROP_REASON_NOT_SPECIFIED";
 /// The numbers move from kernel to kernel, the names stay; one that a kernel does
 /// not have is not noted there. `NOT_SPECIFIED` is what an IPv6 neighbour that
 /// does not answer gives.
-const NOTED: [&str; 44] = [
+const NOTED: [&str; 45] = [
     "BPF_CGROUP_EGRESS",
     "CAKE_FLOOD",
     "CPU_BACKLOG",
@@ -40,6 +40,7 @@ const NOTED: [&str; 44] = [
     "PROTO_MEM",
     "PSP_INPUT",
     "PSP_OUTPUT",
+    "QDISC_BURST_DROP",
     "QDISC_CONGESTED",
     "QDISC_DROP",
     "QDISC_OVERLIMIT",

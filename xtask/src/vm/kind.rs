@@ -59,7 +59,7 @@ impl Kind {
         let tests = |name: &str, only: &str| {
             command(
                 name,
-                &format!("./{name} --test-threads $threads --color never {only}"),
+                &format!("./{name} --test-threads 4 --color never {only}"),
             )
         };
         let own = ["demo", "doctor"].map(|it| {

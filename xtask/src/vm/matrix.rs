@@ -219,9 +219,6 @@ impl fmt::Display for Row {
         for (name, ended) in self.bad() {
             write!(f, " {name}={}", ended.status)?;
         }
-        for (name, _) in self.ended.iter().filter(|(_, ended)| ended.again) {
-            write!(f, " (again: {name})")?;
-        }
         match (&self.trouble, self.ran) {
             (Some(trouble), false) => write!(f, " NOT RUN: {trouble}"),
             (Some(trouble), true) => write!(f, " {trouble}"),
