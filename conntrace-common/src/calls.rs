@@ -11,3 +11,7 @@ pub const KEPT: u32 = 1;
 /// By their return alone (fexit), where their arguments are still at hand. An
 /// attempt that opened and ended within the call leaves a mark for it.
 pub const AT_RETURN: u32 = 2;
+
+/// By their return twice, because a kernel that preempts skips the first program for
+/// all others while one of them is preempted within it.
+pub const TWICE: u32 = 4;

@@ -13,7 +13,7 @@ use aya_ebpf::{
     programs::{FExitContext, ProbeContext, RetProbeContext, TracePointContext},
 };
 use conntrace_common::{
-    calls::{AT_RETURN, KEPT},
+    calls::{AT_RETURN, KEPT, TWICE},
     counters::Counter,
     filter::kind,
     record::{Attempt, KIND_BIND_FAILED, KIND_CONNECT_FAILED},
@@ -43,6 +43,11 @@ const OF_AN_ATTEMPT: [u32; 7] = [
     114, // EALREADY
     115, // EINPROGRESS
 ];
+
+/// Added to the socket in a mark: the first program at the return has told of the call,
+/// or has seen that its attempt is told. No socket lies there; and the verifier lets an
+/// address be added to, but no bit be set in it.
+const TOLD: u64 = 1;
 
 /// What is called.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,9 +116,17 @@ pub fn leaves(ctx: &RetProbeContext, function: Function) -> Option<()> {
     failed(function.what, &call, i64::from(ctx.ret::<i32>()))
 }
 
+/// Which of the programs at a function's return runs (fexit). The kernel runs the one
+/// that was attached last before the others (`bpf_trampoline_link_prog`): the first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    First,
+    Second,
+}
+
 /// A function returns, its arguments at hand (fexit).
 #[inline(always)]
-pub fn returns(ctx: &FExitContext, function: Function) -> Option<()> {
+pub fn returns(ctx: &FExitContext, function: Function, turn: Turn) -> Option<()> {
     // The result lies behind the arguments; `bpf_get_func_ret` is newer (5.17).
     let ret: i32 = ctx.arg(3);
     if ret == 0 {
@@ -126,7 +139,7 @@ pub fn returns(ctx: &FExitContext, function: Function) -> Option<()> {
     };
     let socket = function.socket(ctx.arg(0))?;
     SockAddr::read(passed, socket.family)?;
-    if function.what == What::Connect && had_attempt(socket.sock) {
+    if is_told(socket.sock, turn) {
         return None;
     }
     failed(function.what, &describe(&socket, passed)?, i64::from(ret))
@@ -188,19 +201,28 @@ pub fn ended_within(sock: u64) {
     }
 }
 
-/// Whether the running thread's call, which fails now, made an attempt: its ending
-/// has left a mark, or has been missed.
+/// Whether the running thread's call, which fails now, is told already: it made an
+/// attempt, whose ending has left a mark or has been missed, or it is the second's turn
+/// and the first has run. A mark of the first's that the second did not see, because it
+/// was skipped, is of an earlier call by the time that the first finds it.
 #[inline(always)]
-fn had_attempt(sock: u64) -> bool {
+fn is_told(sock: u64, turn: Turn) -> bool {
     let thread = kernel::thread_key();
-    let marked = ENDED.get_ptr(thread);
+    let mark = ENDED.get_ptr(thread);
     #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
     // SAFETY: only this thread writes what lies under its key.
-    let marked = marked.is_some_and(|marked| unsafe { *marked } == sock);
-    if marked {
+    let mark = mark.map_or(0, |mark| unsafe { *mark });
+    let by_first = sock.wrapping_add(TOLD);
+    let told = mark == sock
+        || (turn == Turn::Second && mark == by_first)
+        || ATTEMPTS.get_ptr(sock).is_some();
+    if turn == Turn::First && seen_calls() & TWICE != 0 {
+        // Cannot fail: the oldest mark gives way, which has long been read.
+        let _ = ENDED.insert(thread, by_first, u64::from(BPF_ANY));
+    } else if mark != 0 {
         let _ = ENDED.remove(thread);
     }
-    marked || ATTEMPTS.get_ptr(sock).is_some()
+    told
 }
 
 /// A call returned this and made no attempt. A function of its own: more than a dozen

@@ -8,6 +8,7 @@ function!(
     Bind,
     Socket,
     fexit_inet_bind,
+    fexit_second_inet_bind,
     kprobe_inet_bind,
     kretprobe_inet_bind
 );
@@ -18,6 +19,7 @@ function!(
     Bind,
     Socket,
     fexit_inet6_bind,
+    fexit_second_inet6_bind,
     kprobe_inet6_bind,
     kretprobe_inet6_bind
 );

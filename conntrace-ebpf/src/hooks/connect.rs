@@ -7,6 +7,7 @@ function!(
     Connect,
     Socket,
     fexit_security_socket_connect,
+    fexit_second_security_socket_connect,
     kprobe_security_socket_connect,
     kretprobe_security_socket_connect
 );
@@ -18,6 +19,7 @@ function!(
     Connect,
     Sock,
     fexit_tcp_v4_pre_connect,
+    fexit_second_tcp_v4_pre_connect,
     kprobe_tcp_v4_pre_connect,
     kretprobe_tcp_v4_pre_connect
 );
@@ -28,6 +30,7 @@ function!(
     Connect,
     Sock,
     fexit_tcp_v6_pre_connect,
+    fexit_second_tcp_v6_pre_connect,
     kprobe_tcp_v6_pre_connect,
     kretprobe_tcp_v6_pre_connect
 );
@@ -38,6 +41,7 @@ function!(
     Connect,
     Sock,
     fexit_tcp_v4_connect,
+    fexit_second_tcp_v4_connect,
     kprobe_tcp_v4_connect,
     kretprobe_tcp_v4_connect
 );
@@ -48,6 +52,7 @@ function!(
     Connect,
     Sock,
     fexit_tcp_v6_connect,
+    fexit_second_tcp_v6_connect,
     kprobe_tcp_v6_connect,
     kretprobe_tcp_v6_connect
 );

@@ -12,13 +12,21 @@ mod task_file;
 mod tcp_destroy_sock;
 mod tcp_retransmit_skb;
 
-/// A function of the kernel that a call goes through: hooked at its return, or,
-/// where the kernel cannot do that, probed at entry and return.
+/// A function of the kernel that a call goes through: hooked at its return, twice where
+/// the kernel preempts, or, where it cannot do that, probed at entry and return.
 macro_rules! function {
-    ($what:ident, $first:ident, $fexit:ident, $kprobe:ident, $kretprobe:ident) => {
+    ($what:ident, $first:ident, $fexit:ident, $second:ident, $kprobe:ident, $kretprobe:ident) => {
         #[::aya_ebpf::macros::fexit]
         pub fn $fexit(ctx: ::aya_ebpf::programs::FExitContext) -> u32 {
-            crate::calls::returns(&ctx, function!($what, $first));
+            let function = function!($what, $first);
+            crate::calls::returns(&ctx, function, crate::calls::Turn::First);
+            0
+        }
+
+        #[::aya_ebpf::macros::fexit]
+        pub fn $second(ctx: ::aya_ebpf::programs::FExitContext) -> u32 {
+            let function = function!($what, $first);
+            crate::calls::returns(&ctx, function, crate::calls::Turn::Second);
             0
         }
 

@@ -11,7 +11,7 @@ use aya::{
     },
 };
 use conntrace_common::{
-    calls::{AT_RETURN, KEPT, UNSEEN},
+    calls::{AT_RETURN, KEPT, TWICE, UNSEEN},
     offsets::CallOffsets,
 };
 
@@ -64,6 +64,8 @@ pub(super) struct Ways<'a> {
     pub(super) calls: Option<&'a Result<CallOffsets, SyscallsError>>,
     /// Whether the kernel says why it drops a packet.
     pub(super) drop_reasons: bool,
+    /// Whether a thread can be preempted within the kernel.
+    pub(super) preempts: bool,
 }
 
 /// The tracepoint that is told why a packet is dropped, where the kernel says so.
@@ -82,15 +84,16 @@ pub(super) fn attach_all(ebpf: &mut Ebpf, ways: &Ways<'_>) -> Result<Attached, S
         tier: Tier::Tracepoint,
     };
     // Before they are attached all that may be, and in the end what is.
-    tell_seen_calls(ebpf, AT_RETURN | KEPT)?;
+    let twice = if ways.preempts { TWICE } else { UNSEEN };
+    tell_seen_calls(ebpf, AT_RETURN | KEPT | twice)?;
     let mut seen_calls = UNSEEN;
     for program in &PROGRAMS {
         let tried = match (program.target, ways.calls) {
             (Target::Entry(_) | Target::Return(_), _) if tiers.is_empty() => continue,
             (Target::Entry(name), _) => attach_best(tiers, |tier| at_entry(ebpf, name, tier, &btf)),
-            (Target::Return(name), _) => {
-                attach_best(tiers, |tier| at_return(ebpf, name, tier, &btf))
-            }
+            (Target::Return(name), _) => attach_best(tiers, |tier| {
+                at_return(ebpf, name, tier, ways.preempts, &btf)
+            }),
             (Target::Syscall(_), None) => continue,
             (Target::Syscall(_), _) if attached.tier != Tier::Tracepoint => continue,
             (Target::Syscall(_), Some(Err(error))) => Err(AttachError::Syscalls(chain(error))),
@@ -102,7 +105,7 @@ pub(super) fn attach_all(ebpf: &mut Ebpf, ways: &Ways<'_>) -> Result<Attached, S
         let by_nature = tried.as_ref().is_err_and(AttachError::is_by_nature);
         let (kind, reason) = match tried {
             Ok(made) => {
-                seen_calls |= made.seen_calls();
+                seen_calls |= made.seen_calls(twice);
                 attached.tier = attached.tier.max(made.tier);
                 attached.links.extend(made.links);
                 (made.kind, None)
@@ -142,9 +145,9 @@ impl Made {
     }
 
     /// How calls that fail are seen by it (`conntrace_common::calls`).
-    fn seen_calls(&self) -> u32 {
+    fn seen_calls(&self, twice: u32) -> u32 {
         match self.kind {
-            "fexit" => AT_RETURN,
+            "fexit" => AT_RETURN | twice,
             "kretprobe" | "tracepoint" => KEPT,
             _ => UNSEEN,
         }
@@ -191,17 +194,33 @@ fn at_entry(ebpf: &mut Ebpf, name: &str, tier: Tier, btf: &Btf) -> Result<Made, 
     Ok(Made::new("kprobe", vec![link]))
 }
 
-fn at_return(ebpf: &mut Ebpf, name: &str, tier: Tier, btf: &Btf) -> Result<Made, AttachError> {
+fn at_return(
+    ebpf: &mut Ebpf,
+    name: &str,
+    tier: Tier,
+    preempts: bool,
+    btf: &Btf,
+) -> Result<Made, AttachError> {
     if tier == Tier::Full {
-        let hook: &mut FExit = program(ebpf, &format!("fexit_{name}"))?;
-        hook.load(name, btf)?;
-        let link = hook.attach()?;
-        return Ok(Made::new("fexit", vec![Box::new(hook.take_link(link)?)]));
+        let mut links = Vec::new();
+        if preempts {
+            links.push(by_fexit(ebpf, "fexit_second_", name, btf)?);
+        }
+        // What is attached last runs first.
+        links.push(by_fexit(ebpf, "fexit_", name, btf)?);
+        return Ok(Made::new("fexit", links));
     }
     // The return first: what has entered before is not its own.
     let links = ["kretprobe_", "kprobe_"].map(|at| probe(ebpf, at, name));
     let links = links.into_iter().collect::<Result<_, _>>()?;
     Ok(Made::new("kretprobe", links))
+}
+
+fn by_fexit(ebpf: &mut Ebpf, turn: &str, name: &str, btf: &Btf) -> Result<Held, AttachError> {
+    let hook: &mut FExit = program(ebpf, &format!("{turn}{name}"))?;
+    hook.load(name, btf)?;
+    let link = hook.attach()?;
+    Ok(Box::new(hook.take_link(link)?))
 }
 
 fn probe(ebpf: &mut Ebpf, at: &str, name: &str) -> Result<Held, AttachError> {
@@ -334,7 +353,12 @@ fn brief(error: &dyn std::error::Error) -> String {
     let Some((said, log)) = text.split_once(". Verifier output: ") else {
         return text;
     };
-    let figures = ["processed ", "verification time ", "stack depth "];
+    let figures = [
+        "processed ",
+        "verification time ",
+        "stack depth ",
+        "subprog ",
+    ];
     let is_figure = |line: &str| figures.iter().any(|figure| line.starts_with(figure));
     let mut lines = log.lines().rev().map(str::trim);
     match lines.find(|line| !line.is_empty() && !is_figure(line)) {

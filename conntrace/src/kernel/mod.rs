@@ -9,6 +9,7 @@ mod hooks;
 #[cfg(test)]
 mod kernels;
 mod offsets;
+mod preemption;
 pub mod privilege;
 mod programs;
 mod syscalls;
@@ -131,6 +132,7 @@ impl Tracer {
             tier: settings.tier,
             calls: calls.as_ref(),
             drop_reasons: resolved.gives_drop_reasons(),
+            preempts: preemption::preempts(),
         };
         let attached = hooks::attach_all(&mut ebpf, &ways)?;
         let ring = take_map(&mut ebpf, "RECORDS")?;

@@ -149,9 +149,15 @@ fn hooked(source: &str) -> BTreeSet<String> {
     hooked.extend(iterators.iter().map(|name| format!("bpf_iter_{name}")));
     let words = source.split(|c: char| !c.is_alphanumeric() && c != '_');
     let functions = words.filter_map(|word| {
-        ["fentry_", "fexit_", "kprobe_", "kretprobe_"]
-            .iter()
-            .find_map(|kind| word.strip_prefix(kind))
+        [
+            "fentry_",
+            "fexit_second_",
+            "fexit_",
+            "kprobe_",
+            "kretprobe_",
+        ]
+        .iter()
+        .find_map(|kind| word.strip_prefix(kind))
     });
     hooked.extend(functions.map(str::to_owned));
     hooked
@@ -222,7 +228,7 @@ fn every_hook_is_one_of_the_agent_and_has_a_quote() {
 #[test]
 fn every_way_to_hook_is_noticed() {
     let source = "#[btf_tracepoint(function = \"a\")] #[unsafe(link_section = \"iter/b\")]\n\
-        function!(Bind, Socket, fexit_c, kprobe_c, kretprobe_c);\n\
+        function!(Bind, Socket, fexit_c, fexit_second_c, kprobe_c, kretprobe_c);\n\
         pub fn fentry_d() {} #[tracepoint(category = \"syscalls\", name = \"sys_enter_e\")]";
     let hooked: Vec<_> = hooked(source).into_iter().collect();
     assert_eq!(hooked, ["a", "bpf_iter_b", "c", "d"]);
