@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::{Live, Scene};
 
 /// How often a scenario is played at most until it goes as meant.
-const TRIES: usize = 5;
+const TRIES: usize = 20;
 /// How long another thread or process may take to connect.
 const SYN_SENT_MAX: Duration = Duration::from_secs(10);
 

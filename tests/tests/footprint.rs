@@ -177,6 +177,16 @@ fn turns(pid: u32) -> u64 {
     tasks.map(|task| of_task(task.unwrap())).sum()
 }
 
+/// Until its threads have not run for three seconds.
+fn wait_until_at_rest(pid: u32) {
+    let at_rest = (0..20).any(|_| {
+        let before = turns(pid);
+        thread::sleep(Duration::from_secs(3));
+        turns(pid) == before
+    });
+    assert!(at_rest, "it does not come to rest");
+}
+
 /// Nothing happens in the only namespace that is watched: no thread runs but for
 /// a summary.
 fn idle() {
@@ -188,8 +198,7 @@ fn idle() {
             Agent::run(&[filter, options].concat(), null)
         };
         let (silent, regular) = (run(["--summary", "0"]), run(["--summary", &every]));
-        // Until both are at rest.
-        thread::sleep(Duration::from_secs(3));
+        wait_until_at_rest(silent.pid());
         let before = [turns(silent.pid()), turns(regular.pid())];
         thread::sleep(IDLE);
         let silent_turns = turns(silent.pid()) - before[0];

@@ -18,6 +18,10 @@ const OF_EVERY_TIER: [&str; 2] = ["tiers", VERIFIER];
 /// byte, which takes minutes here.
 pub(crate) const OF_NO_KERNEL: [&str; 2] = ["any_bytes", "damage"];
 
+/// Tests of what the agent says within milliseconds: an emulated machine is too slow for
+/// several of them at once.
+const ONE_BY_ONE: [&str; 4] = ["callers", "causes", "causes_calls", "deadlines"];
+
 /// Programs whose IPv4 tests a guest without IPv6 runs.
 const V4_PROGRAMS: [&str; 5] = ["refused", "unreachable", "timed_out", "before_syn", "binds"];
 
@@ -57,10 +61,9 @@ impl Kind {
     /// What it runs, of these programs of the tests and on its own.
     pub(crate) fn commands(self, programs: &[String]) -> Vec<GuestCommand> {
         let tests = |name: &str, only: &str| {
-            command(
-                name,
-                &format!("./{name} --test-threads 4 --color never {only}"),
-            )
+            let threads = if ONE_BY_ONE.contains(&name) { 1 } else { 4 };
+            let options = format!("--test-threads {threads} --color never");
+            command(name, &format!("./{name} {options} {only}"))
         };
         let own = ["demo", "doctor"].map(|it| {
             let run = format!("$CONNTRACE_BIN {it} --tier $tier");
