@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _},
+    net::SocketAddr,
     num::NonZeroU64,
     ops::RangeInclusive,
     path::PathBuf,
@@ -213,6 +214,10 @@ pub struct DemoArgs {
     /// How hooks are chosen.
     #[command(flatten)]
     pub tier: TierArgs,
+    /// What a scene starts as a process of its own: connects there, and waits for its
+    /// input's end.
+    #[arg(long, hide = true)]
+    pub connects_to: Option<SocketAddr>,
 }
 
 /// Takes a number in this range, or says what is wanted.

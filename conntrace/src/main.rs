@@ -95,6 +95,10 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn run_demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    if let Some(to) = args.connects_to {
+        demo::client(to)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     start_log(0);
     let report = demo::run(
         Format::or_suitable(args.format),

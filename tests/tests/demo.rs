@@ -6,6 +6,7 @@
 )]
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     process::{Command, ExitCode, Stdio},
     thread,
@@ -14,7 +15,7 @@ use std::{
 
 use conntrace_tests::{
     binary, conntrace, copy_program, is_slow, kernel_version, live_test, matching, mount_tracefs,
-    run, stderr, stdout, without_tracefs,
+    run_one_by_one, stderr, stdout, without_tracefs,
 };
 use serde_json::Value;
 
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
             .with_kind(format!("needs tracefs: {error}"))
             .with_ignored_flag(true),
     };
-    run(vec![
+    run_one_by_one(vec![
         as_expected,
         live_test("without_tracefs", scenes_without_tracefs),
         live_test("killed", killed),
@@ -41,14 +42,30 @@ fn as_expected() {
     assert!(output.status.success(), "{table}");
     assert!(is_slow().is_some() || began.elapsed() < Duration::from_secs(15));
     assert_played(table, &[]);
+    let mut codes = BTreeSet::new();
     for line in stdout(&output).lines() {
         let line: Value = serde_json::from_str(line).unwrap();
         assert!(["outcome", "stall"].contains(&line["type"].as_str().unwrap()));
+        codes.extend(line["cause"]["code"].as_str().map(str::to_owned));
+    }
+    assert_told(table, &codes);
+    assert!(!stdout(&output).contains("password"), "of a proxy");
+    assert!(!table.contains("password"), "of a proxy");
+}
+
+/// Of every scene with one of these causes it is told why, and what to do.
+fn assert_told(table: &str, codes: &BTreeSet<String>) {
+    let rows = table.lines().filter(|line| line.ends_with(" ok"));
+    let has_cause = |row: &&str| row.contains(", ") && codes.iter().any(|code| row.contains(code));
+    let causes = rows.filter(has_cause).count();
+    assert!(causes >= codes.len(), "{table}");
+    for sentence in ["  why: ", "  fix: "] {
+        assert_eq!(matching(table, sentence), causes, "{table}");
     }
 }
 
 /// Scenes there are.
-const SCENES: usize = 67;
+const SCENES: usize = 73;
 /// Since when a kernel has what a scene needs, and how the demo says that it has not.
 const SINCE: [((u32, u32), &str); 3] = [
     ((5, 17), "this kernel does not say why it drops a packet"),

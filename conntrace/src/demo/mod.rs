@@ -8,19 +8,21 @@ use std::{
     collections::HashMap,
     fs::File,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
 
 pub use report::Report;
+pub use scenes::client;
 
 use crate::{
     agent::{self, AgentError, Config},
     cli::Format,
-    event::{Event, Line, Outcome},
+    event::{Code, Event, Line, Outcome},
     kernel::{self, Settings, Tier},
     label::Label,
     live,
@@ -31,6 +33,8 @@ use crate::{
 
 /// The default of `--patience`, in milliseconds.
 const PATIENCE_MS: u64 = 200;
+/// How long a scene waits for its lines: the kernel may not trace an ending.
+const LINES_MAX: Duration = Duration::from_secs(2);
 
 /// Runs the whole demo, on this tier if one is given. Ends early when
 /// `interrupted` does.
@@ -83,20 +87,32 @@ pub async fn run(
             reason = interrupted => reason,
         }
     };
-    let untraced = match agent::run(tracer, sink, config, stop).await {
-        Ok(totals) => totals.lost.get("ending_missed").copied().unwrap_or(0),
-        Err(AgentError::OutputClosed) => 0,
+    let missing = match agent::run(tracer, sink, config, stop).await {
+        Ok(totals) => Missing {
+            endings: totals.lost.get("ending_missed").copied().unwrap_or(0),
+            causes: totals.undiagnosed,
+        },
+        Err(AgentError::OutputClosed) => Missing::default(),
         Err(error) => return Err(error.into()),
     };
     let acts = acts
         .context("interrupted")??
         .context("cannot set the stage")?;
-    Ok(Report::new(acts, &traced.lock().outcomes, untraced))
+    Ok(Report::new(&acts, &traced.lock().outcomes, missing))
+}
+
+/// What the tracer says that it could not see.
+#[derive(Debug, Clone, Copy, Default)]
+struct Missing {
+    /// Seen by no program.
+    endings: u64,
+    /// For which there was no time.
+    causes: u64,
 }
 
 /// What was traced on the demo's stages, by calling thread.
 #[derive(Debug, Clone, Default)]
-struct Traced(Arc<Mutex<TracedInner>>);
+struct Traced(Arc<(Mutex<TracedInner>, Condvar)>);
 
 #[derive(Debug, Default)]
 struct TracedInner {
@@ -113,8 +129,30 @@ impl Traced {
         self.lock().stages.insert(stage.netns, namespace);
     }
 
+    fn add(&self, tid: u32, outcome: Outcome) {
+        self.lock().outcomes.entry(tid).or_default().push(outcome);
+        let (_, added) = &*self.0;
+        added.notify_all();
+    }
+
+    /// Waits until a thread has this many lines, though not for ever.
+    fn wait_for(&self, tid: u32, lines: usize) {
+        let lacks_lines =
+            |inner: &mut TracedInner| inner.outcomes.get(&tid).map_or(0, Vec::len) < lines;
+        let (_, added) = &*self.0;
+        let _ = added.wait_timeout_while(self.lock(), LINES_MAX, lacks_lines);
+    }
+
+    /// The cause of a thread's last line.
+    fn last_cause(&self, tid: u32) -> Option<Code> {
+        let inner = self.lock();
+        let last = inner.outcomes.get(&tid)?.last()?;
+        last.cause.as_ref().map(|cause| cause.code)
+    }
+
     fn lock(&self) -> MutexGuard<'_, TracedInner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let (inner, _) = &*self.0;
+        inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,19 +169,15 @@ impl Sink for Audience {
             Event::Stall(stall) => &stall.attempt,
             Event::Start(_) | Event::Loss(_) | Event::Summary(_) | Event::Stop(_) => return Ok(()),
         };
-        let mut traced = self.traced.lock();
-        if !attempt
-            .netns
-            .is_some_and(|netns| traced.stages.contains_key(&netns))
-        {
+        let is_ours = |netns| self.traced.lock().stages.contains_key(&netns);
+        if !attempt.netns.is_some_and(is_ours) {
             return Ok(());
         }
+        self.shown.write(line)?;
         if let (Event::Outcome(outcome), Some(tid)) = (&line.event, attempt.process.tid) {
-            let of_thread = traced.outcomes.entry(tid).or_default();
-            of_thread.push(Outcome::clone(outcome));
+            self.traced.add(tid, Outcome::clone(outcome));
         }
-        drop(traced);
-        self.shown.write(line)
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,10 +1,13 @@
 //! Expected against got, as a table.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::Arc};
 
-use super::scenes::{Act, Expected, Played};
+use super::{
+    Missing,
+    scenes::{Act, Expected, Played},
+};
 use crate::{
-    event::Outcome,
+    event::{Cause, Certainty, Code, Outcome},
     label::{Label, TimeoutBy},
     reply::ReplyKind,
 };
@@ -21,6 +24,8 @@ struct Row {
     expected: String,
     got: String,
     result: RowResult,
+    /// Why the last attempt ended so.
+    cause: Option<Arc<Cause>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,15 +36,15 @@ enum RowResult {
 }
 
 impl Report {
-    /// Of the endings `untraced` were seen by no program.
+    /// Of what the tracer could not see, `missing` says how much.
     pub(super) fn new(
-        acts: Vec<Act>,
+        acts: &[Act],
         outcomes: &HashMap<u32, Vec<Outcome>>,
-        mut untraced: u64,
+        mut missing: Missing,
     ) -> Self {
-        let row = |act| Row::new(act, outcomes, &mut untraced);
+        let row = |act| Row::new(act, outcomes, &mut missing);
         Self {
-            rows: acts.into_iter().map(row).collect(),
+            rows: acts.iter().map(row).collect(),
         }
     }
 
@@ -55,30 +60,51 @@ impl Report {
 }
 
 impl Row {
-    fn new(act: Act, outcomes: &HashMap<u32, Vec<Outcome>>, untraced: &mut u64) -> Self {
-        let expected = describe(act.expected);
-        let (got, result) = match act.played {
-            Played::Skipped(reason) => (reason, RowResult::Skipped),
-            Played::By { tid } => {
-                let lines = outcomes.get(&tid).map_or(&[][..], Vec::as_slice);
-                let got: Vec<_> = lines.iter().map(of_line).collect();
-                if got == act.expected {
-                    (describe(&got), RowResult::Same)
-                } else if got.len() < act.expected.len() && *untraced > 0 {
-                    // See the README's limits.
-                    *untraced -= 1;
-                    let reason = "the kernel traced no ending: lost.ending_missed";
-                    (reason.to_owned(), RowResult::Skipped)
-                } else {
-                    (describe(&got), RowResult::Different)
-                }
-            }
+    fn new(act: &Act, outcomes: &HashMap<u32, Vec<Outcome>>, missing: &mut Missing) -> Self {
+        let tid = match &act.played {
+            Played::Skipped(reason) => return Self::skipped(act, reason.clone()),
+            Played::By { tid } => tid,
+        };
+        let lines = outcomes.get(tid).map_or(&[][..], Vec::as_slice);
+        let got: Vec<_> = lines.iter().map(of_line).collect();
+        let cause = lines.last().and_then(|line| line.cause.clone());
+        let code = cause.as_ref().map(|cause| cause.code);
+        let is_certain = (cause.as_ref()).is_some_and(|it| it.certainty == Certainty::Certain);
+        let result = if got == act.expected && code == act.cause {
+            RowResult::Same
+        } else if got.len() < act.expected.len() && missing.endings > 0 {
+            // See the README's limits.
+            missing.endings -= 1;
+            return Self::skipped(
+                act,
+                "the kernel traced no ending: lost.ending_missed".into(),
+            );
+        } else if got == act.expected && !is_certain && missing.causes > 0 {
+            // None, or one for which less had to be looked at.
+            missing.causes -= 1;
+            return Self::skipped(
+                act,
+                "no time to look for all of its cause: undiagnosed".into(),
+            );
+        } else {
+            RowResult::Different
         };
         Self {
             scene: act.name,
-            expected,
-            got,
+            expected: describe(act.expected, act.cause),
+            got: describe(&got, code),
             result,
+            cause,
+        }
+    }
+
+    fn skipped(act: &Act, reason: String) -> Self {
+        Self {
+            scene: act.name,
+            expected: describe(act.expected, act.cause),
+            got: reason,
+            result: RowResult::Skipped,
+            cause: None,
         }
     }
 }
@@ -92,7 +118,7 @@ fn of_line(outcome: &Outcome) -> Expected {
 }
 
 /// The last attempt in words, the ones that led up to it as a number.
-fn describe(attempts: &[Expected]) -> String {
+fn describe(attempts: &[Expected], cause: Option<Code>) -> String {
     let Some((last, before)) = attempts.split_last() else {
         return "no line".to_owned();
     };
@@ -108,29 +134,50 @@ fn describe(attempts: &[Expected]) -> String {
         (None, ReplyKind::Local) => text.push_str(" by this host"),
         (None, ReplyKind::None | ReplyKind::SynAck) => {}
     }
+    if let Some(cause) = cause {
+        text.push_str(&format!(", {}", cause.as_str()));
+    }
     let established = before.iter().filter(|one| one.label == Label::Established);
     match (before.len(), established.count()) {
         (0, _) => {}
-        (all, good) if all == good => text.push_str(&format!(", after {good} established")),
-        (all, good) => text.push_str(&format!(", after {all}, {good} of them established")),
+        (all, good) if all == good => text.push_str(&format!(" (after {good} established)")),
+        (all, good) => text.push_str(&format!(" (after {all}, {good} of them established)")),
     }
     text
 }
 
 impl fmt::Display for Report {
+    /// Why each attempt ended as it did and what to do about it, then the table.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{:<16} {:<49} {:<49}", "scene", "expected", "got")?;
+        for row in &self.rows {
+            if let Some(cause) = &row.cause {
+                let (code, certainty) = (cause.code.as_str(), cause.certainty.as_str());
+                writeln!(f, "\n{}: {code} ({certainty})", row.scene)?;
+                writeln!(f, "  why: {}\n  fix: {}", cause.why, cause.fix)?;
+            }
+        }
+        let width = |column: fn(&Row) -> &str| {
+            let widths = self.rows.iter().map(|row| column(row).chars().count());
+            widths.max().unwrap_or(0)
+        };
+        let expected = width(|row| &row.expected);
+        let got = width(|row| match row.result {
+            RowResult::Same | RowResult::Different => &row.got,
+            // A reason may be long.
+            RowResult::Skipped => "",
+        });
+        let mut line = |scene: &str, wanted: &str, told: &str, mark: &str| {
+            let row = format!("{scene:<16} {wanted:<expected$} {told:<got$} {mark}");
+            writeln!(f, "{}", row.trim_end())
+        };
+        line("\nscene", "expected", "got", "")?;
         for row in &self.rows {
             let mark = match row.result {
                 RowResult::Same => "ok",
                 RowResult::Different => "DIFFERENT",
                 RowResult::Skipped => "skipped",
             };
-            writeln!(
-                f,
-                "{:<16} {:<49} {:<49} {mark}",
-                row.scene, row.expected, row.got
-            )?;
+            line(row.scene, &row.expected, &row.got, mark)?;
         }
         writeln!(
             f,
@@ -152,24 +199,38 @@ mod tests {
         timeout_by: Some(TimeoutBy::Kernel),
     }];
 
+    fn played(expected: &'static [Expected], cause: Option<Code>) -> Act {
+        Act {
+            name: "silence",
+            expected,
+            cause,
+            played: Played::By { tid: 1 },
+        }
+    }
+
+    /// How many of two such scenes differ, and are skipped.
+    fn counts(act: fn() -> Act, missing: Missing) -> (usize, usize) {
+        let report = Report::new(&[act(), act()], &HashMap::new(), missing);
+        assert_eq!(
+            report.all_as_expected(),
+            report.count(RowResult::Different) == 0
+        );
+        (
+            report.count(RowResult::Different),
+            report.count(RowResult::Skipped),
+        )
+    }
+
     #[test]
     fn a_missing_line_differs_unless_its_ending_went_untraced() {
-        let played = |untraced| {
-            let act = || Act {
-                name: "silence",
-                expected: ONE,
-                played: Played::By { tid: 1 },
-            };
-            Report::new(vec![act(), act()], &HashMap::new(), untraced)
-        };
-        let counts = |report: &Report| {
-            (
-                report.count(RowResult::Different),
-                report.count(RowResult::Skipped),
-            )
-        };
-        assert_eq!(counts(&played(0)), (2, 0));
-        assert_eq!(counts(&played(1)), (1, 1));
-        assert!(played(2).all_as_expected());
+        let counts = |endings| counts(|| played(ONE, None), Missing { endings, causes: 9 });
+        assert_eq!([0, 1, 2].map(counts), [(2, 0), (1, 1), (0, 2)]);
+    }
+
+    #[test]
+    fn a_missing_cause_differs_unless_there_was_no_time_for_it() {
+        let cause = || played(&[], Some(Code::HostDown));
+        let counts = |causes| counts(cause, Missing { endings: 9, causes });
+        assert_eq!([0, 1, 2].map(counts), [(2, 0), (1, 1), (0, 2)]);
     }
 }

@@ -123,6 +123,18 @@ pub enum Certainty {
     Possible,
 }
 
+impl Certainty {
+    /// As lines write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Certain => "certain",
+            Self::Likely => "likely",
+            Self::Possible => "possible",
+        }
+    }
+}
+
 /// Why an attempt ended as it did.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Cause {

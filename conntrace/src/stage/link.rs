@@ -1,7 +1,7 @@
 //! Interfaces of the calling thread's namespace: set up, given addresses.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
@@ -97,22 +97,28 @@ impl Links {
 
     /// Adds a route to this one address that leads nowhere.
     pub(super) fn add_dead_end(&mut self, kind: RouteType, to: IpAddr) -> io::Result<()> {
-        let mut message = RouteMessage::default();
         let (family, prefix_length, address) = match to {
             IpAddr::V4(to) => (AddressFamily::Inet, 32, RouteAddress::Inet(to)),
             IpAddr::V6(to) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(to)),
         };
-        message.header.address_family = family;
+        let mut message = route(family, kind);
         message.header.destination_prefix_length = prefix_length;
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Static;
-        message.header.scope = RouteScope::Universe;
-        message.header.kind = kind;
         message.attributes = vec![RouteAttribute::Destination(address)];
+        self.add_route(message, &format!("of type {kind:?} to {to}"))
+    }
+
+    /// Makes this host of an own network the default gateway.
+    pub(super) fn add_gateway(&mut self, via: Ipv4Addr) -> io::Result<()> {
+        let mut message = route(AddressFamily::Inet, RouteType::Unicast);
+        message.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(via))];
+        self.add_route(message, &format!("by the gateway {via}"))
+    }
+
+    fn add_route(&mut self, message: RouteMessage, what: &str) -> io::Result<()> {
         self.ask(
             RouteNetlinkMessage::NewRoute(message),
             NLM_F_CREATE | NLM_F_EXCL,
-            &format!("add a route of type {kind:?} to {to}"),
+            &format!("add a route {what}"),
         )
     }
 
@@ -149,6 +155,16 @@ impl Links {
         // With code 0 an "error" is the acknowledgement.
         outcome.code.map_or(Ok(()), |_| Err(outcome.to_io()))
     }
+}
+
+fn route(family: AddressFamily, kind: RouteType) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = kind;
+    message
 }
 
 fn index_of(name: &str) -> io::Result<u32> {

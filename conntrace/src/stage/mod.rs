@@ -202,6 +202,17 @@ impl Stage {
         Links::open()?.add_dead_end(kind, to)
     }
 
+    /// Sends packets to hosts of no network of the stage to this one. To be called on
+    /// one of the stage's threads.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, and when the caller is not on the stage.
+    pub fn add_gateway(&self, via: Ipv4Addr) -> io::Result<()> {
+        self.check_is_here("add a route")?;
+        Links::open()?.add_gateway(via)
+    }
+
     /// Sets a sysctl of the stage: `name` as below `/proc/sys`, such as
     /// `net/ipv4/tcp_syn_retries`. To be called on one of the stage's threads.
     ///

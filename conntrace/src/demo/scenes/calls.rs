@@ -6,11 +6,14 @@ use std::{
 };
 
 use super::{
-    ADDRESS_UNAVAILABLE, DENIED, FAILED, NO_ROUTE, Needs, PORT_EXHAUSTED, Scene, Sysctls,
-    acts::{at, connect, tcp},
-    scene,
+    ADDRESS_UNAVAILABLE, DENIED, FAILED, Held, NO_ROUTE, Needs, PORT_EXHAUSTED, Scene, Sysctls,
+    acts::{at, connect, listener, tcp},
+    holding, scene,
 };
-use crate::stage::{DeadEnd, ports::ACCEPTS};
+use crate::{
+    event::Code,
+    stage::{DeadEnd, ports::ACCEPTS},
+};
 
 const NARROW: Sysctls = &[("net/ipv4/ip_local_port_range", "40000 40001")];
 
@@ -27,22 +30,21 @@ const fn elsewhere(host: u8) -> IpAddr {
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
-    scene("no route", Needs::Connects, &[NO_ROUTE], || connect(NOWHERE, ACCEPTS)),
-    scene("route closed", Needs::Connects, &[NO_ROUTE], || connect(CLOSED, ACCEPTS)).by(DeadEnd::Unreachable, CLOSED),
-    scene("route closed v6", Needs::ConnectsV6, &[NO_ROUTE], || connect(CLOSED_V6, ACCEPTS)).by(DeadEnd::Unreachable, CLOSED_V6),
-    scene("route forbidden", Needs::Connects, &[DENIED], || connect(FORBIDDEN, ACCEPTS)).by(DeadEnd::Prohibit, FORBIDDEN),
+    scene("no route", Needs::Connects, &[NO_ROUTE], || connect(NOWHERE, ACCEPTS)).because(Code::NoRoute),
+    scene("route closed", Needs::Connects, &[NO_ROUTE], || connect(CLOSED, ACCEPTS)).by(DeadEnd::Unreachable, CLOSED).because(Code::NoRoute),
+    scene("route closed v6", Needs::ConnectsV6, &[NO_ROUTE], || connect(CLOSED_V6, ACCEPTS)).by(DeadEnd::Unreachable, CLOSED_V6).because(Code::NoRoute),
+    scene("route forbidden", Needs::Connects, &[DENIED], || connect(FORBIDDEN, ACCEPTS)).by(DeadEnd::Prohibit, FORBIDDEN).because(Code::ProhibitRoute),
     scene("route swallows", Needs::Connects, &[FAILED], || connect(SWALLOWED, ACCEPTS)).by(DeadEnd::Blackhole, SWALLOWED),
-    scene("no port to bind", Needs::Binds, &[PORT_EXHAUSTED], no_port_to_bind).with(NARROW),
-    scene("not our address", Needs::Binds, &[ADDRESS_UNAVAILABLE], not_our_address),
+    holding("no port to bind", Needs::Binds, &[PORT_EXHAUSTED], no_port_to_bind).with(NARROW).because(Code::PortsHeldByBind),
+    scene("not our address", Needs::Binds, &[ADDRESS_UNAVAILABLE], not_our_address).because(Code::SourceNotLocal),
 ];
 
-/// Two ports, both bound; connect is never called.
-fn no_port_to_bind() -> io::Result<()> {
+/// Two ports, both listened on; connect is never called.
+fn no_port_to_bind() -> io::Result<Held> {
     let any = at(Ipv4Addr::UNSPECIFIED, 0);
-    let sockets = [tcp(any)?, tcp(any)?, tcp(any)?];
-    let [first, second, third] = sockets.each_ref().map(|socket| socket.bind(&any.into()));
-    first.and(second)?;
-    fails(&third)
+    let held = vec![listener(any, 0)?, listener(any, 0)?];
+    fails(&tcp(any)?.bind(&any.into()))?;
+    Ok(Held::Sockets(held))
 }
 
 fn not_our_address() -> io::Result<()> {

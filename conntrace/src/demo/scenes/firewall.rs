@@ -7,27 +7,30 @@ use std::{
 };
 
 use super::{
-    DROPPED_HERE, Needs, REJECTED_HERE, Scene,
+    DROPPED_HERE, Needs, QUIET_V4, QUIET_V6, REJECTED_HERE, Scene,
     acts::{at, connect, give_up},
     scene,
     silence::GIVES_UP_AFTER,
 };
-use crate::stage::{FAR_V4, FAR_V6, Verdict, firewall};
+use crate::{
+    event::Code,
+    stage::{Verdict, firewall},
+};
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(10);
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
-    scene("own drop", Needs::Drops, &[DROPPED_HERE], || dropped(at(FAR_V4, 1000))),
-    scene("own drop v6", Needs::DropsV6, &[DROPPED_HERE], || dropped(at(FAR_V6, 1001))),
-    scene("own reset", Needs::Drops, &[REJECTED_HERE], || rejected(FAR_V4.into(), 1002, Verdict::RejectByReset)),
-    scene("own reset v6", Needs::DropsV6, &[REJECTED_HERE], || rejected(FAR_V6.into(), 1003, Verdict::RejectByReset)),
-    scene("own reject", Needs::Far, &[REJECTED_HERE], || rejected(FAR_V4.into(), 1004, Verdict::RejectByIcmp)),
-    scene("rejected early", Needs::Far, &[REJECTED_HERE], || rejected_early(at(FAR_V4, 1005))),
+    scene("own drop", Needs::Drops, &[DROPPED_HERE], || dropped(at(QUIET_V4, 1000))).apart().because(Code::LocalFirewall),
+    scene("own drop v6", Needs::DropsV6, &[DROPPED_HERE], || dropped(at(QUIET_V6, 1001))).apart().because(Code::LocalFirewall),
+    scene("own reset", Needs::Drops, &[REJECTED_HERE], || rejected(QUIET_V4.into(), 1002, Verdict::RejectByReset)).apart().because(Code::RejectedByFirewall),
+    scene("own reset v6", Needs::DropsV6, &[REJECTED_HERE], || rejected(QUIET_V6.into(), 1003, Verdict::RejectByReset)).apart().because(Code::RejectedByFirewall),
+    scene("own reject", Needs::Far, &[REJECTED_HERE], || rejected(QUIET_V4.into(), 1004, Verdict::RejectByIcmp)).apart().because(Code::RejectedByFirewall),
+    scene("rejected early", Needs::Far, &[REJECTED_HERE], || rejected_early(at(QUIET_V4, 1005))).apart().because(Code::RejectedByFirewall),
 ];
 
-/// Each scene has a port of its own: the rule is for that.
+/// The rule is for that port.
 fn dropped(to: SocketAddr) -> io::Result<()> {
     firewall(to.port(), Verdict::Drop)?;
     give_up(to, GIVES_UP_AFTER)

@@ -8,12 +8,13 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 
 use super::{
-    ADDRESS_UNAVAILABLE, ESTABLISHED, Expected, Needs, PORT_EXHAUSTED, Scene, Sysctls,
+    ADDRESS_UNAVAILABLE, ESTABLISHED, Expected, Held, Needs, PORT_EXHAUSTED, Scene, Sysctls,
     acts::{at, bound, connect, ends, hold, listener, tcp},
-    scene,
+    holding, scene,
 };
-use crate::stage::{
-    FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, ports::ACCEPTS, set_local_port_range,
+use crate::{
+    event::Code,
+    stage::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, ports::ACCEPTS, set_local_port_range},
 };
 
 /// The only two ports of a narrow range.
@@ -40,47 +41,46 @@ const SECOND_HAS_NOT: &[Expected] = &[ESTABLISHED, ADDRESS_UNAVAILABLE];
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
-    scene("tuple in use", Needs::Far, SECOND_HAS_NOT, || tuple_in_use(FAR_LOCAL_V4.into(), FAR_V4.into())),
-    scene("tuple in use v6", Needs::FarV6, SECOND_HAS_NOT, || tuple_in_use(FAR_LOCAL_V6.into(), FAR_V6.into())),
-    scene("chosen at bind", Needs::Far, SECOND_HAS_NOT, chosen_at_bind),
+    holding("tuple in use", Needs::Far, SECOND_HAS_NOT, || tuple_in_use(FAR_LOCAL_V4.into(), FAR_V4.into())).apart().because(Code::TupleInUse),
+    holding("tuple in use v6", Needs::FarV6, SECOND_HAS_NOT, || tuple_in_use(FAR_LOCAL_V6.into(), FAR_V6.into())).apart().because(Code::TupleInUse),
+    holding("chosen at bind", Needs::Far, SECOND_HAS_NOT, chosen_at_bind).apart().because(Code::TupleInUse),
 
-    scene("no port left", Needs::Far, THIRD_HAS_NONE, || three(at(FAR_V4, ACCEPTS))).with(NARROW),
-    scene("no port left v6", Needs::FarV6, THIRD_HAS_NONE, || three(at(FAR_V6, ACCEPTS))).with(NARROW),
-    scene("bound w/o port", Needs::Far, THIRD_HAS_NONE, bound_without_port).with(NARROW),
-    scene("socket's range", Needs::Far, THIRD_HAS_NONE, sockets_range),
-    scene("reserved ports", Needs::Far, &[PORT_EXHAUSTED], || connect(FAR_V4, ACCEPTS)).with(RESERVED),
-    scene("held by binds", Needs::Far, &[PORT_EXHAUSTED], held_by_binds).with(NARROW),
-    scene("in TIME_WAIT", Needs::Lo, THIRD_HAS_NONE, || in_time_wait(at(Ipv4Addr::LOCALHOST, LISTENER_PORT))).with(KEEPS_TIME_WAIT),
+    holding("no port left", Needs::Far, THIRD_HAS_NONE, || three(at(FAR_V4, ACCEPTS))).with(NARROW).because(Code::EphemeralRangeUsedUp),
+    holding("no port left v6", Needs::FarV6, THIRD_HAS_NONE, || three(at(FAR_V6, ACCEPTS))).with(NARROW).because(Code::EphemeralRangeUsedUp),
+    holding("bound w/o port", Needs::Far, THIRD_HAS_NONE, bound_without_port).with(NARROW).because(Code::EphemeralRangeUsedUp),
+    holding("socket's range", Needs::Far, THIRD_HAS_NONE, sockets_range).apart().because(Code::SocketPortRange),
+    scene("reserved ports", Needs::Far, &[PORT_EXHAUSTED], || connect(FAR_V4, ACCEPTS)).with(RESERVED).because(Code::SocketPortRange),
+    holding("held by binds", Needs::Far, &[PORT_EXHAUSTED], held_by_binds).with(NARROW).because(Code::PortsHeldByBind),
+    scene("in TIME_WAIT", Needs::Lo, THIRD_HAS_NONE, || in_time_wait(at(Ipv4Addr::LOCALHOST, LISTENER_PORT))).with(KEEPS_TIME_WAIT).because(Code::EphemeralRangeUsedUp),
 ];
 
 /// Two sockets with the same local address and port go to the same place.
-fn tuple_in_use(local: IpAddr, far: IpAddr) -> io::Result<()> {
+fn tuple_in_use(local: IpAddr, far: IpAddr) -> io::Result<Held> {
     let (local, far) = (at(local, OWN_PORT), at(far, ACCEPTS));
     let (first, second) = (bound(local)?, bound(local)?);
     ends(&first, far);
     ends(&second, far);
-    Ok(())
+    Ok(Held::Sockets(vec![first, second]))
 }
 
 /// The kernel chose the port, but at bind: connect cannot have another.
-fn chosen_at_bind() -> io::Result<()> {
+fn chosen_at_bind() -> io::Result<Held> {
     let far = at(FAR_V4, ACCEPTS);
     let late = bound(at(FAR_LOCAL_V4, 0))?;
     let chosen = late.local_addr()?.as_socket();
     let quick = bound(chosen.ok_or(io::ErrorKind::InvalidData)?)?;
     ends(&quick, far);
     ends(&late, far);
-    Ok(())
+    Ok(Held::Sockets(vec![quick, late]))
 }
 
 /// Three connections at a time.
-fn three(to: SocketAddr) -> io::Result<()> {
-    let _held = [hold(to)?, hold(to)?, hold(to)?];
-    Ok(())
+fn three(to: SocketAddr) -> io::Result<Held> {
+    Ok(Held::Sockets(vec![hold(to)?, hold(to)?, hold(to)?]))
 }
 
 /// The address is bound, the port left to connect.
-fn bound_without_port() -> io::Result<()> {
+fn bound_without_port() -> io::Result<Held> {
     let far = at(FAR_V4, ACCEPTS);
     let mut held = Vec::new();
     for _ in 0..3 {
@@ -90,11 +90,11 @@ fn bound_without_port() -> io::Result<()> {
         ends(&socket, far);
         held.push(socket);
     }
-    Ok(())
+    Ok(Held::Sockets(held))
 }
 
 /// The application narrows the range itself (`IP_LOCAL_PORT_RANGE`).
-fn sockets_range() -> io::Result<()> {
+fn sockets_range() -> io::Result<Held> {
     let far = at(OTHER_FAR_V4, ACCEPTS);
     let [low, high] = RANGE;
     let mut held = Vec::new();
@@ -104,19 +104,16 @@ fn sockets_range() -> io::Result<()> {
         ends(&socket, far);
         held.push(socket);
     }
-    Ok(())
+    Ok(Held::Sockets(held))
 }
 
-/// Sockets that are only bound hold their ports for every destination.
-fn held_by_binds() -> io::Result<()> {
-    let mut held = Vec::new();
-    for port in RANGE {
-        let own = at(Ipv4Addr::LOCALHOST, port);
-        let socket = tcp(own)?;
-        socket.bind(&own.into())?;
-        held.push(socket);
-    }
-    connect(FAR_V4, ACCEPTS)
+/// Sockets that are bound hold their ports for every destination. They listen as
+/// well: of others the kernel tells only from Linux 6.8 on.
+fn held_by_binds() -> io::Result<Held> {
+    let [low, high] = RANGE.map(|port| listener(at(Ipv4Addr::LOCALHOST, port), 0));
+    let held = vec![low?, high?];
+    connect(FAR_V4, ACCEPTS)?;
+    Ok(Held::Sockets(held))
 }
 
 /// Connections that are over, closed by this side first, still hold both ports.
