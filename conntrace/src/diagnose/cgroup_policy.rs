@@ -1,8 +1,7 @@
-use super::{Call, Case, Evidence};
+use super::{Case, Evidence, denied};
 use crate::{
     errno::Errno,
     event::{self, Cause, Certainty, Code},
-    label::Label,
 };
 
 /// Denied: a BPF program on the process's cgroup forbids the connect, such as a
@@ -11,9 +10,8 @@ use crate::{
 /// Wrong when such a program is there, but something else said EPERM, such as a
 /// seccomp filter.
 pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    let denied = case.label == Label::Denied && case.call == Some(Call::Connect);
     // What a program that returns 0 makes of connect (`inet_stream_connect`).
-    if !denied || case.errno != Some(Errno::EPERM) {
+    if !denied::by_connect(case, Errno::EPERM) {
         return None;
     }
     let remote = case.remote_socket()?;

@@ -19,12 +19,8 @@ const HIGH: u16 = u16::MAX;
 /// Wrong when these sockets came only after the attempt; that others hold the
 /// ports is `ports_held_by_bind`.
 pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    if case.label != Label::PortExhausted {
-        return None;
-    }
     let Remote { addr, port } = case.remote?;
-    let remote = case.remote_socket()?;
-    let ports = evidence.ports(case.netns, case.local_addr, Some(remote))?;
+    let ports = ports(case, evidence)?;
     let available = available(&ports);
     if ports.connected < ports.bound || !is_full(&ports) {
         return None;
@@ -59,6 +55,14 @@ pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
         &advice(&ports, addr.is_loopback()),
         facts(&ports),
     ))
+}
+
+/// How the ports are used of which the attempt found none.
+pub(super) fn ports(case: &Case, evidence: &mut dyn Evidence) -> Option<Ports> {
+    if case.label != Label::PortExhausted {
+        return None;
+    }
+    evidence.ports(case.netns, case.local_addr, case.remote_socket())
 }
 
 /// Ports that the kernel can choose from.

@@ -8,6 +8,7 @@ mod admin_prohibited;
 pub mod ask;
 mod case;
 mod cgroup_policy;
+mod denied;
 mod ephemeral_range_used_up;
 mod host_down;
 mod icmp_unreachable;

@@ -1,12 +1,9 @@
 use super::{
     Case, Evidence,
-    ephemeral_range_used_up::{available, facts, is_full},
+    ephemeral_range_used_up::{available, facts, is_full, ports},
     words::{count, holdings},
 };
-use crate::{
-    event::{Cause, Certainty, Code},
-    label::Label,
-};
+use crate::event::{Cause, Certainty, Code};
 
 /// Port exhausted: sockets that were bound to their ports hold them for every
 /// destination, whether they are connected or not. A bind to port 0 needs a port
@@ -15,10 +12,7 @@ use crate::{
 /// Wrong when these sockets came only after the attempt. The kernel tells of
 /// sockets that are bound and neither listen nor are connected from Linux 6.8 on.
 pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    if case.label != Label::PortExhausted {
-        return None;
-    }
-    let ports = evidence.ports(case.netns, case.local_addr, case.remote_socket())?;
+    let ports = ports(case, evidence)?;
     if ports.bound <= ports.connected || !is_full(&ports) {
         return None;
     }

@@ -1,8 +1,7 @@
-use super::{Call, Case, Evidence, place};
+use super::{Case, Evidence, denied, place};
 use crate::{
     errno::Errno,
     event::{self, Cause, Certainty, Code},
-    label::Label,
 };
 
 /// Denied: a route of type prohibit (`ip route add prohibit`), which some VPN
@@ -10,8 +9,7 @@ use crate::{
 ///
 /// Wrong when the route was set or removed between the call and the look.
 pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    let denied = case.label == Label::Denied && case.call == Some(Call::Connect);
-    if !denied || case.errno != Some(Errno::EACCES) {
+    if !denied::by_connect(case, Errno::EACCES) {
         return None;
     }
     let errno = place::no_way(case, evidence)?;

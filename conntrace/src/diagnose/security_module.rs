@@ -1,8 +1,7 @@
-use super::{Call, Case, Evidence, place};
+use super::{Case, Evidence, denied, place};
 use crate::{
     errno::Errno,
     event::{self, Cause, Certainty, Code},
-    label::Label,
 };
 
 /// Denied: a security module confines the process, and its policy forbids the
@@ -11,8 +10,7 @@ use crate::{
 /// Wrong when the process is confined but something else said no; the audit log
 /// knows.
 pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    let denied = case.label == Label::Denied && case.call == Some(Call::Connect);
-    if !denied || case.errno != Some(Errno::EACCES) {
+    if !denied::by_connect(case, Errno::EACCES) {
         return None;
     }
     let remote = case.remote_socket()?;

@@ -1,12 +1,9 @@
 use super::{
     Case, Evidence,
-    ephemeral_range_used_up::{available, facts},
+    ephemeral_range_used_up::{available, facts, ports},
     words::count,
 };
-use crate::{
-    event::{Cause, Certainty, Code},
-    label::Label,
-};
+use crate::event::{Cause, Certainty, Code};
 
 /// Port exhausted though ports of the range are free: reserved ports leave none,
 /// which is certain, or the socket has a range of its own (`IP_LOCAL_PORT_RANGE`,
@@ -15,10 +12,7 @@ use crate::{
 /// Wrong when many ports were given back between the attempt and the look, so that
 /// more than half of the range must be free.
 pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    if case.label != Label::PortExhausted {
-        return None;
-    }
-    let ports = evidence.ports(case.netns, case.local_addr, case.remote_socket())?;
+    let ports = ports(case, evidence)?;
     let (low, high) = ports.range;
     let available = available(&ports);
     let held = ports.connected.saturating_add(ports.bound);
