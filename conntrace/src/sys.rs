@@ -58,10 +58,25 @@ pub(crate) fn open_cgroup(mount: &File, id: u64) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// The system call bpf.
+///
+/// # Safety
+/// The request must have the layout of what the command reads and writes of `union
+/// bpf_attr`, and whatever it points to the size that it says.
+unsafe fn bpf<T>(command: libc::c_long, request: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the caller's.
+    let done = unsafe {
+        let request = std::ptr::from_mut(request);
+        libc::syscall(libc::SYS_bpf, command, request, size_of::<T>())
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(done)
+}
+
 /// `BPF_OBJ_GET_INFO_BY_FD`.
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-/// `struct bpf_prog_info` up to and with `recursion_misses`, which lies at 208.
-const INFO_LEN: u32 = 208 + 8;
 
 /// The part of `union bpf_attr` that this command reads.
 #[repr(C)]
@@ -71,6 +86,20 @@ struct InfoRequest {
     info: u64,
 }
 
+/// Words of what the kernel tells of a program or link.
+fn info<const WORDS: usize>(of: BorrowedFd<'_>) -> io::Result<[u32; WORDS]> {
+    let mut info = [0; WORDS];
+    let mut request = InfoRequest {
+        fd: of.as_raw_fd().cast_unsigned(),
+        info_len: u32::try_from(size_of_val(&info)).map_err(io::Error::other)?,
+        info: info.as_mut_ptr().expose_provenance() as u64,
+    };
+    // SAFETY: the kernel writes at most `info_len` bytes, which `info` has. All lengths
+    // in `info` are 0, so that no address in it is written to.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut request) }?;
+    Ok(info)
+}
+
 /// How many runs of a loaded BPF program the kernel skipped, because it was
 /// already active on that CPU. 0 where the kernel does not count them (before
 /// Linux 5.12).
@@ -78,27 +107,100 @@ struct InfoRequest {
 /// # Errors
 /// When the descriptor is of no BPF program.
 pub(crate) fn skipped_runs(program: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut info = [0u64; INFO_LEN as usize / size_of::<u64>()];
-    let mut request = InfoRequest {
-        fd: program.as_raw_fd().cast_unsigned(),
-        info_len: INFO_LEN,
-        info: info.as_mut_ptr().expose_provenance() as u64,
+    // `struct bpf_prog_info` up to and with `recursion_misses`, which lies at 208.
+    let info: [u32; 54] = info(program)?;
+    let [.., low, high] = info;
+    Ok(u64::from(high) << 32 | u64::from(low))
+}
+
+/// `BPF_PROG_GET_FD_BY_ID`, `BPF_LINK_GET_FD_BY_ID`, `BPF_LINK_GET_NEXT_ID`.
+const PROG_GET_FD_BY_ID: libc::c_long = 13;
+const LINK_GET_FD_BY_ID: libc::c_long = 30;
+const LINK_GET_NEXT_ID: libc::c_long = 31;
+
+/// The part of `union bpf_attr` that these commands read and write.
+#[repr(C)]
+struct IdRequest {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+/// The id after this one of a link of a program to a hook; none after the last.
+///
+/// # Errors
+/// Without `CAP_SYS_ADMIN`, and when the kernel has no links (before Linux 5.8).
+pub(crate) fn next_link(after: u32) -> io::Result<Option<u32>> {
+    let mut request = IdRequest {
+        id: after,
+        next_id: 0,
+        open_flags: 0,
     };
-    // SAFETY: the request has the layout of the union's part, and the kernel writes
-    // at most `info_len` bytes, which `info` has. All lengths in `info` are 0, so
-    // that no address in it is written to.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            OBJ_GET_INFO_BY_FD,
-            &raw mut request,
-            size_of::<InfoRequest>(),
-        )
-    };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
+    // SAFETY: there is no address in it.
+    match unsafe { bpf(LINK_GET_NEXT_ID, &mut request) } {
+        Ok(_) => Ok(Some(request.next_id)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
-    Ok(info.last().copied().unwrap_or(0))
+}
+
+fn open_by_id(command: libc::c_long, id: u32) -> io::Result<OwnedFd> {
+    let mut request = IdRequest {
+        id,
+        next_id: 0,
+        open_flags: 0,
+    };
+    // SAFETY: there is no address in it.
+    let fd = unsafe { bpf(command, &mut request) }?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel just gave us this descriptor, nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `BPF_LINK_TYPE_TRACING`, and `BPF_LSM_MAC` of such.
+const LINK_OF_FUNCTION: u32 = 2;
+const OF_SECURITY: u32 = 27;
+
+/// How a program is attached.
+pub(crate) enum Attached {
+    /// To a hook of security, known by its type's id (0 before Linux 5.13).
+    Security { hook: u32, program: u32 },
+    /// In another way.
+    Otherwise,
+}
+
+/// What this link is of.
+///
+/// # Errors
+/// When there is none of this id any more.
+pub(crate) fn attached(link: u32) -> io::Result<Attached> {
+    let link = open_by_id(LINK_GET_FD_BY_ID, link)?;
+    // `struct bpf_link_info`: type, id, prog_id, padding, attach_type, target_obj_id,
+    // target_btf_id, the last three of such links only.
+    let info: [u32; 8] = info(link.as_fd())?;
+    Ok(match info {
+        [LINK_OF_FUNCTION, _, program, _, OF_SECURITY, _, hook, _] => {
+            Attached::Security { hook, program }
+        }
+        _ => Attached::Otherwise,
+    })
+}
+
+/// The name of a loaded BPF program.
+///
+/// # Errors
+/// When there is none of this id any more.
+pub(crate) fn program_name(id: u32) -> io::Result<Vec<u8>> {
+    let program = open_by_id(PROG_GET_FD_BY_ID, id)?;
+    // `struct bpf_prog_info` up to and with `name`, which lies at 64.
+    let info: [u32; 20] = info(program.as_fd())?;
+    let [.., a, b, c, d] = info;
+    let name = [a, b, c, d].map(u32::to_ne_bytes).concat();
+    let end = name.iter().position(|&byte| byte == 0);
+    Ok(name
+        .get(..end.unwrap_or(name.len()))
+        .unwrap_or_default()
+        .to_vec())
 }
 
 /// `BPF_PROG_QUERY`.
@@ -135,19 +237,8 @@ pub(crate) fn connect_programs(cgroup: &File, v6: bool) -> io::Result<u32> {
         prog_count: 0,
         padding: 0,
     };
-    // SAFETY: the request has the layout of the union's part. Without room for ids
-    // the kernel writes into the request only.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            PROG_QUERY,
-            &raw mut request,
-            size_of::<ProgramsRequest>(),
-        )
-    };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // SAFETY: without room for ids the kernel writes into the request only.
+    unsafe { bpf(PROG_QUERY, &mut request) }?;
     Ok(request.prog_count)
 }
 

@@ -38,7 +38,7 @@ pub use child::{
 };
 pub use ia32::{Ia32, connect_as_ia32, has_ia32};
 pub use line::{Expected, Reply, Unless};
-pub use lsm::{Denial, lacks_lsm};
+pub use lsm::{Denial, hides_hooks, lacks_lsm};
 pub use mounts::{in_private_mounts, mount_tracefs, without_tracefs};
 pub use nft::{ip, nft, with_ip, with_nft};
 pub use passed::{pass_on, receive};

@@ -5,7 +5,7 @@ use std::{fs, os::fd::OwnedFd, process};
 use aya_obj::btf::{Btf, BtfKind};
 use nix::errno::Errno;
 
-use crate::bpf;
+use crate::{bpf, kernel_version};
 
 /// `BPF_LSM_MAC`: how such a program is attached.
 const AT_HOOK: u32 = 27;
@@ -45,6 +45,11 @@ impl Denial {
 fn hook() -> Option<u32> {
     let btf = Btf::from_sys_fs().ok()?;
     btf.id_by_type_name_kind(CONNECT, BtfKind::Func).ok()
+}
+
+/// Why the kernel does not tell of a program what it is attached to, if so.
+pub fn hides_hooks() -> Option<&'static str> {
+    (kernel_version() < (5, 13)).then_some("needs Linux 5.13, which tells what programs decide on")
 }
 
 /// Why there are no such programs here, if so.

@@ -2,6 +2,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::indexing_slicing,
     reason = "test code: a panic is a failed test"
 )]
 
@@ -13,8 +14,8 @@ use std::{
 
 use conntrace::stage::{DeadEnd, FAR_LOCAL_V4, FAR_V4, ports};
 use conntrace_tests::{
-    Cgroup, Live, attempt, bound, in_role_to, live_test, mount_tracefs, remote_of_role, role, run,
-    tcp,
+    Cgroup, Denial, Live, Partner, attempt, bound, hides_hooks, in_role_to, lacks_lsm, live_test,
+    mount_tracefs, remote_of_role, role, run, say_and_wait, tcp, unless,
 };
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -27,15 +28,17 @@ const LIKELY: &str = "likely";
 const ELSEWHERE_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const ELSEWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
 const PORT: u16 = 5432;
+/// A child that connects where a policy denies it.
+const BY_CGROUP: &str = "by_cgroup";
+const BY_LSM: &str = "by_lsm";
 /// The ports of a narrow range.
 const RANGE: [u16; 2] = [40_000, 40_001];
 
 fn main() -> ExitCode {
-    if role().is_some() {
-        // Whatever stdin is waits for the cgroup.
-        let _ = std::io::stdin().read_line(&mut String::new());
-        attempt(remote_of_role());
-        return ExitCode::SUCCESS;
+    match role().as_deref() {
+        Some(BY_CGROUP) => return denied_by_its_cgroup(),
+        Some(BY_LSM) => return denied_by_lsm_of_its_own(),
+        Some(_) | None => {}
     }
     if let Err(error) = mount_tracefs() {
         let trial = Trial::test("all", || Ok(())).with_ignored_flag(true);
@@ -43,6 +46,10 @@ fn main() -> ExitCode {
     }
     let mut tests = vec![
         live_test("cgroup_policy", cgroup_policy),
+        unless(
+            lacks_lsm().or_else(hides_hooks),
+            live_test("security_module", security_module),
+        ),
         live_test("ports_held_by_bind", ports_held_by_bind),
     ];
     for (family, host) in [
@@ -116,6 +123,35 @@ fn ports_held_by_bind() {
     });
 }
 
+/// The child's side.
+fn denied_by_its_cgroup() -> ExitCode {
+    // Which it is moved to meanwhile.
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    attempt(remote_of_role());
+    ExitCode::SUCCESS
+}
+
+/// The child's side: the program is there until its line is told.
+fn denied_by_lsm_of_its_own() -> ExitCode {
+    let _denial = Denial::new().unwrap();
+    attempt(remote_of_role());
+    say_and_wait("denied");
+    ExitCode::SUCCESS
+}
+
+/// A program decides as a security module, here on a process of its own.
+fn security_module() {
+    let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
+    let evidence = json!({ "remote": remote });
+    let line = live().expect_cause(1, ("security_module", LIKELY), &evidence, |_| {
+        Partner::start(in_role_to(BY_LSM, remote))
+    });
+    assert_eq!(line["errno"], "EPERM", "{line:#}");
+    let programs = line["cause"]["evidence"]["programs"].as_array().unwrap();
+    // It was given no name.
+    assert!(programs.iter().any(|it| it["name"] == ""), "{line:#}");
+}
+
 fn cgroup_policy() {
     let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
     let name = format!("conntrace-causes-{}", process::id());
@@ -125,6 +161,6 @@ fn cgroup_policy() {
         .expect("the kernel has programs at cgroups");
     let evidence = json!({ "programs": 1, "remote": remote });
     live().expect_cause(1, ("cgroup_policy", LIKELY), &evidence, |_| {
-        cgroup.run(&mut in_role_to("connect", remote))
+        cgroup.run(&mut in_role_to(BY_CGROUP, remote))
     });
 }

@@ -150,6 +150,8 @@ questions! {
         /// Of IPv6 sockets.
         v6: bool,
     } -> u32;
+    /// The BPF programs that, as a security module, decide on every connect.
+    security_programs: SecurityPrograms {} -> Vec<Program>;
     /// The profile by which a security module confines a process.
     confinement: Confinement {
         /// The process.
@@ -303,6 +305,15 @@ pub struct Holder {
     pub state: String,
     /// Whose it is, if anyone's.
     pub process: Option<Named>,
+}
+
+/// A BPF program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its id.
+    pub id: u32,
+    /// Its name; empty if it was given none.
+    pub name: String,
 }
 
 /// What a firewall does that no application sees.

@@ -9,7 +9,7 @@ use std::{
 use super::{
     ask::{
         Answer, Device, FirewallVerdict, Holder, Holding, Listener, Listeners, Named, Neighbour,
-        Ports, Process, ProxyVariable, Question, Route, RouteOut, RulePlace,
+        Ports, Process, Program, ProxyVariable, Question, Route, RouteOut, RulePlace,
     },
     *,
 };
@@ -165,6 +165,19 @@ impl Script {
             v6: false,
         };
         self.with(question, Answer::ConnectPrograms(count))
+    }
+
+    /// Programs with these names decide as a security module.
+    fn security_programs(self, names: &[&str]) -> Self {
+        let program = |(id, name): (u32, &&str)| Program {
+            id,
+            name: (*name).to_owned(),
+        };
+        let programs = (12..).zip(names).map(program).collect();
+        self.with(
+            Question::SecurityPrograms {},
+            Answer::SecurityPrograms(programs),
+        )
     }
 
     fn confinement(self, profile: Option<&str>) -> Self {
@@ -489,6 +502,9 @@ fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::CgroupPolicy, "no program", failed_call(Label::Denied, Errno::EPERM), Script::default().programs(0)),
         (Code::CgroupPolicy, "EACCES", failed_call(Label::Denied, Errno::EACCES), Script::default().programs(1)),
         (Code::SecurityModule, "unconfined", failed_call(Label::Denied, Errno::EACCES), Script::default().confinement(None)),
+        (Code::SecurityModule, "no program", failed_call(Label::Denied, Errno::EPERM), Script::default().security_programs(&[])),
+        (Code::SecurityModule, "programs, but no denial", failed_call(Label::Unreachable, Errno::ENETUNREACH), Script::default().security_programs(&["deny"])),
+        (Code::SecurityModule, "programs, but the route says so", failed_call(Label::Denied, Errno::EACCES), Script::default().security_programs(&["deny"]).route(FAR, Route::None(Errno::EACCES.0))),
         (Code::SecurityModule, "EPERM", failed_call(Label::Denied, Errno::EPERM), Script::default().confinement(Some("x (enforce)"))),
         (Code::ProhibitRoute, "a route", failed_call(Label::Denied, Errno::EACCES), far()),
         (Code::ProhibitRoute, "blackhole", failed_call(Label::Denied, Errno::EACCES), Script::default().route(FAR, Route::None(22))),
@@ -537,6 +553,9 @@ fn certainties() {
         (icmp(Label::Unreachable, 3, 0), gateway(OWN), Code::PrivateAddressNotLocal, Certainty::Possible),
         (failed_call(Label::Unreachable, Errno::EHOSTUNREACH), Script::default().route(FAR, Route::None(Errno::EHOSTUNREACH.0)), Code::NoRoute, Certainty::Certain),
         (v6, far(), Code::AdminProhibited, Certainty::Certain),
+        (failed_call(Label::Denied, Errno::EPERM), far().security_programs(&["deny"]), Code::SecurityModule, Certainty::Likely),
+        (failed_call(Label::Denied, Errno::EACCES), far().confinement(None).security_programs(&["deny"]), Code::SecurityModule, Certainty::Likely),
+        (failed_call(Label::Denied, Errno::EPERM), far().programs(1).security_programs(&["deny"]), Code::CgroupPolicy, Certainty::Likely),
         (bind, Script::default().ports(None, ports(0, 28_232, 0)), Code::PortsHeldByBind, Certainty::Certain),
         (exhausted(), Script::default().ports(remote(), ports(0, 0, 28_232)), Code::SocketPortRange, Certainty::Certain),
         (exhausted(), Script::default().ports(remote(), ports(27_000, 0, 0)), Code::EphemeralRangeUsedUp, Certainty::Likely),
@@ -556,6 +575,14 @@ fn the_only_chain_that_drops_is_named() {
     assert!(why(&["output"]).ends_with(", in the only chain that drops, inet filter output"));
     assert!(why(&["output", "input"]).ends_with("(NETFILTER_DROP)"));
     assert!(why(&[]).ends_with("(NETFILTER_DROP)"));
+}
+
+#[test]
+fn programs_are_named_where_they_have_a_name() {
+    let mut script = far().security_programs(&["deny", ""]);
+    let case = failed_call(Label::Denied, Errno::EPERM);
+    let cause = diagnose(&case, &mut script).unwrap();
+    assert!(cause.why.ends_with(": deny (id 12), id 13"), "{cause:?}");
 }
 
 #[test]

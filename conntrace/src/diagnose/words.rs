@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::ask::{Holding, Listener, Named, RulePlace};
+use super::ask::{Holding, Listener, Named, Program, RulePlace};
 
 /// `55,536`
 pub(super) fn count(number: u32) -> String {
@@ -48,6 +48,19 @@ pub(super) fn listeners(listeners: &[Listener]) -> String {
                 Some(owner) => format!("{own} ({})", process(Some(owner))),
                 None => own.to_string(),
             }
+        })
+        .collect();
+    words.join(", ")
+}
+
+/// `restrict_connect (id 12), id 13`, the first of them.
+pub(super) fn programs(programs: &[Program]) -> String {
+    let words: Vec<_> = programs
+        .iter()
+        .take(3)
+        .map(|Program { id, name }| match name.as_str() {
+            "" => format!("id {id}"),
+            name => format!("{name} (id {id})"),
         })
         .collect();
     words.join(", ")

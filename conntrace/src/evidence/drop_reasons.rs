@@ -1,10 +1,7 @@
 //! The names of why this kernel drops packets.
 
-use std::fs;
-
 use crate::kernel::btf::Btf;
 
-const BTF: &str = "/sys/kernel/btf/vmlinux";
 const PREFIX: &[u8] = b"SKB_DROP_REASON_";
 /// Every kernel that gives reasons has this one.
 const ANY: &str = "SKB_DROP_REASON_NOT_SPECIFIED";
@@ -14,12 +11,8 @@ const ANY: &str = "SKB_DROP_REASON_NOT_SPECIFIED";
 pub(super) struct DropReasons(Vec<(u32, String)>);
 
 impl DropReasons {
-    /// The running kernel's; none where it gives no reasons.
-    pub(super) fn read() -> Self {
-        let bytes = fs::read(BTF).unwrap_or_default();
-        let Ok(btf) = Btf::parse(&bytes) else {
-            return Self::default();
-        };
+    /// This kernel's; none where it gives no reasons.
+    pub(super) fn of(btf: &Btf<'_>) -> Self {
         let reasons = btf.enumerators_beside(ANY).into_iter();
         let named = reasons.filter_map(|(name, number)| {
             let name = str::from_utf8(name.strip_prefix(PREFIX)?).ok()?;
@@ -41,7 +34,8 @@ mod tests {
 
     #[test]
     fn the_running_kernel_has_names() {
-        let reasons = DropReasons::read();
+        let bytes = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
+        let reasons = DropReasons::of(&Btf::parse(&bytes).unwrap());
         let netfilter = reasons.0.iter().find(|(_, name)| name == "NETFILTER_DROP");
         let number = u16::try_from(netfilter.unwrap().0).unwrap();
         assert_eq!(reasons.name(number).as_deref(), Some("NETFILTER_DROP"));

@@ -11,6 +11,7 @@ use std::{
 use super::{
     drop_reasons::DropReasons,
     firewall,
+    kernel_facts::KernelFacts,
     namespaces::{About, Namespaces},
     process,
     programs::Programs,
@@ -50,12 +51,12 @@ pub(super) struct Helper {
 }
 
 impl Helper {
-    pub(super) fn new(drop_reasons: DropReasons) -> io::Result<Self> {
+    pub(super) fn new(facts: KernelFacts) -> io::Result<Self> {
         Ok(Self {
             namespaces: Namespaces::new()?,
             dumps: HashMap::new(),
-            drop_reasons,
-            programs: Programs::open(),
+            drop_reasons: facts.drop_reasons,
+            programs: Programs::open(facts.connect_hook),
         })
     }
 
@@ -122,6 +123,9 @@ impl Helper {
                 .programs
                 .on_connect(cgroup, v6)
                 .map(Answer::ConnectPrograms),
+            Question::SecurityPrograms {} => {
+                self.programs.of_security().map(Answer::SecurityPrograms)
+            }
             Question::Confinement { process } => {
                 process::confinement(process).map(Answer::Confinement)
             }

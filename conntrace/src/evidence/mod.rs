@@ -7,6 +7,7 @@ mod drop_reasons;
 mod exe;
 mod firewall;
 mod helper;
+mod kernel_facts;
 mod known;
 mod namespaces;
 mod netlink;

@@ -1,27 +1,85 @@
-//! BPF programs that decide on the connects of a cgroup.
+//! BPF programs that decide on connects: those of a cgroup, and as a security module.
 
 use std::{fs::File, io};
 
 use super::cgroup::mount_point;
-use crate::sys;
+use crate::{
+    diagnose::ask::Program,
+    sys::{self, Attached},
+    text,
+};
 
-/// Looks at cgroups by their id.
-pub(super) struct Programs(Option<File>);
+/// How many links of programs to hooks are looked at.
+const LINKS_MAX: usize = 4096;
+/// How many programs an answer names.
+const NAMED_MAX: usize = 4;
+/// Most bytes of a program's name in a line; the kernel keeps 15.
+const NAME_JSON_MAX: usize = 96;
+
+/// Looks at programs.
+pub(super) struct Programs {
+    /// The cgroup (v2) filesystem.
+    cgroups: Option<File>,
+    /// What programs of security attach to that decide on connects.
+    connect_hook: Option<u32>,
+}
 
 impl Programs {
     /// Opens the cgroup (v2) filesystem.
-    pub(super) fn open() -> Self {
+    pub(super) fn open(connect_hook: Option<u32>) -> Self {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Self(mount_point(&mounts).and_then(|path| File::open(path).ok()))
+        Self {
+            cgroups: mount_point(&mounts).and_then(|path| File::open(path).ok()),
+            connect_hook,
+        }
     }
 
     /// How many are in effect there, those of the cgroups above it included.
     pub(super) fn on_connect(&self, cgroup: u64, v6: bool) -> Option<u32> {
-        let mount = self.0.as_ref()?;
+        let mount = self.cgroups.as_ref()?;
         let look = || -> io::Result<u32> {
             let path = sys::path_of(&sys::open_cgroup(mount, cgroup)?)?;
             sys::connect_programs(&File::open(path)?, v6)
         };
         look().ok()
+    }
+
+    /// Those that, as a security module, decide on every connect.
+    pub(super) fn of_security(&self) -> Option<Vec<Program>> {
+        let hook = self.connect_hook?;
+        let mut found = Vec::new();
+        let mut link = 0;
+        for _ in 0..LINKS_MAX {
+            let Some(next) = sys::next_link(link).ok()? else {
+                break;
+            };
+            link = next;
+            // It may be gone by now.
+            match sys::attached(link) {
+                Ok(Attached::Security { hook: 0, .. }) => return None,
+                Ok(Attached::Security { hook: at, program }) if at == hook => found.push(program),
+                Ok(Attached::Security { .. } | Attached::Otherwise) | Err(_) => {}
+            }
+        }
+        let named = found.into_iter().take(NAMED_MAX);
+        Some(named.filter_map(|id| named_program(id).ok()).collect())
+    }
+}
+
+fn named_program(id: u32) -> io::Result<Program> {
+    let name = sys::program_name(id)?;
+    Ok(Program {
+        id,
+        name: text::bounded(&name, NAME_JSON_MAX),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_hook_nothing_is_known() {
+        assert_eq!(Programs::open(None).of_security(), None);
     }
 }

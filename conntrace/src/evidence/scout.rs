@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{drop_reasons::DropReasons, helper::Helper, known::Found, namespaces::About};
+use super::{helper::Helper, kernel_facts::KernelFacts, known::Found, namespaces::About};
 use crate::diagnose::ask::{Answer, Question};
 
 /// How long all that is asked about one attempt may take.
@@ -47,10 +47,10 @@ impl Scout {
         // A look under way, and one that waits for its end.
         let (requests, received) = sync_channel::<Request>(1);
         let (sender, responses) = channel();
-        let reasons = DropReasons::read();
+        let facts = KernelFacts::read();
         thread::Builder::new()
             .name("conntrace-look".to_owned())
-            .spawn(move || serve(&received, &sender, reasons))?;
+            .spawn(move || serve(&received, &sender, facts))?;
         Ok(Self {
             requests,
             responses,
@@ -96,8 +96,8 @@ impl Scout {
     }
 }
 
-fn serve(requests: &Receiver<Request>, responses: &Sender<Response>, reasons: DropReasons) {
-    let mut helper = match Helper::new(reasons) {
+fn serve(requests: &Receiver<Request>, responses: &Sender<Response>, facts: KernelFacts) {
+    let mut helper = match Helper::new(facts) {
         Ok(helper) => helper,
         Err(error) => {
             log::warn!("no causes: cannot tell the own network namespace: {error}");

@@ -242,6 +242,12 @@ impl<'a> Btf<'a> {
         found.map(|&(_, value)| value)
     }
 
+    /// The type of a function of the kernel's, by its id.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<u32> {
+        self.prototype(&Prototype::Function(name.to_owned()))
+    }
+
     /// Follows typedefs and qualifiers to what the type is.
     fn resolve(&self, id: u32) -> Option<Type> {
         let mut ty = self.by_id(id)?;

@@ -180,10 +180,12 @@ pub(super) static SECURITY_MODULE: Entry = Entry {
     means: "a security module forbids it",
     recognised: &[
         "Likely: connect returned EACCES (--trace-syscalls), there is a route, and a security module confines the process; `evidence.profile` is its profile.",
+        "Likely: connect returned EPERM or EACCES, there is a route, and BPF programs of the security module bpf decide on every connect; `evidence.programs` names them. The kernel tells so from Linux 5.13 on.",
     ],
     reasons: &[
         "SELinux: the domain may not connect to ports of that type.",
         "AppArmor: the profile allows no network.",
+        "A security agent's BPF program forbids that destination, or that process to connect.",
     ],
     steps: &[
         step(
@@ -194,6 +196,7 @@ pub(super) static SECURITY_MODULE: Entry = Entry {
             "journalctl -k -g apparmor",
             "what AppArmor forbade, by which profile",
         ),
+        step("bpftool prog show id ID", "which process holds the program"),
     ],
 };
 
