@@ -2,12 +2,16 @@
 //! with certainty and evidence.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "test code: a panic is a failed test"
 )]
 
 use std::{
+    ffi::OsStr,
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    os::unix::ffi::OsStrExt as _,
     process::{self, Command, ExitCode},
     thread,
     time::Duration,
@@ -18,10 +22,14 @@ use conntrace::stage::{
     Stage, Verdict, ports, set_local_port_range,
 };
 use conntrace_tests::{
-    Live, Partner, attempt, attempt_on, bound, connect_until_failure, give_up, in_role_to, ip,
-    live_test, remote_of_role, role, run, say_and_wait, tcp, with_ip, with_nft,
+    Dir, LinesFile, Live, Partner, attempt, attempt_on, bound, connect_until_failure, give_up,
+    in_role, in_role_to, ip, live_test, remote_of_role, role, run, say_and_wait, tcp, unless,
+    with_ip, with_nft,
 };
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::signal::Signal,
+};
 use serde_json::{Value, json};
 
 /// No stage has a listener there, unless a test makes one.
@@ -39,6 +47,9 @@ const INTERNAL: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
 /// Behind a gateway that does not answer.
 const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 
+/// Entries of 96 kB in an environment, of which a mebibyte is looked through.
+const ENTRIES: usize = 12;
+
 const CERTAIN: &str = "certain";
 const LIKELY: &str = "likely";
 
@@ -46,6 +57,7 @@ fn main() -> ExitCode {
     match role().as_deref() {
         Some("connect") => return connect_and_wait(),
         Some("listen") => return listen_elsewhere(),
+        Some("wait") => return wait(),
         _ => {}
     }
     run(vec![
@@ -94,6 +106,10 @@ fn main() -> ExitCode {
         live_test("reserved_ports_leave_none", reserved_ports_leave_none),
         live_test("tuple_in_use", tuple_in_use),
         live_test("process_is_gone", process_is_gone),
+        unless(
+            cannot_choose_pids(),
+            live_test("pid_is_anothers", pid_is_anothers),
+        ),
         live_test("silence_has_no_cause", silence_has_no_cause),
     ])
 }
@@ -128,10 +144,11 @@ fn nothing_listening_far() {
 
 /// The destination is a container of this host, behind a pair of virtual devices.
 fn nothing_listening_in_a_container() {
-    let server = container(CONTAINER_PORTS[1]);
-    let netns: u32 = server.said.parse().unwrap();
-    let evidence = json!({ "netns": netns, "port": PORT, "listeners": [] });
-    live().expect_cause(1, ("nothing_listening", CERTAIN), &evidence, |_| {
+    let mut netns = 0_u32;
+    let evidence = json!({ "port": PORT, "listeners": [] });
+    let line = live().expect_cause(1, ("nothing_listening", CERTAIN), &evidence, |_| {
+        let server = container(CONTAINER_PORTS[1]);
+        netns = server.said.parse().unwrap();
         let pid = server.pid();
         ip(&format!(
             "link add outside type veth peer name inside netns {pid}"
@@ -146,9 +163,10 @@ fn nothing_listening_in_a_container() {
                 .args(words.split(' '));
             assert!(nsenter.status().unwrap().success());
         }
-        attempt(([198, 18, 0, 2], PORT))
+        attempt(([198, 18, 0, 2], PORT));
+        server
     });
-    assert!(server.finish().success());
+    assert_eq!(line["cause"]["evidence"]["netns"], netns, "{line:#}");
 }
 
 /// A server in a network namespace of its own, which conntrace has seen.
@@ -285,12 +303,20 @@ fn destination_is_rewritten() {
     conntrace_tests::assert_has(rule, &json!({ "family": "ip", "table": "n", "chain": "o" }));
 }
 
+/// What a process may have in its environment: more than is looked through, and what
+/// is no text.
 fn secretive(command: &mut Command, proxy: SocketAddr) {
+    for number in 0..ENTRIES {
+        command.env(format!("HUGE{number}"), "hunter2\n\u{1b}[2J".repeat(8000));
+    }
     command
+        .env(
+            "ALL_PROXY",
+            OsStr::from_bytes(b"\xff\n\x1b[2J\x9b\xc3(hunter2"),
+        )
         .env("TOKEN", "hunter2")
         .env("HTTPS_PROXY", format!("http://hunter2:hunter2@{proxy}/"))
-        .env("http_proxy", "http://hunter2.example:3128")
-        .env("HUGE", "hunter2\n\u{1b}[2J".repeat(8000));
+        .env("http_proxy", "http://hunter2.example:3128");
 }
 
 /// The environment of a process that is gone is nobody's; a RST is evidence still.
@@ -306,6 +332,68 @@ fn process_is_gone() {
         *code == "nothing_listening" || *code == "proxy_in_path",
         "{line:#}"
     );
+}
+
+/// The last pid that was given; the next one is the one after.
+const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
+/// Others may take the pid first.
+const SPAWNS_MAX: usize = 100;
+
+fn cannot_choose_pids() -> Option<&'static str> {
+    let is_there = std::path::Path::new(LAST_PID).exists();
+    (!is_there).then_some("needs a kernel that lets root choose pids (CHECKPOINT_RESTORE)")
+}
+
+/// The child's side.
+fn wait() -> ExitCode {
+    say_and_wait("waits");
+    ExitCode::SUCCESS
+}
+
+/// A process that has this pid, as one before it, and this proxy in its environment.
+fn successor(pid: u32, proxy: SocketAddr) -> Partner {
+    for _ in 0..SPAWNS_MAX {
+        fs::write(LAST_PID, (pid - 1).to_string()).unwrap();
+        let mut command = in_role("wait");
+        command.env("https_proxy", format!("http://{proxy}/"));
+        let successor = Partner::start(command);
+        if successor.pid() == pid {
+            return successor;
+        }
+        assert!(successor.finish().success());
+    }
+    panic!("somebody else has pid {pid}");
+}
+
+/// By the time the agent looks, another process has the pid: nothing is read from that
+/// one, not its environment and not its program.
+fn pid_is_anothers() {
+    let remote = SocketAddr::from((FAR_V4, ports::RESETS));
+    let dir = Dir::new("pid-is-anothers");
+    let file = LinesFile::new(&dir.0);
+    let pid = stage::run("pid", |stage| {
+        let netns = stage.netns.to_string();
+        let agent = file.run(&["--netns", &netns, "--summary", "0"]);
+        agent.signal(Signal::SIGSTOP);
+        let process = Partner::start(in_role_to("connect", remote));
+        let pid = process.pid();
+        // When a process started is told in hundredths of a second.
+        thread::sleep(Duration::from_millis(20));
+        assert!(process.finish().success());
+        let successor = successor(pid, remote);
+        agent.signal(Signal::SIGCONT);
+        file.wait_for("\"type\":\"outcome\"", 1);
+        assert!(successor.finish().success());
+        agent.stop(Signal::SIGTERM);
+        pid
+    })
+    .unwrap();
+    let lines = file.lines();
+    let outcome = lines.lines().find(|line| line.contains("\"outcome\""));
+    let line: Value = serde_json::from_str(outcome.unwrap()).unwrap();
+    assert_eq!(line["process"]["pid"], pid, "{line:#}");
+    assert!(line["process"]["exe"].is_null(), "{line:#}");
+    assert_eq!(line["cause"]["code"], "nothing_listening", "{line:#}");
 }
 
 fn local_firewall_output() {

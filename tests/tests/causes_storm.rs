@@ -5,12 +5,17 @@
     reason = "test code: a panic is a failed test"
 )]
 
-use std::{fs, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use conntrace::stage::{self, FAR_LOCAL_V4, FAR_V4, ports};
 use conntrace_tests::{
-    Agent, Dir, LinesFile, assert_adds_up, attempt, live_test, matching, replay, run_with_replay,
-    stdout,
+    Agent, Dir, LinesFile, assert_adds_up, attempt, live_test, matching, replay,
+    run_one_by_one_with_replay, stdout,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -23,8 +28,9 @@ const KINDS: u8 = 200;
 const PORT: u16 = 5432;
 
 fn main() -> ExitCode {
-    run_with_replay(vec![
+    run_one_by_one_with_replay(vec![
         live_test("of_one_kind", of_one_kind),
+        live_test("looks_of_one_kind", looks_of_one_kind),
         live_test("of_many_kinds", of_many_kinds),
     ])
 }
@@ -38,8 +44,8 @@ fn ticks(agent: &Agent) -> u64 {
 }
 
 /// The lines of a storm and the CPU time that they took.
-fn storm(options: &[&str]) -> (String, u64) {
-    let dir = Dir::new("causes-storm");
+fn storm(name: &str, options: &[&str]) -> (String, u64) {
+    let dir = Dir::new(name);
     let file = LinesFile::new(&dir.0);
     let spent = stage::run("storm", |stage| {
         let netns = stage.netns.to_string();
@@ -58,8 +64,8 @@ fn storm(options: &[&str]) -> (String, u64) {
 }
 
 fn of_one_kind() {
-    let (without, spent_without) = storm(&["--no-diagnosis"]);
-    let (with, spent_with) = storm(&[]);
+    let (without, spent_without) = storm("causes-storm-without", &["--no-diagnosis"]);
+    let (with, spent_with) = storm("causes-storm", &[]);
     assert_eq!(matching(&without, "\"cause\":null"), FAILURES);
     // Now and then a busy machine leaves no time for all that is asked: the cause is
     // less sure then, or there is none, which is counted.
@@ -81,6 +87,45 @@ fn of_one_kind() {
         spent_with <= 2 * spent_without,
         "{spent_with} ticks, without diagnosis {spent_without}"
     );
+}
+
+/// However many failures there are, the host is looked at for them once a second: of
+/// what is answered from a dump there is no more than that, nor of anything else.
+fn looks_of_one_kind() {
+    let dir = Dir::new("causes-looks");
+    let recording = dir.file("recording");
+    let began = Instant::now();
+    storm(
+        "causes-storm-recorded",
+        &["--record", recording.to_str().unwrap()],
+    );
+    // In the second that it begins in, and in each that begins while it lasts.
+    let looks_max = 2 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    let bytes = fs::read(&recording).unwrap();
+    let recorded = String::from_utf8_lossy(&bytes);
+    for question in [
+        "route",
+        "listeners",
+        "listeners_elsewhere",
+        "proxy",
+        "rewrites",
+    ] {
+        let looks = looks(&recorded, question);
+        eprintln!("{question}: {looks} looks, at most {looks_max}");
+        assert!((1..=looks_max).contains(&looks), "{question}: {looks}");
+    }
+}
+
+/// How often this was asked and answered.
+fn looks(recorded: &str, question: &str) -> usize {
+    let told = recorded.split("{\"told\":").skip(1).map(|rest| {
+        let mut told = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+        told.next().unwrap().unwrap()
+    });
+    told.filter(|told| {
+        told["question"].get(question).is_some() && told["found"].get("answer").is_some()
+    })
+    .count()
 }
 
 /// Every destination is another case, more than may be looked into. What there is

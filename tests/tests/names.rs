@@ -9,17 +9,30 @@ use std::{
     env,
     ffi::OsStr,
     fs,
+    net::{Ipv4Addr, TcpListener},
     os::unix::ffi::OsStrExt as _,
     process::{Command, ExitCode},
+    thread,
+    time::Duration,
 };
 
-use conntrace::stage::{self, FAR_V4, ports};
-use conntrace_tests::{Dir, LinesFile, attempt, check, copy_program, live_test, run};
+use conntrace::stage::{self, FAR_LOCAL_V4, FAR_V4, ports};
+use conntrace_tests::{
+    Dir, LinesFile, Partner, attempt, check, copy_program, live_test, matching, run, say_and_wait,
+};
 use nix::sys::signal::Signal;
 
 /// Makes this program take the name of that number and connect instead of
 /// running its tests.
 const NAME: &str = "CONNTRACE_TEST_NAME";
+
+/// Makes it listen on that port of 127.0.0.1 instead.
+const LISTEN: &str = "CONNTRACE_TEST_LISTEN";
+/// Of the first.
+const PORT: u16 = 7401;
+const TRIES_MAX: usize = 3 * NAMES.len();
+/// How long an answer holds.
+const ANSWER_AGE: Duration = Duration::from_millis(1100);
 
 /// Line ends, quotes, escapes, terminal sequences in C0 and C1, DEL, a change of
 /// direction, and what is no UTF-8. At most 15 bytes are a name.
@@ -36,10 +49,21 @@ fn main() -> ExitCode {
     if let Ok(number) = env::var(NAME) {
         let name = NAMES[number.parse::<usize>().unwrap()];
         fs::write("/proc/self/comm", name).unwrap();
+        if let Ok(port) = env::var(LISTEN) {
+            let port = port.parse().unwrap();
+            let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+            say_and_wait("listening");
+            return ExitCode::SUCCESS;
+        }
         let _ = std::net::TcpStream::connect((FAR_V4, ports::RESETS));
         return ExitCode::SUCCESS;
     }
-    run(vec![live_test("json", json), live_test("text", text)])
+    run(vec![
+        live_test("json", json),
+        live_test("text", text),
+        live_test("in_causes_json", in_causes_json),
+        live_test("in_causes_text", in_causes_text),
+    ])
 }
 
 /// A name without its NUL and what follows.
@@ -103,6 +127,11 @@ fn text() {
     assert!(text.chars().all(|c| visible(c) || c == '\n'), "{text:?}");
     // A start, the attempts, a last summary and the stop.
     assert_eq!(text.lines().count(), NAMES.len() + 4, "{text}");
+    assert_shown(&text);
+}
+
+/// Every name, as it is made visible.
+fn assert_shown(text: &str) {
     for shown in [
         r#"\n{"type":"stop["#,
         r#""\\r\t\u{b}["#,
@@ -113,4 +142,61 @@ fn text() {
     ] {
         assert!(text.contains(shown), "{shown} in {text}");
     }
+}
+
+/// Others with these names listen where the client does not look: the cause of each
+/// refusal names one. What was written.
+fn causes(dir: &Dir, options: &[&str]) -> Vec<u8> {
+    let file = LinesFile::new(&dir.0);
+    stage::run("names", |stage| {
+        let filter = ["--summary", "0", "--netns", &stage.netns.to_string()];
+        let agent = file.run(&[&filter, options].concat());
+        let ports = PORT..;
+        let start = |(number, port): (usize, u16)| {
+            let mut command = Command::new(env::current_exe().unwrap());
+            command.env(NAME, number.to_string());
+            command.env(LISTEN, port.to_string());
+            Partner::start(command)
+        };
+        // All of them before anyone looks.
+        let servers: Vec<_> = (0..NAMES.len()).zip(ports.clone()).map(start).collect();
+        let mut refused = 0;
+        for port in ports.take(NAMES.len()) {
+            while matching(&file.lines(), &format!("127.0.0.1:{port} (")) == 0 {
+                assert!(refused < TRIES_MAX, "{}", file.lines());
+                if refused > 0 {
+                    // Had there been no time to look, that is over by then.
+                    thread::sleep(ANSWER_AGE);
+                }
+                attempt((FAR_LOCAL_V4, port));
+                refused += 1;
+                file.wait_for("ECONNREFUSED", refused);
+            }
+        }
+        drop(servers);
+        agent.stop(Signal::SIGTERM);
+    })
+    .unwrap();
+    file.bytes()
+}
+
+fn in_causes_json() {
+    let dir = Dir::new("names-causes-json");
+    let lines = String::from_utf8(causes(&dir, &[])).unwrap();
+    let lines: Vec<_> = lines.lines().map(|line| check(line).unwrap()).collect();
+    let listeners = lines
+        .iter()
+        .map(|line| &line["cause"]["evidence"]["listeners"][0]);
+    let named: Vec<_> = listeners
+        .filter_map(|listener| listener["process"]["comm"].as_str())
+        .collect();
+    assert_eq!(named, NAMES.map(|name| String::from_utf8_lossy(comm(name))));
+}
+
+fn in_causes_text() {
+    let dir = Dir::new("names-causes-text");
+    let text = String::from_utf8(causes(&dir, &["--format", "text"])).unwrap();
+    let visible = |c: char| !c.is_control() && c != '\u{202e}';
+    assert!(text.chars().all(|c| visible(c) || c == '\n'), "{text:?}");
+    assert_shown(&text);
 }

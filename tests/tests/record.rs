@@ -84,7 +84,7 @@ fn no_environment() {
 /// not.
 fn no_secrets_of_a_proxy() {
     let dir = Dir::new("no-secrets");
-    let recording = Recording::start(&dir.0, &[]);
+    let recording = Recording::start(&dir.0, &["-v"]);
     let proxy = format!(
         "http://{SECRET}:{SECRET}@{FAR_V4}:{}/{SECRET}",
         ports::RESETS
