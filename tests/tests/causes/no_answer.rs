@@ -1,0 +1,141 @@
+//! No answer, or one of a router.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::Command,
+};
+
+use conntrace::stage::{
+    self, FAR_DEVICE, FAR_LOCAL_V4, FAR_ROUTER_V4, FAR_V4, FAR_V6, NEAR_DEVICE, NEAR_V4, NEAR_V6,
+    Verdict, ports,
+};
+use conntrace_tests::{attempt, give_up, ip, live_test, with_ip, with_nft};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::{CERTAIN, LIKELY, PORT, assert_names_rule, live};
+
+/// Nobody's, but the default route leads there.
+const INTERNAL: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
+/// Behind a gateway that does not answer.
+const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// Of the far side, with a rule of this host's own.
+const RULED_PORT: u16 = 2001;
+
+/// The tests.
+pub(super) fn tests() -> Vec<Trial> {
+    vec![
+        live_test("local_firewall_output", local_firewall_output),
+        with_nft("local_firewall_input", local_firewall_input),
+        live_test("host_down_v4", || host_down(NEAR_V4.into())),
+        live_test("host_down_v6", || host_down(NEAR_V6.into())),
+        live_test("host_down_says_the_router", host_down_says_the_router),
+        with_ip("neighbour_unresolved", neighbour_unresolved),
+        with_ip("private_address_unanswered", private_address_unanswered),
+        with_ip("private_address_unreachable", private_address_unreachable),
+        live_test("icmp_unreachable", icmp_unreachable),
+        live_test("admin_prohibited_v4", || {
+            admin_prohibited(
+                FAR_V4.into(),
+                &json!({ "from": FAR_ROUTER_V4, "icmp_code": 13 }),
+            );
+        }),
+        live_test("admin_prohibited_v6", || {
+            admin_prohibited(FAR_V6.into(), &json!({ "from": null, "icmp_code": null }));
+        }),
+        live_test("silence_has_no_cause", silence_has_no_cause),
+    ]
+}
+
+fn local_firewall_output() {
+    let port = RULED_PORT;
+    let remote = SocketAddr::from((FAR_V4, port));
+    let evidence = json!({ "drop_reason": "NETFILTER_DROP", "remote": remote });
+    let line = live().expect_cause(1, ("local_firewall", CERTAIN), &evidence, |_| {
+        stage::firewall(port, Verdict::Drop).unwrap();
+        give_up(remote)
+    });
+    assert_names_rule(&line, "port2001", "output");
+}
+
+/// The SYN-ACK is dropped.
+fn local_firewall_input() {
+    let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
+    let evidence = json!({ "drop_reason": "NETFILTER_DROP", "remote": remote });
+    live().expect_cause(1, ("local_firewall", CERTAIN), &evidence, |_| {
+        let chain = "chain c { type filter hook input priority 0; tcp sport 80 drop; };";
+        let mut nft = Command::new("nft");
+        let status = nft
+            .arg(format!("table inet t {{ {chain} }}"))
+            .status()
+            .unwrap();
+        assert!(status.success());
+        give_up(remote)
+    });
+}
+
+fn host_down(host: IpAddr) {
+    let evidence = json!({ "neighbour": "failed", "device": NEAR_DEVICE, "addr": host });
+    live().expect_cause(1, ("host_down", CERTAIN), &evidence, |_| {
+        attempt((host, PORT))
+    });
+}
+
+fn host_down_says_the_router() {
+    let evidence = json!({ "from": FAR_ROUTER_V4, "icmp_type": 3, "icmp_code": 1 });
+    live().expect_cause(1, ("host_down", LIKELY), &evidence, |_| {
+        attempt((FAR_V4, ports::HOST_UNREACHABLE))
+    });
+}
+
+fn neighbour_unresolved() {
+    let evidence = json!({ "neighbour": "failed", "gateway": NEAR_V4, "device": NEAR_DEVICE });
+    live().expect_cause(1, ("neighbour_unresolved", CERTAIN), &evidence, |_| {
+        ip(&format!(
+            "route add {BEYOND} via {NEAR_V4} dev {NEAR_DEVICE}"
+        ));
+        attempt((BEYOND, PORT))
+    });
+}
+
+fn private_address(port: u16, from: Option<Ipv4Addr>) {
+    let evidence = json!({
+        "gateway": FAR_ROUTER_V4, "device": FAR_DEVICE, "source": FAR_LOCAL_V4, "from": from,
+    });
+    live().expect_cause(1, ("private_address_not_local", LIKELY), &evidence, |_| {
+        ip(&format!(
+            "route add default via {FAR_ROUTER_V4} dev {FAR_DEVICE}"
+        ));
+        give_up((INTERNAL, port))
+    });
+}
+
+fn private_address_unanswered() {
+    private_address(ports::SILENT, None);
+}
+
+fn private_address_unreachable() {
+    private_address(ports::NET_UNREACHABLE, Some(FAR_ROUTER_V4));
+}
+
+fn icmp_unreachable() {
+    for (port, icmp_type, code) in [(ports::NET_UNREACHABLE, 3, 0), (ports::TTL_EXCEEDED, 11, 0)] {
+        let evidence = json!({ "from": FAR_ROUTER_V4, "icmp_type": icmp_type, "icmp_code": code });
+        live().expect_cause(1, ("icmp_unreachable", CERTAIN), &evidence, |_| {
+            attempt((FAR_V4, port))
+        });
+    }
+}
+
+fn admin_prohibited(host: IpAddr, evidence: &Value) {
+    live().expect_cause(1, ("admin_prohibited", CERTAIN), evidence, |_| {
+        attempt((host, ports::ADMIN_PROHIBITED))
+    });
+}
+
+/// A host that is silent on a network without neighbours to ask: nothing is known.
+fn silence_has_no_cause() {
+    let line = live().last_line(1, |_| give_up((FAR_V4, ports::SILENT)));
+    assert_eq!(line["label"], "timed_out");
+    assert!(line["cause"].is_null(), "{line:#}");
+}

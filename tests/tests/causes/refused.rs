@@ -1,0 +1,205 @@
+//! Somebody says no: nobody listens, or not there, or a firewall.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    process::{Command, ExitCode},
+    thread,
+    time::Duration,
+};
+
+use conntrace::stage::{self, FAR_LOCAL_V4, FAR_ROUTER_V4, FAR_V4, Verdict, ports};
+use conntrace_tests::{
+    Partner, attempt, in_role_to, ip, live_test, remote_of_role, say_and_wait, with_ip, with_nft,
+};
+use libtest_mimic::Trial;
+use nix::sched::{CloneFlags, unshare};
+use serde_json::{Value, json};
+
+use crate::{CERTAIN, LIKELY, PORT, assert_names_rule, live, me};
+
+const SIMILAR_PORT: u16 = 5433;
+/// Of listeners in other namespaces.
+const CONTAINER_PORTS: [u16; 2] = [6379, 7001];
+/// Of the far side, with a rule of this host's own.
+const RULED_PORT: u16 = 2000;
+
+/// The tests.
+pub(super) fn tests() -> Vec<Trial> {
+    vec![
+        live_test("nothing_listening_here", nothing_listening_here),
+        live_test("nothing_listening_far", nothing_listening_far),
+        with_ip(
+            "nothing_listening_in_a_container",
+            nothing_listening_in_a_container,
+        ),
+        live_test("listening_on_loopback", listening_on_loopback),
+        live_test(
+            "listening_on_the_other_family",
+            listening_on_the_other_family,
+        ),
+        live_test(
+            "listening_in_another_namespace",
+            listening_in_another_namespace,
+        ),
+        live_test("wrong_port", wrong_port),
+        live_test("rejected_on_the_way", rejected_on_the_way),
+        live_test("rejected_here", rejected_here),
+        with_nft("destination_is_rewritten", destination_is_rewritten),
+    ]
+}
+
+fn nothing_listening_here() {
+    let evidence = json!({ "port": PORT, "listeners": [] });
+    live().expect_cause(1, ("nothing_listening", CERTAIN), &evidence, |_| {
+        // Not on that port, nor on one that is like it.
+        let other = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 22)).unwrap();
+        attempt((FAR_LOCAL_V4, PORT));
+        other
+    });
+}
+
+fn nothing_listening_far() {
+    let evidence = json!({ "reply": "rst", "from": FAR_V4, "port": ports::RESETS });
+    let line = live().expect_cause(1, ("nothing_listening", LIKELY), &evidence, |_| {
+        attempt((FAR_V4, ports::RESETS))
+    });
+    let why = format!("{FAR_V4} is up, nothing accepts {}", ports::RESETS);
+    assert!(line["cause"]["why"].as_str().unwrap().starts_with(&why));
+}
+
+/// The destination is a container of this host, behind a pair of virtual devices.
+fn nothing_listening_in_a_container() {
+    let mut netns = 0_u32;
+    let evidence = json!({ "port": PORT, "listeners": [] });
+    let line = live().expect_cause(1, ("nothing_listening", CERTAIN), &evidence, |_| {
+        let server = container(CONTAINER_PORTS[1]);
+        netns = server.said.parse().unwrap();
+        let pid = server.pid();
+        ip(&format!(
+            "link add outside type veth peer name inside netns {pid}"
+        ));
+        ip("link set outside up");
+        ip("addr add 198.18.0.1/24 dev outside");
+        for words in ["link set inside up", "addr add 198.18.0.2/24 dev inside"] {
+            let pid = pid.to_string();
+            let mut nsenter = Command::new("nsenter");
+            nsenter
+                .args(["-t", &pid, "-n", "ip"])
+                .args(words.split(' '));
+            assert!(nsenter.status().unwrap().success());
+        }
+        attempt(([198, 18, 0, 2], PORT));
+        server
+    });
+    assert_eq!(line["cause"]["evidence"]["netns"], netns, "{line:#}");
+}
+
+/// A server in a network namespace of its own, which conntrace has seen.
+fn container(port: u16) -> Partner {
+    let own = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let server = Partner::start(in_role_to("listen", own));
+    // How old the list of those that can be seen may be.
+    thread::sleep(Duration::from_millis(1100));
+    server
+}
+
+fn listening(listener: &TcpListener) -> Value {
+    let own = listener.local_addr().unwrap();
+    json!({ "addr": own.ip(), "port": own.port(), "process": me() })
+}
+
+/// The evidence names one listener, this one.
+fn assert_only_listener(line: &Value, expected: &Value) {
+    let listeners = line["cause"]["evidence"]["listeners"].as_array().unwrap();
+    assert_eq!(listeners.len(), 1, "{line:#}");
+    conntrace_tests::assert_has(&listeners[0], expected);
+}
+
+fn listening_on(at: IpAddr, remote: IpAddr) {
+    let mut expected = Value::Null;
+    let line = live().expect_cause(1, ("listening_elsewhere", CERTAIN), &json!({}), |_| {
+        let listener = TcpListener::bind((at, PORT)).unwrap();
+        expected = listening(&listener);
+        attempt((remote, PORT));
+        listener
+    });
+    assert_only_listener(&line, &expected);
+    let fix = line["cause"]["fix"].as_str().unwrap();
+    let connect = format!("connect to {}", SocketAddr::new(at, PORT));
+    assert!(fix.starts_with(&connect), "{fix}");
+}
+
+fn listening_on_loopback() {
+    listening_on(Ipv4Addr::LOCALHOST.into(), FAR_LOCAL_V4.into());
+}
+
+fn listening_on_the_other_family() {
+    listening_on(Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into());
+}
+
+/// The child's side: a container with a server whose port is not published.
+pub(super) fn listen_elsewhere() -> ExitCode {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    let _listener = TcpListener::bind(remote_of_role()).unwrap();
+    say_and_wait(&conntrace_tests::own_netns().to_string());
+    ExitCode::SUCCESS
+}
+
+fn listening_in_another_namespace() {
+    let [port, _] = CONTAINER_PORTS;
+    let server = container(port);
+    let netns: u32 = server.said.parse().unwrap();
+    let line = live().expect_cause(1, ("listening_elsewhere", LIKELY), &json!({}), |_| {
+        attempt((Ipv4Addr::LOCALHOST, port))
+    });
+    let own = json!({ "netns": netns, "port": port, "process": { "pid": server.pid() } });
+    assert_only_listener(&line, &own);
+    assert!(server.finish().success());
+}
+
+fn wrong_port() {
+    let mut expected = Value::Null;
+    let line = live().expect_cause(1, ("wrong_port", LIKELY), &json!({}), |_| {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, SIMILAR_PORT)).unwrap();
+        expected = listening(&listener);
+        attempt((FAR_LOCAL_V4, PORT));
+        listener
+    });
+    assert_only_listener(&line, &expected);
+}
+
+fn rejected_on_the_way() {
+    let evidence = json!({ "from": FAR_ROUTER_V4, "icmp_type": 3, "icmp_code": 3 });
+    live().expect_cause(1, ("rejected_by_firewall", LIKELY), &evidence, |_| {
+        attempt((FAR_V4, ports::PORT_UNREACHABLE))
+    });
+}
+
+fn rejected_here() {
+    let evidence = json!({ "reply": "local", "drop_reason": "NETFILTER_DROP" });
+    let line = live().expect_cause(1, ("rejected_by_firewall", CERTAIN), &evidence, |_| {
+        let port = RULED_PORT;
+        stage::firewall(port, Verdict::RejectByReset).unwrap();
+        attempt((FAR_V4, port))
+    });
+    assert_names_rule(&line, "port2000", "output");
+}
+
+/// A transparent proxy's rule, and no proxy behind it.
+fn destination_is_rewritten() {
+    let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
+    let evidence = json!({ "remote": remote });
+    let line = live().expect_cause(1, ("proxy_in_path", LIKELY), &evidence, |_| {
+        let chain =
+            "chain o { type nat hook output priority -100; tcp dport 80 redirect to :3129; };";
+        let mut nft = Command::new("nft");
+        let status = nft
+            .arg(format!("table ip n {{ {chain} }}"))
+            .status()
+            .unwrap();
+        assert!(status.success());
+        attempt(remote)
+    });
+    let rule = &line["cause"]["evidence"]["rules"][0];
+    conntrace_tests::assert_has(rule, &json!({ "family": "ip", "table": "n", "chain": "o" }));
+}
