@@ -144,12 +144,41 @@ pub struct Record {
     /// Why the last of them was dropped: the running kernel's
     /// `enum skb_drop_reason`; 0 if none was.
     pub drop_reason: u16,
+    /// What was remembered of the remote before this attempt told anything about it.
+    pub remembered: Heard,
+}
+
+/// What was heard of a host, in the attempt's network namespace, from attempts that
+/// were traced. A handshake and a RST are apart, or a loop that is refused would erase
+/// the port that works.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// When a handshake with it last completed, `CLOCK_BOOTTIME` nanoseconds; 0 if
+    /// none has.
+    pub handshake_ns: u64,
+    /// When it last sent a RST in answer to a SYN; 0 if it has sent none.
+    pub reset_ns: u64,
+    /// The port of that handshake, network order.
+    pub handshake_port: u16,
+    /// Padding, always zero.
+    pub reserved: [u16; 3],
+}
+
+impl Heard {
+    /// Nothing was heard.
+    pub const NOTHING: Self = Self {
+        handshake_ns: 0,
+        reset_ns: 0,
+        handshake_port: 0,
+        reserved: [0; 3],
+    };
 }
 
 /// Size of an [`Attempt`] in bytes.
 pub const ATTEMPT_SIZE: usize = 112;
 /// Size of a [`Record`] in bytes, also on the wire and in a recording.
-pub const RECORD_SIZE: usize = 168;
+pub const RECORD_SIZE: usize = 192;
 
 /// Size in bytes of what the kernel side keeps of an attempt under way: the
 /// value of its map.

@@ -23,7 +23,7 @@ use conntrace_common::{
 use crate::{
     calls,
     emit::{self, Moment},
-    filter,
+    filter, hosts,
     kernel::{self, Caller, Icmp6Error, OpenFile, Sock},
     maps::{ATTEMPTS, Counts, Entry, ICMP6_ERRORS, Transition, map_is_full, map_was_full, per_cpu},
 };
@@ -215,8 +215,8 @@ fn describe(sock: Sock, caller: Caller, seen: u8) -> Entry {
 }
 
 /// The handshake completed: by default only counted, which takes no more than
-/// removing the entry. A server's own handshakes pass here as well; they have
-/// none, and a look is cheaper than trying to remove it.
+/// removing the entry, and remembered of the host. A server's own handshakes pass
+/// here as well; they have none, and a look is cheaper than trying to remove it.
 #[inline(always)]
 fn complete(ctx: &BtfTracePointContext, key: u64, passive: bool, own: &mut Own<'_>) -> Option<()> {
     if REPORT_ESTABLISHED.load() != 0 {
@@ -231,6 +231,7 @@ fn complete(ctx: &BtfTracePointContext, key: u64, passive: bool, own: &mut Own<'
         own.counts.count(Counter::Attempts);
     }
     own.counts.count(Counter::Established);
+    hosts::answered(Sock::from_arg(ctx)?);
     Some(())
 }
 

@@ -11,8 +11,9 @@ use conntrace_common::{
 };
 
 use crate::{
+    hosts::{self, Host},
     kernel::{self, Sock},
-    maps::{Entry, ICMP6_ERRORS, RECORDS},
+    maps::{Entry, ICMP6_ERRORS, RECORDS, heard},
 };
 
 /// A moment of an attempt that is worth a record.
@@ -77,6 +78,9 @@ fn zeroed(slot: &mut MaybeUninit<Record>) -> &mut Record {
 fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
     let record = zeroed(slot);
     let sock = moment.sock;
+    // Before the branches below: the verifier goes from here through each of them.
+    let host = Host::of(sock);
+    record.remembered = heard(&host);
     record.attempt = entry.attempt;
     record.at_ns = kernel::now_ns();
     record.syn_sent = sock.segs_out().wrapping_sub(entry.segs_out_before);
@@ -108,6 +112,7 @@ fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
         record.icmp_code = icmp.code();
         record.icmp_from = icmp.from();
     }
+    hosts::learn(&host, record, moment);
 }
 
 /// The ICMPv6 error that came for this socket.

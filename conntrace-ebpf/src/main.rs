@@ -11,6 +11,7 @@ mod calls;
 mod emit;
 mod filter;
 mod hooks;
+mod hosts;
 mod kernel;
 mod maps;
 

@@ -9,10 +9,13 @@ use conntrace_common::{
     calls,
     counters::{COUNTERS, Counter, PER_CPU_WORDS},
     filter::{self, COMMS_MAX, IDS_MAX, NETWORKS_MAX, PORT_WORDS},
-    record::{Attempt, COMM_LEN, ENTRY_SIZE},
+    record::{Attempt, COMM_LEN, ENTRY_SIZE, Heard},
 };
 
-use crate::kernel::{Icmp6Error, Passed};
+use crate::{
+    hosts::Host,
+    kernel::{Icmp6Error, Passed},
+};
 
 /// What is kept of an attempt while it is under way. The `*_before` fields are
 /// what the socket brought along from earlier attempts; they never leave the
@@ -143,11 +146,17 @@ pub static ICMP6_ERRORS: LruHashMap<u64, Icmp6Error> = LruHashMap::with_max_entr
 #[map]
 pub static ENDED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
+/// What was heard of hosts. 16,384 of them take 2 MiB and are more than one host talks
+/// to in the ten minutes that count (`diagnose`). LRU: what more of them push out has not
+/// been asked for longest, and its lines lack a cause.
+#[map]
+pub static HOSTS: LruHashMap<Host, Heard> = LruHashMap::with_max_entries(16_384, 0);
+
 /// How failed calls are seen (`calls`): only known once it was tried what attaches.
 #[map]
 static SEEN_CALLS: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Records on their way to the agent: 4 MiB hold 23,000 of them, a second of
+/// Records on their way to the agent: 4 MiB hold 20,000 of them, a second of
 /// failures at a rate no host should see.
 #[map]
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
@@ -192,6 +201,18 @@ pub fn per_cpu() -> Option<&'static mut PerCpu> {
 #[inline(always)]
 pub fn seen_calls() -> u32 {
     SEEN_CALLS.get(0).map_or(calls::UNSEEN, |&seen| seen)
+}
+
+/// What was heard of this host; of one that takes its place in the map at this very
+/// moment, should there be so many.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+pub fn heard(host: &Host) -> Heard {
+    match HOSTS.get_ptr(host) {
+        // SAFETY: the map is preallocated, so the memory stays.
+        Some(heard) => unsafe { *heard },
+        None => Heard::NOTHING,
+    }
 }
 
 /// Notes that the attempt map was full.

@@ -25,7 +25,7 @@ use crate::{
     worker::{Batch, Item, Labelling, Purpose, Snapshot, WireRecord, Worker},
 };
 
-/// Records that wait for the worker: 2.8 MB, a tenth of a second at the highest
+/// Records that wait for the worker: 3.1 MB, a tenth of a second at the highest
 /// rate one CPU produces. As many again are with the worker, and in the batch
 /// that lies ready for it.
 const PENDING_MAX: usize = 16_384;

@@ -63,6 +63,16 @@ impl WallClock {
     }
 }
 
+/// `CLOCK_BOOTTIME` in nanoseconds, as the records have it. A kernel without that clock,
+/// which has no such tracing either, leaves it at the end of time.
+#[must_use]
+pub fn boot_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(duration);
+    now.ok()
+        .and_then(|now| u64::try_from(now.as_nanos()).ok())
+        .unwrap_or(u64::MAX)
+}
+
 fn duration(time: TimeSpec) -> SignedDuration {
     SignedDuration::from_secs(time.tv_sec()) + SignedDuration::from_nanos(time.tv_nsec())
 }

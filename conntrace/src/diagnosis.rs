@@ -19,6 +19,8 @@ pub struct Diagnosis {
     /// What the rules said, and until when the answers hold that they had.
     cases: HashMap<Case, Remembered>,
     known: Known,
+    /// When tracing began, `CLOCK_BOOTTIME` nanoseconds.
+    tracing_since_ns: u64,
     /// Looks at the host; `None` in a replay.
     scout: Option<Scout>,
     /// What was answered since it was last taken.
@@ -54,10 +56,17 @@ impl Diagnosis {
         Self {
             cases: HashMap::new(),
             known: Known::default(),
+            tracing_since_ns: u64::MAX,
             scout: None,
             told: Vec::new(),
             undiagnosed: 0,
         }
+    }
+
+    /// Tracing began at this moment (`CLOCK_BOOTTIME` nanoseconds) at the latest: silence
+    /// is never told for longer than it was listened.
+    pub fn begin(&mut self, at_ns: u64) {
+        self.tracing_since_ns = at_ns;
     }
 
     /// Takes an answer from a recording.
@@ -70,7 +79,7 @@ impl Diagnosis {
         if !diagnose::has_causes(verdict.label) {
             return None;
         }
-        let case = Case::new(attempt, verdict);
+        let case = Case::new(attempt, verdict, self.tracing_since_ns);
         let at_ns = attempt.at_ns;
         let known = self.cases.get(&case).filter(|case| at_ns < case.until_ns);
         let Remembered { cause, busy, .. } = match known {

@@ -65,6 +65,8 @@ pub struct Attempt {
     pub icmp: Option<Icmp>,
     /// The packets of it that this host dropped.
     pub drops: Option<Drops>,
+    /// What had been heard of the remote before, from other attempts.
+    pub remembered: Heard,
 }
 
 /// How much of an attempt was seen.
@@ -86,6 +88,15 @@ pub struct Drops {
     pub count: u8,
     /// Why the last one: the recorded kernel's `enum skb_drop_reason`.
     pub reason: u16,
+}
+
+/// What was heard of a host. Times are `CLOCK_BOOTTIME` nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// When a handshake with it last completed, and on which port.
+    pub handshake: Option<(u64, u16)>,
+    /// When it last sent a RST.
+    pub reset_ns: Option<u64>,
 }
 
 /// What happened to the attempt at this moment.
@@ -260,6 +271,7 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
             _ => Some(icmp(&fields)?),
         },
         drops: drops(&fields),
+        remembered: remembered(&fields),
     })
 }
 
@@ -306,6 +318,15 @@ fn drops(fields: &Fields<'_>) -> Option<Drops> {
         count,
         reason: fields.u16(offset_of!(Record, drop_reason)),
     })
+}
+
+fn remembered(fields: &Fields<'_>) -> Heard {
+    let time = |at: usize| Some(fields.u64(at)).filter(|&at_ns| at_ns != 0);
+    let port = u16::from_be(fields.u16(offset_of!(Record, remembered.handshake_port)));
+    Heard {
+        handshake: time(offset_of!(Record, remembered.handshake_ns)).map(|at_ns| (at_ns, port)),
+        reset_ns: time(offset_of!(Record, remembered.reset_ns)),
+    }
 }
 
 fn icmp(fields: &Fields<'_>) -> Result<Icmp, Malformed> {

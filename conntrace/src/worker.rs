@@ -17,7 +17,7 @@ pub use item::{Batch, Item, Purpose, Snapshot, WireRecord};
 use top::Tops;
 
 use crate::{
-    clock::WallClock,
+    clock::{self, WallClock},
     diagnosis::Diagnosis,
     event::{self, Cause, Event, Line, Loss, Owner, Start, Stop, Totals},
     evidence::{self, Callers, Owners},
@@ -120,7 +120,7 @@ impl Worker {
         let mut last = Totals::default();
         for item in items {
             match item {
-                Item::Start(start) => self.start(*start, Timestamp::now())?,
+                Item::Start(start) => self.start(*start, Timestamp::now(), clock::boot_ns())?,
                 Item::Batch(Batch { records, snapshot }) => {
                     let before = snapshot.as_ref().map_or(0, |(before, _)| *before);
                     let (before, after) = records.split_at(before.min(records.len()));
@@ -161,9 +161,14 @@ impl Worker {
                 self.clock.set(boot_to_wall);
                 Ok(())
             }
-            Entry::Note(Note::Start { host, time, start }) => {
+            Entry::Note(Note::Start {
+                host,
+                time,
+                boot_ns,
+                start,
+            }) => {
                 self.host = host;
-                self.start(start, time)
+                self.start(start, time, boot_ns)
             }
             Entry::Note(Note::Snapshot { time, snapshot }) => {
                 self.snapshot(&snapshot, time).map(drop)
@@ -179,10 +184,11 @@ impl Worker {
         self.sink.flush()
     }
 
-    fn start(&mut self, start: Start, now: Timestamp) -> io::Result<()> {
+    fn start(&mut self, start: Start, now: Timestamp, boot_ns: u64) -> io::Result<()> {
         if let Some(recorder) = &mut self.recorder {
-            recorder.start(&self.host, now, &start);
+            recorder.start(&self.host, (now, boot_ns), &start);
         }
+        self.diagnosis.iter_mut().for_each(|it| it.begin(boot_ns));
         self.write(Event::Start(start), now)
     }
 
@@ -212,10 +218,8 @@ impl Worker {
         let found = self
             .is_thorough
             .then(|| self.find_out(&attempt, verdict.as_ref(), now));
-        self.note(
-            record,
-            found.as_ref().and_then(|found| found.owner.as_ref()),
-        );
+        let owner = found.as_ref().and_then(|found| found.owner.as_ref());
+        self.note(record, owner);
         match verdict {
             None if self.labelling.stalls => self.stall(&attempt, found, now),
             None => Ok(()),

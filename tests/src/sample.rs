@@ -20,7 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 pub fn sample() -> Vec<u8> {
     let file = Memory::default();
     let mut recorder = Recorder::new(Box::new(file.clone()), "memory".to_owned()).unwrap();
-    recorder.start(&"web-1".into(), Timestamp::UNIX_EPOCH, &start());
+    recorder.start(&"web-1".into(), (Timestamp::UNIX_EPOCH, 0), &start());
     recorder.clock(Some(SignedDuration::from_secs(1_700_000_000)));
     recorder.record(&refused(), Some(&owner("/usr/bin/curl")));
     recorder.snapshot(Timestamp::UNIX_EPOCH, &totals(1, Purpose::Summary));

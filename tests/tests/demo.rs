@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeSet,
     env, fs,
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -34,13 +34,8 @@ fn main() -> ExitCode {
 }
 
 fn as_expected() {
-    // Which may have to be built first.
-    let mut demo = conntrace();
-    let began = Instant::now();
-    let output = demo.arg("demo").output().unwrap();
+    let output = play(&[]);
     let table = stderr(&output);
-    assert!(output.status.success(), "{table}");
-    assert!(is_slow().is_some() || began.elapsed() < Duration::from_secs(15));
     assert_played(table, &[]);
     let mut codes = BTreeSet::new();
     for line in stdout(&output).lines() {
@@ -51,6 +46,28 @@ fn as_expected() {
     assert_told(table, &codes);
     assert!(!stdout(&output).contains("password"), "of a proxy");
     assert!(!table.contains("password"), "of a proxy");
+}
+
+/// Runs the demo with these options. It is played again where a busy machine left no
+/// time to look for a cause, and the tracer says so.
+fn play(options: &[&str]) -> Output {
+    // Which may have to be built first.
+    let mut demo = conntrace();
+    demo.arg("demo").args(options);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let began = Instant::now();
+        let output = demo.output().unwrap();
+        let table = stderr(&output);
+        if tries == TRIES || !table.contains("no time to look") {
+            assert!(output.status.success(), "{table}");
+            let in_time = began.elapsed() < Duration::from_secs(15);
+            assert!(is_slow().is_some() || in_time);
+            return output;
+        }
+        eprintln!("there was no time to look for a cause: once more");
+    }
 }
 
 /// Of every scene with one of these causes it is told why, and what to do.
@@ -64,6 +81,8 @@ fn assert_told(table: &str, codes: &BTreeSet<String>) {
     }
 }
 
+/// How often it is played at most.
+const TRIES: usize = 3;
 /// Scenes there are.
 const SCENES: usize = 73;
 /// Since when a kernel has what a scene needs, and how the demo says that it has not.
@@ -97,11 +116,8 @@ fn assert_played(table: &str, reasons: &[&str]) {
 
 /// What only system calls show is skipped, and why is said.
 fn scenes_without_tracefs() {
-    let mut demo = conntrace();
-    demo.args(["demo", "--tier", "tracepoint"]);
-    let output = without_tracefs(|| demo.output().unwrap());
+    let output = without_tracefs(|| play(&["--tier", "tracepoint"]));
     let table = stderr(&output);
-    assert!(output.status.success(), "{table}");
     let no_tracefs = "mount -t tracefs";
     assert_played(table, &[no_tracefs]);
     assert_eq!(matching(table, no_tracefs), 7, "{table}");

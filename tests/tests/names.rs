@@ -8,12 +8,12 @@
 use std::{
     env,
     ffi::OsStr,
-    fs,
-    net::{Ipv4Addr, TcpListener},
+    fs::{self, File},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::ffi::OsStrExt as _,
     process::{Command, ExitCode},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use conntrace::stage::{self, FAR_LOCAL_V4, FAR_V4, ports};
@@ -26,13 +26,14 @@ use nix::sys::signal::Signal;
 /// running its tests.
 const NAME: &str = "CONNTRACE_TEST_NAME";
 
-/// Makes it listen on that port of 127.0.0.1 instead.
+/// Makes it listen on that port of 127.0.0.1, and connect to it at another address.
 const LISTEN: &str = "CONNTRACE_TEST_LISTEN";
-/// Of the first.
-const PORT: u16 = 7401;
-const TRIES_MAX: usize = 3 * NAMES.len();
-/// How long an answer holds.
-const ANSWER_AGE: Duration = Duration::from_millis(1100);
+/// Of the two tests.
+const PORTS: [u16; 2] = [7401, 7402];
+/// How long a busy machine may leave no time to look for the listener's process.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// Line ends, quotes, escapes, terminal sequences in C0 and C1, DEL, a change of
 /// direction, and what is no UTF-8. At most 15 bytes are a name.
@@ -52,10 +53,11 @@ fn main() -> ExitCode {
         if let Ok(port) = env::var(LISTEN) {
             let port = port.parse().unwrap();
             let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
-            say_and_wait("listening");
+            TcpStream::connect((FAR_LOCAL_V4, port)).unwrap_err();
+            say_and_wait("connected");
             return ExitCode::SUCCESS;
         }
-        let _ = std::net::TcpStream::connect((FAR_V4, ports::RESETS));
+        let _ = TcpStream::connect((FAR_V4, ports::RESETS));
         return ExitCode::SUCCESS;
     }
     run(vec![
@@ -144,45 +146,41 @@ fn assert_shown(text: &str) {
     }
 }
 
-/// Others with these names listen where the client does not look: the cause of each
-/// refusal names one. What was written.
-fn causes(dir: &Dir, options: &[&str]) -> Vec<u8> {
+/// Processes with these names listen on this port of 127.0.0.1 and connect to it at
+/// another address: the cause names them. What was written.
+fn causes(port: u16, dir: &Dir, options: &[&str]) -> Vec<u8> {
     let file = LinesFile::new(&dir.0);
-    stage::run("names", |stage| {
-        let filter = ["--summary", "0", "--netns", &stage.netns.to_string()];
-        let agent = file.run(&[&filter, options].concat());
-        let ports = PORT..;
-        let start = |(number, port): (usize, u16)| {
-            let mut command = Command::new(env::current_exe().unwrap());
-            command.env(NAME, number.to_string());
-            command.env(LISTEN, port.to_string());
-            Partner::start(command)
-        };
-        // All of them before anyone looks.
-        let servers: Vec<_> = (0..NAMES.len()).zip(ports.clone()).map(start).collect();
-        let mut refused = 0;
-        for port in ports.take(NAMES.len()) {
-            while matching(&file.lines(), &format!("127.0.0.1:{port} (")) == 0 {
-                assert!(refused < TRIES_MAX, "{}", file.lines());
-                if refused > 0 {
-                    // Had there been no time to look, that is over by then.
-                    thread::sleep(ANSWER_AGE);
-                }
-                attempt((FAR_LOCAL_V4, port));
-                refused += 1;
+    let filter = ["--summary", "0", "--port", &port.to_string()];
+    let agent = file.run(&[&filter, options].concat());
+    let began = Instant::now();
+    let mut refused = 0;
+    let mut namespaces = Vec::new();
+    for number in 0..NAMES.len() {
+        while matching(&file.lines(), &format!("127.0.0.1:{port} (")) <= number {
+            assert!(began.elapsed() < PATIENCE, "{}", file.lines());
+            thread::sleep(PAUSE);
+            refused += 1;
+            // Each on a stage on which nobody has looked yet: while it is held, no later
+            // one gets its namespace's number.
+            let held = stage::run("names", |_| {
+                let mut command = Command::new(env::current_exe().unwrap());
+                command.env(NAME, number.to_string());
+                command.env(LISTEN, port.to_string());
+                let process = Partner::start(command);
                 file.wait_for("ECONNREFUSED", refused);
-            }
+                assert!(process.finish().success());
+                File::open("/proc/thread-self/ns/net").unwrap()
+            });
+            namespaces.push(held.unwrap());
         }
-        drop(servers);
-        agent.stop(Signal::SIGTERM);
-    })
-    .unwrap();
+    }
+    agent.stop(Signal::SIGTERM);
     file.bytes()
 }
 
 fn in_causes_json() {
     let dir = Dir::new("names-causes-json");
-    let lines = String::from_utf8(causes(&dir, &[])).unwrap();
+    let lines = String::from_utf8(causes(PORTS[0], &dir, &[])).unwrap();
     let lines: Vec<_> = lines.lines().map(|line| check(line).unwrap()).collect();
     let listeners = lines
         .iter()
@@ -195,7 +193,7 @@ fn in_causes_json() {
 
 fn in_causes_text() {
     let dir = Dir::new("names-causes-text");
-    let text = String::from_utf8(causes(&dir, &["--format", "text"])).unwrap();
+    let text = String::from_utf8(causes(PORTS[1], &dir, &["--format", "text"])).unwrap();
     let visible = |c: char| !c.is_control() && c != '\u{202e}';
     assert!(text.chars().all(|c| visible(c) || c == '\n'), "{text:?}");
     assert_shown(&text);

@@ -29,7 +29,7 @@ use nix::{
 use serde_json::Value;
 
 const THREADS: usize = 4;
-/// More than the ring takes: 4 MiB of records of 168 bytes and a header of 8.
+/// More than the ring takes: 4 MiB of records of 192 bytes and a header of 8.
 const OVER_RING: usize = 40_000;
 const RING: usize = (4 << 20) / 176;
 /// More than the queue, the batch that lies ready and the one that is being

@@ -108,6 +108,21 @@ impl Sock {
         net.load(global!(OFFSETS.net_inum))
     }
 
+    /// A number of the network namespace that no later one gets, unlike the inode
+    /// number's; 0 where it has none (before Linux 5.12).
+    #[inline(always)]
+    pub fn netns_cookie(self) -> u64 {
+        let net = self.sock.follow(global!(OFFSETS.net));
+        net.load(global!(OFFSETS.net_cookie))
+    }
+
+    /// The destination of either family: an IPv4 one lies there v4-mapped
+    /// (`sk_daddr_set`).
+    #[inline(always)]
+    pub fn remote_addr_mapped(self) -> [u8; 16] {
+        self.sock.load16(global!(OFFSETS.v6_daddr))
+    }
+
     #[inline(always)]
     pub fn error(self) -> u32 {
         self.sock.load(global!(OFFSETS.err))

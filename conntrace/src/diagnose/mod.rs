@@ -23,7 +23,9 @@ mod private_address_not_local;
 mod prohibit_route;
 mod proxy_in_path;
 mod rejected_by_firewall;
+mod remote_filtered;
 mod security_module;
+mod silent_host;
 mod similar;
 mod socket_port_range;
 mod source_not_local;
@@ -32,7 +34,7 @@ mod words;
 mod wrong_port;
 
 pub use ask::Evidence;
-pub use case::{Call, Case};
+pub use case::{Call, Case, Handshake, Heard};
 pub use similar::is_similar;
 
 use crate::{
@@ -46,7 +48,7 @@ pub type Rule = fn(&Case, &mut dyn Evidence) -> Option<Cause>;
 /// Every rule, in the order they are asked: from what this host or a packet
 /// proves to what is only possible. Of two that build on the same facts the one
 /// that says more stands first, and what takes long to find out is asked last.
-pub const RULES: [(Code, Rule); 21] = [
+pub const RULES: [(Code, Rule); 23] = [
     (Code::ProhibitRoute, prohibit_route::rule),
     (Code::NoRoute, no_route::rule),
     (Code::SourceNotLocal, source_not_local::rule),
@@ -63,6 +65,7 @@ pub const RULES: [(Code, Rule); 21] = [
     (Code::PortsHeldByBind, ports_held_by_bind::rule),
     (Code::HostDown, host_down::rule),
     (Code::NeighbourUnresolved, neighbour_unresolved::rule),
+    (Code::RemoteFiltered, remote_filtered::rule),
     (
         Code::PrivateAddressNotLocal,
         private_address_not_local::rule,
@@ -71,6 +74,7 @@ pub const RULES: [(Code, Rule); 21] = [
     (Code::SocketPortRange, socket_port_range::rule),
     (Code::CgroupPolicy, cgroup_policy::rule),
     (Code::SecurityModule, security_module::rule),
+    (Code::SilentHost, silent_host::rule),
 ];
 
 /// Whether there are causes to look for behind this label.

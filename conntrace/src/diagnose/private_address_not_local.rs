@@ -22,6 +22,10 @@ pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
     if !may_be(case) || answered != (case.reply == ReplyKind::Icmp) || !place::is_private(to) {
         return None;
     }
+    // It is at the end of this very route.
+    if case.heard.handshake.is_some() || case.heard.reset_ago_s.is_some() {
+        return None;
+    }
     let out = place::way_out(case, evidence)?;
     if out.prefix_len != 0 {
         return None;

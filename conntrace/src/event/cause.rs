@@ -20,7 +20,7 @@ pub enum Code {
     NothingListening,
     /// The server listens, but not where the client connects to.
     ListeningElsewhere,
-    /// The server listens on a port that is easily mistaken for this one.
+    /// The server listens on another port than this one.
     WrongPort,
     /// A firewall answered.
     RejectedByFirewall,
@@ -28,8 +28,12 @@ pub enum Code {
     ProxyInPath,
     /// This host dropped the packets itself.
     LocalFirewall,
+    /// The other side's firewall drops the packets.
+    RemoteFiltered,
     /// The host is not there.
     HostDown,
+    /// The host is off, filtered or a wrong address.
+    SilentHost,
     /// An internal address is used from another network.
     PrivateAddressNotLocal,
     /// This host has no route there.
@@ -60,14 +64,16 @@ pub enum Code {
 
 impl Code {
     /// Every code, by the labels it explains.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::NothingListening,
         Self::ListeningElsewhere,
         Self::WrongPort,
         Self::RejectedByFirewall,
         Self::ProxyInPath,
         Self::LocalFirewall,
+        Self::RemoteFiltered,
         Self::HostDown,
+        Self::SilentHost,
         Self::PrivateAddressNotLocal,
         Self::NoRoute,
         Self::NeighbourUnresolved,
@@ -93,7 +99,9 @@ impl Code {
             Self::RejectedByFirewall => "rejected_by_firewall",
             Self::ProxyInPath => "proxy_in_path",
             Self::LocalFirewall => "local_firewall",
+            Self::RemoteFiltered => "remote_filtered",
             Self::HostDown => "host_down",
+            Self::SilentHost => "silent_host",
             Self::PrivateAddressNotLocal => "private_address_not_local",
             Self::NoRoute => "no_route",
             Self::NeighbourUnresolved => "neighbour_unresolved",

@@ -1,6 +1,7 @@
 //! What each cause means, how it is recognised, and what to do about it: those of
 //! the other side and the way there.
 
+mod far;
 mod own;
 
 use super::{Entry, labels::step};
@@ -15,7 +16,9 @@ pub(super) fn entry(code: Code) -> &'static Entry {
         Code::RejectedByFirewall => &REJECTED_BY_FIREWALL,
         Code::ProxyInPath => &PROXY_IN_PATH,
         Code::LocalFirewall => &own::LOCAL_FIREWALL,
+        Code::RemoteFiltered => &far::REMOTE_FILTERED,
         Code::HostDown => &HOST_DOWN,
+        Code::SilentHost => &far::SILENT_HOST,
         Code::PrivateAddressNotLocal => &PRIVATE_ADDRESS_NOT_LOCAL,
         Code::NoRoute => &own::NO_ROUTE,
         Code::NeighbourUnresolved => &NEIGHBOUR_UNRESOLVED,
@@ -88,9 +91,10 @@ static LISTENING_ELSEWHERE: Entry = Entry {
 };
 
 static WRONG_PORT: Entry = Entry {
-    means: "the server listens on a port like this one",
+    means: "the server listens on another port than this one",
     recognised: &[
         "Likely: nothing listens on that port of this host, but something does, on an address that fits, on one that differs by a digit or has two neighbouring digits in each other's place.",
+        "Likely: another host refuses that port and completed a handshake on such a one within the last ten minutes, in an attempt that was traced from the same network namespace. Possible: on any other port.",
     ],
     reasons: &[
         "A typing error in a configuration.",

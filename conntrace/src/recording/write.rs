@@ -91,11 +91,12 @@ impl Recorder {
         })
     }
 
-    /// Tracing is live.
-    pub fn start(&mut self, host: &Arc<str>, time: Timestamp, start: &Start) {
+    /// Tracing is live, at this moment by the wall clock and by `CLOCK_BOOTTIME`.
+    pub fn start(&mut self, host: &Arc<str>, (time, boot_ns): (Timestamp, u64), start: &Start) {
         self.note(&Note::Start {
             host: Arc::clone(host),
             time,
+            boot_ns,
             start: start.clone(),
         });
     }

@@ -146,6 +146,29 @@ fn drops_are_told_only_where_there_are_any() {
 }
 
 #[test]
+fn what_is_remembered_of_the_remote_is_told_where_there_is_anything() {
+    let mut bytes = refused();
+    assert_eq!(decode(&bytes).unwrap().remembered, Heard::default());
+    let mut put = |at, value: &[u8]| {
+        put(&mut bytes, at, value);
+        decode(&bytes).unwrap().remembered
+    };
+    // A port without a time says nothing.
+    let port = offset_of!(Record, remembered.handshake_port);
+    assert_eq!(put(port, &80_u16.to_be_bytes()), Heard::default());
+    let at = offset_of!(Record, remembered.handshake_ns);
+    let handshake = Some((5, 80));
+    assert_eq!(put(at, &5_u64.to_ne_bytes()).handshake, handshake);
+    let at = offset_of!(Record, remembered.reset_ns);
+    let reset_ns = Some(6);
+    let both = Heard {
+        handshake,
+        reset_ns,
+    };
+    assert_eq!(put(at, &6_u64.to_ne_bytes()), both);
+}
+
+#[test]
 fn mapped_addresses_are_ipv4() {
     let mut bytes = refused();
     put(
@@ -190,7 +213,7 @@ fn refuses_what_no_kernel_side_writes() {
         "icmp_origin cannot be 0"
     );
     let short = decode(&refused()[1..]).unwrap_err().to_string();
-    assert_eq!(short, "a record has 168 bytes, not 167");
+    assert_eq!(short, "a record has 192 bytes, not 191");
 }
 
 proptest! {

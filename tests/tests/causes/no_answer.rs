@@ -6,10 +6,10 @@ use std::{
 };
 
 use conntrace::stage::{
-    self, FAR_DEVICE, FAR_LOCAL_V4, FAR_ROUTER_V4, FAR_V4, FAR_V6, NEAR_DEVICE, NEAR_V4, NEAR_V6,
-    Verdict, ports,
+    self, FAR_DEVICE, FAR_LOCAL_V4, FAR_ROUTER_V4, FAR_ROUTER_V6, FAR_V4, FAR_V6, NEAR_DEVICE,
+    NEAR_V4, NEAR_V6, Verdict, ports,
 };
-use conntrace_tests::{attempt, give_up, ip, live_test, with_ip, with_nft};
+use conntrace_tests::{attempt, give_up, ip, is_covered, live_test, with_ip, with_nft};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -41,9 +41,12 @@ pub(super) fn tests() -> Vec<Trial> {
             );
         }),
         live_test("admin_prohibited_v6", || {
-            admin_prohibited(FAR_V6.into(), &json!({ "from": null, "icmp_code": null }));
+            let evidence = match is_covered("icmp6_detail") {
+                true => json!({ "from": FAR_ROUTER_V6, "icmp_code": 1 }),
+                false => json!({ "from": null, "icmp_code": null }),
+            };
+            admin_prohibited(FAR_V6.into(), &evidence);
         }),
-        live_test("silence_has_no_cause", silence_has_no_cause),
     ]
 }
 
@@ -131,11 +134,4 @@ fn admin_prohibited(host: IpAddr, evidence: &Value) {
     live().expect_cause(1, ("admin_prohibited", CERTAIN), evidence, |_| {
         attempt((host, ports::ADMIN_PROHIBITED))
     });
-}
-
-/// A host that is silent on a network without neighbours to ask: nothing is known.
-fn silence_has_no_cause() {
-    let line = live().last_line(1, |_| give_up((FAR_V4, ports::SILENT)));
-    assert_eq!(line["label"], "timed_out");
-    assert!(line["cause"].is_null(), "{line:#}");
 }

@@ -14,9 +14,12 @@ use super::{
     acts::{at, begin, connect, ends, give_up, hold, listener, tcp},
     scene,
 };
-use crate::stage::{
-    disconnect,
-    ports::{SILENT, SYN_THEN_SILENT, WRONG_RESET, WRONG_SYN_ACK},
+use crate::{
+    event::Code,
+    stage::{
+        FAR_V4, disconnect,
+        ports::{ACCEPTS, SILENT, SYN_THEN_SILENT, WRONG_RESET, WRONG_SYN_ACK},
+    },
 };
 
 /// How long an application waits that gives up; longer than the patience.
@@ -49,6 +52,7 @@ pub(super) const SCENES: &[Scene] = &[
     scene("wrong SYN-ACK", Needs::Far, &[BY_APPLICATION], || give_up(at(QUIET_V4, WRONG_SYN_ACK), GIVES_UP_AFTER)),
     scene("wrong RST", Needs::Far, &[BY_APPLICATION], || give_up(at(QUIET_V4, WRONG_RESET), GIVES_UP_AFTER)),
     scene("queue full", Needs::Lo, &[ESTABLISHED, BY_APPLICATION], || queue_full(at(Ipv4Addr::LOCALHOST, LISTENER_PORT))),
+    scene("one port only", Needs::Far, &[ESTABLISHED, BY_APPLICATION], one_port_only).because(Code::RemoteFiltered),
     scene("killed", Needs::Far, &[BY_APPLICATION], killed),
 
     scene("closed", Needs::Far, &[CANCELLED], || begin(at(QUIET_V4, SILENT)).map(drop)),
@@ -79,6 +83,12 @@ fn queue_full(own: SocketAddr) -> io::Result<()> {
     let _listener = listener(own, 0)?;
     let _first = hold(own)?;
     give_up(own, GIVES_UP_AFTER)
+}
+
+/// A host answers on one port and not on another.
+fn one_port_only() -> io::Result<()> {
+    connect(FAR_V4, ACCEPTS)?;
+    give_up(at(FAR_V4, SILENT), GIVES_UP_AFTER)
 }
 
 /// Linux ends the attempt and then says that there was none.

@@ -2,7 +2,10 @@
 
 use super::script::{FAR, NETNS, OWN, PORT, PROCESS, ip};
 use crate::{
-    diagnose::{Call, Case},
+    diagnose::{
+        Call, Case,
+        case::{Handshake, Heard},
+    },
     errno::Errno,
     label::Label,
     reply::ReplyKind,
@@ -23,7 +26,32 @@ pub(super) fn case(label: Label, reply: ReplyKind) -> Case {
         reply,
         icmp: None,
         drop_reason: None,
+        heard: Heard::default(),
     }
+}
+
+/// A case whose destination completed a handshake on this port, so many seconds ago.
+pub(super) fn works(port: u16, ago_s: u64, mut case: Case) -> Case {
+    case.heard.handshake = Some(Handshake { port, ago_s });
+    case
+}
+
+/// Unanswered, from a host that sent a RST so many seconds ago.
+pub(super) fn reset_before(ago_s: u64) -> Case {
+    let heard = Heard {
+        reset_ago_s: Some(ago_s),
+        ..Heard::default()
+    };
+    Case { heard, ..silence() }
+}
+
+/// Unanswered, from a host that was not heard of in so many seconds.
+pub(super) fn silent(silent_s: u64) -> Case {
+    let heard = Heard {
+        silent_s: Some(silent_s),
+        ..Heard::default()
+    };
+    Case { heard, ..silence() }
 }
 
 pub(super) fn to(addr: &str) -> Remote {

@@ -1,8 +1,10 @@
 //! The other ways to a code, and how sure each is.
 
 use super::{
-    cases::{case, exhausted, failed_call, icmp, reset, silence},
-    script::{CONTAINER, FAR, OWN, PORT, Script, far, here, ip, listener, out, ports, remote},
+    cases::{case, exhausted, failed_call, icmp, reset, reset_before, silence, silent, works},
+    script::{
+        CONTAINER, FAR, OWN, PORT, Script, far, here, ip, listener, out, ports, proxied, remote,
+    },
 };
 use crate::{
     diagnose::{
@@ -45,6 +47,17 @@ fn certainties() {
         (icmp(Label::Unreachable, 3, 0), gateway(OWN), Code::PrivateAddressNotLocal, Certainty::Possible),
         (failed_call(Label::Unreachable, Errno::EHOSTUNREACH), Script::default().route(FAR, Route::None(Errno::EHOSTUNREACH.0)), Code::NoRoute, Certainty::Certain),
         (v6, far(), Code::AdminProhibited, Certainty::Certain),
+        (works(5433, 1, reset(FAR)), far(), Code::WrongPort, Certainty::Likely),
+        (works(22, 600, reset(FAR)), far(), Code::WrongPort, Certainty::Possible),
+        (works(22, 3600, reset(FAR)), far(), Code::NothingListening, Certainty::Likely),
+        (works(5433, 1, reset(FAR)), in_container(), Code::NothingListening, Certainty::Certain),
+        (works(22, 600, silence()), gateway(OWN), Code::RemoteFiltered, Certainty::Likely),
+        (reset_before(600), far(), Code::RemoteFiltered, Certainty::Likely),
+        (works(22, 1, silence()), far().neighbour(FAR, Neighbour::Failed), Code::HostDown, Certainty::Certain),
+        (works(22, 1, silence()), proxied(), Code::ProxyInPath, Certainty::Certain),
+        (silent(60), gateway(OWN), Code::PrivateAddressNotLocal, Certainty::Possible),
+        (silent(60), far().neighbour(FAR, Neighbour::Failed), Code::HostDown, Certainty::Certain),
+        (silent(60), Script::default(), Code::SilentHost, Certainty::Possible),
         (failed_call(Label::Denied, Errno::EPERM), far().security_programs(&["deny"]), Code::SecurityModule, Certainty::Likely),
         (failed_call(Label::Denied, Errno::EACCES), far().confinement(None).security_programs(&["deny"]), Code::SecurityModule, Certainty::Likely),
         (failed_call(Label::Denied, Errno::EPERM), far().programs(1).security_programs(&["deny"]), Code::CgroupPolicy, Certainty::Likely),

@@ -2,8 +2,8 @@
 
 use super::{
     cases::{
-        dropped, exhausted, failed_call, icmp, no_neighbour, not_local, reset, silence, to,
-        tuple_taken,
+        dropped, exhausted, failed_call, icmp, no_neighbour, not_local, reset, reset_before,
+        silence, silent, to, tuple_taken, works,
     },
     recognised,
     script::{
@@ -55,6 +55,21 @@ fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::ListeningElsewhere, "another host", reset(FAR), far().listeners(vec![listener(NETNS, "127.0.0.1", PORT)], vec![])),
         (Code::WrongPort, "similar port, but not on that address", reset(FAR), similar("127.0.0.1", 5433)),
         (Code::WrongPort, "another host", reset(FAR), far().listeners(vec![], vec![listener(NETNS, "0.0.0.0", 5433)])),
+        (Code::WrongPort, "the very port", works(PORT, 1, reset(FAR)), far()),
+        (Code::WrongPort, "a handshake of an hour ago", works(5433, 3600, reset(FAR)), far()),
+        (Code::WrongPort, "led elsewhere, from another host", works(5433, 1, reset(FAR)), far().rewrites()),
+        (Code::WrongPort, "this host, whose listeners are known", works(5433, 1, reset(FAR)), here()),
+        (Code::WrongPort, "a firewall on the way", works(5433, 1, icmp(Label::Refused, 3, 3)), far()),
+        (Code::RemoteFiltered, "the very port", works(PORT, 1, silence()), far()),
+        (Code::RemoteFiltered, "a handshake of an hour ago", works(22, 3600, silence()), far()),
+        (Code::RemoteFiltered, "a RST of an hour ago", reset_before(3600), far()),
+        (Code::RemoteFiltered, "dropped here", works(22, 1, dropped()), far()),
+        (Code::RemoteFiltered, "a router has no route", works(22, 1, icmp(Label::TimedOut, 3, 0)), far()),
+        (Code::SilentHost, "not listened for long", silent(59), far()),
+        (Code::SilentHost, "a handshake of an hour ago", works(22, 3600, silence()), far()),
+        (Code::SilentHost, "an address of this host", silent(60), here()),
+        (Code::SilentHost, "dropped here", Case { heard: silent(60).heard, ..dropped() }, far()),
+        (Code::PrivateAddressNotLocal, "it answered an hour ago", works(PORT, 3600, silence()), gateway()),
         (Code::RejectedByFirewall, "RST of the host", reset(FAR), far()),
         (Code::RejectedByFirewall, "router without a route", icmp(Label::Unreachable, 3, 0), far()),
         (Code::ProxyInPath, "no variable names it", reset(FAR), here().proxy(None)),

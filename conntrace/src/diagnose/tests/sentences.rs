@@ -44,6 +44,8 @@ fn sentences_have_the_facts_of_the_case() {
         Code::PrivateAddressNotLocal,
         Code::LocalFirewall,
         Code::TupleInUse,
+        Code::RemoteFiltered,
+        Code::SilentHost,
     ]
     .map(sentences);
     insta::assert_snapshot!(told.join("\n"), @r#"
@@ -63,5 +65,9 @@ fn sentences_have_the_facts_of_the_case() {
     find the rule with `nft list ruleset | grep -n drop` (or `iptables-save -c | grep DROP`), policies of chains included, at output and input; let tcp to 10.0.0.5:5432 and its answers pass
     the connection 10.0.0.2:40000 -> 10.0.0.5:5432 is there already, in TIME_WAIT
     do not bind port 40000 before connect (bind the address with IP_BIND_ADDRESS_NO_PORT), or wait until `ss -tanpo 'sport = :40000'` no longer shows it
+    10.0.0.5 completed a handshake on port 22 12 s before, but answers nothing on port 5432
+    let tcp dport 5432 from this host pass in the firewall of 10.0.0.5, its cloud security group or hosting panel; on 10.0.0.5: `nft list ruleset | grep -n drop`
+    10.0.0.5 is off, filtered or a wrong address: it answered no attempt on any port in the 60 s since tracing began
+    check the address; `ping 10.0.0.5` and `traceroute -n 10.0.0.5` show whether anything answers there and how far packets come
     "#);
 }

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::{
     cases::{
-        dropped, exhausted, failed_call, icmp, no_neighbour, not_local, reset, silence, tuple_taken,
+        dropped, exhausted, failed_call, icmp, no_neighbour, not_local, reset, silence, silent,
+        tuple_taken, works,
     },
     recognised,
     script::{
@@ -36,7 +37,9 @@ pub(super) fn staged() -> Vec<(Code, Case, Script)> {
         (Code::RejectedByFirewall, icmp(Label::Refused, 3, 3), far()),
         (Code::ProxyInPath, reset(FAR), proxied()),
         (Code::LocalFirewall, dropped(), far().drop_reason("NETFILTER_DROP").neighbour(FAR, Neighbour::Known)),
+        (Code::RemoteFiltered, works(22, 12, silence()), far()),
         (Code::HostDown, no_neighbour(), far().neighbour(FAR, Neighbour::Failed)),
+        (Code::SilentHost, silent(60), far()),
         (Code::PrivateAddressNotLocal, private, behind_gateway.neighbour("203.0.113.1", Neighbour::Known)),
         (Code::NoRoute, failed_call(Label::Unreachable, Errno::ENETUNREACH), Script::default().route(FAR, Route::None(Errno::ENETUNREACH.0))),
         (Code::NeighbourUnresolved, no_neighbour(), Script::default().route(FAR, out(Some("10.0.0.1"), 0)).neighbour("10.0.0.1", Neighbour::Failed)),
