@@ -1,4 +1,5 @@
-//! The wire format: one fixed-size [`Record`] per ending and per first stall.
+//! The wire format: one fixed-size [`Record`] per ending and per first stall, and per
+//! hint that a destination uses up local ports.
 //!
 //! All numbers are in the host's byte order but ports and addresses, which stay
 //! in network order as the kernel keeps them. Enums travel as plain integers:
@@ -19,6 +20,9 @@ pub const KIND_CONNECT_FAILED: u8 = 3;
 /// its errno. `local_addr` and `bound_port` are what was asked for, the remote side
 /// is all zero.
 pub const KIND_BIND_FAILED: u8 = 4;
+/// `Record::kind`: the attempt begins, and `syn_sent` is how many to its destination
+/// did lately ([`crate::connects`]). A hint, which says nothing of the attempt's ending.
+pub const KIND_CONNECTS: u8 = 5;
 
 /// `Record::state`: the socket is still in `TCP_SYN_SENT`.
 pub const STATE_SYN_SENT: u8 = 2;

@@ -21,7 +21,7 @@ use conntrace_common::{
 };
 
 use crate::{
-    calls,
+    calls, connects,
     emit::{self, Moment},
     filter, hosts,
     kernel::{self, Caller, Icmp6Error, OpenFile, Sock},
@@ -154,6 +154,10 @@ fn open(ctx: &BtfTracePointContext, key: u64, own: &mut Own<'_>) -> Option<()> {
         return Some(());
     }
     own.counts.count(Counter::Attempts);
+    if own.attachment == Attachment::First {
+        // The few that the second opens are not missed.
+        connects::count(&own.entry.attempt);
+    }
     aya_log_ebpf::debug!(
         ctx,
         "tid {} opens in netns {}",

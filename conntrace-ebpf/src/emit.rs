@@ -5,8 +5,8 @@ use core::mem::MaybeUninit;
 use conntrace_common::{
     counters::Counter,
     record::{
-        Attempt, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, ORIGIN_ICMP6, RECORD_SIZE, Record,
-        STATE_CLOSE,
+        Attempt, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_CONNECTS, ORIGIN_ICMP6, RECORD_SIZE,
+        Record, STATE_CLOSE, STATE_SYN_SENT,
     },
 };
 
@@ -58,6 +58,22 @@ pub fn report_call(kind: u8, errno: u32, fill: impl FnOnce(&mut Attempt)) -> Cou
     record.state = STATE_CLOSE;
     slot.submit(0);
     Counter::CallFailed
+}
+
+/// Tells that this attempt is one of so many to its destination. Where the ring is full
+/// the hint is dropped, uncounted: no attempt ends by it, and the next one comes soon.
+#[inline(always)]
+pub fn report_connects(attempt: &Attempt, count: u32) {
+    let Some(mut slot) = RECORDS.reserve::<Record>(0) else {
+        return;
+    };
+    let record = zeroed(&mut slot);
+    record.attempt = *attempt;
+    record.at_ns = attempt.started_ns;
+    record.syn_sent = count;
+    record.kind = KIND_CONNECTS;
+    record.state = STATE_SYN_SENT;
+    slot.submit(0);
 }
 
 /// A record is written where it lies: one built on the stack first would not fit it.

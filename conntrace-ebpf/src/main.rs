@@ -8,6 +8,7 @@
 
 mod attempt;
 mod calls;
+mod connects;
 mod emit;
 mod filter;
 mod hooks;

@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use conntrace_common::{
-    calls,
+    calls, connects,
     counters::{COUNTERS, Counter, PER_CPU_WORDS},
     filter::{self, COMMS_MAX, IDS_MAX, NETWORKS_MAX, PORT_WORDS},
     record::{Attempt, COMM_LEN, ENTRY_SIZE, Heard},
@@ -185,6 +185,16 @@ pub static FILTER_NETWORKS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(NE
 #[map]
 pub static FILTER_PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
 
+/// Connects by destination: the window in the upper half, their number in the lower.
+/// Destinations that share one cost the agent a look too many, or one a little late.
+#[map]
+static CONNECTS: Array<u64> = Array::with_max_entries(connects::BUCKETS, 0);
+
+/// Set by the agent: connects are counted by destination.
+#[unsafe(no_mangle)]
+#[expect(unsafe_code, reason = "the agent finds the global by name")]
+static COUNT_CONNECTS: aya_ebpf::Global<u8> = aya_ebpf::Global::new(0);
+
 #[map]
 static PER_CPU: PerCpuArray<PerCpu> = PerCpuArray::with_max_entries(1, 0);
 
@@ -195,6 +205,15 @@ pub fn per_cpu() -> Option<&'static mut PerCpu> {
     let slot = PER_CPU.get_ptr_mut(0)?;
     // SAFETY: the value lives as long as the program, and no other CPU has it.
     Some(unsafe { &mut *slot })
+}
+
+/// The bucket of this number, if connects are counted. Other CPUs write it too.
+#[inline(always)]
+pub fn connects(bucket: u32) -> Option<*mut u64> {
+    if COUNT_CONNECTS.load() == 0 {
+        return None;
+    }
+    CONNECTS.get_ptr_mut(bucket)
 }
 
 /// How failed calls are seen.

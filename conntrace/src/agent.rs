@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace_common::record::{KIND_STALL, Record};
+use conntrace_common::record::{KIND_CONNECTS, KIND_STALL, Record};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::oneshot,
@@ -218,7 +218,9 @@ impl<S: Source> Drain<S> {
             .drain(|record| match WireRecord::try_from(record) {
                 Err(_) => dropped.malformed += 1,
                 Ok(record) if has_room(queue, pending) => pending.records.push(record),
-                Ok(record) if is_stall(&record) => dropped.stalls += 1,
+                Ok(record) if is(&record, KIND_STALL) => dropped.stalls += 1,
+                // A hint, no attempt's ending: the next one comes soon.
+                Ok(record) if is(&record, KIND_CONNECTS) => {}
                 Ok(_) => dropped.endings += 1,
             });
         self.offer();
@@ -319,6 +321,6 @@ fn lost_in_kernel(counters: &Counters) -> u64 {
     counters.ring_full + counters.untracked + counters.ending_missed + counters.stall_ring_full
 }
 
-fn is_stall(record: &WireRecord) -> bool {
-    record.get(offset_of!(Record, kind)) == Some(&KIND_STALL)
+fn is(record: &WireRecord, kind: u8) -> bool {
+    record.get(offset_of!(Record, kind)) == Some(&kind)
 }

@@ -85,7 +85,8 @@ pub struct LineArgs {
     /// Print no line at an attempt's first SYN retransmission.
     #[arg(long)]
     pub no_stalls: bool,
-    /// Look for no causes; `run` then keeps fewer capabilities.
+    /// Look for no causes and tell of no port pressure; `run` then keeps fewer
+    /// capabilities.
     #[arg(long)]
     pub no_diagnosis: bool,
     /// Print at most N outcomes a second per process, remote and label; the next

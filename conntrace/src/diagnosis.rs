@@ -109,11 +109,7 @@ impl Diagnosis {
             known: &mut self.known,
             scout: self.scout.as_mut(),
             told: &mut self.told,
-            about: About {
-                process: case.process,
-                tid: attempt.caller.as_ref().and_then(|caller| caller.tid),
-                at_ns: attempt.at_ns,
-            },
+            about: About::of(attempt),
             until: None,
             until_ns: u64::MAX,
             busy: false,

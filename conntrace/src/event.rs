@@ -1,6 +1,7 @@
 //! The lines: the only types that are serialised, and their JSON Schema.
 
 mod cause;
+mod port_pressure;
 mod totals;
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
@@ -10,6 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, js
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use cause::{Cause, Certainty, Code, Facts};
+pub use port_pressure::{PortPressure, PortUse, States, port_pressure};
 pub use totals::{Loss, Stop, Top, Totals};
 
 use crate::{
@@ -91,6 +93,8 @@ pub enum Event {
     Outcome(Box<Outcome>),
     /// An attempt's first SYN retransmission: it goes on.
     Stall(Box<Stall>),
+    /// Connections to one destination use up the local ports.
+    PortPressure(Box<PortPressure>),
     /// Something could not be delivered.
     Loss(Loss),
     /// Totals since the start.

@@ -125,11 +125,11 @@ impl Verdict {
     }
 }
 
-/// Labels an ending; `None` for a stall, which is none.
+/// Labels an ending; `None` for a stall or a hint, which are none.
 #[must_use]
 pub fn label(attempt: &Attempt, patience_ms: u64) -> Option<Verdict> {
     match attempt.moment {
-        Moment::Stalled => None,
+        Moment::Stalled | Moment::Connects(_) => None,
         Moment::Established => Some(Verdict::new(Label::Established, None)),
         Moment::Closed => Some(label_closed(attempt, patience_ms)),
         Moment::ConnectFailed(errno) => Some(Verdict::new(label_connect(errno), Some(errno))),

@@ -21,6 +21,7 @@ pub mod label;
 pub mod limit;
 pub mod live;
 mod message;
+pub mod pressure;
 pub mod recording;
 pub mod replay;
 pub mod reply;

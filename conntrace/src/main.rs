@@ -72,6 +72,7 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let stop = stop_signal()?;
     let settings = Settings {
         report_established: args.lines.labels().contains(&Label::Established),
+        count_connects: !args.lines.no_diagnosis,
         debug: args.verbose > 1,
         trace_syscalls: args.trace_syscalls,
         tier: args.tier.tier,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
-    event::{AttemptFields, Cause, Endpoint},
+    event::{AttemptFields, Cause, Endpoint, PortUse, States},
     label::{Label, TimeoutBy, Verdict},
     reply::{Reply, ReplyKind},
 };
@@ -55,6 +55,36 @@ pub(crate) fn stall(fields: &AttemptFields) -> String {
         format_args!(" no answer after {}: SYN sent again", elapsed(fields)),
     );
     text
+}
+
+/// `10.0.0.2 -> 10.0.0.5:5432 uses 14200 of 28232 local ports (50 %): 14200 TIME_WAIT`
+pub(crate) fn port_pressure(level: u8, found: &PortUse) -> String {
+    let mut text = String::with_capacity(128);
+    let verb = if level == 0 { "is back at" } else { "uses" };
+    push(
+        &mut text,
+        format_args!(
+            "{} -> {} {verb} {} of {} local ports ({} %)",
+            found.local,
+            found.remote,
+            found.used,
+            found.available(),
+            found.percent(),
+        ),
+    );
+    states(&mut text, &found.states, found.reusable);
+    text
+}
+
+/// `: 14200 TIME_WAIT, 20 ESTABLISHED; 90 of these can be reused`
+pub(crate) fn states(text: &mut String, states: &States, reusable: u32) {
+    for (index, (state, count)) in states.present().enumerate() {
+        let before = if index == 0 { ": " } else { ", " };
+        push(text, format_args!("{before}{count} {state}"));
+    }
+    if reusable > 0 {
+        push(text, format_args!("; {reusable} of these can be reused"));
+    }
 }
 
 fn who_and_where(fields: &AttemptFields) -> String {

@@ -26,7 +26,7 @@ pub use read::{Damage, ReadError, Reader};
 pub use write::{CreateError, Recorder};
 
 use crate::{
-    event::{LINE_LEN_MAX, Owner, PATH_JSON_MAX, Start},
+    event::{LINE_LEN_MAX, Owner, PATH_JSON_MAX, PortUse, Start},
     evidence::Told,
     text,
     worker::{Purpose, Snapshot, WireRecord},
@@ -96,6 +96,15 @@ pub enum Note {
     Owner(Owner),
     /// What the host answered to a question about the next record.
     Told(Told),
+    /// A destination uses up the local ports, or does so no more.
+    PortPressure {
+        /// The line's time.
+        time: Timestamp,
+        /// Its level.
+        level: u8,
+        /// What a look at the sockets found.
+        found: PortUse,
+    },
     /// The totals at this point.
     Snapshot {
         /// The lines' time.
@@ -131,7 +140,7 @@ impl Note {
                 is_short(host) && text::fits(&json, START_JSON_MAX)
             }
             // A cause keeps to its room whatever it is made of.
-            Self::Clock { .. } | Self::Told(_) => true,
+            Self::Clock { .. } | Self::Told(_) | Self::PortPressure { .. } => true,
             Self::Owner(owner) => [&owner.exe, &owner.cgroup, &owner.container]
                 .into_iter()
                 .flatten()

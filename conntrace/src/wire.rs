@@ -11,9 +11,9 @@ use std::{
 
 use conntrace_common::record::{
     self as raw, AF_INET, AF_INET6, COMM_LEN, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP,
-    FLAG_JOINED_LATE, FLAG_UNTRACKED, KIND_BIND_FAILED, KIND_CONNECT_FAILED, KIND_ENDING,
-    KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, Record, STATE_CLOSE, STATE_ESTABLISHED,
-    STATE_SYN_SENT,
+    FLAG_JOINED_LATE, FLAG_UNTRACKED, KIND_BIND_FAILED, KIND_CONNECT_FAILED, KIND_CONNECTS,
+    KIND_ENDING, KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, Record, STATE_CLOSE,
+    STATE_ESTABLISHED, STATE_SYN_SENT,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -104,6 +104,9 @@ pub struct Heard {
 pub enum Moment {
     /// Its first SYN retransmission; it goes on.
     Stalled,
+    /// It begins, and is one of so many to its destination lately: a hint, which says
+    /// nothing of its ending.
+    Connects(u32),
     /// The handshake completed.
     Established,
     /// The socket was closed, by whomever.
@@ -120,13 +123,17 @@ impl Moment {
         let state = fields.u8(offset_of!(Record, state));
         match (kind, state) {
             (KIND_STALL, STATE_SYN_SENT) => Ok(Self::Stalled),
+            (KIND_CONNECTS, STATE_SYN_SENT) => {
+                Ok(Self::Connects(fields.u32(offset_of!(Record, syn_sent))))
+            }
             (KIND_ENDING, STATE_ESTABLISHED) => Ok(Self::Established),
             (KIND_ENDING, STATE_CLOSE) => Ok(Self::Closed),
             (KIND_CONNECT_FAILED, STATE_CLOSE) => returned(fields).map(Self::ConnectFailed),
             (KIND_BIND_FAILED, STATE_CLOSE) => returned(fields).map(Self::BindFailed),
-            (KIND_STALL | KIND_ENDING | KIND_CONNECT_FAILED | KIND_BIND_FAILED, _) => {
-                Err(malformed("state", state))
-            }
+            (
+                KIND_STALL | KIND_CONNECTS | KIND_ENDING | KIND_CONNECT_FAILED | KIND_BIND_FAILED,
+                _,
+            ) => Err(malformed("state", state)),
             (_, _) => Err(malformed("kind", kind)),
         }
     }
@@ -247,16 +254,18 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         netns: fields.u32(offset_of!(Record, attempt.netns)),
         remote: match moment {
             Moment::BindFailed(_) => None,
-            Moment::Stalled | Moment::Established | Moment::Closed | Moment::ConnectFailed(_) => {
-                Some(remote(&fields, family))
-            }
+            Moment::Stalled
+            | Moment::Connects(_)
+            | Moment::Established
+            | Moment::Closed
+            | Moment::ConnectFailed(_) => Some(remote(&fields, family)),
         },
         local_addr: specified(family.addr(&fields, offset_of!(Record, attempt.local_addr))),
         local_port: (local_port != 0).then_some(local_port),
         port_bound: fields.u16(offset_of!(Record, attempt.bound_port)) != 0,
         error: match moment {
             Moment::ConnectFailed(_) | Moment::BindFailed(_) => None,
-            Moment::Stalled | Moment::Established | Moment::Closed => {
+            Moment::Stalled | Moment::Connects(_) | Moment::Established | Moment::Closed => {
                 fields.errno("error", offset_of!(Record, error))?
             }
         },

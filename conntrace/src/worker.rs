@@ -1,7 +1,9 @@
 //! The worker: decodes, labels and writes, in the order the kernel saw.
 
 mod item;
+mod port_pressure;
 mod top;
+mod totals;
 
 use std::{
     collections::BTreeMap,
@@ -23,9 +25,10 @@ use crate::{
     evidence::{self, Callers, Owners},
     label::{Label, Verdict, label},
     limit::{self, Limit},
+    pressure::Pressure,
     recording::{Entry, Note, Recorder},
     sink::Sink,
-    wire::{self, Attempt, Malformed},
+    wire::{self, Attempt, Malformed, Moment},
 };
 
 /// Records between two looks at the wall clock, within a batch.
@@ -60,6 +63,8 @@ pub struct Worker {
     limit: Limit,
     callers: Callers,
     diagnosis: Option<Diagnosis>,
+    /// Watches how local ports are used; `None` in a replay and once it has stopped.
+    pressure: Option<Pressure>,
     recorder: Option<Recorder>,
     /// Finds out about every attempt, printed or not: a replay may print it.
     is_thorough: bool,
@@ -84,6 +89,7 @@ impl Worker {
         Self {
             callers: Callers::Live(Owners::new()),
             diagnosis: labelling.causes.then(Diagnosis::live),
+            pressure: labelling.causes.then(Pressure::new),
             is_thorough: recorder.is_some(),
             recorder,
             host: evidence::host_name(),
@@ -99,6 +105,7 @@ impl Worker {
             limit: Limit::new(labelling.limit),
             callers: Callers::Recorded(Owner::default()),
             diagnosis: labelling.causes.then(Diagnosis::of_recording),
+            pressure: None,
             labelling,
             recorder: None,
             is_thorough: true,
@@ -118,7 +125,7 @@ impl Worker {
     /// When the output cannot be written.
     pub fn run(mut self, items: &Receiver<Item>) -> io::Result<Totals> {
         let mut last = Totals::default();
-        for item in items {
+        while let Some(item) = self.next(items)? {
             match item {
                 Item::Start(start) => self.start(*start, Timestamp::now(), clock::boot_ns())?,
                 Item::Batch(Batch { records, snapshot }) => {
@@ -131,11 +138,8 @@ impl Worker {
                     self.records(after)?;
                 }
             }
-            // Before the lines: a kill in between costs a line, not its record.
-            if let Some(recorder) = &mut self.recorder {
-                recorder.flush();
-            }
-            self.sink.flush()?;
+            self.tell_pressure()?;
+            self.hand_over()?;
         }
         Ok(last)
     }
@@ -170,10 +174,22 @@ impl Worker {
                 self.host = host;
                 self.start(start, time, boot_ns)
             }
+            Entry::Note(Note::PortPressure { time, level, found }) => {
+                self.port_pressure(level, found, time)
+            }
             Entry::Note(Note::Snapshot { time, snapshot }) => {
                 self.snapshot(&snapshot, time).map(drop)
             }
         }
+    }
+
+    /// Hands everything noted and written so far over.
+    fn hand_over(&mut self) -> io::Result<()> {
+        // Before the lines: a kill in between costs a line, not its record.
+        if let Some(recorder) = &mut self.recorder {
+            recorder.flush();
+        }
+        self.sink.flush()
     }
 
     /// Hands everything written so far to the reader.
@@ -213,6 +229,10 @@ impl Worker {
             Ok(attempt) => attempt,
             Err(error) => return self.malformed(record, &error),
         };
+        if let Moment::Connects(count) = attempt.moment {
+            self.hint(&attempt, count, now);
+            return Ok(());
+        }
         let verdict = label(&attempt, self.labelling.patience_ms);
         // Only once, or the answers could differ.
         let found = self
@@ -320,78 +340,14 @@ impl Worker {
                     totals: totals.clone(),
                 };
                 self.write(Event::Stop(stop), now)?;
+                // Nothing follows the stop.
+                self.pressure = None;
             }
         }
         if snapshot.purpose != Purpose::Loss {
             self.top.clear();
         }
         Ok(totals)
-    }
-
-    fn lost(&self, snapshot: &Snapshot) -> Loss {
-        let Snapshot {
-            counters, dropped, ..
-        } = snapshot;
-        Loss {
-            lost: BTreeMap::from([
-                ("ring_full", counters.ring_full),
-                ("untracked", counters.untracked),
-                ("ending_missed", counters.ending_missed),
-                ("output", dropped.endings),
-                (
-                    "malformed",
-                    self.malformed.saturating_add(dropped.malformed),
-                ),
-            ]),
-            stalls_lost: counters.stall_ring_full.saturating_add(dropped.stalls),
-        }
-    }
-
-    /// Writes what was lost since the last time, if anything was.
-    fn tell_loss(&mut self, lost: &Loss, now: Timestamp) -> io::Result<()> {
-        let new = lost.since(&self.told);
-        if new == Loss::default() {
-            return Ok(());
-        }
-        self.told = lost.clone();
-        self.write(Event::Loss(new), now)
-    }
-
-    fn totals(&self, snapshot: &Snapshot, lost: Loss) -> Totals {
-        let Snapshot {
-            counters,
-            in_map,
-            dropped,
-            ..
-        } = snapshot;
-        let labelled: u64 = self.outcomes.values().sum();
-        // No count of this host's overflows; one of a recording may.
-        let handled = [self.malformed, dropped.malformed, dropped.endings]
-            .into_iter()
-            .fold(labelled, u64::saturating_add);
-        let mut outcomes = self.outcomes.clone();
-        let established = outcomes.entry(Label::Established).or_default();
-        *established = established.saturating_add(counters.established);
-        Totals {
-            attempts: counters.attempts,
-            outcomes,
-            in_flight: in_map.saturating_add(counters.endings.saturating_sub(handled)),
-            lost: lost.lost,
-            stalls_lost: lost.stalls_lost,
-            missed_hooks: counters.missed_hooks,
-            second_attachment: counters.second_attachment,
-            suppressed: self.limit.suppressed(),
-            undiagnosed: self.diagnosis.as_ref().map_or(0, Diagnosis::undiagnosed),
-            unrecorded: self.recorder.as_ref().map_or(0, Recorder::unrecorded),
-            top: Vec::new(),
-        }
-    }
-
-    fn with_top(&self, totals: &Totals) -> Totals {
-        Totals {
-            top: self.top.most(),
-            ..totals.clone()
-        }
     }
 
     fn write(&mut self, event: Event, time: Timestamp) -> io::Result<()> {

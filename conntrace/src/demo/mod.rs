@@ -167,7 +167,11 @@ impl Sink for Audience {
         let attempt = match &line.event {
             Event::Outcome(outcome) => &outcome.attempt,
             Event::Stall(stall) => &stall.attempt,
-            Event::Start(_) | Event::Loss(_) | Event::Summary(_) | Event::Stop(_) => return Ok(()),
+            Event::Start(_)
+            | Event::PortPressure(_)
+            | Event::Loss(_)
+            | Event::Summary(_)
+            | Event::Stop(_) => return Ok(()),
         };
         let is_ours = |netns| self.traced.lock().stages.contains_key(&netns);
         if !attempt.netns.is_some_and(is_ours) {

@@ -133,7 +133,9 @@ impl Case {
             call: match attempt.moment {
                 Moment::ConnectFailed(_) => Some(Call::Connect),
                 Moment::BindFailed(_) => Some(Call::Bind),
-                Moment::Stalled | Moment::Established | Moment::Closed => None,
+                Moment::Stalled | Moment::Connects(_) | Moment::Established | Moment::Closed => {
+                    None
+                }
             },
             netns: attempt.netns,
             process: caller.map(|caller| Process {

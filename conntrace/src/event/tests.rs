@@ -97,6 +97,44 @@ pub(crate) fn start_line() -> Line {
     }))
 }
 
+/// Half of the default range is used.
+pub(crate) fn port_use() -> PortUse {
+    PortUse {
+        netns: 7,
+        local: [10, 0, 0, 2].into(),
+        remote: ([10, 0, 0, 5], 5432).into(),
+        range: (32_768, 60_999),
+        reserved: 32,
+        used: 14_100,
+        reusable: 0,
+        states: States {
+            established: 90,
+            time_wait: 14_010,
+            ..States::default()
+        },
+    }
+}
+
+pub(crate) fn port_pressure_line() -> Line {
+    let pressure = port_pressure(50, &port_use());
+    line(Event::PortPressure(Box::new(pressure)))
+}
+
+/// It uses less again, and most of that can be had by others.
+pub(crate) fn port_relief_line() -> Line {
+    let found = PortUse {
+        used: 12,
+        reusable: 9000,
+        states: States {
+            established: 12,
+            time_wait: 9000,
+            ..States::default()
+        },
+        ..port_use()
+    };
+    line(Event::PortPressure(Box::new(port_pressure(0, &found))))
+}
+
 pub(crate) fn loss_line() -> Line {
     line(Event::Loss(Loss {
         lost: BTreeMap::from([("ring_full", 3), ("untracked", 1)]),
@@ -171,6 +209,12 @@ fn a_stall() {
 #[test]
 fn the_start() {
     assert_snapshot!(json(&start_line()), @r#"{"schema":1,"type":"start","version":"0.1.0","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"set_state_first","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false},"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
+}
+
+#[test]
+fn port_pressure_and_its_end() {
+    assert_snapshot!(json(&port_pressure_line()), @r#"{"schema":1,"type":"port_pressure","message":"10.0.0.2 -> 10.0.0.5:5432 uses 14100 of 28200 local ports (50 %): 14010 TIME_WAIT, 90 ESTABLISHED","netns":7,"local":{"addr":"10.0.0.2","port":null},"remote":{"addr":"10.0.0.5","port":5432},"range":[32768,60999],"reserved":32,"used":14100,"reusable":0,"percent":50,"level":50,"states":{"established":90,"syn_sent":0,"syn_recv":0,"fin_wait1":0,"fin_wait2":0,"time_wait":14010,"close_wait":0,"last_ack":0,"closing":0},"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
+    assert_snapshot!(json(&port_relief_line()), @r#"{"schema":1,"type":"port_pressure","message":"10.0.0.2 -> 10.0.0.5:5432 is back at 12 of 28200 local ports (0 %): 9000 TIME_WAIT, 12 ESTABLISHED; 9000 of these can be reused","netns":7,"local":{"addr":"10.0.0.2","port":null},"remote":{"addr":"10.0.0.5","port":5432},"range":[32768,60999],"reserved":32,"used":12,"reusable":9000,"percent":0,"level":0,"states":{"established":12,"syn_sent":0,"syn_recv":0,"fin_wait1":0,"fin_wait2":0,"time_wait":9000,"close_wait":0,"last_ack":0,"closing":0},"time":"2026-11-22T08:30:00.123456789Z","host":"web-1"}"#);
 }
 
 #[test]

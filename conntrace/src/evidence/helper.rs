@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     io,
     net::{IpAddr, SocketAddr},
-    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
@@ -13,11 +12,11 @@ use super::{
     firewall,
     kernel_facts::KernelFacts,
     namespaces::{About, Namespaces},
+    port_rules::PortRules,
     process,
     programs::Programs,
     routes,
     sockets::{self, LISTEN, Sock},
-    sysctl,
 };
 use crate::diagnose::{
     ask::{Answer, Holder, Listener, Listeners, Ports, Question, accepts},
@@ -285,8 +284,8 @@ impl Helper {
         for sock in counted {
             *states.entry(sock.state_name().to_owned()).or_default() += 1;
         }
-        let used = rules.ports_of(&to_remote);
-        let others = rules.ports_of(&holding);
+        let used = ports_of(&rules, &to_remote);
+        let others = ports_of(&rules, &holding);
         let holders = |socks: &[&Sock]| {
             let inodes: HashSet<u32> = socks
                 .iter()
@@ -333,39 +332,7 @@ fn listener(netns: u32, sock: &Sock, about: &About, until: Instant) -> Listener 
     }
 }
 
-/// From which ports the kernel chooses.
-struct PortRules {
-    range: (u16, u16),
-    reserved: Vec<RangeInclusive<u16>>,
-    tw_reuse: u8,
-}
-
-impl PortRules {
-    fn read() -> Option<Self> {
-        Some(Self {
-            range: sysctl::port_range()?,
-            reserved: sysctl::reserved_ports()?,
-            tw_reuse: sysctl::tw_reuse()?,
-        })
-    }
-
-    fn is_reserved(&self, port: u16) -> bool {
-        self.reserved.iter().any(|range| range.contains(&port))
-    }
-
-    fn has(&self, port: u16) -> bool {
-        let (low, high) = self.range;
-        (low..=high).contains(&port) && !self.is_reserved(port)
-    }
-
-    fn reserved_in_range(&self) -> u32 {
-        let (low, high) = self.range;
-        let reserved = (low..=high).filter(|&port| self.is_reserved(port));
-        u32::try_from(reserved.count()).unwrap_or(u32::MAX)
-    }
-
-    fn ports_of(&self, socks: &[&Sock]) -> HashSet<u16> {
-        let ports = socks.iter().map(|sock| sock.local.port());
-        ports.filter(|&port| self.has(port)).collect()
-    }
+fn ports_of(rules: &PortRules, socks: &[&Sock]) -> HashSet<u16> {
+    let ports = socks.iter().map(|sock| sock.local.port());
+    ports.filter(|&port| rules.has(port)).collect()
 }

@@ -11,6 +11,8 @@ mod kernel_facts;
 mod known;
 mod namespaces;
 mod netlink;
+mod port_rules;
+mod port_use;
 mod process;
 mod programs;
 mod proxy;
@@ -24,6 +26,7 @@ use std::{fs, sync::Arc, time::Instant};
 pub(crate) use known::Known;
 pub use known::{Found, Told};
 pub(crate) use namespaces::About;
+pub(crate) use port_use::{Look, Looked, PortScout, Uses};
 pub(crate) use scout::{Scout, WAIT_MAX};
 
 use self::{cgroup::Cgroups, exe::Exes};

@@ -15,7 +15,7 @@ use super::{
     exe::TICK_NS,
     process::{is_still, pids, started_ticks},
 };
-use crate::diagnose::ask::Process;
+use crate::{diagnose::ask::Process, wire::Attempt};
 
 /// The calling thread's own.
 const OWN: &str = "/proc/thread-self/ns/net";
@@ -34,6 +34,21 @@ pub(crate) struct About {
     pub(crate) tid: Option<u32>,
     /// When it ended, `CLOCK_BOOTTIME` nanoseconds.
     pub(crate) at_ns: u64,
+}
+
+impl About {
+    /// About this attempt.
+    pub(crate) fn of(attempt: &Attempt) -> Self {
+        let caller = attempt.caller.as_ref();
+        Self {
+            process: caller.map(|caller| Process {
+                pid: caller.pid,
+                started_ns: caller.started_ns,
+            }),
+            tid: caller.and_then(|caller| caller.tid),
+            at_ns: attempt.at_ns,
+        }
+    }
 }
 
 /// Enters network namespaces for the thread that made it.

@@ -44,6 +44,7 @@ const STATES: [(u8, &str); 13] = [
     (13, "BOUND"),
 ];
 
+pub(super) const TIME_WAIT: u8 = 6;
 pub(super) const LISTEN: u8 = 10;
 pub(super) const BOUND: u8 = 13;
 
@@ -56,6 +57,8 @@ pub(super) struct Sock {
     /// 0 of one that no process has any more.
     pub(super) inode: u32,
     pub(super) only_v6: bool,
+    /// Milliseconds until its timer runs out: of one in `TIME_WAIT` until its end.
+    pub(super) timer_ms: u32,
 }
 
 impl Sock {
@@ -68,22 +71,34 @@ impl Sock {
 
 /// Those that are listening or no more than bound.
 pub(super) fn bound() -> io::Result<Vec<Sock>> {
-    dump(1 << LISTEN | 1 << BOUND)
+    dump(1 << LISTEN | 1 << BOUND, None)
 }
 
 /// All others.
 pub(super) fn connected() -> io::Result<Vec<Sock>> {
-    let states = STATES.iter().map(|(state, _)| 1_u32 << state).sum::<u32>();
-    dump(states & !(1 << LISTEN | 1 << BOUND))
+    dump(connected_states(), None)
 }
 
-fn dump(states: u32) -> io::Result<Vec<Sock>> {
+/// Likewise, of those whose other side has this port: the kernel leaves out the rest.
+pub(super) fn connected_to(port: u16) -> io::Result<Vec<Sock>> {
+    dump(connected_states(), Some(port))
+}
+
+fn connected_states() -> u32 {
+    let states = STATES.iter().map(|(state, _)| 1_u32 << state).sum::<u32>();
+    states & !(1 << LISTEN | 1 << BOUND)
+}
+
+fn dump(states: u32, remote_port: Option<u16>) -> io::Result<Vec<Sock>> {
+    let mut id = [0; ID_LEN];
+    let [_, _, high, low, ..] = &mut id;
+    [*high, *low] = remote_port.unwrap_or(0).to_be_bytes();
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
-        // No extensions, one byte of padding, and any socket.
+        // No extensions, one byte of padding, and what the sockets' ends must be.
         let mut body = vec![family, IPPROTO_TCP, 0, 0];
         body.extend(states.to_ne_bytes());
-        body.extend([0; ID_LEN]);
+        body.extend(id);
         let request = netlink::request(BY_FAMILY, FLAGS, &body)?;
         netlink::ask(NETLINK_SOCK_DIAG, &request, |kind, message| {
             if kind == BY_FAMILY && found.len() < SOCKETS_MAX {
@@ -114,6 +129,7 @@ fn parse(message: &[u8]) -> Option<Sock> {
         remote: SocketAddr::new(address(family, message.get(24..)?)?, port(6)?),
         inode: u32_at(message, 68)?,
         only_v6,
+        timer_ms: u32_at(message, 52)?,
     })
 }
 

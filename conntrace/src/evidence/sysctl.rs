@@ -20,6 +20,15 @@ pub(super) fn tw_reuse() -> Option<u8> {
     read("tcp_tw_reuse")?.trim().parse().ok()
 }
 
+/// How long a port must have been in `TIME_WAIT` before it can be used again; `None`
+/// where it cannot, for want of timestamps. Before Linux 6.14 there is no such sysctl,
+/// and it is up to a second.
+pub(super) fn tw_reuse_after_ms() -> Option<u32> {
+    let timestamps: u8 = read("tcp_timestamps")?.trim().parse().ok()?;
+    let delay = read("tcp_tw_reuse_delay").and_then(|delay| delay.trim().parse().ok());
+    (timestamps != 0).then(|| delay.unwrap_or(1000))
+}
+
 /// /proc/sys/net shows the namespace of the thread that opens it.
 fn read(name: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()

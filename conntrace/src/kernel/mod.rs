@@ -95,6 +95,8 @@ pub enum StartError {
 pub struct Settings {
     /// Completed handshakes become records; else they are only counted.
     pub report_established: bool,
+    /// Connects are counted by destination, for hints at one that uses up local ports.
+    pub count_connects: bool,
     /// The programs write debug lines.
     pub debug: bool,
     /// System calls are traced where functions cannot be hooked.
@@ -283,6 +285,7 @@ fn load(
     };
     let log_level = if settings.debug { u8::MAX } else { 0 };
     let report_established = u8::from(settings.report_established);
+    let count_connects = u8::from(settings.count_connects);
     let filters = settings.filter.kinds();
     let [fd, addr, addr_len] = call_offsets.args;
     let call_offset_words = [fd, addr, addr_len, call_offsets.ret];
@@ -293,6 +296,7 @@ fn load(
         .override_global("DROP_REASONS", &resolved.drop_reasons[..], true)
         .override_global("FILTERS", &filters, true)
         .override_global("REPORT_ESTABLISHED", &report_established, true)
+        .override_global("COUNT_CONNECTS", &count_connects, true)
         .override_global("CALL_OFFSETS", &call_offset_words, true)
         .override_global("TASK_IS_TYPED", &resolved.task_is_typed, true)
         .override_global(aya_log::LEVEL, &log_level, true);

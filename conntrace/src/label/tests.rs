@@ -1,8 +1,9 @@
 use std::mem::offset_of;
 
 use conntrace_common::record::{
-    AF_INET, AF_INET6, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_ENDING, KIND_STALL, ORIGIN_ICMP,
-    ORIGIN_ICMP6, RECORD_SIZE, Record, STATE_CLOSE, STATE_ESTABLISHED, STATE_SYN_SENT,
+    AF_INET, AF_INET6, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_CONNECTS, KIND_ENDING,
+    KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, Record, STATE_CLOSE, STATE_ESTABLISHED,
+    STATE_SYN_SENT,
 };
 use nix::errno::Errno as E;
 use proptest::{prelude::*, sample::select};
@@ -250,6 +251,7 @@ fn attempts() -> impl Strategy<Value = Attempt> {
         4 => Just((KIND_ENDING, STATE_CLOSE)),
         1 => Just((KIND_ENDING, STATE_ESTABLISHED)),
         1 => Just((KIND_STALL, STATE_SYN_SENT)),
+        1 => Just((KIND_CONNECTS, STATE_SYN_SENT)),
     ];
     let flags = 0..=(FLAG_HEARD | FLAG_ICMP | FLAG_DEFERRED);
     let family = prop_oneof![Just(AF_INET), Just(AF_INET6)];
@@ -359,7 +361,7 @@ proptest! {
     fn each_moment_has_its_labels(attempt in attempts(), patience_ms: u64) {
         let label = label(&attempt, patience_ms).map(|verdict| verdict.label);
         match attempt.moment {
-            Moment::Stalled => prop_assert_eq!(label, None),
+            Moment::Stalled | Moment::Connects(_) => prop_assert_eq!(label, None),
             Moment::Established => prop_assert_eq!(label, Some(Label::Established)),
             Moment::Closed | Moment::ConnectFailed(_) | Moment::BindFailed(_) => {
                 prop_assert!(label.is_some_and(|label| label != Label::Established));

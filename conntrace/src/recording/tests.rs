@@ -162,6 +162,7 @@ fn note(recorder: &mut Recorder) {
     for exe in ["/usr/bin/curl", "/usr/bin/curl", "/usr/bin/wget"] {
         recorder.record(&refused(), Some(&owner(exe)));
     }
+    recorder.port_pressure(lines::at(), 50, lines::port_use());
     recorder.clock(Some(SignedDuration::new(1_700_000_000, 123)));
     // Malformed: it names nobody.
     recorder.record(&[7; RECORD_SIZE], None);
@@ -249,6 +250,7 @@ fn format() {
     193 kind 1, 192 bytes
     88 {"owner":{"exe":"/usr/bin/wget","cgroup":"/system.slice/app.service","container":null}}
     193 kind 1, 192 bytes
+    337 {"port_pressure":{"time":"2026-11-22T08:30:00.123456789Z","level":50,"found":{"netns":7,"local":"10.0.0.2","remote":"10.0.0.5:5432","range":[32768,60999],"reserved":32,"used":14100,"reusable":0,"states":{"established":90,"syn_sent":0,"syn_recv":0,"fin_wait1":0,"fin_wait2":0,"time_wait":14010,"close_wait":0,"last_ack":0,"closing":0}}}}
     193 kind 1, 192 bytes
     307 {"snapshot":{"time":"2026-11-22T08:30:00.123456789Z","snapshot":{"purpose":"summary","counters":{"attempts":5,"endings":4,"established":0,"ring_full":0,"untracked":0,"ending_missed":0,"stall_ring_full":0,"second_attachment":0,"missed_hooks":0},"in_map":1,"dropped":{"endings":0,"stalls":0,"malformed":0}}}}
     316 {"snapshot":{"time":"2026-11-22T08:30:00.123456789Z","snapshot":{"purpose":{"stop":"SIGTERM"},"counters":{"attempts":5,"endings":4,"established":0,"ring_full":0,"untracked":0,"ending_missed":0,"stall_ring_full":0,"second_attachment":0,"missed_hooks":0},"in_map":1,"dropped":{"endings":0,"stalls":0,"malformed":0}}}}
@@ -264,11 +266,17 @@ fn gives_back_what_was_noted() {
     let (told_back, entries) = entries[2..].split_at(told().len());
     let noted = told().into_iter().map(|told| Entry::Note(Note::Told(told)));
     assert!(noted.eq(told_back.iter().cloned()));
-    assert_eq!(entries.len(), 8, "unchanged answers are not said again");
+    assert_eq!(entries.len(), 9, "unchanged answers are not said again");
     assert!(is_owner("/usr/bin/curl", &entries[0]) && is_owner("/usr/bin/wget", &entries[3]));
     assert_eq!(entries[1], Entry::Record(refused()));
-    assert_eq!(entries[5], Entry::Record([7; RECORD_SIZE]));
-    assert!(entries[7].is_stop());
+    let pressure = Note::PortPressure {
+        time: lines::at(),
+        level: 50,
+        found: lines::port_use(),
+    };
+    assert_eq!(entries[5], Entry::Note(pressure));
+    assert_eq!(entries[6], Entry::Record([7; RECORD_SIZE]));
+    assert!(entries[8].is_stop());
 }
 
 #[test]
@@ -296,8 +304,8 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&with(13, &[1])), @"it is damaged at byte 0: the checksum does not fit");
     assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry cannot be 4294967295 bytes long");
     assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; its conntrace was killed or lost its reader, or the rest is missing");
-    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 4465: the file ends in the middle of what begins there; the lines before it were written");
-    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 4789: something follows the stop; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 4810: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 5134: something follows the stop; the lines before it were written");
 }
 
 /// Checksums that fit around nonsense: made by no conntrace, but made.
@@ -312,7 +320,7 @@ fn nonsense_with_a_good_checksum_is_refused() {
     assert_snapshot!(error(&entry(9, b"?")), @"it is damaged at byte 24: no entry is of kind 9 and this length");
     assert_snapshot!(error(&entry(KIND_RECORD, &[0; 10])), @"it is damaged at byte 24: no entry is of kind 1 and this length");
     assert_snapshot!(error(&entry(KIND_RECORD, &[0; RECORD_SIZE])), @"it is damaged at byte 24: a start is missing, or in the wrong place");
-    assert_snapshot!(error(&entry(KIND_NOTE, b"{\"gossip\":1}")), @"it is damaged at byte 24: a note cannot be understood (unknown variant `gossip`, expected one of `start`, `clock`, `owner`, `told`, `snapshot` at line 1 column 9)");
+    assert_snapshot!(error(&entry(KIND_NOTE, b"{\"gossip\":1}")), @"it is damaged at byte 24: a note cannot be understood (unknown variant `gossip`, expected one of `start`, `clock`, `owner`, `told`, `port_pressure`, `snapshot` at line 1 column 9)");
 }
 
 /// A line has a limit, so what it is made of has: the lines of any recording that

@@ -13,7 +13,7 @@ use super::{
     VERSION, checksum,
 };
 use crate::{
-    event::{Owner, Start},
+    event::{Owner, PortUse, Start},
     evidence::Told,
     worker::{Snapshot, WireRecord},
 };
@@ -114,6 +114,11 @@ impl Recorder {
     /// An answer about the next record.
     pub fn told(&mut self, told: Told) {
         self.note(&Note::Told(told));
+    }
+
+    /// What leads to a line of this level.
+    pub fn port_pressure(&mut self, time: Timestamp, level: u8, found: PortUse) {
+        self.note(&Note::PortPressure { time, level, found });
     }
 
     /// A record, and what was found out about its caller if it names one.

@@ -7,7 +7,8 @@ use crate::{
     event::{
         Event, LINE_LEN_MAX, Owner,
         tests::{
-            loss_line, outcome_line, outcome_of, stall_line, start_line, stop_line, summary_line,
+            loss_line, outcome_line, outcome_of, port_pressure_line, port_relief_line, stall_line,
+            start_line, stop_line, summary_line,
         },
     },
     label::tests::{errno, icmp4, unanswered},
@@ -47,11 +48,13 @@ impl io::Write for Gone {
     }
 }
 
-fn every_line() -> [Line; 6] {
+fn every_line() -> [Line; 8] {
     [
         start_line(),
         stall_line(),
         outcome_line(),
+        port_pressure_line(),
+        port_relief_line(),
         loss_line(),
         summary_line(),
         stop_line(),
@@ -128,6 +131,8 @@ fn text_lines() {
     conntrace 0.1.0 traces kernel 6.18.5 (tracepoint tier, 1 of 2 hooks)
     (stalled)            -              curl[4242]               10.0.0.2:43210        -> 10.0.0.5:5432              1.02 s  2 SYNs
     refused              ECONNREFUSED   curl[4242]               10.0.0.2:43210        -> 10.0.0.5:5432             0.31 ms  RST
+    (ports at 50 %)      -              netns 7                  10.0.0.2:*            -> 10.0.0.5:5432                50 %  14100 ports: 14010 TIME_WAIT, 90 ESTABLISHED
+    (ports are back)     -              netns 7                  10.0.0.2:*            -> 10.0.0.5:5432                 0 %  12 ports: 9000 TIME_WAIT, 12 ESTABLISHED; 9000 of these can be reused
     LOST  ring_full 3, untracked 1; stalls 2
     12 attempts: established 4, refused 5, timed_out 1; in flight 1, lost 1
     stopped (SIGTERM)  12 attempts: established 4, refused 5, timed_out 1; in flight 1, lost 1

@@ -4,7 +4,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::Sink;
 use crate::{
-    event::{AttemptFields, Endpoint, Event, Line, Totals},
+    event::{AttemptFields, Endpoint, Event, Line, PortPressure, Totals},
     message,
     reply::ReplyKind,
     text::visible,
@@ -47,6 +47,7 @@ fn render(line: &Line) -> String {
             }
         }
         Event::Stall(stall) => attempt(&time, "(stalled)", "-", &stall.attempt),
+        Event::PortPressure(pressure) => port_pressure(&time, pressure),
         Event::Start(start) => {
             let attached = start.hooks.iter().filter(|hook| hook.attached).count();
             format!(
@@ -99,6 +100,25 @@ fn attempt(time: &str, label: &str, errno: &str, fields: &AttemptFields) -> Stri
     if fields.suppressed > 0 {
         line.push_str(&format!("  ({} like it left out)", fields.suppressed));
     }
+    line
+}
+
+/// In the columns of an attempt, which has a process where this has a namespace.
+fn port_pressure(time: &str, pressure: &PortPressure) -> String {
+    let level = match pressure.level {
+        0 => "(ports are back)".to_owned(),
+        level => format!("(ports at {level} %)"),
+    };
+    let mut line = format!(
+        "{time}  {level:<19}  {:<13}  {:<23}  {:<21} -> {:<21}  {:>8} %",
+        "-",
+        format!("netns {}", pressure.netns),
+        endpoint(pressure.local),
+        endpoint(pressure.remote),
+        pressure.percent,
+    );
+    line.push_str(&format!("  {} ports", pressure.used));
+    message::states(&mut line, &pressure.states, pressure.reusable);
     line
 }
 

@@ -129,6 +129,23 @@ fn a_call_that_failed_has_its_errno_and_a_bind_no_remote() {
 }
 
 #[test]
+fn a_hint_has_its_count() {
+    let mut bytes = refused();
+    put(&mut bytes, offset_of!(Record, kind), &[KIND_CONNECTS]);
+    let closed = decode(&bytes).unwrap_err().to_string();
+    assert_eq!(closed, "state cannot be 7");
+    put(&mut bytes, offset_of!(Record, state), &[STATE_SYN_SENT]);
+    put(
+        &mut bytes,
+        offset_of!(Record, syn_sent),
+        &512_u32.to_ne_bytes(),
+    );
+    let hint = decode(&bytes).unwrap();
+    assert_eq!(hint.moment, Moment::Connects(512));
+    assert!(hint.remote.is_some() && hint.caller.is_some());
+}
+
+#[test]
 fn drops_are_told_only_where_there_are_any() {
     let mut bytes = refused();
     put(

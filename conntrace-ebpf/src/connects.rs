@@ -1,0 +1,69 @@
+//! Counts connects by destination: a cheap hint at one that uses up the local ports.
+//!
+//! Only the agent can tell, by a look at the sockets: who connects this often may close
+//! as often, and a bucket can be of several destinations. An attempt with a port of its
+//! own counts like any other, for its connection holds that port as well.
+
+use conntrace_common::{
+    connects::{BUCKETS, FIRST, WINDOW_BITS, is_hint},
+    record::Attempt,
+};
+
+use crate::{emit, maps};
+
+/// Odd, and without a pattern: 2^64 divided by the golden ratio.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Counts an attempt that opens, and tells if it is one of many.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+pub fn count(attempt: &Attempt) -> Option<()> {
+    let bucket = maps::connects(bucket_of(attempt))?;
+    // SAFETY: the map is preallocated, so the memory stays; volatile, for other CPUs
+    // write it too. What one of them counts at the same time may be lost.
+    let counted = unsafe { bucket.read_volatile() };
+    let window = attempt.started_ns >> WINDOW_BITS;
+    let mut count = counted as u32;
+    if counted >> u32::BITS != window {
+        count %= FIRST;
+    }
+    count = count.wrapping_add(1);
+    // SAFETY: as above.
+    unsafe { bucket.write_volatile(window << u32::BITS | u64::from(count)) };
+    if is_hint(count) {
+        emit::report_connects(attempt, count);
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn bucket_of(attempt: &Attempt) -> u32 {
+    let [
+        a0,
+        a1,
+        a2,
+        a3,
+        a4,
+        a5,
+        a6,
+        a7,
+        b0,
+        b1,
+        b2,
+        b3,
+        b4,
+        b5,
+        b6,
+        b7,
+    ] = attempt.remote_addr;
+    let high = u64::from_ne_bytes([a0, a1, a2, a3, a4, a5, a6, a7]);
+    let low = u64::from_ne_bytes([b0, b1, b2, b3, b4, b5, b6, b7]);
+    let rest = u64::from(attempt.netns) << u16::BITS | u64::from(attempt.remote_port);
+    let mut hash = 0;
+    for word in [high, low, rest] {
+        hash = (hash ^ word).wrapping_mul(SPREAD);
+        hash ^= hash >> u32::BITS;
+    }
+    // The map has that many; a power of two.
+    hash as u32 % BUCKETS
+}
