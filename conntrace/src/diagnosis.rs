@@ -143,7 +143,7 @@ struct Asking<'a> {
 
 impl Evidence for Asking<'_> {
     fn answer(&mut self, question: ask::Question) -> Option<ask::Answer> {
-        let found = match self.known.get(&question, self.about.at_ns) {
+        let found = match self.known.get(&question, &self.about) {
             Some((until_ns, found)) => {
                 self.until_ns = self.until_ns.min(until_ns);
                 found.clone()

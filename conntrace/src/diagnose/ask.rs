@@ -159,6 +159,29 @@ questions! {
     } -> Option<String>;
 }
 
+impl Question {
+    /// Whether it is about a network namespace, which is named by a number that is
+    /// another's after its end.
+    #[must_use]
+    pub fn is_of_namespace(&self) -> bool {
+        match self {
+            Self::Route { .. }
+            | Self::Neighbour { .. }
+            | Self::Owner { .. }
+            | Self::Listeners { .. }
+            | Self::ListenersElsewhere { .. }
+            | Self::Ports { .. }
+            | Self::Tuple { .. }
+            | Self::Firewall { .. }
+            | Self::Rewrites { .. } => true,
+            Self::Proxy { .. }
+            | Self::DropReason { .. }
+            | Self::ConnectPrograms { .. }
+            | Self::Confinement { .. } => false,
+        }
+    }
+}
+
 /// A process, told from a later one with the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Process {

@@ -41,10 +41,18 @@ enum Which {
 
 type Dump = std::sync::Arc<[Sock]>;
 
+/// A dump, and what for.
+struct Taken {
+    at: Instant,
+    /// When the attempt had ended for which it was asked.
+    asked_ns: u64,
+    dump: Dump,
+}
+
 /// Answers questions about the host, one at a time.
 pub(super) struct Helper {
     namespaces: Namespaces,
-    dumps: HashMap<(u32, Which), (Instant, Dump)>,
+    dumps: HashMap<(u32, Which), Taken>,
     drop_reasons: DropReasons,
     programs: Programs,
 }
@@ -136,14 +144,18 @@ impl Helper {
         self.namespaces.is_stranded()
     }
 
-    /// The namespace's sockets, as of at most a second ago.
+    /// The namespace's sockets, as of at most a second ago, and if it may have had
+    /// its number for less, as of now.
     fn dump(&mut self, netns: u32, which: Which, about: &About, until: Instant) -> Option<Dump> {
         let now = Instant::now();
         self.dumps
-            .retain(|_, (taken, _)| now.saturating_duration_since(*taken) < DUMP_AGE_MAX);
-        if let Some((_, dump)) = self.dumps.get(&(netns, which)) {
-            return Some(Dump::clone(dump));
+            .retain(|_, taken| now.saturating_duration_since(taken.at) < DUMP_AGE_MAX);
+        let stays = self.namespaces.is_home(netns);
+        let taken = self.dumps.get(&(netns, which));
+        if let Some(taken) = taken.filter(|it| stays || about.was_there_at(it.asked_ns)) {
+            return Some(Dump::clone(&taken.dump));
         }
+        self.dumps.remove(&(netns, which));
         let dump: Dump = self
             .namespaces
             .inside(netns, about, until, || match which {
@@ -152,9 +164,12 @@ impl Helper {
             })?
             .into();
         if self.dumps.len() < DUMPS_MAX {
-            let taken = Instant::now();
-            self.dumps
-                .insert((netns, which), (taken, Dump::clone(&dump)));
+            let taken = Taken {
+                at: Instant::now(),
+                asked_ns: about.at_ns,
+                dump: Dump::clone(&dump),
+            };
+            self.dumps.insert((netns, which), taken);
         }
         Some(dump)
     }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::namespaces::About;
 use crate::diagnose::ask::{Answer, Question};
 
 /// How long an answer holds.
@@ -46,11 +47,14 @@ pub struct Told {
 pub(crate) struct Known(HashMap<Question, (u64, Found)>);
 
 impl Known {
-    /// The answer to a question asked at this time, and until when it holds.
-    pub(crate) fn get(&self, question: &Question, at_ns: u64) -> Option<(u64, &Found)> {
+    /// The answer to a question about this attempt, and until when it holds. A
+    /// namespace's number may be another's by the time a process begins: what was
+    /// asked before that is not known of it.
+    pub(crate) fn get(&self, question: &Question, about: &About) -> Option<(u64, &Found)> {
         let (asked_ns, found) = self.0.get(question)?;
         let until_ns = asked_ns.saturating_add(validity(found));
-        (at_ns < until_ns).then_some((until_ns, found))
+        let is_of_it = !question.is_of_namespace() || about.was_there_at(*asked_ns);
+        (is_of_it && about.at_ns < until_ns).then_some((until_ns, found))
     }
 
     /// Remembers an answer; returns until when it holds.
@@ -79,6 +83,7 @@ fn validity(found: &Found) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnose::ask::Process;
 
     fn told(number: u16, asked_ns: u64, found: Found) -> Told {
         Told {
@@ -88,19 +93,47 @@ mod tests {
         }
     }
 
+    fn at(at_ns: u64) -> About {
+        About {
+            process: None,
+            tid: None,
+            at_ns,
+        }
+    }
+
     #[test]
     fn answers_hold_for_a_second() {
         let mut known = Known::default();
         let question = Question::DropReason { number: 1 };
-        assert_eq!(known.get(&question, 5), None);
+        assert_eq!(known.get(&question, &at(5)), None);
         let until = known.put(told(1, 5, Found::Nothing));
         assert_eq!(
-            known.get(&question, until - 1),
+            known.get(&question, &at(until - 1)),
             Some((until, &Found::Nothing))
         );
-        assert_eq!(known.get(&question, until), None);
+        assert_eq!(known.get(&question, &at(until)), None);
         let until = known.put(told(1, 5, Found::Busy));
         assert_eq!(until, 5 + BUSY_NS);
+    }
+
+    #[test]
+    fn a_later_process_may_be_in_another_namespace() {
+        let mut known = Known::default();
+        let question = Question::Rewrites { netns: 7, port: 80 };
+        let by = |started_ns| About {
+            process: Some(Process { pid: 1, started_ns }),
+            ..at(100)
+        };
+        known.put(Told {
+            asked_ns: 50,
+            question: question.clone(),
+            found: Found::Nothing,
+        });
+        assert!(known.get(&question, &by(50)).is_some());
+        assert!(known.get(&question, &by(51)).is_none());
+        known.put(told(1, 50, Found::Nothing));
+        let question = Question::DropReason { number: 1 };
+        assert!(known.get(&question, &by(51)).is_some());
     }
 
     #[test]

@@ -49,6 +49,11 @@ impl About {
             at_ns: attempt.at_ns,
         }
     }
+
+    /// Whether its process had begun by then; of an unknown one that is believed.
+    pub(super) fn was_there_at(&self, at_ns: u64) -> bool {
+        self.process.is_none_or(|it| it.started_ns <= at_ns)
+    }
 }
 
 /// Enters network namespaces for the thread that made it.
@@ -83,7 +88,7 @@ impl Namespaces {
         until: Instant,
         act: impl FnOnce() -> io::Result<T>,
     ) -> Option<T> {
-        if netns == self.home_inode {
+        if self.is_home(netns) {
             return act().ok();
         }
         let namespace = of_attempt(netns, about).or_else(|| self.of_others(netns, about, until))?;
@@ -92,6 +97,11 @@ impl Namespaces {
         let result = act().ok();
         self.is_stranded = setns(&self.home, CloneFlags::CLONE_NEWNET).is_err();
         result
+    }
+
+    /// Whether it is the thread's own, which stays.
+    pub(super) fn is_home(&self, netns: u32) -> bool {
+        netns == self.home_inode
     }
 
     /// Whether the thread could not get home. It must end then: a thread in a
