@@ -15,7 +15,7 @@ pub struct Cgroup(PathBuf);
 impl Cgroup {
     /// A new one of this name, from the root of the cgroup filesystem; `None` if
     /// none can be made here.
-    pub fn new(name: &str) -> Option<Self> {
+    pub fn new(name: impl AsRef<Path>) -> Option<Self> {
         let path = root()?.join(name);
         fs::create_dir(&path).ok()?;
         Some(Self(path))

@@ -16,6 +16,7 @@ mod cgroup;
 mod child;
 mod ia32;
 mod line;
+mod loaded;
 mod lsm;
 mod mounts;
 mod nft;
@@ -27,6 +28,7 @@ mod socket;
 mod suite;
 mod tracer;
 mod uring;
+mod written;
 
 pub use agent::{Agent, LinesFile};
 pub use binary::{as_under_test, binary, conntrace, copy_program};
@@ -38,6 +40,7 @@ pub use child::{
 };
 pub use ia32::{Ia32, connect_as_ia32, has_ia32};
 pub use line::{Expected, Reply, Unless};
+pub use loaded::{Loaded, held_by, loaded, namespaces, wait_until_freed};
 pub use lsm::{Denial, hides_hooks, lacks_lsm};
 pub use mounts::{in_private_mounts, mount_tracefs, without_tracefs};
 pub use nft::{ip, nft, with_ip, with_nft};
@@ -57,3 +60,4 @@ pub use suite::{
 };
 pub use tracer::{Tracer, check};
 pub use uring::{Uring, lacks_uring, lacks_uring_bind};
+pub use written::{checked, count, number, of_type, told_lost};

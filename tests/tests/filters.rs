@@ -212,8 +212,8 @@ fn assert_passed(tracer: Tracer, passing: &[usize]) {
 fn cgroups() -> Option<[Cgroup; 3]> {
     let name = format!("conntrace-test-{}", process::id());
     let group = Cgroup::new(&name)?;
-    let below = Cgroup::new(&format!("{name}/below"))?;
-    Some([below, group, Cgroup::new(&format!("{name}-beside"))?])
+    let below = Cgroup::new(format!("{name}/below"))?;
+    Some([below, group, Cgroup::new(format!("{name}-beside"))?])
 }
 
 fn cgroup([below, group, beside]: &[Cgroup; 3]) {

@@ -7,25 +7,20 @@
 )]
 
 use std::{
-    collections::BTreeSet,
     fs::{self, File},
     io::{BufRead as _, BufReader},
-    path::PathBuf,
     process::{ExitCode, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use aya::{
-    maps::loaded_maps,
-    programs::{loaded_links, loaded_programs},
-};
 use conntrace::stage::{self, FAR_V4, ports};
-use conntrace_tests::{Agent, Dir, LinesFile, attempt, conntrace, live_test, run_one_by_one};
+use conntrace_tests::{
+    Agent, Dir, LinesFile, attempt, conntrace, held_by, live_test, loaded, namespaces,
+    run_one_by_one, wait_until_freed,
+};
 use nix::sys::signal::Signal;
 
-/// How long the kernel may take to free what nobody holds any more.
-const FREED_MAX: Duration = Duration::from_secs(10);
 /// How long nothing happens.
 const IDLE: Duration = Duration::from_secs(60);
 /// Between two summaries meanwhile.
@@ -43,60 +38,6 @@ fn main() -> ExitCode {
     ])
 }
 
-/// Something of BPF that is loaded: `prog`, `map` or `link`, and its id.
-type Loaded = (&'static str, u32);
-
-/// All that is loaded on this host.
-fn loaded() -> BTreeSet<Loaded> {
-    // What goes away meanwhile is an error.
-    let programs = loaded_programs().flatten().map(|info| ("prog", info.id()));
-    let maps = loaded_maps().flatten().map(|info| ("map", info.id()));
-    let links = loaded_links().flatten().map(|info| ("link", info.id()));
-    programs.chain(maps).chain(links).collect()
-}
-
-/// What this process holds of it, by its descriptors and by what its programs use.
-fn held_by(pid: u32) -> BTreeSet<Loaded> {
-    let mut held = BTreeSet::new();
-    for fd in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {
-        let info = fs::read_to_string(fd.unwrap().path()).unwrap_or_default();
-        for kind in ["prog", "map", "link"] {
-            let id = info
-                .lines()
-                .find_map(|line| line.strip_prefix(&format!("{kind}_id:")));
-            held.extend(id.map(|id| (kind, id.trim().parse().unwrap())));
-        }
-    }
-    for program in loaded_programs().flatten() {
-        if held.contains(&("prog", program.id())) {
-            let maps = program.map_ids().unwrap().unwrap_or_default();
-            held.extend(maps.into_iter().map(|id| ("map", id)));
-        }
-    }
-    held
-}
-
-/// Every network and mount namespace that a process is in or has open, or that is
-/// mounted.
-fn namespaces() -> BTreeSet<PathBuf> {
-    let children = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten();
-    let mut links = Vec::new();
-    for process in children("/proc".into()) {
-        for task in children(process.path().join("task")) {
-            links.extend(["net", "mnt"].map(|kind| task.path().join("ns").join(kind)));
-        }
-        links.extend(children(process.path().join("fd")).map(|fd| fd.path()));
-    }
-    let is_namespace = |target: &PathBuf| {
-        let target = target.to_string_lossy();
-        target.starts_with("net:[") || target.starts_with("mnt:[")
-    };
-    let targets = links
-        .into_iter()
-        .filter_map(|link| fs::read_link(link).ok());
-    targets.filter(is_namespace).collect()
-}
-
 fn mounts() -> String {
     fs::read_to_string("/proc/self/mountinfo").unwrap()
 }
@@ -111,11 +52,7 @@ fn kill(agent: Agent) {
     assert!(held.is_subset(&before));
     agent.signal(Signal::SIGKILL);
     agent.wait();
-    let killed = Instant::now();
-    while !loaded().is_disjoint(&held) {
-        assert!(killed.elapsed() < FREED_MAX, "{:?}", &loaded() & &held);
-        thread::sleep(Duration::from_millis(10));
-    }
+    wait_until_freed(&held, loaded);
 }
 
 fn killed() {
@@ -149,15 +86,7 @@ fn killed_demo() {
     let staged = &meanwhile - &before;
     assert!(!staged.is_empty(), "a stage");
     kill(demo);
-    let killed = Instant::now();
-    while !namespaces().is_disjoint(&staged) {
-        assert!(
-            killed.elapsed() < FREED_MAX,
-            "{:?}",
-            &namespaces() & &staged
-        );
-        thread::sleep(Duration::from_millis(10));
-    }
+    wait_until_freed(&staged, namespaces);
     assert_eq!(mounts(), mounted);
 }
 

@@ -4,13 +4,15 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "test code: a panic is a failed test"
+    clippy::print_stdout,
+    reason = "test code: a panic is a failed test; figures are for whoever looks"
 )]
 
 use std::{
     env,
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::Range,
     process::{self, Child, Command, ExitCode, Stdio},
     thread,
     time::Duration,
@@ -21,7 +23,7 @@ use conntrace_tests::{Attempted, Tracer, assert_adds_up, is_slow, live_test, run
 use serde_json::{Value, json};
 use socket2::Socket;
 
-/// Makes this program fill the attempt map, from this attempt on, instead of
+/// Makes this program begin attempts, from this one on to that one, instead of
 /// running its tests.
 const FILL: &str = "CONNTRACE_TEST_FILL";
 
@@ -33,14 +35,16 @@ const SETTLE: Duration = Duration::from_millis(200);
 const ATTEMPTS_MAX: usize = 65_536;
 /// How many processes fill it.
 const FILLERS: usize = 4;
-/// How many attempts find it full.
-const TOO_MANY: usize = 500;
-/// Connects to one address: fewer than there are ports.
-const PER_REMOTE: usize = 20_000;
+/// How many attempts are under way in all, and how many of them find it full.
+const UNDER_WAY: usize = 100_000;
+const TOO_MANY: usize = UNDER_WAY - ATTEMPTS_MAX;
+/// Connects to one address: few of its ports, or the search for one takes its time.
+const PER_REMOTE: usize = 2_000;
 
 fn main() -> ExitCode {
-    if let Ok(first) = env::var(FILL) {
-        return Fillers::fill(first.parse().unwrap());
+    if let Ok(range) = env::var(FILL) {
+        let (first, end) = range.split_once(' ').unwrap();
+        return Fillers::fill(first.parse().unwrap()..end.parse().unwrap());
     }
     run(vec![
         live_test("joined_late_v4", || joined_late(FAR_V4.into())),
@@ -157,14 +161,19 @@ fn joined_late_filtered() {
 fn full_map() {
     let (lines, by_process) = on_stage(|stage| {
         let netns = stage.netns.to_string();
-        let options = ["--netns", &netns, "--no-stalls", "--label", "cancelled"];
+        let options = [
+            "--netns",
+            &netns,
+            "--no-stalls",
+            "--label",
+            "cancelled,timed_out",
+        ];
         let tracer = Tracer::start(&options);
         let by_process = Tracer::start(&[&options[..], &["--uid", "0"]].concat());
-        let fillers = Fillers::start();
-        let surplus: Vec<_> = (ATTEMPTS_MAX..ATTEMPTS_MAX + TOO_MANY)
-            .map(begin_one)
-            .collect();
-        drop(surplus);
+        let fillers = Fillers::start(0..ATTEMPTS_MAX);
+        let surplus = Fillers::start(ATTEMPTS_MAX..UNDER_WAY);
+        // No more at once than the queue takes.
+        surplus.end(|ended| tracer.wait_for_endings(stage.netns, ended));
         thread::sleep(SETTLE);
         let lines = (tracer.stop(), by_process.stop());
         drop(fillers);
@@ -181,12 +190,14 @@ fn full_map() {
         assert_eq!(line["remote"]["port"], ports::SILENT);
     }
     let totals = lines.last().unwrap();
-    assert_eq!(totals["attempts"], ATTEMPTS_MAX + TOO_MANY);
+    println!("{UNDER_WAY} under way, the map takes {ATTEMPTS_MAX}: {TOO_MANY} lines; {totals}");
+    assert_eq!(totals["attempts"], UNDER_WAY);
     assert_eq!(totals["in_flight"], ATTEMPTS_MAX);
     assert_adds_up(totals);
 
     assert!(outcomes(&by_process).is_empty());
     let totals = by_process.last().unwrap();
+    println!("where only the caller tells whether they are wanted: {totals}");
     assert_eq!(totals["lost"]["untracked"], TOO_MANY);
     assert_eq!(totals["in_flight"], ATTEMPTS_MAX);
     assert_adds_up(totals);
@@ -199,21 +210,25 @@ fn begin_one(number: usize) -> Socket {
 }
 
 /// Processes that fill the map: one may not have so many files open.
-struct Fillers(Vec<Child>);
+struct Fillers {
+    children: Vec<Child>,
+    /// Attempts of each.
+    each: usize,
+}
 
 impl Fillers {
-    /// Returns when all their attempts are under way.
-    fn start() -> Self {
-        let each = ATTEMPTS_MAX / FILLERS;
-        let begin = |number: usize| {
+    /// Returns when all these attempts are under way.
+    fn start(attempts: Range<usize>) -> Self {
+        let each = attempts.len() / FILLERS;
+        let begin = |first: usize| {
             Command::new(env::current_exe().unwrap())
-                .env(FILL, (number * each).to_string())
+                .env(FILL, format!("{first} {}", first + each))
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap()
         };
-        let mut children: Vec<_> = (0..FILLERS).map(begin).collect();
+        let mut children: Vec<_> = attempts.step_by(each).map(begin).collect();
         for child in &mut children {
             let mut ready = [0];
             child
@@ -223,14 +238,21 @@ impl Fillers {
                 .read_exact(&mut ready)
                 .unwrap();
         }
-        Self(children)
+        Self { children, each }
+    }
+
+    /// Ends them one by one; after each it is told how many attempts have ended.
+    fn end(mut self, mut each_time: impl FnMut(usize)) {
+        let each = self.each;
+        for (number, child) in self.children.iter_mut().enumerate() {
+            end(child);
+            each_time((number + 1) * each);
+        }
     }
 
     /// What such a process does, until its stdin is closed.
-    fn fill(first: usize) -> ExitCode {
-        let held: Vec<_> = (first..first + ATTEMPTS_MAX / FILLERS)
-            .map(begin_one)
-            .collect();
+    fn fill(attempts: Range<usize>) -> ExitCode {
+        let held: Vec<_> = attempts.map(begin_one).collect();
         std::io::stdout().write_all(&[1]).unwrap();
         std::io::stdout().flush().unwrap();
         let _ = std::io::stdin().read(&mut [0]);
@@ -241,9 +263,11 @@ impl Fillers {
 
 impl Drop for Fillers {
     fn drop(&mut self) {
-        for child in &mut self.0 {
-            drop(child.stdin.take());
-            let _ = child.wait();
-        }
+        self.children.iter_mut().for_each(end);
     }
+}
+
+fn end(child: &mut Child) {
+    drop(child.stdin.take());
+    let _ = child.wait();
 }

@@ -19,8 +19,8 @@ use std::{
 
 use conntrace::stage::{self, FAR_V4, Stage, ports};
 use conntrace_tests::{
-    Agent, Dir, LinesFile, accounted, assert_adds_up, attempt, check, in_private_mounts, is_slow,
-    live_test, run_one_by_one, unless,
+    Agent, Dir, LinesFile, assert_adds_up, attempt, check, checked, count, in_private_mounts,
+    is_slow, live_test, number, of_type, run_one_by_one, told_lost, unless,
 };
 use nix::{
     mount::{MsFlags, mount},
@@ -90,42 +90,6 @@ fn on_stage<T: Send>(act: impl FnOnce(&Stage, &[&str]) -> T + Send) -> T {
         )
     };
     stage::run("pressure", play).unwrap()
-}
-
-/// Every line, by the schema. No total has more than there were attempts; the last
-/// line is the stop, exact, and nothing is in flight there.
-fn checked(lines: &str) -> Vec<Value> {
-    let lines: Vec<_> = lines.lines().map(|line| check(line).unwrap()).collect();
-    for line in of_type(&lines, "summary") {
-        assert!(
-            accounted(line) <= line["attempts"].as_u64().unwrap(),
-            "{line:#}"
-        );
-    }
-    let stop = lines.last().unwrap();
-    assert_eq!(stop["type"], "stop");
-    assert_eq!(stop["in_flight"], 0);
-    assert_adds_up(stop);
-    lines
-}
-
-fn of_type<'a>(lines: &'a [Value], kind: &str) -> impl DoubleEndedIterator<Item = &'a Value> {
-    lines.iter().filter(move |line| line["type"] == kind)
-}
-
-fn count(lines: &[Value], kind: &str) -> usize {
-    of_type(lines, kind).count()
-}
-
-fn number(value: &Value) -> usize {
-    usize::try_from(value.as_u64().unwrap()).unwrap()
-}
-
-/// What the loss lines say in all of this reason.
-fn told_lost(lines: &[Value], reason: &str) -> usize {
-    of_type(lines, "loss")
-        .map(|loss| loss["lost"].get(reason).map_or(0, number))
-        .sum()
 }
 
 /// The ring overflows: how many is said, they stand in every total, and what
@@ -303,10 +267,18 @@ fn two_in_a_storm() {
             .into_iter()
             .for_each(|agent| agent.stop(Signal::SIGTERM));
     });
-    for file in files {
+    // Times, and so ids, are each agent's own.
+    let [one, other] = files.map(|file| {
         let lines = checked(&file.lines());
+        let stop = lines.last().unwrap();
+        println!("one of two, {ATTEMPTS} attempts: {stop}");
         assert_eq!(count(&lines, "loss"), 0);
         assert_eq!(count(&lines, "outcome"), ATTEMPTS);
-        assert_eq!(number(&lines.last().unwrap()["attempts"]), ATTEMPTS);
-    }
+        assert_eq!(number(&stop["attempts"]), ATTEMPTS);
+        let which = |line: &Value| [&line["process"]["tid"], &line["local"]["port"]].map(number);
+        let mut seen: Vec<_> = of_type(&lines, "outcome").map(which).collect();
+        seen.sort_unstable();
+        seen
+    });
+    assert!(one == other, "both saw the same");
 }

@@ -177,7 +177,8 @@ impl Question {
             Self::Proxy { .. }
             | Self::DropReason { .. }
             | Self::ConnectPrograms { .. }
-            | Self::Confinement { .. } => false,
+            | Self::Confinement { .. }
+            | Self::SecurityPrograms {} => false,
         }
     }
 }

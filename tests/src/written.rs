@@ -1,0 +1,44 @@
+//! All that an agent wrote, and its totals.
+
+use serde_json::Value;
+
+use crate::{accounted, assert_adds_up, check};
+
+/// Every line, by the schema. No total has more than there were attempts; the last
+/// line is the stop, exact, and nothing is in flight there.
+pub fn checked(lines: &str) -> Vec<Value> {
+    let lines: Vec<_> = lines.lines().map(|line| check(line).unwrap()).collect();
+    for line in of_type(&lines, "summary") {
+        assert!(
+            accounted(line) <= line["attempts"].as_u64().unwrap(),
+            "{line:#}"
+        );
+    }
+    let stop = lines.last().unwrap();
+    assert_eq!(stop["type"], "stop");
+    assert_eq!(stop["in_flight"], 0);
+    assert_adds_up(stop);
+    lines
+}
+
+/// Those of this type.
+pub fn of_type<'a>(lines: &'a [Value], kind: &str) -> impl DoubleEndedIterator<Item = &'a Value> {
+    lines.iter().filter(move |line| line["type"] == kind)
+}
+
+/// How many there are of this type.
+pub fn count(lines: &[Value], kind: &str) -> usize {
+    of_type(lines, kind).count()
+}
+
+/// A count in a line.
+pub fn number(value: &Value) -> usize {
+    usize::try_from(value.as_u64().unwrap()).unwrap()
+}
+
+/// What the loss lines say in all of this reason.
+pub fn told_lost(lines: &[Value], reason: &str) -> usize {
+    of_type(lines, "loss")
+        .map(|loss| loss["lost"].get(reason).map_or(0, number))
+        .sum()
+}

@@ -1,0 +1,190 @@
+//! Network namespaces that live for milliseconds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    path::Path,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use conntrace::stage::{self, FAR_V4, Stage, ports};
+use conntrace_tests::{
+    Agent, Attempted, Dir, LinesFile, Partner, attempt, checked, in_role, is_slow, program_comm,
+    say_and_wait, tcp,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// Namespaces, and from which one on the agent is to have all the memory it needs.
+const NAMESPACES: usize = 160;
+const WARM: usize = 60;
+const NAMESPACES_SLOW: usize = 24;
+/// What its memory may grow by from then on.
+const GROWTH_MAX_KB: u64 = 1024;
+/// Nobody listens there on the address that is connected to.
+const PORT: u16 = 7_070;
+/// Where in every other namespace somebody does.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// How long a namespace that nobody needs may be held.
+const FREED_MAX: Duration = Duration::from_secs(5);
+
+/// What was done in a namespace, by one process.
+struct Played {
+    netns: u32,
+    listens: bool,
+    pid: u32,
+}
+
+/// The child: three attempts.
+pub(crate) fn connect() -> ExitCode {
+    attempt((Ipv4Addr::LOCALHOST, PORT));
+    attempt((FAR_V4, ports::RESETS));
+    let remote = (FAR_V4, ports::SILENT).into();
+    Attempted::begin(&tcp(remote), remote);
+    say_and_wait("done");
+    ExitCode::SUCCESS
+}
+
+/// Every attempt has its line, of its own namespace, with a cause that was true there
+/// or none; the agent holds none of them and does not grow.
+pub(crate) fn come_and_go() {
+    let namespaces = if is_slow().is_some() {
+        NAMESPACES_SLOW
+    } else {
+        NAMESPACES
+    };
+    let dir = Dir::new("come-and-go");
+    let file = LinesFile::new(&dir.0);
+    let comm = program_comm();
+    let options = ["--comm", &comm, "--all", "--no-stalls", "--summary", "1"];
+    let agent = file.run(&options);
+    let descriptors = descriptors(&agent);
+    let mut warm_kb = 0;
+    let began = Instant::now();
+    let play = |number: usize| {
+        if number == WARM.min(namespaces / 2) {
+            warm_kb = memory_kb(&agent);
+        }
+        stage::run("come-and-go", |stage| act(stage, number, &file)).unwrap()
+    };
+    let played: Vec<_> = (0..namespaces).map(play).collect();
+    let took = began.elapsed();
+    file.wait_for("\"type\":\"outcome\"", 3 * namespaces);
+    wait_until_none_is_held(&agent);
+    let (memory_kb, held) = (memory_kb(&agent), self::descriptors(&agent));
+    agent.stop(Signal::SIGTERM);
+    let lines = checked(&file.lines());
+    let causes = compare(&lines, &played);
+    let different: BTreeSet<_> = played.iter().map(|it| it.netns).collect();
+    println!(
+        "{namespaces} namespaces of {} numbers in {took:?}, causes {causes:?}; the agent had {warm_kb} kB, then {memory_kb} kB, and {descriptors} open files, then {held}; {}",
+        different.len(),
+        lines.last().unwrap(),
+    );
+    assert_eq!(held, descriptors);
+    assert!(memory_kb <= warm_kb + GROWTH_MAX_KB);
+    // A number is free again when its namespace is.
+    assert!(different.len() < namespaces / 2, "{}", different.len());
+}
+
+/// A process connects; it and the namespace end at once, or when its lines are there.
+fn act(stage: &Stage, number: usize, file: &LinesFile) -> Played {
+    let listens = number.is_multiple_of(2);
+    let _listener = listens.then(|| TcpListener::bind((ELSEWHERE, PORT)).unwrap());
+    let process = Partner::start(in_role("namespaces"));
+    // A look that comes when nobody listens any more says so.
+    if listens || number % 4 == 1 {
+        file.wait_for("\"type\":\"outcome\"", 3 * (number + 1));
+    }
+    let pid = process.pid();
+    assert!(process.finish().success());
+    Played {
+        netns: stage.netns,
+        listens,
+        pid,
+    }
+}
+
+/// Holds each line against what was done; how many had which cause.
+fn compare(lines: &[Value], played: &[Played]) -> BTreeMap<String, usize> {
+    let mut causes = BTreeMap::new();
+    let mut left = outcomes_by_process(lines);
+    for Played {
+        netns,
+        listens,
+        pid,
+    } in played
+    {
+        let lines = left.remove(pid).unwrap_or_default();
+        let said: Vec<_> = lines
+            .iter()
+            .map(|line| {
+                (
+                    line["netns"].as_u64().unwrap(),
+                    line["label"].as_str().unwrap(),
+                )
+            })
+            .collect();
+        let labels = ["refused", "refused", "cancelled"];
+        assert_eq!(said, labels.map(|label| (u64::from(*netns), label)));
+        let local = match listens {
+            true => "listening_elsewhere",
+            false => "nothing_listening",
+        };
+        for (line, cause) in lines.iter().zip([local, "nothing_listening", ""]) {
+            let said = line["cause"]["code"].as_str().unwrap_or("none");
+            assert!(said == "none" || said == cause, "not {cause}: {line:#}");
+            *causes.entry(said.to_owned()).or_default() += 1;
+        }
+    }
+    assert!(left.is_empty(), "{left:#?}");
+    causes
+}
+
+fn outcomes_by_process(lines: &[Value]) -> BTreeMap<u32, Vec<&Value>> {
+    let mut by_process = BTreeMap::<_, Vec<_>>::new();
+    for line in lines.iter().filter(|line| line["type"] == "outcome") {
+        let pid = line["process"]["pid"].as_u64().unwrap();
+        let pid = u32::try_from(pid).unwrap();
+        by_process.entry(pid).or_default().push(line);
+    }
+    by_process
+}
+
+fn memory_kb(agent: &Agent) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.unwrap().trim().trim_end_matches(" kB");
+    number.parse().unwrap()
+}
+
+fn descriptors(agent: &Agent) -> usize {
+    let open = fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap();
+    open.count()
+}
+
+/// Its threads are where they began, and it has no other namespace open.
+fn wait_until_none_is_held(agent: &Agent) {
+    let own = fs::read_link("/proc/self/ns/net").unwrap();
+    let holds_other = || {
+        let process = format!("/proc/{}", agent.pid());
+        let links = |folder: &str, below: &str| -> Vec<_> {
+            let entries = fs::read_dir(Path::new(&process).join(folder)).unwrap();
+            let paths = entries.map(|entry| entry.unwrap().path().join(below));
+            paths.filter_map(|path| fs::read_link(path).ok()).collect()
+        };
+        let mut held = links("task", "ns/net");
+        held.extend(links("fd", ""));
+        let is_other =
+            |link: &std::path::PathBuf| link.to_string_lossy().starts_with("net:[") && *link != own;
+        held.into_iter().any(|link| is_other(&link))
+    };
+    let began = Instant::now();
+    while holds_other() {
+        assert!(began.elapsed() < FREED_MAX, "it holds a namespace");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
