@@ -1,16 +1,18 @@
 //! The drain: moves records from the source into a bounded queue and waits for
 //! nothing else. The worker behind the queue may block on its output.
 
+#[cfg(test)]
+mod interleavings;
+mod outbox;
+
 use std::{
     io,
-    mem::{self, offset_of},
     pin::pin,
     sync::mpsc::{SyncSender, TrySendError, sync_channel},
     thread,
     time::Duration,
 };
 
-use conntrace_common::record::{KIND_CONNECTS, KIND_STALL, Record};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::oneshot,
@@ -22,8 +24,9 @@ use crate::{
     recording::Recorder,
     sink::Sink,
     source::{Counters, Source},
-    worker::{Batch, Item, Labelling, Purpose, Snapshot, WireRecord, Worker},
+    worker::{Batch, Item, Labelling, Purpose, Snapshot, Worker},
 };
+use outbox::{Outbox, Queue, Rest};
 
 /// Records that wait for the worker: 3.1 MB, a tenth of a second at the highest
 /// rate one CPU produces. As many again are with the worker, and in the batch
@@ -102,12 +105,11 @@ pub async fn run<S: Source>(
     let mut drain = Drain {
         source,
         queue,
-        pending: Batch::default(),
-        dropped: Dropped::default(),
+        outbox: Outbox::new(PENDING_MAX),
         seen_lost: (0, Dropped::default()),
     };
     // The first item: there is room for it.
-    let _ = try_send(&drain.queue, Item::Start(Box::new(config.start)));
+    let _ = drain.queue.try_send(Item::Start(Box::new(config.start)));
     let ended = drain
         .until_stopped(config.summary_every, stop, &mut done)
         .await?;
@@ -143,7 +145,7 @@ fn output_error(error: io::Error) -> AgentError {
 }
 
 /// Records that never reached the worker, for want of room or of sense.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Dropped {
     /// Endings.
     pub endings: u64,
@@ -156,9 +158,7 @@ pub struct Dropped {
 struct Drain<S> {
     source: S,
     queue: SyncSender<Item>,
-    /// What the worker has not taken yet.
-    pending: Batch,
-    dropped: Dropped,
+    outbox: Outbox,
     /// What the last snapshot said was lost.
     seen_lost: (u64, Dropped),
 }
@@ -184,7 +184,7 @@ impl<S: Source> Drain<S> {
                 self.check_loss()?;
                 loss_check = Instant::now() + LOSS_CHECK;
             }
-            let waiting = self.pending.waits();
+            let rest = self.outbox.rest_after(moved);
             let summary_due = async {
                 match &mut summary {
                     Some(ticks) => drop(ticks.tick().await),
@@ -192,11 +192,12 @@ impl<S: Source> Drain<S> {
                 }
             };
             let wake = async {
-                if moved > 0 || waiting {
-                    sleep(NAP).await;
-                    Ok(())
-                } else {
-                    self.source.ready().await
+                match rest {
+                    Rest::Nap => {
+                        sleep(NAP).await;
+                        Ok(())
+                    }
+                    Rest::UntilWoken => self.source.ready().await,
                 }
             };
             tokio::select! {
@@ -212,36 +213,19 @@ impl<S: Source> Drain<S> {
     /// there were. The ring holds more than waits at most: after a while in which
     /// we could not run, a worker with nothing to do takes it in two batches.
     fn drain(&mut self) -> usize {
-        let (queue, pending, dropped) = (&self.queue, &mut self.pending, &mut self.dropped);
-        let moved = self
-            .source
-            .drain(|record| match WireRecord::try_from(record) {
-                Err(_) => dropped.malformed += 1,
-                Ok(record) if has_room(queue, pending) => pending.records.push(record),
-                Ok(record) if is(&record, KIND_STALL) => dropped.stalls += 1,
-                // A hint, no attempt's ending: the next one comes soon.
-                Ok(record) if is(&record, KIND_CONNECTS) => {}
-                Ok(_) => dropped.endings += 1,
-            });
-        self.offer();
+        let (queue, outbox) = (&mut self.queue, &mut self.outbox);
+        let moved = self.source.drain(|record| outbox.take(record, queue));
+        outbox.offer(queue);
         moved
     }
 
-    /// Offers the worker what waits for it; what it has no room for waits on.
-    fn offer(&mut self) {
-        offer(&self.queue, &mut self.pending);
-    }
-
-    /// Takes the totals and puts them behind the records that led to them. They
-    /// wait together with these: sent on their own, they found the queue taken by
-    /// the records just sent before them. Newer totals replace those that still
-    /// wait, and say more.
+    /// Takes the totals and hands them on behind the records that led to them.
     fn summarise(&mut self, purpose: Purpose) -> Result<(), AgentError> {
         self.drain();
         let snapshot = self.snapshot(purpose)?;
         self.seen_lost = (lost_in_kernel(&snapshot.counters), snapshot.dropped);
-        self.pending.snapshot = Some((self.pending.records.len(), Box::new(snapshot)));
-        self.offer();
+        self.outbox.put(snapshot);
+        self.outbox.offer(&mut self.queue);
         Ok(())
     }
 
@@ -258,16 +242,15 @@ impl<S: Source> Drain<S> {
                 ..closes
             },
             in_map,
-            dropped: self.dropped,
+            dropped: self.outbox.dropped(),
         })
     }
 
     fn check_loss(&mut self) -> Result<(), AgentError> {
         let counters = self.source.counters().map_err(AgentError::Source)?;
         // Any totals tell the loss: none that wait are replaced by these.
-        if self.pending.snapshot.is_none()
-            && self.seen_lost != (lost_in_kernel(&counters), self.dropped)
-        {
+        let lost = (lost_in_kernel(&counters), self.outbox.dropped());
+        if !self.outbox.has_totals() && self.seen_lost != lost {
             self.summarise(Purpose::Loss)?;
         }
         Ok(())
@@ -281,46 +264,29 @@ impl<S: Source> Drain<S> {
         sleep(NAP).await;
         self.summarise(Purpose::Stop(reason.into()))?;
         let deadline = Instant::now() + STOP_MAX;
-        while self.pending.waits() {
+        while self.outbox.waits() {
             if Instant::now() >= deadline {
                 return Err(AgentError::OutputStuck);
             }
             sleep(NAP).await;
-            self.offer();
+            self.outbox.offer(&mut self.queue);
         }
         Ok(())
     }
 }
 
-/// Whether another record may wait, once the worker was offered those that do.
-fn has_room(queue: &SyncSender<Item>, pending: &mut Batch) -> bool {
-    if pending.records.len() >= PENDING_MAX {
-        offer(queue, pending);
-    }
-    pending.records.len() < PENDING_MAX
-}
-
-fn offer(queue: &SyncSender<Item>, pending: &mut Batch) {
-    if pending.waits() {
-        let batch = mem::take(pending);
-        if let Err(Item::Batch(back)) = try_send(queue, Item::Batch(batch)) {
-            *pending = back;
+impl Queue for SyncSender<Item> {
+    fn hand_over(&mut self, batch: Batch) -> Result<(), Batch> {
+        match self.try_send(Item::Batch(batch)) {
+            Err(TrySendError::Full(Item::Batch(back))) => Err(back),
+            // A worker that is gone has ended with an error, which ends us too.
+            Ok(()) | Err(TrySendError::Disconnected(_) | TrySendError::Full(Item::Start(_))) => {
+                Ok(())
+            }
         }
-    }
-}
-
-fn try_send(queue: &SyncSender<Item>, item: Item) -> Result<(), Item> {
-    match queue.try_send(item) {
-        // A worker that is gone has ended with an error, which ends us too.
-        Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
-        Err(TrySendError::Full(back)) => Err(back),
     }
 }
 
 fn lost_in_kernel(counters: &Counters) -> u64 {
     counters.ring_full + counters.untracked + counters.ending_missed + counters.stall_ring_full
-}
-
-fn is(record: &WireRecord, kind: u8) -> bool {
-    record.get(offset_of!(Record, kind)) == Some(&kind)
 }

@@ -27,7 +27,7 @@ pub trait Source {
 }
 
 /// What the kernel side counted, since the start and over all CPUs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Counters {
     /// Attempts that opened, and calls that failed before.
     pub attempts: u64,

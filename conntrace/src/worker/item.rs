@@ -20,7 +20,7 @@ pub enum Item {
 }
 
 /// What gathered while the worker was busy.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Batch {
     /// Wire records, in the order they came.
     pub records: Vec<WireRecord>,
@@ -37,7 +37,7 @@ impl Batch {
 }
 
 /// What the drain and the kernel counted at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Which line to make of it.
     pub purpose: Purpose,
@@ -50,7 +50,7 @@ pub struct Snapshot {
 }
 
 /// Why a snapshot was taken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
     /// A summary is due.
