@@ -25,6 +25,7 @@ mod recording;
 mod sample;
 mod signal;
 mod socket;
+mod storm;
 mod suite;
 mod tracer;
 mod uring;
@@ -54,6 +55,7 @@ pub use signal::let_interrupt;
 pub use socket::{
     Attempted, attempt, attempt_on, bound, has_syn_sent, lacks_mptcp, mptcp, tcp, wait_for_syn_sent,
 };
+pub use storm::{Ended, Thread, Written, active_opens, can_destroy, has_ended, without_linger};
 pub use suite::{
     Live, Scene, accounted, assert_adds_up, is_covered, is_root, is_slow, kernel_version,
     lacks_functions, live_test, own_netns, plain_test, run, run_one_by_one, unless,

@@ -8,6 +8,7 @@ mod btf;
 mod ebpf;
 mod fuzz;
 mod lint;
+mod million;
 mod record;
 mod run;
 mod setup;
@@ -67,6 +68,16 @@ enum Task {
         #[arg(long, value_name = "N", default_value_t = 30)]
         seconds: u32,
     },
+    /// Hold a million attempts, drawn at random, against what their applications were
+    /// told, as root
+    Million {
+        /// Draw the same attempts again: as the test prints it
+        #[arg(long, value_name = "S")]
+        seed: Option<u64>,
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+        attempts: u32,
+    },
     /// Run every test of the workspace; as root this includes the live-kernel tests
     Test {
         /// Passed on to `cargo test`
@@ -104,6 +115,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::Lint { deny } => lint::lint(&root, deny),
         Task::Bench { parts } => bench::bench(&root, &parts),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
+        Task::Million { seed, attempts } => million::million(&root, seed, attempts),
         Task::Test { args } => test::test(&root, &args),
         Task::Vm(args) => vm::vm(&root, &args),
     }

@@ -12,20 +12,18 @@
 mod worker;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    env, fs,
-    fs::File,
-    io::{BufRead as _, BufReader},
-    path::Path,
+    collections::BTreeMap,
+    env,
     process::{Child, Command, ExitCode, Stdio},
     thread,
     time::Instant,
 };
 
 use conntrace::stage::{self, Stage};
-use conntrace_tests::{Dir, LinesFile, assert_adds_up, check, live_test, run};
+use conntrace_tests::{
+    Dir, Ended, LinesFile, Thread, Written, active_opens, assert_adds_up, live_test, run,
+};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 use worker::{Order, PATIENCE_MS, THREADS};
 
@@ -44,9 +42,6 @@ const MEMORY_AT_START_MAX_KB: u64 = 40 * 1024;
 /// (`lost.ending_missed`): in bursts, up to 33 of 2,664. One in so many may.
 const MISSED_ONE_IN: usize = 10;
 const BY_TIMER: &str = "timed_out ETIMEDOUT kernel";
-/// One in so many lines is held against the schema, which takes longer than all
-/// the rest. The other tests do so with every line.
-const SCHEMA_EVERY: usize = 16;
 
 fn main() -> ExitCode {
     if let Ok(order) = env::var(WORKER) {
@@ -56,8 +51,6 @@ fn main() -> ExitCode {
     run(vec![live_test("mixed", storm)])
 }
 
-/// A thread of a namespace.
-type Thread = (u32, u32);
 /// What each thread saw: its attempts in order, as label, errno and who timed
 /// out, with a dash for none.
 type Seen = BTreeMap<Thread, Vec<String>>;
@@ -91,7 +84,7 @@ fn storm() {
     let took = began.elapsed().as_secs_f32();
     let memory = tracer.memory_max_kb();
     tracer.stop(Signal::SIGTERM);
-    let got = Got::read(lines.path());
+    let got = Written::read(lines.path());
     println!("{}", got.stop);
     println!("{took:.1} s, the agent had at most {at_start} kB at its start, {memory} kB after");
     compare(&played, got);
@@ -149,80 +142,6 @@ fn collect(worker: Child, netns: u32, seen: &mut Seen) {
     }
 }
 
-/// `TcpActiveOpens` of the calling thread's namespace: the kernel's own count.
-fn active_opens() -> u64 {
-    let snmp = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
-    let mut tcp = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let (names, values) = (tcp.next().unwrap(), tcp.next().unwrap());
-    let at = names
-        .split(' ')
-        .position(|name| name == "ActiveOpens")
-        .unwrap();
-    values.split(' ').nth(at).unwrap().parse().unwrap()
-}
-
-/// What an outcome line says of an attempt.
-struct Line {
-    /// When it began, as its id has it: the clock of the lines may be corrected
-    /// between two of them.
-    began: u64,
-    told: String,
-    syn_sent: bool,
-}
-
-/// What the agent wrote.
-struct Got {
-    outcomes: HashMap<Thread, Vec<Line>>,
-    losses: usize,
-    stop: Value,
-}
-
-impl Got {
-    fn read(path: &Path) -> Self {
-        let mut got = Self {
-            outcomes: HashMap::new(),
-            losses: 0,
-            stop: Value::Null,
-        };
-        let lines = BufReader::new(File::open(path).unwrap()).lines();
-        for (number, line) in lines.enumerate() {
-            let line = line.unwrap();
-            let value = if number % SCHEMA_EVERY == 0 {
-                check(&line).unwrap()
-            } else {
-                serde_json::from_str(&line).unwrap()
-            };
-            match value["type"].as_str().unwrap() {
-                "outcome" => got.outcome(&value),
-                "loss" => got.losses += 1,
-                _ => {}
-            }
-            got.stop = value;
-        }
-        assert_eq!(got.stop["type"], "stop", "the last line");
-        for lines in got.outcomes.values_mut() {
-            lines.sort_by_key(|line| line.began);
-        }
-        got
-    }
-
-    fn outcome(&mut self, line: &Value) {
-        let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
-        // No thread has the number 0: an attempt that was not seen to begin.
-        let netns = id(&line["netns"]).unwrap();
-        let tid = id(&line["process"]["tid"]).unwrap_or(0);
-        let word = |name: &str| line[name].as_str().unwrap_or("-");
-        let (began, _) = word("id").split_once('-').unwrap();
-        let told = [word("label"), word("errno"), word("timeout_by")].join(" ");
-        let outcome = Line {
-            began: u64::from_str_radix(began, 16).unwrap(),
-            told,
-            syn_sent: line["syn"]["sent"].as_u64().unwrap() > 0,
-        };
-        self.outcomes.entry((netns, tid)).or_default().push(outcome);
-    }
-}
-
 /// What does not fit.
 #[derive(Default)]
 struct Differences {
@@ -233,7 +152,7 @@ struct Differences {
 
 impl Differences {
     /// A thread's attempts and its lines, both in the order they began.
-    fn compare(&mut self, expected: &[String], lines: &[Line]) {
+    fn compare(&mut self, expected: &[String], lines: &[Ended]) {
         self.double += lines.len().saturating_sub(expected.len());
         let mut short = expected.len().saturating_sub(lines.len());
         let mut lines = lines.iter().peekable();
@@ -254,7 +173,7 @@ impl Differences {
 
 /// Every thread's attempts, in its own order, once each and rightly named; the
 /// kernel's own count of SYNs.
-fn compare(played: &[Played], mut got: Got) {
+fn compare(played: &[Played], mut got: Written) {
     let mut found = Differences::default();
     let mut staged: BTreeMap<&str, usize> = BTreeMap::new();
     let mut syns = Vec::new();
@@ -282,7 +201,7 @@ fn compare(played: &[Played], mut got: Got) {
         found.double,
         got.losses,
     );
-    let missed = usize::try_from(got.stop["lost"]["ending_missed"].as_u64().unwrap()).unwrap();
+    let missed = got.missed();
     assert_eq!(found.wrong.first(), None);
     assert!(found.missing.iter().all(|missing| missing == BY_TIMER));
     assert_eq!((found.missing.len(), found.double, foreign), (missed, 0, 0));

@@ -5,19 +5,14 @@ use std::{
     fmt::{self, Display},
     io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsFd as _,
     str::FromStr,
     thread,
     time::{Duration, Instant},
 };
 
 use conntrace::stage::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, destroy, ports};
-use conntrace_tests::{attempt_on, tcp};
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    unistd::gettid,
-};
+use conntrace_tests::{attempt_on, can_destroy, has_ended, tcp, without_linger};
+use nix::{errno::Errno, unistd::gettid};
 use socket2::Socket;
 
 /// Threads of a worker.
@@ -313,21 +308,6 @@ fn unanswered(remote: SocketAddr, user_timeout: Option<Duration>) -> Socket {
     socket
 }
 
-/// Whether the attempt is over. An application that reads `SO_ERROR` before it is
-/// told so can take the errno away while the kernel is still ending the attempt.
-fn has_ended(socket: &Socket) -> bool {
-    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
-    poll(&mut fds, PollTimeout::ZERO).unwrap();
-    let events = fds[0].revents().unwrap();
-    events.contains(PollFlags::POLLHUP)
-}
-
-/// A socket that is closed with data unsent may not keep its port for long.
-fn without_linger(socket: Socket) -> Socket {
-    socket.set_linger(Some(Duration::ZERO)).unwrap();
-    socket
-}
-
 /// A socket bound to this port at our end, where others may be bound as well.
 fn bound(remote: SocketAddr, port: u16) -> Socket {
     let local: IpAddr = match remote {
@@ -338,12 +318,4 @@ fn bound(remote: SocketAddr, port: u16) -> Socket {
     socket.set_reuse_address(true).unwrap();
     socket.bind(&SocketAddr::new(local, port).into()).unwrap();
     socket
-}
-
-/// `CONFIG_INET_DIAG_DESTROY`: without it the kernel does not even look for the
-/// socket.
-fn can_destroy() -> bool {
-    let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let answer = destroy(nobody, nobody).map_err(|error| error.raw_os_error());
-    answer != Err(Some(Errno::EOPNOTSUPP as i32))
 }

@@ -1,0 +1,82 @@
+//! What a worker is told to do.
+
+use std::{
+    env,
+    fmt::{self, Display},
+    process::{Child, Command, Stdio},
+    str::FromStr,
+};
+
+/// Makes this program a worker: its order.
+pub(crate) const WORKER: &str = "CONNTRACE_TEST_MILLION";
+
+/// What a worker's attempts are drawn from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Every ending but a lack of ports.
+    Wide,
+    /// The stage has two ephemeral ports.
+    Narrow,
+    /// A process of one attempt.
+    Single,
+}
+
+/// What a worker is to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order {
+    pub(crate) kind: Kind,
+    pub(crate) seed: u64,
+    pub(crate) threads: u16,
+    /// Attempts of each.
+    pub(crate) attempts: usize,
+    /// Number of its first thread on the stage.
+    pub(crate) first_thread: u16,
+}
+
+impl Order {
+    /// Starts a worker with this order.
+    pub(crate) fn start(self) -> Child {
+        Command::new(env::current_exe().unwrap())
+            .env(WORKER, self.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+}
+
+impl Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            kind,
+            seed,
+            threads,
+            attempts,
+            first_thread,
+        } = self;
+        write!(f, "{kind:?} {seed} {threads} {attempts} {first_thread}")
+    }
+}
+
+impl FromStr for Order {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let [kind, seed, threads, attempts, first_thread] = text.split(' ').collect::<Vec<_>>()[..]
+        else {
+            return Err(format!("five words, not {text:?}"));
+        };
+        Ok(Self {
+            kind: match kind {
+                "Wide" => Kind::Wide,
+                "Narrow" => Kind::Narrow,
+                "Single" => Kind::Single,
+                _ => return Err(kind.to_owned()),
+            },
+            seed: seed.parse().map_err(|_| seed)?,
+            threads: threads.parse().map_err(|_| threads)?,
+            attempts: attempts.parse().map_err(|_| attempts)?,
+            first_thread: first_thread.parse().map_err(|_| first_thread)?,
+        })
+    }
+}
