@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::run::run;
 
-pub(crate) fn bench(root: &Path, parts: &[OsString]) -> Result<()> {
+pub(crate) fn bench(root: &Path, parts: &[OsString], peers: bool) -> Result<()> {
     run(Command::new("cargo")
         .args([
             "bench",
@@ -20,5 +20,6 @@ pub(crate) fn bench(root: &Path, parts: &[OsString]) -> Result<()> {
             "--",
         ])
         .args(parts)
+        .args(peers.then_some("--peers"))
         .current_dir(root))
 }

@@ -57,8 +57,14 @@ enum Task {
     },
     /// Measure what tracing costs on this machine, as root
     Bench {
-        /// Only these figures: kernel, loop, second, latency
+        /// Only these parts of the table: loop, kernel, record, load, latency, start, idle,
+        /// growth, syscalls, second, peers. All of them (but peers) take a quarter of an hour
+        /// and write docs/performance.md
         parts: Vec<OsString>,
+        /// Also bpftrace, libbpf-tools, perf trace and strace, where they are installed and
+        /// can attach
+        #[arg(long)]
+        peers: bool,
     },
     /// Try mutated bytes on whatever reads bytes from elsewhere, under libFuzzer
     Fuzz {
@@ -113,7 +119,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::Ebpf { check: true } => ebpf::check(&root),
         Task::Btf { kernels } => btf::btf(&root, &kernels),
         Task::Lint { deny } => lint::lint(&root, deny),
-        Task::Bench { parts } => bench::bench(&root, &parts),
+        Task::Bench { parts, peers } => bench::bench(&root, &parts, peers),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
         Task::Million { seed, attempts } => million::million(&root, seed, attempts),
         Task::Test { args } => test::test(&root, &args),

@@ -1,0 +1,166 @@
+//! What is large: attempts in flight at once, and addresses.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    sync::Barrier,
+    thread,
+    time::{Duration, Instant},
+};
+
+use conntrace::stage::{self, ports};
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
+use socket2::{Domain, Socket, Type};
+
+use super::{
+    measured::{Row, Section},
+    traced::{Traced, forget_peak, peak_mb},
+    work::paired,
+};
+
+const ROUNDS: usize = 5;
+const IN_FLIGHT: [usize; 3] = [1_000, 10_000, 100_000];
+const ADDRESSES: u32 = 100_000;
+/// Sockets of one table of descriptors, which a thread has for itself.
+const PER_THREAD: usize = 10_000;
+/// Far hosts; each is connected to from ports of its own.
+const HOSTS: usize = 200;
+
+/// What the agent came to, added up or at most.
+#[derive(Default)]
+struct Agent {
+    peak_mb: f64,
+    /// By reason, as the stop line names it.
+    lost: BTreeMap<String, u64>,
+    untracked: usize,
+}
+
+impl Agent {
+    fn learn(&mut self, mut tracer: Traced) {
+        self.peak_mb = self.peak_mb.max(peak_mb(tracer.pid()));
+        for (reason, count) in tracer.stop()["lost"].as_object().unwrap() {
+            *self.lost.entry(reason.clone()).or_default() += count.as_u64().unwrap();
+        }
+        self.untracked = self.untracked.max(tracer.count("\"seen\":\"untracked\""));
+    }
+}
+
+pub(crate) fn growth() -> Section {
+    let mut rows = Vec::new();
+    for count in IN_FLIGHT {
+        let name = format!("{count} attempts in flight at once");
+        let mut of_count = grown(&name, "--all", || in_flight(count));
+        rows.append(&mut of_count);
+    }
+    rows.extend(grown(
+        &format!("{ADDRESSES} refusals by one address"),
+        "--no-stalls",
+        || refused(|_| Ipv4Addr::LOCALHOST),
+    ));
+    rows.extend(grown(
+        &format!("refusals by {ADDRESSES} addresses"),
+        "--no-stalls",
+        // All of 127.0.0.0/8 is this host.
+        || refused(|at| Ipv4Addr::from_bits(0x7f01_0000 + at)),
+    ));
+    let about = format!(
+        "{ROUNDS} paired rounds each. In flight: to a silent far end, and closed together, every \
+         ending with its line (`--all`). 65,536 have an entry; more are `untracked` and have \
+         their line all the same."
+    );
+    Section::new("Growth", about, rows)
+}
+
+/// Does it traced and untraced in turn; it returns nanoseconds for each.
+fn grown(name: &str, option: &str, act: impl Fn() -> f64 + Sync) -> Vec<Row> {
+    let mut agent = Agent::default();
+    let paired = stage::run("bench", |_| {
+        paired(ROUNDS, &act, || {
+            let tracer = Traced::start(&[option]);
+            forget_peak(tracer.pid());
+            let ns = act();
+            agent.learn(tracer);
+            ns
+        })
+    })
+    .unwrap();
+    let reasons = agent.lost.iter().filter(|(_, count)| **count > 0);
+    let reasons: Vec<_> = reasons
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    let lost = agent.lost.values().sum::<u64>() as f64;
+    let lost_row = match reasons.is_empty() {
+        true => format!("{name}: lost, in all rounds"),
+        false => format!("{name}: lost, in all rounds ({})", reasons.join(", ")),
+    };
+    vec![
+        Row::spread(name, "ns untraced", 0, paired.untraced_ns),
+        Row::spread(name, "ns added", 0, paired.added_ns),
+        Row::number(
+            format!("{name}: most resident memory"),
+            "MB",
+            1,
+            agent.peak_mb,
+        ),
+        Row::number(
+            format!("{name}: `untracked`, at most in a round"),
+            "",
+            0,
+            agent.untracked as f64,
+        ),
+        Row::number(lost_row, "lost", 0, lost).at_most(0.0),
+    ]
+}
+
+/// Nanoseconds for each, opened and closed again.
+fn in_flight(count: usize) -> f64 {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let threads = count.div_ceil(PER_THREAD);
+    let all_open = Barrier::new(threads);
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for thread in 0..threads {
+            let all_open = &all_open;
+            let share = PER_THREAD.min(count - thread * PER_THREAD);
+            scope.spawn(move || {
+                unshare(CloneFlags::CLONE_FILES).unwrap();
+                let open: Vec<_> = (0..share)
+                    .map(|at| under_way(thread * PER_THREAD + at))
+                    .collect();
+                all_open.wait();
+                drop(open);
+            });
+        }
+    });
+    began.elapsed().as_secs_f64() * 1e9 / count as f64
+}
+
+fn under_way(at: usize) -> Socket {
+    let host = u8::try_from(2 + at % HOSTS).unwrap();
+    let remote = SocketAddr::from(([192, 0, 2, host], ports::SILENT));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let error = socket.connect(&remote.into()).unwrap_err();
+    assert_eq!(
+        error.raw_os_error(),
+        Some(nix::libc::EINPROGRESS),
+        "{error}"
+    );
+    socket
+}
+
+/// Nanoseconds for each refusal.
+fn refused(address: impl Fn(u32) -> Ipv4Addr) -> f64 {
+    let began = Instant::now();
+    for at in 0..ADDRESSES {
+        let _ = TcpStream::connect((address(at), 9));
+    }
+    let took = began.elapsed();
+    // So that the most memory is that of all of them.
+    thread::sleep(Duration::from_millis(300));
+    took.as_secs_f64() * 1e9 / f64::from(ADDRESSES)
+}

@@ -1,0 +1,59 @@
+//! What the agent takes while nothing happens.
+
+use std::{thread, time::Duration};
+
+use conntrace::stage;
+use conntrace_tests::conntrace;
+
+use super::{
+    measured::{Row, Section},
+    traced::{Traced, cpu_seconds, wakeups},
+};
+
+const IDLE: Duration = Duration::from_secs(60);
+/// Until nothing of the start goes on any more.
+const SETTLED: Duration = Duration::from_secs(2);
+/// 0.0 %, as it is printed.
+const CPU_PERCENT_MAX: f64 = 0.05;
+
+pub(crate) fn minute() -> Section {
+    let rows = stage::run("bench", |stage| {
+        let netns = stage.netns.to_string();
+        let silent = Traced::start(&["--netns", &netns]);
+        // The summaries are on by default: `Traced` turns them off.
+        let mut regular = conntrace()
+            .args(["--format", "json", "--netns", &netns])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(SETTLED);
+        let pids = [silent.pid(), regular.id()];
+        let before = pids.map(|pid| (cpu_seconds(pid), wakeups(pid)));
+        thread::sleep(IDLE);
+        let after = pids.map(|pid| (cpu_seconds(pid), wakeups(pid)));
+        regular.kill().unwrap();
+        regular.wait().unwrap();
+        ["`--summary 0`", "by default, a summary a minute"]
+            .into_iter()
+            .zip(before.into_iter().zip(after))
+            .flat_map(|(name, ((cpu, woken), (cpu_after, woken_after)))| {
+                let percent = 100.0 * (cpu_after - cpu) / IDLE.as_secs_f64();
+                [
+                    Row::number(format!("{name}: CPU"), "%", 1, percent).at_most(CPU_PERCENT_MAX),
+                    Row::number(
+                        format!("{name}: wakeups"),
+                        "",
+                        0,
+                        (woken_after - woken) as f64,
+                    ),
+                ]
+            })
+            .collect()
+    });
+    let about = format!(
+        "{} s in which nothing happens in the only namespace that is watched. CPU time is \
+         counted in ticks of 10 ms.",
+        IDLE.as_secs()
+    );
+    Section::new("Idle", about, rows.unwrap())
+}

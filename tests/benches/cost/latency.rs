@@ -1,0 +1,95 @@
+//! From the errno reaching the application to its line being readable.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use conntrace::stage;
+use conntrace_tests::conntrace;
+
+use super::{
+    measured::{Row, Section, Spread},
+    work::refused_loop,
+};
+
+/// Failures a second, and how many.
+const RATES: [(u32, u32); 3] = [(1, 60), (100, 2_000), (10_000, 100_000)];
+/// How long the last line may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) fn latency() -> Section {
+    let rows = RATES
+        .into_iter()
+        .flat_map(|(rate, count)| latency_rows(rate, count));
+    let about = "One thread is refused on loopback at this rate; the lines are read from a pipe. \
+                 At one a second each is the first after quiet.";
+    Section::new("Until the line is readable", about, rows.collect())
+}
+
+fn latency_rows(rate: u32, count: u32) -> Vec<Row> {
+    let name = format!("at {rate} a second");
+    let Some(samples) = delays_ms(rate, count) else {
+        return vec![Row::not_run(
+            name,
+            "lines were lost: it is not known whose a line is",
+        )];
+    };
+    let spread = Spread::of(samples);
+    let late = spread.percentile(99);
+    vec![
+        Row::spread(format!("{name}: {count} lines"), "ms", 3, spread),
+        Row::number(format!("{name}: 99 of 100 within"), "ms", 3, late),
+    ]
+}
+
+/// Milliseconds each line took; none where some did not come. One thread's lines come
+/// in the order of its attempts.
+fn delays_ms(rate: u32, count: u32) -> Option<Vec<f64>> {
+    stage::run("bench", |stage| {
+        let netns = stage.netns.to_string();
+        let mut child = conntrace()
+            .args(["--format", "json", "--summary", "0", "--netns", &netns])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        lines.next().unwrap().unwrap();
+        let reader = thread::spawn(move || {
+            let readable = lines
+                .map_while(Result::ok)
+                .map(|line| (line, Instant::now()));
+            let outcomes = readable.filter(|(line, _)| line.contains("\"type\":\"outcome\""));
+            let at = outcomes.map(|(_, at)| at);
+            at.take(count as usize).collect::<Vec<_>>()
+        });
+        let told = refusals(rate, count);
+        let until = Instant::now() + PATIENCE;
+        while !reader.is_finished() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let readable = reader.join().unwrap();
+        let ms = |(at, told): (&Instant, &Instant)| {
+            at.saturating_duration_since(*told).as_secs_f64() * 1e3
+        };
+        (readable.len() == told.len()).then(|| readable.iter().zip(&told).map(ms).collect())
+    })
+    .unwrap()
+}
+
+/// When the application was told, each time.
+fn refusals(rate: u32, count: u32) -> Vec<Instant> {
+    let began = Instant::now();
+    (0..count)
+        .map(|made| {
+            let due = began + Duration::from_secs(1) * made / rate;
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            refused_loop(1);
+            Instant::now()
+        })
+        .collect()
+}

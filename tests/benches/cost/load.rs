@@ -1,0 +1,166 @@
+//! How many failures a second are told without loss, and what a million takes.
+
+use std::time::{Duration, Instant};
+
+use conntrace::stage;
+
+use super::{
+    measured::{Row, Section},
+    traced::{Traced, cpu_seconds, forget_peak, lost, peak_mb},
+    work::refused_loop,
+};
+
+/// How long failures are made.
+const LASTS: Duration = Duration::from_secs(5);
+/// Failures between two looks at the clock.
+const PIECE: u32 = 100;
+/// Where lines were lost, the next try makes that many of 100 as many.
+const SLOWER: u64 = 85;
+/// Least of all tries.
+const RATE_MIN: u64 = 1_000;
+
+/// At default sizes.
+const RESIDENT_MB_MAX: f64 = 20.0;
+
+/// What one try came to.
+struct Tried {
+    attempts: u64,
+    per_second: u64,
+    lost: u64,
+    cpu_seconds: f64,
+    peak_mb: f64,
+    bytes: u64,
+    causes_unknown: u64,
+}
+
+pub(crate) fn failures() -> Section {
+    let about = format!(
+        "Refused on loopback for {} s, every line with its cause into a file. `one thread` is \
+         what one CPU can produce; where lines were lost, the rate was lowered until none was.",
+        LASTS.as_secs()
+    );
+    let rows = [(1, "one thread"), (2, "two threads")];
+    let rows = rows
+        .into_iter()
+        .flat_map(|(threads, name)| load_rows(threads, name));
+    Section::new("Failures without loss", about, rows.collect())
+}
+
+fn load_rows(threads: u32, name: &str) -> Vec<Row> {
+    let unpaced = attempted(threads, None);
+    let mut rows = vec![
+        Row::number(
+            format!("{name}, as fast as it can"),
+            "a second",
+            0,
+            unpaced.per_second as f64,
+        ),
+        Row::number(
+            format!("{name}: lost at that rate"),
+            "lost",
+            0,
+            unpaced.lost as f64,
+        )
+        .at_most(0.0),
+    ];
+    let mut most = unpaced.per_second;
+    let mut lossless = (unpaced.lost == 0).then_some(unpaced.per_second);
+    while lossless.is_none() && most > RATE_MIN {
+        most = most * SLOWER / 100;
+        let paced = attempted(threads, Some(most));
+        lossless = (paced.lost == 0).then_some(paced.per_second);
+    }
+    rows.push(match lossless {
+        Some(rate) => Row::number(
+            format!("{name}: most without loss"),
+            "a second",
+            0,
+            rate as f64,
+        ),
+        None => Row::not_run(
+            format!("{name}: most without loss"),
+            "lines were lost at every rate",
+        ),
+    });
+    let million = unpaced.attempts as f64 / 1e6;
+    let written = (unpaced.attempts - unpaced.lost) as f64;
+    let unknown = unpaced.causes_unknown as f64;
+    rows.extend([
+        Row::number(
+            format!("{name}: CPU of the agent per million"),
+            "s",
+            2,
+            unpaced.cpu_seconds / million,
+        ),
+        Row::number(
+            format!("{name}: most resident memory"),
+            "MB",
+            1,
+            unpaced.peak_mb,
+        )
+        .at_most(RESIDENT_MB_MAX),
+        Row::number(
+            format!("{name}: output per event"),
+            "bytes",
+            0,
+            unpaced.bytes as f64 / written,
+        ),
+        Row::number(format!("{name}: `undiagnosed`"), "", 0, unknown),
+    ]);
+    rows
+}
+
+/// Failures from this many threads, all together at no more than this rate.
+fn attempted(threads: u32, rate: Option<u64>) -> Tried {
+    stage::run("bench", |_| {
+        let mut tracer = Traced::start(&[]);
+        forget_peak(tracer.pid());
+        let before = (cpu_seconds(tracer.pid()), tracer.bytes());
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| paced(rate.map(|rate| rate / u64::from(threads))));
+            }
+        });
+        let took = began.elapsed().as_secs_f64();
+        // What is still in the ring is written within some naps.
+        std::thread::sleep(Duration::from_millis(500));
+        let (pid, bytes) = (tracer.pid(), tracer.bytes());
+        let (cpu_seconds, peak_mb) = (cpu_seconds(pid) - before.0, peak_mb(pid));
+        let stop = tracer.stop();
+        let lost = lost(&stop);
+        // What the rest of the host does meanwhile is none of it.
+        let attempts = stop["outcomes"]["refused"].as_u64().unwrap() + lost;
+        Tried {
+            attempts,
+            per_second: whole(attempts as f64 / took),
+            lost,
+            cpu_seconds,
+            peak_mb,
+            bytes: bytes - before.1,
+            causes_unknown: stop["undiagnosed"].as_u64().unwrap(),
+        }
+    })
+    .unwrap()
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate: positive, and far from the limits"
+)]
+fn whole(rate: f64) -> u64 {
+    rate.round() as u64
+}
+
+fn paced(rate: Option<u64>) {
+    let began = Instant::now();
+    let mut made = 0u32;
+    while began.elapsed() < LASTS {
+        refused_loop(PIECE);
+        made += PIECE;
+        let Some(rate) = rate else { continue };
+        let due = began + Duration::from_secs_f64(f64::from(made) / rate as f64);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}

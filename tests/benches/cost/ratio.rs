@@ -1,0 +1,101 @@
+//! What tracing adds to an attempt, to a successful connection and to a system call.
+
+use conntrace::stage;
+
+use super::{
+    measured::{Row, Section},
+    traced::{Traced, lost},
+    work::{ROUNDS, Work, accepted_loop, getppid_loop, paired, per_round, refused_loop, timed},
+};
+
+/// With which options, and what that means.
+const OPTIONS: [(&[&str], &str); 3] = [
+    (&[], "failures only"),
+    (&["--all"], "`--all`"),
+    (&["--port", "1"], "a filter that matches nothing"),
+];
+
+/// What the default costs at most, traced / untraced, one thread.
+const REFUSED_RATIO_MAX: f64 = 1.08;
+const ACCEPTED_RATIO_MAX: f64 = 1.03;
+
+const TRACE_SYSCALLS: &[&str] = &["--trace-syscalls"];
+
+pub(crate) fn connects() -> Section {
+    let works: [(Work, &str, f64); 2] = [
+        (refused_loop, "refused on loopback", REFUSED_RATIO_MAX),
+        (
+            accepted_loop,
+            "connect + accept + close",
+            ACCEPTED_RATIO_MAX,
+        ),
+    ];
+    let mut rows = Vec::new();
+    for (work, name, ratio_max) in works {
+        for threads in [1, 2] {
+            for (options, meaning) in OPTIONS {
+                let plural = if threads == 1 { "thread" } else { "threads" };
+                let name = format!("{name}, {threads} {plural}, {meaning}");
+                let target = (threads == 1 && options.is_empty()).then_some(ratio_max);
+                rows.extend(loop_rows(&name, options, work, threads, target));
+            }
+        }
+    }
+    let about = format!(
+        "{ROUNDS} paired rounds each, of about a tenth of a second; every line goes to a file. \
+         Both ends of a connection are on this host, so that each costs twice."
+    );
+    Section {
+        plotted: Some("ns added"),
+        ..Section::new(
+            "Added per attempt and per successful connection",
+            about,
+            rows,
+        )
+    }
+}
+
+pub(crate) fn syscalls() -> Section {
+    let works: [(Work, &str); 2] = [
+        (getppid_loop, "20 system calls (getppid)"),
+        (refused_loop, "refused on loopback"),
+    ];
+    let rows = works
+        .into_iter()
+        .flat_map(|(work, name)| loop_rows(name, TRACE_SYSCALLS, work, 1, None))
+        .collect();
+    let about = format!("{ROUNDS} paired rounds each, with `--trace-syscalls`.");
+    Section::new("What `--trace-syscalls` adds", about, rows)
+}
+
+/// What is added, also as a ratio, on what, and what was lost.
+fn loop_rows(
+    name: &str,
+    options: &[&str],
+    work: Work,
+    threads: u32,
+    ratio_max: Option<f64>,
+) -> Vec<Row> {
+    let mut missing = 0;
+    let paired = stage::run("bench", |_| {
+        let count = per_round(work, threads);
+        let untraced = || timed(work, threads, count);
+        paired(ROUNDS, untraced, || {
+            let mut tracer = Traced::start(options);
+            let ns = untraced();
+            missing += lost(&tracer.stop());
+            ns
+        })
+    })
+    .unwrap();
+    let ratio = Row::spread(name, "traced / untraced", 3, paired.ratio);
+    vec![
+        Row::spread(name, "ns added", 0, paired.added_ns),
+        match ratio_max {
+            Some(limit) => ratio.at_most(limit),
+            None => ratio,
+        },
+        Row::spread(name, "ns untraced", 0, paired.untraced_ns),
+        Row::number(name, "lost", 0, missing as f64).at_most(0.0),
+    ]
+}

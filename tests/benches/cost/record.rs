@@ -1,0 +1,208 @@
+//! What a record takes in userspace, stage by stage and all the way.
+//!
+//! A plain timed loop: the stages are pure functions of records that a real run
+//! recorded, and the medians of rounds are all that is wanted of a harness.
+
+use std::{
+    fs::{self, File},
+    hint::black_box,
+    io::{self, BufReader},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Instant,
+};
+
+use conntrace::{
+    diagnosis::Diagnosis,
+    event::{self, Event, Line, Owner},
+    evidence::{Callers, Owners, host_name},
+    label::{Label, Verdict, label},
+    recording::{Entry, Reader},
+    sink::{Json, Sink},
+    stage,
+    wire::{self, Attempt},
+    worker::{Batch, Item, Labelling, WireRecord, Worker},
+};
+use jiff::Timestamp;
+
+use super::{
+    measured::{Row, Section, Spread},
+    traced::{Traced, temporary},
+    work::{ROUNDS, refused_loop},
+};
+
+/// Records that are gone through in a round, as many as a batch holds.
+const RECORDS: usize = 16_384;
+const PATIENCE_MS: u64 = 200;
+/// Through to JSON bytes, on one CPU.
+const PER_SECOND_MIN: f64 = 400_000.0;
+
+pub(crate) fn userspace() -> Section {
+    let records = recorded();
+    let mut rows = stages(&records);
+    let batches = worker_ns(&records);
+    let per_second = 1e9 / batches.median();
+    rows.push(Row::spread(
+        "all: the worker, a record to JSON bytes",
+        "ns",
+        0,
+        batches,
+    ));
+    rows.push(
+        Row::number(
+            "records a second on one CPU, through to JSON bytes",
+            "a second",
+            0,
+            per_second,
+        )
+        .at_least(PER_SECOND_MIN),
+    );
+    let about = format!(
+        "{ROUNDS} rounds over {RECORDS} records of refused attempts as `--record` keeps them; \
+         everything cached is warm, as in a storm of one kind. A plain timed loop."
+    );
+    Section {
+        plotted: Some("ns"),
+        ..Section::new("A record in userspace", about, rows)
+    }
+}
+
+/// Wire records of refused attempts of this process.
+fn recorded() -> Vec<WireRecord> {
+    let path = temporary("recording");
+    let to_file = path.to_str().unwrap();
+    stage::run("bench", |_| {
+        let mut tracer = Traced::start(&["--record", to_file]);
+        refused_loop(u32::try_from(RECORDS).unwrap());
+        tracer.stop();
+    })
+    .unwrap();
+    let mut reader = Reader::new(BufReader::new(File::open(&path).unwrap())).unwrap();
+    fs::remove_file(&path).unwrap();
+    let mut records = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        if let Entry::Record(record) = entry {
+            records.push(record);
+        }
+    }
+    let refused = |record: &WireRecord| {
+        let verdict = label(&wire::decode(record).unwrap(), PATIENCE_MS);
+        verdict.is_some_and(|verdict| verdict.label == Label::Refused)
+    };
+    records.retain(refused);
+    assert!(records.len() >= RECORDS / 2, "{} records", records.len());
+    records
+}
+
+fn stages(records: &[WireRecord]) -> Vec<Row> {
+    let attempts: Vec<Attempt> = records.iter().map(|it| wire::decode(it).unwrap()).collect();
+    let labelled: Vec<(&Attempt, Verdict)> = attempts
+        .iter()
+        .map(|attempt| (attempt, label(attempt, PATIENCE_MS).unwrap()))
+        .collect();
+    let mut diagnosis = Diagnosis::live();
+    let mut callers = Callers::Live(Owners::new());
+    let now = Instant::now();
+    let caller = attempts[0].caller.as_ref().unwrap();
+    let owner = callers.owner(caller, now);
+    let cause = diagnosis.cause(labelled[0].0, &labelled[0].1);
+    let made = |(attempt, verdict): &(&Attempt, Verdict)| {
+        event::outcome(
+            attempt,
+            verdict,
+            Timestamp::UNIX_EPOCH,
+            owner.clone(),
+            cause.clone(),
+        )
+    };
+    let host = host_name();
+    let line = Line::new(
+        Event::Outcome(Box::new(made(&labelled[0]))),
+        Timestamp::UNIX_EPOCH,
+        &host,
+    );
+    let mut json = Json::new(io::sink());
+    vec![
+        stage_row("decode", records, |record| {
+            drop(black_box(wire::decode(record)));
+        }),
+        stage_row("label", &attempts, |attempt| {
+            black_box(label(attempt, PATIENCE_MS));
+        }),
+        stage_row("caller's program and cgroup, known", &attempts, |attempt| {
+            let caller = attempt.caller.as_ref();
+            let owner = caller.map_or_else(Owner::default, |caller| callers.owner(caller, now));
+            drop(black_box(owner));
+        }),
+        stage_row("diagnose, known", &labelled, |(attempt, verdict)| {
+            drop(black_box(diagnosis.cause(attempt, verdict)));
+        }),
+        stage_row("line's content, message included", &labelled, |labelled| {
+            drop(black_box(made(labelled)));
+        }),
+        stage_row("JSON", records, |_| json.write(black_box(&line)).unwrap()),
+    ]
+}
+
+/// Nanoseconds that each takes, a median per round.
+fn stage_row<T>(name: &str, all: &[T], mut each: impl FnMut(&T)) -> Row {
+    let mut round = || {
+        let began = Instant::now();
+        all.iter().for_each(&mut each);
+        began.elapsed().as_secs_f64() * 1e9 / all.len() as f64
+    };
+    round();
+    let spread = Spread::of((0..ROUNDS).map(|_| round()).collect());
+    Row::spread(name, "ns", 0, spread)
+}
+
+/// Notes when a batch's lines were handed over.
+struct Flushed {
+    json: Json<io::Sink>,
+    at: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Sink for Flushed {
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        self.json.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.at.lock().unwrap().push(Instant::now());
+        self.json.flush()
+    }
+}
+
+/// Nanoseconds per record of the worker itself, batch by batch.
+fn worker_ns(records: &[WireRecord]) -> Spread {
+    let at = Arc::new(Mutex::new(Vec::new()));
+    let sink = Flushed {
+        json: Json::new(io::sink()),
+        at: Arc::clone(&at),
+    };
+    let labelling = Labelling {
+        patience_ms: PATIENCE_MS,
+        labels: vec![Label::Refused],
+        stalls: true,
+        limit: None,
+        causes: true,
+    };
+    let worker = Worker::new(Box::new(sink), labelling, None);
+    let (queue, items) = mpsc::channel();
+    // The first only warms up, and its end is when the second begins.
+    for _ in 0..=ROUNDS {
+        let records = records.to_vec();
+        let batch = Batch {
+            records,
+            snapshot: None,
+        };
+        queue.send(Item::Batch(batch)).unwrap();
+    }
+    drop(queue);
+    // As it runs: a thread of its own.
+    let worked = thread::spawn(move || worker.run(&items));
+    worked.join().unwrap().unwrap();
+    let at = at.lock().unwrap();
+    let ns = |pair: &[Instant]| (pair[1] - pair[0]).as_secs_f64() * 1e9 / records.len() as f64;
+    Spread::of(at.windows(2).map(ns).collect())
+}

@@ -1,0 +1,170 @@
+//! A running conntrace whose lines go to a file, and what it takes.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    thread,
+    time::Duration,
+};
+
+use conntrace_tests::conntrace;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, SysconfVar, sysconf},
+};
+use serde_json::Value;
+
+/// Killed when dropped; its lines go with it.
+pub(crate) struct Traced {
+    child: Child,
+    lines: PathBuf,
+}
+
+impl Traced {
+    /// Starts it and waits until it is live.
+    pub(crate) fn start(options: &[&str]) -> Self {
+        let lines = temporary("lines");
+        let child = conntrace()
+            .args(["--format", "json", "--summary", "0"])
+            .args(options)
+            .stdout(File::create(&lines).unwrap())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let mut traced = Self { child, lines };
+        while traced.bytes() == 0 {
+            let ended = traced.child.try_wait().unwrap();
+            assert!(ended.is_none(), "conntrace does not start: {ended:?}");
+            thread::sleep(Duration::from_millis(2));
+        }
+        traced
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How many bytes it has written.
+    pub(crate) fn bytes(&self) -> u64 {
+        fs::metadata(&self.lines).unwrap().len()
+    }
+
+    /// How many of its lines contain this.
+    pub(crate) fn count(&self, text: &str) -> usize {
+        let lines = BufReader::new(File::open(&self.lines).unwrap()).lines();
+        lines
+            .filter(|line| line.as_ref().unwrap().contains(text))
+            .count()
+    }
+
+    /// Ends it; what its stop line says.
+    pub(crate) fn stop(&mut self) -> Value {
+        interrupt(&self.child, Signal::SIGTERM);
+        assert!(self.child.wait().unwrap().success());
+        serde_json::from_str(&last_line(&self.lines)).unwrap()
+    }
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_file(&self.lines);
+    }
+}
+
+/// A file of this process's own.
+pub(crate) fn temporary(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("conntrace-bench-{}-{name}", std::process::id()))
+}
+
+pub(crate) fn interrupt(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+}
+
+fn last_line(path: &Path) -> String {
+    let mut file = File::open(path).unwrap();
+    let len = file.metadata().unwrap().len();
+    file.seek(SeekFrom::Start(len.saturating_sub(16_384)))
+        .unwrap();
+    BufReader::new(file).lines().last().unwrap().unwrap()
+}
+
+/// What a stop line says was lost, whatever the reason.
+pub(crate) fn lost(stop: &Value) -> u64 {
+    let reasons = stop["lost"].as_object().unwrap().values();
+    reasons.map(|count| count.as_u64().unwrap()).sum()
+}
+
+/// Seconds of CPU a process has used, all its threads.
+pub(crate) fn cpu_seconds(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // Behind the name, which can hold anything: utime and stime are fields 14 and 15.
+    let fields: Vec<_> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    let ticks: f64 = [11, 12]
+        .map(|at: usize| fields[at].parse::<f64>().unwrap())
+        .iter()
+        .sum();
+    ticks / sysconf(SysconfVar::CLK_TCK).unwrap().unwrap() as f64
+}
+
+/// How often its threads have gone to sleep, which is how often they were woken.
+pub(crate) fn wakeups(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks
+        .map(|task| {
+            number(
+                &task.unwrap().path().join("status"),
+                "voluntary_ctxt_switches:",
+            )
+        })
+        .sum()
+}
+
+/// Resident memory in MB (10^6 bytes).
+pub(crate) fn resident_mb(pid: u32) -> f64 {
+    status_mb(pid, "VmRSS:")
+}
+
+/// The most resident memory it had since its start, or since [`forget_peak`].
+pub(crate) fn peak_mb(pid: u32) -> f64 {
+    status_mb(pid, "VmHWM:")
+}
+
+pub(crate) fn forget_peak(pid: u32) {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+}
+
+/// Memory of the kernel's that its maps hold, in MB.
+pub(crate) fn maps_mb(pid: u32) -> f64 {
+    let mut maps = std::collections::BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {
+        let path = entry.unwrap().path();
+        if let Some(id) = field(&path, "map_id:") {
+            maps.insert(id, field(&path, "memlock:").unwrap());
+        }
+    }
+    maps.values().sum::<u64>() as f64 / 1e6
+}
+
+fn status_mb(pid: u32, name: &str) -> f64 {
+    number(Path::new(&format!("/proc/{pid}/status")), name) as f64 * 1024.0 / 1e6
+}
+
+fn number(path: &Path, name: &str) -> u64 {
+    field(path, name).unwrap()
+}
+
+/// The number behind this name, in a file of /proc; none where there is no such name.
+pub(crate) fn field(path: &Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}

@@ -1,0 +1,111 @@
+//! What is done while it is traced, and how long that takes.
+
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use socket2::Socket;
+
+use super::measured::Spread;
+
+/// Paired rounds of a figure.
+pub(crate) const ROUNDS: usize = 30;
+/// How long a round takes, about.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// Does something that often.
+pub(crate) type Work = fn(u32);
+
+/// One thread connects to a closed port of its own host.
+pub(crate) fn refused_loop(count: u32) {
+    for _ in 0..count {
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, 9));
+    }
+}
+
+/// One thread connects to itself, accepts, closes both.
+pub(crate) fn accepted_loop(count: u32) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    for _ in 0..count {
+        let client = TcpStream::connect(addr).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        // A reset leaves no TIME_WAIT, which would slow the port search down.
+        Socket::from(client)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(server);
+    }
+}
+
+/// One thread makes a system call that does next to nothing, 20 for one of `count`.
+pub(crate) fn getppid_loop(count: u32) {
+    for _ in 0..20 * count {
+        nix::unistd::getppid();
+    }
+}
+
+/// Nanoseconds of a thread's time that one takes, once caches and branch predictors
+/// know the way.
+pub(crate) fn timed(work: Work, threads: u32, count: u32) -> f64 {
+    on_threads(work, threads, count / 10);
+    let began = Instant::now();
+    on_threads(work, threads, count);
+    began.elapsed().as_secs_f64() * 1e9 / f64::from(count)
+}
+
+/// Each thread does it that often.
+fn on_threads(work: Work, threads: u32, count: u32) {
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(move || work(count));
+        }
+        work(count);
+    });
+}
+
+/// How many take a round.
+pub(crate) fn per_round(work: Work, threads: u32) -> u32 {
+    const SOME: u32 = 2_000;
+    on_threads(work, threads, SOME);
+    let began = Instant::now();
+    on_threads(work, threads, SOME);
+    let each = began.elapsed() / SOME;
+    let count = ROUND.as_nanos() / each.as_nanos().max(1);
+    u32::try_from(count).unwrap().clamp(1_000, 100_000)
+}
+
+/// What rounds in turn came to.
+pub(crate) struct Paired {
+    pub(crate) untraced_ns: Spread,
+    pub(crate) added_ns: Spread,
+    pub(crate) ratio: Spread,
+}
+
+/// Traced against untraced, in turn, each first in every other round.
+pub(crate) fn paired(
+    rounds: usize,
+    mut untraced: impl FnMut() -> f64,
+    mut traced: impl FnMut() -> f64,
+) -> Paired {
+    let (mut untraced_ns, mut added_ns, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let (with, without) = if round % 2 == 0 {
+            let with = traced();
+            (with, untraced())
+        } else {
+            let without = untraced();
+            (traced(), without)
+        };
+        untraced_ns.push(without);
+        added_ns.push(with - without);
+        ratio.push(with / without);
+    }
+    Paired {
+        untraced_ns: Spread::of(untraced_ns),
+        added_ns: Spread::of(added_ns),
+        ratio: Spread::of(ratio),
+    }
+}
