@@ -27,7 +27,7 @@ use crate::{
     limit::{self, Limit},
     pressure::Pressure,
     recording::{Entry, Note, Recorder},
-    sink::Sink,
+    sink::{LINES_BUFFERED, Sink},
     wire::{self, Attempt, Malformed, Moment},
 };
 
@@ -217,8 +217,14 @@ impl Worker {
                 recorder.clock(self.clock.distance());
             }
             let now = Instant::now();
-            for record in piece {
-                self.record(record, now)?;
+            for few in piece.chunks(LINES_BUFFERED) {
+                for record in few {
+                    self.record(record, now)?;
+                }
+                // Or the sink would write lines of its own accord before their records.
+                if self.recorder.is_some() {
+                    self.hand_over()?;
+                }
             }
         }
         Ok(())

@@ -96,7 +96,8 @@ impl Written {
             began: u64::from_str_radix(began, 16).unwrap(),
             remote: addr.zip(port).map(SocketAddr::from),
             told: [word("label"), word("errno"), word("timeout_by")].join(" "),
-            syn_sent: line["syn"]["sent"].as_u64().unwrap() > 0,
+            // Null of another's attempt that was under way before the agent was.
+            syn_sent: line["syn"]["sent"].as_u64().is_some_and(|sent| sent > 0),
         };
         self.outcomes.entry((netns, tid)).or_default().push(ended);
     }

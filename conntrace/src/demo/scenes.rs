@@ -74,6 +74,9 @@ const ADDRESS_UNAVAILABLE: Expected = expect(Label::AddressUnavailable, ReplyKin
 /// evidence.
 const QUIET_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 4);
 const QUIET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 4);
+/// A host that is never heard of at all.
+const SILENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 5);
+const SILENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 5);
 
 /// What a scene needs of its stage.
 #[derive(Debug, Clone, Copy)]

@@ -1,10 +1,7 @@
 use std::io::{self, BufWriter, Write};
 
-use super::Sink;
+use super::{BUFFER_LEN, Sink};
 use crate::event::{LINE_LEN_MAX, Line};
-
-/// Lines buffered before they are written without being asked to.
-const BUFFER_LEN: usize = 32 * LINE_LEN_MAX;
 
 /// One JSON object per line.
 #[derive(Debug)]

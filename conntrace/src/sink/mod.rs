@@ -8,7 +8,13 @@ use std::io;
 pub use json::Json;
 pub use text::Text;
 
-use crate::event::Line;
+use crate::event::{LINE_LEN_MAX, Line};
+
+/// How many lines are buffered, at least, before they are written without being asked
+/// to.
+pub const LINES_BUFFERED: usize = 31;
+/// One more: lines are as long as they may be, and end.
+const BUFFER_LEN: usize = (LINES_BUFFERED + 1) * LINE_LEN_MAX;
 
 /// Takes lines.
 pub trait Sink {

@@ -2,7 +2,7 @@ use std::io::{self, BufWriter, Write};
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::Sink;
+use super::{BUFFER_LEN, Sink};
 use crate::{
     event::{AttemptFields, Endpoint, Event, Line, PortPressure, Totals},
     message,
@@ -20,7 +20,7 @@ impl<W: Write> Text<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
         Self {
-            out: BufWriter::new(out),
+            out: BufWriter::with_capacity(BUFFER_LEN, out),
         }
     }
 }

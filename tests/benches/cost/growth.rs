@@ -77,9 +77,11 @@ pub(crate) fn growth() -> Section {
 /// Does it traced and untraced in turn; it returns nanoseconds for each.
 fn grown(name: &str, option: &str, act: impl Fn() -> f64 + Sync) -> Vec<Row> {
     let mut agent = Agent::default();
-    let paired = stage::run("bench", |_| {
+    let paired = stage::run("bench", |stage| {
+        // Tens of thousands that end at once leave no room for what others do.
+        let netns = stage.netns.to_string();
         paired(ROUNDS, &act, || {
-            let tracer = Traced::start(&[option]);
+            let tracer = Traced::start(&[option, "--netns", &netns]);
             forget_peak(tracer.pid());
             let ns = act();
             agent.learn(tracer);

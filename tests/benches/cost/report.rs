@@ -44,7 +44,7 @@ impl Report {
     fn markdown(&self) -> String {
         let mut page = format!(
             "# What conntrace costs\n\n\
-             Written by `cargo xtask bench --peers`: {}. Of rounds and samples the median is \
+             Written by `cargo xtask bench`: {}. Of rounds and samples the median is \
              given, its 95 % interval, and the least and the most. Machines differ by a factor \
              of four, and shared ones are noisy: run it on yours.\n\n\
              ![Bars of the figures below](performance.svg)\n",

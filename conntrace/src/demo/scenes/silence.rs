@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    BY_APPLICATION, BY_KERNEL, CANCELLED, ESTABLISHED, Needs, QUIET_V4, QUIET_V6, Scene, Sysctls,
+    BY_APPLICATION, BY_KERNEL, CANCELLED, ESTABLISHED, Needs, SILENT_V4, SILENT_V6, Scene, Sysctls,
     acts::{at, begin, connect, ends, give_up, hold, listener, tcp},
     scene,
 };
@@ -40,25 +40,25 @@ const FEW_RETRIES: Sysctls = &[
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
-    scene("user timeout", Needs::Far, &[BY_KERNEL], || user_timeout(at(QUIET_V4, SILENT))),
-    scene("user timeout v6", Needs::FarV6, &[BY_KERNEL], || user_timeout(at(QUIET_V6, SILENT))),
-    scene("crossed, silent", Needs::Far, &[BY_KERNEL], || user_timeout(at(QUIET_V4, SYN_THEN_SILENT))),
-    scene("retries used up", Needs::Far, &[BY_KERNEL], || connect(QUIET_V4, SILENT)).with(FEW_RETRIES),
+    scene("user timeout", Needs::Far, &[BY_KERNEL], || user_timeout(at(SILENT_V4, SILENT))),
+    scene("user timeout v6", Needs::FarV6, &[BY_KERNEL], || user_timeout(at(SILENT_V6, SILENT))),
+    scene("crossed, silent", Needs::Far, &[BY_KERNEL], || user_timeout(at(SILENT_V4, SYN_THEN_SILENT))),
+    scene("retries used up", Needs::Far, &[BY_KERNEL], || connect(SILENT_V4, SILENT)).with(FEW_RETRIES),
 
-    scene("app timeout", Needs::Far, &[BY_APPLICATION], || give_up(at(QUIET_V4, SILENT), GIVES_UP_AFTER)),
-    scene("app timeout v6", Needs::FarV6, &[BY_APPLICATION], || give_up(at(QUIET_V6, SILENT), GIVES_UP_AFTER)),
-    scene("after a stall", Needs::Far, &[BY_APPLICATION], || give_up(at(QUIET_V4, SILENT), GIVES_UP_LATE)),
-    scene("SO_SNDTIMEO", Needs::Far, &[BY_APPLICATION], || send_timeout(at(QUIET_V4, SILENT))),
-    scene("wrong SYN-ACK", Needs::Far, &[BY_APPLICATION], || give_up(at(QUIET_V4, WRONG_SYN_ACK), GIVES_UP_AFTER)),
-    scene("wrong RST", Needs::Far, &[BY_APPLICATION], || give_up(at(QUIET_V4, WRONG_RESET), GIVES_UP_AFTER)),
+    scene("app timeout", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, SILENT), GIVES_UP_AFTER)),
+    scene("app timeout v6", Needs::FarV6, &[BY_APPLICATION], || give_up(at(SILENT_V6, SILENT), GIVES_UP_AFTER)),
+    scene("after a stall", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, SILENT), GIVES_UP_LATE)),
+    scene("SO_SNDTIMEO", Needs::Far, &[BY_APPLICATION], || send_timeout(at(SILENT_V4, SILENT))),
+    scene("wrong SYN-ACK", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, WRONG_SYN_ACK), GIVES_UP_AFTER)),
+    scene("wrong RST", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, WRONG_RESET), GIVES_UP_AFTER)),
     scene("queue full", Needs::Lo, &[ESTABLISHED, BY_APPLICATION], || queue_full(at(Ipv4Addr::LOCALHOST, LISTENER_PORT))),
     scene("one port only", Needs::Far, &[ESTABLISHED, BY_APPLICATION], one_port_only).because(Code::RemoteFiltered),
     scene("killed", Needs::Far, &[BY_APPLICATION], killed),
 
-    scene("closed", Needs::Far, &[CANCELLED], || begin(at(QUIET_V4, SILENT)).map(drop)),
-    scene("closed v6", Needs::FarV6, &[CANCELLED], || begin(at(QUIET_V6, SILENT)).map(drop)),
+    scene("closed", Needs::Far, &[CANCELLED], || begin(at(SILENT_V4, SILENT)).map(drop)),
+    scene("closed v6", Needs::FarV6, &[CANCELLED], || begin(at(SILENT_V6, SILENT)).map(drop)),
     scene("shut down", Needs::Far, &[CANCELLED], shut_down),
-    scene("disconnected", Needs::Far, &[CANCELLED], || disconnect(&begin(at(QUIET_V4, SILENT))?)),
+    scene("disconnected", Needs::Far, &[CANCELLED], || disconnect(&begin(at(SILENT_V4, SILENT))?)),
 ];
 
 fn user_timeout(to: SocketAddr) -> io::Result<()> {
@@ -93,14 +93,14 @@ fn one_port_only() -> io::Result<()> {
 
 /// Linux ends the attempt and then says that there was none.
 fn shut_down() -> io::Result<()> {
-    let _ = begin(at(QUIET_V4, SILENT))?.shutdown(Shutdown::Both);
+    let _ = begin(at(SILENT_V4, SILENT))?.shutdown(Shutdown::Both);
     Ok(())
 }
 
 /// The process that holds the socket is killed. It is this program once more,
 /// which has the socket as its input, and reads a recording that never comes.
 fn killed() -> io::Result<()> {
-    let socket = OwnedFd::from(begin(at(QUIET_V4, SILENT))?);
+    let socket = OwnedFd::from(begin(at(SILENT_V4, SILENT))?);
     let (recording, never_written) = io::pipe()?;
     let mut child = Command::new("/proc/self/exe")
         .args(["replay", "/dev/stdout"])
