@@ -16,7 +16,7 @@ use std::{
 
 use conntrace::stage::{self, FAR_V4, ports};
 use conntrace_tests::{
-    Agent, Dir, LinesFile, Tracer, accounted, attempt, binary, check, copy_program,
+    Agent, Dir, LinesFile, Tracer, accounted, as_under_test, attempt, binary, check, copy_program,
     in_private_mounts, is_root, kernel_version, live_test, run_one_by_one, stderr, unless,
     without_tracefs,
 };
@@ -152,6 +152,7 @@ fn traced(starter: &[&str]) -> (Value, Value) {
     stage::run("degraded", |stage| {
         let netns = stage.netns.to_string();
         let mut command = through(starter, &["--netns", &netns]);
+        as_under_test(&mut command);
         let agent = Agent::spawn(command.stdout(File::create(file.path()).unwrap()));
         file.wait_for("\"type\":\"start\"", 1);
         attempt((FAR_V4, ports::RESETS));

@@ -7,7 +7,9 @@ use std::{
 };
 
 use conntrace::stage::{FAR_LOCAL_V4, FAR_V4, Stage, ports, set_local_port_range};
-use conntrace_tests::{attempt, attempt_on, bound, connect_until_failure, live_test, tcp};
+use conntrace_tests::{
+    attempt, attempt_on, bound, connect_until_failure, is_slow, live_test, tcp, unless,
+};
 use libtest_mimic::Trial;
 use serde_json::json;
 
@@ -20,9 +22,15 @@ const RANGE_LEN: usize = 10;
 /// The tests.
 pub(super) fn tests() -> Vec<Trial> {
     vec![
-        live_test("range_full_of_connections", range_full_of_connections),
+        unless(
+            is_slow(),
+            live_test("range_full_of_connections", range_full_of_connections),
+        ),
         live_test("range_full_of_time_wait", range_full_of_time_wait),
-        live_test("ports_held_by_bind", ports_held_by_bind),
+        unless(
+            is_slow(),
+            live_test("ports_held_by_bind", ports_held_by_bind),
+        ),
         live_test("socket_port_range", socket_port_range),
         live_test("reserved_ports_leave_none", reserved_ports_leave_none),
         live_test("tuple_in_use", tuple_in_use),

@@ -36,7 +36,10 @@ fn main() -> ExitCode {
             is_slow(),
             live_test("nobody_waits_for_it", output::nobody_waits_for_it),
         ),
-        live_test("killed_and_restarted", restart::killed_and_restarted),
+        unless(
+            is_slow(),
+            live_test("killed_and_restarted", restart::killed_and_restarted),
+        ),
         live_test("namespaces_come_and_go", namespaces::come_and_go),
         names::every_byte_test(),
         unless(
