@@ -49,7 +49,10 @@ fn main() -> ExitCode {
     run(vec![
         live_test("joined_late_v4", || joined_late(FAR_V4.into())),
         live_test("joined_late_v6", || joined_late(FAR_V6.into())),
-        live_test("joined_late_then_established", joined_late_then_established),
+        unless(
+            is_slow(),
+            live_test("joined_late_then_established", joined_late_then_established),
+        ),
         live_test("joined_late_filtered", joined_late_filtered),
         unless(is_slow(), live_test("full_map", full_map)),
     ])

@@ -87,7 +87,10 @@ fn diagnosis(output: &Output) -> Value {
 /// It finds what tracing says of itself, and has a reason and a remedy wherever
 /// that is not all.
 fn doctor() {
-    let output = output(&["doctor", "--format", "json"]);
+    // On the tier under test, as the tracer is.
+    let tier = env::var("CONNTRACE_TIER").ok();
+    let tier: Vec<_> = tier.iter().flat_map(|tier| ["--tier", tier]).collect();
+    let output = output(&[&["doctor", "--format", "json"], &tier[..]].concat());
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
     let found = diagnosis(&output);
     let start = &Tracer::start(&[]).stop()[0];
