@@ -84,12 +84,17 @@ fn diagnosis(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// For `doctor` to try the tier that the tracer is given.
+fn tier_under_test() -> Vec<String> {
+    let tier = env::var("CONNTRACE_TIER").ok();
+    tier.map_or_else(Vec::new, |tier| vec!["--tier".to_owned(), tier])
+}
+
 /// It finds what tracing says of itself, and has a reason and a remedy wherever
 /// that is not all.
 fn doctor() {
-    // On the tier under test, as the tracer is.
-    let tier = env::var("CONNTRACE_TIER").ok();
-    let tier: Vec<_> = tier.iter().flat_map(|tier| ["--tier", tier]).collect();
+    let tier = tier_under_test();
+    let tier: Vec<_> = tier.iter().map(String::as_str).collect();
     let output = output(&[&["doctor", "--format", "json"], &tier[..]].concat());
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
     let found = diagnosis(&output);
@@ -131,7 +136,8 @@ fn doctor() {
 fn doctor_text(through: &[&str]) -> (Option<i32>, String) {
     let words = [through, &[binary().to_str().unwrap(), "doctor"]].concat();
     let (program, args) = words.split_first().unwrap();
-    let output = Command::new(program).args(args).output().unwrap();
+    let mut doctor = Command::new(program);
+    let output = doctor.args(args).args(tier_under_test()).output().unwrap();
     assert_eq!(text(&output.stderr), "", "{words:?}");
     (output.status.code(), text(&output.stdout).to_owned())
 }
