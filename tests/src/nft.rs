@@ -24,6 +24,21 @@ pub fn ip(words: &str) {
     assert!(status.success(), "ip {words}: {status}");
 }
 
+/// Connects the calling thread's namespace, 198.18.0.1, with that of a process,
+/// 198.18.0.2.
+pub fn link_into(pid: u32) {
+    ip(&format!(
+        "link add outside type veth peer name inside netns {pid}"
+    ));
+    ip("link set outside up");
+    ip("addr add 198.18.0.1/24 dev outside");
+    for words in ["link set inside up", "addr add 198.18.0.2/24 dev inside"] {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["-t", &pid.to_string(), "-n", "ip"]);
+        assert!(nsenter.args(words.split(' ')).status().unwrap().success());
+    }
+}
+
 /// A test that needs root and `nft`.
 pub fn with_nft(name: &str, test: impl Fn() + Send + 'static) -> Trial {
     with_program("nft", "--version", name, test)

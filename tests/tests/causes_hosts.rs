@@ -10,14 +10,14 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, TcpListener},
-    process::{Command, ExitCode},
+    process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
 
 use conntrace::stage::{self, FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Dir, Live, Partner, Recording, Tracer, assert_cause, attempt, give_up, in_role_to, ip,
+    Dir, Live, Partner, Recording, Tracer, assert_cause, attempt, give_up, in_role_to, link_into,
     live_test, nft, own_netns, remote_of_role, replay, role, run_with_replay, say_and_wait, stdout,
     with_nft,
 };
@@ -96,20 +96,7 @@ fn filtered_by_the_server() {
     });
     let server = Partner::start(in_role_to("serve", (SERVER, FILTERED).into()));
     let line = live().expect_cause(2, ("remote_filtered", LIKELY), &evidence, |_| {
-        let pid = server.pid();
-        ip(&format!(
-            "link add outside type veth peer name inside netns {pid}"
-        ));
-        ip("link set outside up");
-        ip("addr add 198.18.0.1/24 dev outside");
-        for words in ["link set inside up", "addr add 198.18.0.2/24 dev inside"] {
-            let pid = pid.to_string();
-            let mut nsenter = Command::new("nsenter");
-            nsenter
-                .args(["-t", &pid, "-n", "ip"])
-                .args(words.split(' '));
-            assert!(nsenter.status().unwrap().success());
-        }
+        link_into(server.pid());
         assert_eq!(attempt((SERVER, OPEN)).errno, 0);
         give_up((SERVER, FILTERED))
     });

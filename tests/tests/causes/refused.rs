@@ -9,8 +9,8 @@ use std::{
 
 use conntrace::stage::{self, FAR_LOCAL_V4, FAR_ROUTER_V4, FAR_V4, Verdict, ports};
 use conntrace_tests::{
-    Partner, attempt, in_role_to, ip, is_slow, lacks_drop_reasons, live_test, remote_of_role,
-    say_and_wait, unless, with_ip, with_nft,
+    Partner, attempt, in_role_to, is_slow, lacks_drop_reasons, link_into, live_test,
+    remote_of_role, say_and_wait, unless, with_ip, with_nft,
 };
 use libtest_mimic::Trial;
 use nix::sched::{CloneFlags, unshare};
@@ -84,20 +84,7 @@ fn nothing_listening_in_a_container() {
     let line = live().expect_cause(1, ("nothing_listening", CERTAIN), &evidence, |_| {
         let server = container(CONTAINER_PORTS[1]);
         netns = server.said.parse().unwrap();
-        let pid = server.pid();
-        ip(&format!(
-            "link add outside type veth peer name inside netns {pid}"
-        ));
-        ip("link set outside up");
-        ip("addr add 198.18.0.1/24 dev outside");
-        for words in ["link set inside up", "addr add 198.18.0.2/24 dev inside"] {
-            let pid = pid.to_string();
-            let mut nsenter = Command::new("nsenter");
-            nsenter
-                .args(["-t", &pid, "-n", "ip"])
-                .args(words.split(' '));
-            assert!(nsenter.status().unwrap().success());
-        }
+        link_into(server.pid());
         attempt(([198, 18, 0, 2], PORT));
         server
     });
