@@ -152,6 +152,20 @@ offsets! {
     uid: "sock.sk_uid", 4;
     /// Process (thread group) id.
     tgid: "task_struct.tgid", 4;
+    /// Thread id, in the root pid namespace like all here.
+    pid: "task_struct.pid", 4;
+    /// What a task may do, and whose it is.
+    cred: "task_struct.cred", 8;
+    /// Real user id, in the root user namespace.
+    cred_uid: "cred.uid", 4;
+    /// Where a task is among the cgroups.
+    cgroups: "task_struct.cgroups", 8;
+    /// Its cgroup of version 2.
+    dfl_cgrp: "css_set.dfl_cgrp", 8;
+    /// That cgroup's directory.
+    cgroup_kn: "cgroup.kn", 8;
+    /// That directory's inode number, the cgroup's id.
+    kn_id: "kernfs_node.id", 8;
     /// The process's first thread.
     group_leader: "task_struct.group_leader", 8;
     /// When a task started, `CLOCK_BOOTTIME` nanoseconds.

@@ -188,5 +188,14 @@ pub const RECORD_SIZE: usize = 192;
 /// value of its map.
 pub const ENTRY_SIZE: usize = 144;
 
+/// Slots of the table that the kernel side keeps attempts under way in, its map apart: a
+/// power of two.
+pub const SLOTS: u32 = 4096;
+/// Most attempts that its map holds: those whose slot is another's.
+pub const IN_MAP_MAX: u32 = 65_536 - SLOTS;
+/// Size in bytes of a slot: the socket's address, 0 while the slot is free, then what the
+/// agent need not know.
+pub const SLOT_SIZE: usize = 16 + ENTRY_SIZE;
+
 const _: () = assert!(size_of::<Attempt>() == ATTEMPT_SIZE);
 const _: () = assert!(size_of::<Record>() == RECORD_SIZE);

@@ -5,12 +5,9 @@
 //! interrupts the run for one socket would lose the transition of another.
 //! Whoever is first leaves a mark and the second returns at once. A mark can be
 //! overwritten by such a softirq, so doing a transition twice must be harmless:
-//! an attempt is opened once, and removing its entry is the right to report it.
+//! an attempt is opened once, and taking its entry is the right to report it.
 
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
-    programs::BtfTracePointContext,
-};
+use aya_ebpf::{bindings::BPF_ANY, programs::BtfTracePointContext};
 use conntrace_common::{
     counters::Counter,
     filter::kind,
@@ -25,7 +22,8 @@ use crate::{
     emit::{self, Moment},
     filter, hosts,
     kernel::{self, Caller, Icmp6Error, OpenFile, Sock},
-    maps::{ATTEMPTS, Counts, Entry, ICMP6_ERRORS, Transition, map_is_full, map_was_full, per_cpu},
+    maps::{Counts, Entry, ICMP6_ERRORS, Transition, map_is_full, map_was_full, per_cpu},
+    table,
 };
 
 /// `TCP_SYN_RECV`: a server's side of a handshake is in it, or an attempt after a
@@ -34,9 +32,6 @@ const SYN_RECV: i32 = 3;
 /// `TCP_FIN_WAIT1`: what such an attempt is closed to, for the other side has sent
 /// a SYN (`tcp_close_state`).
 const STATE_FIN_WAIT1: u8 = 4;
-
-/// The map's answer to an insertion of what is there.
-const EEXIST: i32 = 17;
 
 /// Set by the agent: completed handshakes are reported, not only counted.
 #[unsafe(no_mangle)]
@@ -109,13 +104,14 @@ pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Opti
             entry: &mut cpu.second_entry,
         },
     };
+    let sock = transition.sock;
     let handled = match change {
-        Change::Opens => open(ctx, transition.sock, &mut own),
-        Change::Completes => complete(ctx, transition.sock, passive, &mut own),
-        Change::Closes => {
-            let kept = close(ctx, transition.sock, STATE_CLOSE, own.counts);
-            kept.or_else(|| close_unkept(ctx, passive, STATE_CLOSE, &mut own))
+        Change::Opens => open(ctx, sock, &mut own),
+        Change::Completes if REPORT_ESTABLISHED.load() == 0 => {
+            complete(ctx, sock, passive, &mut own)
         }
+        Change::Completes => end(ctx, sock, passive, STATE_ESTABLISHED, &mut own),
+        Change::Closes => end(ctx, sock, passive, STATE_CLOSE, &mut own),
     };
     match attachment {
         Attachment::First => cpu.handled = transition,
@@ -137,17 +133,14 @@ fn open(ctx: &BtfTracePointContext, key: u64, own: &mut Own<'_>) -> Option<()> {
     if !filter::caller_passes(&filter::Current) {
         return None;
     }
-    *own.entry = describe(sock, Caller::current(), 0);
-    let mut inserted = ATTEMPTS.insert(key, &*own.entry, u64::from(BPF_NOEXIST));
-    if inserted == Err(-EEXIST) {
-        if own.attachment == Attachment::Second {
-            return None;
-        }
+    match own.attachment {
+        Attachment::Second if table::find(key).is_some() => return None,
         // The socket's last attempt ended unseen; it must not be taken for this one.
-        own.counts.count(Counter::EndingMissed);
-        inserted = ATTEMPTS.insert(key, &*own.entry, u64::from(BPF_ANY));
+        Attachment::First if table::forget(key) => own.counts.count(Counter::EndingMissed),
+        _ => {}
     }
-    if inserted.is_err() {
+    *own.entry = describe(sock, Caller::current(), 0);
+    if !table::insert(key, own.entry) {
         if own.attachment == Attachment::First {
             not_kept(own.counts);
         }
@@ -220,17 +213,10 @@ fn describe(sock: Sock, caller: Caller, seen: u8) -> Entry {
 
 /// The handshake completed: by default only counted, which takes no more than
 /// removing the entry, and remembered of the host. A server's own handshakes pass
-/// here as well; they have none, and a look is cheaper than trying to remove it.
+/// here as well; they have none.
 #[inline(always)]
 fn complete(ctx: &BtfTracePointContext, key: u64, passive: bool, own: &mut Own<'_>) -> Option<()> {
-    if REPORT_ESTABLISHED.load() != 0 {
-        let kept = close(ctx, key, STATE_ESTABLISHED, own.counts);
-        return kept.or_else(|| close_unkept(ctx, passive, STATE_ESTABLISHED, own));
-    }
-    if passive {
-        find(key)?;
-    }
-    if ATTEMPTS.remove(key).is_err() {
+    if !table::forget(key) {
         unkept(ctx, own.attachment, passive)?;
         own.counts.count(Counter::Attempts);
     }
@@ -239,51 +225,40 @@ fn complete(ctx: &BtfTracePointContext, key: u64, passive: bool, own: &mut Own<'
     Some(())
 }
 
+/// The attempt ends, and is reported. One that has no entry is counted only now, and told
+/// with what its socket still knows.
 #[inline(always)]
-fn close(ctx: &BtfTracePointContext, key: u64, state: u8, counts: &mut Counts) -> Option<()> {
-    let entry = find(key)?;
-    let moment = Moment {
-        sock: Sock::from_arg(ctx)?,
-        kind: KIND_ENDING,
-        state,
-    };
-    let unsent = moment.sock.segs_out() == entry.segs_out_before && !moment.sock.deferred();
-    let counter = emit::report_if(entry, &moment, || ATTEMPTS.remove(key).is_ok())?;
-    counts.count(counter);
-    if unsent {
-        calls::ended_within(key);
-    }
-    aya_log_ebpf::debug!(ctx, "an attempt ends in state {}", state);
-    Some(())
-}
-
-/// An attempt ends that has no entry: it is counted now, and reported with what
-/// its socket still knows.
-#[inline(always)]
-fn close_unkept(
+fn end(
     ctx: &BtfTracePointContext,
+    key: u64,
     passive: bool,
     state: u8,
     own: &mut Own<'_>,
 ) -> Option<()> {
-    let sock = unkept(ctx, own.attachment, passive)?;
-    let seen = if map_was_full() {
-        FLAG_UNTRACKED
+    let sock = if table::take(key, own.entry) {
+        // It is one: no other has an entry.
+        Sock::from_arg(ctx)?
     } else {
-        FLAG_JOINED_LATE
+        let sock = unkept(ctx, own.attachment, passive)?;
+        let seen = if map_was_full() {
+            FLAG_UNTRACKED
+        } else {
+            FLAG_JOINED_LATE
+        };
+        *own.entry = describe(sock, Caller::unknown(), seen);
+        own.counts.count(Counter::Attempts);
+        sock
     };
-    *own.entry = describe(sock, Caller::unknown(), seen);
     let moment = Moment {
         sock,
         kind: KIND_ENDING,
         state,
     };
-    let counter = emit::report_if(own.entry, &moment, || true)?;
-    own.counts.count(Counter::Attempts);
-    own.counts.count(counter);
-    if sock.segs_out() == 0 {
-        calls::ended_within(kernel::sock_key(ctx));
+    own.counts.count(emit::report(own.entry, &moment));
+    if sock.segs_out() == own.entry.segs_out_before && !sock.deferred() {
+        calls::ended_within(key);
     }
+    aya_log_ebpf::debug!(ctx, "an attempt ends in state {}", state);
     Some(())
 }
 
@@ -313,12 +288,11 @@ pub fn found(file: &OpenFile) -> Option<()> {
     if !(filter::destination_passes(&sock) && filter::caller_passes(&holder)) {
         return None;
     }
-    let entry = describe(sock, holder, FLAG_JOINED_LATE);
-    ATTEMPTS
-        .insert(file.key, entry, u64::from(BPF_NOEXIST))
-        .ok()?;
+    if !table::insert_found(file.key, &describe(sock, holder, FLAG_JOINED_LATE)) {
+        return None;
+    }
     // It may have ended meanwhile, before the entry was there.
-    if sock.state() != STATE_SYN_SENT && ATTEMPTS.remove(file.key).is_ok() {
+    if sock.state() != STATE_SYN_SENT && table::forget(file.key) {
         return None;
     }
     per_cpu()?.others.count(Counter::JoinedLate);
@@ -326,14 +300,15 @@ pub fn found(file: &OpenFile) -> Option<()> {
 }
 
 /// A packet is dropped (`kfree_skb`): noted, if it is an attempt's and the reason
-/// is one that this host decides.
+/// is one that this host decides. Not always under the socket's lock: an attempt that ends
+/// at this very moment may leave it to the next one in its slot.
 #[inline(always)]
 pub fn dropped(ctx: &BtfTracePointContext) -> Option<()> {
     let reason: u32 = ctx.arg(2);
     if !kernel::is_noted_drop(reason) {
         return None;
     }
-    let entry = find(kernel::sock_of_packet_in(ctx, STATE_SYN_SENT)?)?;
+    let entry = table::find(kernel::sock_of_packet_in(ctx, STATE_SYN_SENT)?)?;
     entry.drop_reason = reason as u16;
     entry.drops = entry.drops.saturating_add(1);
     Some(())
@@ -343,7 +318,7 @@ pub fn dropped(ctx: &BtfTracePointContext) -> Option<()> {
 /// attempt under way.
 #[inline(always)]
 pub fn icmp6_came(sock: u64, packet: u64, errno: i32) -> Option<()> {
-    let entry = find(sock)?;
+    let entry = table::find(sock)?;
     let error = Icmp6Error::of_packet(packet, errno as u32);
     ICMP6_ERRORS.insert(sock, error, u64::from(BPF_ANY)).ok()?;
     entry.icmp6 = 1;
@@ -358,7 +333,7 @@ pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
     if sock.state() != STATE_SYN_SENT {
         return None;
     }
-    let entry = find(kernel::sock_key(ctx))?;
+    let entry = table::find(kernel::sock_key(ctx))?;
     if entry.stalled != 0 || sock.total_retrans() == entry.total_retrans_before {
         return None;
     }
@@ -368,7 +343,7 @@ pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
         kind: KIND_STALL,
         state: STATE_SYN_SENT,
     };
-    if emit::report_if(entry, &moment, || true)? == Counter::RingFull {
+    if emit::report(entry, &moment) == Counter::RingFull {
         per_cpu()?.others.count(Counter::StallRingFull);
     }
     Some(())
@@ -379,18 +354,8 @@ pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
 #[inline(always)]
 pub fn destroyed(ctx: &BtfTracePointContext) -> Option<()> {
     let key = kernel::sock_key(ctx);
-    // Nearly always there is none, and looking takes no lock.
-    find(key)?;
-    ATTEMPTS.remove(key).ok()?;
-    per_cpu()?.others.count(Counter::EndingMissed);
+    if table::forget(key) {
+        per_cpu()?.others.count(Counter::EndingMissed);
+    }
     Some(())
-}
-
-#[inline(always)]
-#[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
-fn find(key: u64) -> Option<&'static mut Entry> {
-    let entry = ATTEMPTS.get_ptr_mut(key)?;
-    // SAFETY: the map is preallocated, so the memory stays; the hooks for one
-    // socket run under its lock, so that nothing else writes this entry.
-    Some(unsafe { &mut *entry })
 }

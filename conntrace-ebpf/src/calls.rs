@@ -23,7 +23,8 @@ use crate::{
     emit,
     filter::{self, Destination},
     kernel::{self, CallArgs, Caller, OpenSocket, Passed, SockAddr},
-    maps::{ATTEMPTS, CALLS, Call, ENDED, per_cpu, seen_calls},
+    maps::{CALLS, Call, ENDED, per_cpu, seen_calls},
+    table,
 };
 
 /// The largest errno that an application is told; those above are the kernel's own
@@ -139,7 +140,7 @@ pub fn returns(ctx: &FExitContext, function: Function, turn: Turn) -> Option<()>
     };
     let socket = function.socket(ctx.arg(0))?;
     SockAddr::read(passed, socket.family)?;
-    if is_told(socket.sock, turn) {
+    if is_told(function.what, socket.sock, turn) {
         return None;
     }
     failed(function.what, &describe(&socket, passed)?, i64::from(ret))
@@ -206,7 +207,7 @@ pub fn ended_within(sock: u64) {
 /// and the first has run. A mark of the first's that the second did not see, because it
 /// was skipped, is of an earlier call by the time that the first finds it.
 #[inline(always)]
-fn is_told(sock: u64, turn: Turn) -> bool {
+fn is_told(what: What, sock: u64, turn: Turn) -> bool {
     let thread = kernel::thread_key();
     let mark = ENDED.get_ptr(thread);
     #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
@@ -215,7 +216,7 @@ fn is_told(sock: u64, turn: Turn) -> bool {
     let by_first = sock.wrapping_add(TOLD);
     let told = mark == sock
         || (turn == Turn::Second && mark == by_first)
-        || ATTEMPTS.get_ptr(sock).is_some();
+        || (what == What::Connect && table::find(sock).is_some());
     if turn == Turn::First && seen_calls() & TWICE != 0 {
         // Cannot fail: the oldest mark gives way, which has long been read.
         let _ = ENDED.insert(thread, by_first, u64::from(BPF_ANY));

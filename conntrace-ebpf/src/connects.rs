@@ -12,7 +12,7 @@ use conntrace_common::{
 use crate::{emit, maps};
 
 /// Odd, and without a pattern: 2^64 divided by the golden ratio.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+pub const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Counts an attempt that opens, and tells if it is one of many.
 #[inline(always)]

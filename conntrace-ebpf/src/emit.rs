@@ -23,22 +23,15 @@ pub struct Moment {
     pub state: u8,
 }
 
-/// Reports the moment if `claim` gives the right to, and says what to count;
-/// `None` when someone else has claimed it. The entry is copied before the
-/// claim, which may free it.
+/// Reports the moment, and says what to count.
 #[inline(always)]
-pub fn report_if(entry: &Entry, moment: &Moment, claim: impl FnOnce() -> bool) -> Option<Counter> {
+pub fn report(entry: &Entry, moment: &Moment) -> Counter {
     let Some(mut slot) = RECORDS.reserve::<Record>(0) else {
-        return claim().then_some(Counter::RingFull);
+        return Counter::RingFull;
     };
     fill(&mut slot, entry, moment);
-    if claim() {
-        slot.submit(0);
-        Some(Counter::Endings)
-    } else {
-        slot.discard(0);
-        None
-    }
+    slot.submit(0);
+    Counter::Endings
 }
 
 /// Reports a call that returned this errno before there was a state to change, and

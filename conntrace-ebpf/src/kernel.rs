@@ -14,7 +14,7 @@ mod packet;
 mod sock;
 mod task;
 
-use core::mem::MaybeUninit;
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -164,6 +164,25 @@ fn v4_in_16(addr: u32) -> [u8; 16] {
 pub fn now_ns() -> u64 {
     // SAFETY: no preconditions.
     unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// The lower half of an address, as a number: with the whole of one the verifier lets nobody
+/// reckon, and the compiler would.
+#[inline(always)]
+pub fn lower_half(address: u64) -> u32 {
+    // SAFETY: every program is compiled for processors that have it (`v3`).
+    unsafe { half_register(address) }
+}
+
+#[inline]
+#[target_feature(enable = "alu32")]
+fn half_register(address: u64) -> u32 {
+    let half: u32;
+    // SAFETY: it copies half a register.
+    unsafe {
+        asm!("{} = {}", lateout(wreg) half, in(wreg) address as u32, options(pure, nomem, nostack))
+    };
+    half
 }
 
 /// Address of the tracepoint's socket: the attempt's key. Only compared, never

@@ -5,6 +5,11 @@
 //! records over.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics, asm_experimental_arch, bpf_target_feature)]
+#![expect(
+    internal_features,
+    reason = "the one addition that this target has: see `table`"
+)]
 
 mod attempt;
 mod calls;
@@ -15,6 +20,7 @@ mod hooks;
 mod hosts;
 mod kernel;
 mod maps;
+mod table;
 
 /// Dual licence: the helpers that read kernel memory are for GPL-compatible
 /// programs only.

@@ -9,7 +9,7 @@ use conntrace_common::{
     calls, connects,
     counters::{COUNTERS, Counter, PER_CPU_WORDS},
     filter::{self, COMMS_MAX, IDS_MAX, NETWORKS_MAX, PORT_WORDS},
-    record::{Attempt, COMM_LEN, ENTRY_SIZE, Heard},
+    record::{Attempt, COMM_LEN, ENTRY_SIZE, Heard, IN_MAP_MAX, SLOT_SIZE, SLOTS},
 };
 
 use crate::{
@@ -52,6 +52,20 @@ pub struct Entry {
 }
 
 const _: () = assert!(size_of::<Entry>() == ENTRY_SIZE);
+
+/// A place in the table of attempts (`table`).
+#[repr(C)]
+pub struct Slot {
+    /// Address of the socket whose attempt has it; 0 if none has.
+    pub sock: u64,
+    /// How many have claimed it: the one that has it, and others for a moment.
+    pub claims: u32,
+    /// Not zero once a socket that hashes here had to go into the map.
+    pub spilled: u32,
+    pub entry: Entry,
+}
+
+const _: () = assert!(size_of::<Slot>() == SLOT_SIZE);
 
 /// One CPU's counters, and the mark that its first attachment leaves.
 #[repr(C)]
@@ -104,11 +118,15 @@ impl Counts {
     }
 }
 
-/// Attempts under way, by socket address. Preallocated (no allocation in a
-/// softirq) and no LRU (an eviction would be silent). 65,536 attempts in
-/// `SYN_SENT` at once take 10 MiB; the agent can set another limit at load.
+/// Attempts under way, by a hash of the socket's address: 640 KiB.
 #[map]
-pub static ATTEMPTS: HashMap<u64, Entry> = HashMap::with_max_entries(65_536, 0);
+static TABLE: Array<Slot> = Array::with_max_entries(SLOTS, 0);
+
+/// Those whose slot is another's, by socket address. Preallocated (no allocation in a
+/// softirq) and no LRU (an eviction would be silent). With those in the table 65,536
+/// attempts can be in `SYN_SENT` at once, which take 10 MiB.
+#[map]
+pub static ATTEMPTS: HashMap<u64, Entry> = HashMap::with_max_entries(IN_MAP_MAX, 0);
 
 /// What is kept of a call to connect or bind while it runs.
 #[repr(C)]
@@ -204,6 +222,15 @@ static PER_CPU: PerCpuArray<PerCpu> = PerCpuArray::with_max_entries(1, 0);
 pub fn per_cpu() -> Option<&'static mut PerCpu> {
     let slot = PER_CPU.get_ptr_mut(0)?;
     // SAFETY: the value lives as long as the program, and no other CPU has it.
+    Some(unsafe { &mut *slot })
+}
+
+/// This slot of the table. Other CPUs use it too: `table` says how.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+pub fn slot(index: u32) -> Option<&'static mut Slot> {
+    let slot = TABLE.get_ptr_mut(index)?;
+    // SAFETY: the value lives as long as the program.
     Some(unsafe { &mut *slot })
 }
 

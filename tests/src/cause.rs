@@ -6,13 +6,14 @@ use conntrace::stage::Stage;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{Attempted, Live, assert_has, attempt_on, tcp};
+use crate::{Attempted, Live, assert_has, attempt_on, is_slow, tcp};
 
 /// An application's deadline, after which an attempt has timed out.
 const DEADLINE: Duration = Duration::from_millis(300);
 
-/// How often a scenario is played at most.
+/// How often a scenario is played at most, and on a machine that is slow.
 const TRIES: usize = 3;
+const TRIES_SLOW: usize = 12;
 /// Time for a summary, of which there is one every second.
 const SUMMARY: Duration = Duration::from_millis(1500);
 
@@ -41,7 +42,8 @@ impl Live {
         mut act: impl FnMut(&Stage) -> T + Send,
     ) -> Value {
         let mut line = Value::Null;
-        for _ in 0..TRIES {
+        let tries = is_slow().map_or(TRIES, |_| TRIES_SLOW);
+        for _ in 0..tries {
             let before = self.undiagnosed();
             line = self.last_line(endings, &mut act);
             if !line["cause"].is_null() {

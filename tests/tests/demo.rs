@@ -105,7 +105,8 @@ fn assert_played(table: &str, reasons: &[&str]) {
         .filter(|line| line.ends_with(" skipped") && !line.contains("different"));
     let allowed = |line: &&str| {
         let untraced = "the kernel traced no ending";
-        line.contains(untraced) || reasons.iter().any(|reason| line.contains(reason))
+        let slow = is_slow().is_some() && line.contains("no time to look");
+        slow || line.contains(untraced) || reasons.iter().any(|reason| line.contains(reason))
     };
     let skipped = skips.clone().filter(allowed).count();
     assert_eq!(skipped, skips.count(), "{table}");

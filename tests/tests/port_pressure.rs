@@ -104,7 +104,7 @@ impl Traced {
             "a replay is the same"
         );
         let silent = replay(&recording, &["--no-diagnosis"]);
-        assert!(!stdout(&silent).contains("\"port_pressure\""));
+        assert!(!stdout(&silent).contains("\"type\":\"port_pressure\""));
         let lines: Vec<_> = lines.lines().map(|line| check(line).unwrap()).collect();
         assert_adds_up(lines.last().unwrap());
         lines

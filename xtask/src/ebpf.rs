@@ -160,9 +160,16 @@ fn rustflags(toolchain: &Toolchain, stage: &Path) -> Result<OsString> {
     if let Some(sources) = &toolchain.compiler.core_sources {
         remaps.push((sources.clone(), "rust"));
     }
-    let mut flags: Vec<OsString> = ["-C", "debuginfo=2", "-C", "link-arg=--btf"]
-        .map(OsString::from)
-        .into();
+    let mut flags: Vec<OsString> = [
+        "-C",
+        "debuginfo=2",
+        "-C",
+        "link-arg=--btf",
+        "-C",
+        "target-cpu=v3",
+    ]
+    .map(OsString::from)
+    .into();
     // Of several that fit, rustc takes the last.
     for (from, to) in remaps {
         let mut flag = OsString::from("--remap-path-prefix=");

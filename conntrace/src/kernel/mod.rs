@@ -23,13 +23,13 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
-    maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
 };
 use aya_log::EbpfLogger;
 use conntrace_common::{
     counters::{COUNTERS, Counter, PER_CPU_WORDS},
     offsets::CallOffsets,
-    record::ENTRY_SIZE,
+    record::{ENTRY_SIZE, IN_MAP_MAX, SLOT_SIZE},
 };
 use nix::errno::Errno;
 use tokio::io::unix::AsyncFd;
@@ -54,10 +54,8 @@ pub(crate) const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/conntrace.bpf.o");
 
-/// Most entries of the attempt map, as in the object.
-const ATTEMPTS_MAX: usize = 65_536;
-
 type AttemptMap = HashMap<MapData, u64, [u64; ENTRY_SIZE / 8]>;
+type AttemptTable = Array<MapData, [u64; SLOT_SIZE / 8]>;
 
 /// Why tracing cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +113,7 @@ pub struct Tracer {
     attached: Attached,
     ring: AsyncFd<RingBuf<MapData>>,
     per_cpu: PerCpuArray<MapData, [u64; PER_CPU_WORDS]>,
+    table: AttemptTable,
     attempts: AttemptMap,
     log: Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>,
 }
@@ -146,6 +145,7 @@ impl Tracer {
             attached,
             ring: sys::watch(ring).map_err(|e| failed("watching the ring", e))?,
             per_cpu: take_map(&mut ebpf, "PER_CPU")?,
+            table: take_map(&mut ebpf, "TABLE")?,
             attempts: take_map(&mut ebpf, "ATTEMPTS")?,
             log,
             ebpf,
@@ -248,8 +248,11 @@ impl Source for Tracer {
     }
 
     fn in_map(&self) -> u64 {
+        let is_taken = |slot: &[u64; SLOT_SIZE / 8]| slot.first() != Some(&0);
+        let in_table = self.table.iter().flatten().filter(is_taken).count();
         // A key that is removed while we look makes the kernel begin anew.
-        self.attempts.keys().take(ATTEMPTS_MAX).count() as u64
+        let in_map = self.attempts.keys().take(IN_MAP_MAX as usize).count();
+        (in_table + in_map) as u64
     }
 
     fn detach(&mut self) {

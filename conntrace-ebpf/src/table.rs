@@ -1,0 +1,165 @@
+//! The attempts under way, each with its entry: a table of slots, and a map behind it.
+//!
+//! To insert into the map and to remove from it again takes some 350 ns, most of it for
+//! locks. A slot takes two additions. An attempt's slot is the one that the hash of its
+//! socket's address says; where that is another's, the entry goes into the map, and from
+//! then on whoever does not find a socket in that slot asks the map as well.
+//!
+//! Whatever inserts, takes or writes an attempt's entry runs under its socket's lock
+//! (`dropped`, which only notes a reason, and `found` say why they may do without), so that
+//! only the claim of a free slot by two sockets at once needs care.
+#![expect(
+    unsafe_code,
+    reason = "slots and map values are handed out as pointers, and claimed by an intrinsic"
+)]
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use conntrace_common::record::SLOTS;
+
+use crate::{
+    connects::SPREAD,
+    kernel,
+    maps::{ATTEMPTS, Entry, Slot, slot},
+};
+
+impl Slot {
+    #[inline(always)]
+    fn is_of(&self, sock: u64) -> bool {
+        self.sock == sock
+    }
+
+    /// Of several that claim it at once, one gets it or none: who finds itself alone after
+    /// it has added itself is seen by all who come later.
+    #[inline(always)]
+    fn claim(&mut self) -> bool {
+        if self.claims() != 0 {
+            return false;
+        }
+        self.add_claims(1);
+        if self.claims() == 1 {
+            return true;
+        }
+        self.add_claims(u32::MAX);
+        false
+    }
+
+    /// In this order: who claims it next must not find it named. The addition is a barrier
+    /// (x86-64).
+    #[inline(always)]
+    fn give_back(&mut self) {
+        // SAFETY: the field is this slot's. Volatile, or it may be moved down.
+        unsafe { (&raw mut self.sock).write_volatile(0) };
+        self.add_claims(u32::MAX);
+    }
+
+    #[inline(always)]
+    fn claims(&self) -> u32 {
+        // SAFETY: the field is this slot's; other CPUs add to it.
+        unsafe { (&raw const self.claims).read_volatile() }
+    }
+
+    /// The result is not used: the instruction that has none is all that Linux 5.10 knows.
+    #[inline(always)]
+    fn add_claims(&mut self, count: u32) {
+        // SAFETY: the field is this slot's, and aligned.
+        unsafe {
+            atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(&raw mut self.claims, count)
+        };
+    }
+}
+
+/// Keeps the entry of an attempt that has none; `false` where there is no room.
+#[inline(always)]
+pub fn insert(sock: u64, entry: &Entry) -> bool {
+    let Some(slot) = slot_of(sock) else {
+        return false;
+    };
+    if slot.claim() {
+        slot.entry = *entry;
+        slot.sock = sock;
+        return true;
+    }
+    slot.spilled = 1;
+    insert_in_map(sock, entry)
+}
+
+/// Keeps the entry of an attempt that was found, outside of its socket's lock: the map lets
+/// only one of two in. That a hook takes the slot at this very moment can only be when the
+/// socket connects anew while tracing starts; its entry is found first, then, and this one
+/// goes with the socket.
+#[inline(always)]
+pub fn insert_found(sock: u64, entry: &Entry) -> bool {
+    let Some(slot) = slot_of(sock) else {
+        return false;
+    };
+    slot.spilled = 1;
+    !slot.is_of(sock) && insert_in_map(sock, entry)
+}
+
+#[inline(always)]
+fn insert_in_map(sock: u64, entry: &Entry) -> bool {
+    ATTEMPTS.insert(sock, entry, u64::from(BPF_NOEXIST)).is_ok()
+}
+
+/// The entry of this socket's attempt.
+#[inline(always)]
+pub fn find(sock: u64) -> Option<&'static mut Entry> {
+    let slot = slot_of(sock)?;
+    if slot.is_of(sock) {
+        return Some(&mut slot.entry);
+    }
+    if slot.spilled == 0 {
+        return None;
+    }
+    let entry = ATTEMPTS.get_ptr_mut(sock)?;
+    // SAFETY: the map is preallocated, so the memory stays.
+    Some(unsafe { &mut *entry })
+}
+
+/// Moves the entry of this socket's attempt to `entry`; `false` if it has none. Who takes it
+/// has the right to report the attempt.
+#[inline(always)]
+pub fn take(sock: u64, entry: &mut Entry) -> bool {
+    let Some(slot) = slot_of(sock) else {
+        return false;
+    };
+    if slot.is_of(sock) {
+        *entry = slot.entry;
+        slot.give_back();
+        return true;
+    }
+    if slot.spilled == 0 {
+        return false;
+    }
+    let Some(kept) = ATTEMPTS.get_ptr(sock) else {
+        return false;
+    };
+    // SAFETY: the map is preallocated, so the memory stays. Its place is another's only
+    // once it is removed.
+    *entry = unsafe { *kept };
+    ATTEMPTS.remove(sock).is_ok()
+}
+
+/// Removes the entry of this socket's attempt; `false` if it has none.
+#[inline(always)]
+pub fn forget(sock: u64) -> bool {
+    let Some(slot) = slot_of(sock) else {
+        return false;
+    };
+    if slot.is_of(sock) {
+        slot.give_back();
+        return true;
+    }
+    // Nearly always there is none, and looking takes no lock.
+    slot.spilled != 0 && ATTEMPTS.get_ptr(sock).is_some() && ATTEMPTS.remove(sock).is_ok()
+}
+
+/// The slot of this socket, whoever has it.
+#[inline(always)]
+fn slot_of(sock: u64) -> Option<&'static mut Slot> {
+    // The upper half is the same for nearly all.
+    let hash = kernel::lower_half(sock).wrapping_mul(SPREAD as u32);
+    slot(hash >> (u32::BITS - SLOTS.ilog2()))
+}
