@@ -191,8 +191,8 @@ pub const ENTRY_SIZE: usize = 144;
 /// Slots of the table that the kernel side keeps attempts under way in, its map apart: a
 /// power of two.
 pub const SLOTS: u32 = 4096;
-/// Most attempts that its map holds: those whose slot is another's.
-pub const IN_MAP_MAX: u32 = 65_536 - SLOTS;
+/// Most attempts that its map holds: those whose slot is another's, which may be all.
+pub const IN_MAP_MAX: u32 = 65_536;
 /// Size in bytes of a slot: the socket's address, 0 while the slot is free, then what the
 /// agent need not know.
 pub const SLOT_SIZE: usize = 16 + ENTRY_SIZE;

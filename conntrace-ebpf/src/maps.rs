@@ -123,8 +123,8 @@ impl Counts {
 static TABLE: Array<Slot> = Array::with_max_entries(SLOTS, 0);
 
 /// Those whose slot is another's, by socket address. Preallocated (no allocation in a
-/// softirq) and no LRU (an eviction would be silent). With those in the table 65,536
-/// attempts can be in `SYN_SENT` at once, which take 10 MiB.
+/// softirq) and no LRU (an eviction would be silent). As many as may be in `SYN_SENT` at
+/// once whatever the table takes, for how many that is depends on their addresses: 10 MiB.
 #[map]
 pub static ATTEMPTS: HashMap<u64, Entry> = HashMap::with_max_entries(IN_MAP_MAX, 0);
 
