@@ -109,7 +109,9 @@ impl Guest<'_> {
         qemu.args(["-m", "3072", "-nodefaults", "-no-reboot", "-nographic"]);
         qemu.args(["-serial", "stdio", "-kernel"]).arg(self.image);
         qemu.arg("-initrd").arg(self.initrd);
-        let append = "console=ttyS0 quiet panic=-1 mitigations=off";
+        // A kretprobe has as many instances as there may be processors where the kernel does
+        // not preempt. With one, a call that sleeps hides those of all other threads.
+        let append = "console=ttyS0 quiet panic=-1 mitigations=off possible_cpus=8";
         let emulated = u8::from(self.accelerator == Accelerator::Emulation);
         let append = format!("{append} emulated={emulated} {}", self.append);
         qemu.arg("-append").arg(append);
