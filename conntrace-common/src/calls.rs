@@ -15,3 +15,7 @@ pub const AT_RETURN: u32 = 2;
 /// By their return twice, because a kernel that preempts skips the first program for
 /// all others while one of them is preempted within it.
 pub const TWICE: u32 = 4;
+
+/// Bytes of what is kept of a call; the first eight say when it began, in nanoseconds of
+/// `CLOCK_BOOTTIME`.
+pub const CALL_SIZE: usize = 48;

@@ -1,12 +1,15 @@
 //! Every map, its limit, and why.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use conntrace_common::{
-    calls, connects,
+    calls::{self, CALL_SIZE},
+    connects,
     counters::{COUNTERS, Counter, PER_CPU_WORDS},
     filter::{self, COMMS_MAX, IDS_MAX, NETWORKS_MAX, PORT_WORDS},
     record::{Attempt, COMM_LEN, ENTRY_SIZE, Heard, IN_MAP_MAX, SLOT_SIZE, SLOTS},
@@ -146,7 +149,8 @@ pub struct Call {
     pub family: u16,
 }
 
-const _: () = assert!(size_of::<Call>() == 48);
+// The agent reads when it began.
+const _: () = assert!(size_of::<Call>() == CALL_SIZE && offset_of!(Call, started_ns) == 0);
 
 /// Calls of connect or bind under way on TCP sockets that are in no state yet, by
 /// thread. They take microseconds: as many threads as this are not in them at once.

@@ -231,7 +231,7 @@ impl<S: Source> Drain<S> {
 
     /// Closes are read before opens: an attempt that opens in between is then
     /// counted as begun, and never one as ended that did not begin.
-    fn snapshot(&self, purpose: Purpose) -> Result<Snapshot, AgentError> {
+    fn snapshot(&mut self, purpose: Purpose) -> Result<Snapshot, AgentError> {
         let closes = self.source.counters().map_err(AgentError::Source)?;
         let in_map = self.source.in_map();
         let opens = self.source.counters().map_err(AgentError::Source)?;

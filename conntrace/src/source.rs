@@ -16,7 +16,7 @@ pub trait Source {
     ///
     /// # Errors
     /// When a map or /proc cannot be read.
-    fn counters(&self) -> io::Result<Counters>;
+    fn counters(&mut self) -> io::Result<Counters>;
 
     /// Counts the attempts under way: the entries of the attempt map.
     fn in_map(&self) -> u64;
@@ -45,6 +45,7 @@ pub struct Counters {
     pub stall_ring_full: u64,
     /// State changes the second attachment took over from the first.
     pub second_attachment: u64,
-    /// Runs of our programs that the kernel skipped.
+    /// Runs of our programs that the kernel skipped, and calls left without their return
+    /// being seen.
     pub missed_hooks: u64,
 }

@@ -2,6 +2,7 @@
 //! user of aya's loader.
 
 pub mod btf;
+mod calls;
 mod drops;
 mod extract;
 mod filters;
@@ -33,6 +34,8 @@ use conntrace_common::{
 };
 use nix::errno::Errno;
 use tokio::io::unix::AsyncFd;
+
+use calls::Calls;
 
 pub use extract::extract;
 pub use hooks::Hook;
@@ -115,6 +118,7 @@ pub struct Tracer {
     per_cpu: PerCpuArray<MapData, [u64; PER_CPU_WORDS]>,
     table: AttemptTable,
     attempts: AttemptMap,
+    calls: Calls,
     log: Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>,
 }
 
@@ -147,6 +151,7 @@ impl Tracer {
             per_cpu: take_map(&mut ebpf, "PER_CPU")?,
             table: take_map(&mut ebpf, "TABLE")?,
             attempts: take_map(&mut ebpf, "ATTEMPTS")?,
+            calls: Calls::new(take_map(&mut ebpf, "CALLS")?),
             log,
             ebpf,
         };
@@ -225,7 +230,8 @@ impl Source for Tracer {
         Ok(())
     }
 
-    fn counters(&self) -> io::Result<Counters> {
+    fn counters(&mut self) -> io::Result<Counters> {
+        let left = self.calls.left().map_err(io::Error::other)?;
         let sums = self.sum_over_cpus()?;
         let of = |counter: Counter| sums.get(counter as usize).copied().unwrap_or(0);
         let sum = |counters: &[Counter]| counters.iter().map(|&counter| of(counter)).sum();
@@ -243,7 +249,7 @@ impl Source for Tracer {
             ending_missed: of(Counter::EndingMissed),
             stall_ring_full: of(Counter::StallRingFull),
             second_attachment: of(Counter::SecondAttachment),
-            missed_hooks: missed_hooks(&self.ebpf)? + of(Counter::CallMissed),
+            missed_hooks: missed_hooks(&self.ebpf)? + of(Counter::CallMissed) + left,
         })
     }
 
@@ -257,6 +263,7 @@ impl Source for Tracer {
 
     fn detach(&mut self) {
         self.attached.links.clear();
+        self.calls.none_returns();
     }
 }
 
