@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod calls;
+pub mod claim;
 pub mod connects;
 pub mod counters;
 pub mod filter;

@@ -16,7 +16,10 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use conntrace_common::record::SLOTS;
+use conntrace_common::{
+    claim::{Claims, claim, give_back},
+    record::SLOTS,
+};
 
 use crate::{
     connects::SPREAD,
@@ -29,44 +32,28 @@ impl Slot {
     fn is_of(&self, sock: u64) -> bool {
         self.sock == sock
     }
+}
 
-    /// Of several that claim it at once, one gets it or none: who finds itself alone after
-    /// it has added itself is seen by all who come later.
-    #[inline(always)]
-    fn claim(&mut self) -> bool {
-        if self.claims() != 0 {
-            return false;
-        }
-        self.add_claims(1);
-        if self.claims() == 1 {
-            return true;
-        }
-        self.add_claims(u32::MAX);
-        false
-    }
-
-    /// In this order: who claims it next must not find it named. The addition is a barrier
-    /// (x86-64).
-    #[inline(always)]
-    fn give_back(&mut self) {
-        // SAFETY: the field is this slot's. Volatile, or it may be moved down.
-        unsafe { (&raw mut self.sock).write_volatile(0) };
-        self.add_claims(u32::MAX);
-    }
-
+impl Claims for Slot {
     #[inline(always)]
     fn claims(&self) -> u32 {
         // SAFETY: the field is this slot's; other CPUs add to it.
         unsafe { (&raw const self.claims).read_volatile() }
     }
 
-    /// The result is not used: the instruction that has none is all that Linux 5.10 knows.
     #[inline(always)]
     fn add_claims(&mut self, count: u32) {
         // SAFETY: the field is this slot's, and aligned.
         unsafe {
             atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(&raw mut self.claims, count)
         };
+    }
+
+    /// x86-64 keeps stores in their order.
+    #[inline(always)]
+    fn name(&mut self, sock: u64) {
+        // SAFETY: the field is this slot's. Volatile, or it may be moved.
+        unsafe { (&raw mut self.sock).write_volatile(sock) };
     }
 }
 
@@ -76,9 +63,9 @@ pub fn insert(sock: u64, entry: &Entry) -> bool {
     let Some(slot) = slot_of(sock) else {
         return false;
     };
-    if slot.claim() {
+    if claim(slot) {
         slot.entry = *entry;
-        slot.sock = sock;
+        slot.name(sock);
         return true;
     }
     slot.spilled = 1;
@@ -127,7 +114,7 @@ pub fn take(sock: u64, entry: &mut Entry) -> bool {
     };
     if slot.is_of(sock) {
         *entry = slot.entry;
-        slot.give_back();
+        give_back(slot);
         return true;
     }
     if slot.spilled == 0 {
@@ -149,7 +136,7 @@ pub fn forget(sock: u64) -> bool {
         return false;
     };
     if slot.is_of(sock) {
-        slot.give_back();
+        give_back(slot);
         return true;
     }
     // Nearly always there is none, and looking takes no lock.

@@ -3,6 +3,8 @@
 
 pub mod btf;
 mod calls;
+#[cfg(test)]
+mod claims;
 mod drops;
 mod extract;
 mod filters;

@@ -22,7 +22,7 @@ if [ "$emulated" = 1 ] && [ -f "$slice" ]; then echo 100000000 > "$slice"; fi
 # A guest is slow: what is printed while a test runs would be, too.
 echo 1 > /proc/sys/kernel/printk
 ulimit -n 65536
-export CONNTRACE_BIN=/guest/conntrace CONNTRACE_STORM=2000 CONNTRACE_TIER=$tier
+export CONNTRACE_BIN=/guest/conntrace CONNTRACE_OWN_MACHINE=1 CONNTRACE_STORM=2000 CONNTRACE_TIER=$tier
 [ -f "/guest/commands/$list" ] || list=none
 cd /guest/programs
 while read -r limit name command; do

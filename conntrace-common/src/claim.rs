@@ -1,0 +1,40 @@
+//! Who of several sockets gets a slot of the table of attempts under way.
+//!
+//! Each socket is locked for itself, so that only two that want the same slot at once need
+//! care. Apart from the programs, because a test of the agent tries every order of the steps.
+
+/// What sockets share of a slot.
+pub trait Claims {
+    /// How many have claimed it: the one that has it, and others for a moment.
+    fn claims(&self) -> u32;
+
+    /// Adds to the claims, atomically, wrapping, and as a barrier. The result is not used:
+    /// the instruction that has none is all that Linux 5.10 knows.
+    fn add_claims(&mut self, count: u32);
+
+    /// Says whose it is, by the address of the socket; 0 for nobody's. Not before what was
+    /// done before.
+    fn name(&mut self, sock: u64);
+}
+
+/// Of several that claim it at once, one gets it or none: who finds itself alone after it
+/// has added itself is seen by all who come later.
+#[inline(always)]
+pub fn claim(slot: &mut impl Claims) -> bool {
+    if slot.claims() != 0 {
+        return false;
+    }
+    slot.add_claims(1);
+    if slot.claims() == 1 {
+        return true;
+    }
+    slot.add_claims(u32::MAX);
+    false
+}
+
+/// In this order: who claims it next must not find it named.
+#[inline(always)]
+pub fn give_back(slot: &mut impl Claims) {
+    slot.name(0);
+    slot.add_claims(u32::MAX);
+}

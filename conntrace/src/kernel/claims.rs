@@ -1,0 +1,77 @@
+//! The claim of a slot of the table of attempts, tried in every order of its steps.
+
+use loom::{
+    cell::UnsafeCell,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU32, AtomicU64,
+            Ordering::{Acquire, Release, SeqCst},
+        },
+    },
+    thread,
+};
+
+use conntrace_common::claim::{Claims, claim, give_back};
+
+/// As x86-64 orders it: loads acquire, stores release, additions are barriers.
+#[derive(Default)]
+struct Slot {
+    claims: AtomicU32,
+    sock: AtomicU64,
+    entry: UnsafeCell<()>,
+}
+
+struct Shared(Arc<Slot>);
+
+impl Claims for Shared {
+    fn claims(&self) -> u32 {
+        self.0.claims.load(Acquire)
+    }
+
+    fn add_claims(&mut self, count: u32) {
+        self.0.claims.fetch_add(count, SeqCst);
+    }
+
+    fn name(&mut self, sock: u64) {
+        self.0.sock.store(sock, Release);
+    }
+}
+
+/// Attempts of one socket, one after the other, as `table` keeps and takes them. The
+/// model fails by itself should two be at the entry at once.
+fn attempts(slot: &Arc<Slot>, sock: u64, count: usize) {
+    let mut shared = Shared(Arc::clone(slot));
+    for _ in 0..count {
+        if !claim(&mut shared) {
+            assert_ne!(slot.sock.load(Acquire), sock);
+            continue;
+        }
+        assert_eq!(slot.sock.load(Acquire), 0, "nobody's");
+        slot.entry.with_mut(|_| {});
+        shared.name(sock);
+        assert_eq!(slot.sock.load(Acquire), sock, "found");
+        slot.entry.with(|_| {});
+        give_back(&mut shared);
+    }
+}
+
+#[test]
+fn a_slot_is_one_sockets_in_every_order_of_steps() {
+    let mut model = loom::model::Builder::new();
+    // More than that takes minutes.
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let slot = Arc::new(Slot::default());
+        let others = [2, 3].map(|sock| {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || attempts(&slot, sock, 1))
+        });
+        attempts(&slot, 1, 2);
+        for other in others {
+            assert!(other.join().is_ok());
+        }
+        assert_eq!(slot.claims.load(SeqCst), 0, "no claim is left");
+        assert_eq!(slot.sock.load(SeqCst), 0);
+    });
+}
