@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use crate::{
     diagnose::{self, Case, Evidence, ask},
-    event::Cause,
+    event::WrittenCause,
     evidence::{About, Found, Known, Scout, Told, WAIT_MAX},
     label::Verdict,
     wire::Attempt,
@@ -31,7 +31,7 @@ pub struct Diagnosis {
 #[derive(Clone)]
 struct Remembered {
     until_ns: u64,
-    cause: Option<Arc<Cause>>,
+    cause: Option<Arc<WrittenCause>>,
     /// There was no time for all that was asked.
     busy: bool,
 }
@@ -75,7 +75,7 @@ impl Diagnosis {
     }
 
     /// Why the attempt ended so, if there is evidence.
-    pub fn cause(&mut self, attempt: &Attempt, verdict: &Verdict) -> Option<Arc<Cause>> {
+    pub fn cause(&mut self, attempt: &Attempt, verdict: &Verdict) -> Option<Arc<WrittenCause>> {
         if !diagnose::has_causes(verdict.label) {
             return None;
         }
@@ -114,11 +114,11 @@ impl Diagnosis {
             until_ns: u64::MAX,
             busy: false,
         };
-        let cause = diagnose::diagnose(&case, &mut asking).map(Arc::new);
+        let cause = diagnose::diagnose(&case, &mut asking);
         let remembered = Remembered {
             until_ns: asking.until_ns,
             busy: asking.busy,
-            cause,
+            cause: cause.map(|cause| Arc::new(cause.into())),
         };
         if self.cases.len() >= CASES_MAX {
             self.cases.clear();

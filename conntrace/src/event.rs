@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
-pub use cause::{Cause, Certainty, Code, Facts};
+pub use cause::{Cause, Certainty, Code, Facts, WrittenCause};
 pub use port_pressure::{PortPressure, PortUse, States, port_pressure};
 pub use totals::{Loss, Stop, Top, Totals};
 
@@ -177,7 +177,8 @@ pub struct Outcome {
     /// What the application was told or would be; null if nothing.
     pub errno: Option<String>,
     /// Why it ended so, if there is evidence.
-    pub cause: Option<Arc<Cause>>,
+    #[schemars(with = "Option<Cause>")]
+    pub cause: Option<Arc<WrittenCause>>,
 }
 
 /// An attempt has not been answered yet.
@@ -277,10 +278,11 @@ pub fn outcome(
     verdict: &Verdict,
     started: Timestamp,
     owner: Owner,
-    cause: Option<Arc<Cause>>,
+    cause: Option<Arc<WrittenCause>>,
 ) -> Outcome {
     let mut fields = fields(attempt, started, owner);
-    fields.message = message::outcome(&fields, verdict, cause.as_deref());
+    let why = cause.as_ref().map(|cause| cause.why.as_str());
+    fields.message = message::outcome(&fields, verdict, why);
     fields.timeout_by = verdict.timeout_by;
     Outcome {
         attempt: fields,

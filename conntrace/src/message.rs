@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 
 use crate::{
-    event::{AttemptFields, Cause, Endpoint, PortUse, States},
+    event::{AttemptFields, Endpoint, PortUse, States},
     label::{Label, TimeoutBy, Verdict},
     reply::{Reply, ReplyKind},
 };
 
 /// `curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 refused after 0.31 ms: ` and why, or
 /// where that is unknown, what answered.
-pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict, cause: Option<&Cause>) -> String {
+pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict, why: Option<&str>) -> String {
     let mut text = who_and_where(fields);
     let what = match verdict.label {
         Label::Established => "established",
@@ -36,8 +36,9 @@ pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict, cause: Option<&
         push(&mut text, format_args!(" with {errno}"));
     }
     push(&mut text, format_args!(" after {}", elapsed(fields)));
-    if let Some(cause) = cause {
-        push(&mut text, format_args!(": {}", cause.why));
+    if let Some(why) = why {
+        text.push_str(": ");
+        text.push_str(why);
         return text;
     }
     answer(&mut text, &fields.reply);

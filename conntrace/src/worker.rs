@@ -21,7 +21,7 @@ use top::Tops;
 use crate::{
     clock::{self, WallClock},
     diagnosis::Diagnosis,
-    event::{self, Cause, Event, Line, Loss, Owner, Start, Stop, Totals},
+    event::{self, Event, Line, Loss, Owner, Start, Stop, Totals, WrittenCause},
     evidence::{self, Callers, Owners},
     label::{Label, Verdict, label},
     limit::{self, Limit},
@@ -53,7 +53,7 @@ pub struct Labelling {
 struct FoundOut {
     /// `None` of one whose caller is unknown.
     owner: Option<Owner>,
-    cause: Option<Arc<Cause>>,
+    cause: Option<Arc<WrittenCause>>,
 }
 
 /// The worker's state.

@@ -7,7 +7,7 @@ use super::{
     scenes::{Act, Expected, Played},
 };
 use crate::{
-    event::{Cause, Certainty, Code, Outcome},
+    event::{Certainty, Code, Outcome, WrittenCause},
     label::{Label, TimeoutBy},
     reply::ReplyKind,
 };
@@ -25,7 +25,7 @@ struct Row {
     got: String,
     result: RowResult,
     /// Why the last attempt ended so.
-    cause: Option<Arc<Cause>>,
+    cause: Option<Arc<WrittenCause>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,13 @@
 //! Why an attempt ended as it did, with what shows it.
 
+use std::ops::Deref;
+
 use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
+use serde_json::{
+    Map, Value,
+    value::{RawValue, to_raw_value},
+};
 
 use crate::text;
 
@@ -175,6 +180,35 @@ impl Cause {
     }
 }
 
+/// A cause as lines have it. Its JSON is made once, however many lines tell it.
+#[derive(Debug)]
+pub struct WrittenCause {
+    cause: Cause,
+    json: Box<RawValue>,
+}
+
+impl From<Cause> for WrittenCause {
+    fn from(cause: Cause) -> Self {
+        // Its keys are strings: there is nothing in it that JSON cannot hold.
+        let json = to_raw_value(&cause).unwrap_or_default();
+        Self { cause, json }
+    }
+}
+
+impl Deref for WrittenCause {
+    type Target = Cause;
+
+    fn deref(&self) -> &Cause {
+        &self.cause
+    }
+}
+
+impl Serialize for WrittenCause {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.json.serialize(serializer)
+    }
+}
+
 /// What shows a cause: named facts.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts(Map<String, Value>);
@@ -214,5 +248,16 @@ mod tests {
         let json = serde_json::to_string(&cause).unwrap();
         assert!(json.len() < 2 * SENTENCE_JSON_MAX + 200, "{}", json.len());
         assert!(cause.evidence.is_empty());
+    }
+
+    #[test]
+    fn a_written_cause_is_the_cause() {
+        let facts = Facts::new().with("quoted", "\"\n\u{7f}é");
+        let cause = Cause::new(Code::NoRoute, Certainty::Likely, "why\t", "fix", facts);
+        let written = WrittenCause::from(cause.clone());
+        assert_eq!(
+            serde_json::to_string(&written).unwrap(),
+            serde_json::to_string(&cause).unwrap()
+        );
     }
 }
