@@ -1,6 +1,6 @@
 //! Error numbers by their names.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// An errno of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,6 +12,16 @@ macro_rules! known {
             #[doc = concat!("`", stringify!($name), "`.")]
             pub const $name: Self = Self(nix::errno::Errno::$name as i32);
         )+
+
+        /// Its name in capitals, or `errno N` where libc has none. Those that attempts
+        /// end with are not made anew for each.
+        #[must_use]
+        pub fn name(self) -> Cow<'static, str> {
+            match self {
+                $(Self::$name => stringify!($name).into(),)+
+                other => other.to_string().into(),
+            }
+        }
     };
 }
 
@@ -49,6 +59,9 @@ mod tests {
 
     #[test]
     fn names() {
+        for raw in 0..200 {
+            assert_eq!(Errno(raw).name(), Errno(raw).to_string());
+        }
         assert_eq!(Errno::ECONNREFUSED.to_string(), "ECONNREFUSED");
         assert_eq!(Errno(4000).to_string(), "errno 4000");
     }

@@ -175,7 +175,7 @@ pub struct Outcome {
     /// How it ended.
     pub label: Label,
     /// What the application was told or would be; null if nothing.
-    pub errno: Option<String>,
+    pub errno: Option<Cow<'static, str>>,
     /// Why it ended so, if there is evidence.
     #[schemars(with = "Option<Cause>")]
     pub cause: Option<Arc<WrittenCause>>,
@@ -287,7 +287,7 @@ pub fn outcome(
     Outcome {
         attempt: fields,
         label: verdict.label,
-        errno: verdict.errno.as_ref().map(Errno::to_string),
+        errno: verdict.errno.map(Errno::name),
         cause,
     }
 }

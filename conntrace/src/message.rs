@@ -1,6 +1,8 @@
 //! The sentence for a person in an outcome or stall line.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::IpAddr};
+
+use itoa::Integer;
 
 use crate::{
     event::{AttemptFields, Endpoint, PortUse, States},
@@ -11,7 +13,7 @@ use crate::{
 /// `curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 refused after 0.31 ms: ` and why, or
 /// where that is unknown, what answered.
 pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict, why: Option<&str>) -> String {
-    let mut text = who_and_where(fields);
+    let mut text = who_and_where(fields, why.map_or(0, str::len));
     let what = match verdict.label {
         Label::Established => "established",
         Label::PortExhausted => "failed, no local port was left,",
@@ -27,7 +29,8 @@ pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict, why: Option<&st
         Label::Cancelled => "cancelled",
         Label::Failed => "failed",
     };
-    push(&mut text, format_args!(" {what}"));
+    text.push(' ');
+    text.push_str(what);
     if fields.syn.sent == Some(0)
         && let Label::Failed | Label::Unreachable | Label::Denied = verdict.label
         && let Some(errno) = verdict.errno
@@ -35,7 +38,8 @@ pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict, why: Option<&st
         // Nobody has answered: the errno is all there is to say.
         push(&mut text, format_args!(" with {errno}"));
     }
-    push(&mut text, format_args!(" after {}", elapsed(fields)));
+    text.push_str(" after ");
+    elapsed(&mut text, fields);
     if let Some(why) = why {
         text.push_str(": ");
         text.push_str(why);
@@ -50,11 +54,10 @@ pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict, why: Option<&st
 
 /// `curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 no answer after 1.02 s: SYN sent again`
 pub(crate) fn stall(fields: &AttemptFields) -> String {
-    let mut text = who_and_where(fields);
-    push(
-        &mut text,
-        format_args!(" no answer after {}: SYN sent again", elapsed(fields)),
-    );
+    let mut text = who_and_where(fields, 0);
+    text.push_str(" no answer after ");
+    elapsed(&mut text, fields);
+    text.push_str(": SYN sent again");
     text
 }
 
@@ -88,13 +91,16 @@ pub(crate) fn states(text: &mut String, states: &States, reusable: u32) {
     }
 }
 
-fn who_and_where(fields: &AttemptFields) -> String {
-    let mut text = String::with_capacity(128);
+/// With room for as many bytes more as will follow.
+fn who_and_where(fields: &AttemptFields, more: usize) -> String {
+    let mut text = String::with_capacity(128 + more);
     let process = &fields.process;
     let comm = process.comm.as_deref().unwrap_or("?");
-    match process.pid {
-        Some(pid) => push(&mut text, format_args!("{comm}[{pid}]")),
-        None => text.push_str(comm),
+    text.push_str(comm);
+    if let Some(pid) = process.pid {
+        text.push('[');
+        number(&mut text, pid);
+        text.push(']');
     }
     text.push(' ');
     endpoint(&mut text, fields.local);
@@ -106,24 +112,41 @@ fn who_and_where(fields: &AttemptFields) -> String {
 /// Writes `addr:port`, IPv6 in brackets, what is unknown as `*`.
 pub(crate) fn endpoint(text: &mut String, endpoint: Endpoint) {
     match endpoint.addr {
-        Some(addr) if addr.is_ipv6() => push(text, format_args!("[{addr}]")),
-        Some(addr) => push(text, format_args!("{addr}")),
+        Some(IpAddr::V6(addr)) => push(text, format_args!("[{addr}]")),
+        Some(IpAddr::V4(addr)) => {
+            let [first, rest @ ..] = addr.octets();
+            number(text, first);
+            for octet in rest {
+                text.push('.');
+                number(text, octet);
+            }
+        }
         None => text.push('*'),
     }
     match endpoint.port {
-        Some(port) => push(text, format_args!(":{port}")),
+        Some(port) => {
+            text.push(':');
+            number(text, port);
+        }
         None => text.push_str(":*"),
     }
 }
 
-pub(crate) fn elapsed(fields: &AttemptFields) -> String {
+/// Writes `0.31 ms`, `131.05 s`.
+pub(crate) fn elapsed(text: &mut String, fields: &AttemptFields) {
     let Some(us) = fields.elapsed_us else {
-        return "an unknown time".to_owned();
+        text.push_str("an unknown time");
+        return;
     };
-    match us {
-        0..1_000_000 => format!("{}.{:02} ms", us / 1000, us % 1000 / 10),
-        _ => format!("{}.{:02} s", us / 1_000_000, us % 1_000_000 / 10_000),
-    }
+    let (of_unit, unit) = match us {
+        0..1_000_000 => (1000, " ms"),
+        _ => (1_000_000, " s"),
+    };
+    let hundredths = us % of_unit / (of_unit / 100);
+    number(text, us / of_unit);
+    text.push_str(if hundredths < 10 { ".0" } else { "." });
+    number(text, hundredths);
+    text.push_str(unit);
 }
 
 fn answer(text: &mut String, reply: &Reply) {
@@ -150,6 +173,12 @@ fn syns(fields: &AttemptFields) -> String {
         Some(sent) => format!("{sent} SYNs"),
         None => "SYN".to_owned(),
     }
+}
+
+/// What every message has several of: without the detour of [`push`], which takes
+/// longer than all else in it.
+fn number(text: &mut String, number: impl Integer) {
+    text.push_str(itoa::Buffer::new().format(number));
 }
 
 /// Writing to a `String` cannot fail.

@@ -6,6 +6,13 @@
 /// itself.
 #[must_use]
 pub(crate) fn bounded(bytes: &[u8], json_len_max: usize) -> String {
+    // Nearly always: nothing to replace, to escape or to cut off.
+    if bytes.len() <= json_len_max
+        && bytes.iter().all(|&byte| is_plain(byte))
+        && let Ok(plain) = str::from_utf8(bytes)
+    {
+        return plain.to_owned();
+    }
     let mut text = String::new();
     let mut len = 0;
     for chunk in bytes.utf8_chunks() {
@@ -19,6 +26,11 @@ pub(crate) fn bounded(bytes: &[u8], json_len_max: usize) -> String {
         }
     }
     text
+}
+
+/// A byte that is a character of its own, and stays so inside a JSON string.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
 }
 
 /// Whether text takes at most this many bytes inside a JSON string.

@@ -87,7 +87,7 @@ fn attempt(time: &str, label: &str, errno: &str, fields: &AttemptFields) -> Stri
         "{time}  {label:<19}  {errno:<13}  {who:<23}  {:<21} -> {:<21}  {:>10}",
         endpoint(fields.local),
         endpoint(fields.remote),
-        message::elapsed(fields),
+        elapsed(fields),
     );
     if let (Some(sent), Some(again)) = (fields.syn.sent, fields.syn.retransmitted)
         && again > 0
@@ -138,6 +138,12 @@ fn answer(fields: &AttemptFields) -> Option<String> {
         text.push_str(&format!(" from {from}"));
     }
     Some(text)
+}
+
+fn elapsed(fields: &AttemptFields) -> String {
+    let mut text = String::new();
+    message::elapsed(&mut text, fields);
+    text
 }
 
 fn endpoint(side: Endpoint) -> String {
