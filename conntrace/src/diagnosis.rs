@@ -1,7 +1,9 @@
 //! Looks for causes: asks the rules, remembers what they said of cases like this
 //! one, and keeps what was answered for the recording.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
+
+use foldhash::HashMap;
 
 use crate::{
     diagnose::{self, Case, Evidence, ask},
@@ -54,7 +56,7 @@ impl Diagnosis {
     #[must_use]
     pub fn of_recording() -> Self {
         Self {
-            cases: HashMap::new(),
+            cases: HashMap::default(),
             known: Known::default(),
             tracing_since_ns: u64::MAX,
             scout: None,

@@ -1,8 +1,9 @@
 use std::{
-    collections::HashMap,
     hash::Hash,
     time::{Duration, Instant},
 };
+
+use foldhash::HashMap;
 
 /// Remembers answers, at most `len_max` of them and each for at most `age_max`.
 /// It forgets all at once: what is asked for in a storm is soon known again.
@@ -17,7 +18,7 @@ pub(super) struct Cache<K, V> {
 impl<K: Eq + Hash, V: Clone> Cache<K, V> {
     pub(super) fn new(age_max: Duration, len_max: usize) -> Self {
         Self {
-            answers: HashMap::new(),
+            answers: HashMap::default(),
             since: None,
             age_max,
             len_max,

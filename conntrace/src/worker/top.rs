@@ -1,6 +1,8 @@
 //! What failed most since the last summary.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::cmp::Reverse;
+
+use foldhash::HashMap;
 
 use crate::{
     event::{COMM_JSON_MAX, Endpoint, Top},
