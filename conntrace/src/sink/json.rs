@@ -37,8 +37,10 @@ impl<W: Write> Sink for Json<W> {
 /// JSON need not escape DEL and the control characters of Latin-1, but a terminal
 /// that shows the lines would obey them. Strings are all that can hold them.
 fn write_visible(out: &mut impl Write, json: &[u8]) -> io::Result<()> {
-    // Nearly always: nothing to look for character by character.
-    if json.is_ascii() && !json.contains(&b'\x7f') {
+    // Nearly always: nothing to look for character by character. A fold that does not
+    // stop early is one that the compiler can do many bytes at a time.
+    let highest = json.iter().fold(0, |highest, &byte| byte.max(highest));
+    if highest < b'\x7f' {
         return out.write_all(json);
     }
     for piece in String::from_utf8_lossy(json).split_inclusive(char::is_control) {
