@@ -8,9 +8,7 @@ use std::{
 };
 
 use super::{
-    drop_reasons::DropReasons,
     firewall,
-    kernel_facts::KernelFacts,
     namespaces::{About, Namespaces},
     port_rules::PortRules,
     process,
@@ -18,9 +16,12 @@ use super::{
     routes,
     sockets::{self, LISTEN, Sock},
 };
-use crate::diagnose::{
-    ask::{Answer, Holder, Listener, Listeners, Ports, Question, accepts},
-    is_similar,
+use crate::{
+    diagnose::{
+        ask::{Answer, Holder, Listener, Listeners, Ports, Question, accepts},
+        is_similar,
+    },
+    kernel::Facts,
 };
 
 /// How old a dump may be: there is no more than one a second per namespace.
@@ -53,16 +54,17 @@ struct Taken {
 pub(super) struct Helper {
     namespaces: Namespaces,
     dumps: HashMap<(u32, Which), Taken>,
-    drop_reasons: DropReasons,
+    facts: &'static Facts,
     programs: Programs,
 }
 
 impl Helper {
-    pub(super) fn new(facts: KernelFacts) -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
+        let facts = Facts::running();
         Ok(Self {
             namespaces: Namespaces::new()?,
             dumps: HashMap::new(),
-            drop_reasons: facts.drop_reasons,
+            facts,
             programs: Programs::open(facts.connect_hook),
         })
     }
@@ -116,7 +118,8 @@ impl Helper {
                 process::proxy(process, remote).map(Answer::Proxy)
             }
             Question::DropReason { number } => {
-                self.drop_reasons.name(number).map(Answer::DropReason)
+                let name = self.facts.drop_reasons.name(number);
+                name.map(Answer::DropReason)
             }
             Question::Firewall { netns, verdict } => self
                 .namespaces

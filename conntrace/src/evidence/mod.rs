@@ -3,11 +3,9 @@
 
 mod cache;
 pub(crate) mod cgroup;
-mod drop_reasons;
 mod exe;
 mod firewall;
 mod helper;
-mod kernel_facts;
 mod known;
 mod namespaces;
 mod netlink;

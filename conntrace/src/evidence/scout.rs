@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{helper::Helper, kernel_facts::KernelFacts, known::Found, namespaces::About};
+use super::{helper::Helper, known::Found, namespaces::About};
 use crate::diagnose::ask::{Answer, Question};
 
 /// How long all that is asked about one attempt may take.
@@ -47,10 +47,9 @@ impl Scout {
         // A look under way, and one that waits for its end.
         let (requests, received) = sync_channel::<Request>(1);
         let (sender, responses) = channel();
-        let facts = KernelFacts::read();
         thread::Builder::new()
             .name("conntrace-look".to_owned())
-            .spawn(move || serve(&received, &sender, facts))?;
+            .spawn(move || serve(&received, &sender))?;
         Ok(Self {
             requests,
             responses,
@@ -96,8 +95,8 @@ impl Scout {
     }
 }
 
-fn serve(requests: &Receiver<Request>, responses: &Sender<Response>, facts: KernelFacts) {
-    let mut helper = match Helper::new(facts) {
+fn serve(requests: &Receiver<Request>, responses: &Sender<Response>) {
+    let mut helper = match Helper::new() {
         Ok(helper) => helper,
         Err(error) => {
             log::warn!("no causes: cannot tell the own network namespace: {error}");

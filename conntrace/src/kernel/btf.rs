@@ -5,6 +5,7 @@
 //! not found. (aya keeps its own member lookup private.)
 
 mod extract;
+mod only;
 
 use std::collections::HashMap;
 
@@ -219,17 +220,11 @@ impl<'a> Btf<'a> {
     pub fn enumerators_beside(&self, name: &str) -> Vec<(&'a [u8], u32)> {
         let all = |&at: &usize| {
             let ty = self.type_at(at).filter(|ty| ty.kind == KIND_ENUM)?;
-            let one = |i| {
-                let at = ty.at + 12 + i * 8;
-                Some((
-                    self.name(u32_at(self.types, at)?)?,
-                    u32_at(self.types, at + 4)?,
-                ))
-            };
-            let all: Vec<_> = (0..ty.count).filter_map(one).collect();
-            all.iter()
-                .any(|(found, _)| *found == name.as_bytes())
-                .then_some(all)
+            let word = |i, of| u32_at(self.types, ty.at + 12 + i * 8 + of);
+            let is_it = |i| word(i, 0).is_some_and(|found| self.is_named(found, name));
+            let one = |i| Some((self.name(word(i, 0)?)?, word(i, 4)?));
+            let has_it = (0..ty.count).any(is_it);
+            has_it.then(|| (0..ty.count).filter_map(one).collect())
         };
         self.starts.iter().skip(1).find_map(all).unwrap_or_default()
     }
@@ -301,6 +296,16 @@ impl<'a> Btf<'a> {
     fn name(&self, at: u32) -> Option<&'a [u8]> {
         let rest = self.strings.get(at as usize..)?;
         rest.split(|&byte| byte == 0).next()
+    }
+
+    /// Whether the name there is this one. Most of hundreds of thousands are told apart by
+    /// their first byte, which spares a call to compare them.
+    fn is_named(&self, at: u32, name: &str) -> bool {
+        let rest = self.strings.get(at as usize..).unwrap_or_default();
+        rest.first() == name.as_bytes().first()
+            && rest
+                .strip_prefix(name.as_bytes())
+                .is_some_and(|rest| rest.first() == Some(&0))
     }
 }
 

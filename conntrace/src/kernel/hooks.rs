@@ -71,12 +71,15 @@ pub(super) struct Ways<'a> {
 /// The tracepoint that is told why a packet is dropped, where the kernel says so.
 const DROPS: &str = "kfree_skb";
 
-/// Attaches every program, each on its own.
+/// Attaches every program, each on its own. `btf` needs the types of the hooks only.
 ///
 /// # Errors
 /// When a required one cannot be attached.
-pub(super) fn attach_all(ebpf: &mut Ebpf, ways: &Ways<'_>) -> Result<Attached, StartError> {
-    let btf = Btf::from_sys_fs().map_err(|e| failed("reading the kernel's BTF", e))?;
+pub(super) fn attach_all(
+    ebpf: &mut Ebpf,
+    ways: &Ways<'_>,
+    btf: &Btf,
+) -> Result<Attached, StartError> {
     let tiers = Tier::to_try(ways.tier);
     let mut attached = Attached {
         hooks: Vec::new(),
@@ -90,17 +93,17 @@ pub(super) fn attach_all(ebpf: &mut Ebpf, ways: &Ways<'_>) -> Result<Attached, S
     for program in &PROGRAMS {
         let tried = match (program.target, ways.calls) {
             (Target::Entry(_) | Target::Return(_), _) if tiers.is_empty() => continue,
-            (Target::Entry(name), _) => attach_best(tiers, |tier| at_entry(ebpf, name, tier, &btf)),
+            (Target::Entry(name), _) => attach_best(tiers, |tier| at_entry(ebpf, name, tier, btf)),
             (Target::Return(name), _) => attach_best(tiers, |tier| {
-                at_return(ebpf, name, tier, ways.preempts, &btf)
+                at_return(ebpf, name, tier, ways.preempts, btf)
             }),
             (Target::Syscall(_), None) => continue,
             (Target::Syscall(_), _) if attached.tier != Tier::Tracepoint => continue,
             (Target::Syscall(_), Some(Err(error))) => Err(AttachError::Syscalls(chain(error))),
             (Target::Syscall(name), Some(Ok(_))) => to_syscall(ebpf, program.name, name),
             (Target::Tracepoint(DROPS), _) if !ways.drop_reasons => Err(AttachError::NoDropReasons),
-            (Target::Tracepoint(name), _) => to_tracepoint(ebpf, program.name, name, &btf),
-            (Target::Iterator(name), _) => run_over(ebpf, program.name, name, &btf),
+            (Target::Tracepoint(name), _) => to_tracepoint(ebpf, program.name, name, btf),
+            (Target::Iterator(name), _) => run_over(ebpf, program.name, name, btf),
         };
         let by_nature = tried.as_ref().is_err_and(AttachError::is_by_nature);
         let (kind, reason) = match tried {

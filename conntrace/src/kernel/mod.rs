@@ -5,6 +5,7 @@ pub mod btf;
 mod calls;
 #[cfg(test)]
 mod claims;
+mod drop_reasons;
 mod drops;
 mod extract;
 mod filters;
@@ -17,10 +18,10 @@ pub mod privilege;
 mod programs;
 mod syscalls;
 mod tier;
+mod vmlinux;
 
 use std::{
-    fs,
-    io::{self, ErrorKind},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -47,15 +48,15 @@ pub use programs::{PROGRAMS, Program, Target};
 use syscalls::SyscallsError;
 pub(crate) use syscalls::{NO_TRACEFS, tracefs};
 pub use tier::Tier;
+use vmlinux::Vmlinux;
+pub use vmlinux::check_members;
+pub(crate) use vmlinux::{Facts, VMLINUX_BTF};
 
 use crate::{
     filter::Filter,
     source::{Counters, Source},
     sys,
 };
-
-/// Where the kernel describes its own types.
-pub(crate) const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/conntrace.bpf.o");
 
@@ -132,16 +133,16 @@ impl Tracer {
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         privilege::check()?;
         let calls = settings.trace_syscalls.then(syscalls::offsets);
-        let resolved = resolve_offsets()?;
-        let mut ebpf = load(settings, &resolved, calls.as_ref())?;
+        let vmlinux = Vmlinux::read()?;
+        let mut ebpf = load(settings, &vmlinux, calls.as_ref())?;
         filters::set(&mut ebpf, &settings.filter)?;
         let ways = Ways {
             tier: settings.tier,
             calls: calls.as_ref(),
-            drop_reasons: resolved.gives_drop_reasons(),
+            drop_reasons: vmlinux.resolved.gives_drop_reasons(),
             preempts: preemption::preempts(),
         };
-        let attached = hooks::attach_all(&mut ebpf, &ways)?;
+        let attached = hooks::attach_all(&mut ebpf, &ways, &vmlinux.hookable)?;
         let ring = take_map(&mut ebpf, "RECORDS")?;
         let log = match settings.debug {
             true => Some(open_log(&mut ebpf)?),
@@ -157,7 +158,7 @@ impl Tracer {
             log,
             ebpf,
         };
-        // The kernel's BTF took 20 MB to parse, and is not needed any more.
+        // The kernel's BTF and the object are not needed any more.
         sys::release_freed_memory();
         Ok(tracer)
     }
@@ -288,7 +289,7 @@ impl Tracer {
 /// could be found out.
 fn load(
     settings: &Settings,
-    resolved: &offsets::Resolved,
+    Vmlinux { resolved, hookable }: &Vmlinux,
     calls: Option<&Result<CallOffsets, SyscallsError>>,
 ) -> Result<Ebpf, StartError> {
     let call_offsets = match calls {
@@ -303,6 +304,7 @@ fn load(
     let call_offset_words = [fd, addr, addr_len, call_offsets.ret];
     let mut loader = EbpfLoader::new();
     loader
+        .btf(Some(hookable))
         .override_global("OFFSETS", resolved.offsets.as_slice(), true)
         .override_global("DEFER_CONNECT_MASK", &resolved.defer_connect_mask, true)
         .override_global("DROP_REASONS", &resolved.drop_reasons[..], true)
@@ -317,39 +319,6 @@ fn load(
         Some(path) => loader.load_file(path),
     }
     .map_err(|error| load_error(settings.object.as_deref(), resolved, error))
-}
-
-/// Looks for every kernel member the programs read; returns how many there are.
-///
-/// # Errors
-/// Names the first that this kernel does not have.
-pub fn check_members() -> Result<usize, StartError> {
-    Ok(resolve_offsets()?.offsets.len())
-}
-
-fn resolve_offsets() -> Result<offsets::Resolved, StartError> {
-    let bytes = fs::read(VMLINUX_BTF).map_err(|error| {
-        if error.kind() == ErrorKind::NotFound {
-            unsupported(
-                format!("it has no {VMLINUX_BTF}"),
-                "it needs one built with CONFIG_DEBUG_INFO_BTF=y",
-            )
-        } else {
-            failed(&format!("reading {VMLINUX_BTF}"), error)
-        }
-    })?;
-    let btf = btf::Btf::parse(&bytes).map_err(|error| {
-        unsupported(
-            format!("its {VMLINUX_BTF} cannot be read: {error}"),
-            "if nothing is mounted over it, please report the kernel",
-        )
-    })?;
-    offsets::resolve(&btf).map_err(|error| {
-        unsupported(
-            error.to_string(),
-            "conntrace reads this member and will not guess; please report the kernel",
-        )
-    })
 }
 
 fn load_error(object: Option<&Path>, resolved: &offsets::Resolved, error: EbpfError) -> StartError {

@@ -25,6 +25,16 @@ pub(in crate::kernel) enum Prototype {
     Tracepoint(&'static str),
 }
 
+impl Prototype {
+    /// Kind and name of the type that stands for it.
+    pub(super) fn named(&self) -> (u8, String) {
+        match self {
+            Self::Function(name) => (KIND_FUNC, name.clone()),
+            Self::Tracepoint(name) => (KIND_TYPEDEF, format!("btf_trace_{name}")),
+        }
+    }
+}
+
 impl<'a> Btf<'a> {
     /// BTF with only what is wanted.
     ///
@@ -53,13 +63,10 @@ impl<'a> Btf<'a> {
     /// The type that stands for this prototype: a function, or the typedef by which
     /// the kernel tells what a tracepoint's probes take.
     pub(super) fn prototype(&self, prototype: &Prototype) -> Option<u32> {
-        let (kind, name) = match prototype {
-            Prototype::Function(name) => (KIND_FUNC, name.clone()),
-            Prototype::Tracepoint(name) => (KIND_TYPEDEF, format!("btf_trace_{name}")),
-        };
+        let (kind, name) = prototype.named();
         let is_it = |&at: &usize| {
             let ty = self.type_at(at).filter(|ty| ty.kind == kind);
-            ty.and_then(|ty| self.name(ty.name)) == Some(name.as_bytes())
+            ty.is_some_and(|ty| self.is_named(ty.name, &name))
         };
         let after_void = self.starts.iter().skip(1).position(is_it)?;
         u32::try_from(after_void + 1).ok()
@@ -159,19 +166,24 @@ impl<'a> Cut<'_, 'a> {
                 types.extend(word.to_ne_bytes());
             }
         }
-        let types_len = u32::try_from(types.len()).ok()?;
-        let strings_len = u32::try_from(strings.bytes.len()).ok()?;
-        let mut bytes = Vec::from(MAGIC.to_ne_bytes());
-        // Version 1, no flags.
-        bytes.extend([1, 0]);
-        let header_len = u32::try_from(HEADER_LEN).ok()?;
-        for word in [header_len, 0, types_len, types_len, strings_len] {
-            bytes.extend(word.to_ne_bytes());
-        }
-        bytes.extend(types);
-        bytes.extend(strings.bytes);
-        Some(bytes)
+        written(&types, &strings.bytes)
     }
+}
+
+/// BTF of these types and strings.
+pub(super) fn written(types: &[u8], strings: &[u8]) -> Option<Vec<u8>> {
+    let types_len = u32::try_from(types.len()).ok()?;
+    let strings_len = u32::try_from(strings.len()).ok()?;
+    let mut bytes = Vec::from(MAGIC.to_ne_bytes());
+    // Version 1, no flags.
+    bytes.extend([1, 0]);
+    let header_len = u32::try_from(HEADER_LEN).ok()?;
+    for word in [header_len, 0, types_len, types_len, strings_len] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    bytes.extend(types);
+    bytes.extend(strings);
+    Some(bytes)
 }
 
 /// Where a type's entries start: members, enumerators, parameters.

@@ -1,6 +1,6 @@
 //! The names of why this kernel drops packets.
 
-use crate::kernel::btf::Btf;
+use super::btf::Btf;
 
 const PREFIX: &[u8] = b"SKB_DROP_REASON_";
 /// Every kernel that gives reasons has this one.
@@ -8,7 +8,7 @@ const ANY: &str = "SKB_DROP_REASON_NOT_SPECIFIED";
 
 /// `enum skb_drop_reason`, whose numbers move from kernel to kernel.
 #[derive(Debug, Default)]
-pub(super) struct DropReasons(Vec<(u32, String)>);
+pub(crate) struct DropReasons(Vec<(u32, String)>);
 
 impl DropReasons {
     /// This kernel's; none where it gives no reasons.
@@ -22,7 +22,7 @@ impl DropReasons {
     }
 
     /// The name without its prefix.
-    pub(super) fn name(&self, number: u16) -> Option<String> {
+    pub(crate) fn name(&self, number: u16) -> Option<String> {
         let found = self.0.iter().find(|(of, _)| *of == u32::from(number));
         found.map(|(_, name)| name.clone())
     }
