@@ -17,6 +17,7 @@ use conntrace_common::{
 
 use super::{
     ProgramMissing, StartError, failed,
+    load::{Loads, load_typed},
     programs::{PROGRAMS, Program, Target},
     syscalls::SyscallsError,
     tier::Tier,
@@ -69,7 +70,7 @@ pub(super) struct Ways<'a> {
 }
 
 /// The tracepoint that is told why a packet is dropped, where the kernel says so.
-const DROPS: &str = "kfree_skb";
+pub(super) const DROPS: &str = "kfree_skb";
 
 /// Attaches every program, each on its own. `btf` needs the types of the hooks only.
 ///
@@ -81,6 +82,7 @@ pub(super) fn attach_all(
     btf: &Btf,
 ) -> Result<Attached, StartError> {
     let tiers = Tier::to_try(ways.tier);
+    let mut loads = load_typed(ebpf, ways, tiers, btf);
     let mut attached = Attached {
         hooks: Vec::new(),
         links: Vec::new(),
@@ -93,17 +95,19 @@ pub(super) fn attach_all(
     for program in &PROGRAMS {
         let tried = match (program.target, ways.calls) {
             (Target::Entry(_) | Target::Return(_), _) if tiers.is_empty() => continue,
-            (Target::Entry(name), _) => attach_best(tiers, |tier| at_entry(ebpf, name, tier, btf)),
+            (Target::Entry(name), _) => {
+                attach_best(tiers, |tier| at_entry(ebpf, &mut loads, name, tier))
+            }
             (Target::Return(name), _) => attach_best(tiers, |tier| {
-                at_return(ebpf, name, tier, ways.preempts, btf)
+                at_return(ebpf, &mut loads, name, tier, ways.preempts)
             }),
             (Target::Syscall(_), None) => continue,
             (Target::Syscall(_), _) if attached.tier != Tier::Tracepoint => continue,
             (Target::Syscall(_), Some(Err(error))) => Err(AttachError::Syscalls(chain(error))),
             (Target::Syscall(name), Some(Ok(_))) => to_syscall(ebpf, program.name, name),
             (Target::Tracepoint(DROPS), _) if !ways.drop_reasons => Err(AttachError::NoDropReasons),
-            (Target::Tracepoint(name), _) => to_tracepoint(ebpf, program.name, name, btf),
-            (Target::Iterator(name), _) => run_over(ebpf, program.name, name, btf),
+            (Target::Tracepoint(_), _) => to_tracepoint(ebpf, &mut loads, program.name),
+            (Target::Iterator(_), _) => run_over(ebpf, &mut loads, program.name),
         };
         let by_nature = tried.as_ref().is_err_and(AttachError::is_by_nature);
         let (kind, reason) = match tried {
@@ -186,10 +190,14 @@ fn best_kind(target: Target, tiers: &[Tier]) -> &'static str {
     }
 }
 
-fn at_entry(ebpf: &mut Ebpf, name: &str, tier: Tier, btf: &Btf) -> Result<Made, AttachError> {
+fn at_entry(
+    ebpf: &mut Ebpf,
+    loads: &mut Loads,
+    name: &str,
+    tier: Tier,
+) -> Result<Made, AttachError> {
     if tier == Tier::Full {
-        let hook: &mut FEntry = program(ebpf, &format!("fentry_{name}"))?;
-        hook.load(name, btf)?;
+        let hook: &mut FEntry = loaded(ebpf, loads, &format!("fentry_{name}"))?;
         let link = hook.attach()?;
         return Ok(Made::new("fentry", vec![Box::new(hook.take_link(link)?)]));
     }
@@ -199,18 +207,18 @@ fn at_entry(ebpf: &mut Ebpf, name: &str, tier: Tier, btf: &Btf) -> Result<Made, 
 
 fn at_return(
     ebpf: &mut Ebpf,
+    loads: &mut Loads,
     name: &str,
     tier: Tier,
     preempts: bool,
-    btf: &Btf,
 ) -> Result<Made, AttachError> {
     if tier == Tier::Full {
         let mut links = Vec::new();
         if preempts {
-            links.push(by_fexit(ebpf, "fexit_second_", name, btf)?);
+            links.push(by_fexit(ebpf, loads, &format!("fexit_second_{name}"))?);
         }
         // What is attached last runs first.
-        links.push(by_fexit(ebpf, "fexit_", name, btf)?);
+        links.push(by_fexit(ebpf, loads, &format!("fexit_{name}"))?);
         return Ok(Made::new("fexit", links));
     }
     // The return first: what has entered before is not its own.
@@ -219,9 +227,8 @@ fn at_return(
     Ok(Made::new("kretprobe", links))
 }
 
-fn by_fexit(ebpf: &mut Ebpf, turn: &str, name: &str, btf: &Btf) -> Result<Held, AttachError> {
-    let hook: &mut FExit = program(ebpf, &format!("{turn}{name}"))?;
-    hook.load(name, btf)?;
+fn by_fexit(ebpf: &mut Ebpf, loads: &mut Loads, named: &str) -> Result<Held, AttachError> {
+    let hook: &mut FExit = loaded(ebpf, loads, named)?;
     let link = hook.attach()?;
     Ok(Box::new(hook.take_link(link)?))
 }
@@ -233,9 +240,8 @@ fn probe(ebpf: &mut Ebpf, at: &str, name: &str) -> Result<Held, AttachError> {
     Ok(Box::new(hook.take_link(link)?))
 }
 
-fn to_tracepoint(ebpf: &mut Ebpf, named: &str, name: &str, btf: &Btf) -> Result<Made, AttachError> {
-    let hook: &mut BtfTracePoint = program(ebpf, named)?;
-    hook.load(name, btf)?;
+fn to_tracepoint(ebpf: &mut Ebpf, loads: &mut Loads, named: &str) -> Result<Made, AttachError> {
+    let hook: &mut BtfTracePoint = loaded(ebpf, loads, named)?;
     let link = hook.attach()?;
     Ok(Made::new("tp_btf", vec![Box::new(hook.take_link(link)?)]))
 }
@@ -251,14 +257,27 @@ fn to_syscall(ebpf: &mut Ebpf, named: &str, name: &str) -> Result<Made, AttachEr
 }
 
 /// Runs an iterator, which has nothing to stay attached to.
-fn run_over(ebpf: &mut Ebpf, named: &str, name: &str, btf: &Btf) -> Result<Made, AttachError> {
-    let hook: &mut Iter = program(ebpf, named)?;
-    hook.load(name, btf)?;
+fn run_over(ebpf: &mut Ebpf, loads: &mut Loads, named: &str) -> Result<Made, AttachError> {
+    let hook: &mut Iter = loaded(ebpf, loads, named)?;
     let link = hook.attach()?;
     let mut run = hook.take_link(link)?.into_file()?;
     // It writes nothing; reading is what makes it run.
     io::copy(&mut run, &mut io::sink())?;
     Ok(Made::new("iter", Vec::new()))
+}
+
+/// The program, if the kernel took it.
+fn loaded<'a, T>(
+    ebpf: &'a mut Ebpf,
+    loads: &mut Loads,
+    name: &str,
+) -> Result<&'a mut T, AttachError>
+where
+    &'a mut T: TryFrom<&'a mut Loaded, Error = ProgramError>,
+{
+    let missing = || ProgramMissing(name.to_owned());
+    loads.remove(name).ok_or_else(missing)??;
+    program(ebpf, name)
 }
 
 fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, AttachError>

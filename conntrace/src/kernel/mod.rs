@@ -12,6 +12,7 @@ mod filters;
 mod hooks;
 #[cfg(test)]
 mod kernels;
+mod load;
 mod offsets;
 mod preemption;
 pub mod privilege;
