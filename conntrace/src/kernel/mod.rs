@@ -27,7 +27,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
+    Ebpf, EbpfError, include_bytes_aligned,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
 };
 use aya_log::EbpfLogger;
@@ -303,7 +303,7 @@ fn load(
     let filters = settings.filter.kinds();
     let [fd, addr, addr_len] = call_offsets.args;
     let call_offset_words = [fd, addr, addr_len, call_offsets.ret];
-    let mut loader = EbpfLoader::new();
+    let mut loader = load::loader();
     loader
         .btf(Some(hookable))
         .override_global("OFFSETS", resolved.offsets.as_slice(), true)
