@@ -72,6 +72,9 @@ pub(super) struct Ways<'a> {
 /// The tracepoint that is told why a packet is dropped, where the kernel says so.
 pub(super) const DROPS: &str = "kfree_skb";
 
+/// By what a kernel that has kprobes lets them be made.
+const PROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
+
 /// Attaches every program, each on its own. `btf` needs the types of the hooks only.
 ///
 /// # Errors
@@ -235,6 +238,8 @@ fn by_fexit(ebpf: &mut Ebpf, loads: &mut Loads, named: &str) -> Result<Held, Att
 
 fn probe(ebpf: &mut Ebpf, at: &str, name: &str) -> Result<Held, AttachError> {
     let hook: &mut KProbe = program(ebpf, &format!("{at}{name}"))?;
+    // Before the verifier is: it takes its time, also where nothing can be attached.
+    fs::metadata(PROBES).map_err(AttachError::NoProbes)?;
     hook.load()?;
     let link = hook.attach(name, 0)?;
     Ok(Box::new(hook.take_link(link)?))
@@ -310,6 +315,8 @@ enum AttachError {
     Map(#[from] MapError),
     #[error("cannot run it")]
     Run(#[from] io::Error),
+    #[error("`{PROBES}`: {0}")]
+    NoProbes(io::Error),
     #[error("{0}")]
     Function(String),
     #[error("this kernel does not say why it drops a packet: it needs Linux 5.17")]
@@ -328,6 +335,7 @@ impl AttachError {
             | Self::Link(_)
             | Self::Map(_)
             | Self::Run(_)
+            | Self::NoProbes(_)
             | Self::Syscalls(_) => false,
         }
     }
