@@ -7,23 +7,15 @@ use std::{
     thread,
 };
 
-use aya::{
-    Btf, Ebpf, EbpfLoader,
-    programs::{Iter, Program, ProgramError},
-};
-use nix::{
-    sched::{CloneFlags, unshare},
-    unistd::chroot,
-};
-
 use super::{
     hooks::{DROPS, Ways},
     programs::{PROGRAMS, Target},
     tier::Tier,
 };
-
-/// A folder in which there is no BTF where aya looks for it.
-const NO_BTF: &str = "/sys/kernel/btf";
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    programs::{Iter, Program, ProgramError},
+};
 
 /// How many at once: there are no more that take long.
 const THREADS_MAX: usize = 4;
@@ -34,20 +26,15 @@ type Typed = (String, &'static str);
 /// What the kernel said to each program, by its name.
 pub(super) type Loads = HashMap<String, Result<(), ProgramError>>;
 
-/// A loader. aya parses all of the kernel's BTF for it, and drops that again once it is
-/// given another: so a thread makes it in whose root there is none. Where a thread may not
-/// have a root of its own, the start takes longer.
-pub(super) fn loader<'a>() -> EbpfLoader<'a> {
-    let make = || {
-        // Never without its own: it would be the root of all threads.
-        let _ = unshare(CloneFlags::CLONE_FS).and_then(|()| chroot(NO_BTF));
-        EbpfLoader::new()
-    };
-    let made = thread::scope(|scope| {
-        let thread = thread::Builder::new().spawn_scoped(scope, make).ok()?;
-        thread.join().ok()
-    });
-    made.unwrap_or_else(EbpfLoader::new)
+/// A loader, made while the caller reads what to give it. aya parses all of the kernel's
+/// BTF for it, cannot be told not to, and drops that again once it is given another.
+pub(super) fn loader_beside<T>(read: impl FnOnce() -> T) -> (EbpfLoader<'static>, T) {
+    thread::scope(|scope| {
+        let made = thread::Builder::new().spawn_scoped(scope, EbpfLoader::new);
+        let read = read();
+        let made = made.ok().and_then(|thread| thread.join().ok());
+        (made.unwrap_or_else(EbpfLoader::new), read)
+    })
 }
 
 /// Loads each of them, on its own, the first ones first.

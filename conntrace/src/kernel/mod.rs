@@ -27,7 +27,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfError, include_bytes_aligned,
+    Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
 };
 use aya_log::EbpfLogger;
@@ -134,8 +134,9 @@ impl Tracer {
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         privilege::check()?;
         let calls = settings.trace_syscalls.then(syscalls::offsets);
-        let vmlinux = Vmlinux::read()?;
-        let mut ebpf = load(settings, &vmlinux, calls.as_ref())?;
+        let (loader, vmlinux) = load::loader_beside(Vmlinux::read);
+        let vmlinux = vmlinux?;
+        let mut ebpf = load(loader, settings, &vmlinux, calls.as_ref())?;
         filters::set(&mut ebpf, &settings.filter)?;
         let ways = Ways {
             tier: settings.tier,
@@ -289,6 +290,7 @@ impl Tracer {
 /// `calls` is where system calls keep their arguments, if they are traced and that
 /// could be found out.
 fn load(
+    loader: EbpfLoader<'static>,
     settings: &Settings,
     Vmlinux { resolved, hookable }: &Vmlinux,
     calls: Option<&Result<CallOffsets, SyscallsError>>,
@@ -303,7 +305,8 @@ fn load(
     let filters = settings.filter.kinds();
     let [fd, addr, addr_len] = call_offsets.args;
     let call_offset_words = [fd, addr, addr_len, call_offsets.ret];
-    let mut loader = load::loader();
+    // For as long as what it is given now.
+    let mut loader: EbpfLoader<'_> = loader;
     loader
         .btf(Some(hookable))
         .override_global("OFFSETS", resolved.offsets.as_slice(), true)
