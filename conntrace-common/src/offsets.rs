@@ -81,9 +81,8 @@ offsets! {
     net: "sock_common.skc_net.net", 8;
     /// Its inode number.
     net_inum: "net.ns.inum", 4;
-    /// Its number, which no later namespace gets; 0 where the kernel gives it only to
-    /// those that ask (before Linux 5.12).
-    net_cookie: "net.net_cookie", 8;
+    /// Random bits of it (`setup_net`), by which the next one with that number is another.
+    hash_mix: "net.hash_mix", 4;
     /// Pending error.
     err: "sock.sk_err", 4;
     /// Error remembered but not (yet) fatal.

@@ -25,15 +25,15 @@ const ECONNRESET: u32 = 104;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Host {
-    /// No later namespace has it, but it may be 0.
-    netns_cookie: u64,
     /// Its inode number, which a later one may have.
-    netns: u64,
+    netns: u32,
+    /// Which that one has not.
+    netns_mix: u32,
     /// An IPv4 address is v4-mapped, whatever the socket's family.
     addr: [u8; 16],
 }
 
-const _: () = assert!(size_of::<Host>() == 32);
+const _: () = assert!(size_of::<Host>() == 24);
 
 impl Host {
     /// The socket's other side. Without a branch, as all that every record goes
@@ -41,8 +41,8 @@ impl Host {
     #[inline(always)]
     pub fn of(sock: Sock) -> Self {
         Self {
-            netns_cookie: sock.netns_cookie(),
-            netns: u64::from(sock.netns()),
+            netns: sock.netns(),
+            netns_mix: sock.netns_mix(),
             addr: sock.remote_addr_mapped(),
         }
     }

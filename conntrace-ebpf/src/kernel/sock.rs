@@ -108,12 +108,13 @@ impl Sock {
         net.load(global!(OFFSETS.net_inum))
     }
 
-    /// A number of the network namespace that no later one gets, unlike the inode
-    /// number's; 0 where it has none (before Linux 5.12).
+    /// Random bits of the network namespace, by which it differs from the next one that
+    /// gets its inode number. Its cookie says the same, but before Linux 5.12 only of those
+    /// that were asked for it.
     #[inline(always)]
-    pub fn netns_cookie(self) -> u64 {
+    pub fn netns_mix(self) -> u32 {
         let net = self.sock.follow(global!(OFFSETS.net));
-        net.load(global!(OFFSETS.net_cookie))
+        net.load(global!(OFFSETS.hash_mix))
     }
 
     /// The destination of either family: an IPv4 one lies there v4-mapped
