@@ -58,8 +58,8 @@ pub use socket::{
 pub use storm::{Ended, Thread, Written, active_opens, can_destroy, has_ended, without_linger};
 pub use suite::{
     Live, Scene, accounted, assert_adds_up, is_covered, is_root, is_slow, kernel_version,
-    lacks_drop_reasons, lacks_functions, live_test, own_netns, plain_test, run, run_one_by_one,
-    unless,
+    lacks_bound_sockets, lacks_drop_reasons, lacks_functions, lacks_port_range, live_test,
+    own_netns, plain_test, run, run_one_by_one, unless,
 };
 pub use tracer::{Tracer, check};
 pub use uring::{Uring, lacks_uring, lacks_uring_bind};

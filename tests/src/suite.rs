@@ -14,10 +14,11 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{self, Stage};
+use conntrace::stage::{self, Stage, set_local_port_range};
 use jiff::Timestamp;
 use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use crate::{Expected, Tracer};
 
@@ -70,6 +71,19 @@ pub fn is_slow() -> Option<&'static str> {
     slow.then_some(
         "needs a machine as fast as a real one, which one with CONNTRACE_STORM set is not",
     )
+}
+
+/// Why no socket can have a port range of its own (`IP_LOCAL_PORT_RANGE`), if so.
+pub fn lacks_port_range() -> Option<&'static str> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let lacks = set_local_port_range(&socket, 40_000, 40_001).is_err();
+    lacks.then_some("needs Linux 6.3, from which a socket can have a port range of its own")
+}
+
+/// Why this kernel does not tell who has bound ports, but for those that listen, if so.
+pub fn lacks_bound_sockets() -> Option<&'static str> {
+    let lacks = kernel_version() < (6, 8);
+    lacks.then_some("needs Linux 6.8, from which the kernel tells of sockets that are only bound")
 }
 
 /// Why this kernel does not tell what it drops itself, if so.

@@ -14,8 +14,8 @@ use std::{
 
 use conntrace::stage::{DeadEnd, FAR_LOCAL_V4, FAR_V4, ports};
 use conntrace_tests::{
-    Cgroup, Denial, Live, Partner, attempt, bound, hides_hooks, in_role_to, lacks_lsm, live_test,
-    mount_tracefs, remote_of_role, role, run, say_and_wait, tcp, unless,
+    Cgroup, Denial, Live, Partner, attempt, bound, hides_hooks, in_role_to, lacks_bound_sockets,
+    lacks_lsm, live_test, mount_tracefs, remote_of_role, role, run, say_and_wait, tcp, unless,
 };
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -50,7 +50,10 @@ fn main() -> ExitCode {
             lacks_lsm().or_else(hides_hooks),
             live_test("security_module", security_module),
         ),
-        live_test("ports_held_by_bind", ports_held_by_bind),
+        unless(
+            lacks_bound_sockets(),
+            live_test("ports_held_by_bind", ports_held_by_bind),
+        ),
     ];
     for (family, host) in [
         ("v4", IpAddr::from(ELSEWHERE_V4)),

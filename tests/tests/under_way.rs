@@ -257,11 +257,14 @@ fn shut(socket: &Socket, how: Shutdown) {
     let _ = socket.shutdown(how);
 }
 
-/// One thread is in connect, another ends the attempt: the line names the first.
+/// One thread is in connect, another ends the attempt: the line names the first. Some
+/// kernels do not let it end what another waits for (`tcp_disconnect`, EBUSY: patches of
+/// Linux 5.10 and 6.1, up to 6.6); the first thread then stops waiting, and closes.
 fn shut_down_by_another_thread(host: IpAddr) {
     let live = Live::get();
     let scene = live.play_lasting(..PATIENCE, |_| {
         let socket = tcp(silent(host));
+        socket.set_write_timeout(Some(PATIENCE / 2)).unwrap();
         thread::scope(|scope| {
             let connecting = thread::Builder::new()
                 .name("connecting".to_owned())

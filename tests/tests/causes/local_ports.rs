@@ -8,7 +8,8 @@ use std::{
 
 use conntrace::stage::{FAR_LOCAL_V4, FAR_V4, Stage, ports, set_local_port_range};
 use conntrace_tests::{
-    attempt, attempt_on, bound, connect_until_failure, is_slow, live_test, tcp, unless,
+    attempt, attempt_on, bound, connect_until_failure, is_slow, lacks_bound_sockets,
+    lacks_port_range, live_test, tcp, unless,
 };
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -28,10 +29,13 @@ pub(super) fn tests() -> Vec<Trial> {
         ),
         live_test("range_full_of_time_wait", range_full_of_time_wait),
         unless(
-            is_slow(),
+            is_slow().or_else(lacks_bound_sockets),
             live_test("ports_held_by_bind", ports_held_by_bind),
         ),
-        live_test("socket_port_range", socket_port_range),
+        unless(
+            lacks_port_range(),
+            live_test("socket_port_range", socket_port_range),
+        ),
         live_test("reserved_ports_leave_none", reserved_ports_leave_none),
         // The process that holds it is found late there, if at all.
         unless(is_slow(), live_test("tuple_in_use", tuple_in_use)),
