@@ -6,14 +6,13 @@ use conntrace::stage::Stage;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{Attempted, Live, assert_has, attempt_on, child::has, is_slow, tcp};
+use crate::{Attempted, Live, assert_has, attempt_on, tcp};
 
 /// An application's deadline, after which an attempt has timed out.
 const DEADLINE: Duration = Duration::from_millis(300);
 
-/// How often a scenario is played at most, and on a machine that is slow.
+/// How often a scenario is played at most.
 const TRIES: usize = 3;
-const TRIES_SLOW: usize = 12;
 /// Time for a summary, of which there is one every second.
 const SUMMARY: Duration = Duration::from_millis(1500);
 
@@ -33,8 +32,7 @@ impl Live {
 
     /// Fails unless the last attempt of the scenario has this cause, for one with all
     /// of this evidence. It is played again where a busy machine left no time to look,
-    /// and the tracer says so; on a slow one also where there may have been too little for
-    /// the cause that says most.
+    /// and the tracer says so.
     pub fn expect_cause<T>(
         &self,
         endings: usize,
@@ -43,17 +41,11 @@ impl Live {
         mut act: impl FnMut(&Stage) -> T + Send,
     ) -> Value {
         let mut line = Value::Null;
-        let tries = is_slow().map_or(TRIES, |_| TRIES_SLOW);
-        for _ in 0..tries {
+        for _ in 0..TRIES {
             let before = self.undiagnosed();
             line = self.last_line(endings, &mut act);
-            let is_due = is_slow().is_none() || is_cause(&line, (code, certainty), evidence);
-            if !line["cause"].is_null() && is_due {
-                break;
-            }
             if !line["cause"].is_null() {
-                eprintln!("there was no time for all that was asked: once more");
-                continue;
+                break;
             }
             thread::sleep(SUMMARY);
             assert_ne!(self.undiagnosed(), before, "no cause: {line:#}");
@@ -69,11 +61,6 @@ impl Live {
         let last = summaries.last();
         last.map_or(0, |summary| summary["undiagnosed"].as_u64().unwrap())
     }
-}
-
-fn is_cause(line: &Value, (code, certainty): (&str, &str), evidence: &Value) -> bool {
-    let cause = &line["cause"];
-    cause["code"] == code && cause["certainty"] == certainty && has(&cause["evidence"], evidence)
 }
 
 /// Fails unless the line has this cause, with all of this evidence.

@@ -117,15 +117,6 @@ pub fn expect_child(scene: &Scene<u32>, remote: SocketAddr, part: &Value) -> Val
     line
 }
 
-/// Whether the line has all of `part`, objects within it likewise.
-pub(crate) fn has(line: &Value, part: &Value) -> bool {
-    let mut fields = part.as_object().unwrap().iter();
-    fields.all(|(name, wanted)| match wanted.is_object() {
-        true => has(&line[name], wanted),
-        false => line[name] == *wanted,
-    })
-}
-
 /// Fails unless the line has all of `part`, objects within it likewise.
 pub fn assert_has(line: &Value, part: &Value) {
     for (name, wanted) in part.as_object().unwrap() {

@@ -64,8 +64,7 @@ pub fn kernel_version() -> (u32, u32) {
 }
 
 /// Why this machine is too slow for a test, if so: the environment gives it a smaller
-/// storm, as an emulated one needs. It neither overflows what the agent has room for nor
-/// finds a process among all in the milliseconds that a cause may take.
+/// storm, as an emulated one needs, which does not overflow what the agent has room for.
 pub fn is_slow() -> Option<&'static str> {
     let slow = std::env::var_os("CONNTRACE_STORM").is_some();
     slow.then_some(

@@ -18,8 +18,8 @@ use std::{
 
 use conntrace::stage::{self, FAR_V4, ports};
 use conntrace_tests::{
-    Tracer, assert_adds_up, attempt, binary, conntrace, copy_program, is_slow, live_test,
-    plain_test, run_one_by_one, unless,
+    Tracer, assert_adds_up, attempt, binary, conntrace, copy_program, live_test, plain_test,
+    run_one_by_one,
 };
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
@@ -34,10 +34,7 @@ fn main() -> ExitCode {
         live_test("summaries_add_up", summaries_add_up),
         live_test("failures_only_by_default", failures_only_by_default),
         live_test("no_stalls", no_stalls),
-        unless(
-            is_slow(),
-            live_test("first_failure_after_quiet", first_failure_after_quiet),
-        ),
+        live_test("first_failure_after_quiet", first_failure_after_quiet),
         live_test("closed_stdout", closed_stdout),
         live_test("full_disk", full_disk),
         live_test("debug_lines", debug_lines),

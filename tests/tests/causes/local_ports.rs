@@ -8,8 +8,8 @@ use std::{
 
 use conntrace::stage::{FAR_LOCAL_V4, FAR_V4, Stage, ports, set_local_port_range};
 use conntrace_tests::{
-    attempt, attempt_on, bound, connect_until_failure, is_slow, lacks_bound_sockets,
-    lacks_port_range, live_test, tcp, unless,
+    attempt, attempt_on, bound, connect_until_failure, lacks_bound_sockets, lacks_port_range,
+    live_test, tcp, unless,
 };
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -23,13 +23,10 @@ const RANGE_LEN: usize = 10;
 /// The tests.
 pub(super) fn tests() -> Vec<Trial> {
     vec![
-        unless(
-            is_slow(),
-            live_test("range_full_of_connections", range_full_of_connections),
-        ),
+        live_test("range_full_of_connections", range_full_of_connections),
         live_test("range_full_of_time_wait", range_full_of_time_wait),
         unless(
-            is_slow().or_else(lacks_bound_sockets),
+            lacks_bound_sockets(),
             live_test("ports_held_by_bind", ports_held_by_bind),
         ),
         unless(
@@ -37,8 +34,7 @@ pub(super) fn tests() -> Vec<Trial> {
             live_test("socket_port_range", socket_port_range),
         ),
         live_test("reserved_ports_leave_none", reserved_ports_leave_none),
-        // The process that holds it is found late there, if at all.
-        unless(is_slow(), live_test("tuple_in_use", tuple_in_use)),
+        live_test("tuple_in_use", tuple_in_use),
     ]
 }
 

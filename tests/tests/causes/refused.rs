@@ -9,8 +9,8 @@ use std::{
 
 use conntrace::stage::{self, FAR_LOCAL_V4, FAR_ROUTER_V4, FAR_V4, Verdict, ports};
 use conntrace_tests::{
-    Partner, attempt, in_role_to, is_slow, lacks_drop_reasons, link_into, live_test,
-    remote_of_role, say_and_wait, unless, with_ip, with_nft,
+    Partner, attempt, in_role_to, lacks_drop_reasons, link_into, live_test, remote_of_role,
+    say_and_wait, unless, with_ip, with_nft,
 };
 use libtest_mimic::Trial;
 use nix::sched::{CloneFlags, unshare};
@@ -29,24 +29,18 @@ pub(super) fn tests() -> Vec<Trial> {
     vec![
         live_test("nothing_listening_here", nothing_listening_here),
         live_test("nothing_listening_far", nothing_listening_far),
-        unless(
-            is_slow(),
-            with_ip(
-                "nothing_listening_in_a_container",
-                nothing_listening_in_a_container,
-            ),
+        with_ip(
+            "nothing_listening_in_a_container",
+            nothing_listening_in_a_container,
         ),
         live_test("listening_on_loopback", listening_on_loopback),
         live_test(
             "listening_on_the_other_family",
             listening_on_the_other_family,
         ),
-        unless(
-            is_slow(),
-            live_test(
-                "listening_in_another_namespace",
-                listening_in_another_namespace,
-            ),
+        live_test(
+            "listening_in_another_namespace",
+            listening_in_another_namespace,
         ),
         live_test("wrong_port", wrong_port),
         live_test("rejected_on_the_way", rejected_on_the_way),

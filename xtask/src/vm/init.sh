@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The first process of a guest: runs what its list of commands says and switches it off.
-# `tier`, `list` and `emulated` come from the kernel's command line.
+# `tier` and `list` come from the kernel's command line.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -14,11 +14,7 @@ while read -r module; do
     insmod "/guest/modules/$module" || echo "guest: cannot load $module"
 done < /guest/modules/order
 ip link set lo up
-# Emulated, a program takes a hundred times as long as it should, and from Linux 7.0 on a thread
-# can be preempted within one. Slices as long in proportion keep that as rare as it really is.
 mount -t debugfs debugfs /sys/kernel/debug
-slice=/sys/kernel/debug/sched/base_slice_ns
-if [ "$emulated" = 1 ] && [ -f "$slice" ]; then echo 100000000 > "$slice"; fi
 # A guest is slow: what is printed while a test runs would be, too.
 echo 1 > /proc/sys/kernel/printk
 ulimit -n 65536
