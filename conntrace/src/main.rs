@@ -141,16 +141,19 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
 }
 
 fn start_log(verbose: u8) {
-    let level = match verbose {
-        0 => log::LevelFilter::Warn,
-        1 => log::LevelFilter::Info,
-        _ => log::LevelFilter::Debug,
+    use log::LevelFilter;
+
+    let (level, of_aya) = match verbose {
+        // What it warns of, and what comes of that, is told in our own words.
+        0 => (LevelFilter::Warn, LevelFilter::Error),
+        // Eight hundred lines of relocations would hide our own.
+        1 => (LevelFilter::Info, LevelFilter::Info),
+        _ => (LevelFilter::Debug, LevelFilter::Info),
     };
     env_logger::Builder::new()
         .filter_level(level)
-        // Eight hundred lines of relocations would hide our own.
-        .filter_module("aya", level.min(log::LevelFilter::Info))
-        .filter_module("aya_obj", level.min(log::LevelFilter::Info))
+        .filter_module("aya", of_aya)
+        .filter_module("aya_obj", of_aya)
         .target(env_logger::Target::Stderr)
         .init();
 }

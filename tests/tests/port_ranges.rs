@@ -220,27 +220,28 @@ fn reserved_ports_leave_one(family: Family) {
 /// stays in `TIME_WAIT`.
 fn leave_time_wait(listener: &Socket, client: Socket) -> Attempted {
     let remote = listener.local_addr().unwrap().as_socket().unwrap();
-    let before = in_time_wait(remote);
     let attempted = attempt_on(&client, remote);
     let (server, _) = listener.accept().unwrap();
     drop(client);
     drop(server);
     let began = Instant::now();
-    while in_time_wait(remote) == before {
+    while !is_in_time_wait(remote, attempted.local_port) {
         assert!(began.elapsed() < CLOSED_WITHIN, "no TIME_WAIT");
         thread::sleep(Duration::from_millis(1));
     }
     attempted
 }
 
-/// How many sockets of this thread's namespace are in `TIME_WAIT`.
-fn in_time_wait(remote: SocketAddr) -> usize {
+/// Whether a socket of this thread's namespace with this port is in `TIME_WAIT`.
+fn is_in_time_wait(remote: SocketAddr, local_port: Option<u16>) -> bool {
     let table = if remote.is_ipv4() { "tcp" } else { "tcp6" };
     let sockets = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap();
-    let states = sockets
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(3));
-    states.filter(|state| *state == "06").count()
+    let local_port = format!(":{:04X}", local_port.unwrap());
+    sockets.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, state) = (fields.next(), fields.nth(1));
+        local.is_some_and(|local| local.ends_with(&local_port)) && state == Some("06")
+    })
 }
 
 fn listener(family: Family) -> (Socket, SocketAddr) {
