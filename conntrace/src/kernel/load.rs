@@ -33,7 +33,7 @@ pub(super) fn loader_beside<T>(read: impl FnOnce() -> T) -> (EbpfLoader<'static>
         let made = thread::Builder::new().spawn_scoped(scope, EbpfLoader::new);
         let read = read();
         let made = made.ok().and_then(|thread| thread.join().ok());
-        (made.unwrap_or_else(EbpfLoader::new), read)
+        (made.unwrap_or_default(), read)
     })
 }
 
