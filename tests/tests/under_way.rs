@@ -16,8 +16,8 @@ use std::{
 
 use conntrace::stage::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Reply, Scene, attempt_on, let_interrupt, live_test, run, tcp,
-    wait_for_syn_sent,
+    Attempted, Expected, Live, Reply, Scene, attempt_on, kernel_version, let_interrupt, live_test,
+    run, tcp, wait_for_syn_sent,
 };
 use nix::{
     errno::Errno,
@@ -257,9 +257,9 @@ fn shut(socket: &Socket, how: Shutdown) {
     let _ = socket.shutdown(how);
 }
 
-/// One thread is in connect, another ends the attempt: the line names the first. Some
-/// kernels do not let it end what another waits for (`tcp_disconnect`, EBUSY: patches of
-/// Linux 5.10 and 6.1, up to 6.6); the first thread then stops waiting, and closes.
+/// One thread is in connect, another ends the attempt: the line names the first. Kernels
+/// before Linux 6.7 may not let it end what another waits for (`tcp_disconnect`, EBUSY);
+/// the first thread then stops waiting, and closes.
 fn shut_down_by_another_thread(host: IpAddr) {
     let live = Live::get();
     let scene = live.play_lasting(..PATIENCE, |_| {
@@ -271,8 +271,13 @@ fn shut_down_by_another_thread(host: IpAddr) {
                 .spawn_scoped(scope, || attempt_on(&socket, silent(host)))
                 .unwrap();
             wait_for_syn_sent();
-            shut(&socket, Shutdown::Both);
-            connecting.join().unwrap()
+            let error = socket.shutdown(Shutdown::Both).err();
+            let is_busy = error.is_some_and(|it| it.raw_os_error() == Some(Errno::EBUSY as i32));
+            let attempted = connecting.join().unwrap();
+            let waited = attempted.errno == Errno::EINPROGRESS as i32;
+            assert_eq!(waited, is_busy, "{attempted:?}");
+            assert!(!is_busy || kernel_version() < (6, 7));
+            attempted
         })
     });
     assert_eq!(scene.value.comm, "connecting");

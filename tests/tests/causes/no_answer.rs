@@ -87,8 +87,8 @@ fn local_firewall_input() {
 }
 
 /// What the neighbour that did not answer is to the kernel, and how certain that makes it.
-/// Older kernels send the SYN once more when they are told so over IPv4 (RFC 6069,
-/// `tcp_v4_err`), and ask anew.
+/// Over IPv4 it is being asked anew by then on Linux 5.10 and 6.1, and is not on 6.12 and
+/// later.
 fn unanswered(host: IpAddr) -> (&'static str, &'static str) {
     if host.is_ipv4() && kernel_version() < (6, 8) {
         ("incomplete", LIKELY)
