@@ -110,6 +110,10 @@ fn pack(root: &Path, folder: &Path, args: &VmArgs) -> Result<(PathBuf, Vec<Kind>
     let wanted = |name: &str| match (args.verifier, args.programs.as_slice()) {
         (true, _) => name == kind::VERIFIER,
         (false, []) => true,
+        // One table has both.
+        (false, some) if name == kind::COVERAGE_SYSCALLS => {
+            some.iter().any(|it| it == name || it == kind::COVERAGE)
+        }
         (false, some) => some.iter().any(|it| it == name),
     };
     let asked = match args.kinds.as_slice() {
