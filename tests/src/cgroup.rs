@@ -13,12 +13,18 @@ use crate::bpf;
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// A new one of this name, from the root of the cgroup filesystem; `None` if
-    /// none can be made here.
-    pub fn new(name: impl AsRef<Path>) -> Option<Self> {
-        let path = root()?.join(name);
-        fs::create_dir(&path).ok()?;
-        Some(Self(path))
+    /// Whether none can be made here.
+    pub fn lacks() -> Option<&'static str> {
+        root().is_none().then_some("needs cgroup v2")
+    }
+
+    /// A new one of this name, from the root of the cgroup filesystem.
+    pub fn new(name: impl AsRef<Path>) -> Self {
+        let path = root().expect("cgroup v2 is mounted").join(name);
+        // One that a killed test left: of no use, and mostly not there.
+        let _ = fs::remove_dir(&path);
+        fs::create_dir(&path).expect("root can make a cgroup");
+        Self(path)
     }
 
     /// Where the one is that this process is in.

@@ -364,7 +364,7 @@ fn cgroup_of_who_is_gone() {
     let remote = silent(FAR_V4.into());
     let id = format!("{:064x}", std::process::id());
     let name = format!("docker-{id}.scope");
-    let cgroup = Cgroup::new(&name).unwrap();
+    let cgroup = Cgroup::new(&name);
     let mut calling = in_role_to("hand_on", remote);
     calling.env(CGROUP, cgroup.path());
     let scene = hand_on(calling);

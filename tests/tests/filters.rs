@@ -15,8 +15,7 @@ use std::{
 
 use conntrace::stage::{self, FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Cgroup, Tracer, assert_adds_up, attempt, conntrace, is_root, kernel_version, live_test, run,
-    unless,
+    Cgroup, Tracer, assert_adds_up, attempt, conntrace, kernel_version, live_test, run, unless,
 };
 use serde_json::Value;
 
@@ -123,23 +122,13 @@ fn main() -> ExitCode {
         })
         .unwrap();
     }));
-    if !is_root() {
-        tests.push(live_test("cgroup_with_descendants", || {}));
-    } else if kernel_version() < CGROUPS_TOLD_SINCE {
-        let needs = "needs a kernel that tells programs the cgroups above a process's";
-        tests.push(unless(
-            Some(needs),
-            live_test("cgroup_with_descendants", || {}),
-        ));
+    let untold = kernel_version() < CGROUPS_TOLD_SINCE;
+    if untold {
         tests.push(live_test("cgroup_is_refused", cgroup_is_refused));
-    } else if let Some(groups) = cgroups() {
-        tests.push(live_test("cgroup_with_descendants", move || {
-            cgroup(&groups);
-        }));
-    } else {
-        let ignored = live_test("cgroup_with_descendants", || {});
-        tests.push(ignored.with_kind("needs cgroup v2").with_ignored_flag(true));
     }
+    let needs = "needs a kernel that tells programs the cgroups above a process's";
+    let lacks = untold.then_some(needs).or_else(Cgroup::lacks);
+    tests.push(unless(lacks, live_test("cgroup_with_descendants", cgroup)));
     run(tests)
 }
 
@@ -209,14 +198,15 @@ fn assert_passed(tracer: Tracer, passing: &[usize]) {
 }
 
 /// Three new cgroups: one below another, that one, and one beside it.
-fn cgroups() -> Option<[Cgroup; 3]> {
+fn cgroups() -> [Cgroup; 3] {
     let name = format!("conntrace-test-{}", process::id());
-    let group = Cgroup::new(&name)?;
-    let below = Cgroup::new(format!("{name}/below"))?;
-    Some([below, group, Cgroup::new(format!("{name}-beside"))?])
+    let group = Cgroup::new(&name);
+    let below = Cgroup::new(format!("{name}/below"));
+    [below, group, Cgroup::new(format!("{name}-beside"))]
 }
 
-fn cgroup([below, group, beside]: &[Cgroup; 3]) {
+fn cgroup() {
+    let [below, group, beside] = &cgroups();
     let option = group.path().to_str().unwrap();
     for (home, passing) in [
         (group, &[0, 1, 2, 3, 4][..]),

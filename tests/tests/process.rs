@@ -145,7 +145,7 @@ fn cgroup_and_container() {
     let live = Live::get();
     let id = format!("{:064x}", std::process::id());
     let name = format!("docker-{id}.scope");
-    let cgroup = Cgroup::new(&name).unwrap();
+    let cgroup = Cgroup::new(&name);
     let dir = Dir::new("cgroup");
     let (program, _) = child(&dir);
     let scene = live.play(|_| {

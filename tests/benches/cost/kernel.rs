@@ -76,7 +76,7 @@ type Stats = BTreeMap<String, (u64, u64)>;
 
 /// What the accounting takes of each run: the shortest program's figure.
 fn accounting_ns() -> f64 {
-    let cgroup = Cgroup::new(format!("conntrace-bench-{}", process::id())).unwrap();
+    let cgroup = Cgroup::new(format!("conntrace-bench-{}", process::id()));
     let program = cgroup.run_empty_program().unwrap();
     cgroup.run(Command::new(env::current_exe().unwrap()).args(["child", "--bench"]));
     let info = format!("/proc/self/fdinfo/{}", program.as_raw_fd());

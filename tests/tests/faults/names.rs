@@ -13,7 +13,7 @@ use std::{
 
 use conntrace::stage::{self, FAR_V4, ports};
 use conntrace_tests::{
-    Cgroup, Dir, LinesFile, checked, copy_program, in_role, is_root, live_test, of_type, unless,
+    Cgroup, Dir, LinesFile, checked, copy_program, in_role, live_test, of_type, unless,
 };
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -50,19 +50,16 @@ pub(crate) fn connect_by_every_name() -> ExitCode {
 }
 
 pub(crate) fn every_byte_test() -> Trial {
-    let name = "names_of_every_byte";
-    if !is_root() {
-        return live_test(name, || {});
-    }
-    // A line's end would make /proc/PID/cgroup two: the kernel refuses it.
-    let of_cgroup = OsString::from_vec(bytes_but(b"/\n"));
-    match Cgroup::new(&of_cgroup) {
-        Some(cgroup) => live_test(name, move || every_byte(&cgroup, &of_cgroup)),
-        None => unless(Some("needs cgroup v2"), live_test(name, || {})),
-    }
+    unless(
+        Cgroup::lacks(),
+        live_test("names_of_every_byte", every_byte),
+    )
 }
 
-fn every_byte(cgroup: &Cgroup, of_cgroup: &OsStr) {
+fn every_byte() {
+    // A line's end would make /proc/PID/cgroup two: the kernel refuses it.
+    let of_cgroup = OsString::from_vec(bytes_but(b"/\n"));
+    let cgroup = Cgroup::new(&of_cgroup);
     let dir = Dir::new("every-byte");
     let program = dir.0.join(OsStr::from_bytes(&bytes_but(b"/")));
     copy_program(&env::current_exe().unwrap(), &program);

@@ -18,7 +18,8 @@ use conntrace_tests::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// Namespaces, and from which one on the agent is to have all the memory it needs.
+/// Namespaces, and from which one on the agent is to have all the memory and open files
+/// that it needs: with its `start` line it may not have them yet.
 const NAMESPACES: usize = 160;
 const WARM: usize = 60;
 const NAMESPACES_SLOW: usize = 24;
@@ -61,12 +62,11 @@ pub(crate) fn come_and_go() {
     let comm = program_comm();
     let options = ["--comm", &comm, "--all", "--no-stalls", "--summary", "1"];
     let agent = file.run(&options);
-    let descriptors = descriptors(&agent);
-    let mut warm_kb = 0;
+    let (mut warm_kb, mut descriptors) = (0, 0);
     let began = Instant::now();
     let play = |number: usize| {
         if number == WARM.min(namespaces / 2) {
-            warm_kb = memory_kb(&agent);
+            (warm_kb, descriptors) = (memory_kb(&agent), self::descriptors(&agent));
         }
         stage::run("come-and-go", |stage| act(stage, number, &file)).unwrap()
     };
@@ -84,7 +84,7 @@ pub(crate) fn come_and_go() {
         different.len(),
         lines.last().unwrap(),
     );
-    // Its own namespace once more, where the first hint of port pressure came meanwhile.
+    // Its own namespace once more, where the first hint of port pressure came since.
     assert!(held <= descriptors + 1, "{held}, before {descriptors}");
     assert!(memory_kb <= warm_kb + GROWTH_MAX_KB);
     // A number is free again when its namespace is.
