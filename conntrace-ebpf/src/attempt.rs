@@ -136,7 +136,9 @@ fn open(ctx: &BtfTracePointContext, key: u64, own: &mut Own<'_>) -> Option<()> {
     match own.attachment {
         Attachment::Second if table::find(key).is_some() => return None,
         // The socket's last attempt ended unseen; it must not be taken for this one.
-        Attachment::First if table::forget(key) => own.counts.count(Counter::EndingMissed),
+        Attachment::First if table::forget(key).is_some() => {
+            own.counts.count(Counter::EndingMissed)
+        }
         _ => {}
     }
     *own.entry = describe(sock, Caller::current(), 0);
@@ -216,12 +218,16 @@ fn describe(sock: Sock, caller: Caller, seen: u8) -> Entry {
 /// here as well; they have none.
 #[inline(always)]
 fn complete(ctx: &BtfTracePointContext, key: u64, passive: bool, own: &mut Own<'_>) -> Option<()> {
-    if !table::forget(key) {
-        unkept(ctx, own.attachment, passive)?;
-        own.counts.count(Counter::Attempts);
-    }
+    let started_ns = match table::forget(key) {
+        Some(started_ns) => started_ns,
+        None => {
+            unkept(ctx, own.attachment, passive)?;
+            own.counts.count(Counter::Attempts);
+            kernel::now_ns()
+        }
+    };
     own.counts.count(Counter::Established);
-    hosts::answered(Sock::from_arg(ctx)?);
+    hosts::answered(Sock::from_arg(ctx)?, started_ns);
     Some(())
 }
 
@@ -292,7 +298,7 @@ pub fn found(file: &OpenFile) -> Option<()> {
         return None;
     }
     // It may have ended meanwhile, before the entry was there.
-    if sock.state() != STATE_SYN_SENT && table::forget(file.key) {
+    if sock.state() != STATE_SYN_SENT && table::forget(file.key).is_some() {
         return None;
     }
     per_cpu()?.others.count(Counter::JoinedLate);
@@ -354,7 +360,7 @@ pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
 #[inline(always)]
 pub fn destroyed(ctx: &BtfTracePointContext) -> Option<()> {
     let key = kernel::sock_key(ctx);
-    if table::forget(key) {
+    if table::forget(key).is_some() {
         per_cpu()?.others.count(Counter::EndingMissed);
     }
     Some(())

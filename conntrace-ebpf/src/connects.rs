@@ -9,10 +9,7 @@ use conntrace_common::{
     record::Attempt,
 };
 
-use crate::{emit, maps};
-
-/// Odd, and without a pattern: 2^64 divided by the golden ratio.
-pub const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+use crate::{emit, hash, maps};
 
 /// Counts an attempt that opens, and tells if it is one of many.
 #[inline(always)]
@@ -38,32 +35,8 @@ pub fn count(attempt: &Attempt) -> Option<()> {
 
 #[inline(always)]
 fn bucket_of(attempt: &Attempt) -> u32 {
-    let [
-        a0,
-        a1,
-        a2,
-        a3,
-        a4,
-        a5,
-        a6,
-        a7,
-        b0,
-        b1,
-        b2,
-        b3,
-        b4,
-        b5,
-        b6,
-        b7,
-    ] = attempt.remote_addr;
-    let high = u64::from_ne_bytes([a0, a1, a2, a3, a4, a5, a6, a7]);
-    let low = u64::from_ne_bytes([b0, b1, b2, b3, b4, b5, b6, b7]);
+    let [first, second] = hash::words_of(attempt.remote_addr);
     let rest = u64::from(attempt.netns) << u16::BITS | u64::from(attempt.remote_port);
-    let mut hash = 0;
-    for word in [high, low, rest] {
-        hash = (hash ^ word).wrapping_mul(SPREAD);
-        hash ^= hash >> u32::BITS;
-    }
     // The map has that many; a power of two.
-    hash as u32 % BUCKETS
+    hash::of_words([first, second, rest]) % BUCKETS
 }

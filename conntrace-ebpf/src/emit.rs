@@ -13,7 +13,7 @@ use conntrace_common::{
 use crate::{
     hosts::{self, Host},
     kernel::{self, Sock},
-    maps::{Entry, ICMP6_ERRORS, RECORDS, heard},
+    maps::{Entry, ICMP6_ERRORS, RECORDS},
 };
 
 /// A moment of an attempt that is worth a record.
@@ -89,7 +89,7 @@ fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
     let sock = moment.sock;
     // Before the branches below: the verifier goes from here through each of them.
     let host = Host::of(sock);
-    record.remembered = heard(&host);
+    host.tell(&mut record.remembered);
     record.attempt = entry.attempt;
     record.at_ns = kernel::now_ns();
     record.syn_sent = sock.segs_out().wrapping_sub(entry.segs_out_before);

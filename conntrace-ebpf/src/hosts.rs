@@ -1,17 +1,22 @@
 //! What is remembered of other hosts: whether, when and on which port one answered.
 //!
 //! It is told with every record, for causes, and learned from the attempts that pass the
-//! filters. Each half of it is noted once a second at most: a connection costs a lookup.
+//! filters. Each half of it is noted once a second at most: a connection costs a look.
+//!
+//! A table of its own, for the kernel's LRU map takes longer to look into. What two CPUs
+//! write at once is written by one or by none, and who reads meanwhile has heard nothing.
 
-use aya_ebpf::bindings::BPF_ANY;
-use conntrace_common::record::{
-    FLAG_HEARD, FLAG_ICMP, Heard, KIND_ENDING, Record, STATE_ESTABLISHED,
+use conntrace_common::{
+    claim::{self, Claims, Versioned},
+    record::{FLAG_HEARD, FLAG_ICMP, Heard, KIND_ENDING, Record, STATE_ESTABLISHED},
 };
 
 use crate::{
     emit::Moment,
+    hash,
     kernel::{self, Sock},
-    maps::{HOSTS, heard},
+    maps::host_place,
+    shared,
 };
 
 /// How long what was noted is not noted again, whatever the port.
@@ -21,53 +26,134 @@ const FRESH_NS: u64 = 1_000_000_000;
 const ECONNREFUSED: u32 = 111;
 const ECONNRESET: u32 = 104;
 
-/// A host as one network namespace sees it.
-#[repr(C)]
+/// A host as one network namespace sees it: that one's inode number, which a later one may
+/// have, and its random bits, which that one has not; then the address, an IPv4 one
+/// v4-mapped, whatever the socket's family.
 #[derive(Clone, Copy)]
-pub struct Host {
-    /// Its inode number, which a later one may have.
-    netns: u32,
-    /// Which that one has not.
-    netns_mix: u32,
-    /// An IPv4 address is v4-mapped, whatever the socket's family.
-    addr: [u8; 16],
+pub struct Host([u64; 3]);
+
+/// Where one host is kept. Words, for they are read and written one by one.
+#[repr(C)]
+pub struct Place {
+    /// How many have claimed it to write.
+    claims: u32,
+    /// How often it was written.
+    version: u32,
+    host: [u64; 3],
+    /// The times of a handshake and of a RST, and the handshake's port.
+    heard: [u64; 3],
 }
 
-const _: () = assert!(size_of::<Host>() == 24);
+impl Claims for Place {
+    #[inline(always)]
+    fn claims(&self) -> u32 {
+        shared::load(&self.claims)
+    }
+
+    #[inline(always)]
+    fn add_claims(&mut self, count: u32) {
+        shared::add(&mut self.claims, count);
+    }
+}
+
+impl Versioned for Place {
+    #[inline(always)]
+    fn version(&self) -> u32 {
+        shared::load(&self.version)
+    }
+
+    #[inline(always)]
+    fn set_version(&mut self, version: u32) {
+        shared::store(&mut self.version, version);
+    }
+}
 
 impl Host {
-    /// The socket's other side. Without a branch, as all that every record goes
-    /// through: the verifier follows each way into one by itself.
+    /// The socket's other side.
     #[inline(always)]
     pub fn of(sock: Sock) -> Self {
-        Self {
-            netns: sock.netns(),
-            netns_mix: sock.netns_mix(),
-            addr: sock.remote_addr_mapped(),
+        let [first, second] = hash::words_of(sock.remote_addr_mapped());
+        Self([sock.netns_for_good(), first, second])
+    }
+
+    #[inline(always)]
+    fn place(&self) -> Option<&'static mut Place> {
+        host_place(hash::of_words(self.0))
+    }
+
+    /// What was heard of it: the words of [`Place::heard`].
+    #[inline(always)]
+    fn heard(&self) -> Option<[u64; 3]> {
+        let look = |place: &Place| {
+            let is_other = place.host.iter().zip(&self.0);
+            let is_other = is_other.fold(0, |other, (at, own)| other | (shared::load(at) ^ own));
+            (is_other == 0).then(|| place.heard.each_ref().map(shared::load))
+        };
+        claim::read(self.place()?, look)?
+    }
+
+    /// Tells what was heard of it; leaves what says that nothing was.
+    #[inline(always)]
+    pub fn tell(&self, told: &mut Heard) {
+        // Into memory, in which the verifier follows no value: with each that it had to
+        // follow, it would go anew through all that comes behind.
+        if let Some([handshake_ns, reset_ns, port]) = self.heard() {
+            shared::store(&mut told.handshake_ns, handshake_ns);
+            shared::store(&mut told.reset_ns, reset_ns);
+            shared::store(&mut told.handshake_port, port as u16);
+        }
+    }
+
+    /// Notes the whole of it: another host may have had the place. Should two CPUs note
+    /// the two halves at once, one of them is kept.
+    #[inline(always)]
+    fn note(&self, heard: [u64; 3]) {
+        if let Some(place) = self.place() {
+            claim::write(place, |place| {
+                store_all(&mut place.host, self.0);
+                store_all(&mut place.heard, heard);
+            });
         }
     }
 }
 
-/// A handshake completed of which there is no record.
 #[inline(always)]
-pub fn answered(sock: Sock) {
+fn store_all(place: &mut [u64; 3], words: [u64; 3]) {
+    for (place, word) in place.iter_mut().zip(words) {
+        shared::store(place, word);
+    }
+}
+
+/// A handshake completed of which there is no record, of an attempt that began then: to
+/// look at the clock takes longer than all the rest, and is for the few that are noted.
+#[inline(always)]
+pub fn answered(sock: Sock, started_ns: u64) {
     let host = Host::of(sock);
-    handshake(&host, heard(&host), sock.remote_port(), kernel::now_ns());
+    let [handshake_ns, reset_ns, _] = host.heard().unwrap_or_default();
+    if is_due(handshake_ns, started_ns) {
+        host.note([kernel::now_ns(), reset_ns, u64::from(sock.remote_port())]);
+    }
 }
 
 /// Takes from the record of a moment what it says of its host.
 #[inline(always)]
 pub fn learn(host: &Host, record: &Record, moment: &Moment) {
-    let heard = record.remembered;
-    let now_ns = record.at_ns;
     if moment.kind != KIND_ENDING {
         return;
     }
+    let before = &record.remembered;
+    let now_ns = record.at_ns;
     if moment.state == STATE_ESTABLISHED {
-        handshake(host, heard, record.attempt.remote_port, now_ns);
-    } else if is_reset(record) && is_due(heard.reset_ns, now_ns) {
-        let reset_ns = now_ns;
-        note(host, &Heard { reset_ns, ..heard });
+        if is_due(shared::load(&before.handshake_ns), now_ns) {
+            let port = record.attempt.remote_port;
+            host.note([now_ns, shared::load(&before.reset_ns), u64::from(port)]);
+        }
+    } else if is_reset(record) && is_due(shared::load(&before.reset_ns), now_ns) {
+        host.note([
+            shared::load(&before.handshake_ns),
+            now_ns,
+            u64::from(shared::load(&before.handshake_port)),
+        ]);
     }
 }
 
@@ -83,26 +169,6 @@ fn is_reset(record: &Record) -> bool {
 }
 
 #[inline(always)]
-fn handshake(host: &Host, heard: Heard, port: u16, now_ns: u64) {
-    if is_due(heard.handshake_ns, now_ns) {
-        let heard = Heard {
-            handshake_ns: now_ns,
-            handshake_port: port,
-            ..heard
-        };
-        note(host, &heard);
-    }
-}
-
-#[inline(always)]
 fn is_due(noted_ns: u64, now_ns: u64) -> bool {
     now_ns.saturating_sub(noted_ns) >= FRESH_NS
-}
-
-/// As a whole: what lies at a place that was looked up may be another host's by now.
-/// Should two CPUs note the two halves at once, the later one is kept.
-#[inline(always)]
-fn note(host: &Host, heard: &Heard) {
-    // No room on this CPU right now: the next one is noted.
-    let _ = HOSTS.insert(host, heard, u64::from(BPF_ANY));
 }

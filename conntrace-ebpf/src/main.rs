@@ -8,7 +8,7 @@
 #![feature(core_intrinsics, asm_experimental_arch, bpf_target_feature)]
 #![expect(
     internal_features,
-    reason = "the one addition that this target has: see `table`"
+    reason = "the one addition that this target has: see `shared`"
 )]
 
 mod attempt;
@@ -16,10 +16,12 @@ mod calls;
 mod connects;
 mod emit;
 mod filter;
+mod hash;
 mod hooks;
 mod hosts;
 mod kernel;
 mod maps;
+mod shared;
 mod table;
 
 /// Dual licence: the helpers that read kernel memory are for GPL-compatible

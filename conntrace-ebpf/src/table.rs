@@ -8,23 +8,19 @@
 //! Whatever inserts, takes or writes an attempt's entry runs under its socket's lock
 //! (`dropped`, which only notes a reason, and `found` say why they may do without), so that
 //! only the claim of a free slot by two sockets at once needs care.
-#![expect(
-    unsafe_code,
-    reason = "slots and map values are handed out as pointers, and claimed by an intrinsic"
-)]
-
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+#![expect(unsafe_code, reason = "map values are handed out as pointers")]
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use conntrace_common::{
-    claim::{Claims, claim, give_back},
+    claim::{Claims, Named, claim, give_back},
     record::SLOTS,
 };
 
 use crate::{
-    connects::SPREAD,
+    hash::SPREAD,
     kernel,
     maps::{ATTEMPTS, Entry, Slot, slot},
+    shared,
 };
 
 impl Slot {
@@ -37,23 +33,20 @@ impl Slot {
 impl Claims for Slot {
     #[inline(always)]
     fn claims(&self) -> u32 {
-        // SAFETY: the field is this slot's; other CPUs add to it.
-        unsafe { (&raw const self.claims).read_volatile() }
+        shared::load(&self.claims)
     }
 
     #[inline(always)]
     fn add_claims(&mut self, count: u32) {
-        // SAFETY: the field is this slot's, and aligned.
-        unsafe {
-            atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(&raw mut self.claims, count)
-        };
+        shared::add(&mut self.claims, count);
     }
+}
 
+impl Named for Slot {
     /// x86-64 keeps stores in their order.
     #[inline(always)]
     fn name(&mut self, sock: u64) {
-        // SAFETY: the field is this slot's. Volatile, or it may be moved.
-        unsafe { (&raw mut self.sock).write_volatile(sock) };
+        shared::store(&mut self.sock, sock);
     }
 }
 
@@ -113,7 +106,7 @@ pub fn take(sock: u64, entry: &mut Entry) -> bool {
         return false;
     };
     if slot.is_of(sock) {
-        *entry = slot.entry;
+        entry.copy_from(&slot.entry);
         give_back(slot);
         return true;
     }
@@ -125,22 +118,28 @@ pub fn take(sock: u64, entry: &mut Entry) -> bool {
     };
     // SAFETY: the map is preallocated, so the memory stays. Its place is another's only
     // once it is removed.
-    *entry = unsafe { *kept };
+    entry.copy_from(unsafe { &*kept });
     ATTEMPTS.remove(sock).is_ok()
 }
 
-/// Removes the entry of this socket's attempt; `false` if it has none.
+/// Removes the entry of this socket's attempt, and tells when that began; `None` if it has
+/// none.
 #[inline(always)]
-pub fn forget(sock: u64) -> bool {
-    let Some(slot) = slot_of(sock) else {
-        return false;
-    };
+pub fn forget(sock: u64) -> Option<u64> {
+    let slot = slot_of(sock)?;
     if slot.is_of(sock) {
+        let started_ns = slot.entry.attempt.started_ns;
         give_back(slot);
-        return true;
+        return Some(started_ns);
+    }
+    if slot.spilled == 0 {
+        return None;
     }
     // Nearly always there is none, and looking takes no lock.
-    slot.spilled != 0 && ATTEMPTS.get_ptr(sock).is_some() && ATTEMPTS.remove(sock).is_ok()
+    let kept = ATTEMPTS.get_ptr(sock)?;
+    // SAFETY: the map is preallocated, so the memory stays.
+    let started_ns = unsafe { (*kept).attempt.started_ns };
+    ATTEMPTS.remove(sock).is_ok().then_some(started_ns)
 }
 
 /// The slot of this socket, whoever has it.

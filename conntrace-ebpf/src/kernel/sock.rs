@@ -108,13 +108,16 @@ impl Sock {
         net.load(global!(OFFSETS.net_inum))
     }
 
-    /// Random bits of the network namespace, by which it differs from the next one that
-    /// gets its inode number. Its cookie says the same, but before Linux 5.12 only of those
-    /// that were asked for it.
+    /// The network namespace for good: its inode number, and random bits, by which it
+    /// differs from the next one that gets that number. Its cookie says the same, but before
+    /// Linux 5.12 only of those that were asked for it. Together, for the verifier searches
+    /// the whole BTF whenever such a pointer is followed.
     #[inline(always)]
-    pub fn netns_mix(self) -> u32 {
+    pub fn netns_for_good(self) -> u64 {
         let net = self.sock.follow(global!(OFFSETS.net));
-        net.load(global!(OFFSETS.hash_mix))
+        let inum: u32 = net.load(global!(OFFSETS.net_inum));
+        let mix: u32 = net.load(global!(OFFSETS.hash_mix));
+        u64::from(mix) << u32::BITS | u64::from(inum)
     }
 
     /// The destination of either family: an IPv4 one lies there v4-mapped
