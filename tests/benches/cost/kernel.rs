@@ -14,15 +14,19 @@ use conntrace::stage;
 use conntrace_tests::Cgroup;
 
 use super::{
-    measured::{Row, Section},
+    measured::{Row, Section, Spread},
     traced::{Traced, field},
     work::{Work, accepted_loop, refused_loop},
 };
 
+/// Attempts of a round, short so that few of them meet what else the machine does.
+const ATTEMPTS: u32 = 2_000;
 /// Attempts behind each figure.
-pub(crate) const ATTEMPTS: u32 = 50_000;
+pub(crate) const ATTEMPTS_ALL: u32 = ROUNDS * ATTEMPTS;
+const ROUNDS: u32 = 30;
 
-/// What all programs together take per attempt, at most, the accounting included.
+/// What all programs together take per attempt, at most, the accounting included: in the
+/// median round.
 const ATTEMPT_NS_MAX: f64 = 400.0;
 
 /// What costs, with which options, how it is done that often, and whether it is an
@@ -87,56 +91,62 @@ fn accounting_ns() -> f64 {
 pub(crate) fn cost() -> Section {
     // While it is held: unlike the sysctl, nobody else can turn it off.
     let accounted = enable_stats(sys::Stats::RunTime).expect("the kernel keeps bpf statistics");
-    let accounting = accounting_ns();
-    let rows = stage::run("bench", |_| {
-        COSTS
-            .into_iter()
-            .flat_map(|cost| cost_rows(cost, accounting))
-            .collect()
-    });
+    let rows = stage::run("bench", |_| COSTS.into_iter().flat_map(cost_rows).collect());
     drop(accounted);
     let about = format!(
-        "By the kernel's own accounting (bpf_stats), {ATTEMPTS} of each. It adds its own cost to \
-         every run: {accounting:.0} ns, by a program of two instructions."
+        "By the kernel's own accounting (bpf_stats), {ROUNDS} rounds of {ATTEMPTS} each. It adds \
+         its own cost to every run, which a program of two instructions shows."
     );
     Section::new("The programs in the kernel", about, rows.unwrap())
 }
 
 /// What all programs take, and each that runs.
-fn cost_rows((name, options, work, is_default): Cost, accounting: f64) -> Vec<Row> {
+fn cost_rows((name, options, work, is_default): Cost) -> Vec<Row> {
+    // Each time: how fast the machine is changes by the minute.
+    let accounting = accounting_ns();
     let mut tracer = Traced::start(options);
-    work(1_000);
-    let before = stats(tracer.pid());
     work(ATTEMPTS);
-    let after = stats(tracer.pid());
-    tracer.stop();
-    let mut rows = Vec::new();
-    let (mut total, mut of_accounting) = (0.0, 0.0);
-    for (program, (ns, runs)) in after {
-        let (ns, runs) = (ns - before[&program].0, runs - before[&program].1);
-        let each = ns as f64 / f64::from(ATTEMPTS);
-        total += each;
-        of_accounting += accounting * runs as f64 / f64::from(ATTEMPTS);
-        // What the rest of the host does meanwhile is none of it.
-        if runs > u64::from(ATTEMPTS / 10) {
-            let often = runs as f64 / f64::from(ATTEMPTS);
-            let run = ns as f64 / runs as f64;
-            let what = format!("{name}: `{program}`, {often:.2} runs of {run:.0} ns");
-            rows.push(Row::number(what, "ns", 0, each));
-        }
+    let began = stats(tracer.pid());
+    let mut before = began.clone();
+    let (mut totals, mut own) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        work(ATTEMPTS);
+        let after = stats(tracer.pid());
+        let (ns, runs) = since(&before, &after)
+            .values()
+            .fold((0, 0), |(ns, runs), of| (ns + of.0, runs + of.1));
+        totals.push(ns as f64 / f64::from(ATTEMPTS));
+        own.push((ns as f64 - accounting * runs as f64) / f64::from(ATTEMPTS));
+        before = after;
     }
-    assert!(total > 0.0, "{name}: nothing was accounted for");
-    let all = Row::number(format!("{name}: all programs"), "ns", 0, total);
+    tracer.stop();
+    let all = Row::spread(format!("{name}: all programs"), "ns", 0, Spread::of(totals));
+    assert!(all.value() > Some(0.0), "{name}: nothing was accounted for");
     let all = match is_default {
         true => all.at_most(ATTEMPT_NS_MAX),
         false => all,
     };
-    let own = format!("{name}: all programs, less the accounting");
-    rows.splice(
-        0..0,
-        [all, Row::number(own, "ns", 0, total - of_accounting)],
-    );
+    let less = format!("{name}: all programs, less the accounting of {accounting:.0} ns a run");
+    let mut rows = vec![all, Row::spread(less, "ns", 0, Spread::of(own))];
+    for (program, (ns, runs)) in since(&began, &before) {
+        // What the rest of the host does meanwhile is none of it.
+        if runs > u64::from(ATTEMPTS_ALL / 10) {
+            let often = runs as f64 / f64::from(ATTEMPTS_ALL);
+            let run = ns as f64 / runs as f64;
+            let what = format!("{name}: `{program}`, {often:.2} runs of {run:.0} ns");
+            let each = ns as f64 / f64::from(ATTEMPTS_ALL);
+            rows.push(Row::number(what, "ns", 0, each));
+        }
+    }
     rows
+}
+
+fn since(before: &Stats, after: &Stats) -> Stats {
+    let grown = |(name, (ns, runs)): (&String, &(u64, u64))| {
+        let before = before[name];
+        (name.clone(), (ns - before.0, runs - before.1))
+    };
+    after.iter().map(grown).collect()
 }
 
 /// From the fdinfo of the program descriptors that the process holds.

@@ -35,8 +35,9 @@ struct Tried {
 
 pub(crate) fn failures() -> Section {
     let about = format!(
-        "Refused on loopback for {} s, every line with its cause into a file. `one thread` is \
-         what one CPU can produce; where lines were lost, the rate was lowered until none was.",
+        "Refused on loopback for {} s, every line with its cause into a file in memory. `one \
+         thread` is what one CPU can produce; where lines were lost, the rate was lowered until \
+         none was.",
         LASTS.as_secs()
     );
     let rows = [(1, "one thread"), (2, "two threads")];

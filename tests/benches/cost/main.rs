@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         .collect();
     if asked == ["child"] {
         std::io::stdin().read_line(&mut String::new()).unwrap();
-        work::refused_loop(kernel::ATTEMPTS);
+        work::refused_loop(kernel::ATTEMPTS_ALL);
         return ExitCode::SUCCESS;
     }
     mount_tracefs().expect("a tracefs, for --trace-syscalls");

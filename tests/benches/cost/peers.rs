@@ -26,6 +26,10 @@ use super::{
 const ATTEMPTS: u32 = 3_000;
 /// How long a peer may take until it shows the first.
 const READY_MAX: Duration = Duration::from_secs(20);
+/// How long one may take to end once it is asked to, and how often it is asked: bpftrace
+/// 0.17 waits on after the first time.
+const END_MAX: Duration = Duration::from_secs(5);
+const ASKED_EVERY: Duration = Duration::from_millis(50);
 /// Characters of why a peer does not run.
 const COMPLAINT_MAX: usize = 240;
 /// After it has shown that it is ready, and between two looks.
@@ -125,8 +129,8 @@ pub(crate) fn peers() -> Section {
     });
     let about = format!(
         "{ROUNDS} paired rounds of {ATTEMPTS} attempts refused on loopback by one thread, output \
-         to a file. bpftrace (a script of ours) and tcpstates report endings; perf trace and \
-         strace report what connect returns."
+         to a file in memory. bpftrace (a script of ours) and tcpstates report endings; perf trace \
+         and strace report what connect returns."
     );
     Section {
         plotted: Some("ns added"),
@@ -272,12 +276,22 @@ impl<'a> Running<'a> {
     /// Ends it; which part of the measured attempts it did not show.
     fn stop(&mut self) -> f64 {
         thread::sleep(SETTLED);
-        interrupt(&self.child, Signal::SIGINT);
-        self.child.wait().unwrap();
+        self.end();
         // With those that went before, as `timed` does them.
         let made = f64::from(ATTEMPTS + ATTEMPTS / 10);
         let shown = (self.count() - self.before) as f64;
         (1.0 - shown / made).max(0.0)
+    }
+}
+
+impl Running<'_> {
+    /// Asks it to end until it does; killed when dropped, should it not.
+    fn end(&mut self) {
+        let until = Instant::now() + END_MAX;
+        while self.child.try_wait().unwrap().is_none() && Instant::now() < until {
+            interrupt(&self.child, Signal::SIGINT);
+            thread::sleep(ASKED_EVERY);
+        }
     }
 }
 
