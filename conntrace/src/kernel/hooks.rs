@@ -4,10 +4,9 @@ use std::{any::Any, fs, io, os::fd::AsFd as _};
 
 use aya::{
     Btf, Ebpf,
-    maps::{Array, MapError},
+    maps::Array,
     programs::{
         BtfTracePoint, FEntry, FExit, Iter, KProbe, Program as Loaded, ProgramError, TracePoint,
-        links::LinkError,
     },
 };
 use conntrace_common::{
@@ -16,12 +15,13 @@ use conntrace_common::{
 };
 
 use super::{
-    ProgramMissing, StartError, failed,
+    ProgramMissing, StartError,
+    attach_error::{AttachError, attach_error, chain},
+    failed,
     load::{Loads, load_typed},
-    programs::{PROGRAMS, Program, Target},
+    programs::{PROGRAMS, Target},
     syscalls::SyscallsError,
     tier::Tier,
-    unsupported,
 };
 use crate::{sys, text};
 
@@ -73,7 +73,7 @@ pub(super) struct Ways<'a> {
 pub(super) const DROPS: &str = "kfree_skb";
 
 /// By what a kernel that has kprobes lets them be made.
-const PROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
+pub(super) const PROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
 
 /// Attaches every program, each on its own. `btf` needs the types of the hooks only.
 ///
@@ -301,100 +301,6 @@ fn tell_seen_calls(ebpf: &mut Ebpf, seen: u32) -> Result<(), StartError> {
         Ok(Array::<_, u32>::try_from(map)?.set(0, seen, 0)?)
     };
     tell().map_err(|error| failed("telling the programs how calls are seen", error))
-}
-
-#[derive(Debug, thiserror::Error)]
-enum AttachError {
-    #[error(transparent)]
-    Missing(#[from] ProgramMissing),
-    #[error(transparent)]
-    Program(#[from] ProgramError),
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    #[error(transparent)]
-    Map(#[from] MapError),
-    #[error("cannot run it")]
-    Run(#[from] io::Error),
-    #[error("`{PROBES}`: {0}")]
-    NoProbes(io::Error),
-    #[error("{0}")]
-    Function(String),
-    #[error("this kernel does not say why it drops a packet: it needs Linux 5.17")]
-    NoDropReasons,
-    #[error("{0}")]
-    Syscalls(String),
-}
-
-impl AttachError {
-    /// Whether another kernel, or another tier, is all that helps.
-    fn is_by_nature(&self) -> bool {
-        match self {
-            Self::Function(_) | Self::NoDropReasons => true,
-            Self::Missing(_)
-            | Self::Program(_)
-            | Self::Link(_)
-            | Self::Map(_)
-            | Self::Run(_)
-            | Self::NoProbes(_)
-            | Self::Syscalls(_) => false,
-        }
-    }
-}
-
-/// Why a required program is not there: a refusal by policy is not the same as
-/// a kernel that cannot.
-fn attach_error(program: &Program, error: AttachError) -> StartError {
-    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    if lockdown.contains("[confidentiality]") {
-        return unsupported(
-            "it is locked down (confidentiality)".to_owned(),
-            "boot with lockdown=integrity or none",
-        );
-    }
-    // Only the filter of cgroups calls it.
-    if chain(&error).contains("unknown func bpf_get_current_ancestor_cgroup_id") {
-        return unsupported(
-            "it does not tell programs which cgroups a process is in, which --cgroup needs"
-                .to_owned(),
-            "filter by --comm, --uid or --pid, or use a newer kernel (5.10 does not, 6.1 does)",
-        );
-    }
-    failed(&format!("attaching to {}", program.target.name()), error)
-}
-
-/// An error and its sources in one line, each said once.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = brief(error);
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = brief(inner);
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
-    }
-    text
-}
-
-/// The verifier's log runs to pages: its last line says what it was, but for figures.
-fn brief(error: &dyn std::error::Error) -> String {
-    let text = error.to_string();
-    let Some((said, log)) = text.split_once(". Verifier output: ") else {
-        return text;
-    };
-    let figures = [
-        "processed ",
-        "verification time ",
-        "stack depth ",
-        "subprog ",
-    ];
-    let is_figure = |line: &str| figures.iter().any(|figure| line.starts_with(figure));
-    let mut lines = log.lines().rev().map(str::trim);
-    match lines.find(|line| !line.is_empty() && !is_figure(line)) {
-        Some(line) => format!("{said}: {line}"),
-        None => said.to_owned(),
-    }
 }
 
 /// How many runs of our programs the kernel skipped because the program was

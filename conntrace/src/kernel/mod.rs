@@ -1,6 +1,7 @@
 //! Loads and attaches the programs, reads their ring and counters: the only
 //! user of aya's loader.
 
+mod attach_error;
 pub mod btf;
 mod calls;
 #[cfg(test)]
@@ -39,11 +40,11 @@ use conntrace_common::{
 use nix::errno::Errno;
 use tokio::io::unix::AsyncFd;
 
+pub(crate) use attach_error::chain;
 use calls::Calls;
 
 pub use extract::extract;
 pub use hooks::Hook;
-pub(crate) use hooks::chain;
 use hooks::{Attached, Ways, missed_hooks};
 pub use programs::{PROGRAMS, Program, Target};
 use syscalls::SyscallsError;
