@@ -89,7 +89,7 @@ pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Opti
         new_state: new as u64,
     };
     if attachment == Attachment::Second && cpu.handled == transition {
-        cpu.handled = Transition::NONE;
+        cpu.handled.forget();
         return None;
     }
     let mut own = match attachment {

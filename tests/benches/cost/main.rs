@@ -26,7 +26,7 @@ mod start;
 mod traced;
 mod work;
 
-use std::{path::Path, process::ExitCode};
+use std::{fs, path::Path, process::ExitCode};
 
 use conntrace_tests::{is_root, mount_tracefs};
 
@@ -49,6 +49,9 @@ const PARTS: [Part; 10] = [
     ("second", second::attachment),
 ];
 
+/// The accounting of all BPF programs of the host. Part `kernel` has its own way.
+const BPF_STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
 /// Only with `--peers`, or by its name: other programs are needed.
 const PEERS: Part = ("peers", peers::peers);
 
@@ -66,6 +69,11 @@ fn main() -> ExitCode {
         std::io::stdin().read_line(&mut String::new()).unwrap();
         work::refused_loop(kernel::ATTEMPTS_ALL);
         return ExitCode::SUCCESS;
+    }
+    // Without the file it is off.
+    if fs::read(BPF_STATS).is_ok_and(|enabled| !enabled.starts_with(b"0")) {
+        eprintln!("{BPF_STATS} is not 0: every program would take longer, and be told to");
+        return ExitCode::from(2);
     }
     mount_tracefs().expect("a tracefs, for --trace-syscalls");
     let with_peers = asked.iter().any(|it| it == "--peers");

@@ -22,8 +22,10 @@ use super::{
     work::{Paired, ROUNDS, paired, refused_loop, timed},
 };
 
-/// Attempts in a round: strace takes a third of a millisecond for each.
-const ATTEMPTS: u32 = 3_000;
+/// Attempts in a round: enough that what comes first, like the first look for a cause,
+/// does not count. Of strace fewer, for it takes a third of a millisecond for each.
+const ATTEMPTS: u32 = 20_000;
+const ATTEMPTS_STRACE: u32 = 2_000;
 /// How long a peer may take until it shows the first.
 const READY_MAX: Duration = Duration::from_secs(20);
 /// How long one may take to end once it is asked to, and how often it is asked: bpftrace
@@ -50,6 +52,8 @@ struct Peer {
     line: &'static [&'static str],
     /// It tells how an attempt ended, also where connect did not wait for that.
     reports_endings: bool,
+    /// In a round.
+    attempts: u32,
 }
 
 const PEERS: [Peer; 6] = [
@@ -58,24 +62,28 @@ const PEERS: [Peer; 6] = [
         command: &["bpftrace", SCRIPT],
         line: &["bench", ":9"],
         reports_endings: true,
+        attempts: ATTEMPTS,
     },
     Peer {
         name: "libbpf-tools tcpstates",
         command: &["tcpstates"],
         line: &["SYN_SENT", "-> CLOSE"],
         reports_endings: true,
+        attempts: ATTEMPTS,
     },
     Peer {
         name: "libbpf-tools tcpconnlat",
         command: &["tcpconnlat"],
         line: &["bench"],
         reports_endings: false,
+        attempts: ATTEMPTS,
     },
     Peer {
         name: "libbpf-tools tcptracer",
         command: &["tcptracer"],
         line: &["bench"],
         reports_endings: false,
+        attempts: ATTEMPTS,
     },
     Peer {
         name: "perf trace",
@@ -90,6 +98,7 @@ const PEERS: [Peer; 6] = [
         ],
         line: &["bench/", "ECONNREFUSED"],
         reports_endings: false,
+        attempts: ATTEMPTS,
     },
     Peer {
         name: "strace",
@@ -105,6 +114,7 @@ const PEERS: [Peer; 6] = [
         ],
         line: &["ECONNREFUSED"],
         reports_endings: false,
+        attempts: ATTEMPTS_STRACE,
     },
 ];
 
@@ -128,8 +138,8 @@ pub(crate) fn peers() -> Section {
         None => Row::not_run(times, "no such peer ran"),
     });
     let about = format!(
-        "{ROUNDS} paired rounds of {ATTEMPTS} attempts refused on loopback by one thread, output \
-         to a file in memory. bpftrace (a script of ours) and tcpstates report endings; perf trace \
+        "{ROUNDS} paired rounds of {ATTEMPTS} attempts ({ATTEMPTS_STRACE} of strace) refused on \
+         loopback by one thread, output to a file in memory. bpftrace (a script of ours) and tcpstates report endings; perf trace \
          and strace report what connect returns."
     );
     Section {
@@ -138,13 +148,14 @@ pub(crate) fn peers() -> Section {
     }
 }
 
-fn untraced() -> f64 {
-    timed(refused_loop, 1, ATTEMPTS)
+fn untraced(attempts: u32) -> f64 {
+    timed(refused_loop, 1, attempts)
 }
 
 fn own_rows() -> Vec<Row> {
     let (mut missing, mut attempts) = (0, 0);
     let paired = stage::run("bench", |_| {
+        let untraced = || untraced(ATTEMPTS);
         paired(ROUNDS, untraced, || {
             let mut tracer = Traced::start(&[]);
             let ns = untraced();
@@ -187,6 +198,7 @@ fn peer_rows(peer: &Peer) -> Vec<Row> {
         // The first start tells whether it runs at all.
         Running::start(peer)?.stop();
         let mut missing = 0.0;
+        let untraced = || untraced(peer.attempts);
         let paired = paired(ROUNDS, untraced, || {
             let mut running = Running::start(peer).unwrap();
             let ns = untraced();
@@ -278,7 +290,7 @@ impl<'a> Running<'a> {
         thread::sleep(SETTLED);
         self.end();
         // With those that went before, as `timed` does them.
-        let made = f64::from(ATTEMPTS + ATTEMPTS / 10);
+        let made = f64::from(self.peer.attempts + self.peer.attempts / 10);
         let shown = (self.count() - self.before) as f64;
         (1.0 - shown / made).max(0.0)
     }
