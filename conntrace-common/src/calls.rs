@@ -18,4 +18,4 @@ pub const TWICE: u32 = 4;
 
 /// Bytes of what is kept of a call; the first eight say when it began, in nanoseconds of
 /// `CLOCK_BOOTTIME`.
-pub const CALL_SIZE: usize = 48;
+pub const CALL_SIZE: usize = 56;

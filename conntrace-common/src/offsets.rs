@@ -77,12 +77,16 @@ offsets! {
     num: "sock_common.skc_num", 2;
     /// Socket state.
     state: "sock_common.skc_state", 1;
+    /// Interface that it is bound to.
+    bound_device: "sock_common.skc_bound_dev_if", 4;
     /// Network namespace.
     net: "sock_common.skc_net.net", 8;
     /// Its inode number.
     net_inum: "net.ns.inum", 4;
     /// Random bits of it (`setup_net`), by which the next one with that number is another.
     hash_mix: "net.hash_mix", 4;
+    /// `SO_MARK`.
+    mark: "sock.sk_mark", 4;
     /// Pending error.
     err: "sock.sk_err", 4;
     /// Error remembered but not (yet) fatal.
@@ -147,6 +151,12 @@ offsets! {
     inode: "file.f_inode", 8;
     /// By this.
     mode: "inode.i_mode", 2;
+    /// Number of an inode.
+    inode_number: "inode.i_ino", 8;
+    /// File system of an inode.
+    superblock: "inode.i_sb", 8;
+    /// Device of a file system.
+    device: "super_block.s_dev", 4;
     /// Who made the socket.
     uid: "sock.sk_uid", 4;
     /// Process (thread group) id.
@@ -165,6 +175,10 @@ offsets! {
     cgroup_kn: "cgroup.kn", 8;
     /// That directory's inode number, the cgroup's id.
     kn_id: "kernfs_node.id", 8;
+    /// A task's memory.
+    mm: "task_struct.mm", 8;
+    /// The executable that it is of.
+    exe_file: "mm_struct.exe_file", 8;
     /// The process's first thread.
     group_leader: "task_struct.group_leader", 8;
     /// When a task started, `CLOCK_BOOTTIME` nanoseconds.

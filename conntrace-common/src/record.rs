@@ -73,6 +73,12 @@ pub struct Attempt {
     pub process_started_ns: u64,
     /// Id of the caller's cgroup (v2), its kernfs inode number.
     pub cgroup_id: u64,
+    /// Inode number of the caller's executable (`mm_struct.exe_file`); 0 of a kernel
+    /// thread, which has none.
+    pub exe_inode: u64,
+    /// Device of that inode (`super_block.s_dev`), encoded as the kernel does: the major
+    /// number above 20 bits of the minor one.
+    pub exe_device: u32,
     /// Thread group id in the root pid namespace.
     pub pid: u32,
     /// Thread id in the root pid namespace.
@@ -81,6 +87,13 @@ pub struct Attempt {
     pub uid: u32,
     /// Inode number of the socket's network namespace.
     pub netns: u32,
+    /// Interface that the socket is bound to (`sock_common.skc_bound_dev_if`); 0 if none.
+    pub bound_device: u32,
+    /// `SO_MARK` (`sock.sk_mark`).
+    pub mark: u32,
+    /// Owner of the socket (`sock.sk_uid`) in the root user namespace: routes are looked up
+    /// with it.
+    pub socket_uid: u32,
     /// Destination address; the first four bytes when `family` is `AF_INET`.
     pub remote_addr: [u8; 16],
     /// Local address, laid out like `remote_addr`.
@@ -148,45 +161,82 @@ pub struct Record {
     /// Why the last of them was dropped: the running kernel's
     /// `enum skb_drop_reason`; 0 if none was.
     pub drop_reason: u16,
-    /// What was remembered of the remote before this attempt told anything about it.
+    /// What was remembered of the remote. The silence of this attempt is noted before, its
+    /// answers are afterwards: an answer is no evidence about the attempt itself.
     pub remembered: Heard,
 }
 
 /// What was heard of a host, in the attempt's network namespace, from attempts that
-/// were traced. A handshake and a RST are apart, or a loop that is refused would erase
-/// the port that works.
+/// were traced. Times are `CLOCK_BOOTTIME` nanoseconds, 0 where there is none; with a port
+/// they share a word ([`pack`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
-    /// When a handshake with it last completed, `CLOCK_BOOTTIME` nanoseconds; 0 if
-    /// none has.
-    pub handshake_ns: u64,
-    /// When it last sent a RST in answer to a SYN; 0 if it has sent none.
-    pub reset_ns: u64,
-    /// The port of that handshake, network order.
-    pub handshake_port: u16,
+    /// The newest handshake that completed with it, and its port.
+    pub handshake: u64,
+    /// When a handshake on the attempt's own port last completed.
+    pub port_handshake_ns: u64,
+    /// The newest RST that it sent, and the port that it came from.
+    pub reset: u64,
+    /// When the first attempt began that it did not answer, if it never answered any since.
+    pub silent_since_ns: u64,
+    /// Likewise of the whole private network that it is in; 0 where it is in none.
+    pub network_silent_since_ns: u64,
+    /// When something that was heard of it may last have been forgotten.
+    pub forgotten_ns: u64,
+    /// How long the newest handshake took from connect to `TCP_ESTABLISHED`, in
+    /// microseconds; 0 if that is not known.
+    pub handshake_took_us: u32,
     /// Padding, always zero.
-    pub reserved: [u16; 3],
+    pub reserved: u32,
 }
 
 impl Heard {
     /// Nothing was heard.
     pub const NOTHING: Self = Self {
-        handshake_ns: 0,
-        reset_ns: 0,
-        handshake_port: 0,
-        reserved: [0; 3],
+        handshake: 0,
+        port_handshake_ns: 0,
+        reset: 0,
+        silent_since_ns: 0,
+        network_silent_since_ns: 0,
+        forgotten_ns: 0,
+        handshake_took_us: 0,
+        reserved: 0,
     };
 }
 
+/// The bits of a packed word that hold the port.
+const PORT_BITS: u64 = u16::MAX as u64;
+
+/// A time and a port in one word, which is read and written at once. The time loses 66 us.
+#[inline(always)]
+#[must_use]
+pub const fn pack(at_ns: u64, port: u16) -> u64 {
+    at_ns & !PORT_BITS | port as u64
+}
+
+/// The time of a packed word.
+#[inline(always)]
+#[must_use]
+pub const fn packed_ns(word: u64) -> u64 {
+    word & !PORT_BITS
+}
+
+/// The port of a packed word, in the byte order that it was packed in.
+#[inline(always)]
+#[must_use]
+pub const fn packed_port(word: u64) -> u16 {
+    (word & PORT_BITS) as u16
+}
+
 /// Size of an [`Attempt`] in bytes.
-pub const ATTEMPT_SIZE: usize = 112;
+pub const ATTEMPT_SIZE: usize = 136;
 /// Size of a [`Record`] in bytes, also on the wire and in a recording.
-pub const RECORD_SIZE: usize = 192;
+pub const RECORD_SIZE: usize = 248;
 
 /// Size in bytes of what the kernel side keeps of an attempt under way: the
 /// value of its map.
-pub const ENTRY_SIZE: usize = 144;
+pub const ENTRY_SIZE: usize = 168;
 
 /// Slots of the table that the kernel side keeps attempts under way in, its map apart: a
 /// power of two.

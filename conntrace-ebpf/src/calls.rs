@@ -22,7 +22,7 @@ use conntrace_common::{
 use crate::{
     emit,
     filter::{self, Destination},
-    kernel::{self, CallArgs, Caller, OpenSocket, Passed, SockAddr},
+    kernel::{self, CallArgs, Caller, OpenSocket, Passed, Routing, SockAddr},
     maps::{CALLS, Call, ENDED, per_cpu, seen_calls},
     table,
 };
@@ -151,6 +151,7 @@ fn describe(socket: &OpenSocket, passed: Passed) -> Option<Call> {
     Some(Call {
         started_ns: kernel::now_ns(),
         passed,
+        sock: socket.sock,
         netns: socket.netns()?,
         local_addr: socket.local_addr()?,
         bound_port: socket.bound_port()?,
@@ -241,11 +242,15 @@ fn failed(what: What, call: &Call, ret: i64) -> Option<()> {
     {
         return None;
     }
+    let routing = Routing::of_sock(call.sock)?;
     let kind = match what {
         What::Connect => KIND_CONNECT_FAILED,
         What::Bind => KIND_BIND_FAILED,
     };
-    let counter = emit::report_call(kind, errno, |attempt| fill(attempt, what, call, &asked));
+    let counter = emit::report_call(kind, errno, |attempt| {
+        routing.describe(attempt);
+        fill(attempt, what, call, &asked);
+    });
     per_cpu()?.others.count(counter);
     Some(())
 }

@@ -8,7 +8,9 @@
 
 use conntrace_common::{
     claim::{self, Claims, Versioned},
-    record::{FLAG_HEARD, FLAG_ICMP, Heard, KIND_ENDING, Record, STATE_ESTABLISHED},
+    record::{
+        FLAG_HEARD, FLAG_ICMP, Heard, KIND_ENDING, Record, STATE_ESTABLISHED, pack, packed_ns,
+    },
 };
 
 use crate::{
@@ -40,8 +42,8 @@ pub struct Place {
     /// How often it was written.
     version: u32,
     host: [u64; 3],
-    /// The times of a handshake and of a RST, and the handshake's port.
-    heard: [u64; 3],
+    /// A handshake and a RST, each with its port.
+    heard: [u64; 2],
 }
 
 impl Claims for Place {
@@ -83,7 +85,7 @@ impl Host {
 
     /// What was heard of it: the words of [`Place::heard`].
     #[inline(always)]
-    fn heard(&self) -> Option<[u64; 3]> {
+    fn heard(&self) -> Option<[u64; 2]> {
         let look = |place: &Place| {
             let is_other = place.host.iter().zip(&self.0);
             let is_other = is_other.fold(0, |other, (at, own)| other | (shared::load(at) ^ own));
@@ -97,17 +99,16 @@ impl Host {
     pub fn tell(&self, told: &mut Heard) {
         // Into memory, in which the verifier follows no value: with each that it had to
         // follow, it would go anew through all that comes behind.
-        if let Some([handshake_ns, reset_ns, port]) = self.heard() {
-            shared::store(&mut told.handshake_ns, handshake_ns);
-            shared::store(&mut told.reset_ns, reset_ns);
-            shared::store(&mut told.handshake_port, port as u16);
+        if let Some([handshake, reset]) = self.heard() {
+            shared::store(&mut told.handshake, handshake);
+            shared::store(&mut told.reset, reset);
         }
     }
 
     /// Notes the whole of it: another host may have had the place. Should two CPUs note
     /// the two halves at once, one of them is kept.
     #[inline(always)]
-    fn note(&self, heard: [u64; 3]) {
+    fn note(&self, heard: [u64; 2]) {
         if let Some(place) = self.place() {
             claim::write(place, |place| {
                 store_all(&mut place.host, self.0);
@@ -118,7 +119,7 @@ impl Host {
 }
 
 #[inline(always)]
-fn store_all(place: &mut [u64; 3], words: [u64; 3]) {
+fn store_all<const N: usize>(place: &mut [u64; N], words: [u64; N]) {
     for (place, word) in place.iter_mut().zip(words) {
         shared::store(place, word);
     }
@@ -129,9 +130,9 @@ fn store_all(place: &mut [u64; 3], words: [u64; 3]) {
 #[inline(always)]
 pub fn answered(sock: Sock, started_ns: u64) {
     let host = Host::of(sock);
-    let [handshake_ns, reset_ns, _] = host.heard().unwrap_or_default();
-    if is_due(handshake_ns, started_ns) {
-        host.note([kernel::now_ns(), reset_ns, u64::from(sock.remote_port())]);
+    let [handshake, reset] = host.heard().unwrap_or_default();
+    if is_due(handshake, started_ns) {
+        host.note([pack(kernel::now_ns(), sock.remote_port()), reset]);
     }
 }
 
@@ -143,17 +144,13 @@ pub fn learn(host: &Host, record: &Record, moment: &Moment) {
     }
     let before = &record.remembered;
     let now_ns = record.at_ns;
+    let now = pack(now_ns, record.attempt.remote_port);
     if moment.state == STATE_ESTABLISHED {
-        if is_due(shared::load(&before.handshake_ns), now_ns) {
-            let port = record.attempt.remote_port;
-            host.note([now_ns, shared::load(&before.reset_ns), u64::from(port)]);
+        if is_due(shared::load(&before.handshake), now_ns) {
+            host.note([now, shared::load(&before.reset)]);
         }
-    } else if is_reset(record) && is_due(shared::load(&before.reset_ns), now_ns) {
-        host.note([
-            shared::load(&before.handshake_ns),
-            now_ns,
-            u64::from(shared::load(&before.handshake_port)),
-        ]);
+    } else if is_reset(record) && is_due(shared::load(&before.reset), now_ns) {
+        host.note([shared::load(&before.handshake), now]);
     }
 }
 
@@ -169,6 +166,6 @@ fn is_reset(record: &Record) -> bool {
 }
 
 #[inline(always)]
-fn is_due(noted_ns: u64, now_ns: u64) -> bool {
-    now_ns.saturating_sub(noted_ns) >= FRESH_NS
+fn is_due(noted: u64, now_ns: u64) -> bool {
+    now_ns.saturating_sub(packed_ns(noted)) >= FRESH_NS
 }

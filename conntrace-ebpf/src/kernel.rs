@@ -26,7 +26,7 @@ use conntrace_common::{
     record::COMM_LEN,
 };
 
-pub use call::{CallArgs, OpenSocket, Passed, SockAddr, call_returned};
+pub use call::{CallArgs, OpenSocket, Passed, Routing, SockAddr, call_returned};
 pub use packet::{Icmp, Icmp6Error, is_noted_drop, sock_of_packet_in};
 pub use sock::Sock;
 pub use task::{Caller, OpenFile, ancestor_cgroup_id, current_names, current_uid, thread_key};

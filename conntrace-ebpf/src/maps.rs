@@ -159,6 +159,8 @@ pub struct Call {
     pub started_ns: u64,
     /// The address it was passed.
     pub passed: Passed,
+    /// Address of the socket.
+    pub sock: u64,
     /// Inode number of the socket's network namespace.
     pub netns: u32,
     /// The socket's local address, laid out like `Attempt::local_addr`.
@@ -198,7 +200,7 @@ static HOSTS: Array<Place> = Array::with_max_entries(HOSTS_MAX, 0);
 #[map]
 static SEEN_CALLS: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Records on their way to the agent: 4 MiB hold 20,000 of them, a second of
+/// Records on their way to the agent: 4 MiB hold 16,000 of them, a second of
 /// failures at a rate no host should see.
 #[map]
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);

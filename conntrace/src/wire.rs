@@ -39,6 +39,13 @@ pub struct Attempt {
     pub caller: Option<Caller>,
     /// Inode number of the socket's network namespace.
     pub netns: u32,
+    /// Index of the interface that the socket is bound to.
+    pub bound_device: Option<u32>,
+    /// `SO_MARK`; 0 if it has none.
+    pub mark: u32,
+    /// Owner of the socket, by whom routes can be chosen; `None` of an attempt nothing was
+    /// kept of.
+    pub socket_uid: Option<u32>,
     /// Where to; `None` when there was no connect.
     pub remote: Option<Remote>,
     /// From where; `None` while unspecified.
@@ -65,7 +72,8 @@ pub struct Attempt {
     pub icmp: Option<Icmp>,
     /// The packets of it that this host dropped.
     pub drops: Option<Drops>,
-    /// What had been heard of the remote before, from other attempts.
+    /// What was heard of the remote before, and for how long it has answered nothing, this
+    /// attempt included.
     pub remembered: Heard,
 }
 
@@ -90,13 +98,26 @@ pub struct Drops {
     pub reason: u16,
 }
 
-/// What was heard of a host. Times are `CLOCK_BOOTTIME` nanoseconds.
+/// What the kernel side remembers of a host, in the attempt's network namespace and from
+/// traced attempts alone. Times are `CLOCK_BOOTTIME` nanoseconds. What is missing may have
+/// been forgotten: see `forgotten_ns`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Heard {
     /// When a handshake with it last completed, and on which port.
     pub handshake: Option<(u64, u16)>,
-    /// When it last sent a RST.
-    pub reset_ns: Option<u64>,
+    /// When a handshake on the attempt's own port last completed.
+    pub on_this_port_ns: Option<u64>,
+    /// When it last sent a RST, and from which port.
+    pub reset: Option<(u64, u16)>,
+    /// When the first attempt began that it did not answer, if it has answered none since.
+    /// `None` says nothing: it may have answered, or have no record.
+    pub silent_since_ns: Option<u64>,
+    /// The same of the private network that it is in, all hosts of it together.
+    pub network_silent_since_ns: Option<u64>,
+    /// When something that was heard of it, or of its network, may last have been forgotten.
+    pub forgotten_ns: Option<u64>,
+    /// How long the newest handshake took, from connect to `ESTABLISHED`.
+    pub handshake_took_us: Option<u32>,
 }
 
 /// What happened to the attempt at this moment.
@@ -158,10 +179,23 @@ pub struct Caller {
     pub cgroup_id: Option<u64>,
     /// When the process started, `CLOCK_BOOTTIME` nanoseconds.
     pub started_ns: u64,
+    /// The program that it ran; `None` of a kernel thread.
+    pub exe: Option<ExeId>,
     /// The thread's name: any bytes, without the terminating zeros.
     pub comm: Comm,
     /// The process's name.
     pub leader_comm: Comm,
+}
+
+/// The file of an executable (`mm_struct.exe_file`), by which it is told from another with the
+/// same path. `/proc/PID/maps` shows the same pair; `stat` can show another device (btrfs,
+/// overlayfs).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ExeId {
+    /// Device of its file system, encoded as the kernel does: major << 20 | minor.
+    pub device: u32,
+    /// Its inode number.
+    pub inode: u64,
 }
 
 /// A task's name.
@@ -252,6 +286,10 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         at_ns,
         caller: caller(&fields, seen),
         netns: fields.u32(offset_of!(Record, attempt.netns)),
+        bound_device: fields.some_u32(offset_of!(Record, attempt.bound_device)),
+        mark: fields.u32(offset_of!(Record, attempt.mark)),
+        socket_uid: (seen != Seen::Untracked)
+            .then(|| fields.u32(offset_of!(Record, attempt.socket_uid))),
         remote: match moment {
             Moment::BindFailed(_) => None,
             Moment::Stalled
@@ -309,8 +347,16 @@ fn caller(fields: &Fields<'_>, seen: Seen) -> Option<Caller> {
         uid: fields.u32(offset_of!(Record, attempt.uid)),
         cgroup_id: whole.then(|| fields.u64(offset_of!(Record, attempt.cgroup_id))),
         started_ns: fields.u64(offset_of!(Record, attempt.process_started_ns)),
+        exe: exe(fields),
         comm: Comm(fields.array(offset_of!(Record, attempt.comm))),
         leader_comm: Comm(fields.array(offset_of!(Record, attempt.leader_comm))),
+    })
+}
+
+fn exe(fields: &Fields<'_>) -> Option<ExeId> {
+    Some(ExeId {
+        inode: fields.some_u64(offset_of!(Record, attempt.exe_inode))?,
+        device: fields.u32(offset_of!(Record, attempt.exe_device)),
     })
 }
 
@@ -330,11 +376,19 @@ fn drops(fields: &Fields<'_>) -> Option<Drops> {
 }
 
 fn remembered(fields: &Fields<'_>) -> Heard {
-    let time = |at: usize| Some(fields.u64(at)).filter(|&at_ns| at_ns != 0);
-    let port = u16::from_be(fields.u16(offset_of!(Record, remembered.handshake_port)));
+    let with_port = |at: usize| {
+        let word = fields.some_u64(at)?;
+        Some((raw::packed_ns(word), u16::from_be(raw::packed_port(word))))
+    };
+    let time = |at: usize| fields.some_u64(at);
     Heard {
-        handshake: time(offset_of!(Record, remembered.handshake_ns)).map(|at_ns| (at_ns, port)),
-        reset_ns: time(offset_of!(Record, remembered.reset_ns)),
+        handshake: with_port(offset_of!(Record, remembered.handshake)),
+        on_this_port_ns: time(offset_of!(Record, remembered.port_handshake_ns)),
+        reset: with_port(offset_of!(Record, remembered.reset)),
+        silent_since_ns: time(offset_of!(Record, remembered.silent_since_ns)),
+        network_silent_since_ns: time(offset_of!(Record, remembered.network_silent_since_ns)),
+        forgotten_ns: time(offset_of!(Record, remembered.forgotten_ns)),
+        handshake_took_us: fields.some_u32(offset_of!(Record, remembered.handshake_took_us)),
     }
 }
 

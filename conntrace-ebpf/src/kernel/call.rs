@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::{bpf_probe_read_kernel, bpf_probe_read_user},
     programs::TracePointContext,
 };
-use conntrace_common::record::{AF_INET, AF_INET6, STATE_CLOSE};
+use conntrace_common::record::{AF_INET, AF_INET6, Attempt, STATE_CLOSE};
 
 use super::{CALL_OFFSETS, OFFSETS, Struct, global, task::current_task, v4_in_16};
 
@@ -122,6 +122,33 @@ impl OpenSocket {
         } else {
             read(self.sock, global!(OFFSETS.v6_rcv_saddr))
         }
+    }
+}
+
+/// Of a socket that has made no attempt: what the kernel looks up its routes with, beside
+/// the addresses.
+pub struct Routing {
+    bound_device: u32,
+    mark: u32,
+    uid: u32,
+}
+
+impl Routing {
+    /// That of the socket at this address.
+    #[inline(always)]
+    pub fn of_sock(sock: u64) -> Option<Self> {
+        Some(Self {
+            bound_device: read(sock, global!(OFFSETS.bound_device))?,
+            mark: read(sock, global!(OFFSETS.mark))?,
+            uid: read(sock, global!(OFFSETS.uid))?,
+        })
+    }
+
+    #[inline(always)]
+    pub fn describe(&self, attempt: &mut Attempt) {
+        attempt.bound_device = self.bound_device;
+        attempt.mark = self.mark;
+        attempt.socket_uid = self.uid;
     }
 }
 

@@ -96,6 +96,24 @@ impl Sock {
         self.sock.load(global!(OFFSETS.num))
     }
 
+    /// The interface that it is bound to, 0 if none.
+    #[inline(always)]
+    pub fn bound_device(self) -> u32 {
+        self.sock.load(global!(OFFSETS.bound_device))
+    }
+
+    /// `SO_MARK`.
+    #[inline(always)]
+    pub fn mark(self) -> u32 {
+        self.sock.load(global!(OFFSETS.mark))
+    }
+
+    /// Its owner.
+    #[inline(always)]
+    pub fn uid(self) -> u32 {
+        self.sock.load(global!(OFFSETS.uid))
+    }
+
     /// `inet_sport`, network order.
     #[inline(always)]
     pub fn sport(self) -> u16 {

@@ -19,6 +19,7 @@ pub struct Caller {
     pub uid: u32,
     pub cgroup_id: u64,
     pub process_started_ns: u64,
+    pub exe: Exe,
     pub comm: [u8; COMM_LEN],
     pub leader_comm: [u8; COMM_LEN],
 }
@@ -35,6 +36,7 @@ impl Caller {
             uid: 0,
             cgroup_id: 0,
             process_started_ns: 0,
+            exe: Exe::NONE,
             comm: [0; COMM_LEN],
             leader_comm: [0; COMM_LEN],
         }
@@ -44,6 +46,8 @@ impl Caller {
     #[inline(always)]
     pub fn sign(self, attempt: &mut Attempt) {
         attempt.process_started_ns = self.process_started_ns;
+        attempt.exe_inode = self.exe.inode;
+        attempt.exe_device = self.exe.device;
         attempt.cgroup_id = self.cgroup_id;
         attempt.pid = self.pid;
         attempt.tid = self.tid;
@@ -65,8 +69,46 @@ impl Caller {
             uid,
             cgroup_id: cgroup_id(task),
             process_started_ns: leader.load(global!(OFFSETS.start_boottime)),
+            exe: Exe::of(task),
             comm: task.load_name(comm),
             leader_comm: leader.load_name(comm),
+        }
+    }
+}
+
+/// A task's executable: the file that `/proc/PID/exe` is of, also once that has another name
+/// or none.
+#[derive(Clone, Copy)]
+pub struct Exe {
+    /// As the kernel encodes it.
+    pub device: u32,
+    /// 0 where there is none.
+    pub inode: u64,
+}
+
+impl Exe {
+    /// A kernel thread's.
+    const NONE: Self = Self {
+        device: 0,
+        inode: 0,
+    };
+
+    /// `get_mm_exe_file`, but for the reference.
+    #[inline(always)]
+    fn of(task: Struct) -> Self {
+        let mm = task.follow(global!(OFFSETS.mm));
+        if mm.is_null() {
+            return Self::NONE;
+        }
+        let file = mm.follow(global!(OFFSETS.exe_file));
+        if file.is_null() {
+            return Self::NONE;
+        }
+        let inode = file.follow(global!(OFFSETS.inode));
+        let superblock = inode.follow(global!(OFFSETS.superblock));
+        Self {
+            device: superblock.load(global!(OFFSETS.device)),
+            inode: inode.load(global!(OFFSETS.inode_number)),
         }
     }
 }
@@ -186,9 +228,10 @@ impl OpenFile {
         Caller {
             pid: self.task.load(global!(OFFSETS.tgid)),
             tid: 0,
-            uid: self.sock.sock.load(global!(OFFSETS.uid)),
+            uid: self.sock.uid(),
             cgroup_id: 0,
             process_started_ns: leader.load(global!(OFFSETS.start_boottime)),
+            exe: Exe::of(self.task),
             comm: self.task.load_name(global!(OFFSETS.comm)),
             leader_comm: leader.load_name(global!(OFFSETS.comm)),
         }

@@ -75,11 +75,11 @@ impl Heard {
             port,
             ago_s: ago_s(then_ns),
         });
-        let is_silent = *heard == wire::Heard::default();
+        let is_silent = heard.handshake.is_none() && heard.reset.is_none();
         match label {
             Label::TimedOut => Self {
                 handshake,
-                reset_ago_s: heard.reset_ns.map(ago_s),
+                reset_ago_s: heard.reset.map(|(then_ns, _)| ago_s(then_ns)),
                 silent_s: is_silent.then(|| ago_s(tracing_since_ns)),
             },
             Label::Refused => Self {
@@ -175,7 +175,7 @@ mod tests {
     fn heard(label: Label, handshake_ns: Option<u64>, at_ns: u64) -> Heard {
         let heard = wire::Heard {
             handshake: handshake_ns.map(|then_ns| (then_ns, 80)),
-            reset_ns: None,
+            ..wire::Heard::default()
         };
         Heard::new(&heard, label, at_ns, 2 * SECOND_NS)
     }

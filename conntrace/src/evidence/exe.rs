@@ -83,6 +83,7 @@ mod tests {
             uid: 0,
             cgroup_id: Some(1),
             started_ns,
+            exe: None,
             comm: Comm([0; 16]),
             leader_comm: Comm([0; 16]),
         }

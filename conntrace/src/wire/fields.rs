@@ -38,6 +38,16 @@ impl Fields<'_> {
         u64::from_ne_bytes(self.array(at))
     }
 
+    /// A number that 0 stands for the absence of.
+    pub(super) fn some_u32(&self, at: usize) -> Option<u32> {
+        Some(self.u32(at)).filter(|&value| value != 0)
+    }
+
+    /// A number that 0 stands for the absence of.
+    pub(super) fn some_u64(&self, at: usize) -> Option<u64> {
+        Some(self.u64(at)).filter(|&value| value != 0)
+    }
+
     pub(super) fn errno(&self, field: &'static str, at: usize) -> Result<Option<Errno>, Malformed> {
         match self.u32(at) {
             0 => Ok(None),

@@ -5,71 +5,42 @@ use super::*;
 /// A refused IPv4 attempt, as the kernel side writes it.
 pub(crate) fn refused() -> [u8; RECORD_SIZE] {
     let mut bytes = [0; RECORD_SIZE];
-    put(&mut bytes, offset_of!(Record, kind), &[KIND_ENDING]);
-    put(&mut bytes, offset_of!(Record, state), &[STATE_CLOSE]);
-    put(&mut bytes, offset_of!(Record, flags), &[FLAG_HEARD]);
-    put(
-        &mut bytes,
-        offset_of!(Record, attempt.family),
-        &AF_INET.to_ne_bytes(),
-    );
-    put(
-        &mut bytes,
-        offset_of!(Record, attempt.started_ns),
-        &1_000_u64.to_ne_bytes(),
-    );
-    put(
-        &mut bytes,
-        offset_of!(Record, at_ns),
-        &311_000_u64.to_ne_bytes(),
-    );
-    put(
-        &mut bytes,
-        offset_of!(Record, attempt.pid),
-        &4242_u32.to_ne_bytes(),
-    );
-    put(
-        &mut bytes,
-        offset_of!(Record, attempt.tid),
-        &4243_u32.to_ne_bytes(),
-    );
-    put(
-        &mut bytes,
-        offset_of!(Record, attempt.netns),
-        &7_u32.to_ne_bytes(),
-    );
-    put(&mut bytes, offset_of!(Record, attempt.comm), b"curl");
-    put(&mut bytes, offset_of!(Record, attempt.leader_comm), b"curl");
-    put(
-        &mut bytes,
-        offset_of!(Record, attempt.local_addr),
-        &[10, 0, 0, 2],
-    );
-    put(
-        &mut bytes,
-        offset_of!(Record, attempt.remote_addr),
-        &[10, 0, 0, 5],
-    );
-    put(
-        &mut bytes,
-        offset_of!(Record, attempt.remote_port),
-        &5432_u16.to_be_bytes(),
-    );
-    put(
-        &mut bytes,
-        offset_of!(Record, local_port),
-        &43210_u16.to_be_bytes(),
-    );
-    put(
-        &mut bytes,
-        offset_of!(Record, error),
-        &111_u32.to_ne_bytes(),
-    );
-    put(
-        &mut bytes,
-        offset_of!(Record, syn_sent),
-        &1_u32.to_ne_bytes(),
-    );
+    for (at, value) in [
+        (offset_of!(Record, kind), &[KIND_ENDING][..]),
+        (offset_of!(Record, state), &[STATE_CLOSE]),
+        (offset_of!(Record, flags), &[FLAG_HEARD]),
+        (offset_of!(Record, attempt.family), &AF_INET.to_ne_bytes()),
+        (
+            offset_of!(Record, attempt.started_ns),
+            &1_000_u64.to_ne_bytes(),
+        ),
+        (offset_of!(Record, at_ns), &311_000_u64.to_ne_bytes()),
+        (offset_of!(Record, attempt.pid), &4242_u32.to_ne_bytes()),
+        (offset_of!(Record, attempt.tid), &4243_u32.to_ne_bytes()),
+        (offset_of!(Record, attempt.netns), &7_u32.to_ne_bytes()),
+        (
+            offset_of!(Record, attempt.socket_uid),
+            &1000_u32.to_ne_bytes(),
+        ),
+        (
+            offset_of!(Record, attempt.exe_device),
+            &0x80_0001_u32.to_ne_bytes(),
+        ),
+        (offset_of!(Record, attempt.exe_inode), &77_u64.to_ne_bytes()),
+        (offset_of!(Record, attempt.comm), b"curl"),
+        (offset_of!(Record, attempt.leader_comm), b"curl"),
+        (offset_of!(Record, attempt.local_addr), &[10, 0, 0, 2]),
+        (offset_of!(Record, attempt.remote_addr), &[10, 0, 0, 5]),
+        (
+            offset_of!(Record, attempt.remote_port),
+            &5432_u16.to_be_bytes(),
+        ),
+        (offset_of!(Record, local_port), &43210_u16.to_be_bytes()),
+        (offset_of!(Record, error), &111_u32.to_ne_bytes()),
+        (offset_of!(Record, syn_sent), &1_u32.to_ne_bytes()),
+    ] {
+        put(&mut bytes, at, value);
+    }
     bytes
 }
 
@@ -84,6 +55,10 @@ fn decodes_what_the_kernel_side_writes() {
     let caller = attempt.caller.unwrap();
     assert_eq!((caller.pid, caller.tid), (4242, Some(4243)));
     assert_eq!(caller.comm.as_bytes(), b"curl");
+    let (device, inode) = (0x80_0001, 77);
+    assert_eq!(caller.exe, Some(ExeId { device, inode }));
+    assert_eq!((attempt.socket_uid, attempt.mark), (Some(1000), 0));
+    assert_eq!(attempt.bound_device, None);
     let remote = attempt.remote.unwrap();
     assert_eq!(remote.addr.to_string(), "10.0.0.5");
     assert_eq!(remote.port, 5432);
@@ -107,6 +82,7 @@ fn what_was_not_seen_whole_knows_less_of_its_caller() {
     put(&mut bytes, offset_of!(Record, attempt.pid), &[0; 4]);
     let untracked = decode(&bytes).unwrap();
     assert_eq!((untracked.seen, untracked.caller), (Seen::Untracked, None));
+    assert_eq!(untracked.socket_uid, None);
     let both = FLAG_JOINED_LATE | FLAG_UNTRACKED;
     put(&mut bytes, offset_of!(Record, flags), &[both]);
     assert!(decode(&bytes).is_err());
@@ -163,26 +139,50 @@ fn drops_are_told_only_where_there_are_any() {
 }
 
 #[test]
+fn the_device_the_mark_and_no_executable_are_told_as_they_are() {
+    let mut bytes = refused();
+    let mut put = |at, value: &[u8]| {
+        put(&mut bytes, at, value);
+        decode(&bytes).unwrap()
+    };
+    let device = offset_of!(Record, attempt.bound_device);
+    let bound = put(device, &3_u32.to_ne_bytes());
+    assert_eq!(bound.bound_device, Some(3));
+    let mark = put(offset_of!(Record, attempt.mark), &[0, 0, 0, 0x80]);
+    assert_eq!(mark.mark, 0x8000_0000);
+    let by_root = put(offset_of!(Record, attempt.socket_uid), &[0; 4]);
+    assert_eq!(by_root.socket_uid, Some(0));
+    let by_kernel = put(offset_of!(Record, attempt.exe_inode), &[0; 8]);
+    assert_eq!(by_kernel.caller.unwrap().exe, None);
+}
+
+#[test]
 fn what_is_remembered_of_the_remote_is_told_where_there_is_anything() {
     let mut bytes = refused();
     assert_eq!(decode(&bytes).unwrap().remembered, Heard::default());
-    let mut put = |at, value: &[u8]| {
-        put(&mut bytes, at, value);
-        decode(&bytes).unwrap().remembered
+    let mut told = Heard::default();
+    let mut put = |at, word: u64, told: &Heard| {
+        put(&mut bytes, at, &word.to_ne_bytes());
+        assert_eq!(decode(&bytes).unwrap().remembered, *told);
     };
-    // A port without a time says nothing.
-    let port = offset_of!(Record, remembered.handshake_port);
-    assert_eq!(put(port, &80_u16.to_be_bytes()), Heard::default());
-    let at = offset_of!(Record, remembered.handshake_ns);
-    let handshake = Some((5, 80));
-    assert_eq!(put(at, &5_u64.to_ne_bytes()).handshake, handshake);
-    let at = offset_of!(Record, remembered.reset_ns);
-    let reset_ns = Some(6);
-    let both = Heard {
-        handshake,
-        reset_ns,
-    };
-    assert_eq!(put(at, &6_u64.to_ne_bytes()), both);
+    // A time with a port loses what the port takes.
+    let (then_ns, port) = (0x1234_5678_9abc, 80_u16);
+    let word = raw::pack(then_ns, port.to_be());
+    told.handshake = Some((0x1234_5678_0000, 80));
+    put(offset_of!(Record, remembered.handshake), word, &told);
+    told.reset = told.handshake;
+    put(offset_of!(Record, remembered.reset), word, &told);
+    told.on_this_port_ns = Some(5);
+    put(offset_of!(Record, remembered.port_handshake_ns), 5, &told);
+    told.silent_since_ns = Some(6);
+    put(offset_of!(Record, remembered.silent_since_ns), 6, &told);
+    told.network_silent_since_ns = Some(7);
+    let at = offset_of!(Record, remembered.network_silent_since_ns);
+    put(at, 7, &told);
+    told.forgotten_ns = Some(8);
+    put(offset_of!(Record, remembered.forgotten_ns), 8, &told);
+    told.handshake_took_us = Some(9);
+    put(offset_of!(Record, remembered.handshake_took_us), 9, &told);
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn refuses_what_no_kernel_side_writes() {
         "icmp_origin cannot be 0"
     );
     let short = decode(&refused()[1..]).unwrap_err().to_string();
-    assert_eq!(short, "a record has 192 bytes, not 191");
+    assert_eq!(short, "a record has 248 bytes, not 247");
 }
 
 proptest! {
