@@ -12,7 +12,7 @@ use std::{
 use conntrace_common::{filter::kind, record::COMM_LEN};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, NSFS_MAGIC, statfs};
 
-use crate::{evidence::cgroup, sys};
+use crate::{evidence::cgroup, proc_file, sys};
 
 /// Most bytes of a task's name: the last of `TASK_COMM_LEN` is a zero.
 const NAME_LEN_MAX: usize = COMM_LEN - 1;
@@ -88,7 +88,7 @@ impl FromStr for CgroupId {
         if typed.is_empty() {
             return Err(format!("{CGROUP_WANTED}; / is all of them"));
         }
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = proc_file::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mount = cgroup::mount_point(&mounts).ok_or("cgroup v2 is not mounted on this host")?;
         let below = mount.join(typed.trim_start_matches('/'));
         for path in [PathBuf::from(typed), below.clone()] {

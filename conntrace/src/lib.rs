@@ -22,6 +22,7 @@ pub mod limit;
 pub mod live;
 mod message;
 pub mod pressure;
+mod proc_file;
 pub mod recording;
 pub mod replay;
 pub mod reply;

@@ -18,6 +18,7 @@ use conntrace_tests::{
     tcp, unless,
 };
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use serde_json::json;
 use socket2::Socket;
 
 /// The only two ports of a narrow range.
@@ -90,7 +91,8 @@ fn main() -> ExitCode {
             unless(lacks_port_range().filter(|_| of_socket), test)
         })
     });
-    run(tests.collect())
+    let long = live_test("long_list_of_reserved_ports", long_list_of_reserved_ports);
+    run(tests.chain([long]).collect())
 }
 
 fn narrow(stage: &Stage) {
@@ -214,6 +216,21 @@ fn reserved_ports_leave_one(family: Family) {
         &scene,
         &[Expected::established(one), Expected::port_exhausted(other)],
     );
+}
+
+/// The kernel prints 2,000 single ports before the two that matter, and answers only the
+/// first read.
+fn long_list_of_reserved_ports() {
+    let singles = (1..4000).step_by(2).map(|port: u16| port.to_string());
+    let reserved: Vec<_> = singles.chain(["40000-40001".to_owned()]).collect();
+    assert_eq!(reserved.len(), 2001);
+    let evidence = json!({ "range": RANGE, "reserved": 2, "available": 0 });
+    let cause = ("socket_port_range", "certain");
+    Live::get().expect_cause(1, cause, &evidence, |stage| {
+        narrow(stage);
+        reserve(stage, &reserved.join(","));
+        attempt((FAR_V4, ports::ACCEPTS))
+    });
 }
 
 /// A connection to a listener of ours is closed, by the client first: its port

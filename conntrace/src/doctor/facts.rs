@@ -14,6 +14,7 @@ use crate::{
         self, StartError, VMLINUX_BTF,
         privilege::{Capabilities, Capability},
     },
+    proc_file,
 };
 
 /// Inode numbers of the first namespaces (`PROC_USER_INIT_INO`,
@@ -30,7 +31,7 @@ const NO_EXE: &str = "`exe` is null for processes of other users or with more ca
 /// Looks around on this host.
 pub(super) fn look() -> Vec<Fact> {
     let own = Capabilities::own();
-    let mounts = fs::read_to_string("/proc/self/mountinfo");
+    let mounts = proc_file::read_to_string("/proc/self/mountinfo");
     let mounts = mounts.as_deref().unwrap_or_default();
     let btf = btf(Path::new(VMLINUX_BTF).try_exists());
     let members = match btf.state {
@@ -44,7 +45,7 @@ pub(super) fn look() -> Vec<Fact> {
         members,
         privilege(own),
         user_namespace(fs::read_link("/proc/self/ns/user")),
-        lockdown(fs::read_to_string(LOCKDOWN)),
+        lockdown(proc_file::read_to_string(LOCKDOWN)),
         cgroup_v2(mounts),
         capability(
             "cgroup_paths",

@@ -1,7 +1,7 @@
 //! From a cgroup id to its path, without walking the tree.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     os::unix::ffi::OsStrExt as _,
     path::PathBuf,
     sync::Arc,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::cache::Cache;
-use crate::{event::PATH_JSON_MAX, sys, text};
+use crate::{event::PATH_JSON_MAX, proc_file, sys, text};
 
 /// A cgroup can be renamed, but rarely is.
 const AGE_MAX: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ pub(super) struct Cgroups {
 impl Cgroups {
     /// Opens the cgroup (v2) filesystem; without one every path is unknown.
     pub(super) fn open() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = proc_file::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mount = mount_point(&mounts).and_then(|path| Some((File::open(&path).ok()?, path)));
         Self {
             mount,

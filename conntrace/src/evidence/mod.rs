@@ -19,7 +19,7 @@ mod scout;
 mod sockets;
 mod sysctl;
 
-use std::{fs, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 pub(crate) use known::Known;
 pub use known::{Found, Told};
@@ -30,14 +30,14 @@ pub(crate) use scout::{Scout, WAIT_MAX};
 use self::{cgroup::Cgroups, exe::Exes};
 use crate::{
     event::{Owner, PATH_JSON_MAX},
-    text,
+    proc_file, text,
     wire::Caller,
 };
 
 /// This host's name: `uname -n`.
 #[must_use]
 pub fn host_name() -> Arc<str> {
-    let name = fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = proc_file::read("/proc/sys/kernel/hostname").unwrap_or_default();
     text::bounded(name.trim_ascii_end(), PATH_JSON_MAX).into()
 }
 

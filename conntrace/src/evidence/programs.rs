@@ -5,6 +5,7 @@ use std::{fs::File, io};
 use super::cgroup::mount_point;
 use crate::{
     diagnose::ask::Program,
+    proc_file,
     sys::{self, Attached},
     text,
 };
@@ -27,7 +28,7 @@ pub(super) struct Programs {
 impl Programs {
     /// Opens the cgroup (v2) filesystem.
     pub(super) fn open(connect_hook: Option<u32>) -> Self {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = proc_file::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         Self {
             cgroups: mount_point(&mounts).and_then(|path| File::open(path).ok()),
             connect_hook,

@@ -1,6 +1,7 @@
 //! How local ports are chosen in the calling thread's namespace.
 
-use std::{fs, ops::RangeInclusive};
+use super::port_rules::PortSet;
+use crate::proc_file;
 
 /// `ip_local_port_range`.
 pub(super) fn port_range() -> Option<(u16, u16)> {
@@ -11,8 +12,8 @@ pub(super) fn port_range() -> Option<(u16, u16)> {
 }
 
 /// `ip_local_reserved_ports`.
-pub(super) fn reserved_ports() -> Option<Vec<RangeInclusive<u16>>> {
-    ranges(&read("ip_local_reserved_ports")?)
+pub(super) fn reserved_ports() -> Option<PortSet> {
+    ports(&read("ip_local_reserved_ports")?)
 }
 
 /// `tcp_tw_reuse`.
@@ -31,18 +32,17 @@ pub(super) fn tw_reuse_after_ms() -> Option<u32> {
 
 /// /proc/sys/net shows the namespace of the thread that opens it.
 fn read(name: &str) -> Option<String> {
-    fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()
+    proc_file::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()
 }
 
-/// `1,5-7`
-fn ranges(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
-    let parts = text.trim().split(',').filter(|part| !part.is_empty());
-    parts
-        .map(|part| {
-            let (low, high) = part.split_once('-').unwrap_or((part, part));
-            Some(low.parse().ok()?..=high.parse().ok()?)
-        })
-        .collect()
+/// Parses a list of ports and ranges, such as `1,5-7`.
+fn ports(text: &str) -> Option<PortSet> {
+    let mut ports = PortSet::default();
+    for part in text.trim().split(',').filter(|part| !part.is_empty()) {
+        let (low, high) = part.split_once('-').unwrap_or((part, part));
+        ports.insert(low.parse().ok()?, high.parse().ok()?);
+    }
+    Some(ports)
 }
 
 #[cfg(test)]
@@ -51,9 +51,11 @@ mod tests {
 
     #[test]
     fn ranges_of_ports() {
-        assert_eq!(ranges("\n"), Some(vec![]));
-        assert_eq!(ranges("1,5-7\n"), Some(vec![1..=1, 5..=7]));
-        assert_eq!(ranges("x"), None);
+        let in_list = |list| ports(list).map(|ports| ports.iter().collect::<Vec<_>>());
+        assert_eq!(in_list("\n"), Some(vec![]));
+        assert_eq!(in_list("1,5-7\n"), Some(vec![1, 5, 6, 7]));
+        assert_eq!(in_list("63-64,65535\n"), Some(vec![63, 64, 65535]));
+        assert_eq!(in_list("x"), None);
         assert!(port_range().is_some() && tw_reuse().is_some());
     }
 }

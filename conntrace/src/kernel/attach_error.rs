@@ -1,6 +1,6 @@
 //! Why something is not attached, and how that is said.
 
-use std::{fs, io};
+use std::io;
 
 use aya::{
     maps::MapError,
@@ -8,6 +8,7 @@ use aya::{
 };
 
 use super::{ProgramMissing, StartError, failed, hooks::PROBES, programs::Program, unsupported};
+use crate::proc_file;
 
 /// Why a hook is not attached.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +52,7 @@ impl AttachError {
 /// Why a required program is not there: a refusal by policy is not the same as
 /// a kernel that cannot.
 pub(super) fn attach_error(program: &Program, error: AttachError) -> StartError {
-    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    let lockdown = proc_file::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     if lockdown.contains("[confidentiality]") {
         return unsupported(
             "it is locked down (confidentiality)".to_owned(),

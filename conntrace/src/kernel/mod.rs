@@ -23,7 +23,7 @@ mod tier;
 mod vmlinux;
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -56,6 +56,7 @@ pub(crate) use vmlinux::{Facts, VMLINUX_BTF};
 
 use crate::{
     filter::Filter,
+    proc_file,
     source::{Counters, Source},
     sys,
 };
@@ -393,6 +394,6 @@ fn failed(what: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>
 /// `uname -r`, or "unknown" where even that cannot be read.
 #[must_use]
 pub fn release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease")
+    proc_file::read_to_string("/proc/sys/kernel/osrelease")
         .map_or_else(|_| "unknown".to_owned(), |text| text.trim_end().to_owned())
 }

@@ -1,6 +1,6 @@
 //! Whether a thread can be preempted within the kernel, and so within a program.
 
-use std::fs;
+use crate::proc_file;
 
 /// Where a kernel that can be told how to preempt says what it does: `none (voluntary)
 /// full lazy` (`sched_dynamic_show`).
@@ -11,8 +11,8 @@ const VERSION: &str = "/proc/sys/kernel/version";
 /// Whether it can. Where the kernel says neither how it was built nor what it does, it
 /// is taken for one that does.
 pub(super) fn preempts() -> bool {
-    let mode = fs::read_to_string(MODE).ok();
-    let version = fs::read_to_string(VERSION).ok();
+    let mode = proc_file::read_to_string(MODE).ok();
+    let version = proc_file::read_to_string(VERSION).ok();
     tell(mode.as_deref(), version.as_deref())
 }
 

@@ -1,12 +1,11 @@
 //! What this process may do, and what it gives up once it traces.
 
-use std::fs;
-
 pub use caps::Capability;
 use caps::{CapSet, CapsHashSet};
 use nix::sys::prctl;
 
 use super::{StartError, failed};
+use crate::proc_file;
 
 /// Kept after the programs are attached: to read the maps (before Linux 5.19
 /// that takes `CAP_BPF`), and to name other users' programs and cgroups.
@@ -27,7 +26,7 @@ impl Capabilities {
     /// This thread's; `None` without /proc.
     #[must_use]
     pub fn own() -> Option<Self> {
-        Self::parse(&fs::read_to_string("/proc/thread-self/status").ok()?)
+        Self::parse(&proc_file::read_to_string("/proc/thread-self/status").ok()?)
     }
 
     /// From `/proc/PID/status`.

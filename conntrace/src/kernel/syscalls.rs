@@ -2,11 +2,13 @@
 //! for distributions shift them.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
 use conntrace_common::offsets::CallOffsets;
+
+use crate::proc_file;
 
 /// Where tracefs is mounted, or else debugfs mounts it.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -68,7 +70,7 @@ struct Format {
 impl Format {
     fn read(tracefs: &Path, name: &str) -> Result<Self, SyscallsError> {
         let path = tracefs.join("events/syscalls").join(name).join("format");
-        match fs::read_to_string(&path) {
+        match proc_file::read_to_string(&path) {
             Ok(text) => Ok(Self { path, text }),
             Err(source) => Err(SyscallsError::Format { path, source }),
         }
