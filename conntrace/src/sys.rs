@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io,
+    mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd},
     path::PathBuf,
 };
@@ -248,6 +249,54 @@ pub(crate) fn connect_programs(cgroup: &File, v6: bool) -> io::Result<u32> {
 /// When /proc is not mounted.
 pub(crate) fn path_of(fd: &OwnedFd) -> io::Result<PathBuf> {
     fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// What tells a file from every other one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileStatus {
+    /// Its inode number.
+    pub(crate) inode: u64,
+    /// Its device as `stat` has it: on btrfs, and on overlayfs over several filesystems,
+    /// not the superblock's.
+    pub(crate) device: (u32, u32),
+    /// When its inode last changed: seconds of wall time, and nanoseconds.
+    pub(crate) changed: (i64, u32),
+    /// The id of the mount through which it was opened, as in `/proc/PID/mountinfo`.
+    pub(crate) mount: u64,
+}
+
+/// What the kernel knows of an open file, which may have been opened with `O_PATH`. No
+/// server of a network or FUSE filesystem is asked: it might not answer.
+///
+/// # Errors
+/// Before Linux 5.8, which tells no mount.
+pub(crate) fn status(file: BorrowedFd<'_>) -> io::Result<FileStatus> {
+    let wanted = libc::STATX_INO | libc::STATX_CTIME | libc::STATX_MNT_ID;
+    let mut status = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is an empty string, and the kernel writes at most one `statx`.
+    let done = unsafe {
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC,
+            wanted,
+            status.as_mut_ptr(),
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all of its bytes are initialised, and any are valid.
+    let status = unsafe { status.assume_init() };
+    if status.stx_mask & wanted != wanted {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(FileStatus {
+        inode: status.stx_ino,
+        device: (status.stx_dev_major, status.stx_dev_minor),
+        changed: (status.stx_ctime.tv_sec, status.stx_ctime.tv_nsec),
+        mount: status.stx_mnt_id,
+    })
 }
 
 /// `NS_GET_NSTYPE` of `linux/nsfs.h`.

@@ -22,7 +22,7 @@ use crate::{
     clock::{self, WallClock},
     diagnosis::Diagnosis,
     event::{self, Event, Line, Loss, Owner, Start, Stop, Totals, WrittenCause},
-    evidence::{self, Callers, Owners},
+    evidence::{self, Began, Callers, Owners},
     label::{Label, Verdict, label},
     limit::{self, Limit},
     pressure::Pressure,
@@ -278,8 +278,9 @@ impl Worker {
     fn find_out(&mut self, attempt: &Attempt, verdict: Option<&Verdict>, now: Instant) -> FoundOut {
         let callers = &mut self.callers;
         let caller = attempt.caller.as_ref();
+        let began = Began::new(attempt.since_ns, &self.clock);
         FoundOut {
-            owner: caller.map(|caller| callers.owner(caller, now)),
+            owner: caller.map(|caller| callers.owner(caller, began, now)),
             cause: self
                 .diagnosis
                 .as_mut()

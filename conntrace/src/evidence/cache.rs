@@ -1,4 +1,5 @@
 use std::{
+    collections::hash_map::Entry,
     hash::Hash,
     time::{Duration, Instant},
 };
@@ -27,6 +28,17 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
 
     /// The answer for `key`, asked for with `ask` unless it is remembered.
     pub(super) fn get(&mut self, key: K, now: Instant, ask: impl FnOnce() -> V) -> V {
+        self.get_if(key, now, |_| true, ask)
+    }
+
+    /// The answer for `key`, asked for with `ask` unless one is remembered that `serves`.
+    pub(super) fn get_if(
+        &mut self,
+        key: K,
+        now: Instant,
+        serves: impl FnOnce(&V) -> bool,
+        ask: impl FnOnce() -> V,
+    ) -> V {
         let old = self
             .since
             .is_none_or(|since| now.saturating_duration_since(since) >= self.age_max);
@@ -34,7 +46,13 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
             self.answers.clear();
             self.since = Some(now);
         }
-        self.answers.entry(key).or_insert_with(ask).clone()
+        let entry = self.answers.entry(key);
+        if let Entry::Occupied(known) = &entry
+            && serves(known.get())
+        {
+            return known.get().clone();
+        }
+        entry.insert_entry(ask()).get().clone()
     }
 }
 
@@ -58,5 +76,15 @@ mod tests {
             'e',
             "full"
         );
+    }
+
+    #[test]
+    fn what_does_not_serve_is_asked_for_again() {
+        let start = Instant::now();
+        let mut cache = Cache::new(Duration::from_secs(1), 2);
+        assert_eq!(cache.get_if(1, start, |_| false, || 'a'), 'a');
+        assert_eq!(cache.get_if(1, start, |&known| known == 'a', || 'b'), 'a');
+        assert_eq!(cache.get_if(1, start, |&known| known != 'a', || 'c'), 'c');
+        assert_eq!(cache.get(1, start, || 'd'), 'c');
     }
 }

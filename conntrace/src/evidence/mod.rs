@@ -21,6 +21,7 @@ mod sysctl;
 
 use std::{sync::Arc, time::Instant};
 
+use jiff::Timestamp;
 pub(crate) use known::Known;
 pub use known::{Found, Told};
 pub(crate) use namespaces::About;
@@ -29,6 +30,7 @@ pub(crate) use scout::{Scout, WAIT_MAX};
 
 use self::{cgroup::Cgroups, exe::Exes};
 use crate::{
+    clock::WallClock,
     event::{Owner, PATH_JSON_MAX},
     proc_file, text,
     wire::Caller,
@@ -41,6 +43,24 @@ pub fn host_name() -> Arc<str> {
     text::bounded(name.trim_ascii_end(), PATH_JSON_MAX).into()
 }
 
+/// When an attempt began.
+#[derive(Debug, Clone, Copy)]
+pub struct Began {
+    boot_ns: u64,
+    wall: Timestamp,
+}
+
+impl Began {
+    /// At this moment of `CLOCK_BOOTTIME`, in nanoseconds.
+    #[must_use]
+    pub fn new(boot_ns: u64, clock: &WallClock) -> Self {
+        Self {
+            boot_ns,
+            wall: clock.at(boot_ns),
+        }
+    }
+}
+
 /// Who says what is known of a caller.
 #[derive(Debug)]
 pub enum Callers {
@@ -51,10 +71,10 @@ pub enum Callers {
 }
 
 impl Callers {
-    /// What is known of the caller at `now`.
-    pub fn owner(&mut self, caller: &Caller, now: Instant) -> Owner {
+    /// What is known at `now` of the caller of an attempt that began then.
+    pub fn owner(&mut self, caller: &Caller, began: Began, now: Instant) -> Owner {
         match self {
-            Self::Live(owners) => owners.of(caller, now),
+            Self::Live(owners) => owners.of(caller, began, now),
             Self::Recorded(owner) => owner.clone(),
         }
     }
@@ -83,11 +103,12 @@ impl Owners {
         }
     }
 
-    /// What is known of the caller at `now`. What is gone stays unknown.
-    pub fn of(&mut self, caller: &Caller, now: Instant) -> Owner {
+    /// What is known at `now` of the caller of an attempt that began then. What is gone
+    /// stays unknown.
+    pub fn of(&mut self, caller: &Caller, began: Began, now: Instant) -> Owner {
         let cgroup = caller.cgroup_id.and_then(|id| self.cgroups.path(id, now));
         Owner {
-            exe: self.exes.path(caller, now),
+            exe: self.exes.path(caller, began, now),
             container: cgroup
                 .as_deref()
                 .and_then(cgroup::container_id)

@@ -13,9 +13,10 @@ use std::{
 };
 
 use conntrace::{
+    clock::WallClock,
     diagnosis::Diagnosis,
     event::{self, Event, Line, Owner},
-    evidence::{Callers, Owners, host_name},
+    evidence::{Began, Callers, Owners, host_name},
     label::{Label, Verdict, label},
     recording::{Entry, Reader},
     sink::{Json, Sink},
@@ -104,7 +105,10 @@ fn stages(records: &[WireRecord]) -> Vec<Row> {
     let mut callers = Callers::Live(Owners::new());
     let now = Instant::now();
     let caller = attempts[0].caller.as_ref().unwrap();
-    let owner = callers.owner(caller, now);
+    let mut clock = WallClock::default();
+    clock.follow().unwrap();
+    let began = Began::new(attempts[0].since_ns, &clock);
+    let owner = callers.owner(caller, began, now);
     let cause = diagnosis.cause(labelled[0].0, &labelled[0].1);
     let made = |(attempt, verdict): &(&Attempt, Verdict)| {
         event::outcome(
@@ -131,7 +135,8 @@ fn stages(records: &[WireRecord]) -> Vec<Row> {
         }),
         stage_row("caller's program and cgroup, known", &attempts, |attempt| {
             let caller = attempt.caller.as_ref();
-            let owner = caller.map_or_else(Owner::default, |caller| callers.owner(caller, now));
+            let owner =
+                caller.map_or_else(Owner::default, |caller| callers.owner(caller, began, now));
             drop(black_box(owner));
         }),
         stage_row("diagnose, known", &labelled, |(attempt, verdict)| {
