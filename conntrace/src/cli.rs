@@ -60,8 +60,15 @@ pub enum Command {
     Schema,
 }
 
+/// The headings of `run --help`.
+const OUTPUT: &str = "Output";
+const CAUSES: &str = "Causes";
+const TRACING: &str = "Tracing";
+const FILTERS: &str = "Filters (repeatable; one of each kind given must fit)";
+
 /// Which lines are written, and how: options of `run` and `replay`.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = OUTPUT)]
 pub struct LineArgs {
     /// Also print attempts that were established or cancelled.
     #[arg(long)]
@@ -87,7 +94,7 @@ pub struct LineArgs {
     pub no_stalls: bool,
     /// Look for no causes and tell of no port pressure; `run` then keeps fewer
     /// capabilities.
-    #[arg(long)]
+    #[arg(long, help_heading = CAUSES)]
     pub no_diagnosis: bool,
     /// Print at most N outcomes a second per process, remote and label; the next
     /// one, and the totals, say how many were left out. Stalls are not counted.
@@ -107,20 +114,20 @@ pub struct RunArgs {
     pub filter: FilterArgs,
     /// Print totals this often; 0 for never.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, allow_negative_numbers = true,
-          value_parser = number("seconds", 0..=SUMMARY_MAX))]
+          help_heading = OUTPUT, value_parser = number("seconds", 0..=SUMMARY_MAX))]
     pub summary: u64,
     /// Also trace the system calls connect and bind: shows what fails before a SYN,
     /// such as no route. Slows every system call of this host a little.
-    #[arg(long)]
+    #[arg(long, help_heading = TRACING)]
     pub trace_syscalls: bool,
     /// Also record what lines are made from, for `replay`, to this new file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub record: Option<PathBuf>,
     /// Say more on stderr; twice: also the kernel side's own debug lines.
-    #[arg(short, long, action = clap::ArgAction::Count)]
+    #[arg(short, long, action = clap::ArgAction::Count, help_heading = OUTPUT)]
     pub verbose: u8,
     /// Load this object instead of the built-in one (a fresh build under test).
-    #[arg(long, value_name = "FILE", hide = true)]
+    #[arg(long, value_name = "FILE", hide = true, help_heading = TRACING)]
     pub object: Option<PathBuf>,
     /// How hooks are chosen.
     #[command(flatten)]
@@ -131,14 +138,14 @@ pub struct RunArgs {
 #[derive(Debug, Clone, Args)]
 pub struct TierArgs {
     /// Hook functions in this way only, instead of in the best there is (for tests).
-    #[arg(long, value_enum, hide = true)]
+    #[arg(long, value_enum, hide = true, help_heading = TRACING)]
     pub tier: Option<Tier>,
 }
 
 /// Which attempts are traced: options of `run`. Each can be repeated; within a
 /// kind one must fit, and of every kind that is given.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Filters (repeatable; one of each kind given must fit)")]
+#[command(next_help_heading = FILTERS)]
 pub struct FilterArgs {
     /// Only attempts of this process (its id in the root pid namespace).
     #[arg(long = "pid", value_name = "PID", allow_negative_numbers = true,
@@ -375,6 +382,40 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The headings of a command's options.
+    fn headings(command: &clap::Command) -> Vec<(String, Option<&str>)> {
+        let options = command.get_arguments().filter(|arg| !arg.is_positional());
+        let heading = |arg: &clap::Arg| arg.get_id().to_string();
+        options
+            .map(|arg| (heading(arg), arg.get_help_heading()))
+            .collect()
+    }
+
+    #[test]
+    fn every_option_stands_under_its_heading() {
+        let expected = |id: &str| match id {
+            "pids" | "comms" | "uids" | "cgroups" | "netns" | "networks" | "ports" => Some(FILTERS),
+            "no_diagnosis" => Some(CAUSES),
+            "trace_syscalls" | "object" | "tier" => Some(TRACING),
+            "all" | "only" | "format" | "patience" | "no_stalls" | "limit" | "summary"
+            | "record" | "verbose" => Some(OUTPUT),
+            "help" | "version" => None,
+            other => panic!("--{other} has no heading"),
+        };
+        let mut command = Cli::command();
+        command.build();
+        let run = command.find_subcommand("run").unwrap();
+        for of in [&command, run] {
+            let told = headings(of);
+            assert!(told.len() >= 20, "{told:?}");
+            for (id, heading) in told {
+                assert_eq!(heading, expected(&id), "{id}");
+            }
+        }
+        let replay = headings(command.find_subcommand("replay").unwrap());
+        assert!(replay.iter().all(|(id, heading)| *heading == expected(id)));
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn play(options: &[&str]) -> Output {
 
 /// Of every scene with one of these causes it is told why, and what to do.
 fn assert_told(table: &str, codes: &BTreeSet<String>) {
-    let rows = table.lines().filter(|line| line.ends_with(" ok"));
+    let rows = table.lines().filter(|line| line.contains(" ok"));
     let has_cause = |row: &&str| row.contains(", ") && codes.iter().any(|code| row.contains(code));
     let causes = rows.filter(has_cause).count();
     assert!(causes >= codes.len(), "{table}");
@@ -102,7 +102,7 @@ fn assert_played(table: &str, reasons: &[&str]) {
         .collect();
     let skips = table
         .lines()
-        .filter(|line| line.ends_with(" skipped") && !line.contains("different"));
+        .filter(|line| line.contains(" skipped") && !line.contains("different"));
     let allowed = |line: &&str| {
         let untraced = "the kernel traced no ending";
         line.contains(untraced) || reasons.iter().any(|reason| line.contains(reason))

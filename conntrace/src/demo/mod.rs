@@ -17,12 +17,13 @@ use anyhow::Context as _;
 use tokio::sync::oneshot;
 
 pub use report::Report;
+use scenes::Why;
 pub use scenes::client;
 
 use crate::{
     agent::{self, AgentError, Config},
     cli::Format,
-    event::{Code, Event, Line, Outcome},
+    event::{Event, Line, Outcome},
     kernel::{self, Settings, Tier},
     label::Label,
     live,
@@ -144,10 +145,12 @@ impl Traced {
     }
 
     /// The cause of a thread's last line.
-    fn last_cause(&self, tid: u32) -> Option<Code> {
+    fn last_why(&self, tid: u32) -> Option<Why> {
         let inner = self.lock();
         let last = inner.outcomes.get(&tid)?.last()?;
-        last.cause.as_ref().map(|cause| cause.code)
+        last.cause
+            .as_ref()
+            .map(|cause| (cause.code, cause.certainty))
     }
 
     fn lock(&self) -> MutexGuard<'_, TracedInner> {

@@ -4,10 +4,10 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use super::{
     Missing,
-    scenes::{Act, Expected, Played},
+    scenes::{Act, Expected, Played, Why},
 };
 use crate::{
-    event::{Certainty, Code, Outcome, WrittenCause},
+    event::{Certainty, Outcome, WrittenCause},
     label::{Label, TimeoutBy},
     reply::ReplyKind,
 };
@@ -24,6 +24,8 @@ struct Row {
     expected: String,
     got: String,
     result: RowResult,
+    /// The causes of earlier tries.
+    before: Vec<Option<Why>>,
     /// Why the last attempt ended so.
     cause: Option<Arc<WrittenCause>>,
 }
@@ -68,9 +70,9 @@ impl Row {
         let lines = outcomes.get(tid).map_or(&[][..], Vec::as_slice);
         let got: Vec<_> = lines.iter().map(of_line).collect();
         let cause = lines.last().and_then(|line| line.cause.clone());
-        let code = cause.as_ref().map(|cause| cause.code);
-        let is_certain = (cause.as_ref()).is_some_and(|it| it.certainty == Certainty::Certain);
-        let result = if got == act.expected && code == act.cause {
+        let why = cause.as_ref().map(|it| (it.code, it.certainty));
+        let is_certain = why.is_some_and(|(_, certainty)| certainty == Certainty::Certain);
+        let result = if got == act.expected && why == act.why {
             RowResult::Same
         } else if got.len() < act.expected.len() && missing.endings > 0 {
             // See the README's limits.
@@ -91,9 +93,10 @@ impl Row {
         };
         Self {
             scene: act.name,
-            expected: describe(act.expected, act.cause),
-            got: describe(&got, code),
+            expected: describe(act.expected, act.why),
+            got: describe(&got, why),
             result,
+            before: act.before.clone(),
             cause,
         }
     }
@@ -101,9 +104,10 @@ impl Row {
     fn skipped(act: &Act, reason: String) -> Self {
         Self {
             scene: act.name,
-            expected: describe(act.expected, act.cause),
+            expected: describe(act.expected, act.why),
             got: reason,
             result: RowResult::Skipped,
+            before: act.before.clone(),
             cause: None,
         }
     }
@@ -118,7 +122,7 @@ fn of_line(outcome: &Outcome) -> Expected {
 }
 
 /// The last attempt in words, the ones that led up to it as a number.
-fn describe(attempts: &[Expected], cause: Option<Code>) -> String {
+fn describe(attempts: &[Expected], why: Option<Why>) -> String {
     let Some((last, before)) = attempts.split_last() else {
         return "no line".to_owned();
     };
@@ -134,8 +138,8 @@ fn describe(attempts: &[Expected], cause: Option<Code>) -> String {
         (None, ReplyKind::Local) => text.push_str(" by this host"),
         (None, ReplyKind::None | ReplyKind::SynAck) => {}
     }
-    if let Some(cause) = cause {
-        text.push_str(&format!(", {}", cause.as_str()));
+    if why.is_some() {
+        text.push_str(&format!(", {}", name(why)));
     }
     let established = before.iter().filter(|one| one.label == Label::Established);
     match (before.len(), established.count()) {
@@ -146,13 +150,37 @@ fn describe(attempts: &[Expected], cause: Option<Code>) -> String {
     text
 }
 
+fn name(why: Option<Why>) -> String {
+    why.map_or_else(
+        || "no cause".to_owned(),
+        |(code, certainty)| format!("{} ({})", code.as_str(), certainty.as_str()),
+    )
+}
+
+impl Row {
+    /// The result, and in which try it came, if not in the first.
+    fn mark(&self) -> String {
+        let mark = match self.result {
+            RowResult::Same => "ok",
+            RowResult::Different => "DIFFERENT",
+            RowResult::Skipped => "skipped",
+        };
+        match self.before.len() + 1 {
+            1 => mark.to_owned(),
+            2 => format!("{mark} (2nd try)"),
+            3 => format!("{mark} (3rd try)"),
+            nth => format!("{mark} ({nth}th try)"),
+        }
+    }
+}
+
 impl fmt::Display for Report {
     /// Why each attempt ended as it did and what to do about it, then the table.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for row in &self.rows {
             if let Some(cause) = &row.cause {
-                let (code, certainty) = (cause.code.as_str(), cause.certainty.as_str());
-                writeln!(f, "\n{}: {code} ({certainty})", row.scene)?;
+                let why = name(Some((cause.code, cause.certainty)));
+                writeln!(f, "\n{}: {why}", row.scene)?;
                 writeln!(f, "  why: {}\n  fix: {}", cause.why, cause.fix)?;
             }
         }
@@ -172,12 +200,15 @@ impl fmt::Display for Report {
         };
         line("\nscene", "expected", "got", "")?;
         for row in &self.rows {
-            let mark = match row.result {
-                RowResult::Same => "ok",
-                RowResult::Different => "DIFFERENT",
-                RowResult::Skipped => "skipped",
-            };
-            line(row.scene, &row.expected, &row.got, mark)?;
+            line(row.scene, &row.expected, &row.got, &row.mark())?;
+        }
+        let again = || self.rows.iter().filter(|row| !row.before.is_empty());
+        if again().next().is_some() {
+            writeln!(f, "\nplayed again, because their cause was another one:")?;
+        }
+        for row in again() {
+            let before: Vec<_> = row.before.iter().map(|why| name(*why)).collect();
+            writeln!(f, "{:<16} {}", row.scene, before.join(", then "))?;
         }
         writeln!(
             f,
@@ -191,7 +222,14 @@ impl fmt::Display for Report {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::{
+        event::{self, Cause, Code, Facts, Owner},
+        label::label,
+        wire,
+    };
 
     const ONE: &[Expected] = &[Expected {
         label: Label::TimedOut,
@@ -199,11 +237,15 @@ mod tests {
         timeout_by: Some(TimeoutBy::Kernel),
     }];
 
-    fn played(expected: &'static [Expected], cause: Option<Code>) -> Act {
+    const SURE: Why = (Code::HostDown, Certainty::Certain);
+    const UNSURE: Why = (Code::HostDown, Certainty::Likely);
+
+    fn played(expected: &'static [Expected], why: Option<Why>) -> Act {
         Act {
             name: "silence",
             expected,
-            cause,
+            why,
+            before: Vec::new(),
             played: Played::By { tid: 1 },
         }
     }
@@ -221,6 +263,31 @@ mod tests {
         )
     }
 
+    /// An attempt's line with this cause.
+    fn told(why: Why) -> Outcome {
+        let attempt = wire::decode(&wire::tests::refused()).unwrap();
+        let verdict = label(&attempt, 200).unwrap();
+        let cause = Cause::new(why.0, why.1, "why", "fix", Facts::default());
+        let cause = Some(Arc::new(cause.into()));
+        event::outcome(
+            &attempt,
+            &verdict,
+            Timestamp::UNIX_EPOCH,
+            Owner::default(),
+            cause,
+        )
+    }
+
+    /// The report of one scene.
+    fn report(mut act: Act, why: Why, before: &[Option<Why>]) -> Report {
+        let outcome = told(why);
+        let expected = of_line(&outcome);
+        act.expected = Box::leak(Box::new([expected]));
+        act.before = before.to_vec();
+        let outcomes = HashMap::from([(1, vec![outcome])]);
+        Report::new(&[act], &outcomes, Missing::default())
+    }
+
     #[test]
     fn a_missing_line_differs_unless_its_ending_went_untraced() {
         let counts = |endings| counts(|| played(ONE, None), Missing { endings, causes: 9 });
@@ -229,8 +296,34 @@ mod tests {
 
     #[test]
     fn a_missing_cause_differs_unless_there_was_no_time_for_it() {
-        let cause = || played(&[], Some(Code::HostDown));
+        let cause = || played(&[], Some(SURE));
         let counts = |causes| counts(cause, Missing { endings: 9, causes });
         assert_eq!([0, 1, 2].map(counts), [(2, 0), (1, 1), (0, 2)]);
+    }
+
+    #[test]
+    fn another_certainty_differs() {
+        for (expected, got) in [(SURE, UNSURE), (UNSURE, SURE)] {
+            let report = report(played(&[], Some(expected)), got, &[]);
+            assert!(!report.all_as_expected(), "{report}");
+            assert!(report.to_string().contains("DIFFERENT\n"), "{report}");
+        }
+        assert!(report(played(&[], Some(UNSURE)), UNSURE, &[]).all_as_expected());
+    }
+
+    #[test]
+    fn what_was_played_again_is_told() {
+        let again = report(played(&[], Some(SURE)), SURE, &[None, Some(UNSURE)]).to_string();
+        assert!(
+            again.contains("host_down (certain) ok (3rd try)\n"),
+            "{again}"
+        );
+        let before = "silence          no cause, then host_down (likely)\n";
+        assert!(again.contains(before), "{again}");
+        let once = report(played(&[], Some(SURE)), SURE, &[]).to_string();
+        assert!(
+            !once.contains("try)") && !once.contains("played again"),
+            "{once}"
+        );
     }
 }

@@ -20,7 +20,7 @@ pub use held::client;
 pub(super) use play::play;
 
 use crate::{
-    event::{Code, Coverage},
+    event::{Certainty, Code, Coverage},
     kernel::NO_TRACEFS,
     label::{Label, TimeoutBy},
     reply::ReplyKind,
@@ -127,6 +127,9 @@ impl Needs {
     }
 }
 
+/// A cause, and how sure it is.
+pub(super) type Why = (Code, Certainty);
+
 /// Sysctls of a namespace, as [`Stage::set_sysctl`] takes them.
 type Sysctls = &'static [(&'static str, &'static str)];
 
@@ -147,9 +150,9 @@ struct Scene {
     /// Of every attempt it makes, in order.
     expected: &'static [Expected],
     /// Why the last one ends so.
-    cause: Option<Code>,
+    why: Option<Why>,
     /// Likewise, where nothing is known of an `ICMPv6` error but its errno.
-    cause_by_errno: Option<Code>,
+    why_by_errno: Option<Why>,
     play: Play,
 }
 
@@ -189,8 +192,8 @@ const fn of(name: &'static str, needs: Needs, expected: &'static [Expected], pla
         dead_end: None,
         gateway: None,
         expected,
-        cause: None,
-        cause_by_errno: None,
+        why: None,
+        why_by_errno: None,
         play,
     }
 }
@@ -223,23 +226,23 @@ impl Scene {
         .apart()
     }
 
-    const fn because(self, cause: Code) -> Self {
-        self.because_of_icmp6(cause, cause)
+    const fn because(self, code: Code, certainty: Certainty) -> Self {
+        self.because_of_icmp6((code, certainty), (code, certainty))
     }
 
-    const fn because_of_icmp6(self, cause: Code, by_errno: Code) -> Self {
+    const fn because_of_icmp6(self, why: Why, by_errno: Why) -> Self {
         Self {
-            cause: Some(cause),
-            cause_by_errno: Some(by_errno),
+            why: Some(why),
+            why_by_errno: Some(by_errno),
             ..self
         }
     }
 
-    fn cause(&self, coverage: Coverage) -> Option<Code> {
+    fn why(&self, coverage: Coverage) -> Option<Why> {
         if coverage.icmp6_detail {
-            self.cause
+            self.why
         } else {
-            self.cause_by_errno
+            self.why_by_errno
         }
     }
 
@@ -271,7 +274,9 @@ pub(super) struct Act {
     pub(super) name: &'static str,
     pub(super) expected: &'static [Expected],
     /// Of the last attempt.
-    pub(super) cause: Option<Code>,
+    pub(super) why: Option<Why>,
+    /// The causes of earlier tries, which were others.
+    pub(super) before: Vec<Option<Why>>,
     pub(super) played: Played,
 }
 
@@ -306,7 +311,7 @@ mod tests {
     #[test]
     fn every_cause_is_staged_that_one_host_can_stage() {
         let scenes = || SCENES.into_iter().flatten();
-        let causes: HashSet<_> = scenes().filter_map(|scene| scene.cause).collect();
+        let causes: HashSet<_> = scenes().filter_map(|scene| Some(scene.why?.0)).collect();
         let missing: Vec<_> = Code::ALL
             .into_iter()
             .filter(|code| !causes.contains(code))

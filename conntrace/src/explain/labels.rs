@@ -25,7 +25,10 @@ pub(super) const fn step(command: &'static str, shows: &'static str) -> Step {
 
 static ESTABLISHED: Entry = Entry {
     means: "the handshake completed",
-    recognised: &["Rule 1: the socket reached ESTABLISHED."],
+    recognised: &[
+        "Rule 1: the socket reached ESTABLISHED.",
+        "A socket under TCP_REPAIR (a restored container's) reaches it without a handshake: no packet is sent, `syn.sent` is 0 and `reply.kind` none.",
+    ],
     reasons: &[
         "Nothing is wrong up to TCP: what fails now fails above it (TLS, authentication, an early close).",
         "The kernel of the other side answers before its application accepts: a hung server still looks established.",

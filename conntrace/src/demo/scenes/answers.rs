@@ -15,7 +15,7 @@ use super::{
     scene,
     silence::GIVES_UP_AFTER,
 };
-use crate::event::Code;
+use crate::event::{Certainty, Code};
 use crate::stage::{
     FAR_LOCAL_V6, FAR_V4, FAR_V6, NEAR_V4, NEAR_V6, destroy,
     ports::{
@@ -40,24 +40,24 @@ pub(super) const SCENES: &[Scene] = &[
     scene("fast open", Needs::Far, &[ESTABLISHED], fast_open_written).with(FAST_OPEN),
     scene("fast open held", Needs::Far, &[CANCELLED], || fast_open(at(FAR_V4, ACCEPTS)).map(drop)).with(FAST_OPEN),
 
-    scene("refused", Needs::Far, &[RESET], || connect(QUIET_V4, RESETS)).because(Code::NothingListening),
-    scene("refused v6", Needs::FarV6, &[RESET], || connect(QUIET_V6, RESETS)).because(Code::NothingListening),
-    scene("refused mapped", Needs::FarV6, &[RESET], || connect(QUIET_V4.to_ipv6_mapped(), RESETS)).because(Code::NothingListening),
-    scene("refused late", Needs::Far, &[RESET], || connect(QUIET_V4, RESETS_SECOND_SYN)).because(Code::NothingListening),
+    scene("refused", Needs::Far, &[RESET], || connect(QUIET_V4, RESETS)).because(Code::NothingListening, Certainty::Likely),
+    scene("refused v6", Needs::FarV6, &[RESET], || connect(QUIET_V6, RESETS)).because(Code::NothingListening, Certainty::Likely),
+    scene("refused mapped", Needs::FarV6, &[RESET], || connect(QUIET_V4.to_ipv6_mapped(), RESETS)).because(Code::NothingListening, Certainty::Likely),
+    scene("refused late", Needs::Far, &[RESET], || connect(QUIET_V4, RESETS_SECOND_SYN)).because(Code::NothingListening, Certainty::Likely),
     scene("crossed, reset", Needs::Far, &[RESET], || connect(QUIET_V4, SYN_THEN_RESETS)),
-    scene("port closed", Needs::Far, &[PORT_UNREACHABLE], || connect(QUIET_V4, PORT_CLOSED)).because(Code::RejectedByFirewall),
-    scene("port closed v6", Needs::FarV6, &[PORT_UNREACHABLE], || connect(QUIET_V6, PORT_CLOSED)).because(Code::RejectedByFirewall),
+    scene("port closed", Needs::Far, &[PORT_UNREACHABLE], || connect(QUIET_V4, PORT_CLOSED)).because(Code::RejectedByFirewall, Certainty::Likely),
+    scene("port closed v6", Needs::FarV6, &[PORT_UNREACHABLE], || connect(QUIET_V6, PORT_CLOSED)).because(Code::RejectedByFirewall, Certainty::Likely),
 
-    scene("host down", Needs::Far, &[UNREACHABLE], || connect(QUIET_V4, HOST_UNREACHABLE)).because(Code::HostDown),
-    scene("host down v6", Needs::FarV6, &[UNREACHABLE], || connect(QUIET_V6, HOST_UNREACHABLE)).because_of_icmp6(Code::HostDown, Code::IcmpUnreachable),
-    scene("no network", Needs::Far, &[UNREACHABLE], || connect(QUIET_V4, NET_UNREACHABLE)).because(Code::IcmpUnreachable),
-    scene("no network v6", Needs::FarV6, &[UNREACHABLE], || connect(QUIET_V6, NET_UNREACHABLE)).because(Code::IcmpUnreachable),
-    scene("prohibited", Needs::Far, &[UNREACHABLE], || connect(QUIET_V4, ADMIN_PROHIBITED)).because(Code::AdminProhibited),
-    scene("prohibited v6", Needs::FarV6, &[UNREACHABLE], || connect(QUIET_V6, ADMIN_PROHIBITED)).because(Code::AdminProhibited),
-    scene("TTL exceeded", Needs::Far, &[UNREACHABLE], || connect(QUIET_V4, TTL_EXCEEDED)).because(Code::IcmpUnreachable),
-    scene("TTL exceeded v6", Needs::FarV6, &[UNREACHABLE], || connect(QUIET_V6, TTL_EXCEEDED)).because(Code::IcmpUnreachable),
-    scene("no neighbour", Needs::Near, &[NO_NEIGHBOUR], || connect(NEAR_V4, ACCEPTS)).because(Code::HostDown),
-    scene("no neighbour v6", Needs::NearV6, &[NO_NEIGHBOUR], || connect(NEAR_V6, ACCEPTS)).because(Code::HostDown),
+    scene("host down", Needs::Far, &[UNREACHABLE], || connect(QUIET_V4, HOST_UNREACHABLE)).because(Code::HostDown, Certainty::Likely),
+    scene("host down v6", Needs::FarV6, &[UNREACHABLE], || connect(QUIET_V6, HOST_UNREACHABLE)).because_of_icmp6((Code::HostDown, Certainty::Likely), (Code::IcmpUnreachable, Certainty::Certain)),
+    scene("no network", Needs::Far, &[UNREACHABLE], || connect(QUIET_V4, NET_UNREACHABLE)).because(Code::IcmpUnreachable, Certainty::Certain),
+    scene("no network v6", Needs::FarV6, &[UNREACHABLE], || connect(QUIET_V6, NET_UNREACHABLE)).because(Code::IcmpUnreachable, Certainty::Certain),
+    scene("prohibited", Needs::Far, &[UNREACHABLE], || connect(QUIET_V4, ADMIN_PROHIBITED)).because(Code::AdminProhibited, Certainty::Certain),
+    scene("prohibited v6", Needs::FarV6, &[UNREACHABLE], || connect(QUIET_V6, ADMIN_PROHIBITED)).because(Code::AdminProhibited, Certainty::Certain),
+    scene("TTL exceeded", Needs::Far, &[UNREACHABLE], || connect(QUIET_V4, TTL_EXCEEDED)).because(Code::IcmpUnreachable, Certainty::Certain),
+    scene("TTL exceeded v6", Needs::FarV6, &[UNREACHABLE], || connect(QUIET_V6, TTL_EXCEEDED)).because(Code::IcmpUnreachable, Certainty::Certain),
+    scene("no neighbour", Needs::Near, &[NO_NEIGHBOUR], || connect(NEAR_V4, ACCEPTS)).because(Code::HostDown, Certainty::Certain),
+    scene("no neighbour v6", Needs::NearV6, &[NO_NEIGHBOUR], || connect(NEAR_V6, ACCEPTS)).because(Code::HostDown, Certainty::Certain),
 
     scene("aborted", Needs::Far, &[ABORTED], || aborted(at(QUIET_V4, SILENT))),
     scene("aborted v6", Needs::FarV6, &[ABORTED], || aborted(at(QUIET_V6, SILENT))),

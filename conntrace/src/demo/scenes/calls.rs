@@ -11,7 +11,7 @@ use super::{
     holding, scene,
 };
 use crate::{
-    event::Code,
+    event::{Certainty, Code},
     stage::{DeadEnd, ports::ACCEPTS},
 };
 
@@ -30,13 +30,13 @@ const fn elsewhere(host: u8) -> IpAddr {
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
-    scene("no route", Needs::Connects, &[NO_ROUTE], || connect(NOWHERE, ACCEPTS)).because(Code::NoRoute),
-    scene("route closed", Needs::Connects, &[NO_ROUTE], || connect(CLOSED, ACCEPTS)).by(DeadEnd::Unreachable, CLOSED).because(Code::NoRoute),
-    scene("route closed v6", Needs::ConnectsV6, &[NO_ROUTE], || connect(CLOSED_V6, ACCEPTS)).by(DeadEnd::Unreachable, CLOSED_V6).because(Code::NoRoute),
-    scene("route forbidden", Needs::Connects, &[DENIED], || connect(FORBIDDEN, ACCEPTS)).by(DeadEnd::Prohibit, FORBIDDEN).because(Code::ProhibitRoute),
+    scene("no route", Needs::Connects, &[NO_ROUTE], || connect(NOWHERE, ACCEPTS)).because(Code::NoRoute, Certainty::Certain),
+    scene("route closed", Needs::Connects, &[NO_ROUTE], || connect(CLOSED, ACCEPTS)).by(DeadEnd::Unreachable, CLOSED).because(Code::NoRoute, Certainty::Certain),
+    scene("route closed v6", Needs::ConnectsV6, &[NO_ROUTE], || connect(CLOSED_V6, ACCEPTS)).by(DeadEnd::Unreachable, CLOSED_V6).because(Code::NoRoute, Certainty::Certain),
+    scene("route forbidden", Needs::Connects, &[DENIED], || connect(FORBIDDEN, ACCEPTS)).by(DeadEnd::Prohibit, FORBIDDEN).because(Code::ProhibitRoute, Certainty::Certain),
     scene("route swallows", Needs::Connects, &[FAILED], || connect(SWALLOWED, ACCEPTS)).by(DeadEnd::Blackhole, SWALLOWED),
-    holding("no port to bind", Needs::Binds, &[PORT_EXHAUSTED], no_port_to_bind).with(NARROW).because(Code::PortsHeldByBind),
-    scene("not our address", Needs::Binds, &[ADDRESS_UNAVAILABLE], not_our_address).because(Code::SourceNotLocal),
+    holding("no port to bind", Needs::Binds, &[PORT_EXHAUSTED], no_port_to_bind).with(NARROW).because(Code::PortsHeldByBind, Certainty::Certain),
+    scene("not our address", Needs::Binds, &[ADDRESS_UNAVAILABLE], not_our_address).because(Code::SourceNotLocal, Certainty::Certain),
 ];
 
 /// Two ports, both listened on; connect is never called.

@@ -13,7 +13,7 @@ use super::{
     silence::GIVES_UP_AFTER,
 };
 use crate::{
-    event::Code,
+    event::{Certainty, Code},
     stage::{Verdict, firewall},
 };
 
@@ -22,12 +22,12 @@ const LONG: Duration = Duration::from_secs(10);
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
-    scene("own drop", Needs::Drops, &[DROPPED_HERE], || dropped(at(QUIET_V4, 1000))).apart().because(Code::LocalFirewall),
-    scene("own drop v6", Needs::DropsV6, &[DROPPED_HERE], || dropped(at(QUIET_V6, 1001))).apart().because(Code::LocalFirewall),
-    scene("own reset", Needs::Drops, &[REJECTED_HERE], || rejected(QUIET_V4.into(), 1002, Verdict::RejectByReset)).apart().because(Code::RejectedByFirewall),
-    scene("own reset v6", Needs::DropsV6, &[REJECTED_HERE], || rejected(QUIET_V6.into(), 1003, Verdict::RejectByReset)).apart().because(Code::RejectedByFirewall),
-    scene("own reject", Needs::Far, &[REJECTED_HERE], || rejected(QUIET_V4.into(), 1004, Verdict::RejectByIcmp)).apart().because(Code::RejectedByFirewall),
-    scene("rejected early", Needs::Far, &[REJECTED_HERE], || rejected_early(at(QUIET_V4, 1005))).apart().because(Code::RejectedByFirewall),
+    scene("own drop", Needs::Drops, &[DROPPED_HERE], || dropped(at(QUIET_V4, 1000))).apart().because(Code::LocalFirewall, Certainty::Certain),
+    scene("own drop v6", Needs::DropsV6, &[DROPPED_HERE], || dropped(at(QUIET_V6, 1001))).apart().because(Code::LocalFirewall, Certainty::Certain),
+    scene("own reset", Needs::Drops, &[REJECTED_HERE], || rejected(QUIET_V4.into(), 1002, Verdict::RejectByReset)).apart().because(Code::RejectedByFirewall, Certainty::Certain),
+    scene("own reset v6", Needs::DropsV6, &[REJECTED_HERE], || rejected(QUIET_V6.into(), 1003, Verdict::RejectByReset)).apart().because(Code::RejectedByFirewall, Certainty::Certain),
+    scene("own reject", Needs::Far, &[REJECTED_HERE], || rejected(QUIET_V4.into(), 1004, Verdict::RejectByIcmp)).apart().because(Code::RejectedByFirewall, Certainty::Certain),
+    scene("rejected early", Needs::Far, &[REJECTED_HERE], || rejected_early(at(QUIET_V4, 1005))).apart().because(Code::RejectedByFirewall, Certainty::Certain),
 ];
 
 /// The rule is for that port.

@@ -13,7 +13,7 @@ use super::{
     silence::GIVES_UP_AFTER,
 };
 use crate::{
-    event::Code,
+    event::{Certainty, Code},
     stage::{
         FAR_LOCAL_V4, FAR_ROUTER_V4, NEAR_V4,
         ports::{ACCEPTS, RESETS, SILENT},
@@ -35,12 +35,12 @@ const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
-    scene("not started", Needs::Far, &[RESET], || connect(FAR_LOCAL_V4, NOBODYS_PORT)).apart().because(Code::NothingListening),
-    holding("on loopback", Needs::Far, &[RESET], || elsewhere(at(Ipv4Addr::LOCALHOST, LOOPBACK_PORT), LOOPBACK_PORT)).apart().because(Code::ListeningElsewhere),
-    holding("mistyped port", Needs::Far, &[RESET], || elsewhere(at(FAR_LOCAL_V4, SERVER_PORT), MISTYPED_PORT)).apart().because(Code::WrongPort),
-    holding("proxy is down", Needs::Far, &[RESET], || by_proxy(at(QUIET_V4, RESETS))).because(Code::ProxyInPath),
-    scene("internal", Needs::Far, &[BY_APPLICATION], || give_up(at(INTERNAL, SILENT), GIVES_UP_AFTER)).through(FAR_ROUTER_V4).because(Code::PrivateAddressNotLocal),
-    scene("gateway is down", Needs::Near, &[NO_NEIGHBOUR], || connect(BEYOND, ACCEPTS)).through(NEAR_V4).because(Code::NeighbourUnresolved),
+    scene("not started", Needs::Far, &[RESET], || connect(FAR_LOCAL_V4, NOBODYS_PORT)).apart().because(Code::NothingListening, Certainty::Certain),
+    holding("on loopback", Needs::Far, &[RESET], || elsewhere(at(Ipv4Addr::LOCALHOST, LOOPBACK_PORT), LOOPBACK_PORT)).apart().because(Code::ListeningElsewhere, Certainty::Certain),
+    holding("mistyped port", Needs::Far, &[RESET], || elsewhere(at(FAR_LOCAL_V4, SERVER_PORT), MISTYPED_PORT)).apart().because(Code::WrongPort, Certainty::Likely),
+    holding("proxy is down", Needs::Far, &[RESET], || by_proxy(at(QUIET_V4, RESETS))).because(Code::ProxyInPath, Certainty::Certain),
+    scene("internal", Needs::Far, &[BY_APPLICATION], || give_up(at(INTERNAL, SILENT), GIVES_UP_AFTER)).through(FAR_ROUTER_V4).because(Code::PrivateAddressNotLocal, Certainty::Likely),
+    scene("gateway is down", Needs::Near, &[NO_NEIGHBOUR], || connect(BEYOND, ACCEPTS)).through(NEAR_V4).because(Code::NeighbourUnresolved, Certainty::Certain),
 ];
 
 /// A server on this host, but not where the client connects.

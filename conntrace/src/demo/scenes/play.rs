@@ -46,14 +46,14 @@ pub(in crate::demo) fn play(traced: &Traced, coverage: Coverage) -> Result<Vec<A
     })
 }
 
-/// Plays a scene, and again if its cause is another one.
+/// Plays a scene, and again if its cause, or how sure that is, differs.
 fn perform(
     scene: &Scene,
     common: &Stage,
     (traced, coverage): (&Traced, Coverage),
     again_until: Instant,
 ) -> Act {
-    let cause = scene.cause(coverage);
+    let why = scene.why(coverage);
     let play = || {
         if scene.apart {
             play_apart(scene, traced, coverage)
@@ -61,19 +61,22 @@ fn perform(
             play_on(scene, common, traced, coverage)
         }
     };
-    let is_another = |played: &Played| match played {
-        Played::By { tid } => cause.is_some() && traced.last_cause(*tid) != cause,
-        Played::Skipped(_) => false,
-    };
+    let mut before = Vec::new();
     let mut played = play();
-    while is_another(&played) && Instant::now() < again_until {
+    while let Played::By { tid } = played {
+        let told = traced.last_why(tid);
+        if why.is_none() || told == why || Instant::now() >= again_until {
+            break;
+        }
+        before.push(told);
         thread::sleep(PAUSE);
         played = play();
     }
     Act {
         name: scene.name,
         expected: scene.expected,
-        cause,
+        why,
+        before,
         played,
     }
 }

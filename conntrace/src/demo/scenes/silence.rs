@@ -15,7 +15,7 @@ use super::{
     scene,
 };
 use crate::{
-    event::Code,
+    event::{Certainty, Code},
     stage::{
         FAR_V4, disconnect,
         ports::{ACCEPTS, SILENT, SYN_THEN_SILENT, WRONG_RESET, WRONG_SYN_ACK},
@@ -52,7 +52,7 @@ pub(super) const SCENES: &[Scene] = &[
     scene("wrong SYN-ACK", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, WRONG_SYN_ACK), GIVES_UP_AFTER)),
     scene("wrong RST", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, WRONG_RESET), GIVES_UP_AFTER)),
     scene("queue full", Needs::Lo, &[ESTABLISHED, BY_APPLICATION], || queue_full(at(Ipv4Addr::LOCALHOST, LISTENER_PORT))),
-    scene("one port only", Needs::Far, &[ESTABLISHED, BY_APPLICATION], one_port_only).because(Code::RemoteFiltered),
+    scene("one port only", Needs::Far, &[ESTABLISHED, BY_APPLICATION], one_port_only).because(Code::RemoteFiltered, Certainty::Likely),
     scene("killed", Needs::Far, &[BY_APPLICATION], killed),
 
     scene("closed", Needs::Far, &[CANCELLED], || begin(at(SILENT_V4, SILENT)).map(drop)),
