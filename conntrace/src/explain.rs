@@ -103,8 +103,8 @@ pub fn topic(topic: Topic) -> String {
 
 /// Where the commands run, and what stands for what in them.
 const PLACES: &str = "ADDR and PORT are the line's `remote`, LOCAL_PORT and PID its `local.port` \
-                      and `process.pid`. For a container, run what is meant for this host in its \
-                      network namespace: nsenter -t PID -n COMMAND.";
+                      and `process.pid`; other capitals are for you to fill in. For a container, run \
+                      what is meant for this host in its network namespace: nsenter -t PID -n COMMAND.";
 
 /// Breaks lines between words.
 fn wrapped(words: &str, first: &str, next: &str) -> String {
@@ -147,6 +147,17 @@ mod tests {
             assert!(!entry.means.is_empty() && !entry.recognised.is_empty());
             assert!(entry.reasons.len() >= 2 && entry.steps.len() >= 2);
         }
+    }
+
+    /// `ss` takes an IPv6 address with a port in brackets only, and one of IPv4 as well.
+    #[test]
+    fn addresses_of_ss_stand_in_brackets() {
+        let commands = topics().flat_map(|topic| topic.entry().steps.iter().map(|it| it.command));
+        let with_port = commands.filter(|command| command.contains("ADDR:PORT"));
+        let bare: Vec<_> = with_port
+            .filter(|command| command.contains("ss "))
+            .collect();
+        assert_eq!(bare, Vec::<&str>::new());
     }
 
     #[test]

@@ -65,11 +65,23 @@ pub enum Code {
     SecurityModule,
     /// The route is of type prohibit.
     ProhibitRoute,
+    /// This host dropped the packets, for a reason that no other cause covers.
+    DroppedHere,
+    /// Route, address or link of this host went away under the attempt.
+    RouteWentAway,
+    /// This host's own interface is down.
+    OwnLinkDown,
+    /// The source address cannot be answered there.
+    WrongSource,
+    /// This host has no address to use as a source.
+    NoSourceAddress,
+    /// An address that TCP cannot connect to.
+    BadDestination,
 }
 
 impl Code {
     /// Every code, by the labels it explains.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 28] = [
         Self::NothingListening,
         Self::ListeningElsewhere,
         Self::WrongPort,
@@ -92,6 +104,12 @@ impl Code {
         Self::CgroupPolicy,
         Self::SecurityModule,
         Self::ProhibitRoute,
+        Self::DroppedHere,
+        Self::RouteWentAway,
+        Self::OwnLinkDown,
+        Self::WrongSource,
+        Self::NoSourceAddress,
+        Self::BadDestination,
     ];
 
     /// As it is written in the lines.
@@ -120,6 +138,12 @@ impl Code {
             Self::CgroupPolicy => "cgroup_policy",
             Self::SecurityModule => "security_module",
             Self::ProhibitRoute => "prohibit_route",
+            Self::DroppedHere => "dropped_here",
+            Self::RouteWentAway => "route_went_away",
+            Self::OwnLinkDown => "own_link_down",
+            Self::WrongSource => "wrong_source",
+            Self::NoSourceAddress => "no_source_address",
+            Self::BadDestination => "bad_destination",
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What each cause means, how it is recognised, and what to do about it: those of
-//! the other side and the way there.
+//! who answers, and of the way there.
 
 mod far;
 mod own;
+mod ports;
+mod routes;
 
 use super::{Entry, labels::step};
 use crate::event::Code;
@@ -16,38 +18,49 @@ pub(super) fn entry(code: Code) -> &'static Entry {
         Code::RejectedByFirewall => &REJECTED_BY_FIREWALL,
         Code::ProxyInPath => &PROXY_IN_PATH,
         Code::LocalFirewall => &own::LOCAL_FIREWALL,
+        Code::DroppedHere => &own::DROPPED_HERE,
         Code::RemoteFiltered => &far::REMOTE_FILTERED,
-        Code::HostDown => &HOST_DOWN,
+        Code::HostDown => &far::HOST_DOWN,
         Code::SilentHost => &far::SILENT_HOST,
-        Code::PrivateAddressNotLocal => &PRIVATE_ADDRESS_NOT_LOCAL,
-        Code::NoRoute => &own::NO_ROUTE,
-        Code::NeighbourUnresolved => &NEIGHBOUR_UNRESOLVED,
-        Code::IcmpUnreachable => &ICMP_UNREACHABLE,
-        Code::AdminProhibited => &ADMIN_PROHIBITED,
-        Code::EphemeralRangeUsedUp => &own::EPHEMERAL_RANGE_USED_UP,
-        Code::PortsHeldByBind => &own::PORTS_HELD_BY_BIND,
-        Code::SocketPortRange => &own::SOCKET_PORT_RANGE,
-        Code::TupleInUse => &own::TUPLE_IN_USE,
-        Code::SourceNotLocal => &own::SOURCE_NOT_LOCAL,
+        Code::PrivateAddressNotLocal => &far::PRIVATE_ADDRESS_NOT_LOCAL,
+        Code::NoRoute => &routes::NO_ROUTE,
+        Code::NeighbourUnresolved => &far::NEIGHBOUR_UNRESOLVED,
+        Code::IcmpUnreachable => &far::ICMP_UNREACHABLE,
+        Code::AdminProhibited => &far::ADMIN_PROHIBITED,
+        Code::EphemeralRangeUsedUp => &ports::EPHEMERAL_RANGE_USED_UP,
+        Code::PortsHeldByBind => &ports::PORTS_HELD_BY_BIND,
+        Code::SocketPortRange => &ports::SOCKET_PORT_RANGE,
+        Code::TupleInUse => &ports::TUPLE_IN_USE,
+        Code::SourceNotLocal => &routes::SOURCE_NOT_LOCAL,
         Code::CgroupPolicy => &own::CGROUP_POLICY,
         Code::SecurityModule => &own::SECURITY_MODULE,
-        Code::ProhibitRoute => &own::PROHIBIT_ROUTE,
+        Code::ProhibitRoute => &routes::PROHIBIT_ROUTE,
+        Code::RouteWentAway => &routes::ROUTE_WENT_AWAY,
+        Code::OwnLinkDown => &routes::OWN_LINK_DOWN,
+        Code::WrongSource => &routes::WRONG_SOURCE,
+        Code::NoSourceAddress => &routes::NO_SOURCE_ADDRESS,
+        Code::BadDestination => &BAD_DESTINATION,
     }
 }
 
 static NOTHING_LISTENING: Entry = Entry {
     means: "no socket accepts connections to that port",
     recognised: &[
-        "Certain: the destination is an address of this host, in the process's network namespace or in one next to it, and no socket listens on that port.",
+        "Certain: the way leads to an address of this machine, in the process's network namespace or in another one, and no socket there listens on that port.",
         "Likely: another host answered with a RST, so it is up; nothing accepts the port, or a firewall resets it in the host's name.",
     ],
     reasons: &[
         "The server is not started, has crashed or is being restarted.",
         "It listens on another port than its clients use.",
+        "The client uses the wrong address: an outdated DNS record, another environment's server, or 127.0.0.1 within a container, which is the container itself.",
         "A load balancer still sends to an instance that is gone.",
         "Address translation leads to a port on which nothing listens.",
     ],
     steps: &[
+        step(
+            "getent ahosts NAME",
+            "which addresses the client's name for the server leads to, as against where the server is",
+        ),
         step(
             "ss -ltnp 'sport = :PORT'",
             "on the destination: nothing, while this is the cause",
@@ -66,13 +79,12 @@ static NOTHING_LISTENING: Entry = Entry {
 static LISTENING_ELSEWHERE: Entry = Entry {
     means: "the server listens, but not where it is looked for",
     recognised: &[
-        "Certain: sockets listen on that port of this host, and none accepts the address that was used.",
-        "Likely: the port is listened on in another network namespace of this host only.",
+        "Certain: sockets listen on that port where the way leads, and none accepts the address that was used: `evidence` has each, and why it does not apply (other address, IPv6 only, device).",
     ],
     reasons: &[
         "The server listens on 127.0.0.1, the default of many, and the client uses the address of the network.",
         "It listens on the other address family: 0.0.0.0 takes no IPv6, and [::] with IPV6_V6ONLY no IPv4.",
-        "It runs in a container whose port is not published.",
+        "It is bound to another device (SO_BINDTODEVICE, a VRF).",
     ],
     steps: &[
         step(
@@ -84,8 +96,8 @@ static LISTENING_ELSEWHERE: Entry = Entry {
             "which addresses the client's name for the server leads to",
         ),
         step(
-            "lsns -t net",
-            "the network namespaces, and a process in each",
+            "grep -rn listen CONFIG",
+            "in the server's configuration (bind, listen, listen_addresses): where it is told to listen",
         ),
     ],
 };
@@ -94,7 +106,6 @@ static WRONG_PORT: Entry = Entry {
     means: "the server listens on another port than this one",
     recognised: &[
         "Likely: nothing listens on that port of this host, but something does, on an address that fits, on one that differs by a digit or has two neighbouring digits in each other's place.",
-        "Likely: another host refuses that port and completed a handshake on such a one within the last ten minutes, in an attempt that was traced from the same network namespace. Possible: on any other port.",
     ],
     reasons: &[
         "A typing error in a configuration.",
@@ -123,8 +134,8 @@ static REJECTED_BY_FIREWALL: Entry = Entry {
     ],
     steps: &[
         step(
-            "nft list ruleset | grep -n reject",
-            "here and at `evidence.from`: the rules that answer",
+            "nft -a list ruleset",
+            "here and at `evidence.from`: rules with reject, in every base chain. One that accepts in another base chain does not help",
         ),
         step(
             "iptables-save -c | grep REJECT",
@@ -159,115 +170,35 @@ static PROXY_IN_PATH: Entry = Entry {
             "rules that rewrite destinations, and where to",
         ),
         step(
-            "curl -v --proxy http://ADDR:PORT https://example.com",
-            "whether the proxy works from here",
+            "curl -v --proxy 'http://ADDR:PORT' https://example.com",
+            "whether the proxy works from here; an IPv6 address stands in brackets",
         ),
     ],
 };
 
-static HOST_DOWN: Entry = Entry {
-    means: "the host is not there",
+static BAD_DESTINATION: Entry = Entry {
+    means: "an address that TCP cannot connect to",
     recognised: &[
-        "Certain: it should be on a network of this host, and the neighbour entry for its address has failed; likely while it is still asked for.",
-        "Likely: a router says that it cannot reach the host on its own network (ICMP host unreachable).",
+        "The address alone explains it: port 0, a link-local IPv6 address without its interface, a broadcast or multicast address, or an IPv4 address on a socket that is for IPv6 only (IPV6_V6ONLY).",
     ],
     reasons: &[
-        "The machine or container is off, or is still starting.",
-        "The address is wrong or has been given to nobody.",
-        "A netmask that is too wide: the host is looked for on a network where it is not.",
-        "A switch, VLAN or security group keeps the two apart.",
+        "A port that is not set: an empty variable, a failed look-up of a service, a default of 0.",
+        "A link-local address (fe80::) that was copied without %DEVICE.",
+        "A placeholder such as 0.0.0.0 or 255.255.255.255 was never replaced.",
+        "The application opens IPv6 sockets for every address.",
     ],
     steps: &[
         step(
-            "ip neigh show to ADDR",
-            "FAILED or INCOMPLETE: nobody answers for that address",
+            "strace -f -e trace=socket,setsockopt,connect -p PID",
+            "the address, the errno, and IPV6_V6ONLY if it is set",
         ),
         step(
-            "ip route get ADDR",
-            "whether it should be on that interface's network at all",
-        ),
-        step("arping -I DEVICE ADDR", "whether it answers now"),
-    ],
-};
-
-static PRIVATE_ADDRESS_NOT_LOCAL: Entry = Entry {
-    means: "an internal address is used from another network",
-    recognised: &[
-        "Likely: the destination is private (RFC 1918, RFC 6598, unique local), no network of this host has it, its packets go to the default gateway, and they come from a public address.",
-        "Possible: the same from a private address, for an organisation may route its private networks.",
-    ],
-    reasons: &[
-        "A configuration of the data centre is used elsewhere, or the internal address of a cloud server from outside.",
-        "The VPN or the peering to that network is down.",
-        "Split DNS gave the internal answer.",
-    ],
-    steps: &[
-        step(
-            "ip route get ADDR",
-            "the default gateway where a route of its own was expected",
-        ),
-        step("ip -br link; ip -br addr", "whether the VPN is up"),
-        step(
-            "getent ahosts NAME",
-            "whether the name leads to the internal address",
-        ),
-    ],
-};
-
-static NEIGHBOUR_UNRESOLVED: Entry = Entry {
-    means: "the next hop does not answer",
-    recognised: &[
-        "Certain: the neighbour entry of the gateway on the route has failed; likely while it is still asked for.",
-    ],
-    reasons: &[
-        "The gateway is off or has another address by now.",
-        "The route names the wrong gateway, or the wrong interface.",
-        "The link is up and leads nowhere (VLAN, bridge, cable).",
-    ],
-    steps: &[
-        step("ip route get ADDR", "the gateway and the interface"),
-        step("ip neigh", "FAILED or INCOMPLETE: it does not answer"),
-        step("arping -I DEVICE GATEWAY", "whether it answers now"),
-    ],
-};
-
-static ICMP_UNREACHABLE: Entry = Entry {
-    means: "a router cannot deliver",
-    recognised: &[
-        "Certain: an ICMP error came that says so; `evidence` has its type, code and sender. Of IPv6 the kernel may have kept no more than the errno.",
-    ],
-    reasons: &[
-        "The router has no route: a network was withdrawn, or a VPN behind it is down.",
-        "Packets go in circles (time exceeded).",
-        "The protocol is not taken there.",
-    ],
-    steps: &[
-        step("traceroute -n ADDR", "where the way ends"),
-        step(
-            "ip route get ADDR",
-            "on this host and on `evidence.from`: the route in use",
-        ),
-    ],
-};
-
-static ADMIN_PROHIBITED: Entry = Entry {
-    means: "a router may not deliver",
-    recognised: &[
-        "Certain: an ICMP error came that says administratively prohibited (IPv4 3/9, 3/10, 3/13; IPv6 1/1, 1/5, 1/6), or of IPv6 its errno, EACCES.",
-    ],
-    reasons: &[
-        "An access list on the router `evidence.from`.",
-        "A firewall in front of the server that rejects openly.",
-        "A policy between networks, such as those of tenants.",
-    ],
-    steps: &[
-        step(
-            "traceroute -n ADDR",
-            "where `evidence.from` lies on the way",
+            "tr '\\0' '\\n' < /proc/PID/cmdline",
+            "what the client was told to connect to",
         ),
         step(
-            "nft list ruleset | grep -n reject",
-            "on `evidence.from`, where it is a Linux host",
+            "ping -c 1 ADDR%DEVICE",
+            "a link-local address with its interface, as the client needs it",
         ),
     ],
 };

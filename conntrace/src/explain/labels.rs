@@ -35,12 +35,12 @@ static ESTABLISHED: Entry = Entry {
     ],
     steps: &[
         step(
-            "ss -tnoi dst ADDR:PORT",
+            "ss -tnoi dst '[ADDR]:PORT'",
             "state, queues and round-trip time",
         ),
         step(
             "ss -ltn 'sport = :PORT'",
-            "on the other side: Recv-Q near Send-Q means that its application does not accept",
+            "on the other side: Recv-Q above Send-Q means that its application does not accept",
         ),
     ],
 };
@@ -63,17 +63,13 @@ static PORT_EXHAUSTED: Entry = Entry {
             "the range in force",
         ),
         step(
-            "ss -Htan dst ADDR:PORT | awk '{print $1}' | sort | uniq -c",
+            "ss -Htan dst '[ADDR]:PORT' | awk '{print $1}' | sort | uniq -c",
             "sockets to this destination by state",
         ),
-        step("ss -tanp dst ADDR:PORT", "the processes that hold them"),
+        step("ss -tanp dst '[ADDR]:PORT'", "the processes that hold them"),
         step(
-            "sysctl -w net.ipv4.ip_local_port_range='10000 65535'",
-            "more ports; check first that nothing listens in the new part",
-        ),
-        step(
-            "sysctl -w net.ipv4.tcp_tw_reuse=1",
-            "a port in TIME_WAIT can be used again after a second",
+            "conntrace explain ephemeral_range_used_up",
+            "how to need fewer ports, and how to have more",
         ),
     ],
 };
@@ -118,7 +114,7 @@ static REFUSED: Entry = Entry {
     reasons: &[
         "The server is not started, has crashed or is being restarted.",
         "It listens on 127.0.0.1 or on the other address family only.",
-        "The client uses the wrong port.",
+        "The client uses the wrong port or address.",
         "A firewall rejects: `reply` is icmp, or a RST in the server's name.",
     ],
     steps: &[
@@ -132,8 +128,8 @@ static REFUSED: Entry = Entry {
             "on the destination: whether it runs, and since when",
         ),
         step(
-            "nft list ruleset | grep -i reject",
-            "here, there and between: a firewall that answers",
+            "nft -a list ruleset",
+            "here, there and between: rules with reject",
         ),
     ],
 };
@@ -150,6 +146,7 @@ static TIMED_OUT: Entry = Entry {
         "This host's own firewall drops the SYN or the answer.",
         "An internal address is used from another network.",
         "The server's accept queue is full, so that its kernel drops SYNs.",
+        "Answers are lost on the way back (asymmetric routes), or a connection tracking table is full.",
         "The application's own timeout is shorter than the path needs.",
     ],
     steps: &[
@@ -166,8 +163,8 @@ static TIMED_OUT: Entry = Entry {
             "whether the SYN leaves and whether anything comes back",
         ),
         step(
-            "nft list ruleset | grep -i drop",
-            "this host's own firewall; `iptables-save -c` where that is in use",
+            "nft -a list ruleset",
+            "this host's own firewall: base chains with the policy drop, and rules that drop; `iptables-save -c` for legacy iptables",
         ),
         step(
             "traceroute -n -T -p PORT ADDR",
@@ -193,6 +190,7 @@ static UNREACHABLE: Entry = Entry {
     ],
     reasons: &[
         "This host has no route there, or one of type unreachable: `syn.sent` is 0.",
+        "This host's own link, address or route went away under the attempt: `reply` is local.",
         "The host, or the gateway to it, does not answer on its own network: `reply` is local.",
         "A router on the way knows no route: `reply.from` is that router.",
         "A firewall rejects with an ICMP error (administratively prohibited).",
@@ -217,8 +215,8 @@ static UNREACHABLE: Entry = Entry {
         ),
         step("traceroute -n ADDR", "where the way ends"),
         step(
-            "nft list ruleset | grep -i reject",
-            "on this host and on `reply.from`: a firewall that answers",
+            "nft -a list ruleset",
+            "on this host and on `reply.from`: rules with reject",
         ),
     ],
 };
@@ -274,7 +272,7 @@ static CANCELLED: Entry = Entry {
         "Rule 6: the application ended it (close, exit, kill, shutdown, AF_UNSPEC) within --patience, unanswered, with no SYN retransmitted.",
     ],
     reasons: &[
-        "The other address won a race (happy eyeballs): harmless.",
+        "Another address of the same name won a race (happy eyeballs): harmless.",
         "The request around it was cancelled, or the process ended.",
         "The application's timeout is shorter than the round trip.",
     ],
@@ -284,8 +282,8 @@ static CANCELLED: Entry = Entry {
             "the round-trip time, to hold against `elapsed_us`",
         ),
         step(
-            "conntrace --label cancelled,timed_out --patience 50",
-            "calls it a timeout sooner",
+            "conntrace --all --pid PID",
+            "what else the process connected to at that moment: an attempt to another address that is established won the race",
         ),
     ],
 };
@@ -301,6 +299,7 @@ static FAILED: Entry = Entry {
         "Memory for sockets or packets ran out (ENOBUFS).",
         "The route went away while the attempt began.",
         "An IPsec policy has no state to send with.",
+        "An address that TCP cannot connect to: port 0, or link-local without an interface (EINVAL).",
     ],
     steps: &[
         step(

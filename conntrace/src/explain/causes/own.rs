@@ -1,156 +1,74 @@
-//! Those of this host: its firewall, routes, ports and policies.
+//! Those of this host's own firewall and policies.
 
 use super::super::{Entry, labels::step};
 
 pub(super) static LOCAL_FIREWALL: Entry = Entry {
     means: "this host dropped the packets itself",
     recognised: &[
-        "Certain: the kernel dropped the SYN, or the answer to it, and gave a reason that is a policy of this host; `evidence.drop_reason` is its name (Linux 5.17). Where packets are dropped before they belong to a socket (prerouting) it is not seen.",
+        "The kernel dropped the SYN, or the answer to it, and gave a reason that is a policy of this host: `evidence.drop_reason` is its name (Linux 5.17 and later).",
+        "Certain: a rule that drops matches this packet as far as can be told, and is named. Likely: several rules or a chain's policy could have done it.",
     ],
     reasons: &[
-        "A rule that drops, or a chain's policy, at output or input (NETFILTER_DROP).",
-        "Answers are not let in, because nothing accepts established connections.",
+        "A rule that drops, or a chain's policy: the SYN at output or postrouting, the answer at prerouting or input (NETFILTER_DROP).",
+        "Answers are not let in, because no rule accepts established connections.",
         "A BPF program on the cgroup, traffic control or an IPsec policy.",
-        "The reverse path filter: the answer comes by another interface (IP_RPFILTER).",
+        "The reverse path filter: the answer comes by an interface by which nothing would be sent to its sender (IP_RPFILTER).",
     ],
     steps: &[
         step(
-            "nft list ruleset | grep -n drop",
-            "rules and policies that drop; `iptables-save -c` where that is in use",
+            "nft -a list ruleset",
+            "every base chain with its hook and policy, every rule with its handle; `iptables-save -c` for legacy iptables",
         ),
         step(
-            "nft insert rule inet TABLE CHAIN tcp dport PORT accept",
-            "lets the attempt pass, once the chain is found",
+            "nft delete rule FAMILY TABLE CHAIN handle HANDLE",
+            "removes the rule that drops. To accept in another base chain does not help: a drop is final, and an accept ends its own base chain only",
+        ),
+        step(
+            "nft insert rule FAMILY TABLE CHAIN tcp dport PORT accept",
+            "where the SYN is dropped, and in the very chain that drops it: lets it pass ahead of the drop",
+        ),
+        step(
+            "nft insert rule FAMILY TABLE CHAIN ct state established,related accept",
+            "where answers are dropped, in the very chain that drops them: PORT is their source port, so that a rule for `tcp dport PORT` does not match",
+        ),
+        step(
+            "sysctl net.ipv4.conf.all.rp_filter net.ipv4.conf.DEVICE.rp_filter",
+            "the larger of the two is in force: 1 is strict, 2 takes answers by any interface. Set DEVICE's to 2; 0 has no effect while that of all is 1",
         ),
         step("bpftool cgroup tree", "BPF programs on cgroups"),
-        step(
-            "sysctl net.ipv4.conf.all.rp_filter",
-            "1 is strict; 2 lets answers come by another interface",
-        ),
     ],
 };
 
-pub(super) static NO_ROUTE: Entry = Entry {
-    means: "this host has no route there",
+pub(super) static DROPPED_HERE: Entry = Entry {
+    means: "this host dropped the packets, for another reason",
     recognised: &[
-        "Certain: connect returned ENETUNREACH or EHOSTUNREACH before there was a SYN (--trace-syscalls), and the kernel finds no route, or one of type unreachable.",
+        "The kernel dropped the SYN, or the answer to it, for a reason that no other cause covers: `evidence.drop_reason` is its name (enum skb_drop_reason, Linux 5.17 and later).",
+        "Likely with NETFILTER_DROP: no rule that drops was found, so that connection tracking or NAT may have dropped the packet.",
     ],
     reasons: &[
-        "The interface or the VPN is down, or was not up yet.",
-        "There is no default route, or none for IPv6.",
-        "The process is in a network namespace with nothing but loopback.",
-    ],
-    steps: &[
-        step("ip route get ADDR", "the same error"),
-        step(
-            "ip route show table all; ip -6 route show table all",
-            "the routes there are",
-        ),
-        step("ip -br link; ip -br addr", "which interfaces are up"),
-    ],
-};
-
-pub(super) static EPHEMERAL_RANGE_USED_UP: Entry = Entry {
-    means: "connections to it hold every ephemeral port",
-    recognised: &[
-        "Certain: sockets to the destination hold all ports of ip_local_port_range that are not reserved; likely from nine tenths of them on, for some may have been given back since.",
-    ],
-    reasons: &[
-        "A connection per request: each stays in TIME_WAIT for 60 s after its end.",
-        "Too many connections at once, or a leak: they are in ESTABLISHED or CLOSE_WAIT.",
-        "All clients of a NAT gateway or proxy go to one address and port.",
+        "The connection tracking table is full, or NAT has no port left (NETFILTER_DROP).",
+        "A signature that is missing or wrong (TCP_MD5*, TCP_AO*): both sides need the same key.",
+        "A queue was full (QDISC_DROP, TC_EGRESS).",
+        "A checksum mismatch (TCP_CSUM, IP_CSUM), as offloading between virtual machines can leave it.",
+        "A source address that the kernel does not take (IP_LOCAL_SOURCE, IP_INVALID_SOURCE, IP_LOCALNET).",
     ],
     steps: &[
         step(
-            "ss -Htan dst ADDR:PORT | awk '{print $1}' | sort | uniq -c",
-            "the sockets by state",
+            "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max",
+            "a count at its maximum: raise nf_conntrack_max, in /etc/sysctl.d to keep it",
         ),
         step(
-            "sysctl -w net.ipv4.ip_local_port_range='10000 65535'",
-            "55,536 ports; from the default of 28,232 it adds 27,304. Check first that nothing listens in the new part",
+            "cat /proc/net/stat/nf_conntrack",
+            "insert_failed and drop (hexadecimal, a line per CPU): numbers that grow with each attempt",
         ),
         step(
-            "sysctl -w net.ipv4.tcp_tw_reuse=1",
-            "a port in TIME_WAIT can be used again after a second; it needs timestamps on both sides",
+            "nft -a list ruleset",
+            "rules that translate (snat, masquerade): a port range that is too narrow",
         ),
-    ],
-};
-
-pub(super) static PORTS_HELD_BY_BIND: Entry = Entry {
-    means: "bound sockets hold the ports for every destination",
-    recognised: &[
-        "Certain: sockets that are bound and not connected hold the ports of ip_local_port_range; likely from nine tenths of them on. Those that do not listen are seen from Linux 6.8 on.",
-        "Of a bind to port 0: sockets in any state hold them, for it needs a port that nobody has.",
-    ],
-    reasons: &[
-        "An application binds a source address before connect, which takes a port for every destination.",
-        "A proxy that keeps its client's address (transparent) binds for each connection.",
-        "A leak of sockets that are bound and never used.",
-    ],
-    steps: &[
+        step("tc -s qdisc show", "drops of each queue on each interface"),
         step(
-            "setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, ...)",
-            "in the application, before it binds: the port is chosen at connect, for that destination only",
-        ),
-        step("ss -tanp", "who holds which port"),
-    ],
-};
-
-pub(super) static SOCKET_PORT_RANGE: Entry = Entry {
-    means: "the range that is left to the socket is too narrow",
-    recognised: &[
-        "Certain: ip_local_reserved_ports leaves none of ip_local_port_range.",
-        "Likely: more than half of the range is free, so that the socket must have a narrower one of its own (IP_LOCAL_PORT_RANGE, Linux 6.3), which the kernel does not tell.",
-    ],
-    reasons: &[
-        "The application divides the ports among its workers.",
-        "Ports were reserved for services, and the range was narrowed later.",
-    ],
-    steps: &[
-        step(
-            "sysctl net.ipv4.ip_local_port_range net.ipv4.ip_local_reserved_ports",
-            "the range, and what is left out of it",
-        ),
-        step(
-            "strace -f -e trace=setsockopt -p PID",
-            "IP_LOCAL_PORT_RANGE (51) with the range that is asked for",
-        ),
-    ],
-};
-
-pub(super) static TUPLE_IN_USE: Entry = Entry {
-    means: "another socket has the 4-tuple",
-    recognised: &[
-        "Certain: a socket with these two addresses and ports is there; `evidence.holder` has its state and process.",
-    ],
-    reasons: &[
-        "A fixed source port is used again while its last connection is open or in TIME_WAIT.",
-        "Several sockets bound to one port with SO_REUSEADDR connect to one destination.",
-    ],
-    steps: &[
-        step("ss -tanpo 'sport = :LOCAL_PORT'", "the socket that has it"),
-        step(
-            "strace -f -e trace=bind,connect -p PID",
-            "where the application binds its port",
-        ),
-    ],
-};
-
-pub(super) static SOURCE_NOT_LOCAL: Entry = Entry {
-    means: "the source address is none of this host's",
-    recognised: &[
-        "Certain: bind or connect returned EADDRNOTAVAIL (--trace-syscalls), and the address that was chosen is no address of the process's network namespace.",
-    ],
-    reasons: &[
-        "The address has moved to another host (failover), or DHCP gave another one.",
-        "A configuration was copied from another host.",
-        "The application started before the interface had its address.",
-    ],
-    steps: &[
-        step("ip -br addr", "the addresses there are"),
-        step(
-            "sysctl net.ipv4.ip_nonlocal_bind",
-            "1 lets applications bind to addresses that are not there (yet)",
+            "nstat -z | grep -iE 'drop|csum|md5|filter'",
+            "what has grown since it was run last",
         ),
     ],
 };
@@ -197,24 +115,5 @@ pub(super) static SECURITY_MODULE: Entry = Entry {
             "what AppArmor forbade, by which profile",
         ),
         step("bpftool prog show id ID", "which process holds the program"),
-    ],
-};
-
-pub(super) static PROHIBIT_ROUTE: Entry = Entry {
-    means: "the route is of type prohibit",
-    recognised: &[
-        "Certain: connect returned EACCES before there was a SYN (--trace-syscalls), and so does the kernel's search for a route.",
-    ],
-    reasons: &[
-        "A kill switch of a VPN client.",
-        "An administrator's block of a network.",
-        "A rule of policy routing with the action prohibit.",
-    ],
-    steps: &[
-        step(
-            "ip route show table all type prohibit",
-            "the routes of that type",
-        ),
-        step("ip rule", "rules of that action"),
     ],
 };
