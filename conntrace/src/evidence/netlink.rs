@@ -11,6 +11,8 @@ const HEADER_LEN: usize = 16;
 const ERROR: u16 = 2;
 /// `NLMSG_DONE`: the end of a dump.
 const DONE: u16 = 3;
+/// `NLM_F_DUMP_INTR`: what is dumped changed meanwhile, so that some may be missing.
+const INTERRUPTED: u16 = 0x10;
 /// `NLM_F_MULTI`: further messages follow, up to the end of the dump.
 const MULTI: u16 = 2;
 
@@ -18,12 +20,40 @@ const MULTI: u16 = 2;
 /// of the answer, by its type and without its header.
 ///
 /// # Errors
-/// What the kernel says, as its errno.
+/// What the kernel says, as its errno; `Interrupted` if a dump is inconsistent.
 pub(super) fn ask(
     protocol: isize,
     request: &[u8],
     mut each: impl FnMut(u16, &[u8]),
 ) -> io::Result<()> {
+    ask_while(protocol, request, |kind, body| {
+        each(kind, body);
+        Ok(())
+    })
+}
+
+/// Like [`ask`], and ends with the first error of `each`.
+///
+/// # Errors
+/// As above.
+pub(super) fn ask_while(
+    protocol: isize,
+    request: &[u8],
+    each: impl FnMut(u16, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    exchange(protocol, request, each)?.map_err(io::Error::from_raw_os_error)
+}
+
+/// Like [`ask_while`], with what the kernel says as an errno of its own: an error of
+/// the socket is another matter.
+///
+/// # Errors
+/// Those of the socket and of `each`; `Interrupted` if a dump is inconsistent.
+pub(super) fn exchange(
+    protocol: isize,
+    request: &[u8],
+    mut each: impl FnMut(u16, &[u8]) -> io::Result<()>,
+) -> io::Result<Result<(), i32>> {
     let socket = Socket::new(protocol)?;
     socket.connect(&SocketAddr::new(0, 0))?;
     socket.send(request, 0)?;
@@ -37,13 +67,16 @@ pub(super) fn ask(
         }
         while let Some((message, after)) = split(rest) {
             rest = after;
+            if message.flags & INTERRUPTED != 0 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             match message.kind {
-                DONE => return Ok(()),
-                ERROR => return outcome(message.body),
-                kind => each(kind, message.body),
+                // Its body is an errno, of a dump that ended early.
+                DONE | ERROR => return outcome(message.body),
+                kind => each(kind, message.body)?,
             }
             if message.flags & MULTI == 0 {
-                return Ok(());
+                return Ok(Ok(()));
             }
         }
     }
@@ -68,10 +101,11 @@ fn split(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
     Some((message, after))
 }
 
-fn outcome(body: &[u8]) -> io::Result<()> {
+fn outcome(body: &[u8]) -> io::Result<Result<(), i32>> {
     match u32_at(body, 0).map(u32::cast_signed) {
-        Some(0) => Ok(()),
-        Some(errno) => Err(io::Error::from_raw_os_error(errno.saturating_neg())),
+        // A dump ends with what its last call returned, which need not be 0.
+        Some(0..) => Ok(Ok(())),
+        Some(errno) => Ok(Err(errno.saturating_neg())),
         None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
