@@ -10,6 +10,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use super::way::{Device, Route, RouteOut};
+
 /// Answers what the rules ask: the host, a recording, or a test.
 pub trait Evidence {
     /// What is known; `None` if nothing is, or not in time.
@@ -190,39 +192,6 @@ pub struct Process {
     pub pid: u32,
     /// When it started, `CLOCK_BOOTTIME` nanoseconds.
     pub started_ns: u64,
-}
-
-/// Which way packets take.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Route {
-    /// To this host itself.
-    Local,
-    /// Out of an interface.
-    Out(RouteOut),
-    /// None: connect returns this errno.
-    None(i32),
-}
-
-/// The way out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouteOut {
-    /// The next hop; `None` where the destination itself is.
-    pub gateway: Option<IpAddr>,
-    /// The interface.
-    pub device: Device,
-    /// How many bits of the destination the route is chosen by: 0 of a default
-    /// route.
-    pub prefix_len: u8,
-}
-
-/// An interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Device {
-    /// Its index.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
 }
 
 /// What is known of a neighbour's link-layer address.

@@ -30,6 +30,7 @@ mod similar;
 mod socket_port_range;
 mod source_not_local;
 mod tuple_in_use;
+pub mod way;
 mod words;
 mod wrong_port;
 

@@ -20,6 +20,7 @@ use crate::{
     diagnose::{
         ask::{Answer, Holder, Listener, Listeners, Ports, Question, accepts},
         is_similar,
+        way::Way,
     },
     kernel::Facts,
 };
@@ -79,7 +80,7 @@ impl Helper {
         match *question {
             Question::Route { netns, to, from } => self
                 .namespaces
-                .inside(netns, about, until, || routes::route(to, from))
+                .inside(netns, about, until, || routes::route(&way(to, from)))
                 .map(Answer::Route),
             Question::Neighbour {
                 netns,
@@ -192,10 +193,10 @@ impl Helper {
         })??;
         let others = self.namespaces.seen(until).into_iter();
         others.filter(|other| *other != netns).find(|other| {
-            let own = self
-                .namespaces
-                .inside(*other, about, until, || routes::own_link_address(addr));
-            own.flatten().is_some_and(|own| own == neighbour)
+            let it_is = self.namespaces.inside(*other, about, until, || {
+                Ok(routes::is_own(addr)? && routes::link_addresses()?.contains(&neighbour))
+            });
+            it_is == Some(true)
         })
     }
 
@@ -322,6 +323,18 @@ impl Helper {
             connected_by: holders(&to_remote),
             bound_by: holders(&holding),
         })
+    }
+}
+
+/// Of a socket of which no more is known.
+fn way(to: IpAddr, from: Option<IpAddr>) -> Way {
+    Way {
+        to,
+        from,
+        device: None,
+        mark: 0,
+        uid: None,
+        port: 0,
     }
 }
 

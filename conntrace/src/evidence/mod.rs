@@ -14,7 +14,7 @@ mod port_use;
 mod process;
 mod programs;
 mod proxy;
-mod routes;
+pub mod routes;
 mod scout;
 mod sockets;
 mod sysctl;

@@ -1,266 +1,274 @@
-//! Routes and neighbours of the calling thread's namespace, by rtnetlink.
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "another crate's enums, of which a few variants matter here"
-)]
+//! Routes, rules, interfaces, addresses and neighbours of the calling thread's
+//! namespace, by rtnetlink.
+//!
+//! What cannot be known from here is an error of kind `Unsupported`, an answer over
+//! a limit one of kind `QuotaExceeded`, and a dump during which the tables changed
+//! one of kind `Interrupted`.
+
+mod addresses;
+mod links;
+mod lookup;
+mod message;
+mod neighbours;
+mod rules;
+mod walk;
+
+#[cfg(test)]
+mod tests;
 
 use std::{io, net::IpAddr};
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteType, RouteVia,
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::errno::Errno;
+
+use self::{
+    message::{
+        DUMP, Entry, Kind, ROUTE_LEN, cannot_tell, covers, device, family, malformed, too_many,
     },
+    rules::{Packet, Rule},
+    walk::{End, Forbidden, is_usable},
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use nix::net::if_::if_indextoname;
-
-use super::netlink::{self, attributes};
-use crate::{
-    diagnose::ask::{Device, Neighbour, Route, RouteOut},
-    text,
+use super::netlink;
+use crate::diagnose::{
+    ask::Neighbour,
+    way::{Covering, DeadEnd, DeadEndKind, Link, OwnAddresses, Route, RouteOut, RuleFacts, Way},
 };
 
-/// Most bytes of an interface's name in a line: 15, each at most 6 when escaped.
-const NAME_JSON_MAX: usize = 90;
-/// `RTM_GETLINK`.
-const GET_LINK: u16 = 18;
-/// `struct ifinfomsg`.
-const INTERFACE_LEN: usize = 16;
-/// `IFLA_ADDRESS`.
-const ADDRESS: u16 = 1;
-const ENOENT: i32 = nix::errno::Errno::ENOENT as i32;
+/// Most routes that are read, of all tables of a family: 0.1 s.
+const ROUTES_MAX: usize = 65_536;
+/// Most routes that an answer names.
+const COVERING_MAX: usize = 4;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
 
-/// Which way packets take, as `ip route get` finds it, and by which entry of the
-/// table.
-pub(super) fn route(to: IpAddr, from: Option<IpAddr>) -> io::Result<Route> {
-    Ok(look_up(to, from)?.map_or_else(Route::None, |route| found(&route)))
+/// Looks a way up as connect does, by the kernel itself. For a socket with
+/// `IP_TRANSPARENT` that is so only if its source is assigned here.
+///
+/// # Errors
+/// See the module; an error of the kernel is an answer, not an error.
+pub fn route(way: &Way) -> io::Result<Route> {
+    Ok(lookup::resolve(way)?.route)
 }
 
-/// The entry of the table (`RTM_F_FIB_MATCH`), or the errno of who goes there.
-fn look_up(to: IpAddr, from: Option<IpAddr>) -> io::Result<Result<RouteMessage, i32>> {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family(to);
-    message.header.destination_prefix_length = bits(to);
-    message.header.flags = RouteFlags::FibMatch;
-    message
-        .attributes
-        .push(RouteAttribute::Destination(route_address(to)));
-    if let Some(from) = from.filter(|from| from.is_ipv4() == to.is_ipv4()) {
-        message.header.source_prefix_length = bits(from);
-        message
-            .attributes
-            .push(RouteAttribute::Source(route_address(from)));
+/// Finds the rule or route that forbids a way; `None` if the way is open, or closed
+/// for lack of a route, by its source or by the state of its interface.
+///
+/// # Errors
+/// See the module; `Unsupported` also where the kernel decides differently.
+pub fn dead_end(way: &Way) -> io::Result<Option<DeadEnd>> {
+    let resolved = lookup::resolve(way)?;
+    let Route::None(errno) = resolved.route else {
+        return Ok(None);
+    };
+    let tables = Tables::dump(way, resolved.from)?;
+    // `ip_route_output_key_hash_rcu` asks no rule about a source that is not assigned
+    // here, and takes any destination of a bound device for on-link.
+    let is_v4 = tables.packet.to.is_ipv4();
+    if is_v4 && (tables.packet.device.is_some() || is_foreign(resolved.from)?) {
+        return Ok(None);
     }
-    match exchange(RouteNetlinkMessage::GetRoute(message))? {
-        Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(Ok(route)),
-        Ok(_) => Err(io::ErrorKind::InvalidData.into()),
-        Err(errno) => Ok(Err(errno)),
-    }
-}
-
-/// IPv6 shows such a route instead of failing.
-fn found(route: &RouteMessage) -> Route {
-    use nix::errno::Errno;
-    match route.header.kind {
-        RouteType::Local => Route::Local,
-        RouteType::Unreachable => Route::None(Errno::EHOSTUNREACH as i32),
-        RouteType::Prohibit => Route::None(Errno::EACCES as i32),
-        RouteType::BlackHole => Route::None(Errno::EINVAL as i32),
-        _ => way_out(route),
-    }
-}
-
-fn way_out(route: &RouteMessage) -> Route {
-    let mut gateway = None;
-    let mut index = 0;
-    let attributes = route.attributes.iter();
-    for attribute in attributes.flat_map(of_first_hop) {
-        match attribute {
-            Part::Gateway(addr) => gateway = gateway.or(Some(addr)),
-            Part::Device(found) => index = found,
+    match walk::walk(&tables.rules, &tables.entries, &tables.packet)? {
+        End::Forbidden(forbidden) if errno_of(&forbidden) as i32 == errno => {
+            dead_end_of(&forbidden, tables.packet.device).map(Some)
         }
+        End::Nothing if errno == Errno::ENETUNREACH as i32 => Ok(None),
+        // Broadcast and the like are no destinations of TCP.
+        End::Found(entry) if entry.kind == Kind::Other => Ok(None),
+        End::Forbidden(_) | End::Nothing | End::Found(_) => Err(cannot_tell(
+            "rules and tables say otherwise than the kernel",
+        )),
     }
-    Route::Out(RouteOut {
-        gateway,
-        device: Device {
-            index,
-            name: device_name(index),
-        },
-        prefix_len: route.header.destination_prefix_length,
-    })
 }
 
-enum Part {
-    Gateway(IpAddr),
-    Device(u32),
+/// Finds other routes that cover a destination: in tables that rules for this packet
+/// look up, by another interface or gateway than `used`, without default routes; the
+/// most specific first, at most 4.
+///
+/// # Errors
+/// See the module.
+pub fn covering(way: &Way, used: &RouteOut) -> io::Result<Vec<Covering>> {
+    let resolved = lookup::resolve(way)?;
+    let dumped = Tables::dump(way, resolved.from)?;
+    let tables = walk::tables(&dumped.rules, &dumped.packet)?;
+    let is_looked_up = |entry: &Entry| {
+        let mut those = tables.iter().filter(|(table, _)| *table == entry.table);
+        those.any(|(_, suppressed)| suppressed.is_none_or(|len| entry.prefix.1 > len))
+    };
+    let is_used = |entry: &Entry| {
+        let index = Some(used.device.index);
+        let mut hops = entry.hops.iter();
+        hops.any(|hop| hop.gateway == used.gateway && hop.device == index)
+    };
+    let others = dumped.entries.iter().filter(|entry| {
+        entry.kind == Kind::Unicast && entry.prefix.1 != 0 && is_looked_up(entry) && !is_used(entry)
+    });
+    let mut others: Vec<_> = others.collect();
+    others.sort_by_key(|entry| (u8::MAX - entry.prefix.1, entry.metric));
+    let named = others.into_iter().take(COVERING_MAX).map(|entry| {
+        let hop = entry.hops.first();
+        Covering {
+            prefix: entry.prefix,
+            table: entry.table,
+            gateway: hop.and_then(|hop| hop.gateway),
+            device: hop.and_then(|hop| hop.device).map(device),
+        }
+    });
+    Ok(named.collect())
 }
 
-/// What an attribute says of the next hop; of several, the first.
-fn of_first_hop(attribute: &RouteAttribute) -> Vec<Part> {
-    if let RouteAttribute::MultiPath(hops) = attribute {
-        return hops.first().map(of_hop).unwrap_or_default();
-    }
-    gateway(attribute)
-        .map(Part::Gateway)
-        .or(match attribute {
-            RouteAttribute::Oif(index) => Some(Part::Device(*index)),
-            _ => None,
+/// Reads the state of an interface; `None` if there is none of this index.
+///
+/// # Errors
+/// See the module.
+pub fn link(index: u32) -> io::Result<Option<Link>> {
+    Ok(links::one(index)?.map(|found| found.link))
+}
+
+/// Lists the addresses of one family that are assigned in this namespace.
+///
+/// # Errors
+/// See the module.
+pub fn own_addresses(v6: bool) -> io::Result<OwnAddresses> {
+    addresses::of_family(v6)
+}
+
+/// Checks for an address of this namespace: assigned to an interface, be it up or
+/// down, or of 127.0.0.0/8 with loopback up.
+///
+/// # Errors
+/// See the module.
+pub fn is_own(addr: IpAddr) -> io::Result<bool> {
+    addresses::has(addr.to_canonical())
+}
+
+/// Reads the state of a neighbour behind this interface.
+///
+/// # Errors
+/// See the module.
+pub fn neighbour(device: u32, addr: IpAddr) -> io::Result<Neighbour> {
+    let entry = neighbours::entry(device, addr)?;
+    Ok(neighbours::Entry::state(entry.as_ref()))
+}
+
+/// Reads the link-layer address of a neighbour, if it is known.
+///
+/// # Errors
+/// See the module.
+pub fn link_address_of_neighbour(device: u32, addr: IpAddr) -> io::Result<Option<Vec<u8>>> {
+    Ok(neighbours::entry(device, addr)?.and_then(|entry| entry.address))
+}
+
+/// Lists the link-layer addresses of all interfaces of this namespace that are up.
+/// A bridge answers for addresses of its own with its own.
+///
+/// # Errors
+/// See the module.
+pub fn link_addresses() -> io::Result<Vec<Vec<u8>>> {
+    let links = links::all()?;
+    let up = links.into_values().filter(|found| found.link.up);
+    let mut found: Vec<_> = up.filter_map(|found| found.address).collect();
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// Rules and routes of a moment, and the packet that they are asked about.
+struct Tables {
+    rules: Vec<Rule>,
+    /// Those that cover the destination, of all tables.
+    entries: Vec<Entry>,
+    packet: Packet,
+}
+
+impl Tables {
+    fn dump(way: &Way, from: Option<IpAddr>) -> io::Result<Self> {
+        let way = lookup::normal(way);
+        if let Some(device) = way.device
+            && links::one(device)?.is_some_and(|found| found.is_of_vrf)
+        {
+            // Which rules it meets changed between kernels (`l3mdev_update_flow`).
+            return Err(cannot_tell("an interface of a VRF"));
+        }
+        Ok(Self {
+            rules: rules::dump(way.to.is_ipv6())?,
+            entries: entries(way.to)?,
+            packet: Packet {
+                to: way.to,
+                from,
+                device: way.device,
+                mark: way.mark,
+                uid: way.uid,
+                port: way.port,
+            },
         })
-        .into_iter()
-        .collect()
-}
-
-fn of_hop(hop: &RouteNextHop) -> Vec<Part> {
-    let gateways = hop.attributes.iter().filter_map(gateway);
-    gateways
-        .map(Part::Gateway)
-        .chain([Part::Device(hop.interface_index)])
-        .collect()
-}
-
-fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
-    match attribute {
-        RouteAttribute::Gateway(RouteAddress::Inet(addr))
-        | RouteAttribute::Via(RouteVia::Inet(addr)) => Some((*addr).into()),
-        RouteAttribute::Gateway(RouteAddress::Inet6(addr))
-        | RouteAttribute::Via(RouteVia::Inet6(addr)) => Some((*addr).into()),
-        _ => None,
     }
 }
 
-fn device_name(index: u32) -> String {
-    let name = if_indextoname(index).unwrap_or_default();
-    text::bounded(name.to_bytes(), NAME_JSON_MAX)
+/// All routes of all tables that cover a destination.
+fn entries(to: IpAddr) -> io::Result<Vec<Entry>> {
+    let v6 = to.is_ipv6();
+    let mut body = [0; ROUTE_LEN];
+    body[0] = family(v6);
+    let request = netlink::request(RTM_GETROUTE, DUMP, &body)?;
+    let mut found = Vec::new();
+    let mut read = 0;
+    netlink::ask_while(NETLINK_ROUTE, &request, |kind, body| {
+        if kind != RTM_NEWROUTE || body.first() != Some(&family(v6)) {
+            return Ok(());
+        }
+        read += 1;
+        if read > ROUTES_MAX {
+            return Err(too_many("more than 65,536 routes"));
+        }
+        let entry = Entry::parse(body).ok_or_else(malformed)?;
+        if covers(entry.prefix, to) && !entry.is_cloned {
+            found.push(entry);
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
-/// What is known of a neighbour behind this interface.
-pub(super) fn neighbour(device: u32, addr: IpAddr) -> io::Result<Neighbour> {
-    let entry = entry(device, addr)?;
-    let state = entry.map(|entry| entry.header.state);
-    Ok(match state {
-        Some(NeighbourState::Failed) => Neighbour::Failed,
-        Some(NeighbourState::Incomplete) => Neighbour::Incomplete,
-        Some(NeighbourState::None) | None => Neighbour::Absent,
-        Some(_) => Neighbour::Known,
+fn errno_of(forbidden: &Forbidden<'_>) -> Errno {
+    match forbidden.kind {
+        DeadEndKind::Unreachable if forbidden.entry.is_some() => Errno::EHOSTUNREACH,
+        DeadEndKind::Unreachable => Errno::ENETUNREACH,
+        DeadEndKind::Blackhole => Errno::EINVAL,
+        DeadEndKind::Prohibit => Errno::EACCES,
+    }
+}
+
+fn dead_end_of(forbidden: &Forbidden<'_>, bound: Option<u32>) -> io::Result<DeadEnd> {
+    let instead = forbidden.instead.map(|entry| way_out(entry, bound));
+    Ok(DeadEnd {
+        kind: forbidden.kind,
+        rule: RuleFacts {
+            priority: forbidden.rule.priority,
+            text: forbidden.rule.to_string(),
+        },
+        table: forbidden.entry.map(|entry| entry.table),
+        prefix: forbidden.entry.map(|entry| entry.prefix),
+        instead: instead.transpose()?,
     })
 }
 
-/// The link-layer address of a neighbour, if it is known.
-pub(super) fn link_address_of_neighbour(device: u32, addr: IpAddr) -> io::Result<Option<Vec<u8>>> {
-    let attributes = entry(device, addr)?.map(|entry| entry.attributes);
-    let found = attributes.into_iter().flatten().find_map(|it| match it {
-        NeighbourAttribute::LinkLocalAddress(address) => Some(address),
-        _ => None,
-    });
-    Ok(found.filter(|address| is_one(address)))
-}
-
-/// The link-layer address of the interface that has this address here, if one has.
-pub(super) fn own_link_address(addr: IpAddr) -> io::Result<Option<Vec<u8>>> {
-    let Ok(route) = look_up(addr, None)? else {
-        return Ok(None);
+fn way_out(entry: &Entry, bound: Option<u32>) -> io::Result<RouteOut> {
+    let mut hops = entry.hops.iter();
+    let hop = hops.find(|hop| is_usable(hop, bound));
+    let Some((hop, index)) = hop.and_then(|hop| Some((hop, hop.device?))) else {
+        return Err(cannot_tell("a route of which the next hop is not listed"));
     };
-    let device = route.attributes.iter().find_map(|it| match it {
-        RouteAttribute::Oif(index) => Some(*index),
-        _ => None,
-    });
-    let Some(index) = device.filter(|_| route.header.kind == RouteType::Local) else {
-        return Ok(None);
-    };
-    link_address(index)
+    Ok(RouteOut {
+        gateway: hop.gateway,
+        device: device(index),
+        prefix_len: entry.prefix.1,
+        table: entry.table,
+    })
 }
 
-/// Read by hand: the crate warns on stderr of what newer kernels add to a link.
-fn link_address(index: u32) -> io::Result<Option<Vec<u8>>> {
-    let mut body = [0; INTERFACE_LEN];
-    if let Some(at) = body.get_mut(4..8) {
-        at.copy_from_slice(&index.to_ne_bytes());
-    }
-    let request = netlink::request(GET_LINK, NLM_F_REQUEST, &body)?;
-    let mut found = None;
-    netlink::ask(NETLINK_ROUTE, &request, |_, message| {
-        let rest = message.get(INTERFACE_LEN..).unwrap_or_default();
-        let address = attributes(rest).find(|(kind, _)| *kind == ADDRESS);
-        found = address.map(|(_, address)| address.to_vec());
-    })?;
-    Ok(found.filter(|address| is_one(address)))
-}
-
-/// Loopback's is all zeroes, a tunnel's is empty.
-fn is_one(address: &[u8]) -> bool {
-    address.iter().any(|&byte| byte != 0)
-}
-
-/// The entry of the neighbour table.
-fn entry(device: u32, addr: IpAddr) -> io::Result<Option<NeighbourMessage>> {
-    let mut message = NeighbourMessage::default();
-    message.header.family = family(addr);
-    message.header.ifindex = device;
-    let addr = match addr {
-        IpAddr::V4(addr) => NeighbourAddress::Inet(addr),
-        IpAddr::V6(addr) => NeighbourAddress::Inet6(addr),
-    };
-    message
-        .attributes
-        .push(NeighbourAttribute::Destination(addr));
-    match exchange(RouteNetlinkMessage::GetNeighbour(message))? {
-        Ok(RouteNetlinkMessage::NewNeighbour(found)) => Ok(Some(found)),
-        Ok(_) => Err(io::ErrorKind::InvalidData.into()),
-        Err(ENOENT) => Ok(None),
-        Err(errno) => Err(io::Error::from_raw_os_error(errno)),
-    }
-}
-
-fn family(addr: IpAddr) -> AddressFamily {
-    if addr.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    }
-}
-
-fn bits(addr: IpAddr) -> u8 {
-    if addr.is_ipv4() { 32 } else { 128 }
-}
-
-fn route_address(addr: IpAddr) -> RouteAddress {
-    match addr {
-        IpAddr::V4(addr) => RouteAddress::Inet(addr),
-        IpAddr::V6(addr) => RouteAddress::Inet6(addr),
-    }
-}
-
-/// Sends a request that is answered by one message, or by an errno.
-fn exchange(request: RouteNetlinkMessage) -> io::Result<Result<RouteNetlinkMessage, i32>> {
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let (bytes, _) = socket.recv_from_full()?;
-    let reply =
-        NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes).map_err(io::Error::other)?;
-    match reply.payload {
-        NetlinkPayload::InnerMessage(inner) => Ok(Ok(inner)),
-        NetlinkPayload::Error(error) => Ok(Err(error.raw_code().saturating_neg())),
-        _ => Err(io::ErrorKind::InvalidData.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_is_here() {
-        let found = route([127, 0, 0, 1].into(), None).unwrap();
-        assert_eq!(found, Route::Local);
+fn is_foreign(from: Option<IpAddr>) -> io::Result<bool> {
+    match from {
+        Some(from) => Ok(!is_own(from)?),
+        None => Ok(false),
     }
 }

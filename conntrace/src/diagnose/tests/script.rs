@@ -202,6 +202,7 @@ pub(super) fn out(gateway: Option<&str>, prefix_len: u8) -> Route {
             name: "eth0".to_owned(),
         },
         prefix_len,
+        table: 254,
     })
 }
 
