@@ -10,6 +10,7 @@ mod case;
 mod cgroup_policy;
 mod denied;
 mod ephemeral_range_used_up;
+pub mod firewall_facts;
 mod host_down;
 mod icmp_unreachable;
 mod listening_elsewhere;

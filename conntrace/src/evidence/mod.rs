@@ -21,6 +21,7 @@ mod sysctl;
 
 use std::{sync::Arc, time::Instant};
 
+pub use firewall::ended_by as firewall_ended_by;
 use jiff::Timestamp;
 pub(crate) use known::Known;
 pub use known::{Found, Told};

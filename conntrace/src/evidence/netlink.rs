@@ -1,6 +1,6 @@
 //! A question to the kernel by netlink, and all messages of its answer.
 
-use std::io;
+use std::{io, ops::ControlFlow};
 
 use netlink_sys::{Socket, SocketAddr};
 
@@ -42,6 +42,33 @@ pub(super) fn ask_while(
     each: impl FnMut(u16, &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     exchange(protocol, request, each)?.map_err(io::Error::from_raw_os_error)
+}
+
+/// Like [`ask`], until `each` has enough; false if what is dumped changed meanwhile, so that
+/// some may be missing.
+///
+/// # Errors
+/// What the kernel says, as its errno.
+pub(super) fn dump(
+    protocol: isize,
+    request: &[u8],
+    mut each: impl FnMut(u16, &[u8]) -> ControlFlow<()>,
+) -> io::Result<bool> {
+    let mut has_enough = false;
+    let each = |kind, body: &[u8]| {
+        has_enough = each(kind, body).is_break();
+        if has_enough {
+            Err(io::ErrorKind::Other.into())
+        } else {
+            Ok(())
+        }
+    };
+    match ask_while(protocol, request, each) {
+        Ok(()) => Ok(true),
+        Err(_) if has_enough => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Like [`ask_while`], with what the kernel says as an errno of its own: an error of

@@ -1,0 +1,87 @@
+//! The hooks that a packet passes, and the chains that each runs.
+
+use super::{
+    ruleset::{BaseChain, INET, NETDEV},
+    seen::Device,
+    truth::Truth,
+};
+
+/// `NF_IP_PRI_CONNTRACK`, `NF_IP_PRI_NAT_DST`, `NF_IP_PRI_NAT_SRC`
+pub(super) const CONNTRACK_PRIORITY: i32 = -200;
+const NAT_DST_PRIORITY: i32 = -100;
+const NAT_SRC_PRIORITY: i32 = 100;
+
+/// The interface by which a host reaches itself.
+pub(super) const LOOPBACK: &str = "lo";
+
+/// A hook that a packet passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hook {
+    Ingress,
+    Prerouting,
+    Input,
+    Output,
+    Postrouting,
+    Egress,
+}
+
+/// The hooks of a SYN and of a SYN-ACK, and of both on `lo`.
+pub(super) const OUT: &[Hook] = &[Hook::Output, Hook::Postrouting, Hook::Egress];
+pub(super) const IN: &[Hook] = &[Hook::Ingress, Hook::Prerouting, Hook::Input];
+pub(super) const LOOP: &[Hook] = &[
+    Hook::Output,
+    Hook::Postrouting,
+    Hook::Egress,
+    Hook::Ingress,
+    Hook::Prerouting,
+    Hook::Input,
+];
+
+/// A chain of a hook, and its place in the order in which they run.
+pub(super) type Placed<'a> = ((i32, i32), &'a BaseChain);
+
+/// The place of a chain among those of a hook, if it is one of them. Chains of
+/// type `nat` run where NAT does, for the first packet of a connection only
+/// (`nf_nat_inet_fn`).
+pub(super) fn place<'c>(
+    chain: &'c BaseChain,
+    hook: Hook,
+    is_v6: bool,
+    is_own: bool,
+) -> Option<Placed<'c>> {
+    let family = chain.name.0;
+    let number = match (family, hook) {
+        (INET, Hook::Ingress) => 5,
+        (NETDEV, Hook::Ingress) => 0,
+        (NETDEV, Hook::Egress) => 1,
+        (NETDEV, _) | (_, Hook::Ingress | Hook::Egress) => return None,
+        (_, Hook::Prerouting) => 0,
+        (_, Hook::Input) => 1,
+        (_, Hook::Output) => 3,
+        (_, Hook::Postrouting) => 4,
+    };
+    // NFPROTO_IPV6, NFPROTO_IPV4
+    let own = if is_v6 { 10 } else { 2 };
+    let is_ours = matches!(family, INET | NETDEV) || family == own;
+    if chain.hook != number || !is_ours || (chain.is_nat && !is_own) {
+        return None;
+    }
+    let order = match (chain.is_nat, hook) {
+        (true, Hook::Output) => (NAT_DST_PRIORITY, chain.priority),
+        (true, _) => (NAT_SRC_PRIORITY, chain.priority),
+        (false, _) => (chain.priority, 0),
+    };
+    Some((order, chain))
+}
+
+/// A chain of `netdev` runs for the interface itself.
+pub(super) fn is_on(chain: &BaseChain, device: &Device) -> Truth {
+    let Device::Named(name, _) = device else {
+        return Truth::Unknown;
+    };
+    let is_it = |known: &Vec<u8>| match known.strip_suffix(b"*") {
+        Some(prefix) => name.as_bytes().starts_with(prefix),
+        None => name.as_bytes() == known,
+    };
+    chain.devices.iter().any(is_it).into()
+}

@@ -1,0 +1,244 @@
+//! Sets and maps of `nf_tables`: what a lookup finds.
+
+use std::ops::ControlFlow;
+
+use super::{
+    parse::{elements, name_of, nested, number_of, until_nul, value},
+    truth::{Byte, Truth, equal, order, within},
+};
+
+/// `NFT_SET_INTERVAL`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`
+const INTERVAL: u32 = 0x4;
+const TIMEOUT: u32 = 0x10;
+const EVAL: u32 = 0x20;
+/// `NFT_SET_ELEM_INTERVAL_END`, `NFT_SET_ELEM_CATCHALL`
+const INTERVAL_END: u32 = 0x1;
+const CATCHALL: u32 = 0x2;
+
+/// A set, by its family, table and name.
+pub(super) type Name = (u8, Vec<u8>, Vec<u8>);
+
+/// The definition of a set.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Kind {
+    flags: u32,
+    key_len: usize,
+    /// Bytes of each part of a key that has several; empty of one.
+    parts: Vec<usize>,
+}
+
+impl Kind {
+    /// From the attributes of `NFT_MSG_NEWSET`.
+    pub(super) fn parse(message: &[u8]) -> Self {
+        let parts = nested(message, 9, 2).unwrap_or_default();
+        let len = |bytes, kind| usize::try_from(number_of(bytes, kind)?).ok();
+        Self {
+            flags: number_of(message, 3).unwrap_or_default(),
+            key_len: len(message, 5).unwrap_or_default(),
+            parts: elements(parts).filter_map(|part| len(part, 1)).collect(),
+        }
+    }
+}
+
+/// An element, or one end of a range.
+#[derive(Debug, Clone)]
+struct Element {
+    key: Vec<u8>,
+    /// Of a range in one element: its last key.
+    key_end: Option<Vec<u8>>,
+    flags: u32,
+    /// Attributes of the value (`NFTA_SET_ELEM_DATA`); empty of a set.
+    data: Vec<u8>,
+    /// It has an expression of its own that may decide otherwise, such as a limit.
+    is_conditional: bool,
+}
+
+/// A set with its elements.
+#[derive(Debug, Clone)]
+pub(super) struct Set {
+    kind: Kind,
+    elements: Vec<Element>,
+    /// Most elements that are kept.
+    room: usize,
+    is_cut: bool,
+}
+
+impl Set {
+    pub(super) fn new(kind: Kind, room: usize) -> Self {
+        Self {
+            kind,
+            elements: Vec::new(),
+            room,
+            is_cut: false,
+        }
+    }
+
+    /// Adds what a message `NFT_MSG_NEWSETELEM` has, while there is room.
+    pub(super) fn add(&mut self, message: &[u8]) -> ControlFlow<()> {
+        for element in elements(value(message, 3).unwrap_or_default()) {
+            if self.elements.len() >= self.room {
+                self.is_cut = true;
+                return ControlFlow::Break(());
+            }
+            self.elements.push(Element::parse(element));
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// To be called when all elements were added.
+    pub(super) fn finish(&mut self) {
+        let by_key = |element: &Element| {
+            // Where one range ends and the next begins, the key is of the next.
+            let is_start = element.flags & INTERVAL_END == 0;
+            (element.key.clone(), is_start)
+        };
+        self.elements.sort_by_cached_key(by_key);
+    }
+
+    /// The possible results of looking up a key: each value with its certainty, and
+    /// the certainty that one is found.
+    pub(super) fn look_up(&self, key: &[Byte]) -> Looked {
+        let mut looked = Looked {
+            is_found: Truth::False,
+            values: Vec::new(),
+        };
+        let mut catchall = None;
+        for (at, element) in self.elements.iter().enumerate() {
+            if element.flags & CATCHALL != 0 {
+                catchall = Some(element);
+                continue;
+            }
+            let is_it = self.matches(at, element, key);
+            looked.add(element, is_it);
+            if is_it == Truth::True {
+                break;
+            }
+        }
+        if let Some(element) = catchall.filter(|_| looked.is_found != Truth::True) {
+            let is_it = looked.is_found.not();
+            looked.add(element, is_it);
+        }
+        let changes = self.is_cut || self.kind.flags & (TIMEOUT | EVAL) != 0;
+        if looked.is_found == Truth::False && changes {
+            // It may have had the element then.
+            looked.is_found = Truth::Unknown;
+        }
+        if self.kind.flags & EVAL != 0 {
+            // The packet itself may have added it.
+            looked.doubt();
+        }
+        looked
+    }
+
+    fn matches(&self, at: usize, element: &Element, key: &[Byte]) -> Truth {
+        if let Some(end) = &element.key_end {
+            return self.within_parts(key, &element.key, end);
+        }
+        if self.kind.flags & INTERVAL == 0 {
+            return equal(key, &element.key);
+        }
+        if element.flags & INTERVAL_END != 0 {
+            return Truth::False;
+        }
+        let from = order(key, &element.key).map(std::cmp::Ordering::is_ge);
+        // A range without an end goes up to the last key.
+        let until = self.elements.get(at + 1).map_or(Truth::True, |next| {
+            order(key, &next.key).map(std::cmp::Ordering::is_lt).into()
+        });
+        Truth::from(from).and(until)
+    }
+
+    /// Each part of the key is within the range of that part. Parts take whole
+    /// registers.
+    fn within_parts(&self, key: &[Byte], low: &[u8], high: &[u8]) -> Truth {
+        if self.kind.parts.is_empty() {
+            return within(key, low, high);
+        }
+        let mut at = 0;
+        let mut all = Truth::True;
+        for len in &self.kind.parts {
+            let end = at + len;
+            all = all.and(
+                match (key.get(at..end), low.get(at..end), high.get(at..end)) {
+                    (Some(key), Some(low), Some(high)) => within(key, low, high),
+                    (None, _, _) | (_, None, _) | (_, _, None) => Truth::Unknown,
+                },
+            );
+            at += len.next_multiple_of(4);
+        }
+        all
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// Bytes of a key.
+    pub(super) fn key_len(&self) -> usize {
+        self.kind.key_len
+    }
+}
+
+impl Element {
+    fn parse(bytes: &[u8]) -> Self {
+        let key = |kind| nested(bytes, kind, 1).map(<[u8]>::to_vec);
+        let list = value(bytes, 11).unwrap_or_default();
+        let own = value(bytes, 7).into_iter().chain(elements(list));
+        let counts = |expression: &[u8]| name_of(expression, 1) == Some(b"counter");
+        Self {
+            key: key(1).unwrap_or_default(),
+            key_end: key(10),
+            flags: number_of(bytes, 3).unwrap_or_default(),
+            data: value(bytes, 2).unwrap_or_default().to_vec(),
+            is_conditional: !own.into_iter().all(counts),
+        }
+    }
+}
+
+/// The possible results of a lookup.
+#[derive(Debug)]
+pub(super) struct Looked {
+    /// The certainty that there is such an element.
+    pub(super) is_found: Truth,
+    /// The attributes of the value of each that it may be.
+    pub(super) values: Vec<(Truth, Vec<u8>)>,
+}
+
+impl Looked {
+    /// Nothing is known of the set.
+    pub(super) fn unknown() -> Self {
+        Self {
+            is_found: Truth::Unknown,
+            values: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, element: &Element, is_it: Truth) {
+        let doubt = if element.is_conditional {
+            Truth::Unknown
+        } else {
+            Truth::True
+        };
+        let is_it = is_it.and(doubt);
+        match is_it {
+            Truth::False => return,
+            Truth::True => self.values.clear(),
+            Truth::Unknown => {}
+        }
+        self.is_found = self.is_found.or(is_it);
+        self.values.push((is_it, element.data.clone()));
+    }
+
+    fn doubt(&mut self) {
+        self.is_found = Truth::Unknown;
+        for (is_it, _) in &mut self.values {
+            *is_it = Truth::Unknown;
+        }
+    }
+}
+
+/// The name of a set in a message, with its family.
+pub(super) fn name(family: u8, message: &[u8]) -> Option<Name> {
+    let (table, name) = (value(message, 1)?, value(message, 2)?);
+    Some((family, until_nul(table).to_vec(), until_nul(name).to_vec()))
+}

@@ -1,0 +1,132 @@
+//! Three-valued logic, and bytes of which some bits are unknown.
+
+use std::cmp::Ordering;
+
+/// The value of a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Truth {
+    True,
+    False,
+    Unknown,
+}
+
+use Truth::{False, True, Unknown};
+
+impl Truth {
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (False, _) | (_, False) => False,
+            (True, True) => True,
+            (Unknown, _) | (_, Unknown) => Unknown,
+        }
+    }
+
+    pub(super) fn or(self, other: Self) -> Self {
+        self.not().and(other.not()).not()
+    }
+
+    pub(super) fn not(self) -> Self {
+        match self {
+            True => False,
+            False => True,
+            Unknown => Unknown,
+        }
+    }
+
+    /// Negates it if asked to.
+    pub(super) fn invert(self, is_inverted: bool) -> Self {
+        if is_inverted { self.not() } else { self }
+    }
+}
+
+impl From<bool> for Truth {
+    fn from(is_true: bool) -> Self {
+        if is_true { True } else { False }
+    }
+}
+
+impl From<Option<bool>> for Truth {
+    fn from(known: Option<bool>) -> Self {
+        known.map_or(Unknown, Self::from)
+    }
+}
+
+/// A byte of which some bits may be unknown; these are 0 in `value`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Byte {
+    value: u8,
+    known: u8,
+}
+
+impl Byte {
+    pub(super) const UNKNOWN: Self = Self { value: 0, known: 0 };
+    pub(super) const ZERO: Self = Self::known(0);
+
+    pub(super) const fn known(value: u8) -> Self {
+        Self {
+            value,
+            known: u8::MAX,
+        }
+    }
+
+    /// A byte with only these bits known.
+    pub(super) const fn masked(value: u8, known: u8) -> Self {
+        Self {
+            value: value & known,
+            known,
+        }
+    }
+
+    /// `(byte & mask) ^ xor`, as the expression `bitwise` computes it.
+    pub(super) fn bitwise(self, mask: u8, xor: u8) -> Self {
+        let known = self.known | !mask;
+        Self::masked((self.value & mask) ^ xor, known)
+    }
+}
+
+/// Bytes whose value is known, or as many unknown ones.
+pub(super) fn bytes<const N: usize>(known: Option<[u8; N]>) -> [Byte; N] {
+    known.map_or([Byte::UNKNOWN; N], |value| value.map(Byte::known))
+}
+
+/// The equality of bytes of the same number.
+pub(super) fn equal(bytes: &[Byte], other: &[u8]) -> Truth {
+    if bytes.len() != other.len() {
+        return Unknown;
+    }
+    let each = bytes.iter().zip(other).map(|(byte, &other)| {
+        if byte.value != other & byte.known {
+            False
+        } else if byte.known == u8::MAX {
+            True
+        } else {
+            Unknown
+        }
+    });
+    each.fold(True, Truth::and)
+}
+
+/// The order as by `memcmp`, where the known bits decide it.
+pub(super) fn order(bytes: &[Byte], other: &[u8]) -> Option<Ordering> {
+    if bytes.len() != other.len() {
+        return None;
+    }
+    for (byte, other) in bytes.iter().zip(other) {
+        if byte.value | !byte.known < *other {
+            return Some(Ordering::Less);
+        }
+        if byte.value > *other {
+            return Some(Ordering::Greater);
+        }
+        if byte.known != u8::MAX {
+            return None;
+        }
+    }
+    Some(Ordering::Equal)
+}
+
+/// The containment in a range that includes both ends.
+pub(super) fn within(bytes: &[Byte], low: &[u8], high: &[u8]) -> Truth {
+    let from = Truth::from(order(bytes, low).map(Ordering::is_ge));
+    from.and(order(bytes, high).map(Ordering::is_le).into())
+}
