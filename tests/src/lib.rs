@@ -44,7 +44,7 @@ pub use line::{Expected, Reply, Unless};
 pub use loaded::{Loaded, held_by, loaded, namespaces, wait_until_freed};
 pub use lsm::{Denial, hides_hooks, lacks_lsm};
 pub use mounts::{in_private_mounts, mount_tracefs, without_tracefs};
-pub use nft::{ip, link_into, nft, with_ip, with_nft};
+pub use nft::{ip, link_into, nft, with_ip, with_iptables, with_nft};
 pub use passed::{pass_on, receive};
 pub use recording::{
     Dir, Recording, conntrace_as_nobody, matching, replay, run_one_by_one_with_replay,

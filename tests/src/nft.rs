@@ -49,6 +49,11 @@ pub fn with_ip(name: &str, test: impl Fn() + Send + 'static) -> Trial {
     with_program("ip", "-Version", name, test)
 }
 
+/// A test that needs root, `nft` and the `iptables` that sets rules of `nf_tables`.
+pub fn with_iptables(name: &str, test: impl Fn() + Send + 'static) -> Trial {
+    with_program("iptables-nft", "--version", name, test)
+}
+
 fn with_program(
     program: &str,
     version: &str,
