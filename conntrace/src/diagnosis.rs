@@ -7,7 +7,7 @@ use foldhash::HashMap;
 
 use crate::{
     diagnose::{self, Case, Evidence, ask},
-    event::WrittenCause,
+    event::{Diagnosed, Undiagnosed},
     evidence::{About, Found, Known, Scout, Told, WAIT_MAX},
     label::Verdict,
     wire::Attempt,
@@ -27,15 +27,12 @@ pub struct Diagnosis {
     scout: Option<Scout>,
     /// What was answered since it was last taken.
     told: Vec<Told>,
-    undiagnosed: u64,
 }
 
 #[derive(Clone)]
 struct Remembered {
     until_ns: u64,
-    cause: Option<Arc<WrittenCause>>,
-    /// There was no time for all that was asked.
-    busy: bool,
+    diagnosed: Diagnosed,
 }
 
 impl Diagnosis {
@@ -61,7 +58,6 @@ impl Diagnosis {
             tracing_since_ns: u64::MAX,
             scout: None,
             told: Vec::new(),
-            undiagnosed: 0,
         }
     }
 
@@ -77,32 +73,22 @@ impl Diagnosis {
     }
 
     /// Why the attempt ended so, if there is evidence.
-    pub fn cause(&mut self, attempt: &Attempt, verdict: &Verdict) -> Option<Arc<WrittenCause>> {
+    pub fn cause(&mut self, attempt: &Attempt, verdict: &Verdict) -> Diagnosed {
         if !diagnose::has_causes(verdict.label) {
-            return None;
+            return Diagnosed::default();
         }
         let case = Case::new(attempt, verdict, self.tracing_since_ns);
         let at_ns = attempt.at_ns;
         let known = self.cases.get(&case).filter(|case| at_ns < case.until_ns);
-        let Remembered { cause, busy, .. } = match known {
-            Some(known) => known.clone(),
-            None => self.ask(case, attempt),
-        };
-        if busy && cause.is_none() {
-            self.undiagnosed += 1;
+        match known {
+            Some(known) => known.diagnosed.clone(),
+            None => self.ask(case, attempt).diagnosed,
         }
-        cause
     }
 
     /// The answers since the last call, for a recording.
     pub fn take_told(&mut self) -> Vec<Told> {
         std::mem::take(&mut self.told)
-    }
-
-    /// Outcomes for whose cause there was no time.
-    #[must_use]
-    pub fn undiagnosed(&self) -> u64 {
-        self.undiagnosed
     }
 
     fn ask(&mut self, case: Case, attempt: &Attempt) -> Remembered {
@@ -119,8 +105,10 @@ impl Diagnosis {
         let cause = diagnose::diagnose(&case, &mut asking);
         let remembered = Remembered {
             until_ns: asking.until_ns,
-            busy: asking.busy,
-            cause: cause.map(|cause| Arc::new(cause.into())),
+            diagnosed: Diagnosed {
+                cause: cause.map(|cause| Arc::new(cause.into())),
+                undiagnosed: asking.busy.then_some(Undiagnosed::NoTime),
+            },
         };
         if self.cases.len() >= CASES_MAX {
             self.cases.clear();

@@ -1,5 +1,6 @@
-//! The lines: the only types that are serialised, and their JSON Schema.
+//! The lines, and their JSON Schema.
 
+mod attempt;
 mod cause;
 mod port_pressure;
 mod totals;
@@ -10,60 +11,66 @@ use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
-pub use cause::{Cause, Certainty, Code, Facts, WrittenCause};
-pub use port_pressure::{PortPressure, PortUse, States, port_pressure};
-pub use totals::{Loss, Stop, Top, Totals};
-
-use crate::{
-    errno::Errno,
-    label::{Label, TimeoutBy, Verdict},
-    message,
-    reply::{Reply, reply},
-    text,
-    wire::{Attempt, Caller, Comm, Seen},
+pub use attempt::{
+    Container, Details, Outcome, Owner, Process, RemoteEnd, Runtime, Stall, Subject, Syn, outcome,
+    stall,
 };
+pub use cause::{Cause, Certainty, Code, Diagnosed, Facts, Undiagnosed, WrittenCause};
+pub use port_pressure::{PortPressure, PortUse, States, port_pressure};
+pub use totals::{Loss, Lost, Stop, Top, Totals, Undelivered};
 
 /// Version of the lines. Goes up when a field is removed or changes meaning,
 /// not when one is added.
 pub const SCHEMA: u32 = 1;
 
-/// Longest line in bytes, the newline included.
-pub const LINE_LEN_MAX: usize = 8 * 1024;
+/// Longest line in bytes, the newline included: with a header of its own rsyslog keeps it
+/// by default.
+pub const LINE_LEN_MAX: usize = 7900;
 
 /// Most bytes a task's name takes in a line: 16, each at most 6 when escaped.
 pub(crate) const COMM_JSON_MAX: usize = 96;
 
 /// Most bytes a path takes in a line.
-pub(crate) const PATH_JSON_MAX: usize = 1024;
+pub(crate) const PATH_JSON_MAX: usize = 640;
 
-/// One line.
+/// Most bytes a host's name takes in a line: 64 (`__NEW_UTS_LEN`), each at most 6 when
+/// escaped.
+pub(crate) const HOST_JSON_MAX: usize = 384;
+
+/// Most bytes a name in the DNS, or one of those that a container has, takes in a line.
+pub(crate) const NAME_JSON_MAX: usize = 256;
+
+/// Most bytes that the reason for which a hook is not attached takes in a line.
+pub(crate) const REASON_JSON_MAX: usize = 256;
+
+/// One line. Its fields are written in this order.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Line {
-    /// Version of the lines.
-    pub schema: u32,
-    /// What happened.
+    /// Moment at which the kernel saw it, UTC.
+    pub time: Time,
+    /// Name of this host (`uname -n`).
+    pub hostname: Arc<str>,
+    /// Content, by its `type`.
     #[serde(flatten)]
     pub event: Event,
-    /// When the kernel saw it, UTC.
-    pub time: Time,
-    /// This host's name.
-    pub host: Arc<str>,
+    /// Version of the lines: raised when a field is removed or changes meaning.
+    pub schema: u32,
 }
 
 impl Line {
     /// A line of the present version.
     #[must_use]
-    pub fn new(event: Event, time: Timestamp, host: &Arc<str>) -> Self {
+    pub fn new(event: Event, time: Timestamp, hostname: &Arc<str>) -> Self {
         Self {
-            schema: SCHEMA,
-            event,
             time: Time(time),
-            host: Arc::clone(host),
+            hostname: Arc::clone(hostname),
+            event,
+            schema: SCHEMA,
         }
     }
 }
 
-/// A moment: RFC 3339, UTC, always nine digits of a second.
+/// Moment in RFC 3339, UTC, with nine digits of a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time(pub Timestamp);
 
@@ -83,265 +90,100 @@ impl JsonSchema for Time {
     }
 }
 
-/// What a line says, by its `type`.
+/// Content of a line, by its `type`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
     /// Tracing is live.
     Start(Start),
-    /// An attempt has ended.
+    /// A connection attempt has ended.
     Outcome(Box<Outcome>),
-    /// An attempt's first SYN retransmission: it goes on.
+    /// First SYN retransmission of an attempt, which goes on.
     Stall(Box<Stall>),
-    /// Connections to one destination use up the local ports.
+    /// Connections to one destination use up the local ports, or no longer do.
     PortPressure(Box<PortPressure>),
     /// Something could not be delivered.
     Loss(Loss),
     /// Totals since the start.
     Summary(Totals),
-    /// The last line.
+    /// Tracing has ended: the last line.
     Stop(Stop),
 }
 
-/// Tracing is live: what it will see.
+/// Tracing is live: the hooks in use, and their coverage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Start {
     /// Version of conntrace.
     pub version: Cow<'static, str>,
-    /// `uname -r`.
+    /// Id of this boot (`/proc/sys/kernel/random/boot_id`), null where it cannot be read.
+    /// Together with it an `attempt_id` is unique.
+    pub boot_id: Option<String>,
+    /// Release of the kernel (`uname -r`).
     pub kernel: String,
-    /// Which kind of hooks this kernel offered.
+    /// Kind of hooks that this kernel offered: `full`, `kprobe` or `tracepoint`.
     pub tier: Cow<'static, str>,
     /// Process id of conntrace.
     pub pid: u32,
     /// Every hook, attached or not.
     pub hooks: Vec<HookState>,
-    /// What can be seen with these hooks.
+    /// Kinds of endings that these hooks see.
     pub coverage: Coverage,
 }
 
-/// A hook and whether it is attached.
+/// State of one hook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HookState {
-    /// The program's name.
+    /// Name of the BPF program.
     pub name: Cow<'static, str>,
-    /// How it is attached.
+    /// Type of the attachment, such as `fentry`, `kprobe` or `tp_btf`.
     pub kind: Cow<'static, str>,
-    /// Whether it is.
+    /// True once the program is attached.
     pub attached: bool,
-    /// Why not.
+    /// Reason for which the program is not attached, null if it is.
     pub reason: Option<String>,
 }
 
-/// What the attached hooks can see.
+/// Kinds of endings and answers that the attached hooks see.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Coverage {
-    /// Completed handshakes.
+    /// Completed handshakes are seen.
     pub established: bool,
-    /// Refusals by RST.
+    /// Refusals by RST are seen.
     pub rst: bool,
-    /// The kernel's own timeouts.
+    /// Timeouts by the kernel are seen.
     pub kernel_timeout: bool,
-    /// Attempts the application gave up.
+    /// Attempts that the application gave up are seen.
     pub app_timeout: bool,
-    /// No local port left.
+    /// Attempts without a free local port are seen.
     pub port_exhausted: bool,
-    /// The chosen 4-tuple is in use.
+    /// Attempts whose chosen 4-tuple is in use are seen.
     pub tuple_in_use: bool,
-    /// Sockets killed by someone else.
+    /// Sockets killed by another process (`ss -K`) are seen.
     pub aborted: bool,
-    /// SYN retransmissions.
+    /// SYN retransmissions are seen.
     pub stall: bool,
-    /// ICMPv4 errors with type, code and sender.
+    /// ICMPv4 errors are seen with type, code and sender.
     pub icmp: bool,
-    /// Packets of an attempt that this host dropped.
+    /// Packets of an attempt that this host dropped are seen (from Linux 5.17).
     pub local_drop: bool,
-    /// ICMPv6 errors with type, code and sender.
+    /// ICMPv6 errors are seen with type, code and sender.
     pub icmp6_detail: bool,
-    /// Routes that are not there.
+    /// Attempts without a route are seen.
     pub no_route: bool,
-    /// Attempts that this host's policy denies.
+    /// Attempts that a policy of this host denies are seen.
     pub local_denial: bool,
-    /// bind to port 0 without a port left.
+    /// Calls of bind with port 0 that find no free port are seen.
     pub bind_exhausted: bool,
 }
 
-/// An attempt has ended.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Outcome {
-    /// The attempt.
-    #[serde(flatten)]
-    pub attempt: AttemptFields,
-    /// How it ended.
-    pub label: Label,
-    /// What the application was told or would be; null if nothing.
-    pub errno: Option<Cow<'static, str>>,
-    /// Why it ended so, if there is evidence.
-    #[schemars(with = "Option<Cause>")]
-    pub cause: Option<Arc<WrittenCause>>,
-}
-
-/// An attempt has not been answered yet.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Stall {
-    /// The attempt.
-    #[serde(flatten)]
-    pub attempt: AttemptFields,
-}
-
-/// What outcome and stall say of an attempt. What cannot be known is null.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct AttemptFields {
-    /// Unique for the life of the boot; a stall and its outcome share it.
-    pub id: String,
-    /// How much of it was seen.
-    pub seen: Seen,
-    /// The line for a person.
-    pub message: String,
-    /// Who called connect.
-    pub process: Process,
-    /// Inode number of the socket's network namespace.
-    pub netns: Option<u32>,
-    /// Our side.
-    pub local: Endpoint,
-    /// The other side.
-    pub remote: Endpoint,
-    /// When connect was called, UTC.
-    pub started: Option<Time>,
-    /// Microseconds since then.
-    pub elapsed_us: Option<u64>,
-    /// SYNs of this attempt.
-    pub syn: Syn,
-    /// What answered.
-    pub reply: Reply,
-    /// Who gave up waiting.
-    pub timeout_by: Option<TimeoutBy>,
-    /// Lines like this one that were left out before it.
-    pub suppressed: u64,
-}
-
-/// Who called connect.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Process {
-    /// Process id in the root pid namespace.
-    pub pid: Option<u32>,
-    /// Thread id in the root pid namespace.
-    pub tid: Option<u32>,
-    /// The thread's name.
-    pub comm: Option<String>,
-    /// The process's name.
-    pub leader_comm: Option<String>,
-    /// Path of the program, null when the process is gone or has none.
-    pub exe: Option<Arc<str>>,
-    /// Real user id.
-    pub uid: Option<u32>,
-    /// Path of the cgroup (v2), from the cgroup filesystem's root.
-    pub cgroup: Option<Arc<str>>,
-    /// Container id, if the cgroup's path names one.
-    pub container: Option<Arc<str>>,
-}
-
-/// One side of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+/// Address and port of one side of a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Endpoint {
-    /// Its address; v4-mapped ones as IPv4.
+    /// IP address, null where none is known. An IPv4-mapped IPv6 address is written as
+    /// IPv4.
     pub addr: Option<IpAddr>,
-    /// Its port.
+    /// TCP port, null where none is known or none was assigned.
     pub port: Option<u16>,
-}
-
-/// SYNs of an attempt.
-#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
-pub struct Syn {
-    /// That left. Where SYNs crossed (simultaneous open, a socket connected to
-    /// itself) this includes the SYN-ACK that answered the other one.
-    pub sent: Option<u32>,
-    /// That left again: before their time where an answer came to another SYN.
-    pub retransmitted: Option<u32>,
-}
-
-/// What userspace found out about the caller.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
-    /// Path of the program.
-    pub exe: Option<Arc<str>>,
-    /// Path of the cgroup.
-    pub cgroup: Option<Arc<str>>,
-    /// Container id.
-    pub container: Option<Arc<str>>,
-}
-
-/// The outcome line's content.
-#[must_use]
-pub fn outcome(
-    attempt: &Attempt,
-    verdict: &Verdict,
-    started: Timestamp,
-    owner: Owner,
-    cause: Option<Arc<WrittenCause>>,
-) -> Outcome {
-    let mut fields = fields(attempt, started, owner);
-    let why = cause.as_ref().map(|cause| cause.why.as_str());
-    fields.message = message::outcome(&fields, verdict, why);
-    fields.timeout_by = verdict.timeout_by;
-    Outcome {
-        attempt: fields,
-        label: verdict.label,
-        errno: verdict.errno.map(Errno::name),
-        cause,
-    }
-}
-
-/// The stall line's content.
-#[must_use]
-pub fn stall(attempt: &Attempt, started: Timestamp, owner: Owner) -> Stall {
-    let mut fields = fields(attempt, started, owner);
-    fields.message = message::stall(&fields);
-    Stall { attempt: fields }
-}
-
-fn fields(attempt: &Attempt, since: Timestamp, owner: Owner) -> AttemptFields {
-    // What only its beginning tells is unknown of an attempt not seen whole.
-    let whole = attempt.seen == Seen::Whole;
-    AttemptFields {
-        // One thread calls one connect at a time.
-        id: format!("{:x}-{:x}", attempt.since_ns, attempt.serial),
-        seen: attempt.seen,
-        message: String::new(),
-        process: process(attempt.caller.as_ref(), owner),
-        netns: Some(attempt.netns),
-        local: Endpoint {
-            addr: attempt.local_addr,
-            port: attempt.local_port,
-        },
-        remote: Endpoint {
-            addr: attempt.remote.map(|remote| remote.addr),
-            port: attempt.remote.map(|remote| remote.port),
-        },
-        started: whole.then_some(Time(since)),
-        elapsed_us: whole.then(|| (attempt.at_ns - attempt.since_ns) / 1000),
-        syn: Syn {
-            sent: whole.then_some(attempt.syn_sent),
-            retransmitted: whole.then_some(attempt.syn_retransmitted),
-        },
-        reply: reply(attempt),
-        timeout_by: None,
-        suppressed: 0,
-    }
-}
-
-fn process(caller: Option<&Caller>, owner: Owner) -> Process {
-    let name = |comm: &Comm| text::bounded(comm.as_bytes(), COMM_JSON_MAX);
-    Process {
-        pid: caller.map(|caller| caller.pid),
-        tid: caller.and_then(|caller| caller.tid),
-        comm: caller.map(|caller| name(&caller.comm)),
-        leader_comm: caller.map(|caller| name(&caller.leader_comm)),
-        exe: owner.exe,
-        uid: caller.map(|caller| caller.uid),
-        cgroup: owner.cgroup,
-        container: owner.container,
-    }
 }
 
 /// The JSON Schema (2020-12) of every line.

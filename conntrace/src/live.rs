@@ -1,10 +1,11 @@
 //! Starts tracing the live kernel.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use crate::{
-    event::{Coverage, HookState, Start},
+    event::{Coverage, HookState, REASON_JSON_MAX, Start},
     kernel::{self, Hook, Settings, StartError, Tracer},
+    text,
 };
 
 /// Attaches the programs and says what they will see. Must run inside a tokio
@@ -27,6 +28,7 @@ pub fn start(settings: &Settings) -> Result<(Tracer, Start), StartError> {
     let has_v6 = Path::new("/proc/sys/net/ipv6").exists();
     let start = Start {
         version: env!("CARGO_PKG_VERSION").into(),
+        boot_id: boot_id(),
         kernel: kernel::release(),
         tier: tracer.tier().as_str().into(),
         pid: std::process::id(),
@@ -36,12 +38,19 @@ pub fn start(settings: &Settings) -> Result<(Tracer, Start), StartError> {
     Ok((tracer, start))
 }
 
+/// 36 characters; `None` without /proc.
+fn boot_id() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim_end().to_owned())
+}
+
 fn state(hook: &Hook) -> HookState {
     HookState {
         name: hook.name.into(),
         kind: hook.kind.into(),
         attached: hook.attached,
-        reason: hook.reason.clone(),
+        reason: (hook.reason.as_deref())
+            .map(|reason| text::bounded(reason.as_bytes(), REASON_JSON_MAX)),
     }
 }
 

@@ -5,15 +5,21 @@ use std::{fmt::Write as _, net::IpAddr};
 use itoa::Integer;
 
 use crate::{
-    event::{AttemptFields, Endpoint, PortUse, States},
+    event::{Details, Endpoint, PortUse, States, Subject},
     label::{Label, TimeoutBy, Verdict},
     reply::{Reply, ReplyKind},
 };
 
 /// `curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 refused after 0.31 ms: ` and why, or
 /// where that is unknown, what answered.
-pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict, why: Option<&str>) -> String {
-    let mut text = who_and_where(fields, why.map_or(0, str::len));
+pub(crate) fn outcome(
+    subject: &Subject,
+    details: &Details,
+    heard: bool,
+    verdict: &Verdict,
+    why: Option<&str>,
+) -> String {
+    let mut text = who_and_where(subject, details.local, why.map_or(0, str::len));
     let what = match verdict.label {
         Label::Established => "established",
         Label::PortExhausted => "failed, no local port was left,",
@@ -31,7 +37,7 @@ pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict, why: Option<&st
     };
     text.push(' ');
     text.push_str(what);
-    if fields.syn.sent == Some(0)
+    if details.syn.sent == Some(0)
         && let Label::Failed | Label::Unreachable | Label::Denied = verdict.label
         && let Some(errno) = verdict.errno
     {
@@ -39,25 +45,41 @@ pub(crate) fn outcome(fields: &AttemptFields, verdict: &Verdict, why: Option<&st
         push(&mut text, format_args!(" with {errno}"));
     }
     text.push_str(" after ");
-    elapsed(&mut text, fields);
+    elapsed(&mut text, details);
     if let Some(why) = why {
         text.push_str(": ");
         text.push_str(why);
         return text;
     }
-    answer(&mut text, &fields.reply);
+    answer(&mut text, &details.reply, details.own_part);
     if verdict.label == Label::TimedOut {
-        push(&mut text, format_args!(": {} unanswered", syns(fields)));
+        let syns = syns(details);
+        if heard {
+            push(&mut text, format_args!(": {HEARD} to {syns}"));
+        } else {
+            push(&mut text, format_args!(": {syns} unanswered"));
+        }
     }
     text
 }
 
+/// Said of an attempt to which challenge ACKs came, or what was meant for another SYN.
+const HEARD: &str = "segments came, but no acceptable SYN-ACK";
+
 /// `curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 no answer after 1.02 s: SYN sent again`
-pub(crate) fn stall(fields: &AttemptFields) -> String {
-    let mut text = who_and_where(fields, 0);
-    text.push_str(" no answer after ");
-    elapsed(&mut text, fields);
-    text.push_str(": SYN sent again");
+pub(crate) fn stall(subject: &Subject, details: &Details, heard: bool) -> String {
+    let mut text = who_and_where(subject, details.local, 0);
+    text.push_str(if heard {
+        " not accepted after "
+    } else {
+        " no answer after "
+    });
+    elapsed(&mut text, details);
+    if heard {
+        push(&mut text, format_args!(": {HEARD}; SYN sent again"));
+    } else {
+        text.push_str(": SYN sent again");
+    }
     text
 }
 
@@ -92,9 +114,11 @@ pub(crate) fn states(text: &mut String, states: &States, reusable: u32) {
 }
 
 /// With room for as many bytes more as will follow.
-fn who_and_where(fields: &AttemptFields, more: usize) -> String {
+fn who_and_where(subject: &Subject, local: Endpoint, more: usize) -> String {
     let mut text = String::with_capacity(128 + more);
-    let process = &fields.process;
+    let Subject {
+        process, remote, ..
+    } = subject;
     let comm = process.comm.as_deref().unwrap_or("?");
     text.push_str(comm);
     if let Some(pid) = process.pid {
@@ -103,9 +127,16 @@ fn who_and_where(fields: &AttemptFields, more: usize) -> String {
         text.push(']');
     }
     text.push(' ');
-    endpoint(&mut text, fields.local);
+    endpoint(&mut text, local);
     text.push_str(" -> ");
-    endpoint(&mut text, fields.remote);
+    match &remote.name {
+        Some(name) => {
+            push(&mut text, format_args!("{name} ("));
+            endpoint(&mut text, remote.endpoint());
+            text.push(')');
+        }
+        None => endpoint(&mut text, remote.endpoint()),
+    }
     text
 }
 
@@ -133,8 +164,8 @@ pub(crate) fn endpoint(text: &mut String, endpoint: Endpoint) {
 }
 
 /// Writes `0.31 ms`, `131.05 s`.
-pub(crate) fn elapsed(text: &mut String, fields: &AttemptFields) {
-    let Some(us) = fields.elapsed_us else {
+pub(crate) fn elapsed(text: &mut String, details: &Details) {
+    let Some(us) = details.elapsed_us else {
         text.push_str("an unknown time");
         return;
     };
@@ -149,12 +180,12 @@ pub(crate) fn elapsed(text: &mut String, fields: &AttemptFields) {
     text.push_str(unit);
 }
 
-fn answer(text: &mut String, reply: &Reply) {
+fn answer(text: &mut String, reply: &Reply, own_part: &str) {
     match reply.kind {
         ReplyKind::None | ReplyKind::SynAck => return,
         ReplyKind::Rst => text.push_str(": RST"),
         ReplyKind::Icmp => text.push_str(": ICMP"),
-        ReplyKind::Local => text.push_str(": this host itself"),
+        ReplyKind::Local => push(text, format_args!(": {own_part}")),
     }
     if let (Some(icmp_type), Some(code)) = (reply.icmp_type, reply.icmp_code) {
         if reply.kind == ReplyKind::Local {
@@ -167,8 +198,8 @@ fn answer(text: &mut String, reply: &Reply) {
     }
 }
 
-fn syns(fields: &AttemptFields) -> String {
-    match fields.syn.sent {
+fn syns(details: &Details) -> String {
+    match details.syn.sent {
         Some(1) => "1 SYN".to_owned(),
         Some(sent) => format!("{sent} SYNs"),
         None => "SYN".to_owned(),
@@ -206,7 +237,7 @@ mod tests {
                 reply(ReplyKind::Icmp, Some((3, 1))),
                 ": ICMP type 3 code 1 from 10.0.0.2",
             ),
-            // A neighbour, a drop or a RST of a rule here.
+            // A neighbour, or a RST of a rule here.
             (reply(ReplyKind::Local, None), ": this host itself"),
             (
                 reply(ReplyKind::Local, Some((3, 3))),
@@ -214,7 +245,7 @@ mod tests {
             ),
         ] {
             let mut text = String::new();
-            answer(&mut text, &reply);
+            answer(&mut text, &reply, "this host itself");
             assert_eq!(text, expected);
         }
     }

@@ -26,7 +26,9 @@ pub use read::{Damage, ReadError, Reader};
 pub use write::{CreateError, Recorder};
 
 use crate::{
-    event::{LINE_LEN_MAX, Owner, PATH_JSON_MAX, PortUse, Start},
+    event::{
+        Container, HOST_JSON_MAX, LINE_LEN_MAX, NAME_JSON_MAX, Owner, PATH_JSON_MAX, PortUse, Start,
+    },
     evidence::Told,
     text,
     worker::{Purpose, Snapshot, WireRecord},
@@ -53,9 +55,8 @@ const HEADER_LEN: usize = 24;
 /// Bytes of an entry before its kind: length and checksum.
 const FRAME_LEN: usize = 8;
 
-/// Most bytes of an entry's kind and body: a note holds less than the line that
-/// it leads to.
-const ENTRY_LEN_MAX: usize = LINE_LEN_MAX;
+/// Most bytes of an entry's kind and body.
+const ENTRY_LEN_MAX: usize = 8 * 1024;
 const _: () = assert!(RECORD_SIZE < ENTRY_LEN_MAX);
 
 /// Kind of an entry: a wire record.
@@ -127,7 +128,7 @@ impl Entry {
 
 /// Most bytes of a start in JSON: with the host's name and the rest of its line
 /// it is no longer than a line may be.
-const START_JSON_MAX: usize = LINE_LEN_MAX - PATH_JSON_MAX - 256;
+const START_JSON_MAX: usize = LINE_LEN_MAX - HOST_JSON_MAX - 256;
 
 impl Note {
     /// Whether the lines made of it are no longer than a line may be: what a
@@ -137,20 +138,35 @@ impl Note {
         match self {
             Self::Start { host, start, .. } => {
                 let json = serde_json::to_string(start).unwrap_or_default();
-                is_short(host) && text::fits(&json, START_JSON_MAX)
+                text::fits(host, HOST_JSON_MAX) && text::written_len(&json) <= START_JSON_MAX
             }
             // A cause keeps to its room whatever it is made of.
             Self::Clock { .. } | Self::Told(_) | Self::PortPressure { .. } => true,
-            Self::Owner(owner) => [&owner.exe, &owner.cgroup, &owner.container]
-                .into_iter()
-                .flatten()
-                .all(|text| is_short(text)),
+            Self::Owner(owner) => {
+                let paths = [&owner.exe, &owner.cgroup].into_iter().flatten();
+                let names = owner.container.iter().flat_map(names);
+                paths.into_iter().all(|path| is_short(path))
+                    && names
+                        .into_iter()
+                        .all(|name| text::fits(name, NAME_JSON_MAX))
+            }
             Self::Snapshot { snapshot, .. } => match &snapshot.purpose {
                 Purpose::Stop(reason) => is_short(reason),
                 Purpose::Summary | Purpose::Loss => true,
             },
         }
     }
+}
+
+fn names(container: &Container) -> impl Iterator<Item = &Arc<str>> {
+    let Container {
+        id,
+        name,
+        runtime: _,
+        pod,
+        namespace,
+    } = container;
+    [id, name, pod, namespace].into_iter().flatten()
 }
 
 /// The checksum of an entry.

@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(replayed, lines);
         let types: Vec<_> = lines
             .lines()
-            .filter_map(|line| line.split('"').nth(5))
+            .filter_map(|line| line.split("\"type\":\"").nth(1)?.split('"').next())
             .collect();
         assert_eq!(
             types,

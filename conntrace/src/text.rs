@@ -39,6 +39,14 @@ pub(crate) fn fits(text: &str, json_len_max: usize) -> bool {
     text.chars().map(json_len).sum::<usize>() <= json_len_max
 }
 
+/// Bytes that JSON takes in a line, where control characters are escaped
+/// (`sink::Json`).
+#[must_use]
+pub(crate) fn written_len(json: &str) -> usize {
+    let len = |c: char| if c.is_control() { 6 } else { c.len_utf8() };
+    json.chars().map(len).sum()
+}
+
 /// Bytes of a character inside a JSON string, as the lines have it.
 fn json_len(c: char) -> usize {
     match c {

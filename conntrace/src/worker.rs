@@ -20,8 +20,11 @@ use top::Tops;
 
 use crate::{
     clock::{self, WallClock},
+    diagnose,
     diagnosis::Diagnosis,
-    event::{self, Event, Line, Loss, Owner, Start, Stop, Totals, WrittenCause},
+    event::{
+        self, Diagnosed, Event, Line, Lost, Owner, Start, Stop, Totals, Undelivered, Undiagnosed,
+    },
     evidence::{self, Began, Callers, Owners},
     label::{Label, Verdict, label},
     limit::{self, Limit},
@@ -53,7 +56,7 @@ pub struct Labelling {
 struct FoundOut {
     /// `None` of one whose caller is unknown.
     owner: Option<Owner>,
-    cause: Option<Arc<WrittenCause>>,
+    diagnosed: Diagnosed,
 }
 
 /// The worker's state.
@@ -71,10 +74,12 @@ pub struct Worker {
     host: Arc<str>,
     clock: WallClock,
     outcomes: BTreeMap<Label, u64>,
+    /// Printed outcomes by the reason for which their diagnosis is incomplete.
+    undiagnosed: BTreeMap<Undiagnosed, u64>,
     malformed: u64,
     top: Tops,
     /// What loss lines have said so far.
-    told: Loss,
+    told: (Lost, Undelivered),
 }
 
 impl Worker {
@@ -112,9 +117,10 @@ impl Worker {
             host: Arc::default(),
             clock: WallClock::default(),
             outcomes: BTreeMap::new(),
+            undiagnosed: BTreeMap::new(),
             malformed: 0,
             top: Tops::default(),
-            told: Loss::default(),
+            told: Default::default(),
         }
     }
 
@@ -281,11 +287,19 @@ impl Worker {
         let began = Began::new(attempt.since_ns, &self.clock);
         FoundOut {
             owner: caller.map(|caller| callers.owner(caller, began, now)),
-            cause: self
-                .diagnosis
-                .as_mut()
-                .zip(verdict)
-                .and_then(|(diagnosis, verdict)| diagnosis.cause(attempt, verdict)),
+            diagnosed: verdict.map_or_else(Diagnosed::default, |verdict| {
+                self.diagnosed(attempt, verdict)
+            }),
+        }
+    }
+
+    fn diagnosed(&mut self, attempt: &Attempt, verdict: &Verdict) -> Diagnosed {
+        match &mut self.diagnosis {
+            Some(diagnosis) => diagnosis.cause(attempt, verdict),
+            None => Diagnosed {
+                cause: None,
+                undiagnosed: diagnose::has_causes(verdict.label).then_some(Undiagnosed::Off),
+            },
         }
     }
 
@@ -322,8 +336,11 @@ impl Worker {
         let found = found.unwrap_or_else(|| self.find_out(attempt, Some(verdict), now));
         let started = self.clock.at(attempt.since_ns);
         let owner = found.owner.unwrap_or_default();
-        let mut outcome = event::outcome(attempt, verdict, started, owner, found.cause);
-        outcome.attempt.suppressed = suppressed;
+        let mut outcome = event::outcome(attempt, verdict, started, owner, found.diagnosed);
+        outcome.details.suppressed = suppressed;
+        if let Some(reason) = outcome.undiagnosed {
+            *self.undiagnosed.entry(reason).or_default() += 1;
+        }
         self.write(
             Event::Outcome(Box::new(outcome)),
             self.clock.at(attempt.at_ns),
@@ -335,7 +352,7 @@ impl Worker {
             recorder.snapshot(now, snapshot);
         }
         let lost = self.lost(snapshot);
-        self.tell_loss(&lost, now)?;
+        self.tell_loss(lost, now)?;
         let totals = self.totals(snapshot, lost);
         match &snapshot.purpose {
             Purpose::Loss => {}

@@ -1,6 +1,6 @@
 //! Causes, while what shows them is still there.
 
-use std::{thread, time::Duration};
+use std::time::Duration;
 
 use conntrace::stage::Stage;
 use jiff::Timestamp;
@@ -13,8 +13,6 @@ const DEADLINE: Duration = Duration::from_millis(300);
 
 /// How often a scenario is played at most.
 const TRIES: usize = 3;
-/// Time for a summary, of which there is one every second.
-const SUMMARY: Duration = Duration::from_millis(1500);
 
 impl Live {
     /// Plays a scenario of this many endings and keeps its namespace and sockets
@@ -32,7 +30,7 @@ impl Live {
 
     /// Fails unless the last attempt of the scenario has this cause, for one with all
     /// of this evidence. It is played again where a busy machine left no time to look,
-    /// and the tracer says so.
+    /// and the line says so.
     pub fn expect_cause<T>(
         &self,
         endings: usize,
@@ -42,24 +40,15 @@ impl Live {
     ) -> Value {
         let mut line = Value::Null;
         for _ in 0..TRIES {
-            let before = self.undiagnosed();
             line = self.last_line(endings, &mut act);
             if !line["cause"].is_null() {
                 break;
             }
-            thread::sleep(SUMMARY);
-            assert_ne!(self.undiagnosed(), before, "no cause: {line:#}");
+            assert!(!line["undiagnosed"].is_null(), "no cause: {line:#}");
             eprintln!("there was no time to look for a cause: once more");
         }
         assert_cause(&line, (code, certainty), evidence);
         line
-    }
-
-    /// For how many outcomes there was no time, says the last summary.
-    fn undiagnosed(&self) -> u64 {
-        let summaries = self.tracer().lines(|line| line["type"] == "summary");
-        let last = summaries.last();
-        last.map_or(0, |summary| summary["undiagnosed"].as_u64().unwrap())
     }
 }
 

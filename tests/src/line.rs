@@ -168,7 +168,15 @@ impl Expected {
         let who = format!("{}[{}] ", self.attempted.comm, process::id());
         assert!(message.starts_with(&who), "{message}");
         let mut expected = self.json(netns);
-        for unforeseeable in ["time", "started", "elapsed_us", "id", "message", "cause"] {
+        for unforeseeable in [
+            "time",
+            "started",
+            "elapsed_us",
+            "attempt_id",
+            "message",
+            "cause",
+            "undiagnosed",
+        ] {
             expected[unforeseeable] = line[unforeseeable].clone();
         }
         if self.has_port && self.local_port().is_none() {
@@ -200,7 +208,7 @@ impl Expected {
         assert!(after_us.contains(&elapsed_us), "after {elapsed_us} us");
         assert!(elapsed_us < outcome["elapsed_us"].as_u64().unwrap());
         let mut expected = outcome.clone();
-        for no_ending in ["label", "errno", "cause"] {
+        for no_ending in ["label", "errno", "cause", "undiagnosed"] {
             expected.as_object_mut().unwrap().remove(no_ending);
         }
         expected["type"] = "stall".into();
@@ -218,7 +226,7 @@ impl Expected {
         json!({
             "schema": 1,
             "type": "outcome",
-            "host": host(),
+            "hostname": host(),
             "label": self.label,
             "errno": self.errno,
             "seen": "whole",
@@ -230,16 +238,23 @@ impl Expected {
                 "exe": env::current_exe().unwrap(),
                 "uid": 0,
                 "cgroup": own_cgroup(),
-                "container": null,
             },
+            "container": null,
             "netns": netns,
             "local": { "addr": local_addr(remote), "port": self.local_port() },
-            "remote": { "addr": remote.ip().to_canonical(), "port": remote.port() },
+            "remote": {
+                "addr": remote.ip().to_canonical(),
+                "port": remote.port(),
+                "name": null,
+                "nat": null,
+                "asked": null,
+            },
             "syn": { "sent": self.syn_sent, "retransmitted": self.syn_retransmitted },
             "reply": self.reply.json(remote),
             "timeout_by": self.timeout_by,
             "suppressed": 0,
             "cause": null,
+            "undiagnosed": null,
         })
     }
 
@@ -319,7 +334,7 @@ fn assert_times(line: &Value) {
 }
 
 fn assert_id(line: &Value, tid: u32) {
-    let id = line["id"].as_str().unwrap();
+    let id = line["attempt_id"].as_str().unwrap();
     let (began, by) = id.split_once('-').unwrap();
     assert!(u64::from_str_radix(began, 16).unwrap() > 0);
     assert_eq!(u32::from_str_radix(by, 16).unwrap(), tid, "id {id}");

@@ -49,6 +49,7 @@ impl Write for Memory {
 fn start() -> Start {
     Start {
         version: "0.1.0".into(),
+        boot_id: None,
         kernel: "6.18.5".to_owned(),
         tier: "tracepoint".into(),
         pid: 77,

@@ -87,7 +87,7 @@ impl Written {
         let netns = id(&line["netns"]).unwrap();
         let tid = id(&line["process"]["tid"]).unwrap_or(0);
         let word = |name: &str| line[name].as_str().unwrap_or("-");
-        let (began, _) = word("id").split_once('-').unwrap();
+        let (began, _) = word("attempt_id").split_once('-').unwrap();
         let addr = line["remote"]["addr"].as_str();
         let addr: Option<IpAddr> = addr.map(|addr| addr.parse().unwrap());
         let port = line["remote"]["port"].as_u64();

@@ -274,6 +274,7 @@ impl Live {
             assert!(PLAYED_AGAIN.load(Relaxed), "nothing is lost");
             let untraced = json!({ "ending_missed": loss["lost"]["ending_missed"] });
             assert_eq!(loss["lost"], untraced, "nothing else is lost");
+            assert_eq!(loss["undelivered"], json!({}), "{loss:#}");
         }
         assert_adds_up(lines.last().unwrap());
     }

@@ -24,6 +24,9 @@ use crate::{as_under_test, conntrace};
 /// How long anything may take that takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Longest line in bytes, the newline included.
+const LINE_LEN_MAX: usize = 7900;
+
 /// A running `conntrace run`. Killed when dropped.
 pub struct Tracer {
     child: Child,
@@ -213,8 +216,11 @@ fn read(stdout: ChildStdout, lines: &Sender<String>) {
 pub fn check(line: &str) -> Result<Value, String> {
     let value: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
     schema().validate(&value).map_err(|e| e.to_string())?;
-    if line.len() > 8 * 1024 {
-        return Err("longer than 8 KiB".to_owned());
+    if line.len() + "\n".len() > LINE_LEN_MAX {
+        return Err(format!("longer than {LINE_LEN_MAX} bytes"));
+    }
+    if !line.starts_with(r#"{"time":""#) || !line.ends_with(r#","schema":1}"#) {
+        return Err("does not begin with `time` or end with `schema`".to_owned());
     }
     Ok(value)
 }

@@ -369,7 +369,8 @@ fn cgroup_of_who_is_gone() {
     calling.env(CGROUP, cgroup.path());
     let scene = hand_on(calling);
     let mut expected = gave_up("timed_out");
-    expected["process"] = json!({ "exe": null, "cgroup": format!("/{name}"), "container": id });
+    expected["process"] = json!({ "exe": null, "cgroup": format!("/{name}") });
+    expected["container"] = json!({ "id": id, "runtime": "docker" });
     expect_child(&scene, remote, &expected);
 }
 

@@ -93,12 +93,12 @@ fn hundred(deadline: &Deadline, remote: SocketAddr) {
     let lines = live.endings(&scene, ATTEMPTS);
     let lines = by(&lines, |line| line["process"]["tid"].clone());
     let stalls = live.stalls(&scene);
-    let stalls = by(&stalls, |line| line["id"].clone());
+    let stalls = by(&stalls, |line| line["attempt_id"].clone());
     assert!(stalls.is_empty() || deadline.may_stall, "{stalls:#?}");
     for attempted in &scene.value {
         let line = lines[&attempted.tid.into()];
         let expected = Expected::gave_up(deadline.label, attempted);
-        match stalls.get(&line["id"]) {
+        match stalls.get(&line["attempt_id"]) {
             None => expected.assert_is(line, scene.netns),
             Some(stall) => {
                 let stalled = Expected {

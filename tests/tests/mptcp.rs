@@ -196,7 +196,8 @@ fn join(live: &Live, prepare: fn(SocketAddr)) -> Value {
         &joined,
         &json!({
             "seen": "whole",
-            "process": { "exe": null, "uid": 0, "container": null },
+            "process": { "exe": null, "uid": 0 },
+            "container": null,
             "local": { "addr": OTHER },
             "remote": { "addr": remote.ip(), "port": remote.port() },
             "syn": { "sent": 1, "retransmitted": 0 },

@@ -124,7 +124,11 @@ fn stopped_agent() {
         (OVER_RING - RING..OVER_RING - RING / 2).contains(&lost),
         "{lost}"
     );
-    assert_eq!(number(&stop["lost"]["output"]), 0, "the reader is not slow");
+    assert_eq!(
+        number(&stop["lost"]["queue_full"]),
+        0,
+        "the reader is not slow"
+    );
     assert_eq!(number(&stop["attempts"]), OVER_RING + 1);
     assert_eq!(count(&lines, "outcome"), OVER_RING + 1 - lost);
 }
@@ -166,10 +170,13 @@ fn stuck_reader() {
     });
     let lines = checked(&lines);
     let stop = lines.last().unwrap();
-    let lost = number(&stop["lost"]["output"]);
+    let lost = number(&stop["lost"]["queue_full"]);
     println!("{TIMED} refusals took {flowing:?} while lines were read, {stuck:?} when not; {stop}");
     assert_eq!(number(&stop["lost"]["ring_full"]), 0);
-    assert!(lost > 0 && lost == told_lost(&lines, "output"), "{lost}");
+    assert!(
+        lost > 0 && lost == told_lost(&lines, "queue_full"),
+        "{lost}"
+    );
     let attempts = OVER_QUEUE + 2 * TIMED + 2;
     assert_eq!(number(&stop["attempts"]), attempts);
     assert_eq!(count(&lines, "outcome"), attempts - lost);

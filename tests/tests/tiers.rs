@@ -170,7 +170,7 @@ fn assert_same(line: &Value, other: &Value) {
     }
     let mut line = line.clone();
     // Two clocks, and what is made of them.
-    for of_time in ["time", "started", "elapsed_us", "id", "message"] {
+    for of_time in ["time", "started", "elapsed_us", "attempt_id", "message"] {
         line[of_time] = other[of_time].clone();
     }
     // What without hooks of functions is known by the errno alone.

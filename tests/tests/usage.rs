@@ -190,7 +190,7 @@ fn replay_of_no_recording() {
     };
     fs::write(dir.file("empty"), "").unwrap();
     fs::write(dir.file("short"), "conn").unwrap();
-    fs::write(dir.file("lines"), "{\"schema\":1,\"type\":\"start\"}\n").unwrap();
+    fs::write(dir.file("lines"), "{\"time\":1,\"type\":\"start\"}\n").unwrap();
     fs::create_dir(dir.file("folder")).unwrap();
     let foreign = "it is not a recording: `conntrace run --record FILE` makes one";
     let program = binary().to_str().unwrap();

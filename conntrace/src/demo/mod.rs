@@ -88,27 +88,15 @@ pub async fn run(
             reason = interrupted => reason,
         }
     };
-    let missing = match agent::run(tracer, sink, config, stop).await {
-        Ok(totals) => Missing {
-            endings: totals.lost.get("ending_missed").copied().unwrap_or(0),
-            causes: totals.undiagnosed,
-        },
-        Err(AgentError::OutputClosed) => Missing::default(),
+    let endings_missed = match agent::run(tracer, sink, config, stop).await {
+        Ok(totals) => totals.lost.ending_missed,
+        Err(AgentError::OutputClosed) => 0,
         Err(error) => return Err(error.into()),
     };
     let acts = acts
         .context("interrupted")??
         .context("cannot set the stage")?;
-    Ok(Report::new(&acts, &traced.lock().outcomes, missing))
-}
-
-/// What the tracer says that it could not see.
-#[derive(Debug, Clone, Copy, Default)]
-struct Missing {
-    /// Seen by no program.
-    endings: u64,
-    /// For which there was no time.
-    causes: u64,
+    Ok(Report::new(&acts, &traced.lock().outcomes, endings_missed))
 }
 
 /// What was traced on the demo's stages, by calling thread.
@@ -167,9 +155,9 @@ struct Audience {
 
 impl Sink for Audience {
     fn write(&mut self, line: &Line) -> io::Result<()> {
-        let attempt = match &line.event {
-            Event::Outcome(outcome) => &outcome.attempt,
-            Event::Stall(stall) => &stall.attempt,
+        let (subject, details) = match &line.event {
+            Event::Outcome(outcome) => (&outcome.subject, &outcome.details),
+            Event::Stall(stall) => (&stall.subject, &stall.details),
             Event::Start(_)
             | Event::PortPressure(_)
             | Event::Loss(_)
@@ -177,11 +165,11 @@ impl Sink for Audience {
             | Event::Stop(_) => return Ok(()),
         };
         let is_ours = |netns| self.traced.lock().stages.contains_key(&netns);
-        if !attempt.netns.is_some_and(is_ours) {
+        if !details.netns.is_some_and(is_ours) {
             return Ok(());
         }
         self.shown.write(line)?;
-        if let (Event::Outcome(outcome), Some(tid)) = (&line.event, attempt.process.tid) {
+        if let (Event::Outcome(outcome), Some(tid)) = (&line.event, subject.process.tid) {
             self.traced.add(tid, Outcome::clone(outcome));
         }
         Ok(())

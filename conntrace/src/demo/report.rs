@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use super::{
-    Missing,
-    scenes::{Act, Expected, Played, Why},
-};
+use super::scenes::{Act, Expected, Played, Why};
 use crate::{
     event::{Certainty, Outcome, WrittenCause},
     label::{Label, TimeoutBy},
@@ -38,13 +35,13 @@ enum RowResult {
 }
 
 impl Report {
-    /// Of what the tracer could not see, `missing` says how much.
+    /// Of the endings no program saw `missed`.
     pub(super) fn new(
         acts: &[Act],
         outcomes: &HashMap<u32, Vec<Outcome>>,
-        mut missing: Missing,
+        mut missed: u64,
     ) -> Self {
-        let row = |act| Row::new(act, outcomes, &mut missing);
+        let row = |act| Row::new(act, outcomes, &mut missed);
         Self {
             rows: acts.iter().map(row).collect(),
         }
@@ -62,7 +59,7 @@ impl Report {
 }
 
 impl Row {
-    fn new(act: &Act, outcomes: &HashMap<u32, Vec<Outcome>>, missing: &mut Missing) -> Self {
+    fn new(act: &Act, outcomes: &HashMap<u32, Vec<Outcome>>, missed: &mut u64) -> Self {
         let tid = match &act.played {
             Played::Skipped(reason) => return Self::skipped(act, reason.clone()),
             Played::By { tid } => tid,
@@ -74,20 +71,20 @@ impl Row {
         let is_certain = why.is_some_and(|(_, certainty)| certainty == Certainty::Certain);
         let result = if got == act.expected && why == act.why {
             RowResult::Same
-        } else if got.len() < act.expected.len() && missing.endings > 0 {
+        } else if got.len() < act.expected.len() && *missed > 0 {
             // See the README's limits.
-            missing.endings -= 1;
+            *missed -= 1;
             return Self::skipped(
                 act,
                 "the kernel traced no ending: lost.ending_missed".into(),
             );
-        } else if got == act.expected && !is_certain && missing.causes > 0 {
-            // None, or one for which less had to be looked at.
-            missing.causes -= 1;
-            return Self::skipped(
-                act,
-                "no time to look for all of its cause: undiagnosed".into(),
-            );
+        } else if got == act.expected
+            && !is_certain
+            && let Some(reason) = lines.last().and_then(|line| line.undiagnosed)
+        {
+            // There is no cause, or one for which less had to be looked at.
+            let reason = format!("the cause was not looked for in full: {}", reason.as_str());
+            return Self::skipped(act, reason);
         } else {
             RowResult::Different
         };
@@ -116,8 +113,8 @@ impl Row {
 fn of_line(outcome: &Outcome) -> Expected {
     Expected {
         label: outcome.label,
-        reply: outcome.attempt.reply.kind,
-        timeout_by: outcome.attempt.timeout_by,
+        reply: outcome.details.reply.kind,
+        timeout_by: outcome.details.timeout_by,
     }
 }
 
@@ -226,7 +223,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        event::{self, Cause, Code, Facts, Owner},
+        event::{
+            self, Cause, Code, Diagnosed, Event, Facts, Owner, Undiagnosed, tests::outcome_line,
+        },
         label::label,
         wire,
     };
@@ -251,8 +250,12 @@ mod tests {
     }
 
     /// How many of two such scenes differ, and are skipped.
-    fn counts(act: fn() -> Act, missing: Missing) -> (usize, usize) {
-        let report = Report::new(&[act(), act()], &HashMap::new(), missing);
+    fn counts(
+        act: fn() -> Act,
+        outcomes: &HashMap<u32, Vec<Outcome>>,
+        missed: u64,
+    ) -> (usize, usize) {
+        let report = Report::new(&[act(), act()], outcomes, missed);
         assert_eq!(
             report.all_as_expected(),
             report.count(RowResult::Different) == 0
@@ -268,14 +271,12 @@ mod tests {
         let attempt = wire::decode(&wire::tests::refused()).unwrap();
         let verdict = label(&attempt, 200).unwrap();
         let cause = Cause::new(why.0, why.1, "why", "fix", Facts::default());
-        let cause = Some(Arc::new(cause.into()));
-        event::outcome(
-            &attempt,
-            &verdict,
-            Timestamp::UNIX_EPOCH,
-            Owner::default(),
-            cause,
-        )
+        let diagnosed = Diagnosed {
+            cause: Some(Arc::new(cause.into())),
+            undiagnosed: None,
+        };
+        let (at, owner) = (Timestamp::UNIX_EPOCH, Owner::default());
+        event::outcome(&attempt, &verdict, at, owner, diagnosed)
     }
 
     /// The report of one scene.
@@ -285,20 +286,35 @@ mod tests {
         act.expected = Box::leak(Box::new([expected]));
         act.before = before.to_vec();
         let outcomes = HashMap::from([(1, vec![outcome])]);
-        Report::new(&[act], &outcomes, Missing::default())
+        Report::new(&[act], &outcomes, 0)
     }
 
     #[test]
     fn a_missing_line_differs_unless_its_ending_went_untraced() {
-        let counts = |endings| counts(|| played(ONE, None), Missing { endings, causes: 9 });
+        let counts = |missed| counts(|| played(ONE, None), &HashMap::new(), missed);
         assert_eq!([0, 1, 2].map(counts), [(2, 0), (1, 1), (0, 2)]);
     }
 
     #[test]
-    fn a_missing_cause_differs_unless_there_was_no_time_for_it() {
-        let cause = || played(&[], Some(SURE));
-        let counts = |causes| counts(cause, Missing { endings: 9, causes });
-        assert_eq!([0, 1, 2].map(counts), [(2, 0), (1, 1), (0, 2)]);
+    fn a_missing_cause_differs_unless_its_line_says_why() {
+        const REFUSED: &[Expected] = &[Expected {
+            label: Label::Refused,
+            reply: ReplyKind::Rst,
+            timeout_by: None,
+        }];
+        let counts = |undiagnosed| {
+            let Event::Outcome(outcome) = outcome_line().event else {
+                panic!("an outcome line");
+            };
+            let outcome = Outcome {
+                undiagnosed,
+                ..*outcome
+            };
+            let act = || played(REFUSED, Some((Code::NothingListening, Certainty::Likely)));
+            counts(act, &HashMap::from([(1, vec![outcome])]), 9)
+        };
+        assert_eq!(counts(None), (2, 0));
+        assert_eq!(counts(Some(Undiagnosed::NoTime)), (0, 2));
     }
 
     #[test]

@@ -11,6 +11,7 @@ fn start() -> Start {
     };
     Start {
         version: "1".into(),
+        boot_id: None,
         kernel: "6.1".to_owned(),
         tier: "tracepoint".into(),
         pid: 1,

@@ -1,9 +1,9 @@
 //! Why an attempt ended as it did, with what shows it.
 
-use std::ops::Deref;
+use std::{ops::Deref, sync::Arc};
 
 use schemars::JsonSchema;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{
     Map, Value,
     value::{RawValue, to_raw_value},
@@ -12,58 +12,57 @@ use serde_json::{
 use crate::text;
 
 /// Most bytes of `why` and of `fix` in a line.
-const SENTENCE_JSON_MAX: usize = 512;
-/// Most bytes of `evidence` in a line, those that end its strings counted twice;
-/// more is left out altogether.
-const EVIDENCE_JSON_MAX: usize = 2048;
+pub(super) const SENTENCE_JSON_MAX: usize = 512;
+/// Most bytes of `evidence` in a line; more is left out altogether.
+pub(super) const EVIDENCE_JSON_MAX: usize = 1536;
 
-/// Which cause.
+/// Code of a cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
-    /// No socket accepts connections to that port.
+    /// No socket listens on the port of the destination.
     NothingListening,
-    /// The server listens, but not where the client connects to.
+    /// The server listens on another address, family or device than the client connects to.
     ListeningElsewhere,
-    /// The server listens on another port than this one.
+    /// The server listens on another port than the client connects to.
     WrongPort,
-    /// A firewall answered.
+    /// A firewall answered the attempt.
     RejectedByFirewall,
-    /// The connection goes to a proxy.
+    /// The connection leads to a proxy.
     ProxyInPath,
-    /// This host dropped the packets itself.
+    /// A firewall of this host dropped the packets.
     LocalFirewall,
-    /// The other side's firewall drops the packets.
+    /// A firewall of the remote host, or in front of it, drops the packets.
     RemoteFiltered,
-    /// The host is not there.
+    /// The remote host does not exist or is not running.
     HostDown,
-    /// The host is off, filtered or a wrong address.
+    /// The remote host is off or filtered, or the address is wrong.
     SilentHost,
-    /// An internal address is used from another network.
+    /// A private address is used from another network.
     PrivateAddressNotLocal,
-    /// This host has no route there.
+    /// This host has no route to the destination.
     NoRoute,
-    /// The next hop does not answer.
+    /// The next hop does not answer ARP or neighbour discovery.
     NeighbourUnresolved,
-    /// A router cannot deliver.
+    /// A router cannot deliver the packets.
     IcmpUnreachable,
-    /// A router may not deliver.
+    /// A router is not allowed to deliver the packets.
     AdminProhibited,
     /// Connections to this destination hold every ephemeral port.
     EphemeralRangeUsedUp,
-    /// Sockets that are bound to them hold the ports for every destination.
+    /// Sockets bound to ephemeral ports hold them for every destination.
     PortsHeldByBind,
-    /// The range that is left to the socket is too narrow.
+    /// The range of ports that is left to the socket is too narrow.
     SocketPortRange,
-    /// Another socket has the 4-tuple.
+    /// Another socket has the 4-tuple of the attempt.
     TupleInUse,
-    /// The source address is none of this host's.
+    /// The source address is not assigned to this host.
     SourceNotLocal,
-    /// A program on the cgroup forbids it.
+    /// A BPF program on the cgroup forbids the connection.
     CgroupPolicy,
-    /// A security module forbids it.
+    /// A security module forbids the connection.
     SecurityModule,
-    /// The route is of type prohibit.
+    /// The route to the destination is of type `prohibit`.
     ProhibitRoute,
     /// This host dropped the packets, for a reason that no other cause covers.
     DroppedHere,
@@ -148,15 +147,15 @@ impl Code {
     }
 }
 
-/// How sure a cause is.
+/// Certainty of a cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Certainty {
     /// A fact read from this host or a packet proves it.
     Certain,
-    /// The evidence fits this explanation best.
+    /// The evidence fits this explanation better than any other.
     Likely,
-    /// The evidence allows it.
+    /// The evidence allows this explanation.
     Possible,
 }
 
@@ -172,18 +171,18 @@ impl Certainty {
     }
 }
 
-/// Why an attempt ended as it did.
+/// Explanation of an ending, with the evidence that shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Cause {
-    /// Which cause.
+    /// Code of the cause.
     pub code: Code,
-    /// How sure it is.
+    /// Certainty of the cause.
     pub certainty: Certainty,
-    /// This case's facts in a sentence.
+    /// Sentence with the facts of this case.
     pub why: String,
-    /// What to do.
+    /// Concrete step that mends it.
     pub fix: String,
-    /// What shows it.
+    /// Facts that show the cause, by name.
     pub evidence: Map<String, Value>,
 }
 
@@ -193,7 +192,7 @@ impl Cause {
     pub fn new(code: Code, certainty: Certainty, why: &str, fix: &str, facts: Facts) -> Self {
         let Facts(evidence) = facts;
         let json = serde_json::to_string(&evidence).unwrap_or_default();
-        let fits = text::fits(&json, EVIDENCE_JSON_MAX);
+        let fits = text::written_len(&json) <= EVIDENCE_JSON_MAX;
         Self {
             code,
             certainty,
@@ -233,6 +232,56 @@ impl Serialize for WrittenCause {
     }
 }
 
+/// Reason for which the search for a cause is incomplete.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Undiagnosed {
+    /// An answer about the host did not come in time.
+    NoTime,
+    /// A capability is missing, or the network namespace is gone.
+    NoAccess,
+    /// A budget was spent, or an answer may have been forgotten.
+    Incomplete,
+    /// This kernel or tier does not tell what was asked.
+    Unsupported,
+    /// Diagnosis is turned off (`--no-diagnosis`).
+    Off,
+}
+
+impl Undiagnosed {
+    /// Every reason.
+    pub const ALL: [Self; 5] = [
+        Self::NoTime,
+        Self::NoAccess,
+        Self::Incomplete,
+        Self::Unsupported,
+        Self::Off,
+    ];
+
+    /// The reason as it is written in the lines.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoTime => "no_time",
+            Self::NoAccess => "no_access",
+            Self::Incomplete => "incomplete",
+            Self::Unsupported => "unsupported",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// Result of a search for a cause.
+#[derive(Debug, Clone, Default)]
+pub struct Diagnosed {
+    /// The cause, if there is evidence for one.
+    pub cause: Option<Arc<WrittenCause>>,
+    /// Reason for which the search is incomplete, if it is.
+    pub undiagnosed: Option<Undiagnosed>,
+}
+
 /// What shows a cause: named facts.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts(Map<String, Value>);
@@ -261,6 +310,13 @@ mod tests {
     fn a_code_is_written_as_it_is_named() {
         for code in Code::ALL {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+    }
+
+    #[test]
+    fn a_reason_is_written_as_it_is_named() {
+        for reason in Undiagnosed::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }
     }
 

@@ -9,32 +9,32 @@ use super::Endpoint;
 use crate::message;
 
 /// Connections from one address of this host to one destination use up the local ports,
-/// or do so no more.
+/// or no longer do.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PortPressure {
-    /// The line for a person.
+    /// Sentence for a person.
     pub message: String,
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// Our side: its port is each of those in use.
+    /// Local address of the connections. Its port is null: each has another.
     pub local: Endpoint,
-    /// The destination.
+    /// Destination of the connections.
     pub remote: Endpoint,
-    /// `ip_local_port_range`.
+    /// Range of ephemeral ports, first and last (`ip_local_port_range`).
     pub range: (u16, u16),
-    /// Ports of the range that `ip_local_reserved_ports` leaves out.
+    /// Number of ports of the range that `ip_local_reserved_ports` leaves out.
     pub reserved: u32,
-    /// Ports of the range that connections to the destination use.
+    /// Number of ports of the range that connections to the destination use.
     pub used: u32,
-    /// Ports in `TIME_WAIT` that the next connection may have (`tcp_tw_reuse`): not
-    /// counted in `used`.
+    /// Number of ports in `TIME_WAIT` that the next connection may have (`tcp_tw_reuse`),
+    /// which `used` does not count.
     pub reusable: u32,
-    /// `used` in percent of the range without the reserved ports.
+    /// Share of `used`, in percent of the range without the reserved ports.
     pub percent: u32,
-    /// The highest of 50, 80 and 95 percent that was reached; 0 when use has fallen
+    /// Highest of 50, 80 and 95 percent that was reached; 0 when use has fallen
     /// back below 40.
     pub level: u8,
-    /// Sockets to the destination by state, those on ports outside the range included.
+    /// Number of sockets to the destination by state, those on ports outside the range included.
     pub states: States,
 }
 
@@ -79,7 +79,7 @@ impl PortUse {
 
 macro_rules! states {
     ($($number:literal $name:ident: $shown:literal,)+) => {
-        /// Sockets by state.
+        /// Number of sockets by state.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         #[expect(missing_docs, reason = "they are named as the kernel names them")]
         pub struct States {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use super::cache::Cache;
-use crate::{event::PATH_JSON_MAX, proc_file, sys, text};
+use crate::{
+    event::{Container, PATH_JSON_MAX, Runtime},
+    proc_file, sys, text,
+};
 
 /// A cgroup can be renamed, but rarely is.
 const AGE_MAX: Duration = Duration::from_secs(60);
@@ -54,11 +57,44 @@ pub(crate) fn mount_point(mountinfo: &str) -> Option<PathBuf> {
     })
 }
 
-/// The 64 hexadecimal digits that Docker, Podman, containerd and CRI-O put in
-/// a container's cgroup path; the innermost, if there are several.
-pub(super) fn container_id(path: &str) -> Option<&str> {
-    path.rsplit(|c: char| !c.is_ascii_hexdigit() || c.is_ascii_uppercase())
-        .find(|run| run.len() == 64)
+/// The container whose cgroup this is: Docker, Podman, containerd and CRI-O put its id, 64
+/// hexadecimal digits, into the path. The innermost, if there are several.
+pub(super) fn container(path: &str) -> Option<Container> {
+    let mut parent = "";
+    let mut found = None;
+    for component in path.split('/') {
+        if let Some((before, id)) = container_id(component) {
+            found = Some(Container {
+                id: Some(id.into()),
+                runtime: runtime(parent, before),
+                ..Container::default()
+            });
+        }
+        parent = component;
+    }
+    found
+}
+
+/// A container's id in a component of a path, and what precedes it there.
+fn container_id(component: &str) -> Option<(&str, &str)> {
+    let id = component
+        .rsplit(|c: char| !c.is_ascii_hexdigit() || c.is_ascii_uppercase())
+        .find(|run| run.len() == 64)?;
+    let (before, _) = component.split_once(id)?;
+    Some((before, id))
+}
+
+/// The runtime that names cgroups so: by a prefix with the systemd driver, Podman and CRI-O
+/// with either; by their parent with Docker's cgroupfs driver. The kubelet's own folder is
+/// the same for all runtimes.
+fn runtime(parent: &str, before: &str) -> Option<Runtime> {
+    match (parent, before) {
+        ("docker", "") | (_, "docker-") => Some(Runtime::Docker),
+        (_, "libpod-") => Some(Runtime::Podman),
+        (_, "cri-containerd-") => Some(Runtime::Containerd),
+        (_, "crio-") => Some(Runtime::Crio),
+        (_, _) => None,
+    }
 }
 
 #[cfg(test)]
@@ -66,18 +102,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn container_ids() {
+    fn containers() {
+        let outer = "f".repeat(64);
         let id = "0123456789abcdef".repeat(4);
-        for path in [
-            format!("/system.slice/docker-{id}.scope"),
-            format!("/docker/{id}"),
-            format!("/kubepods.slice/kubepods-pod12.slice/cri-containerd-{id}.scope"),
-            format!("/machine.slice/libpod-{id}.scope/container"),
+        for (path, runtime) in [
+            (
+                format!("/system.slice/docker-{id}.scope"),
+                Some(Runtime::Docker),
+            ),
+            (format!("/docker/{id}"), Some(Runtime::Docker)),
+            (format!("/docker/{id}/init.scope"), Some(Runtime::Docker)),
+            (
+                format!("/kubepods.slice/kubepods-pod12.slice/cri-containerd-{id}.scope"),
+                Some(Runtime::Containerd),
+            ),
+            (
+                format!("/kubepods.slice/kubepods-pod12.slice/crio-{id}.scope"),
+                Some(Runtime::Crio),
+            ),
+            (
+                format!("/machine.slice/libpod-{id}.scope/container"),
+                Some(Runtime::Podman),
+            ),
+            (format!("/libpod_parent/libpod-{id}"), Some(Runtime::Podman)),
+            (format!("/kubepods/burstable/pod12/{id}"), None),
+            (format!("/docker/{outer}/kubepods/pod12/{id}"), None),
+            (format!("/x/my-docker-{id}"), None),
         ] {
-            assert_eq!(container_id(&path), Some(id.as_str()), "{path}");
+            let expected = Container {
+                id: Some(id.as_str().into()),
+                runtime,
+                ..Container::default()
+            };
+            assert_eq!(container(&path), Some(expected), "{path}");
         }
-        assert_eq!(container_id("/system.slice/sshd.service"), None);
-        assert_eq!(container_id(&format!("/x/{id}0")), None);
+        assert_eq!(container("/system.slice/sshd.service"), None);
+        assert_eq!(container(&format!("/x/{id}0")), None);
+        assert_eq!(container(&format!("/x/{}", id.to_uppercase())), None);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(crate) use scout::{Scout, WAIT_MAX};
 use self::{cgroup::Cgroups, exe::Exes};
 use crate::{
     clock::WallClock,
-    event::{Owner, PATH_JSON_MAX},
+    event::{HOST_JSON_MAX, Owner},
     proc_file, text,
     wire::Caller,
 };
@@ -41,7 +41,7 @@ use crate::{
 #[must_use]
 pub fn host_name() -> Arc<str> {
     let name = proc_file::read("/proc/sys/kernel/hostname").unwrap_or_default();
-    text::bounded(name.trim_ascii_end(), PATH_JSON_MAX).into()
+    text::bounded(name.trim_ascii_end(), HOST_JSON_MAX).into()
 }
 
 /// When an attempt began.
@@ -110,10 +110,7 @@ impl Owners {
         let cgroup = caller.cgroup_id.and_then(|id| self.cgroups.path(id, now));
         Owner {
             exe: self.exes.path(caller, began, now),
-            container: cgroup
-                .as_deref()
-                .and_then(cgroup::container_id)
-                .map(Into::into),
+            container: cgroup.as_deref().and_then(cgroup::container),
             cgroup,
         }
     }

@@ -229,7 +229,7 @@ fn format() {
     }
     assert_snapshot!(shown, @r#"
     [63, 6f, 6e, 6e, 74, 72, 63, 1a, 04, 00, 00, 00, f8, 00, 00, 00, 04, 03, 02, 01, de, ee, b8, 57]
-    595 {"start":{"host":"web-1","time":"2026-11-22T08:30:00.123456789Z","boot_ns":7,"start":{"version":"0.1.0","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"set_state_first","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false}}}}
+    644 {"start":{"host":"web-1","time":"2026-11-22T08:30:00.123456789Z","boot_ns":7,"start":{"version":"0.1.0","boot_id":"5e0a1c6e-3f0e-4d0a-9c4b-0d6b1f2a3c4d","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"set_state_first","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false}}}}
     55 {"clock":{"boot_to_wall":"PT472222H13M20.000000123S"}}
     207 {"told":{"asked_ns":5,"question":{"route":{"netns":7,"to":"10.0.0.5","from":null}},"found":{"answer":{"route":{"out":{"gateway":"10.0.0.5","device":{"index":2,"name":"eth0"},"prefix_len":0,"table":254}}}}}}
     127 {"told":{"asked_ns":5,"question":{"route":{"netns":7,"to":"10.0.0.5","from":null}},"found":{"answer":{"route":{"none":101}}}}}
@@ -293,7 +293,7 @@ fn what_cannot_be_replayed_says_why() {
         bytes
     };
     let foreign = "it is not a recording: `conntrace run --record FILE` makes one";
-    assert_eq!(error(b"{\"schema\":1}\n"), foreign);
+    assert_eq!(error(b"{\"time\":1}\n"), foreign);
     assert_eq!(error(b"x"), foreign);
     assert_snapshot!(error(&with(8, &[5])), @"its format is version 5, and this conntrace knows version 4: replay it with the version of conntrace that made it");
     assert_snapshot!(error(&resummed(with(8, &[3]))), @"its format is version 3, and this conntrace knows version 4: replay it with the version of conntrace that made it");
@@ -304,8 +304,8 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&with(13, &[1])), @"it is damaged at byte 0: the checksum does not fit");
     assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry cannot be 4294967295 bytes long");
     assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; its conntrace was killed or lost its reader, or the rest is missing");
-    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 5046: the file ends in the middle of what begins there; the lines before it were written");
-    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 5370: something follows the stop; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 5095: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 5419: something follows the stop; the lines before it were written");
 }
 
 /// Checksums that fit around nonsense: made by no conntrace, but made.
@@ -334,8 +334,8 @@ fn what_no_line_could_hold_is_refused() {
         drop(recorder);
         error(&disk.bytes())
     };
-    assert!(with_host(PATH_JSON_MAX).contains("ends without a stop"));
-    assert_snapshot!(with_host(PATH_JSON_MAX + 1), @"it is damaged at byte 24: a note cannot be understood (a text in it is too long for a line)");
+    assert!(with_host(HOST_JSON_MAX).contains("ends without a stop"));
+    assert_snapshot!(with_host(HOST_JSON_MAX + 1), @"it is damaged at byte 24: a note cannot be understood (a text in it is too long for a line)");
 }
 
 #[test]

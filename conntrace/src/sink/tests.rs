@@ -133,7 +133,7 @@ fn text_lines() {
     refused              ECONNREFUSED   curl[4242]               10.0.0.2:43210        -> 10.0.0.5:5432             0.31 ms  RST
     (ports at 50 %)      -              netns 7                  10.0.0.2:*            -> 10.0.0.5:5432                50 %  14100 ports: 14010 TIME_WAIT, 90 ESTABLISHED
     (ports are back)     -              netns 7                  10.0.0.2:*            -> 10.0.0.5:5432                 0 %  12 ports: 9000 TIME_WAIT, 12 ESTABLISHED; 9000 of these can be reused
-    LOST  ring_full 3, untracked 1; stalls 2
+    LOST  ring_full 3, untracked 1; undelivered stalls 2
     12 attempts: established 4, refused 5, timed_out 1; in flight 1, lost 1
     stopped (SIGTERM)  12 attempts: established 4, refused 5, timed_out 1; in flight 1, lost 1
     "#);
@@ -171,7 +171,7 @@ fn text_tells_what_was_left_out() {
     if let (Event::Outcome(outcome), Event::Summary(summary)) =
         (&mut outcome.event, &mut summary.event)
     {
-        (outcome.attempt.suppressed, summary.suppressed) = (37, 40);
+        (outcome.details.suppressed, summary.suppressed) = (37, 40);
     }
     assert_snapshot!(text_of(&[outcome, summary]), @r#"
     refused              ECONNREFUSED   curl[4242]               10.0.0.2:43210        -> 10.0.0.5:5432             0.31 ms  RST  (37 like it left out)

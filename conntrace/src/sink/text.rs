@@ -1,10 +1,13 @@
-use std::io::{self, BufWriter, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, BufWriter, Write},
+};
 
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{BUFFER_LEN, Sink};
 use crate::{
-    event::{AttemptFields, Endpoint, Event, Line, PortPressure, Totals},
+    event::{Details, Endpoint, Event, Line, PortPressure, Subject, Totals},
     message,
     reply::ReplyKind,
     text::visible,
@@ -40,13 +43,14 @@ fn render(line: &Line) -> String {
     match &line.event {
         Event::Outcome(outcome) => {
             let errno = outcome.errno.as_deref().unwrap_or("-");
-            let line = attempt(&time, outcome.label.as_str(), errno, &outcome.attempt);
+            let told = (&outcome.subject, &outcome.details);
+            let line = attempt(&time, outcome.label.as_str(), errno, told);
             match &outcome.cause {
                 Some(cause) => format!("{line}  {}", cause.why),
                 None => line,
             }
         }
-        Event::Stall(stall) => attempt(&time, "(stalled)", "-", &stall.attempt),
+        Event::Stall(stall) => attempt(&time, "(stalled)", "-", (&stall.subject, &stall.details)),
         Event::PortPressure(pressure) => port_pressure(&time, pressure),
         Event::Start(start) => {
             let attached = start.hooks.iter().filter(|hook| hook.attached).count();
@@ -59,8 +63,11 @@ fn render(line: &Line) -> String {
             )
         }
         Event::Loss(loss) => {
-            let lost = counts(loss.lost.iter().map(|(reason, count)| (*reason, *count)));
-            format!("{time}  LOST  {lost}; stalls {}", loss.stalls_lost)
+            let counted = |counted: &BTreeMap<&'static str, u64>| {
+                counts(counted.iter().map(|(what, count)| (*what, *count)))
+            };
+            let (lost, undelivered) = (counted(&loss.lost), counted(&loss.undelivered));
+            format!("{time}  LOST  {lost}; undelivered {undelivered}")
         }
         Event::Summary(totals) => format!("{time}  {}", summary(totals)),
         Event::Stop(stop) => {
@@ -73,8 +80,13 @@ fn render(line: &Line) -> String {
     }
 }
 
-fn attempt(time: &str, label: &str, errno: &str, fields: &AttemptFields) -> String {
-    let process = &fields.process;
+fn attempt(
+    time: &str,
+    label: &str,
+    errno: &str,
+    (subject, details): (&Subject, &Details),
+) -> String {
+    let process = &subject.process;
     // Made visible before it is padded, or it would break the columns.
     let who = format!(
         "{}[{}]",
@@ -85,20 +97,20 @@ fn attempt(time: &str, label: &str, errno: &str, fields: &AttemptFields) -> Stri
     );
     let mut line = format!(
         "{time}  {label:<19}  {errno:<13}  {who:<23}  {:<21} -> {:<21}  {:>10}",
-        endpoint(fields.local),
-        endpoint(fields.remote),
-        elapsed(fields),
+        endpoint(details.local),
+        endpoint(subject.remote.endpoint()),
+        elapsed(details),
     );
-    if let (Some(sent), Some(again)) = (fields.syn.sent, fields.syn.retransmitted)
+    if let (Some(sent), Some(again)) = (details.syn.sent, details.syn.retransmitted)
         && again > 0
     {
         line.push_str(&format!("  {sent} SYNs"));
     }
-    if let Some(answer) = answer(fields) {
+    if let Some(answer) = answer(details) {
         line.push_str(&format!("  {answer}"));
     }
-    if fields.suppressed > 0 {
-        line.push_str(&format!("  ({} like it left out)", fields.suppressed));
+    if details.suppressed > 0 {
+        line.push_str(&format!("  ({} like it left out)", details.suppressed));
     }
     line
 }
@@ -122,13 +134,14 @@ fn port_pressure(time: &str, pressure: &PortPressure) -> String {
     line
 }
 
-fn answer(fields: &AttemptFields) -> Option<String> {
-    let reply = &fields.reply;
+fn answer(details: &Details) -> Option<String> {
+    let reply = &details.reply;
     let who = match reply.kind {
         ReplyKind::None | ReplyKind::SynAck => return None,
         ReplyKind::Rst => return Some("RST".to_owned()),
         ReplyKind::Icmp => "ICMP",
-        ReplyKind::Local => "own ICMP",
+        ReplyKind::Local if reply.icmp_type.is_some() => "own ICMP",
+        ReplyKind::Local => details.own_part,
     };
     let mut text = who.to_owned();
     if let (Some(icmp_type), Some(code)) = (reply.icmp_type, reply.icmp_code) {
@@ -140,9 +153,9 @@ fn answer(fields: &AttemptFields) -> Option<String> {
     Some(text)
 }
 
-fn elapsed(fields: &AttemptFields) -> String {
+fn elapsed(details: &Details) -> String {
     let mut text = String::new();
-    message::elapsed(&mut text, fields);
+    message::elapsed(&mut text, details);
     text
 }
 
@@ -163,7 +176,7 @@ fn summary(totals: &Totals) -> String {
                 .map(|(label, count)| (label.as_str(), *count))
         ),
         totals.in_flight,
-        totals.lost.values().sum::<u64>(),
+        totals.lost.sum(),
     );
     if totals.suppressed > 0 {
         text.push_str(&format!(", lines left out {}", totals.suppressed));

@@ -7,43 +7,49 @@ use jiff::Timestamp;
 
 use super::{Snapshot, Worker};
 use crate::{
-    diagnosis::Diagnosis,
-    event::{Event, Loss, Totals},
+    event::{Event, Loss, Lost, Totals, Undelivered},
     label::Label,
     recording::Recorder,
 };
 
 impl Worker {
-    pub(super) fn lost(&self, snapshot: &Snapshot) -> Loss {
+    pub(super) fn lost(&self, snapshot: &Snapshot) -> (Lost, Undelivered) {
         let Snapshot {
             counters, dropped, ..
         } = snapshot;
-        Loss {
-            lost: BTreeMap::from([
-                ("ring_full", counters.ring_full),
-                ("untracked", counters.untracked),
-                ("ending_missed", counters.ending_missed),
-                ("output", dropped.endings),
-                (
-                    "malformed",
-                    self.malformed.saturating_add(dropped.malformed),
-                ),
-            ]),
-            stalls_lost: counters.stall_ring_full.saturating_add(dropped.stalls),
-        }
+        let lost = Lost {
+            ring_full: counters.ring_full,
+            untracked: counters.untracked,
+            ending_missed: counters.ending_missed,
+            queue_full: dropped.endings,
+            malformed: self.malformed.saturating_add(dropped.malformed),
+        };
+        let undelivered = Undelivered {
+            stalls: counters.stall_ring_full.saturating_add(dropped.stalls),
+            disconnects: 0,
+        };
+        (lost, undelivered)
     }
 
     /// Writes what was lost since the last time, if anything was.
-    pub(super) fn tell_loss(&mut self, lost: &Loss, now: Timestamp) -> io::Result<()> {
-        let new = lost.since(&self.told);
-        if new == Loss::default() {
+    pub(super) fn tell_loss(
+        &mut self,
+        (lost, undelivered): (Lost, Undelivered),
+        now: Timestamp,
+    ) -> io::Result<()> {
+        let (told_lost, told_undelivered) = &self.told;
+        let Some(new) = Loss::since((&lost, &undelivered), (told_lost, told_undelivered)) else {
             return Ok(());
-        }
-        self.told = lost.clone();
+        };
+        self.told = (lost, undelivered);
         self.write(Event::Loss(new), now)
     }
 
-    pub(super) fn totals(&self, snapshot: &Snapshot, lost: Loss) -> Totals {
+    pub(super) fn totals(
+        &self,
+        snapshot: &Snapshot,
+        (lost, undelivered): (Lost, Undelivered),
+    ) -> Totals {
         let Snapshot {
             counters,
             in_map,
@@ -62,13 +68,15 @@ impl Worker {
             attempts: counters.attempts,
             outcomes,
             in_flight: in_map.saturating_add(counters.endings.saturating_sub(handled)),
-            lost: lost.lost,
-            stalls_lost: lost.stalls_lost,
+            lost,
+            undelivered,
+            unrecorded: self.recorder.as_ref().map_or(0, Recorder::unrecorded),
             missed_hooks: counters.missed_hooks,
             second_attachment: counters.second_attachment,
             suppressed: self.limit.suppressed(),
-            undiagnosed: self.diagnosis.as_ref().map_or(0, Diagnosis::undiagnosed),
-            unrecorded: self.recorder.as_ref().map_or(0, Recorder::unrecorded),
+            undiagnosed: self.undiagnosed.clone(),
+            disconnects: BTreeMap::new(),
+            inspectors_abandoned: 0,
             top: Vec::new(),
         }
     }

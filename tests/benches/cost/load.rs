@@ -6,7 +6,7 @@ use conntrace::stage;
 
 use super::{
     measured::{Row, Section},
-    traced::{Traced, cpu_seconds, forget_peak, lost, peak_mb},
+    traced::{Traced, counted, cpu_seconds, forget_peak, lost, peak_mb},
     work::refused_loop,
 };
 
@@ -139,7 +139,7 @@ fn attempted(threads: u32, rate: Option<u64>) -> Tried {
             cpu_seconds,
             peak_mb,
             bytes: bytes - before.1,
-            causes_unknown: stop["undiagnosed"].as_u64().unwrap(),
+            causes_unknown: counted(&stop["undiagnosed"]),
         }
     })
     .unwrap()

@@ -109,14 +109,14 @@ fn stages(records: &[WireRecord]) -> Vec<Row> {
     clock.follow().unwrap();
     let began = Began::new(attempts[0].since_ns, &clock);
     let owner = callers.owner(caller, began, now);
-    let cause = diagnosis.cause(labelled[0].0, &labelled[0].1);
+    let diagnosed = diagnosis.cause(labelled[0].0, &labelled[0].1);
     let made = |(attempt, verdict): &(&Attempt, Verdict)| {
         event::outcome(
             attempt,
             verdict,
             Timestamp::UNIX_EPOCH,
             owner.clone(),
-            cause.clone(),
+            diagnosed.clone(),
         )
     };
     let host = host_name();

@@ -95,8 +95,13 @@ fn last_line(path: &Path) -> String {
 
 /// What a stop line says was lost, whatever the reason.
 pub(crate) fn lost(stop: &Value) -> u64 {
-    let reasons = stop["lost"].as_object().unwrap().values();
-    reasons.map(|count| count.as_u64().unwrap()).sum()
+    counted(&stop["lost"])
+}
+
+/// The sum of a stop line's counts by reason.
+pub(crate) fn counted(by_reason: &Value) -> u64 {
+    let counts = by_reason.as_object().unwrap().values();
+    counts.map(|count| count.as_u64().unwrap()).sum()
 }
 
 /// Seconds of CPU a process has used, all its threads.

@@ -120,10 +120,13 @@ pub(crate) fn slow_reader() {
     });
     let lines = checked(&text);
     let stop = lines.last().unwrap();
-    let lost = number(&stop["lost"]["output"]);
+    let lost = number(&stop["lost"]["queue_full"]);
     println!("a reader of 3 MB/s: {lost} of {OVER_QUEUE} lost; {stop}");
     assert_eq!(number(&stop["lost"]["ring_full"]), 0);
-    assert!(lost > 0 && lost == told_lost(&lines, "output"), "{lost}");
+    assert!(
+        lost > 0 && lost == told_lost(&lines, "queue_full"),
+        "{lost}"
+    );
     assert_eq!(number(&stop["attempts"]), OVER_QUEUE + 1);
     assert_eq!(count(&lines, "outcome"), OVER_QUEUE + 1 - lost);
     // The last one came when lines were read again.

@@ -95,7 +95,10 @@ fn told_by(lines: &[Value], agent: usize, storm: &Storm, netns: u32) -> usize {
     let kept = lines
         .iter()
         .filter(|line| line["type"] == "outcome" && line["remote"]["port"] == ports::SILENT);
-    let ids: HashSet<_> = kept.clone().map(|line| line["id"].as_str()).collect();
+    let ids: HashSet<_> = kept
+        .clone()
+        .map(|line| line["attempt_id"].as_str())
+        .collect();
     for line in kept {
         let said = [&line["seen"], &line["label"], &line["timeout_by"]];
         assert_eq!(

@@ -131,7 +131,10 @@ pub(crate) fn lines_of(lines: &[Value], phase: usize, netns: u32) -> usize {
     let to_host =
         |line: &&Value| line["type"] == "outcome" && line["remote"]["addr"] == host.as_str();
     for line in lines.iter().filter(to_host) {
-        assert!(ids.insert(line["id"].as_str().unwrap()), "twice: {line:#}");
+        assert!(
+            ids.insert(line["attempt_id"].as_str().unwrap()),
+            "twice: {line:#}"
+        );
         assert_right(line, netns);
     }
     ids.len()
