@@ -34,7 +34,7 @@ use crate::diagnose::{
     way::{Covering, DeadEnd, DeadEndKind, Link, OwnAddresses, Route, RouteOut, RuleFacts, Way},
 };
 
-/// Most routes that are read, of all tables of a family: 0.1 s.
+/// Most routes that are read, of all tables of a family: it takes 0.03 s.
 const ROUTES_MAX: usize = 65_536;
 /// Most routes that an answer names.
 const COVERING_MAX: usize = 4;
