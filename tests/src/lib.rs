@@ -40,7 +40,7 @@ pub use child::{
     say_and_wait,
 };
 pub use ia32::{Ia32, connect_as_ia32, has_ia32};
-pub use line::{Expected, Reply, Unless};
+pub use line::{Expected, Reply, Unless, remote_end};
 pub use loaded::{Loaded, held_by, loaded, namespaces, wait_until_freed};
 pub use lsm::{Denial, hides_hooks, lacks_lsm};
 pub use mounts::{in_private_mounts, mount_tracefs, without_tracefs};

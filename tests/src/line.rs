@@ -242,13 +242,7 @@ impl Expected {
             "container": null,
             "netns": netns,
             "local": { "addr": local_addr(remote), "port": self.local_port() },
-            "remote": {
-                "addr": remote.ip().to_canonical(),
-                "port": remote.port(),
-                "name": null,
-                "nat": null,
-                "asked": null,
-            },
+            "remote": remote_end(remote),
             "syn": { "sent": self.syn_sent, "retransmitted": self.syn_retransmitted },
             "reply": self.reply.json(remote),
             "timeout_by": self.timeout_by,
@@ -294,6 +288,18 @@ impl Reply {
             "from": from,
         })
     }
+}
+
+/// The remote side of a line where nothing else is known of it.
+pub fn remote_end(remote: impl Into<SocketAddr>) -> Value {
+    let remote = remote.into();
+    json!({
+        "addr": remote.ip().to_canonical(),
+        "port": remote.port(),
+        "name": null,
+        "nat": null,
+        "asked": null,
+    })
 }
 
 /// Our address towards a host of the stage.

@@ -22,7 +22,7 @@ use conntrace::stage::{
 use conntrace_tests::{
     Attempted, Cgroup, Denial, Expected, Live, Scene, Uring, attempt, attempt_on, in_role, ip,
     is_covered, is_root, lacks_functions, lacks_lsm, lacks_mptcp, lacks_uring, live_test,
-    mount_tracefs, mptcp, role, run, tcp, unless, with_ip,
+    mount_tracefs, mptcp, remote_end, role, run, tcp, unless, with_ip,
 };
 use libtest_mimic::Trial;
 use nix::errno::Errno;
@@ -378,8 +378,7 @@ fn assert_failed(line: &Value, pid: u32, remote: SocketAddr, label: &str, errno:
     assert_eq!(line["label"], label, "{line:#}");
     assert_eq!(line["errno"], errno, "{line:#}");
     assert_eq!(line["process"]["pid"], pid, "{line:#}");
-    let remote = json!({ "addr": remote.ip(), "port": remote.port() });
-    assert_eq!(line["remote"], remote, "{line:#}");
+    assert_eq!(line["remote"], remote_end(remote), "{line:#}");
 }
 
 /// The subflow gets no further than TCP alone.

@@ -154,7 +154,7 @@ fn assert_unconnected(line: &Value, label: &str, errno: &str) {
     assert_eq!(line["errno"], errno, "{line:#}");
     assert_eq!(
         line["remote"],
-        json!({ "addr": null, "port": null }),
+        json!({ "addr": null, "port": null, "name": null, "nat": null, "asked": null }),
         "{line:#}"
     );
     assert_eq!(line["process"]["pid"], process::id(), "{line:#}");

@@ -15,7 +15,7 @@ use std::{
 
 use conntrace::stage::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Tracer, assert_adds_up, attempt, live_test, run, tcp,
+    Attempted, Expected, Live, Tracer, assert_adds_up, attempt, live_test, remote_end, run, tcp,
 };
 use nix::errno::Errno;
 use serde_json::json;
@@ -101,10 +101,7 @@ fn exit() {
     assert!(line["timeout_by"].is_null(), "{line:#}");
     assert_eq!(line["reply"]["kind"], "none", "{line:#}");
     assert_eq!(line["syn"], json!({ "sent": 1, "retransmitted": 0 }));
-    assert_eq!(
-        line["remote"],
-        json!({ "addr": FAR_V4, "port": ports::SILENT })
-    );
+    assert_eq!(line["remote"], remote_end((FAR_V4, ports::SILENT)));
 }
 
 /// Without `--all` neither cancelled nor established attempts are printed, but

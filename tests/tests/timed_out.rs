@@ -17,7 +17,7 @@ use std::{
 use conntrace::stage::{FAR_V4, FAR_V6, Stage, ports};
 use conntrace_tests::{
     Attempted, Expected, Live, Reply, Scene, Unless, attempt, attempt_on, has_syn_sent, live_test,
-    nft, run, tcp, with_nft,
+    nft, remote_end, run, tcp, with_nft,
 };
 use nix::errno::Errno;
 use serde_json::json;
@@ -227,10 +227,7 @@ fn killed() {
     assert!(line["errno"].is_null(), "{line:#}");
     assert_eq!(line["reply"]["kind"], "none", "{line:#}");
     assert_eq!(line["syn"], json!({ "sent": 1, "retransmitted": 0 }));
-    assert_eq!(
-        line["remote"],
-        json!({ "addr": FAR_V4, "port": ports::SILENT })
-    );
+    assert_eq!(line["remote"], remote_end((FAR_V4, ports::SILENT)));
     assert!(line["elapsed_us"].as_u64().unwrap() >= 400_000, "{line:#}");
     assert!(live.stalls(&scene).is_empty());
 }
