@@ -1,6 +1,8 @@
 //! When the kernel side gives a hint that a destination uses up local ports: by how
 //! many connects it counted in a window of some 69 s.
 
+use crate::hash;
+
 /// Buckets that connects are counted in, by a hash of namespace and destination.
 pub const BUCKETS: u32 = 4096;
 
@@ -14,6 +16,15 @@ pub const FIRST: u32 = 64;
 /// From here on there is a hint every so many connects, before that whenever their
 /// number has doubled.
 pub const STEP: u32 = 256;
+
+/// The bucket of a destination, by the inode number of the network namespace.
+#[inline(always)]
+#[must_use]
+pub const fn bucket_of(secret: u64, netns: u32, addr: [u8; 16], port: u16) -> u32 {
+    let [first, second] = hash::words_of(addr);
+    let rest = (netns as u64) << u16::BITS | port as u64;
+    hash::of_words(secret, [first, second, rest]) as u32 % BUCKETS
+}
 
 /// Whether so many connects within a window are worth a hint.
 #[inline(always)]

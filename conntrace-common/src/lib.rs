@@ -9,5 +9,8 @@ pub mod claim;
 pub mod connects;
 pub mod counters;
 pub mod filter;
+pub mod hash;
+pub mod hosts;
 pub mod offsets;
 pub mod record;
+pub mod shared;

@@ -11,6 +11,7 @@ use aya_ebpf::{bindings::BPF_ANY, programs::BtfTracePointContext};
 use conntrace_common::{
     counters::Counter,
     filter::kind,
+    hosts::Work,
     record::{
         Attempt, FLAG_JOINED_LATE, FLAG_UNTRACKED, KIND_ENDING, KIND_STALL, STATE_CLOSE,
         STATE_ESTABLISHED, STATE_SYN_SENT,
@@ -23,7 +24,7 @@ use crate::{
     filter, hosts,
     kernel::{self, Caller, Icmp6Error, OpenFile, Sock},
     maps::{Counts, Entry, ICMP6_ERRORS, Transition, map_is_full, map_was_full, per_cpu},
-    table,
+    table::{self, Began},
 };
 
 /// `TCP_SYN_RECV`: a server's side of a handshake is in it, or an attempt after a
@@ -51,6 +52,7 @@ struct Own<'a> {
     counts: &'a mut Counts,
     /// To write an entry in.
     entry: &'a mut Entry,
+    work: &'a mut Work,
 }
 
 /// What a state change means to an attempt. Without fields: the compiler may copy one
@@ -97,11 +99,13 @@ pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Opti
             attachment,
             counts: &mut cpu.first,
             entry: &mut cpu.first_entry,
+            work: &mut cpu.first_work,
         },
         Attachment::Second => Own {
             attachment,
             counts: &mut cpu.others,
             entry: &mut cpu.second_entry,
+            work: &mut cpu.second_work,
         },
     };
     let sock = transition.sock;
@@ -223,16 +227,19 @@ fn describe(sock: Sock, caller: Caller, seen: u8) -> Entry {
 /// here as well; they have none.
 #[inline(always)]
 fn complete(ctx: &BtfTracePointContext, key: u64, passive: bool, own: &mut Own<'_>) -> Option<()> {
-    let started_ns = match table::forget(key) {
-        Some(started_ns) => started_ns,
+    let began = match table::forget(key) {
+        Some(began) => began,
         None => {
             unkept(ctx, own.attachment, passive)?;
             own.counts.count(Counter::Attempts);
-            kernel::now_ns()
+            Began {
+                at_ns: kernel::now_ns(),
+                is_seen: false,
+            }
         }
     };
     own.counts.count(Counter::Established);
-    hosts::answered(Sock::from_arg(ctx)?, started_ns);
+    hosts::answered(Sock::from_arg(ctx)?, &began, own.work);
     Some(())
 }
 
@@ -265,7 +272,7 @@ fn end(
         kind: KIND_ENDING,
         state,
     };
-    own.counts.count(emit::report(own.entry, &moment));
+    own.counts.count(emit::report(own.entry, &moment, own.work));
     if sock.segs_out() == own.entry.segs_out_before && !sock.deferred() {
         calls::ended_within(key);
     }
@@ -354,8 +361,9 @@ pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
         kind: KIND_STALL,
         state: STATE_SYN_SENT,
     };
-    if emit::report(entry, &moment) == Counter::RingFull {
-        per_cpu()?.others.count(Counter::StallRingFull);
+    let cpu = per_cpu()?;
+    if emit::report(entry, &moment, &mut cpu.stall_work) == Counter::RingFull {
+        cpu.others.count(Counter::StallRingFull);
     }
     Some(())
 }

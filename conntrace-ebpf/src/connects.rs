@@ -5,17 +5,19 @@
 //! own counts like any other, for its connection holds that port as well.
 
 use conntrace_common::{
-    connects::{BUCKETS, FIRST, WINDOW_BITS, is_hint},
+    connects::{FIRST, WINDOW_BITS, bucket_of, is_hint},
     record::Attempt,
 };
 
-use crate::{emit, hash, maps};
+use crate::{emit, maps};
 
 /// Counts an attempt that opens, and tells if it is one of many.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
 pub fn count(attempt: &Attempt) -> Option<()> {
-    let bucket = maps::connects(bucket_of(attempt))?;
+    let (netns, port) = (attempt.netns, attempt.remote_port);
+    let bucket = bucket_of(maps::hash_secret(), netns, attempt.remote_addr, port);
+    let bucket = maps::connects(bucket)?;
     // SAFETY: the map is preallocated, so the memory stays; volatile, for other CPUs
     // write it too. What one of them counts at the same time may be lost.
     let counted = unsafe { bucket.read_volatile() };
@@ -31,12 +33,4 @@ pub fn count(attempt: &Attempt) -> Option<()> {
         emit::report_connects(attempt, count);
     }
     Some(())
-}
-
-#[inline(always)]
-fn bucket_of(attempt: &Attempt) -> u32 {
-    let [first, second] = hash::words_of(attempt.remote_addr);
-    let rest = u64::from(attempt.netns) << u16::BITS | u64::from(attempt.remote_port);
-    // The map has that many; a power of two.
-    hash::of_words([first, second, rest]) % BUCKETS
 }

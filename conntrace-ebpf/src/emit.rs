@@ -4,6 +4,8 @@ use core::mem::MaybeUninit;
 
 use conntrace_common::{
     counters::Counter,
+    hash::addr_of,
+    hosts::Work,
     record::{
         Attempt, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_CONNECTS, ORIGIN_ICMP6, RECORD_SIZE,
         Record, STATE_CLOSE, STATE_SYN_SENT,
@@ -11,7 +13,7 @@ use conntrace_common::{
 };
 
 use crate::{
-    hosts::{self, Host},
+    hosts,
     kernel::{self, Sock},
     maps::{Entry, ICMP6_ERRORS, RECORDS},
 };
@@ -25,11 +27,11 @@ pub struct Moment {
 
 /// Reports the moment, and says what to count.
 #[inline(always)]
-pub fn report(entry: &Entry, moment: &Moment) -> Counter {
+pub fn report(entry: &Entry, moment: &Moment, work: &mut Work) -> Counter {
     let Some(mut slot) = RECORDS.reserve::<Record>(0) else {
         return Counter::RingFull;
     };
-    fill(&mut slot, entry, moment);
+    fill(&mut slot, entry, moment, work);
     slot.submit(0);
     Counter::Endings
 }
@@ -84,12 +86,11 @@ fn zeroed(slot: &mut MaybeUninit<Record>) -> &mut Record {
 }
 
 #[inline(always)]
-fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
+fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment, work: &mut Work) {
     let record = zeroed(slot);
     let sock = moment.sock;
     // Before the branches below: the verifier goes from here through each of them.
-    let host = Host::of(sock);
-    host.tell(&mut record.remembered);
+    work.key = hosts::key_of(sock);
     record.attempt = entry.attempt;
     record.at_ns = kernel::now_ns();
     record.syn_sent = sock.segs_out().wrapping_sub(entry.segs_out_before);
@@ -121,7 +122,7 @@ fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment) {
         record.icmp_code = icmp.code();
         record.icmp_from = icmp.from();
     }
-    hosts::learn(&host, record, moment);
+    hosts::remember(record, moment, work);
 }
 
 /// The ICMPv6 error that came for this socket.
@@ -139,7 +140,7 @@ fn fill_icmp6(record: &mut Record, key: u64) {
     record.icmp_errno = error.errno;
     record.icmp_type = error.icmp_type;
     record.icmp_code = error.code;
-    record.icmp_from = error.from;
+    record.icmp_from = addr_of(error.from);
 }
 
 /// `sk_err`, if it is this attempt's: `tcp_connect_init` clears what was left of

@@ -1,52 +1,42 @@
-//! What is remembered of other hosts: whether, when and on which port one answered.
+//! The memory of hosts, as the programs use it: what an attempt tells of its host, and what
+//! its record is told.
 //!
 //! It is told with every record, for causes, and learned from the attempts that pass the
-//! filters. Each half of it is noted once a second at most: a connection costs a look.
+//! filters. The silence of an attempt is noted before its record is told, an answer
+//! afterwards: so an answer is no evidence about the attempt itself. Each fact is noted once a
+//! second at most: a connection costs a look.
 //!
-//! A table of its own, for the kernel's LRU map takes longer to look into. What two CPUs
-//! write at once is written by one or by none, and who reads meanwhile has heard nothing.
+//! Two CPUs that write a set at once: one does, and the other leaves a mark in it.
 
 use conntrace_common::{
-    claim::{self, Claims, Versioned},
-    record::{
-        FLAG_HEARD, FLAG_ICMP, Heard, KIND_ENDING, Record, STATE_ESTABLISHED, pack, packed_ns,
-    },
+    claim::{Claims, claim},
+    hosts::{Fact, Key, News, Set, Work},
+    record::{FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_UNTRACKED, Record, STATE_ESTABLISHED},
 };
 
 use crate::{
     emit::Moment,
-    hash,
     kernel::{self, Sock},
-    maps::host_place,
-    shared,
+    maps::{hash_secret, host_set},
+    shared::{self, load, store},
+    table::Began,
 };
-
-/// How long what was noted is not noted again, whatever the port.
-const FRESH_NS: u64 = 1_000_000_000;
 
 /// What `tcp_reset` makes of a RST in `SYN_SENT`, and in `SYN_RECV`.
 const ECONNREFUSED: u32 = 111;
 const ECONNRESET: u32 = 104;
+const ETIMEDOUT: u32 = 110;
 
-/// A host as one network namespace sees it: that one's inode number, which a later one may
-/// have, and its random bits, which that one has not; then the address, an IPv4 one
-/// v4-mapped, whatever the socket's family.
-#[derive(Clone, Copy)]
-pub struct Host([u64; 3]);
-
-/// Where one host is kept. Words, for they are read and written one by one.
+/// A set that is claimed before it is written.
 #[repr(C)]
-pub struct Place {
+pub struct HostSet {
     /// How many have claimed it to write.
     claims: u32,
-    /// How often it was written.
-    version: u32,
-    host: [u64; 3],
-    /// A handshake and a RST, each with its port.
-    heard: [u64; 2],
+    reserved: u32,
+    set: Set,
 }
 
-impl Claims for Place {
+impl Claims for HostSet {
     #[inline(always)]
     fn claims(&self) -> u32 {
         shared::load(&self.claims)
@@ -58,114 +48,127 @@ impl Claims for Place {
     }
 }
 
-impl Versioned for Place {
-    #[inline(always)]
-    fn version(&self) -> u32 {
-        shared::load(&self.version)
-    }
-
-    #[inline(always)]
-    fn set_version(&mut self, version: u32) {
-        shared::store(&mut self.version, version);
-    }
-}
-
-impl Host {
-    /// The socket's other side.
-    #[inline(always)]
-    pub fn of(sock: Sock) -> Self {
-        let [first, second] = hash::words_of(sock.remote_addr_mapped());
-        Self([sock.netns_for_good(), first, second])
-    }
-
-    #[inline(always)]
-    fn place(&self) -> Option<&'static mut Place> {
-        host_place(hash::of_words(self.0))
-    }
-
-    /// What was heard of it: the words of [`Place::heard`].
-    #[inline(always)]
-    fn heard(&self) -> Option<[u64; 2]> {
-        let look = |place: &Place| {
-            let is_other = place.host.iter().zip(&self.0);
-            let is_other = is_other.fold(0, |other, (at, own)| other | (shared::load(at) ^ own));
-            (is_other == 0).then(|| place.heard.each_ref().map(shared::load))
-        };
-        claim::read(self.place()?, look)?
-    }
-
-    /// Tells what was heard of it; leaves what says that nothing was.
-    #[inline(always)]
-    pub fn tell(&self, told: &mut Heard) {
-        // Into memory, in which the verifier follows no value: with each that it had to
-        // follow, it would go anew through all that comes behind.
-        if let Some([handshake, reset]) = self.heard() {
-            shared::store(&mut told.handshake, handshake);
-            shared::store(&mut told.reset, reset);
-        }
-    }
-
-    /// Notes the whole of it: another host may have had the place. Should two CPUs note
-    /// the two halves at once, one of them is kept.
-    #[inline(always)]
-    fn note(&self, heard: [u64; 2]) {
-        if let Some(place) = self.place() {
-            claim::write(place, |place| {
-                store_all(&mut place.host, self.0);
-                store_all(&mut place.heard, heard);
-            });
-        }
-    }
-}
-
+/// The socket's other side, in its network namespace.
 #[inline(always)]
-fn store_all<const N: usize>(place: &mut [u64; N], words: [u64; N]) {
-    for (place, word) in place.iter_mut().zip(words) {
-        shared::store(place, word);
+pub fn key_of(sock: Sock) -> Key {
+    Key::new(sock.netns_for_good(), sock.remote_addr_mapped())
+}
+
+/// A handshake completed of which there is no record. To look at the clock takes longer than
+/// all the rest, and is for the few that are noted.
+#[inline(always)]
+pub fn answered(sock: Sock, began: &Began, work: &mut Work) {
+    work.fact = Fact {
+        at_ns: 0,
+        started_ns: began.at_ns,
+        news: News::Handshake,
+        port: sock.remote_port(),
+        is_whole: u16::from(began.is_seen),
+    };
+    work.key = key_of(sock);
+    visit(work);
+    if load(&work.is_news) != 0 {
+        visit_network(work);
     }
 }
 
-/// A handshake completed of which there is no record, of an attempt that began then: to
-/// look at the clock takes longer than all the rest, and is for the few that are noted.
+/// Notes what the record of a moment says of its host, and tells it what is remembered.
 #[inline(always)]
-pub fn answered(sock: Sock, started_ns: u64) {
-    let host = Host::of(sock);
-    let [handshake, reset] = host.heard().unwrap_or_default();
-    if is_due(handshake, started_ns) {
-        host.note([pack(kernel::now_ns(), sock.remote_port()), reset]);
-    }
-}
-
-/// Takes from the record of a moment what it says of its host.
-#[inline(always)]
-pub fn learn(host: &Host, record: &Record, moment: &Moment) {
-    if moment.kind != KIND_ENDING {
+pub fn remember(record: &mut Record, moment: &Moment, work: &mut Work) {
+    work.fact = Fact {
+        at_ns: record.at_ns,
+        started_ns: record.attempt.started_ns,
+        news: news(record, moment),
+        port: record.attempt.remote_port,
+        is_whole: u16::from(record.flags & (FLAG_JOINED_LATE | FLAG_UNTRACKED) == 0),
+    };
+    visit(work);
+    let told = &mut record.remembered;
+    work.tell_to(told);
+    // The network of a host that was heard was heard as well.
+    if load(&work.heard_ns) != 0 && load(&work.is_news) == 0 {
         return;
     }
-    let before = &record.remembered;
-    let now_ns = record.at_ns;
-    let now = pack(now_ns, record.attempt.remote_port);
-    if moment.state == STATE_ESTABLISHED {
-        if is_due(shared::load(&before.handshake), now_ns) {
-            host.note([now, shared::load(&before.reset)]);
-        }
-    } else if is_reset(record) && is_due(shared::load(&before.reset), now_ns) {
-        host.note([shared::load(&before.handshake), now]);
+    if visit_network(work).is_some() {
+        let of_network = &work.told;
+        store(
+            &mut told.network_silent_since_ns,
+            load(&of_network.silent_since_ns),
+        );
+        let forgotten_ns = load(&of_network.forgotten_ns).max(load(&told.forgotten_ns));
+        store(&mut told.forgotten_ns, forgotten_ns);
     }
 }
 
-/// Whether a RST of that host ended the attempt: a segment came and no ICMP error, and
-/// this host dropped no packet, which a rule of its own that rejects does before it
-/// answers.
+/// What the record of a moment says of its host. A segment is its own if this host dropped no
+/// packet, which a rule that rejects does before it answers. An attempt that was given up
+/// before the SYN was sent again has not listened for long enough to tell of silence.
 #[inline(always)]
-fn is_reset(record: &Record) -> bool {
-    // Each 0 as it should be, for want of branches.
-    let error = (record.error ^ ECONNREFUSED).wrapping_mul(record.error ^ ECONNRESET);
-    let answer = (record.flags & (FLAG_HEARD | FLAG_ICMP)) ^ FLAG_HEARD;
-    error | u32::from(answer | record.drops) == 0
+fn news(record: &Record, moment: &Moment) -> News {
+    let by_reset = record.error == ECONNREFUSED || record.error == ECONNRESET;
+    let by_timeout = record.error == 0 || record.error == ETIMEDOUT;
+    if moment.state == STATE_ESTABLISHED {
+        News::Handshake
+    } else if record.drops != 0 {
+        News::None
+    } else if record.flags & FLAG_HEARD != 0 {
+        if by_reset && record.flags & FLAG_ICMP == 0 {
+            News::Reset
+        } else {
+            News::Heard
+        }
+    } else if record.flags & FLAG_ICMP == 0
+        && record.syn_retransmitted != 0
+        && record.soft_error == 0
+        && by_timeout
+    {
+        News::Silence
+    } else {
+        News::None
+    }
 }
 
+/// Visits the place of the host's network, if it is in one, as the host's own.
 #[inline(always)]
-fn is_due(noted: u64, now_ns: u64) -> bool {
-    now_ns.saturating_sub(packed_ns(noted)) >= FRESH_NS
+fn visit_network(work: &mut Work) -> Option<()> {
+    work.key = work.key.network()?;
+    let news = load(&work.fact.news);
+    if news == News::Handshake || news == News::Reset {
+        store(&mut work.fact.news, News::Heard);
+    }
+    visit(work);
+    Some(())
+}
+
+/// Finds out what is known of a host and notes the fact, silence before and an answer
+/// afterwards. A function of its own, or the programs would have it a dozen times; it returns
+/// nothing, for Linux 6.1 would have to follow all else to follow that.
+#[inline(never)]
+fn visit(work: &mut Work) {
+    let key = work.key;
+    let Some(place) = host_set(key.set(hash_secret())) else {
+        // It cannot be: the table has it.
+        return work.tell_nothing();
+    };
+    place.set.look(&key, load(&work.fact.at_ns), work);
+    work.tell(place.set.missed_ns());
+    let heard_ns = load(&work.known.heard_ns);
+    store(&mut work.heard_ns, heard_ns);
+    store(&mut work.is_news, 0);
+    if !work.known.lacks(&work.fact) {
+        return;
+    }
+    store(&mut work.is_news, 1);
+    if load(&work.fact.at_ns) == 0 {
+        store(&mut work.fact.at_ns, kernel::now_ns());
+    }
+    if claim(place) {
+        place.set.note(&key, work);
+        place.add_claims(u32::MAX);
+    } else {
+        place.set.miss(load(&work.fact.at_ns));
+    }
+    if load(&work.fact.news) == News::Silence {
+        work.tell(place.set.missed_ns());
+    }
 }

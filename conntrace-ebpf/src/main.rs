@@ -16,7 +16,6 @@ mod calls;
 mod connects;
 mod emit;
 mod filter;
-mod hash;
 mod hooks;
 mod hosts;
 mod kernel;

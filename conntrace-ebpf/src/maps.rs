@@ -12,11 +12,12 @@ use conntrace_common::{
     connects,
     counters::{COUNTERS, Counter, PER_CPU_WORDS},
     filter::{self, COMMS_MAX, IDS_MAX, NETWORKS_MAX, PORT_WORDS},
+    hosts::{self, Work},
     record::{Attempt, COMM_LEN, ENTRY_SIZE, IN_MAP_MAX, SLOT_SIZE, SLOTS},
 };
 
 use crate::{
-    hosts::Place,
+    hosts::HostSet,
     kernel::{Icmp6Error, Passed},
 };
 
@@ -100,6 +101,10 @@ pub struct PerCpu {
     pub first_entry: Entry,
     /// Likewise the second.
     pub second_entry: Entry,
+    /// What each of the programs that look into the memory of hosts works with.
+    pub first_work: Work,
+    pub second_work: Work,
+    pub stall_work: Work,
 }
 
 const _: () = assert!(size_of::<PerCpu>() == PER_CPU_WORDS * size_of::<u64>());
@@ -137,9 +142,6 @@ impl Counts {
         }
     }
 }
-
-/// Places for hosts, a power of two.
-const HOSTS_MAX: u32 = 32_768;
 
 /// Attempts under way, by a hash of the socket's address: 640 KiB.
 #[map]
@@ -190,11 +192,10 @@ pub static ICMP6_ERRORS: LruHashMap<u64, Icmp6Error> = LruHashMap::with_max_entr
 #[map]
 pub static ENDED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
-/// What was heard of hosts, by a hash: 1.75 MiB. Each has one place, which is the later
-/// one's where two have the same: the lines of the other then lack a cause. Of 1,000 hosts
-/// that one talks to in the ten minutes that count (`diagnose`), 30 meet another.
+/// The memory of hosts and private networks, by a hash: 1.75 MiB for 16,384 of them, four in
+/// a set.
 #[map]
-static HOSTS: Array<Place> = Array::with_max_entries(HOSTS_MAX, 0);
+static HOSTS: Array<HostSet> = Array::with_max_entries(hosts::SETS, 0);
 
 /// How failed calls are seen (`calls`): only known once it was tried what attaches.
 #[map]
@@ -239,6 +240,17 @@ static CONNECTS: Array<u64> = Array::with_max_entries(connects::BUCKETS, 0);
 #[expect(unsafe_code, reason = "the agent finds the global by name")]
 static COUNT_CONNECTS: aya_ebpf::Global<u8> = aya_ebpf::Global::new(0);
 
+/// Set by the agent, another at each start: keys the hash of addresses.
+#[unsafe(no_mangle)]
+#[expect(unsafe_code, reason = "the agent finds the global by name")]
+static HASH_SECRET: aya_ebpf::Global<u64> = aya_ebpf::Global::new(0);
+
+/// What the hash of addresses is keyed by.
+#[inline(always)]
+pub fn hash_secret() -> u64 {
+    HASH_SECRET.load()
+}
+
 #[map]
 static PER_CPU: PerCpuArray<PerCpu> = PerCpuArray::with_max_entries(1, 0);
 
@@ -275,13 +287,13 @@ pub fn seen_calls() -> u32 {
     SEEN_CALLS.get(0).map_or(calls::UNSEEN, |&seen| seen)
 }
 
-/// The place of the hosts with this hash. Other CPUs use it too: `hosts` says how.
+/// This set of the memory of hosts. Other CPUs use it too: `hosts` says how.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
-pub fn host_place(hash: u32) -> Option<&'static mut Place> {
-    let place = HOSTS.get_ptr_mut(hash % HOSTS_MAX)?;
+pub fn host_set(index: u32) -> Option<&'static mut HostSet> {
+    let set = HOSTS.get_ptr_mut(index)?;
     // SAFETY: the value lives as long as the program.
-    Some(unsafe { &mut *place })
+    Some(unsafe { &mut *set })
 }
 
 /// Notes that the attempt map was full.

@@ -1,27 +1,12 @@
-//! Memory that other CPUs use at the same time, as `conntrace_common::claim` does.
-//!
-//! x86-64 keeps loads in their order, and stores; volatile keeps the compiler from
-//! changing it.
+//! The one atomic addition that there is, for `conntrace_common::claim`.
 #![expect(
     unsafe_code,
-    reason = "volatile accesses, and an addition that is an intrinsic on this target"
+    reason = "an addition that is an intrinsic on this target"
 )]
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-/// What is there now.
-#[inline(always)]
-pub fn load<T: Copy>(place: &T) -> T {
-    // SAFETY: a reference is valid for reads; only integers are shared.
-    unsafe { core::ptr::from_ref(place).read_volatile() }
-}
-
-/// Puts it there.
-#[inline(always)]
-pub fn store<T: Copy>(place: &mut T, value: T) {
-    // SAFETY: a reference is valid for writes; only integers are shared.
-    unsafe { core::ptr::from_mut(place).write_volatile(value) };
-}
+pub use conntrace_common::shared::{load, store};
 
 /// Adds to it, atomically, wrapping, and as a barrier.
 #[inline(always)]

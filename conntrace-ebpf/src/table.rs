@@ -17,11 +17,13 @@ use conntrace_common::{
 };
 
 use crate::{
-    hash::SPREAD,
     kernel,
     maps::{ATTEMPTS, Entry, Slot, slot},
     shared,
 };
+
+/// 2^32 divided by the golden ratio: odd, and without a pattern.
+const SPREAD: u32 = 0x9e37_79b9;
 
 impl Slot {
     #[inline(always)]
@@ -122,15 +124,32 @@ pub fn take(sock: u64, entry: &mut Entry) -> bool {
     ATTEMPTS.remove(sock).is_ok()
 }
 
+/// When an attempt began whose entry is removed.
+pub struct Began {
+    pub at_ns: u64,
+    /// It was seen to begin then, and not found under way.
+    pub is_seen: bool,
+}
+
+impl Began {
+    #[inline(always)]
+    fn of(entry: &Entry) -> Self {
+        Self {
+            at_ns: entry.attempt.started_ns,
+            is_seen: entry.seen == 0,
+        }
+    }
+}
+
 /// Removes the entry of this socket's attempt, and tells when that began; `None` if it has
 /// none.
 #[inline(always)]
-pub fn forget(sock: u64) -> Option<u64> {
+pub fn forget(sock: u64) -> Option<Began> {
     let slot = slot_of(sock)?;
     if slot.is_of(sock) {
-        let started_ns = slot.entry.attempt.started_ns;
+        let began = Began::of(&slot.entry);
         give_back(slot);
-        return Some(started_ns);
+        return Some(began);
     }
     if slot.spilled == 0 {
         return None;
@@ -138,14 +157,14 @@ pub fn forget(sock: u64) -> Option<u64> {
     // Nearly always there is none, and looking takes no lock.
     let kept = ATTEMPTS.get_ptr(sock)?;
     // SAFETY: the map is preallocated, so the memory stays.
-    let started_ns = unsafe { (*kept).attempt.started_ns };
-    ATTEMPTS.remove(sock).is_ok().then_some(started_ns)
+    let began = Began::of(unsafe { &*kept });
+    ATTEMPTS.remove(sock).is_ok().then_some(began)
 }
 
 /// The slot of this socket, whoever has it.
 #[inline(always)]
 fn slot_of(sock: u64) -> Option<&'static mut Slot> {
     // The upper half is the same for nearly all.
-    let hash = kernel::lower_half(sock).wrapping_mul(SPREAD as u32);
+    let hash = kernel::lower_half(sock).wrapping_mul(SPREAD);
     slot(hash >> (u32::BITS - SLOTS.ilog2()))
 }

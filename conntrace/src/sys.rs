@@ -21,6 +21,21 @@ pub(crate) fn watch<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
     unsafe { AsyncFd::register(owner) }.map_err(io::Error::from)
 }
 
+/// Random bits of the kernel's (`getrandom`).
+///
+/// # Errors
+/// When it has none, which no kernel that runs BPF programs has.
+pub(crate) fn random() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    // SAFETY: the kernel writes as many bytes as there are.
+    let filled = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if usize::try_from(filled) == Ok(bytes.len()) {
+        Ok(u64::from_ne_bytes(bytes))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// `FILEID_KERNFS`: a handle that is a kernfs node's 64-bit id.
 const FILEID_KERNFS: i32 = 0xfe;
 

@@ -11,6 +11,9 @@ use crate::{Attempted, Live, assert_has, attempt_on, tcp};
 /// An application's deadline, after which an attempt has timed out.
 const DEADLINE: Duration = Duration::from_millis(300);
 
+/// Longer than until the first retransmission, at one second.
+const TWO_SYNS: Duration = Duration::from_millis(1300);
+
 /// How often a scenario is played at most.
 const TRIES: usize = 3;
 
@@ -68,6 +71,12 @@ pub fn assert_cause(line: &Value, (code, certainty): (&str, &str), evidence: &Va
 pub fn give_up(remote: impl Into<std::net::SocketAddr>) -> Attempted {
     let remote = remote.into();
     Attempted::within(DEADLINE, &tcp(remote), remote)
+}
+
+/// Connects, and gives up only after the kernel has sent the SYN again.
+pub fn wait_out(remote: impl Into<std::net::SocketAddr>) -> Attempted {
+    let remote = remote.into();
+    Attempted::within(TWO_SYNS, &tcp(remote), remote)
 }
 
 /// Connections that stay open, until one fails; all of them.

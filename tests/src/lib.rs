@@ -33,7 +33,7 @@ mod written;
 
 pub use agent::{Agent, LinesFile};
 pub use binary::{as_under_test, binary, conntrace, copy_program};
-pub use cause::{assert_cause, connect_until_failure, give_up};
+pub use cause::{assert_cause, connect_until_failure, give_up, wait_out};
 pub use cgroup::{Cgroup, own_cgroup};
 pub use child::{
     Partner, assert_has, expect_child, in_role, in_role_to, program_comm, remote_of_role, role,

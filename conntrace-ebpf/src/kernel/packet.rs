@@ -1,7 +1,7 @@
 //! Packets: those that this host drops, and ICMP errors in a socket's queue.
 
 use aya_ebpf::programs::BtfTracePointContext;
-use conntrace_common::{offsets::DROP_REASON_WORDS, record::ORIGIN_ICMP};
+use conntrace_common::{hash::words_of, offsets::DROP_REASON_WORDS, record::ORIGIN_ICMP};
 
 use super::{DROP_REASONS, OFFSETS, Struct, global, v4_in_16};
 
@@ -61,7 +61,7 @@ impl Icmp {
         if self.origin == ORIGIN_ICMP {
             v4_in_16(header.load(global!(OFFSETS.iphdr_saddr)))
         } else {
-            header.load(global!(OFFSETS.ipv6hdr_saddr))
+            header.load16(global!(OFFSETS.ipv6hdr_saddr))
         }
     }
 }
@@ -79,8 +79,9 @@ fn header(packet: Struct, member: u32) -> Struct {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Icmp6Error {
-    /// Source address of the ICMP packet.
-    pub from: [u8; 16],
+    /// Source address of the ICMP packet, as two words: of bytes the compiler makes a call
+    /// of memmove.
+    pub from: [u64; 2],
     /// What the kernel makes of it.
     pub errno: u32,
     pub icmp_type: u8,
@@ -98,7 +99,7 @@ impl Icmp6Error {
             header(packet, global!(OFFSETS.skb_transport_header)).load(0);
         let outer = header(packet, global!(OFFSETS.skb_network_header));
         Self {
-            from: outer.load(global!(OFFSETS.ipv6hdr_saddr)),
+            from: words_of(outer.load16(global!(OFFSETS.ipv6hdr_saddr))),
             errno,
             icmp_type,
             code,

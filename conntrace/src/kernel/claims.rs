@@ -1,5 +1,4 @@
-//! The claim of a slot of the table of attempts, and how a place of the table of hosts is
-//! written and read, tried in every order of their steps.
+//! The claim of a slot of the table of attempts, tried in every order of its steps.
 
 use loom::{
     cell::UnsafeCell,
@@ -13,7 +12,7 @@ use loom::{
     thread,
 };
 
-use conntrace_common::claim::{Claims, Named, Versioned, claim, give_back, read, write};
+use conntrace_common::claim::{Claims, Named, claim, give_back};
 
 /// As x86-64 orders it: loads acquire, stores release, additions are barriers.
 #[derive(Default)]
@@ -80,63 +79,5 @@ fn a_slot_is_one_sockets_in_every_order_of_steps() {
         }
         assert_eq!(slot.claims.load(SeqCst), 0, "no claim is left");
         assert_eq!(slot.sock.load(SeqCst), 0);
-    });
-}
-
-/// A place of which both words should be of the same writer.
-#[derive(Default)]
-struct Place {
-    claims: AtomicU32,
-    version: AtomicU32,
-    words: [AtomicU64; 2],
-}
-
-struct SharedPlace(Arc<Place>);
-
-impl Claims for SharedPlace {
-    fn claims(&self) -> u32 {
-        self.0.claims.load(Acquire)
-    }
-
-    fn add_claims(&mut self, count: u32) {
-        self.0.claims.fetch_add(count, SeqCst);
-    }
-}
-
-impl Versioned for SharedPlace {
-    fn version(&self) -> u32 {
-        self.0.version.load(Acquire)
-    }
-
-    fn set_version(&mut self, version: u32) {
-        self.0.version.store(version, Release);
-    }
-}
-
-#[test]
-fn a_place_is_read_as_it_was_written_in_every_order_of_steps() {
-    in_every_order(|| {
-        let place = Arc::new(Place::default());
-        let writers = [1, 2].map(|word| {
-            let mut place = SharedPlace(Arc::clone(&place));
-            thread::spawn(move || {
-                write(&mut place, |place| {
-                    for at in &place.0.words {
-                        at.store(word, Release);
-                    }
-                });
-            })
-        });
-        let reader = SharedPlace(Arc::clone(&place));
-        let look = |place: &SharedPlace| place.0.words.each_ref().map(|word| word.load(Acquire));
-        if let Some([first, second]) = read(&reader, look) {
-            assert_eq!(first, second, "of one writer");
-        }
-        for writer in writers {
-            assert!(writer.join().is_ok());
-        }
-        assert_eq!(place.claims.load(SeqCst), 0, "no claim is left");
-        let [first, second] = look(&reader);
-        assert_eq!(first, second, "of one writer");
     });
 }

@@ -305,6 +305,7 @@ fn load(
     let report_established = u8::from(settings.report_established);
     let count_connects = u8::from(settings.count_connects);
     let filters = settings.filter.kinds();
+    let secret = sys::random().map_err(|error| failed("asking for random bits", error))?;
     let [fd, addr, addr_len] = call_offsets.args;
     let call_offset_words = [fd, addr, addr_len, call_offsets.ret];
     // For as long as what it is given now.
@@ -317,6 +318,7 @@ fn load(
         .override_global("FILTERS", &filters, true)
         .override_global("REPORT_ESTABLISHED", &report_established, true)
         .override_global("COUNT_CONNECTS", &count_connects, true)
+        .override_global("HASH_SECRET", &secret, true)
         .override_global("CALL_OFFSETS", &call_offset_words, true)
         .override_global("TASK_IS_TYPED", &resolved.task_is_typed, true)
         .override_global(aya_log::LEVEL, &log_level, true);
