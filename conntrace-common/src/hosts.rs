@@ -50,14 +50,13 @@ impl Place {
     #[inline(always)]
     fn read(&self, work: &mut Work) -> bool {
         store(&mut work.check, load(&self.check));
-        work.known.copy(&self.known);
-        load(&work.check) == work.known.check()
+        load(&work.check) == work.known.copy(&self.known)
     }
 
     #[inline(always)]
     fn write(&mut self, known: &Known) {
-        self.known.copy(known);
-        store(&mut self.check, known.check());
+        let check = self.known.copy(known);
+        store(&mut self.check, check);
     }
 }
 

@@ -104,8 +104,9 @@ pub struct Attempt {
     pub bound_port: u16,
     /// `AF_INET` or `AF_INET6`.
     pub family: u16,
-    /// Padding, always zero.
-    pub reserved: u16,
+    /// Random bits of the network namespace (`net.hash_mix`, the lower 16), by which it is
+    /// told from the next one with that inode number; 0 of a call that failed.
+    pub netns_mix: u16,
     /// Name of the calling thread.
     pub comm: [u8; COMM_LEN],
     /// Name of the thread group's leader.

@@ -184,6 +184,7 @@ fn not_kept(counts: &mut Counts) {
 fn describe(sock: Sock, caller: Caller, seen: u8) -> Entry {
     let whole = seen == 0;
     let family = sock.family();
+    let netns = sock.netns_for_good();
     Entry {
         attempt: Attempt {
             started_ns: kernel::now_ns(),
@@ -194,7 +195,7 @@ fn describe(sock: Sock, caller: Caller, seen: u8) -> Entry {
             pid: caller.pid,
             tid: caller.tid,
             uid: caller.uid,
-            netns: sock.netns(),
+            netns: netns as u32,
             bound_device: sock.bound_device(),
             mark: sock.mark(),
             socket_uid: sock.uid(),
@@ -203,7 +204,7 @@ fn describe(sock: Sock, caller: Caller, seen: u8) -> Entry {
             remote_port: sock.remote_port(),
             bound_port: sock.bound_port(),
             family,
-            reserved: 0,
+            netns_mix: (netns >> u32::BITS) as u16,
             comm: caller.comm,
             leader_comm: caller.leader_comm,
         },

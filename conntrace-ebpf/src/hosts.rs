@@ -151,7 +151,10 @@ fn visit(work: &mut Work) {
         return work.tell_nothing();
     };
     place.set.look(&key, load(&work.fact.at_ns), work);
-    work.tell(place.set.missed_ns());
+    // Without a record there is nobody to tell it to.
+    if load(&work.fact.at_ns) != 0 {
+        work.tell(place.set.missed_ns());
+    }
     let heard_ns = load(&work.known.heard_ns);
     store(&mut work.heard_ns, heard_ns);
     store(&mut work.is_news, 0);

@@ -21,8 +21,6 @@ pub struct Diagnosis {
     /// What the rules said, and until when the answers hold that they had.
     cases: HashMap<Case, Remembered>,
     known: Known,
-    /// When tracing began, `CLOCK_BOOTTIME` nanoseconds.
-    tracing_since_ns: u64,
     /// Looks at the host; `None` in a replay.
     scout: Option<Scout>,
     /// What was answered since it was last taken.
@@ -55,16 +53,9 @@ impl Diagnosis {
         Self {
             cases: HashMap::default(),
             known: Known::default(),
-            tracing_since_ns: u64::MAX,
             scout: None,
             told: Vec::new(),
         }
-    }
-
-    /// Tracing began at this moment (`CLOCK_BOOTTIME` nanoseconds) at the latest: silence
-    /// is never told for longer than it was listened.
-    pub fn begin(&mut self, at_ns: u64) {
-        self.tracing_since_ns = at_ns;
     }
 
     /// Takes an answer from a recording.
@@ -77,7 +68,7 @@ impl Diagnosis {
         if !diagnose::has_causes(verdict.label) {
             return Diagnosed::default();
         }
-        let case = Case::new(attempt, verdict, self.tracing_since_ns);
+        let case = Case::new(attempt, verdict);
         let at_ns = attempt.at_ns;
         let known = self.cases.get(&case).filter(|case| at_ns < case.until_ns);
         match known {
@@ -100,14 +91,13 @@ impl Diagnosis {
             about: About::of(attempt),
             until: None,
             until_ns: u64::MAX,
-            busy: false,
         };
-        let cause = diagnose::diagnose(&case, &mut asking);
+        let (cause, undiagnosed) = diagnose::diagnose(&case, &mut asking);
         let remembered = Remembered {
             until_ns: asking.until_ns,
             diagnosed: Diagnosed {
                 cause: cause.map(|cause| Arc::new(cause.into())),
-                undiagnosed: asking.busy.then_some(Undiagnosed::NoTime),
+                undiagnosed,
             },
         };
         if self.cases.len() >= CASES_MAX {
@@ -128,25 +118,16 @@ struct Asking<'a> {
     until: Option<Instant>,
     /// Until when all answers hold.
     until_ns: u64,
-    busy: bool,
 }
 
 impl Evidence for Asking<'_> {
-    fn answer(&mut self, question: ask::Question) -> Option<ask::Answer> {
-        let found = match self.known.get(&question, &self.about) {
+    fn answer(&mut self, question: ask::Question) -> Result<ask::Answer, Undiagnosed> {
+        match self.known.get(&question, &self.about) {
             Some((until_ns, found)) => {
                 self.until_ns = self.until_ns.min(until_ns);
-                found.clone()
+                found.clone().into()
             }
-            None => self.look(question),
-        };
-        match found {
-            Found::Answer(answer) => Some(answer),
-            Found::Nothing => None,
-            Found::Busy => {
-                self.busy = true;
-                None
-            }
+            None => self.look(question).into(),
         }
     }
 }
@@ -156,12 +137,13 @@ impl Asking<'_> {
         let Some(scout) = &mut self.scout else {
             // The next entry of the recording may tell.
             self.until_ns = 0;
-            return Found::Nothing;
+            return Found::Unknown(Undiagnosed::NoTime);
         };
         let until = *self.until.get_or_insert_with(|| Instant::now() + WAIT_MAX);
         let found = scout.look(&question, &self.about, until);
         let told = Told {
             asked_ns: self.about.at_ns,
+            netns_mix: self.about.netns_mix,
             question,
             found: found.clone(),
         };

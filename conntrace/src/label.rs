@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::{
     errno::Errno,
+    reply::own_failure,
     wire::{Attempt, Icmp, IcmpVersion, Moment, Seen},
 };
 
@@ -209,12 +210,17 @@ fn label_error(error: Errno) -> Verdict {
 
 /// Rule 4: an ICMP error came while the socket was locked, poll woke the
 /// application, and it closed before the next one would have ended the attempt.
-/// `EMSGSIZE` is path MTU discovery (`tcp_v4_mtu_reduced`), nobody's no.
+/// `EMSGSIZE` is path MTU discovery (`tcp_v4_mtu_reduced`), nobody's no. A soft error of
+/// this host's own sending is no ICMP error.
 fn early_icmp(attempt: &Attempt) -> Option<Errno> {
+    let soft_error = || {
+        let of_network = |_: &Errno| own_failure(attempt).is_none();
+        attempt.soft_error.filter(of_network)
+    };
     attempt
         .icmp
         .and_then(|icmp| icmp.errno)
-        .or(attempt.soft_error)
+        .or_else(soft_error)
         .filter(|&errno| errno != Errno::EMSGSIZE)
 }
 

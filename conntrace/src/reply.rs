@@ -113,22 +113,45 @@ fn is_reset(attempt: &Attempt) -> bool {
     }
 }
 
-/// Without `IPV6_RECVERR` the kernel queues no ICMPv6 error
-/// (`ipv6_icmp_error`): only its errno is left. A neighbour that did not answer
-/// is told by the retransmissions that could not send, because the SYN still
-/// waits for its address. Only this host answers what it asks itself.
+/// The answer of which nothing is left but an errno.
+///
+/// Without `IPV6_RECVERR` the kernel queues no ICMPv6 error (`ipv6_icmp_error`), and the
+/// application may have read an ICMPv4 error from the socket's error queue. Only this host
+/// answers what it asks itself, or what it dropped all of.
 fn unqueued(attempt: &Attempt) -> ReplyKind {
-    let stuck = u32::from(attempt.rto_count) > attempt.syn_retransmitted;
     let to_itself = attempt
         .remote
         .is_some_and(|remote| remote.addr.is_loopback() || attempt.local_addr == Some(remote.addr));
     match attempt.error.or(attempt.soft_error) {
         None | Some(Errno::ETIMEDOUT | Errno::ECONNABORTED | Errno::EMSGSIZE) => ReplyKind::None,
         Some(_) if attempt.syn_sent == 0 => ReplyKind::None,
-        Some(_) if to_itself => ReplyKind::Local,
-        Some(Errno::EHOSTUNREACH) if stuck => ReplyKind::Local,
+        Some(_) if to_itself || all_dropped(attempt) => ReplyKind::Local,
+        Some(_) if own_failure(attempt).is_some() => ReplyKind::Local,
         Some(_) => ReplyKind::Icmp,
     }
+}
+
+/// The errno with which this host's own sending failed while the attempt was under way: its
+/// link, address or route went away (`inet_sk_rebuild_header`, `inet6_sk_rebuild_header`),
+/// or over IPv6 the neighbour did not answer.
+///
+/// The kernel keeps it where it keeps the errno of an ICMP error (`sk_err_soft`). Only then
+/// has the retransmission timer run more often than SYNs left again, and no ICMP error is
+/// known.
+#[must_use]
+pub fn own_failure(attempt: &Attempt) -> Option<Errno> {
+    let stuck = u32::from(attempt.rto_count) > attempt.syn_retransmitted;
+    let is_network = |errno: &Errno| {
+        !matches!(
+            *errno,
+            Errno::ETIMEDOUT | Errno::ECONNABORTED | Errno::ECONNREFUSED | Errno::EMSGSIZE
+        )
+    };
+    attempt
+        .error
+        .filter(|error| *error != Errno::ETIMEDOUT)
+        .or(attempt.soft_error)
+        .filter(|errno| stuck && attempt.icmp.is_none() && is_network(errno))
 }
 
 #[cfg(test)]

@@ -39,6 +39,9 @@ pub struct Attempt {
     pub caller: Option<Caller>,
     /// Inode number of the socket's network namespace.
     pub netns: u32,
+    /// Random bits of it, by which it is told from the next one with that number; 0 of a
+    /// call that failed.
+    pub netns_mix: u16,
     /// Index of the interface that the socket is bound to.
     pub bound_device: Option<u32>,
     /// `SO_MARK`; 0 if it has none.
@@ -286,6 +289,7 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         at_ns,
         caller: caller(&fields, seen),
         netns: fields.u32(offset_of!(Record, attempt.netns)),
+        netns_mix: fields.u16(offset_of!(Record, attempt.netns_mix)),
         bound_device: fields.some_u32(offset_of!(Record, attempt.bound_device)),
         mark: fields.u32(offset_of!(Record, attempt.mark)),
         socket_uid: (seen != Seen::Untracked)

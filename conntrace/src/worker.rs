@@ -210,7 +210,6 @@ impl Worker {
         if let Some(recorder) = &mut self.recorder {
             recorder.start(&self.host, (now, boot_ns), &start);
         }
-        self.diagnosis.iter_mut().for_each(|it| it.begin(boot_ns));
         self.write(Event::Start(start), now)
     }
 

@@ -12,14 +12,14 @@ use std::{
     net::{IpAddr, Ipv4Addr, TcpListener},
     process::ExitCode,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use conntrace::stage::{self, FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
     Dir, Live, Partner, Recording, Tracer, assert_cause, attempt, give_up, in_role_to, link_into,
     live_test, nft, own_netns, remote_of_role, replay, role, run_with_replay, say_and_wait, stdout,
-    with_nft,
+    wait_out, with_nft,
 };
 use jiff::Timestamp;
 use nix::sched::{CloneFlags, unshare};
@@ -36,8 +36,6 @@ const FILTERED: u16 = 9443;
 
 const LIKELY: &str = "likely";
 const POSSIBLE: &str = "possible";
-/// How long tracing runs before silence says anything.
-const LISTENED_MIN: Duration = Duration::from_secs(60);
 /// After that what was noted of a host is noted anew.
 const FRESH: Duration = Duration::from_millis(1100);
 /// How often a namespace is made until one has the number of another.
@@ -46,19 +44,26 @@ const NAMESPACES: usize = 100;
 const GONE_AFTER: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
-    if role().is_some() {
-        return serve();
+    match role().as_deref() {
+        Some("limit") => return limit(),
+        Some(_) => return serve(),
+        None => {}
     }
     run_with_replay(vec![
-        // The first: it takes a minute, beside the others.
         live_test("silent_host_and_its_replay", silent_host_and_its_replay),
         with_nft("filtered_by_the_server", filtered_by_the_server),
         live_test("filtered_after_a_refusal", filtered_after_a_refusal),
-        live_test("wrong_port_v4", || wrong_port(FAR_V4.into(), FAR_V4.into())),
-        live_test("wrong_port_v6", || wrong_port(FAR_V6.into(), FAR_V6.into())),
-        live_test("wrong_port_mapped", || {
-            wrong_port(FAR_V4.to_ipv6_mapped().into(), FAR_V4.into());
+        live_test("another_port_works_v4", || {
+            another_port_works(FAR_V4.into(), FAR_V4.into());
         }),
+        live_test("another_port_works_v6", || {
+            another_port_works(FAR_V6.into(), FAR_V6.into());
+        }),
+        live_test("another_port_works_mapped", || {
+            another_port_works(FAR_V4.to_ipv6_mapped().into(), FAR_V4.into());
+        }),
+        live_test("answered_on_this_port", answered_on_this_port),
+        live_test("given_up_before_an_answer_was_due", given_up_early),
         live_test(
             "refusals_leave_the_port_that_works",
             refusals_leave_the_port,
@@ -90,6 +95,19 @@ fn serve() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// The child's side: a server that takes one connection and no further one.
+fn limit() -> ExitCode {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    nft(
+        "input",
+        remote_of_role(),
+        "tcp flags syn limit rate over 1/hour burst 1 packets drop",
+    );
+    let _listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, OPEN)).unwrap();
+    say_and_wait(&own_netns().to_string());
+    ExitCode::SUCCESS
+}
+
 fn filtered_by_the_server() {
     let evidence = json!({
         "port": FILTERED, "handshake_port": OPEN, "reset_seconds_ago": null,
@@ -98,7 +116,7 @@ fn filtered_by_the_server() {
     let line = live().expect_cause(2, ("remote_filtered", LIKELY), &evidence, |_| {
         link_into(server.pid());
         assert_eq!(attempt((SERVER, OPEN)).errno, 0);
-        give_up((SERVER, FILTERED))
+        wait_out((SERVER, FILTERED))
     });
     assert_just_now(&line, "handshake_seconds_ago");
     assert!(server.finish().success());
@@ -108,34 +126,61 @@ fn filtered_after_a_refusal() {
     let evidence = json!({ "port": ports::SILENT, "handshake_port": null });
     let line = live().expect_cause(2, ("remote_filtered", LIKELY), &evidence, |_| {
         attempt((FAR_V4, ports::RESETS));
-        give_up((FAR_V4, ports::SILENT))
+        wait_out((FAR_V4, ports::SILENT))
     });
     assert_just_now(&line, "reset_seconds_ago");
 }
 
-/// However the socket's family names the host.
-fn wrong_port(worked: IpAddr, refused: IpAddr) {
-    for (port, certainty) in [(ports::RESETS, LIKELY), (OTHER_PORT, POSSIBLE)] {
-        let evidence = json!({ "port": port, "handshake_port": ports::ACCEPTS });
-        let line = live().expect_cause(2, ("wrong_port", certainty), &evidence, |_| {
+/// However the socket's family names the host: that another port works is evidence, and no
+/// cause of its own.
+fn another_port_works(worked: IpAddr, refused: IpAddr) {
+    for port in [ports::RESETS, OTHER_PORT] {
+        let evidence = json!({ "port": port, "works_port": ports::ACCEPTS });
+        let line = live().expect_cause(2, ("nothing_listening", LIKELY), &evidence, |_| {
             assert_eq!(attempt((worked, ports::ACCEPTS)).errno, 0);
             attempt((refused, port))
         });
-        assert_just_now(&line, "handshake_seconds_ago");
+        assert_just_now(&line, "works_seconds_ago");
     }
+}
+
+/// A port that answered lately is not filtered, whatever else answered.
+fn answered_on_this_port() {
+    let server = Partner::start(in_role_to("limit", (SERVER, OPEN).into()));
+    let evidence = json!({ "remote": format!("{SERVER}:{OPEN}"), "two_syns_lost": true });
+    let line = live().expect_cause(2, ("answers_sometimes", POSSIBLE), &evidence, |_| {
+        link_into(server.pid());
+        assert_eq!(attempt((SERVER, OPEN)).errno, 0);
+        wait_out((SERVER, OPEN))
+    });
+    assert_just_now(&line, "handshake_seconds_ago");
+    assert!(server.finish().success());
+}
+
+/// One SYN and 300 ms say nothing of a host, whatever else it answered.
+fn given_up_early() {
+    let line = live().last_line(3, |_| {
+        assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);
+        attempt((FAR_V4, ports::RESETS));
+        give_up((FAR_V4, ports::SILENT))
+    });
+    assert!(
+        line["cause"].is_null() && line["undiagnosed"].is_null(),
+        "{line:#}"
+    );
 }
 
 /// Each of these RSTs is noted.
 fn refusals_leave_the_port() {
-    let evidence = json!({ "handshake_port": ports::ACCEPTS });
-    let line = live().expect_cause(4, ("wrong_port", LIKELY), &evidence, |_| {
+    let evidence = json!({ "works_port": ports::ACCEPTS });
+    let line = live().expect_cause(4, ("nothing_listening", LIKELY), &evidence, |_| {
         assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);
         for _ in 0..3 {
             thread::sleep(FRESH);
             attempt((FAR_V4, ports::RESETS));
         }
     });
-    let ago_s = &line["cause"]["evidence"]["handshake_seconds_ago"];
+    let ago_s = &line["cause"]["evidence"]["works_seconds_ago"];
     assert!(ago_s.as_u64().unwrap() >= 3, "{line:#}");
 }
 
@@ -143,6 +188,10 @@ fn refusals_leave_the_port() {
 fn assert_knows_nothing() {
     let line = live().last_line(1, |_| attempt((FAR_V4, ports::RESETS)));
     assert_eq!(line["cause"]["code"], "nothing_listening", "{line:#}");
+    assert!(
+        line["cause"]["evidence"]["works_port"].is_null(),
+        "{line:#}"
+    );
 }
 
 fn not_of_another_namespace() {
@@ -177,7 +226,10 @@ fn not_of_an_earlier_namespace() {
         .unwrap();
         if is_later {
             let line = outcomes_of(&tracer, netns).pop().unwrap();
-            assert_eq!(line["cause"]["code"], "nothing_listening", "{line:#}");
+            assert!(
+                line["cause"]["evidence"]["works_port"].is_null(),
+                "{line:#}"
+            );
             return;
         }
         gone.push(netns);
@@ -201,20 +253,20 @@ fn not_of_what_is_filtered_out() {
     assert!(line["cause"].is_null(), "{line:#}");
 }
 
-/// Before a minute of tracing silence says nothing, then that much. Handshakes are only
-/// counted here, and a replay says the same of it all.
+/// Silence is told from a record of it, which the attempt itself makes, and grows with each
+/// that follows. Handshakes are only counted here, and a replay says the same of it all.
 fn silent_host_and_its_replay() {
     let dir = Dir::new("causes-hosts");
     let recording = stage::run("silent", |stage| {
         let recording = Recording::start(&dir.0, &["--netns", &stage.netns.to_string()]);
-        let began = Instant::now();
         give_up((SILENT_V4, ports::SILENT));
+        wait_out((SILENT_V4, ports::SILENT));
         assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);
         attempt((FAR_V4, ports::RESETS));
-        give_up((FAR_V4, ports::SILENT));
-        thread::sleep((LISTENED_MIN + FRESH).saturating_sub(began.elapsed()));
-        give_up((SILENT_V4, ports::SILENT));
-        recording.wait_for("\"type\":\"outcome\"", 4);
+        wait_out((FAR_V4, ports::SILENT));
+        thread::sleep(FRESH);
+        wait_out((SILENT_V4, ports::SILENT));
+        recording.wait_for("\"type\":\"outcome\"", 5);
         recording
     });
     let (lines, errors) = recording.unwrap().stop();
@@ -226,16 +278,19 @@ fn silent_host_and_its_replay() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert!(outcomes[0]["cause"].is_null(), "{:#}", outcomes[0]);
+    let works = json!({ "works_port": ports::ACCEPTS });
+    assert_cause(&outcomes[2], ("nothing_listening", LIKELY), &works);
     let port = json!({ "handshake_port": ports::ACCEPTS });
-    assert_cause(&outcomes[1], ("wrong_port", LIKELY), &port);
-    assert_cause(&outcomes[2], ("remote_filtered", LIKELY), &port);
-    let silent = json!({ "addr": SILENT_V4 });
-    assert_cause(&outcomes[3], ("silent_host", POSSIBLE), &silent);
-    let silent_s = outcomes[3]["cause"]["evidence"]["silent_seconds"].as_u64();
-    assert!(
-        silent_s.is_some_and(|s| (60..90).contains(&s)),
-        "{silent_s:?}"
-    );
+    assert_cause(&outcomes[3], ("remote_filtered", LIKELY), &port);
+    for (at, seconds) in [(1, 1..2), (4, 3..30)] {
+        let silent = json!({ "addr": SILENT_V4 });
+        assert_cause(&outcomes[at], ("silent_host", POSSIBLE), &silent);
+        let silent_s = outcomes[at]["cause"]["evidence"]["silent_seconds"].as_u64();
+        assert!(
+            silent_s.is_some_and(|s| seconds.contains(&s)),
+            "{silent_s:?}"
+        );
+    }
     let replayed = replay(&fs::read(dir.file("recording")).unwrap(), &[]);
     assert_eq!(stdout(&replayed), lines);
 }

@@ -24,7 +24,8 @@ use conntrace::{
     wire::{self, Attempt, ExeId, Heard},
 };
 use conntrace_tests::{
-    Dir, Recording, attempt, attempt_on, ip, live_test, run, tcp, wait_out, with_ip,
+    Dir, Recording, attempt, attempt_on, ip, live_test, mount_tracefs, run, tcp, unless, wait_out,
+    with_ip,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -34,13 +35,19 @@ const PRIVATE: [Ipv4Addr; 3] = [
     Ipv4Addr::new(10, 66, 0, 3),
     Ipv4Addr::new(10, 67, 1, 2),
 ];
+/// The stage has no route to it.
+const NOWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const MARK: u32 = 0x8000_0007;
 const SECOND_NS: u64 = 1_000_000_000;
 /// After that what was noted is noted anew.
 const FRESH: Duration = Duration::from_millis(1100);
 
 fn main() -> ExitCode {
+    // Where functions cannot be hooked, calls that fail are seen as system calls.
+    let tracefs = mount_tracefs().err();
+    let tracefs = tracefs.map(|error| format!("needs tracefs: {error}"));
     run(vec![
+        unless(tracefs, live_test("call_that_fails", call_that_fails)),
         live_test("socket_v4", || socket(FAR_V4.into())),
         live_test("socket_v6", || socket(FAR_V6.into())),
         live_test("answers", || answers(&[])),
@@ -110,6 +117,21 @@ fn socket(host: IpAddr) {
         assert_eq!(attempt.socket_uid, Some(0));
         assert_eq!(attempt.caller.as_ref().unwrap().exe, Some(own_exe()));
     }
+}
+
+/// No attempt is made of it: there is no route.
+fn call_that_fails() {
+    let attempts = recorded(&["--trace-syscalls"], 1, |_| {
+        let remote = (NOWHERE, ports::RESETS).into();
+        let socket = tcp(remote);
+        setsockopt(&socket.as_fd(), sockopt::Mark, &MARK).unwrap();
+        attempt_on(&socket, remote);
+    });
+    let failed = attempts.last().unwrap();
+    assert!(matches!(failed.moment, wire::Moment::ConnectFailed(_)));
+    assert_eq!((failed.mark, failed.bound_device), (MARK, None));
+    assert_eq!(failed.socket_uid, Some(0));
+    assert_eq!(failed.caller.as_ref().unwrap().exe, Some(own_exe()));
 }
 
 /// What the last attempt was told, and when it began and ended.

@@ -100,39 +100,30 @@ impl Known {
         key.is_in(load(&self.host[0]))
     }
 
-    /// Copies it, word by word, for one of both is shared.
+    /// Copies it, word by word, for one of both is shared, and returns the checksum of what it
+    /// copied: another if any word is another.
     #[inline(always)]
-    pub(super) fn copy(&mut self, from: &Self) {
-        for (word, from) in self.host.iter_mut().zip(&from.host) {
-            store(word, load(from));
-        }
-        for (word, from) in self.ports.iter_mut().zip(&from.ports) {
-            store(word, load(from));
-        }
-        store(&mut self.silent_since_ns, load(&from.silent_since_ns));
-        store(&mut self.heard_ns, load(&from.heard_ns));
-        store(&mut self.reset, load(&from.reset));
-        store(&mut self.handshake_took_us, load(&from.handshake_took_us));
-        store(&mut self.forgot_ns, load(&from.forgot_ns));
-    }
-
-    /// Its checksum: another if any word is another.
-    #[inline(always)]
-    pub(super) fn check(&self) -> u64 {
+    pub(super) fn copy(&mut self, from: &Self) -> u64 {
         // 2^64 divided by the golden ratio: odd, and without a pattern.
         const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut sum = SPREAD;
-        let mut add = |word: &u64| {
-            sum = (sum ^ load(word)).wrapping_mul(SPREAD);
+        let mut copy = |to: &mut u64, from: &u64| {
+            let word = load(from);
+            store(to, word);
+            sum = (sum ^ word).wrapping_mul(SPREAD);
             sum ^= sum >> u32::BITS;
         };
-        self.host.iter().for_each(&mut add);
-        self.ports.iter().for_each(&mut add);
-        add(&self.silent_since_ns);
-        add(&self.heard_ns);
-        add(&self.reset);
-        add(&self.handshake_took_us);
-        add(&self.forgot_ns);
+        for (to, from) in self.host.iter_mut().zip(&from.host) {
+            copy(to, from);
+        }
+        for (to, from) in self.ports.iter_mut().zip(&from.ports) {
+            copy(to, from);
+        }
+        copy(&mut self.silent_since_ns, &from.silent_since_ns);
+        copy(&mut self.heard_ns, &from.heard_ns);
+        copy(&mut self.reset, &from.reset);
+        copy(&mut self.handshake_took_us, &from.handshake_took_us);
+        copy(&mut self.forgot_ns, &from.forgot_ns);
         sum
     }
 

@@ -1,4 +1,4 @@
-use super::{Case, Evidence};
+use super::{Case, Evidence, Finding, Rule};
 use crate::{
     errno::Errno,
     event::{self, Cause, Certainty, Code},
@@ -7,30 +7,41 @@ use crate::{
     wire::{Icmp, IcmpVersion},
 };
 
-/// Unreachable: a router or firewall said that it may not deliver
-/// (administratively prohibited).
+/// Unreachable: a router or firewall said that it may not deliver (administratively
+/// prohibited).
 ///
-/// Wrong only when the ICMP error was forged. Of IPv6 the kernel may have kept no
-/// more than the errno, EACCES, which no other error gives.
-pub(super) fn rule(case: &Case, _: &mut dyn Evidence) -> Option<Cause> {
-    if case.label != Label::Unreachable || case.call.is_some() {
-        return None;
+/// Wrong only when the ICMP error was forged. Of IPv6 the kernel may have kept no more than
+/// the errno, EACCES, which no other ICMPv6 error gives (`icmpv6_err_convert`).
+pub(super) const RULE: Rule = Rule {
+    code: Code::AdminProhibited,
+    look,
+    proofs: &[(
+        Certainty::Certain,
+        "the ICMP error of that type and code, or the errno that only it gives",
+    )],
+};
+
+fn look(case: &Case, _: &mut dyn Evidence) -> Finding {
+    if case.label != Label::Unreachable || case.call.is_some() || case.own_failure.is_some() {
+        return Ok(None);
     }
     let prohibited = match &case.icmp {
         Some(icmp) => is_prohibition(icmp),
         None => case.reply == ReplyKind::Icmp && case.errno == Some(Errno::EACCES),
     };
-    if !prohibited {
-        return None;
-    }
-    let remote = case.remote_socket()?;
+    let Some(remote) = case.remote_socket().filter(|_| prohibited) else {
+        return Ok(None);
+    };
     let from = case.icmp.and_then(|icmp| icmp.from);
     let (who, at) = match (case.reply, from) {
         (ReplyKind::Local, _) => ("this host itself".to_owned(), "here".to_owned()),
         (_, Some(from)) => (from.to_string(), format!("on {from}")),
-        (_, None) => ("a router".to_owned(), "on the way".to_owned()),
+        (_, None) => (
+            "a router or firewall".to_owned(),
+            "on the way or there".to_owned(),
+        ),
     };
-    Some(Cause::new(
+    Ok(Some(Cause::new(
         Code::AdminProhibited,
         Certainty::Certain,
         &format!("{who} forbids the connection: ICMP administratively prohibited"),
@@ -43,7 +54,7 @@ pub(super) fn rule(case: &Case, _: &mut dyn Evidence) -> Option<Cause> {
             .with("from", from)
             .with("icmp_type", case.icmp.map(|icmp| icmp.icmp_type))
             .with("icmp_code", case.icmp.map(|icmp| icmp.code)),
-    ))
+    )))
 }
 
 /// Network, host and communication prohibited (RFC 1812); communication, policy

@@ -10,12 +10,19 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use super::way::{Device, Route, RouteOut};
+use super::{
+    firewall_facts::{Ending, Firewall, Packet},
+    way::{Covering, DeadEnd, Device, Link, OwnAddresses, Route, Way},
+};
+use crate::event::Undiagnosed;
 
 /// Answers what the rules ask: the host, a recording, or a test.
 pub trait Evidence {
-    /// What is known; `None` if nothing is, or not in time.
-    fn answer(&mut self, question: Question) -> Option<Answer>;
+    /// The answer, which may be that there is nothing.
+    ///
+    /// # Errors
+    /// The reason why the answer is unknown: a rule must not take that for "no".
+    fn answer(&mut self, question: Question) -> Result<Answer, Undiagnosed>;
 }
 
 macro_rules! questions {
@@ -40,13 +47,14 @@ macro_rules! questions {
         impl dyn Evidence + '_ {
             $(
                 $(#[$doc])*
-                pub fn $ask(&mut self, $($field: $type,)*) -> Option<$answer> {
-                    let answer = self.answer(Question::$name { $($field,)* });
-                    // A recording that someone else made may answer something else.
-                    if let Some(Answer::$name(answer)) = answer {
-                        Some(answer)
-                    } else {
-                        None
+                ///
+                /// # Errors
+                /// The reason why the answer is unknown.
+                pub fn $ask(&mut self, $($field: $type,)*) -> Result<$answer, Undiagnosed> {
+                    // A recording that someone else made may answer another question.
+                    match self.answer(Question::$name { $($field,)* })? {
+                        Answer::$name(answer) => Ok(answer),
+                        _ => Err(Undiagnosed::Incomplete),
                     }
                 }
             )+
@@ -55,16 +63,49 @@ macro_rules! questions {
 }
 
 questions! {
-    /// Which way packets take.
+    /// The way that packets take.
     route: Route {
         /// Inode number of the network namespace.
         netns: u32,
-        /// Where to.
-        to: IpAddr,
-        /// The source address, if it was chosen.
-        from: Option<IpAddr>,
+        /// What decides it.
+        way: Way,
     } -> Route;
-    /// What is known of the link-layer address of a host nearby.
+    /// The route or rule that forbids a way; `None` if nothing does.
+    dead_end: DeadEnd {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// What decides it.
+        way: Way,
+    } -> Option<DeadEnd>;
+    /// Other routes than the one used that cover the destination, default routes apart.
+    covering: Covering {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// What decides it.
+        way: Way,
+    } -> Vec<Covering>;
+    /// The state of an interface; `None` if it is gone.
+    link: Link {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Index of the interface.
+        device: u32,
+    } -> Option<Link>;
+    /// The namespace's own addresses of one family.
+    own_addresses: OwnAddresses {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Of IPv6.
+        v6: bool,
+    } -> OwnAddresses;
+    /// Membership of an address among the namespace's own.
+    is_own: IsOwn {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// The address.
+        addr: IpAddr,
+    } -> bool;
+    /// The state of a neighbour's link-layer address.
     neighbour: Neighbour {
         /// Inode number of the network namespace.
         netns: u32,
@@ -73,8 +114,8 @@ questions! {
         /// Its address.
         addr: IpAddr,
     } -> Neighbour;
-    /// Which other namespace of this host is the neighbour at that address: it has
-    /// the address, on an interface with the link-layer address that packets go to.
+    /// The other namespace of this machine that is the neighbour at that address: it has
+    /// the address, and an interface with the link-layer address that packets go to.
     owner: Owner {
         /// Inode number of the network namespace.
         netns: u32,
@@ -83,8 +124,21 @@ questions! {
         /// The address.
         addr: IpAddr,
     } -> Option<u32>;
-    /// Who accepts connections to a port, or to one that is easily mistaken for it.
-    /// Those that accept the address come first: not all are told.
+    /// Other namespaces of this machine that have the address.
+    holders: Holders {
+        /// Inode number of the network namespace that is left out.
+        netns: u32,
+        /// The address.
+        addr: IpAddr,
+    } -> Vec<u32>;
+    /// The options by which `nsenter` gets into the namespace, such as `-t 812 -n` or
+    /// `--net=/run/netns/a`; `None` of the one that conntrace itself runs in.
+    door: Door {
+        /// Inode number of the network namespace.
+        netns: u32,
+    } -> Option<String>;
+    /// Listeners on a port, or on one that is easily mistaken for it. Those that accept the
+    /// address come first: not all are told.
     listeners: Listeners {
         /// Inode number of the network namespace.
         netns: u32,
@@ -93,14 +147,15 @@ questions! {
         /// The port.
         port: u16,
     } -> Listeners;
-    /// Who accepts connections to a port in other namespaces that can be seen.
+    /// Listeners on a port in other namespaces that can be seen: a remark, on which no rule
+    /// builds.
     listeners_elsewhere: ListenersElsewhere {
         /// Inode number of the network namespace that is left out.
         netns: u32,
         /// The port.
         port: u16,
     } -> Vec<Listener>;
-    /// How local ports are chosen, and how many are in use.
+    /// The choice of local ports, and how many are in use.
     ports: Ports {
         /// Inode number of the network namespace.
         netns: u32,
@@ -118,34 +173,36 @@ questions! {
         /// The other end.
         remote: SocketAddr,
     } -> Option<Holder>;
-    /// Which proxy variable of a process's environment names this address.
+    /// The proxy variable of a process's environment that names this address.
     proxy: Proxy {
         /// The process.
         process: Process,
         /// The address.
         remote: SocketAddr,
     } -> Option<ProxyVariable>;
-    /// The name that the kernel has for why it dropped a packet.
+    /// The kernel's name for the reason of a drop.
     drop_reason: DropReason {
         /// Its number.
         number: u16,
     } -> String;
-    /// In which chains the firewall has rules, or a policy, with a verdict.
+    /// Rules of the firewall that may have ended the packet's way so.
     firewall: Firewall {
         /// Inode number of the network namespace.
         netns: u32,
-        /// The verdict.
-        verdict: FirewallVerdict,
-    } -> Vec<RulePlace>;
-    /// In which chains the firewall rewrites the destination of connections from here
-    /// to this very port.
+        /// The packet.
+        packet: Packet,
+        /// The end that it met.
+        ending: Ending,
+    } -> Firewall;
+    /// Chains of the firewall that rewrite the destination of connections from here to this
+    /// very port.
     rewrites: Rewrites {
         /// Inode number of the network namespace.
         netns: u32,
         /// The port.
         port: u16,
     } -> Vec<RulePlace>;
-    /// How many BPF programs decide on connects of a cgroup.
+    /// The number of BPF programs that decide on connects of a cgroup.
     connect_programs: ConnectPrograms {
         /// The cgroup's id.
         cgroup: u64,
@@ -162,14 +219,21 @@ questions! {
 }
 
 impl Question {
-    /// Whether it is about a network namespace, which is named by a number that is
-    /// another's after its end.
+    /// Questions about a network namespace, which is named by a number that is another's
+    /// after its end.
     #[must_use]
     pub fn is_of_namespace(&self) -> bool {
         match self {
             Self::Route { .. }
+            | Self::DeadEnd { .. }
+            | Self::Covering { .. }
+            | Self::Link { .. }
+            | Self::OwnAddresses { .. }
+            | Self::IsOwn { .. }
             | Self::Neighbour { .. }
             | Self::Owner { .. }
+            | Self::Holders { .. }
+            | Self::Door { .. }
             | Self::Listeners { .. }
             | Self::ListenersElsewhere { .. }
             | Self::Ports { .. }
@@ -182,6 +246,12 @@ impl Question {
             | Self::Confinement { .. }
             | Self::SecurityPrograms {} => false,
         }
+    }
+
+    /// Questions whose answer only adds to a cause: without it no rule says anything else.
+    #[must_use]
+    pub fn is_aside(&self) -> bool {
+        matches!(self, Self::ListenersElsewhere { .. } | Self::Door { .. })
     }
 }
 
@@ -228,6 +298,8 @@ pub struct Listener {
     pub port: u16,
     /// Accepts nothing but IPv6.
     pub only_v6: bool,
+    /// The interface that it is bound to (`SO_BINDTODEVICE`).
+    pub device: Option<Device>,
     /// Whose it is, if that could be found out.
     pub process: Option<Named>,
 }
@@ -309,17 +381,7 @@ pub struct Program {
     pub name: String,
 }
 
-/// What a firewall does that no application sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FirewallVerdict {
-    /// Nothing comes back.
-    Drop,
-    /// It answers.
-    Reject,
-}
-
-/// The first rule in a chain that does so; its policy has no handle.
+/// The first rule of a chain that does so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RulePlace {
     /// The table's family, as `nft` names it.
@@ -368,6 +430,7 @@ mod tests {
                 addr: own.parse().unwrap(),
                 port: 1,
                 only_v6,
+                device: None,
                 process: None,
             }
             .accepts(addr.parse().unwrap())

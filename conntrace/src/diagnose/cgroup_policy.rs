@@ -1,4 +1,4 @@
-use super::{Case, Evidence, denied};
+use super::{Case, Evidence, Finding, Rule, denied};
 use crate::{
     errno::Errno,
     event::{self, Cause, Certainty, Code},
@@ -9,22 +9,30 @@ use crate::{
 ///
 /// Wrong when such a program is there, but something else said EPERM, such as a
 /// seccomp filter.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    // What a program that returns 0 makes of connect (`inet_stream_connect`).
+pub(super) const RULE: Rule = Rule {
+    code: Code::CgroupPolicy,
+    look,
+    proofs: &[(
+        Certainty::Likely,
+        "EPERM of connect, and a program that decides on connects of this cgroup",
+    )],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    // The errno of a program that returns 0 (`inet_stream_connect`).
     if !denied::by_connect(case, Errno::EPERM) {
-        return None;
+        return Ok(None);
     }
-    let remote = case.remote_socket()?;
-    let programs = evidence.connect_programs(case.cgroup?, remote.is_ipv6())?;
-    if programs == 0 {
-        return None;
-    }
-    let they = if programs == 1 {
-        "a BPF program on the process's cgroup or above it decides".to_owned()
-    } else {
-        format!("{programs} BPF programs on the process's cgroup or above it decide")
+    let (Some(remote), Some(cgroup)) = (case.remote_socket(), case.cgroup) else {
+        return Ok(None);
     };
-    Some(Cause::new(
+    let programs = evidence.connect_programs(cgroup, remote.is_ipv6())?;
+    let they = match programs {
+        0 => return Ok(None),
+        1 => "a BPF program on the process's cgroup or above it decides".to_owned(),
+        many => format!("{many} BPF programs on the process's cgroup or above it decide"),
+    };
+    Ok(Some(Cause::new(
         Code::CgroupPolicy,
         Certainty::Likely,
         &format!("connect to {remote} returned EPERM, and {they} on connects"),
@@ -35,5 +43,5 @@ pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
         event::Facts::new()
             .with("programs", programs)
             .with("remote", remote),
-    ))
+    )))
 }

@@ -1,29 +1,48 @@
 use super::{
-    Case, Evidence,
+    Case, Evidence, Finding, Rule,
     ask::Ports,
-    words::{count, holdings},
+    words::{self, count, holdings},
 };
 use crate::{
-    event::{self, Cause, Certainty, Code},
+    event::{self, Cause, Certainty, Code, Undiagnosed},
     label::Label,
     wire::Remote,
 };
 
 /// Where a wider range may begin: below are ports that servers are known by.
-const LOW: u16 = 10_000;
-const HIGH: u16 = u16::MAX;
+pub(super) const LOW: u16 = 10_000;
+pub(super) const HIGH: u16 = u16::MAX;
 
 /// Port exhausted: connections to one destination hold every ephemeral port.
 /// There are too many at once, or `TIME_WAIT` holds each for 60 s after its end.
 ///
 /// Wrong when these sockets came only after the attempt; that others hold the
 /// ports is `ports_held_by_bind`.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    let Remote { addr, port } = case.remote?;
-    let ports = ports(case, evidence)?;
+pub(super) const RULE: Rule = Rule {
+    code: Code::EphemeralRangeUsedUp,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "sockets hold every port of the range, most of them connected to the destination",
+        ),
+        (
+            Certainty::Likely,
+            "sockets hold nine tenths of the range, most of them connected to the destination",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some(Remote { addr, port }) = case.remote else {
+        return Ok(None);
+    };
+    let Some(ports) = ports(case, evidence)? else {
+        return Ok(None);
+    };
     let available = available(&ports);
     if ports.connected < ports.bound || !is_full(&ports) {
-        return None;
+        return Ok(None);
     }
     let held = ports.connected + ports.bound;
     let certainty = if held >= available {
@@ -48,21 +67,27 @@ pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
         states.join(", "),
         addr = bracketed(addr),
     );
-    Some(Cause::new(
+    Ok(Some(Cause::new(
         Code::EphemeralRangeUsedUp,
         certainty,
         &why,
-        &advice(&ports, addr.is_loopback()),
+        &advice(case, &ports, addr.is_loopback(), evidence),
         facts(&ports),
-    ))
+    )))
 }
 
-/// How the ports are used of which the attempt found none.
-pub(super) fn ports(case: &Case, evidence: &mut dyn Evidence) -> Option<Ports> {
+/// The use of the ports of which the attempt found none.
+pub(super) fn ports(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<Ports>, Undiagnosed> {
     if case.label != Label::PortExhausted {
-        return None;
+        return Ok(None);
     }
-    evidence.ports(case.netns, case.local_addr, case.remote_socket())
+    let remote = case.remote_socket();
+    evidence
+        .ports(case.netns, case.local_addr, remote)
+        .map(Some)
 }
 
 /// Ports that the kernel can choose from.
@@ -106,31 +131,51 @@ fn bracketed(addr: std::net::IpAddr) -> String {
     }
 }
 
-/// A wider range, and whether `tcp_tw_reuse` would help. By default (2) it is in
-/// force for loopback only; a port can be used again after a second.
-fn advice(ports: &Ports, to_loopback: bool) -> String {
+/// The steps that help here, the state of the sockets first. By default (2)
+/// `tcp_tw_reuse` is in force for loopback only; a port can be used again after a second.
+fn advice(case: &Case, ports: &Ports, to_loopback: bool, evidence: &mut dyn Evidence) -> String {
     let mut steps = Vec::new();
+    let held = |state: &str| ports.states.get(state).copied().unwrap_or(0);
+    let (waiting, open, half_closed) = (held("TIME_WAIT"), held("ESTABLISHED"), held("CLOSE_WAIT"));
+    let mut set = |setting: &str| words::command(case, &format!("sysctl -w {setting}"), evidence);
     let (low, high) = ports.range;
     let (wide_low, wide_high) = (LOW.min(low), HIGH);
     let wide = size(wide_low, wide_high);
     let added = wide.saturating_sub(size(low, high));
     if added > 0 {
         steps.push(format!(
-            "`sysctl -w net.ipv4.ip_local_port_range=\"{wide_low} {wide_high}\"` has {} ports and adds {}",
+            "{} has {} ports and adds {}",
+            set(&format!(
+                "net.ipv4.ip_local_port_range=\"{wide_low} {wide_high}\""
+            )),
             count(wide),
             count(added),
         ));
     }
-    let waiting = ports.states.get("TIME_WAIT").copied().unwrap_or(0);
     let reused = ports.tw_reuse == 1 || (ports.tw_reuse == 2 && to_loopback);
     if waiting > 0 && !reused {
         steps.push(format!(
-            "`sysctl -w net.ipv4.tcp_tw_reuse=1` lets the {} in TIME_WAIT be used again after a second",
+            "{} lets the {} in TIME_WAIT be used again after a second",
+            set("net.ipv4.tcp_tw_reuse=1"),
             count(waiting),
         ));
     }
-    steps.push("keep connections open (a pool) instead of one per request".to_owned());
+    if !steps.is_empty() {
+        steps.push("also in /etc/sysctl.d".to_owned());
+    }
+    steps.push(of_application(waiting, open, half_closed).to_owned());
     steps.join("; ")
+}
+
+/// The step for the application, by the state that most of its sockets are in.
+fn of_application(waiting: u32, open: u32, half_closed: u32) -> &'static str {
+    if half_closed > waiting && half_closed > open {
+        "the other side has closed most of them: let the application close its sockets too"
+    } else if waiting > open {
+        "keep connections open (a pool) instead of one per request"
+    } else {
+        "use fewer connections at once (a smaller pool, HTTP/2), or more source or server addresses"
+    }
 }
 
 #[cfg(test)]
@@ -150,6 +195,20 @@ mod tests {
             connected_by: Vec::new(),
             bound_by: Vec::new(),
         }
+    }
+
+    fn advice(ports: &Ports, to_loopback: bool) -> String {
+        let case = crate::diagnose::tests::exhausted();
+        let mut nothing = crate::diagnose::tests::Script::default();
+        super::advice(&case, ports, to_loopback, &mut nothing)
+    }
+
+    #[test]
+    fn the_application_is_told_by_the_state() {
+        assert!(of_application(10, 200, 0).contains("fewer"));
+        assert!(of_application(200, 10, 0).contains("pool"));
+        assert!(of_application(0, 0, 0).contains("fewer"));
+        assert!(of_application(5, 10, 200).contains("close its sockets"));
     }
 
     #[test]

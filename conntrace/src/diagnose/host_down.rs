@@ -1,4 +1,4 @@
-use super::{Case, Evidence, ask::Neighbour, place};
+use super::{Case, Evidence, Finding, Rule, ask::Neighbour, place, words};
 use crate::{
     event::{self, Cause, Certainty, Code},
     label::Label,
@@ -10,41 +10,61 @@ use crate::{
 /// own network it does not answer ARP or neighbour discovery; elsewhere the router
 /// in front of it says so.
 ///
-/// Wrong when the netmask is, so that a host is looked for on a network where it
-/// cannot be, and when a router says host unreachable for another reason.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    if !may_be(case) {
-        return None;
-    }
-    let remote = case.remote_socket()?;
+/// Wrong when the netmask is too wide and no route tells so, and when a router says host
+/// unreachable for another reason.
+pub(super) const RULE: Rule = Rule {
+    code: Code::HostDown,
+    look,
+    proofs: &[(
+        Certainty::Likely,
+        "a silent neighbour behind an interface with carrier, whose address no namespace of this \
+         machine has and no other route covers, or a router's word",
+    )],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let (true, Some(remote), Some(way)) = (may_be(case), case.remote_socket(), case.way()) else {
+        return Ok(None);
+    };
     if case.reply == ReplyKind::Icmp {
-        return by_router(case);
+        return Ok(by_router(case));
     }
     let addr = remote.ip();
-    let out = place::way_out(case, evidence)?;
-    if out.gateway.is_some() {
-        return None;
+    let Some(out) = place::way_out(case, evidence)?.filter(|out| out.gateway.is_none()) else {
+        return Ok(None);
+    };
+    let Some(state) = place::silent(case, &out, addr, evidence)? else {
+        return Ok(None);
+    };
+    let link = evidence.link(case.netns, out.device.index)?;
+    // Another rule has more to say of these, or the packet went to the wrong network.
+    if !place::can_send(link.as_ref())
+        || !evidence.holders(case.netns, addr)?.is_empty()
+        || !evidence.covering(case.netns, way)?.is_empty()
+    {
+        return Ok(None);
     }
-    let state = place::silent(case, &out, addr, evidence)?;
     let asked = if addr.is_ipv4() {
         "ARP"
     } else {
         "neighbour discovery"
     };
     let device = &out.device.name;
-    Some(Cause::new(
+    let neighbour = format!("ip neigh show {addr} dev {device}");
+    let neighbour = words::command(case, &neighbour, evidence);
+    Ok(Some(Cause::new(
         Code::HostDown,
-        certainty(state),
+        Certainty::Likely,
         &format!("{addr} should be on the network of {device} and does not answer {asked}"),
         &format!(
-            "start the host or correct its address; `ip neigh show {addr}` and `arping -I {device} \
-             {addr}` show whether it is back"
+            "start the host or correct its address; {neighbour} shows REACHABLE once it is back"
         ),
         event::Facts::new()
             .with("neighbour", state)
             .with("device", device)
+            .with("device_kind", link.and_then(|link| link.kind))
             .with("addr", addr),
-    ))
+    )))
 }
 
 /// An attempt that may have met no host: unanswered, or answered by this host or
@@ -54,8 +74,7 @@ pub(super) fn may_be(case: &Case) -> bool {
     label && case.call.is_none()
 }
 
-/// A neighbour that was asked to the end is not there; one that is still asked may
-/// be slow.
+/// A neighbour that was asked to the end does not answer; one that is still asked may be slow.
 pub(super) fn certainty(state: Neighbour) -> Certainty {
     match state {
         Neighbour::Failed => Certainty::Certain,
@@ -66,6 +85,9 @@ pub(super) fn certainty(state: Neighbour) -> Certainty {
 fn by_router(case: &Case) -> Option<Cause> {
     let icmp = case.icmp.filter(is_host_unreachable)?;
     let (addr, from) = (case.remote?.addr, icmp.from?);
+    if from == addr {
+        return None;
+    }
     Some(Cause::new(
         Code::HostDown,
         Certainty::Likely,

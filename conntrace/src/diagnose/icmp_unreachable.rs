@@ -1,57 +1,95 @@
-use super::{Case, Evidence, Rule, admin_prohibited, host_down, private_address_not_local};
+use super::{Case, Evidence, Finding, Rule, admin_prohibited, words};
 use crate::{
     errno::Errno,
-    event::{self, Cause, Certainty, Code},
+    event::{self, Cause, Certainty, Code, Undiagnosed},
     label::Label,
     reply::ReplyKind,
     wire::{Icmp, IcmpVersion},
 };
 
-/// Unreachable: a router said that it cannot deliver. It has no route, or packets
-/// go in circles.
+/// Unreachable: a router, or the destination, said that it cannot deliver. It has no route,
+/// or packets go in circles.
 ///
 /// Wrong only when the ICMP error was forged. Of IPv6 the kernel may have kept no
 /// more than the errno.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    let answered = case.label == Label::Unreachable && case.reply == ReplyKind::Icmp;
-    let known_better: [Rule; 3] = [
-        admin_prohibited::rule,
-        host_down::rule,
-        private_address_not_local::rule,
-    ];
-    if !answered
-        || known_better
-            .iter()
-            .any(|rule| rule(case, evidence).is_some())
-    {
-        return None;
-    }
-    let to = case.remote?.addr;
-    let from = case.icmp.and_then(|icmp| icmp.from);
-    let router = from.map_or_else(
-        || "a router".to_owned(),
-        |from| format!("the router {from}"),
-    );
-    let said = match &case.icmp {
-        Some(icmp) => meaning(icmp),
-        None => format!(
-            "ICMPv6 error, {}",
-            case.errno.as_ref().map(Errno::to_string)?
+pub(super) const RULE: Rule = Rule {
+    code: Code::IcmpUnreachable,
+    look,
+    proofs: &[
+        (Certainty::Certain, "the ICMP error, with its sender"),
+        (
+            Certainty::Likely,
+            "the errno of an ICMPv6 error, of which the kernel keeps no more",
         ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let answered = case.label == Label::Unreachable && case.reply == ReplyKind::Icmp;
+    let Some(to) = case.remote.filter(|_| answered).map(|remote| remote.addr) else {
+        return Ok(None);
     };
-    Some(Cause::new(
+    let Some(icmp) = case.icmp else {
+        return of_errno(case, evidence);
+    };
+    if admin_prohibited::is_prohibition(&icmp) {
+        return Ok(None);
+    }
+    let Some(from) = icmp.from else {
+        return Err(Undiagnosed::Incomplete);
+    };
+    let said = meaning(&icmp);
+    let (what, fix) = if from == to {
+        (
+            format!("{to} itself, or what answers in its name, will not deliver: {said}"),
+            format!(
+                "look at what stands for {to}: a user-mode network (slirp4netns, passt) that \
+                 forbids its host, or a gateway without a way further"
+            ),
+        )
+    } else {
+        let trace = words::command(case, &format!("traceroute -n -q 1 -w 1 {to}"), evidence);
+        (
+            format!("the router {from} cannot deliver to {to}: {said}"),
+            format!("look at the route to {to} on {from}; {trace} shows where the way ends"),
+        )
+    };
+    Ok(Some(Cause::new(
         Code::IcmpUnreachable,
         Certainty::Certain,
-        &format!("{router} cannot deliver to {to}: {said}"),
-        &format!(
-            "look at the route to {to} {}; `traceroute -n {to}` shows where the way ends",
-            from.map_or_else(|| "on the routers".to_owned(), |from| format!("on {from}")),
-        ),
-        event::Facts::new()
-            .with("from", from)
-            .with("icmp_type", case.icmp.map(|icmp| icmp.icmp_type))
-            .with("icmp_code", case.icmp.map(|icmp| icmp.code)),
-    ))
+        &what,
+        &fix,
+        facts(case),
+    )))
+}
+
+/// Of IPv4 the application has read the error itself: its sender is not known.
+fn of_errno(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let (Some(errno), Some(to)) = (case.errno, case.remote.map(|remote| remote.addr)) else {
+        return Ok(None);
+    };
+    if to.is_ipv4() {
+        return Err(Undiagnosed::Incomplete);
+    }
+    if errno == Errno::EACCES {
+        return Ok(None);
+    }
+    let trace = words::command(case, &format!("traceroute -n -q 1 -w 1 {to}"), evidence);
+    Ok(Some(Cause::new(
+        Code::IcmpUnreachable,
+        Certainty::Likely,
+        &format!("an ICMPv6 error of an unknown sender says that {to} cannot be reached ({errno})"),
+        &format!("{trace} shows where the way ends, and who says so"),
+        facts(case),
+    )))
+}
+
+fn facts(case: &Case) -> event::Facts {
+    event::Facts::new()
+        .with("from", case.icmp.and_then(|icmp| icmp.from))
+        .with("icmp_type", case.icmp.map(|icmp| icmp.icmp_type))
+        .with("icmp_code", case.icmp.map(|icmp| icmp.code))
+        .with("errno", case.errno.as_ref().map(Errno::to_string))
 }
 
 fn meaning(icmp: &Icmp) -> String {

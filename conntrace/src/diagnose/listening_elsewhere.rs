@@ -1,66 +1,93 @@
-use super::{Case, Evidence, ask::Listener, place, proxy_in_path, words};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{Case, Evidence, Finding, Rule, ask::Listener, place, proxy_in_path, words};
 use crate::{
     event::{self, Cause, Certainty, Code},
     wire::Remote,
 };
 
-/// Refused: the server runs on this host, but not where the client looks. It
-/// listens on 127.0.0.1 and the client uses another address, or on the other
-/// address family, or in another network namespace (a container whose port is not
-/// published).
+/// Refused: the server listens on this port in the namespace to which the way leads, but not
+/// on the address that the client uses: on 127.0.0.1, on the other address family, or bound
+/// to another interface.
 ///
-/// Wrong when the server is another than the one the client means; for another
-/// namespace that is only likely.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    let Remote { addr, port } = place::reset_by(case, evidence)?;
-    let home = place::home(case, evidence)?;
-    let mut found = evidence.listeners(home, addr, port)?.on_port;
-    if found.iter().any(|listener| listener.accepts(addr)) {
-        // Since the attempt: it would have been let in.
-        return None;
-    }
-    let certainty = if found.is_empty() {
-        found = evidence.listeners_elsewhere(home, port)?;
-        Certainty::Likely
-    } else {
-        Certainty::Certain
+/// Wrong when the server is another than the one the client means.
+pub(super) const RULE: Rule = Rule {
+    code: Code::ListeningElsewhere,
+    look,
+    proofs: &[(
+        Certainty::Certain,
+        "listeners on the port in the namespace that has the address, none of which accepts it",
+    )],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some(Remote { addr, port }) = place::reset_by(case) else {
+        return Ok(None);
     };
-    let first = found.first()?;
-    if proxy_in_path::rewriting(case, evidence).is_some() {
-        return None;
+    let Some(home) = place::home(case, evidence)? else {
+        return Ok(None);
+    };
+    let found = evidence.listeners(home, addr, port)?.on_port;
+    // One that accepts it came after the attempt, or a device decides.
+    let accepts = |listener: &Listener| may_accept(case, home, listener);
+    if found.iter().any(accepts) || proxy_in_path::rewriting(case, evidence)?.is_some() {
+        return Ok(None);
     }
-    let fix = if certainty == Certainty::Certain {
-        let own = std::net::SocketAddr::new(first.addr, first.port);
-        let any = words::any_address(addr);
-        format!("connect to {own}, or let the server listen on {addr} or {any}, port {port}")
-    } else {
-        in_namespace(first, port)
+    let Some(first) = found.first() else {
+        return Ok(None);
     };
     let listeners = words::listeners(&found);
-    let where_else = if certainty == Certainty::Certain {
-        format!("port {port} is listened on, but not on {addr}: {listeners}")
+    let place = if home == case.netns {
+        String::new()
     } else {
-        let netns = first.netns;
-        format!("port {port} is listened on in another network namespace ({netns}): {listeners}")
+        format!(" of network namespace {home}, where {addr} is")
     };
-    Some(Cause::new(
+    Ok(Some(Cause::new(
         Code::ListeningElsewhere,
-        certainty,
-        &where_else,
-        &fix,
+        Certainty::Certain,
+        &format!("port {port}{place} is listened on, but not on {addr}: {listeners}"),
+        &fix(case, home, first),
         event::Facts::new()
             .with("netns", home)
             .with("listeners", &found),
-    ))
+    )))
 }
 
-fn in_namespace(listener: &Listener, port: u16) -> String {
-    let netns = listener.netns;
-    let into = listener.process.as_ref().map_or_else(
-        || format!("`lsns -t net` finds namespace {netns}"),
-        |owner| format!("`nsenter -t {} -n ip -br addr` shows them", owner.pid),
-    );
-    format!(
-        "publish port {port} of the container to this host, or connect to one of its addresses: {into}"
-    )
+/// A listener that takes connections to the address, as far as is known.
+fn may_accept(case: &Case, home: u32, listener: &Listener) -> bool {
+    let addr = case.remote.map(|remote| remote.addr);
+    // Connections from its own namespace come by loopback.
+    let other_device = listener.device.as_ref().is_some_and(|it| it.name != "lo");
+    let by_loopback = home == case.netns;
+    addr.is_some_and(|addr| listener.accepts(addr)) && !(other_device && by_loopback)
+}
+
+fn fix(case: &Case, home: u32, first: &Listener) -> String {
+    let Some(Remote { addr, port }) = case.remote else {
+        return String::new();
+    };
+    let own = SocketAddr::new(first.addr, port);
+    let any = words::any_address(addr);
+    let server = words::process(first.process.as_ref());
+    if first.accepts(addr) {
+        let device = first.device.as_ref().map_or("?", |device| &device.name);
+        return format!("let {server} listen without being bound to the interface {device}");
+    }
+    let listen = format!("let {server} listen on {addr} or {any}, port {port}");
+    // It listens on every address of the other family.
+    let every = first.addr.is_unspecified();
+    let family = if first.addr.is_ipv4() { "IPv4" } else { "IPv6" };
+    match (home == case.netns, every) {
+        (true, false) => format!("connect to {own}, or {listen}"),
+        (true, true) if addr.is_loopback() => {
+            let loopback: IpAddr = match first.addr {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            };
+            let own = SocketAddr::new(loopback, port);
+            format!("connect to {own}, or {listen}")
+        }
+        (_, true) => format!("connect to an {family} address of that host, or {listen}"),
+        (false, false) => listen,
+    }
 }

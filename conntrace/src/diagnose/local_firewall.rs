@@ -1,75 +1,161 @@
-use super::{Case, Evidence, ask::FirewallVerdict, words};
+use super::{
+    Case, Evidence, Finding, Rule,
+    firewall_facts::{Direction, Ending, Firewall, Found, Match, Packet},
+    way::Route,
+    words,
+};
 use crate::{
-    event::{self, Cause, Certainty, Code},
+    event::{self, Cause, Certainty, Code, Undiagnosed},
     label::Label,
 };
 
-/// Timed out: this host itself dropped the SYN, or the answer to it. The kernel
-/// names the reason for every packet it drops (`kfree_skb`).
+/// Timed out: a rule of this host's own firewall or another policy of it dropped the SYN, or
+/// the answer to it. The kernel names the reason of every packet it drops (`kfree_skb`).
 ///
 /// Wrong when the dropped packet was one of several and the others were lost
-/// elsewhere. Reasons that are no policy, such as a full queue or a neighbour that
-/// does not answer, are none of this rule's.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    if case.label != Label::TimedOut {
-        return None;
-    }
-    let reason = evidence.drop_reason(case.drop_reason?)?;
-    let (who, find) = policy(&reason)?;
-    let remote = case.remote_socket()?;
-    let rules = match reason.as_str() {
-        "NETFILTER_DROP" => evidence.firewall(case.netns, FirewallVerdict::Drop),
-        _ => None,
-    };
-    let chain = rules.as_deref().and_then(words::only_chain);
-    let (place, find) = match chain {
-        Some(chain) => (
-            format!(", in the only chain that drops, {chain}"),
-            format!("find the rule with `nft -a list chain {chain}`"),
+/// elsewhere.
+pub(super) const RULE: Rule = Rule {
+    code: Code::LocalFirewall,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "NETFILTER_DROP of every packet and a rule that matches it fully, or the drop reason of a policy",
         ),
-        None => (String::new(), find.to_owned()),
+        (
+            Certainty::Likely,
+            "NETFILTER_DROP and a rule that may match, or a drop of some packets",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let (Some(drops), Some(remote)) = (case.drops, case.remote_socket()) else {
+        return Ok(None);
     };
-    Some(Cause::new(
+    if case.label != Label::TimedOut {
+        return Ok(None);
+    }
+    let reason = evidence.drop_reason(drops.reason)?;
+    let facts = event::Facts::new()
+        .with("drop_reason", &reason)
+        .with("remote", remote);
+    let all = |certainty| match drops.all {
+        true => certainty,
+        false => Certainty::Likely,
+    };
+    if let Some((who, find)) = who(&reason) {
+        let find: Vec<_> = find
+            .iter()
+            .map(|find| words::command(case, find, evidence))
+            .collect();
+        let find = find.join(" and ");
+        return Ok(Some(Cause::new(
+            Code::LocalFirewall,
+            all(Certainty::Certain),
+            &format!("this host itself dropped packets of the attempt: {who} ({reason})"),
+            &format!("find it with {find}; let tcp to {remote} and its answers pass"),
+            facts,
+        )));
+    }
+    if reason != "NETFILTER_DROP" {
+        return Ok(None);
+    }
+    let Firewall { found, complete } = rules(case, Ending::Drop, evidence)?;
+    let Some(first) = found.first() else {
+        // Of rules that could not all be read none is known to be absent.
+        return if complete {
+            Ok(None)
+        } else {
+            Err(Undiagnosed::Unsupported)
+        };
+    };
+    let (certainty, what) = match first.matches {
+        Match::Fully => (all(Certainty::Certain), "by"),
+        Match::Possibly => (Certainty::Likely, "probably by"),
+    };
+    let list = words::command(case, &words::list_chain(first), evidence);
+    Ok(Some(Cause::new(
         Code::LocalFirewall,
-        Certainty::Certain,
-        &format!("this host itself dropped packets of the attempt: {who} ({reason}){place}"),
-        &format!("{find}; let tcp to {remote} and its answers pass"),
-        event::Facts::new()
-            .with("drop_reason", &reason)
-            .with("remote", remote)
-            .with("rules", rules),
-    ))
+        certainty,
+        &format!(
+            "this host's own firewall dropped packets of the attempt (NETFILTER_DROP), {what} {}",
+            words::rule(first)
+        ),
+        &format!("{list} shows it: let tcp to {remote} and its answers pass there"),
+        facts.with("rules", &found),
+    )))
 }
 
-/// Whose decision a reason is, and how to find it.
-fn policy(reason: &str) -> Option<(&'static str, &'static str)> {
+/// The rules that may have ended the attempt's SYN so, or the SYN-ACK.
+pub(super) fn rules(
+    case: &Case,
+    ending: Ending,
+    evidence: &mut dyn Evidence,
+) -> Result<Firewall, Undiagnosed> {
+    let Some(remote) = case.remote_socket() else {
+        return Ok(Firewall::default());
+    };
+    let syn = Packet {
+        direction: Direction::Out,
+        remote,
+        local: case.local_addr,
+        local_port: case.bound_port,
+        device: device(case, evidence)?,
+        mark: Some(case.mark),
+        uid: case.socket_uid,
+    };
+    // It may come by another interface than the SYN left by, and has no mark yet.
+    let answer = Packet {
+        direction: Direction::In,
+        device: None,
+        mark: None,
+        uid: None,
+        ..syn.clone()
+    };
+    let mut all = evidence.firewall(case.netns, syn, ending)?;
+    if ending == Ending::Drop {
+        let of_answer = evidence.firewall(case.netns, answer, ending)?;
+        all.complete &= of_answer.complete;
+        all.found.extend(of_answer.found);
+        all.found
+            .sort_by_key(|found| found.matches == Match::Possibly);
+        all.found.dedup_by(|one, other| is_same(one, other));
+    }
+    Ok(all)
+}
+
+/// Name of the interface that the SYN leaves by.
+fn device(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<String>, Undiagnosed> {
+    let Some(way) = case.way() else {
+        return Ok(None);
+    };
+    Ok(match evidence.route(case.netns, way)? {
+        Route::Local => Some("lo".to_owned()),
+        Route::Out(out) => Some(out.device.name),
+        Route::None(_) => None,
+    })
+}
+
+fn is_same(one: &Found, other: &Found) -> bool {
+    (one.handle, &one.family, &one.table, &one.chain)
+        == (other.handle, &other.family, &other.table, &other.chain)
+}
+
+/// The policy behind a reason that is no rule of netfilter's, and the commands that find it.
+pub(super) fn who(reason: &str) -> Option<(&'static str, &'static [&'static str])> {
     Some(match reason {
-        "NETFILTER_DROP" => (
-            "a firewall rule",
-            "find the rule with `nft list ruleset | grep -n drop` (or `iptables-save -c | grep \
-             DROP`), policies of chains included, at output and input",
-        ),
         "BPF_CGROUP_EGRESS" => (
             "a BPF program on the process's cgroup",
-            "find it with `bpftool cgroup tree`",
+            &["bpftool cgroup tree"],
         ),
         "SOCKET_FILTER" => (
             "a BPF program on the socket or its cgroup",
-            "find it with `bpftool cgroup tree` and `ss -tnp --bpf`",
+            &["bpftool cgroup tree", "ss -tnp --bpf"],
         ),
-        "TC_EGRESS" | "TC_INGRESS" => (
-            "traffic control on the interface",
-            "find it with `tc filter show dev DEVICE egress` (and ingress)",
-        ),
-        "XFRM_POLICY" => ("an IPsec policy", "find it with `ip xfrm policy`"),
-        "IP_RPFILTER" => (
-            "the reverse path filter, because the answer came by another interface",
-            "set `sysctl -w net.ipv4.conf.all.rp_filter=2` or mend the routes",
-        ),
-        "SECURITY_HOOK" => (
-            "a security module",
-            "find it with `ausearch -m avc -ts recent`",
-        ),
+        "TC_EGRESS" | "TC_INGRESS" => ("traffic control on an interface", &["bpftool net show"]),
+        "XFRM_POLICY" => ("an IPsec policy", &["ip xfrm policy"]),
+        "SECURITY_HOOK" => ("a security module", &["ausearch -m avc -ts recent"]),
         _ => return None,
     })
 }

@@ -2,13 +2,16 @@
 //!
 //! A rule is a function of the [`Case`] and of what it asks through
 //! [`Evidence`]; nothing in here touches a clock, a file or a thread. No
-//! evidence, no cause.
+//! evidence, no cause, and an answer that is unknown is none.
 
 mod admin_prohibited;
+mod answers_sometimes;
 pub mod ask;
+mod bad_destination;
 mod case;
 mod cgroup_policy;
 mod denied;
+mod dropped_here;
 mod ephemeral_range_used_up;
 pub mod firewall_facts;
 mod host_down;
@@ -17,7 +20,9 @@ mod listening_elsewhere;
 mod local_firewall;
 mod neighbour_unresolved;
 mod no_route;
+mod no_source_address;
 mod nothing_listening;
+mod own_link_down;
 mod place;
 mod ports_held_by_bind;
 mod private_address_not_local;
@@ -25,6 +30,7 @@ mod prohibit_route;
 mod proxy_in_path;
 mod rejected_by_firewall;
 mod remote_filtered;
+mod route_went_away;
 mod security_module;
 mod silent_host;
 mod similar;
@@ -34,52 +40,78 @@ mod tuple_in_use;
 pub mod way;
 mod words;
 mod wrong_port;
+mod wrong_source;
 
 pub use ask::Evidence;
-pub use case::{Call, Case, Handshake, Heard};
+pub use case::{Call, Case, CaseDrops, Handshake, Heard};
 pub use similar::is_similar;
 
 use crate::{
-    event::{Cause, Code},
+    event::{Cause, Certainty, Code, Undiagnosed},
     label::Label,
 };
+use ask::{Answer, Question};
 
-/// Recognises one cause.
-pub type Rule = fn(&Case, &mut dyn Evidence) -> Option<Cause>;
+/// A cause, if a rule recognises one; the reason why not, if it needs an answer that is
+/// unknown.
+pub type Finding = Result<Option<Cause>, Undiagnosed>;
 
-/// Every rule, in the order they are asked: from what this host or a packet
-/// proves to what is only possible. Of two that build on the same facts the one
-/// that says more stands first, and what takes long to find out is asked last.
-pub const RULES: [(Code, Rule); 23] = [
-    (Code::ProhibitRoute, prohibit_route::rule),
-    (Code::NoRoute, no_route::rule),
-    (Code::SourceNotLocal, source_not_local::rule),
-    (Code::TupleInUse, tuple_in_use::rule),
-    (Code::RejectedByFirewall, rejected_by_firewall::rule),
-    (Code::LocalFirewall, local_firewall::rule),
-    (Code::ProxyInPath, proxy_in_path::rule),
-    (Code::AdminProhibited, admin_prohibited::rule),
-    (Code::ListeningElsewhere, listening_elsewhere::rule),
-    (Code::WrongPort, wrong_port::rule),
-    (Code::NothingListening, nothing_listening::rule),
-    (Code::ProxyInPath, proxy_in_path::by_rewriting),
-    (Code::EphemeralRangeUsedUp, ephemeral_range_used_up::rule),
-    (Code::PortsHeldByBind, ports_held_by_bind::rule),
-    (Code::HostDown, host_down::rule),
-    (Code::NeighbourUnresolved, neighbour_unresolved::rule),
-    (Code::RemoteFiltered, remote_filtered::rule),
-    (
-        Code::PrivateAddressNotLocal,
-        private_address_not_local::rule,
-    ),
-    (Code::IcmpUnreachable, icmp_unreachable::rule),
-    (Code::SocketPortRange, socket_port_range::rule),
-    (Code::CgroupPolicy, cgroup_policy::rule),
-    (Code::SecurityModule, security_module::rule),
-    (Code::SilentHost, silent_host::rule),
-];
+/// A rule, by which one cause is recognised.
+pub struct Rule {
+    /// The cause.
+    pub code: Code,
+    /// Looks for it.
+    pub look: fn(&Case, &mut dyn Evidence) -> Finding,
+    /// Each certainty that it can have, with the fact that proves as much.
+    pub proofs: &'static [(Certainty, &'static str)],
+}
 
-/// Whether there are causes to look for behind this label.
+macro_rules! rules {
+    ($($code:ident: $($name:ident)::+;)+) => {
+        /// Every rule, in the order they are asked: from what this host or a packet
+        /// proves to what is only possible. Of two that build on the same facts the one
+        /// that says more stands first, and what takes long to find out is asked last.
+        pub const RULES: &[Rule] = &[$($($name)::+::RULE),+];
+
+        #[cfg(test)]
+        const CODES: &[Code] = &[$(Code::$code),+];
+    };
+}
+
+rules! {
+    BadDestination: bad_destination;
+    ProhibitRoute: prohibit_route;
+    OwnLinkDown: own_link_down;
+    WrongSource: wrong_source;
+    NoRoute: no_route;
+    NoSourceAddress: no_source_address;
+    SourceNotLocal: source_not_local;
+    TupleInUse: tuple_in_use;
+    RouteWentAway: route_went_away;
+    RejectedByFirewall: rejected_by_firewall;
+    LocalFirewall: local_firewall;
+    DroppedHere: dropped_here;
+    ProxyInPath: proxy_in_path;
+    AdminProhibited: admin_prohibited;
+    ListeningElsewhere: listening_elsewhere;
+    WrongPort: wrong_port;
+    NothingListening: nothing_listening;
+    ProxyInPath: proxy_in_path::rewritten;
+    EphemeralRangeUsedUp: ephemeral_range_used_up;
+    PortsHeldByBind: ports_held_by_bind;
+    HostDown: host_down;
+    NeighbourUnresolved: neighbour_unresolved;
+    AnswersSometimes: answers_sometimes;
+    RemoteFiltered: remote_filtered;
+    PrivateAddressNotLocal: private_address_not_local;
+    IcmpUnreachable: icmp_unreachable;
+    SocketPortRange: socket_port_range;
+    CgroupPolicy: cgroup_policy;
+    SecurityModule: security_module;
+    SilentHost: silent_host;
+}
+
+/// There are causes to look for behind this label.
 #[must_use]
 pub fn has_causes(label: Label) -> bool {
     match label {
@@ -88,17 +120,49 @@ pub fn has_causes(label: Label) -> bool {
         | Label::Refused
         | Label::TimedOut
         | Label::Unreachable
-        | Label::Denied => true,
-        Label::Established | Label::Aborted | Label::Cancelled | Label::Failed => false,
+        | Label::Denied
+        | Label::Failed => true,
+        Label::Established | Label::Aborted | Label::Cancelled => false,
     }
 }
 
-/// Why it ended so: what the first rule says that recognises it.
-pub fn diagnose(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
+/// The cause that the first rule recognises, and the first reason why a rule before it could
+/// not be decided.
+pub fn diagnose(case: &Case, evidence: &mut dyn Evidence) -> (Option<Cause>, Option<Undiagnosed>) {
     if !has_causes(case.label) {
-        return None;
+        return (None, None);
     }
-    RULES.iter().find_map(|(_, rule)| rule(case, evidence))
+    let mut asked = Asked {
+        evidence,
+        unknown: None,
+    };
+    let cause = RULES
+        .iter()
+        .find_map(|rule| match (rule.look)(case, &mut asked) {
+            Ok(cause) => cause,
+            Err(reason) => {
+                asked.unknown.get_or_insert(reason);
+                None
+            }
+        });
+    (cause, asked.unknown)
+}
+
+/// Evidence of which the first unknown answer is remembered.
+struct Asked<'a> {
+    evidence: &'a mut dyn Evidence,
+    unknown: Option<Undiagnosed>,
+}
+
+impl Evidence for Asked<'_> {
+    fn answer(&mut self, question: Question) -> Result<Answer, Undiagnosed> {
+        let counts = !question.is_aside();
+        let answer = self.evidence.answer(question);
+        if let (true, Err(reason)) = (counts, &answer) {
+            self.unknown.get_or_insert(*reason);
+        }
+        answer
+    }
 }
 
 #[cfg(test)]

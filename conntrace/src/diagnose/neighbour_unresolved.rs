@@ -1,7 +1,7 @@
 use super::{
-    Case, Evidence,
+    Case, Evidence, Finding, Rule,
     host_down::{certainty, may_be},
-    place,
+    place, words,
 };
 use crate::{
     event::{self, Cause, Certainty, Code},
@@ -12,28 +12,53 @@ use crate::{
 /// or neighbour discovery. The gateway is off, or the route names the wrong one.
 ///
 /// Wrong when the route changed between the attempt and the look.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
+pub(super) const RULE: Rule = Rule {
+    code: Code::NeighbourUnresolved,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "the gateway's neighbour entry is FAILED on an interface with carrier",
+        ),
+        (
+            Certainty::Likely,
+            "the gateway's neighbour entry is INCOMPLETE: it is being asked, and has not answered",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     if !may_be(case) || case.reply == ReplyKind::Icmp {
-        return None;
+        return Ok(None);
     }
-    let to = case.remote?.addr;
-    let out = place::way_out(case, evidence)?;
-    let gateway = out.gateway?;
-    let state = place::silent(case, &out, gateway, evidence)?;
-    let device = &out.device.name;
-    let certainty: Certainty = certainty(state);
-    Some(Cause::new(
+    let (Some(to), Some(out)) = (case.remote, place::way_out(case, evidence)?) else {
+        return Ok(None);
+    };
+    let Some(gateway) = out.gateway else {
+        return Ok(None);
+    };
+    let Some(state) = place::silent(case, &out, gateway, evidence)? else {
+        return Ok(None);
+    };
+    let link = evidence.link(case.netns, out.device.index)?;
+    if !place::can_send(link.as_ref()) {
+        return Ok(None);
+    }
+    let (to, device) = (to.addr, &out.device.name);
+    let get = words::command(case, &format!("ip route get {to}"), evidence);
+    let neighbour = words::command(case, &format!("ip neigh show {gateway}"), evidence);
+    Ok(Some(Cause::new(
         Code::NeighbourUnresolved,
-        certainty,
+        certainty(state),
         &format!("the gateway {gateway} on {device}, the way to {to}, does not answer"),
         &format!(
-            "bring up the gateway {gateway}, or mend the route that `ip route get {to}` shows; \
-             `ip neigh show {gateway}` shows whether it is back"
+            "bring up the gateway {gateway}, or mend the route that {get} shows; {neighbour} shows \
+             whether it is back"
         ),
         event::Facts::new()
             .with("neighbour", state)
             .with("gateway", gateway)
             .with("device", device)
             .with("prefix_len", out.prefix_len),
-    ))
+    )))
 }

@@ -1,37 +1,172 @@
-use super::{Call, Case, Evidence, place};
+use std::net::IpAddr;
+
+use super::{
+    Call, Case, Evidence, Finding, Rule, place,
+    way::{DeadEnd, DeadEndKind, Route, Way},
+    words,
+};
 use crate::{
     errno::Errno,
-    event::{self, Cause, Certainty, Code},
+    event::{self, Cause, Certainty, Code, Undiagnosed},
     label::Label,
 };
 
-/// Unreachable: this host has no route there, or one of type unreachable. The
-/// interface or the VPN is down, the default route is missing, or there is no
-/// IPv6 here.
+/// Unreachable: this host has no route there, or one of type unreachable. The interface or
+/// the VPN is down, the default route is missing, a VPN's rule forbids the way, or the
+/// namespace has no address of that family.
 ///
-/// Wrong when the routes changed between the call and the look.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
+/// Wrong when the routes changed between the call and the look. Where a route is there
+/// without the chosen source it is `wrong_source`.
+pub(super) const RULE: Rule = Rule {
+    code: Code::NoRoute,
+    look,
+    proofs: &[(
+        Certainty::Certain,
+        "no route for this socket (device, mark, user), with or without its source",
+    )],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     if case.label != Label::Unreachable || case.call != Some(Call::Connect) {
-        return None;
+        return Ok(None);
     }
-    let errno = Errno(place::no_way(case, evidence)?);
-    let what = match errno {
-        Errno::ENETUNREACH => "this host has no route to",
-        Errno::EHOSTUNREACH => "this host has a route of type unreachable to",
-        _ => return None,
+    let Some(errno) = place::no_way(case, evidence)? else {
+        return Ok(None);
     };
-    let to = case.remote?.addr;
-    let family = if to.is_ipv4() { "" } else { " -6" };
-    Some(Cause::new(
+    let Some(way) = case.way() else {
+        return Ok(None);
+    };
+    if errno != Errno::ENETUNREACH && errno != Errno::EHOSTUNREACH {
+        return Ok(None);
+    }
+    if way_without_source(case, evidence)?.is_some() {
+        return Ok(None);
+    }
+    let to = way.to;
+    let dead_end = evidence.dead_end(case.netns, way)?;
+    let (what, fix) = match &dead_end {
+        Some(found) => forbidden(case, to, found, evidence),
+        None => missing(case, to, evidence)?,
+    };
+    Ok(Some(Cause::new(
         Code::NoRoute,
         Certainty::Certain,
-        &format!("{what} {to}"),
-        &format!(
-            "look at `ip{family} route show` and at what should have set the route (interface, \
-             DHCP, VPN); by hand: `ip{family} route add {to} via GATEWAY`"
-        ),
+        &what,
+        &fix,
         event::Facts::new()
             .with("route_errno", errno.to_string())
-            .with("to", to),
+            .with("to", to)
+            .with("dead_end", dead_end),
+    )))
+}
+
+/// The way that the attempt would have without its chosen source; `None` if there is none,
+/// or no source was chosen.
+pub(super) fn way_without_source(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<Route>, Undiagnosed> {
+    let Some(way) = case.way().filter(|way| way.from.is_some()) else {
+        return Ok(None);
+    };
+    let freely = Way { from: None, ..way };
+    Ok(match evidence.route(case.netns, freely)? {
+        Route::None(_) => None,
+        found => Some(found),
+    })
+}
+
+/// The sentences about a route or rule that forbids the way.
+pub(super) fn forbidden(
+    case: &Case,
+    to: IpAddr,
+    found: &DeadEnd,
+    evidence: &mut dyn Evidence,
+) -> (String, String) {
+    let kind = match found.kind {
+        DeadEndKind::Unreachable => "unreachable",
+        DeadEndKind::Blackhole => "blackhole",
+        DeadEndKind::Prohibit => "prohibit",
+    };
+    let (priority, text) = (found.rule.priority, &found.rule.text);
+    let family = if to.is_ipv4() { "" } else { " -6" };
+    let (what, list) = match (found.table, found.prefix) {
+        (Some(table), Some((addr, len))) => (
+            format!("the route {kind} {addr}/{len} of table {table} (rule {priority}: {text})"),
+            format!("ip{family} route show table {table}"),
+        ),
+        (Some(table), None) => (
+            format!("a route of type {kind} in table {table} (rule {priority}: {text})"),
+            format!("ip{family} route show table {table}"),
+        ),
+        (None, _) => (
+            format!("the policy rule {priority} ({text})"),
+            format!("ip{family} rule show"),
+        ),
+    };
+    let list = words::command(case, &list, evidence);
+    let instead = match &found.instead {
+        Some(out) => format!("; without it the way by {} would be taken", out.device.name),
+        None => String::new(),
+    };
+    (
+        format!("{what} forbids the way to {to}{instead}"),
+        format!(
+            "{list} shows it: start the VPN that set it, or let it exempt {to} (kill switch, \
+             allowed addresses); a further route would not be used"
+        ),
+    )
+}
+
+/// The sentences about a route that is missing.
+fn missing(
+    case: &Case,
+    to: IpAddr,
+    evidence: &mut dyn Evidence,
+) -> Result<(String, String), Undiagnosed> {
+    let v6 = to.is_ipv6();
+    let (family, other) = if v6 {
+        ("IPv6", "IPv4")
+    } else {
+        ("IPv4", "IPv6")
+    };
+    let show = if v6 {
+        "ip -6 route show"
+    } else {
+        "ip route show"
+    };
+    let own = evidence.own_addresses(case.netns, v6)?;
+    if own.any || own.usable.iter().any(|addr| !addr.is_loopback()) {
+        let show = words::command(case, show, evidence);
+        let whose = whose(case, evidence);
+        return Ok((
+            format!("no route of {whose} leads to {to}"),
+            format!(
+                "{show} lists the routes: bring up what should set the missing one (interface, \
+                 DHCP client, VPN)"
+            ),
+        ));
+    }
+    let has_other = !evidence.own_addresses(case.netns, !v6)?.usable.is_empty();
+    let instead = if has_other {
+        format!("use a name or address of the server that has {other}, or ")
+    } else {
+        String::new()
+    };
+    let by = if v6 { "" } else { ", NAT64 or CLAT" };
+    Ok((
+        format!("this network namespace has no {family} address at all, so no route leads to {to}"),
+        format!("{instead}give this network namespace {family}{by}"),
     ))
+}
+
+/// Other interfaces may have a route that the socket cannot use.
+fn whose(case: &Case, evidence: &mut dyn Evidence) -> String {
+    let Some(device) = case.bound_device else {
+        return "this network namespace".to_owned();
+    };
+    match evidence.link(case.netns, device) {
+        Ok(Some(link)) => format!("{}, to which the socket is bound,", link.name),
+        Ok(None) | Err(_) => "the interface to which the socket is bound".to_owned(),
+    }
 }

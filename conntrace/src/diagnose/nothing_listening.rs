@@ -1,57 +1,100 @@
-use super::{Case, Evidence, place, proxy_in_path};
+use std::net::SocketAddr;
+
+use super::{Case, Evidence, Finding, Rule, place, proxy_in_path, words, wrong_port};
 use crate::{
     event::{self, Cause, Certainty, Code},
     wire::Remote,
 };
 
-/// Refused: the server is not started, or does not listen on that port. Certain
-/// where the destination is this host, whose sockets can be looked at; of another
-/// host there is the RST.
+/// Refused: the server is not started, does not listen on that port, or the address is
+/// another host's than the one meant. Certain where the way leads to a namespace of this
+/// machine, whose sockets can be looked at; of another host there is the RST.
 ///
 /// Wrong when the server stopped or started between the attempt and the look, when
 /// the RST is that of a firewall in the host's name, or when address translation led
 /// the attempt elsewhere by a rule that `proxy_in_path` does not recognise.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    let Remote { addr, port } = place::reset_by(case, evidence)?;
-    let Some(home) = place::home(case, evidence) else {
-        let rewritten = proxy_in_path::rewriting(case, evidence).is_some();
-        return (!addr.is_loopback() && !rewritten).then(|| of_another_host(case, addr, port));
+pub(super) const RULE: Rule = Rule {
+    code: Code::NothingListening,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "the namespace that has the address has no listener on the port",
+        ),
+        (
+            Certainty::Likely,
+            "a RST from an address that is no namespace's of this machine",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some(Remote { addr, port }) = place::reset_by(case) else {
+        return Ok(None);
+    };
+    // Of a proxy there is more to say. Where that is unknown, this is no less true.
+    if let Ok(Some(_)) = proxy_in_path::variable(case, evidence) {
+        return Ok(None);
+    }
+    let home = place::home(case, evidence)?;
+    if proxy_in_path::rewriting(case, evidence)?.is_some() {
+        return Ok(None);
+    }
+    let Some(home) = home else {
+        return Ok((!addr.is_loopback()).then(|| of_another_host(case, addr, port)));
     };
     let listeners = evidence.listeners(home, addr, port)?;
-    let mut similar = listeners.on_similar.iter();
-    let known_better = !listeners.on_port.is_empty()
-        || similar.any(|listener| listener.accepts(addr))
-        || !evidence.listeners_elsewhere(home, port)?.is_empty()
-        || proxy_in_path::rewriting(case, evidence).is_some();
-    if known_better {
-        return None;
+    // The rules about these say more.
+    if !listeners.on_port.is_empty() || wrong_port::of_similar(listeners, addr).is_some() {
+        return Ok(None);
     }
-    Some(Cause::new(
+    // A remark: the way does not lead there.
+    let elsewhere = evidence.listeners_elsewhere(home, port).ok();
+    let place = if home == case.netns {
+        "the client's own network namespace".to_owned()
+    } else {
+        format!("network namespace {home} of this machine")
+    };
+    let start = format!("start the server that should listen on port {port} there");
+    Ok(Some(Cause::new(
         Code::NothingListening,
         Certainty::Certain,
-        &format!("{addr} is an address of this host, and no socket listens on port {port}"),
-        &format!(
-            "start the server that should listen on port {port}; `ss -ltnp` lists those that do"
-        ),
+        &format!("{addr} is an address of {place}, and no socket there listens on port {port}"),
+        &format!("{start}, or correct the address or port that the client uses"),
         event::Facts::new()
             .with("netns", home)
             .with("port", port)
-            .with("listeners", &listeners.on_port),
-    ))
+            .with("listeners_in_other_namespaces", elsewhere),
+    )))
 }
 
 fn of_another_host(case: &Case, addr: std::net::IpAddr, port: u16) -> Cause {
+    let works = case.heard.handshake_lately();
+    let works = works.filter(|works| works.port != port);
+    let remote = SocketAddr::new(addr, port);
+    // It restarts, or another host has the address now.
+    let before = case.heard.on_this_port_ago_s;
+    let answered = match before {
+        Some(ago_s) => format!("; it completed a handshake there {ago_s} s before"),
+        None => String::new(),
+    };
     Cause::new(
         Code::NothingListening,
         Certainty::Likely,
-        &format!("{addr} is up, nothing accepts {port} or a firewall resets it"),
         &format!(
-            "on {addr}: `ss -ltn 'sport = :{port}'` shows whether the server listens, and on which \
-             address; start it, or open its firewall"
+            "{addr} is up and refuses {port}: nothing listens there, or a firewall resets it{answered}"
+        ),
+        &format!(
+            "on {addr}: {} shows the listener and its address; start the server, open the firewall, \
+             or correct the {remote} that the client uses",
+            words::quoted(&format!("ss -ltn 'sport = :{port}'"))
         ),
         event::Facts::new()
             .with("reply", case.reply)
             .with("from", addr)
-            .with("port", port),
+            .with("port", port)
+            .with("answered_seconds_ago", before)
+            .with("works_port", works.map(|works| works.port))
+            .with("works_seconds_ago", works.map(|works| works.ago_s)),
     )
 }

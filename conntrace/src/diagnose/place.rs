@@ -1,72 +1,164 @@
-//! Where a destination is.
+//! The place where a destination is, and the way that leads there.
 
 use std::net::IpAddr;
 
 use super::{
     Case, Evidence,
-    ask::{Neighbour, Route, RouteOut},
-    proxy_in_path,
+    ask::Neighbour,
+    way::{Link, Route, RouteOut, Way},
 };
-use crate::{errno::Errno, label::Label, reply::ReplyKind, wire::Remote};
+use crate::{errno::Errno, event::Undiagnosed, label::Label, reply::ReplyKind, wire::Remote};
 
-/// The destination that refused the attempt with a RST and is no proxy of the
-/// process's: of a proxy there is more to say. After SYNs that crossed
+/// Namespaces of this machine that a way is followed through.
+const NAMESPACES_MAX: usize = 4;
+
+/// The destination that refused the attempt with a RST. After SYNs that crossed
 /// (`ECONNRESET`) the other side was there and spoke TCP.
-pub(super) fn reset_by(case: &Case, evidence: &mut dyn Evidence) -> Option<Remote> {
+pub(super) fn reset_by(case: &Case) -> Option<Remote> {
     let reset = case.label == Label::Refused && case.reply == ReplyKind::Rst;
-    if !reset || case.errno != Some(Errno::ECONNREFUSED) {
-        return None;
-    }
-    let to_proxy = proxy_in_path::variable(case, evidence).is_some();
-    case.remote.filter(|_| !to_proxy)
+    case.remote
+        .filter(|_| reset && case.errno == Some(Errno::ECONNREFUSED))
 }
 
-/// The network namespace of this host whose own address the destination is.
-pub(super) fn home(case: &Case, evidence: &mut dyn Evidence) -> Option<u32> {
-    let to = case.remote?.addr;
-    match evidence.route(case.netns, to, case.local_addr)? {
-        Route::Local => Some(case.netns),
+/// The network namespace of this machine whose own address the destination is; `None` of
+/// another host's.
+pub(super) fn home(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<u32>, Undiagnosed> {
+    let Some(way) = case.way() else {
+        return Ok(None);
+    };
+    let to = way.to;
+    match evidence.route(case.netns, way)? {
+        Route::Local => Ok(Some(case.netns)),
         Route::Out(RouteOut {
             gateway: None,
             device,
             ..
-        }) => evidence.owner(case.netns, device.index, to)?,
-        Route::Out(_) | Route::None(_) => None,
+        }) => evidence.owner(case.netns, device.index, to),
+        Route::Out(_) | Route::None(_) => Ok(None),
     }
 }
 
 /// The way out that the attempt took.
-pub(super) fn way_out(case: &Case, evidence: &mut dyn Evidence) -> Option<RouteOut> {
-    match evidence.route(case.netns, case.remote?.addr, case.local_addr)? {
-        Route::Out(out) => Some(out),
-        Route::Local | Route::None(_) => None,
+pub(super) fn way_out(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<RouteOut>, Undiagnosed> {
+    let Some(way) = case.way() else {
+        return Ok(None);
+    };
+    match evidence.route(case.netns, way)? {
+        Route::Out(out) => Ok(Some(out)),
+        Route::Local | Route::None(_) => Ok(None),
     }
 }
 
 /// The errno of a connect that finds no way.
-pub(super) fn no_way(case: &Case, evidence: &mut dyn Evidence) -> Option<i32> {
-    match evidence.route(case.netns, case.remote?.addr, case.local_addr)? {
-        Route::None(errno) => Some(errno),
-        Route::Local | Route::Out(_) => None,
+pub(super) fn no_way(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<Errno>, Undiagnosed> {
+    let Some(way) = case.way() else {
+        return Ok(None);
+    };
+    match evidence.route(case.netns, way)? {
+        Route::None(errno) => Ok(Some(Errno(errno))),
+        Route::Local | Route::Out(_) => Ok(None),
     }
 }
 
-/// Whether a neighbour did not answer, and whether that is final.
+/// The end of a way within this machine.
+pub(super) enum End {
+    /// A namespace of this machine has the address.
+    Here,
+    /// It leaves by this route, which is the first one's where no namespace of this machine
+    /// is the next hop.
+    Leaves(RouteOut),
+    /// No further namespace has a way there.
+    Stops,
+}
+
+/// Follows the way through the namespaces of this machine that are its next hops.
+pub(super) fn end_of_way(
+    case: &Case,
+    first: RouteOut,
+    evidence: &mut dyn Evidence,
+) -> Result<End, Undiagnosed> {
+    let Some(to) = case.remote else {
+        return Ok(End::Leaves(first));
+    };
+    let (mut netns, mut out) = (case.netns, first);
+    for _ in 0..NAMESPACES_MAX {
+        let next_hop = out.gateway.unwrap_or(to.addr);
+        let Some(next) = evidence.owner(netns, out.device.index, next_hop)? else {
+            return Ok(End::Leaves(out));
+        };
+        let forwarded = Way {
+            to: to.addr,
+            from: None,
+            device: None,
+            mark: 0,
+            uid: None,
+            port: to.port,
+        };
+        if !evidence.rewrites(next, to.port)?.is_empty() {
+            return Ok(End::Here);
+        }
+        match evidence.route(next, forwarded)? {
+            Route::Local => return Ok(End::Here),
+            Route::None(_) => return Ok(End::Stops),
+            Route::Out(further) => (netns, out) = (next, further),
+        }
+    }
+    Err(Undiagnosed::Incomplete)
+}
+
+/// The state of a neighbour that did not answer; `None` of one that did, or that was not
+/// asked lately.
 pub(super) fn silent(
     case: &Case,
     out: &RouteOut,
     addr: IpAddr,
     evidence: &mut dyn Evidence,
-) -> Option<Neighbour> {
+) -> Result<Option<Neighbour>, Undiagnosed> {
     let state = evidence.neighbour(case.netns, out.device.index, addr)?;
-    match state {
+    Ok(match state {
         Neighbour::Incomplete | Neighbour::Failed => Some(state),
         Neighbour::Known | Neighbour::Absent => None,
-    }
+    })
 }
 
-/// Whether an address is of those that no router of the internet knows: RFC 1918,
-/// RFC 6598, unique local.
+/// An interface that packets can leave by.
+pub(super) fn can_send(link: Option<&Link>) -> bool {
+    link.is_some_and(|link| link.up && link.carrier)
+}
+
+/// Kinds of interfaces behind which a tunnel begins, whose far end this host cannot see.
+pub(super) fn is_tunnel(link: &Link) -> bool {
+    let kind = link.kind.as_deref().unwrap_or_default();
+    matches!(
+        kind,
+        "wireguard"
+            | "vxlan"
+            | "geneve"
+            | "gre"
+            | "gretap"
+            | "ip6gre"
+            | "ipip"
+            | "sit"
+            | "ip6tnl"
+            | "vti"
+            | "vti6"
+            | "xfrm"
+            | "tun"
+            | "ovpn"
+            | "ppp"
+            | "l2tp"
+            | "amt"
+            | "gtp"
+    )
+}
+
+/// Addresses that no router of the internet knows: RFC 1918, RFC 6598, unique local.
 pub(super) fn is_private(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(addr) => {

@@ -1,7 +1,7 @@
 use super::{
-    Case, Evidence,
+    Case, Evidence, Finding, Rule,
     ephemeral_range_used_up::{available, facts, is_full, ports},
-    words::{count, holdings},
+    words::{self, count, holdings},
 };
 use crate::event::{Cause, Certainty, Code};
 
@@ -11,10 +11,27 @@ use crate::event::{Cause, Certainty, Code};
 ///
 /// Wrong when these sockets came only after the attempt. The kernel tells of
 /// sockets that are bound and neither listen nor are connected from Linux 6.8 on.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    let ports = ports(case, evidence)?;
+pub(super) const RULE: Rule = Rule {
+    code: Code::PortsHeldByBind,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "sockets hold every port of the range, most of them bound for every destination",
+        ),
+        (
+            Certainty::Likely,
+            "sockets hold nine tenths of the range, most of them bound for every destination",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some(ports) = ports(case, evidence)? else {
+        return Ok(None);
+    };
     if ports.bound <= ports.connected || !is_full(&ports) {
-        return None;
+        return Ok(None);
     }
     let (low, high) = ports.range;
     let available = available(&ports);
@@ -27,7 +44,15 @@ pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
     } else {
         Certainty::Likely
     };
-    Some(Cause::new(
+    // Sockets that are only bound are what `ss` lists by an option of late versions.
+    let whose = match words::holdings(&ports.bound_by) {
+        by if by.is_empty() => format!(
+            "close the sockets, of which {} lists those that listen or are connected",
+            words::command(case, "ss -tanp", evidence)
+        ),
+        by => format!("let these close their sockets: {by}"),
+    };
+    Ok(Some(Cause::new(
         Code::PortsHeldByBind,
         certainty,
         &format!(
@@ -36,8 +61,10 @@ pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
             count(ports.bound),
             count(available),
         ),
-        "do not bind a port before connect: bind the address only, with IP_BIND_ADDRESS_NO_PORT, so \
-         that a port can serve many destinations; or close the sockets that `ss -tanp` shows",
+        &format!(
+            "do not bind a port before connect: bind the address only, with \
+             IP_BIND_ADDRESS_NO_PORT, so that a port can serve many destinations; or {whose}"
+        ),
         facts(&ports),
-    ))
+    )))
 }

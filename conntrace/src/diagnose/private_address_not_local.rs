@@ -1,60 +1,97 @@
-use super::{Case, Evidence, host_down::may_be, place};
+use super::{
+    Case, Evidence, Finding, Rule,
+    host_down::may_be,
+    place::{self, End},
+    proxy_in_path, words,
+};
 use crate::{
-    event::{self, Cause, Certainty, Code},
+    event::{self, Cause, Certainty, Code, Undiagnosed},
     reply::ReplyKind,
     wire::{Icmp, IcmpVersion},
 };
 
 /// Timed out, unreachable: an internal address is used from another network. The
-/// destination is private, no interface of this host is in its network, and the
-/// packets go to the default gateway.
+/// destination is private, no interface of this machine is in its network, the way leaves
+/// it by the default gateway, and nothing of that private network was ever heard.
 ///
 /// Wrong where the private networks of an organisation are routed: then the host
 /// behind the gateway may simply be down or filtered. From a private address that
 /// is as good a guess, so the cause is only possible.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    let answered = match case.reply {
-        ReplyKind::None => false,
-        ReplyKind::Icmp => case.icmp.as_ref().is_some_and(is_net_unreachable),
-        ReplyKind::SynAck | ReplyKind::Rst | ReplyKind::Local => return None,
+pub(super) const RULE: Rule = Rule {
+    code: Code::PrivateAddressNotLocal,
+    look,
+    proofs: &[
+        (
+            Certainty::Likely,
+            "a private destination by the default gateway, from a public address",
+        ),
+        (
+            Certainty::Possible,
+            "a private destination by the default gateway, from a private address",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some(to) = case.remote.filter(|to| place::is_private(to.addr)) else {
+        return Ok(None);
     };
-    let to = case.remote?.addr;
-    if !may_be(case) || answered != (case.reply == ReplyKind::Icmp) || !place::is_private(to) {
-        return None;
+    // What answered is at the end of this very route.
+    if !may_be(case) || case.heard.answered() || !is_unheard(case)? {
+        return Ok(None);
     }
-    // It is at the end of this very route.
-    if case.heard.handshake.is_some() || case.heard.reset_ago_s.is_some() {
-        return None;
+    let Some(out) = place::way_out(case, evidence)?.filter(|out| out.prefix_len == 0) else {
+        return Ok(None);
+    };
+    let Some(gateway) = out.gateway else {
+        return Ok(None);
+    };
+    let link = evidence.link(case.netns, out.device.index)?;
+    if link.is_none_or(|link| place::is_tunnel(&link))
+        || proxy_in_path::rewriting(case, evidence)?.is_some()
+    {
+        return Ok(None);
     }
-    let out = place::way_out(case, evidence)?;
-    if out.prefix_len != 0 {
-        return None;
-    }
-    let gateway = out.gateway?;
-    let from_private = case.local_addr.is_none_or(place::is_private);
-    let certainty = if from_private {
+    let leaves_by = match place::end_of_way(case, out.clone(), evidence)? {
+        End::Here => return Ok(None),
+        // A route of its own leads there.
+        End::Leaves(last) if last.prefix_len != 0 => return Ok(None),
+        End::Leaves(_) | End::Stops => &out.device.name,
+    };
+    let to = to.addr;
+    let certainty = if case.local_addr.is_none_or(place::is_private) {
         Certainty::Possible
     } else {
         Certainty::Likely
     };
-    let device = &out.device.name;
-    Some(Cause::new(
+    let get = words::command(case, &format!("ip route get {to}"), evidence);
+    Ok(Some(Cause::new(
         Code::PrivateAddressNotLocal,
         certainty,
         &format!(
-            "{to} is a private address, no network of this host has it, and it is looked for behind \
-             the default gateway {gateway} on {device}"
+            "{to} is a private address, no network of this machine has it, and it is looked for \
+             behind the default gateway {gateway} on {leaves_by}"
         ),
         &format!(
             "use the public address of that server, or connect this host to its network (VPN, \
-             peering: a route for {to} other than the default one)"
+             peering), so that {get} shows a route of its own"
         ),
         event::Facts::new()
             .with("gateway", gateway)
-            .with("device", device)
+            .with("device", leaves_by)
             .with("source", case.local_addr)
+            .with("network_silent_seconds", case.heard.network_silent_s)
             .with("from", case.icmp.and_then(|icmp| icmp.from)),
-    ))
+    )))
+}
+
+/// A router says that it knows no such network, or nothing of it was ever heard.
+fn is_unheard(case: &Case) -> Result<bool, Undiagnosed> {
+    match case.reply {
+        ReplyKind::None => Ok(case.heard.network_silent()?.is_some()),
+        ReplyKind::Icmp => Ok(case.icmp.as_ref().is_some_and(is_net_unreachable)),
+        ReplyKind::SynAck | ReplyKind::Rst | ReplyKind::Local => Ok(false),
+    }
 }
 
 fn is_net_unreachable(icmp: &Icmp) -> bool {

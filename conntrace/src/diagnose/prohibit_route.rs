@@ -1,32 +1,59 @@
-use super::{Case, Evidence, denied, place};
+use super::{Case, Evidence, Finding, Rule, denied, no_route, place, way::DeadEndKind, words};
 use crate::{
     errno::Errno,
     event::{self, Cause, Certainty, Code},
 };
 
 /// Denied: a route of type prohibit (`ip route add prohibit`), which some VPN
-/// clients and hosting panels set as a kill switch.
+/// clients and hosting panels set as a kill switch, or a policy rule that prohibits.
 ///
 /// Wrong when the route was set or removed between the call and the look.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
+pub(super) const RULE: Rule = Rule {
+    code: Code::ProhibitRoute,
+    look,
+    proofs: &[(
+        Certainty::Certain,
+        "EACCES of connect, and the same errno of the route for this socket",
+    )],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     if !denied::by_connect(case, Errno::EACCES) {
-        return None;
+        return Ok(None);
     }
-    let errno = place::no_way(case, evidence)?;
-    if Errno(errno) != Errno::EACCES {
-        return None;
+    let Some(way) = case.way() else {
+        return Ok(None);
+    };
+    if place::no_way(case, evidence)? != Some(Errno::EACCES) {
+        return Ok(None);
     }
-    let to = case.remote?.addr;
-    Some(Cause::new(
+    let to = way.to;
+    // Without it the errno of the route is proof enough.
+    let dead_end = evidence.dead_end(case.netns, way).ok().flatten();
+    let dead_end = dead_end.filter(|found| found.kind == DeadEndKind::Prohibit);
+    let (what, fix) = match &dead_end {
+        Some(found) => no_route::forbidden(case, to, found, evidence),
+        None => {
+            let family = if to.is_ipv4() { "" } else { " -6" };
+            let list = format!("ip{family} route show table all type prohibit");
+            let list = words::command(case, &list, evidence);
+            (
+                format!("the route to {to} is of type prohibit"),
+                format!(
+                    "find it with {list}, and let what set it (a VPN's kill switch, a hosting \
+                     panel) allow the destination"
+                ),
+            )
+        }
+    };
+    Ok(Some(Cause::new(
         Code::ProhibitRoute,
         Certainty::Certain,
-        &format!("the route to {to} is of type prohibit"),
-        &format!(
-            "find it with `ip route show table all type prohibit` and delete it (`ip route del \
-             prohibit PREFIX`), or set a route to {to}"
-        ),
+        &what,
+        &fix,
         event::Facts::new()
-            .with("route_errno", Errno(errno).to_string())
-            .with("to", to),
-    ))
+            .with("route_errno", Errno::EACCES.to_string())
+            .with("to", to)
+            .with("dead_end", dead_end),
+    )))
 }

@@ -1,9 +1,10 @@
 use super::{
-    Case, Evidence,
+    Case, Evidence, Finding, Rule,
     ask::{ProxyVariable, RulePlace},
+    words,
 };
 use crate::{
-    event::{self, Cause, Certainty, Code},
+    event::{self, Cause, Certainty, Code, Undiagnosed},
     label::Label,
     reply::ReplyKind,
 };
@@ -14,11 +15,23 @@ use crate::{
 /// The address is compared without DNS, so a proxy that is named and not numbered
 /// is not recognised; nor is one that stands in a configuration file. Wrong when
 /// the process connects to that address for another purpose.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    let ended = ended(case)?;
-    let remote = case.remote_socket()?;
-    let variable = variable(case, evidence)?.as_str();
-    Some(Cause::new(
+pub(super) const RULE: Rule = Rule {
+    code: Code::ProxyInPath,
+    look,
+    proofs: &[(
+        Certainty::Certain,
+        "a proxy variable of the process's environment that names this address and port",
+    )],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let (Some(ended), Some(remote)) = (ended(case), case.remote_socket()) else {
+        return Ok(None);
+    };
+    let Some(variable) = variable(case, evidence)?.map(ProxyVariable::as_str) else {
+        return Ok(None);
+    };
+    Ok(Some(Cause::new(
         Code::ProxyInPath,
         Certainty::Certain,
         &format!(
@@ -31,40 +44,7 @@ pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
         event::Facts::new()
             .with("variable", variable)
             .with("proxy", remote),
-    ))
-}
-
-/// Refused, timed out: a rule of this host's firewall rewrites the destination of
-/// connections to this very port (REDIRECT, DNAT), such as a transparent proxy's or
-/// that of a published container port, and what it leads to is not there.
-///
-/// Wrong when the rule has further conditions that the attempt does not meet.
-pub(super) fn by_rewriting(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    let ended = ended(case)?;
-    let remote = case.remote_socket()?;
-    let rules = rewriting(case, evidence)?;
-    let RulePlace {
-        family,
-        table,
-        chain,
-        ..
-    } = rules.first()?;
-    let port = remote.port();
-    Some(Cause::new(
-        Code::ProxyInPath,
-        Certainty::Likely,
-        &format!(
-            "a rule of this host (chain {family} {table} {chain}) rewrites the destination of \
-             connections to port {port}, and what it leads to {ended}"
-        ),
-        &format!(
-            "`nft -a list chain {family} {table} {chain}` shows where connections to {remote} go: \
-             start that server, or delete the rule"
-        ),
-        event::Facts::new()
-            .with("remote", remote)
-            .with("rules", &rules),
-    ))
+    )))
 }
 
 fn ended(case: &Case) -> Option<&'static str> {
@@ -76,12 +56,78 @@ fn ended(case: &Case) -> Option<&'static str> {
 }
 
 /// The variable of the process's environment that names the destination a proxy.
-pub(super) fn variable(case: &Case, evidence: &mut dyn Evidence) -> Option<ProxyVariable> {
-    evidence.proxy(case.process?, case.remote_socket()?)?
+pub(super) fn variable(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<ProxyVariable>, Undiagnosed> {
+    match (case.process, case.remote_socket()) {
+        (Some(process), Some(remote)) => evidence.proxy(process, remote),
+        _ => Ok(None),
+    }
 }
 
 /// The rules that rewrite the destination, if there are any.
-pub(super) fn rewriting(case: &Case, evidence: &mut dyn Evidence) -> Option<Vec<RulePlace>> {
-    let rules = evidence.rewrites(case.netns, case.remote?.port)?;
-    (!rules.is_empty()).then_some(rules)
+pub(super) fn rewriting(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<Vec<RulePlace>>, Undiagnosed> {
+    let Some(remote) = case.remote else {
+        return Ok(None);
+    };
+    let rules = evidence.rewrites(case.netns, remote.port)?;
+    Ok((!rules.is_empty()).then_some(rules))
+}
+
+/// The same cause, by a rule of this host's firewall.
+pub(super) mod rewritten {
+    use super::*;
+
+    /// Refused, timed out: a rule of this host's firewall rewrites the destination of
+    /// connections to this very port (REDIRECT, DNAT), such as a transparent proxy's or
+    /// that of a published container port, and what it leads to is not there.
+    ///
+    /// Wrong when the rule has further conditions that the attempt does not meet.
+    pub(in super::super) const RULE: Rule = Rule {
+        code: Code::ProxyInPath,
+        look,
+        proofs: &[(
+            Certainty::Likely,
+            "a rule that rewrites the destination of connections to this very port",
+        )],
+    };
+
+    fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+        let (Some(ended), Some(remote)) = (ended(case), case.remote_socket()) else {
+            return Ok(None);
+        };
+        let Some(rules) = rewriting(case, evidence)? else {
+            return Ok(None);
+        };
+        let Some(RulePlace {
+            family,
+            table,
+            chain,
+            ..
+        }) = rules.first()
+        else {
+            return Ok(None);
+        };
+        let port = remote.port();
+        let list = format!("nft -a list chain {family} {table} {chain}");
+        let list = words::command(case, &list, evidence);
+        Ok(Some(Cause::new(
+            Code::ProxyInPath,
+            Certainty::Likely,
+            &format!(
+                "a rule of this host (chain {family} {table} {chain}) rewrites the destination of \
+                 connections to port {port}, and what it leads to {ended}"
+            ),
+            &format!(
+                "{list} shows where connections to {remote} go: start that server, or delete the rule"
+            ),
+            event::Facts::new()
+                .with("remote", remote)
+                .with("rules", &rules),
+        )))
+    }
 }

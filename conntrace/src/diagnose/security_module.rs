@@ -1,4 +1,4 @@
-use super::{Case, Evidence, ask::Program, denied, place, words};
+use super::{Case, Evidence, Finding, Rule, ask::Program, denied, place, words};
 use crate::{
     errno::Errno,
     event::{self, Cause, Certainty, Code},
@@ -10,20 +10,49 @@ use crate::{
 /// Wrong when the process is confined, or there are such programs, but something else
 /// said no; the audit log knows. Before Linux 5.13 the kernel does not tell on what a
 /// program decides.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    by_profile(case, evidence).or_else(|| by_programs(case, evidence))
+pub(super) const RULE: Rule = Rule {
+    code: Code::SecurityModule,
+    look,
+    proofs: &[(
+        Certainty::Likely,
+        "EPERM or EACCES of connect that is no route's, and a profile or program that decides",
+    )],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let errno = [Errno::EPERM, Errno::EACCES].into_iter();
+    let Some(errno) = errno
+        .into_iter()
+        .find(|&errno| denied::by_connect(case, errno))
+    else {
+        return Ok(None);
+    };
+    // Only a route that forbids gives EACCES before that.
+    if errno == Errno::EACCES && place::no_way(case, evidence)?.is_some() {
+        return Ok(None);
+    }
+    let by_profile = match errno {
+        Errno::EACCES => by_profile(case, evidence),
+        _ => Ok(None),
+    };
+    match by_profile {
+        Ok(Some(cause)) => Ok(Some(cause)),
+        Ok(None) => by_programs(case, errno, evidence),
+        Err(reason) => match by_programs(case, errno, evidence)? {
+            Some(cause) => Ok(Some(cause)),
+            None => Err(reason),
+        },
+    }
 }
 
-fn by_profile(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    if !denied::by_connect(case, Errno::EACCES) {
-        return None;
-    }
-    let remote = case.remote_socket()?;
-    if place::no_way(case, evidence).is_some() {
-        return None;
-    }
-    let profile = evidence.confinement(case.process?)??;
-    Some(Cause::new(
+fn by_profile(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let (Some(remote), Some(process)) = (case.remote_socket(), case.process) else {
+        return Ok(None);
+    };
+    let Some(profile) = evidence.confinement(process)? else {
+        return Ok(None);
+    };
+    Ok(Some(Cause::new(
         Code::SecurityModule,
         Certainty::Likely,
         &format!(
@@ -34,20 +63,18 @@ fn by_profile(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
         event::Facts::new()
             .with("profile", &profile)
             .with("remote", remote),
-    ))
+    )))
 }
 
-fn by_programs(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    let errno = [Errno::EPERM, Errno::EACCES]
-        .into_iter()
-        .find(|&errno| denied::by_connect(case, errno))?;
-    let remote = case.remote_socket()?;
-    if place::no_way(case, evidence).is_some() {
-        return None;
-    }
+fn by_programs(case: &Case, errno: Errno, evidence: &mut dyn Evidence) -> Finding {
+    let Some(remote) = case.remote_socket() else {
+        return Ok(None);
+    };
     let programs = evidence.security_programs()?;
-    let Program { id, .. } = programs.first()?;
-    Some(Cause::new(
+    let Some(Program { id, .. }) = programs.first() else {
+        return Ok(None);
+    };
+    Ok(Some(Cause::new(
         Code::SecurityModule,
         Certainty::Likely,
         &format!(
@@ -62,5 +89,5 @@ fn by_programs(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
         event::Facts::new()
             .with("programs", &programs)
             .with("remote", remote),
-    ))
+    )))
 }

@@ -1,42 +1,79 @@
-use super::{Case, Evidence, ask::Route};
+use super::{
+    Case, Evidence, Finding, Rule,
+    ask::Neighbour,
+    way::{Route, RouteOut},
+    words,
+};
 use crate::{
     event::{self, Cause, Certainty, Code},
     label::Label,
     reply::ReplyKind,
 };
 
-/// Before so long of tracing a host may simply not have been talked to.
-const LISTENED_MIN_S: u64 = 60;
-
 /// Timed out: the host is off, its firewall drops everything, or the address is wrong.
-/// These cannot be told apart from here; what is known is that no traced attempt to it,
-/// on whatever port, completed a handshake or met a RST since tracing began.
+/// These cannot be told apart from here; it was tried, and in that time nothing at all
+/// was heard of it, on whatever port.
 ///
-/// Wrong when other attempts than those traced reached the host, when all that went
-/// there went to one port that is filtered, and when so many hosts were talked to that
-/// this one's answer was forgotten.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    if case.label != Label::TimedOut || case.reply != ReplyKind::None {
-        return None;
+/// Wrong when other attempts than those traced reached the host, and when all that went
+/// there went to one port that is filtered.
+pub(super) const RULE: Rule = Rule {
+    code: Code::SilentHost,
+    look,
+    proofs: &[(
+        Certainty::Possible,
+        "a record that the host was tried, and no answer since",
+    )],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let unanswered = case.label == Label::TimedOut && case.reply == ReplyKind::None;
+    if !unanswered || !case.heard.outwaited || case.own_failure.is_some() {
+        return Ok(None);
     }
-    let silent_s = case.heard.silent_s.filter(|&s| s >= LISTENED_MIN_S)?;
-    let addr = case.remote?.addr;
-    if evidence.route(case.netns, addr, case.local_addr) == Some(Route::Local) {
-        return None;
-    }
-    Some(Cause::new(
+    let (Some(silent_s), Some(way)) = (case.heard.silent()?, case.way()) else {
+        return Ok(None);
+    };
+    let addr = way.to;
+    let Route::Out(out) = evidence.route(case.netns, way)? else {
+        return Ok(None);
+    };
+    // Answering ARP it is up, though not to the connection.
+    let is_up = is_neighbour(case, &out, addr, evidence);
+    let what = if is_up {
+        format!("{addr} is up, for it resolves to a link-layer address, but")
+    } else {
+        format!("{addr} is off, filtered or a wrong address:")
+    };
+    let ping = words::command(case, &format!("ping -c 3 -W 1 {addr}"), evidence);
+    let check = if is_up {
+        format!("look at the firewall of {addr}; {ping} shows whether it answers anything")
+    } else {
+        let trace = words::command(case, &format!("traceroute -n -q 1 -w 1 {addr}"), evidence);
+        format!(
+            "check the address; {ping} and {trace} show whether anything answers there and how far \
+             packets come"
+        )
+    };
+    Ok(Some(Cause::new(
         Code::SilentHost,
         Certainty::Possible,
         &format!(
-            "{addr} is off, filtered or a wrong address: it answered no attempt on any port in the \
-             {silent_s} s since tracing began"
+            "{what} nothing was heard of it on any port in the {silent_s} s since it was first tried"
         ),
-        &format!(
-            "check the address; `ping {addr}` and `traceroute -n {addr}` show whether anything \
-             answers there and how far packets come"
-        ),
+        &check,
         event::Facts::new()
             .with("addr", addr)
-            .with("silent_seconds", silent_s),
-    ))
+            .with("silent_seconds", silent_s)
+            .with("resolves", is_up),
+    )))
+}
+
+fn is_neighbour(
+    case: &Case,
+    out: &RouteOut,
+    addr: std::net::IpAddr,
+    evidence: &mut dyn Evidence,
+) -> bool {
+    out.gateway.is_none()
+        && evidence.neighbour(case.netns, out.device.index, addr) == Ok(Neighbour::Known)
 }

@@ -1,7 +1,8 @@
 use super::{
-    Case, Evidence,
-    ephemeral_range_used_up::{available, facts, ports},
-    words::count,
+    Case, Evidence, Finding, Rule,
+    ask::Ports,
+    ephemeral_range_used_up::{HIGH, LOW, available, facts, ports},
+    words::{self, count},
 };
 use crate::event::{Cause, Certainty, Code};
 
@@ -11,31 +12,38 @@ use crate::event::{Cause, Certainty, Code};
 ///
 /// Wrong when many ports were given back between the attempt and the look, so that
 /// more than half of the range must be free.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    let ports = ports(case, evidence)?;
+pub(super) const RULE: Rule = Rule {
+    code: Code::SocketPortRange,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "ip_local_reserved_ports covers the whole of ip_local_port_range",
+        ),
+        (
+            Certainty::Likely,
+            "more than half of the range is free, and connections to the destination are there",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some(ports) = ports(case, evidence)? else {
+        return Ok(None);
+    };
     let (low, high) = ports.range;
     let available = available(&ports);
     let held = ports.connected.saturating_add(ports.bound);
     if available == 0 {
-        return Some(Cause::new(
-            Code::SocketPortRange,
-            Certainty::Certain,
-            &format!(
-                "net.ipv4.ip_local_reserved_ports leaves none of the {} ports of the range {low} {high}",
-                count(ports.reserved)
-            ),
-            "reserve fewer ports (`sysctl net.ipv4.ip_local_reserved_ports`), or widen the range: \
-             `sysctl -w net.ipv4.ip_local_port_range=\"10000 65535\"`",
-            facts(&ports),
-        ));
+        return Ok(Some(all_reserved(case, &ports, evidence)));
     }
     // Without any connection to it they may all have been closed at once.
     let explained = ports.connected == 0 || held.saturating_mul(2) > available;
     if explained || case.remote.is_none() {
-        return None;
+        return Ok(None);
     }
     let free = count(available - held);
-    Some(Cause::new(
+    Ok(Some(Cause::new(
         Code::SocketPortRange,
         Certainty::Likely,
         &format!(
@@ -46,5 +54,29 @@ pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
         "widen the range that the application sets with setsockopt(IP_LOCAL_PORT_RANGE), or let it \
          set none",
         facts(&ports),
-    ))
+    )))
+}
+
+fn all_reserved(case: &Case, ports: &Ports, evidence: &mut dyn Evidence) -> Cause {
+    let (low, high) = ports.range;
+    let reserved = words::command(case, "sysctl net.ipv4.ip_local_reserved_ports", evidence);
+    let (wide_low, wide_high) = (LOW.min(low), HIGH);
+    // Where it is as wide already only fewer reserved ports help.
+    let widen = if (low, high) == (wide_low, wide_high) {
+        String::new()
+    } else {
+        let range = format!("sysctl -w net.ipv4.ip_local_port_range=\"{wide_low} {wide_high}\"");
+        let range = words::command(case, &range, evidence);
+        format!(", or widen the range: {range} (also in /etc/sysctl.d)")
+    };
+    Cause::new(
+        Code::SocketPortRange,
+        Certainty::Certain,
+        &format!(
+            "net.ipv4.ip_local_reserved_ports leaves none of the {} ports of the range {low} {high}",
+            count(ports.reserved)
+        ),
+        &format!("reserve fewer ports ({reserved}){widen}"),
+        facts(ports),
+    )
 }

@@ -1,4 +1,4 @@
-use super::{Case, Evidence, ask::Route};
+use super::{Case, Evidence, Finding, Rule, words};
 use crate::{
     errno::Errno,
     event::{self, Cause, Certainty, Code},
@@ -10,26 +10,37 @@ use crate::{
 /// host's configuration.
 ///
 /// Wrong when the address came or went between the call and the look.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
-    // A port that was to be had is not what was missing.
+pub(super) const RULE: Rule = Rule {
+    code: Code::SourceNotLocal,
+    look,
+    proofs: &[(
+        Certainty::Certain,
+        "no interface of the namespace has the address (RTM_GETADDR)",
+    )],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    // A port that was taken is not the fault here.
     if case.label != Label::AddressUnavailable || case.call.is_none() {
-        return None;
+        return Ok(None);
     }
-    let source = case.local_addr?;
-    match evidence.route(case.netns, source, None)? {
-        Route::Local => return None,
-        Route::Out(_) | Route::None(_) => {}
+    let Some(source) = case.local_addr else {
+        return Ok(None);
+    };
+    if evidence.is_own(case.netns, source)? {
+        return Ok(None);
     }
-    Some(Cause::new(
+    let list = words::command(case, "ip -br addr", evidence);
+    Ok(Some(Cause::new(
         Code::SourceNotLocal,
         Certainty::Certain,
-        &format!("{source} is no address of this host (of the process's network namespace)"),
+        &format!("{source} is not assigned to any interface of the process's network namespace"),
         &format!(
-            "let the application bind to an address that `ip -br addr` lists, or to none; or give \
-             it back: `ip addr add {source} dev DEVICE`"
+            "let the application bind to an address that {list} lists, or to none, which leaves the \
+             choice to the route"
         ),
         event::Facts::new()
             .with("source", source)
             .with("errno", case.errno.as_ref().map(Errno::to_string)),
-    ))
+    )))
 }

@@ -6,13 +6,14 @@ mod look_alikes;
 mod script;
 mod sentences;
 mod staged;
+mod unknown;
 
-use self::script::Script;
+pub(super) use self::{cases::exhausted, script::Script};
 use super::*;
 
-/// What the rules of this code say.
+/// The finding of the rules of this code.
 fn recognised(code: Code, case: &Case, script: &Script) -> Option<Cause> {
-    let rules = RULES.iter().filter(|(of, _)| *of == code);
-    let mut found = rules.filter_map(|(_, rule)| rule(case, &mut script.clone()));
+    let rules = RULES.iter().filter(|rule| rule.code == code);
+    let mut found = rules.filter_map(|rule| (rule.look)(case, &mut script.clone()).ok().flatten());
     found.next()
 }

@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use super::{Case, Evidence, words};
+use super::{Case, Evidence, Finding, Rule, words};
 use crate::{
     event::{self, Cause, Certainty, Code},
     label::Label,
@@ -11,31 +11,42 @@ use crate::{
 /// same destination is open or in `TIME_WAIT`.
 ///
 /// Wrong when that socket came only after the attempt.
-pub(super) fn rule(case: &Case, evidence: &mut dyn Evidence) -> Option<Cause> {
+pub(super) const RULE: Rule = Rule {
+    code: Code::TupleInUse,
+    look,
+    proofs: &[(Certainty::Certain, "the socket that has the same two ends")],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     if case.label != Label::AddressUnavailable || case.call.is_some() {
-        return None;
+        return Ok(None);
     }
-    let local = SocketAddr::new(case.local_addr?, case.bound_port?);
-    let remote = case.remote_socket()?;
-    let holder = evidence.tuple(case.netns, local, remote)??;
+    let (Some(addr), Some(port), Some(remote)) =
+        (case.local_addr, case.bound_port, case.remote_socket())
+    else {
+        return Ok(None);
+    };
+    let local = SocketAddr::new(addr, port);
+    let Some(holder) = evidence.tuple(case.netns, local, remote)? else {
+        return Ok(None);
+    };
     let state = &holder.state;
     let who = match &holder.process {
         Some(owner) => format!(", by {}", words::process(Some(owner))),
         None => String::new(),
     };
-    Some(Cause::new(
+    let list = words::command(case, &format!("ss -tanpo 'sport = :{port}'"), evidence);
+    Ok(Some(Cause::new(
         Code::TupleInUse,
         Certainty::Certain,
         &format!("the connection {local} -> {remote} is there already, in {state}{who}"),
         &format!(
-            "do not bind port {} before connect (bind the address with \
-             IP_BIND_ADDRESS_NO_PORT), or wait until `ss -tanpo 'sport = :{}'` no longer shows it",
-            local.port(),
-            local.port()
+            "do not bind port {port} before connect (bind the address with \
+             IP_BIND_ADDRESS_NO_PORT), or wait until {list} no longer shows it"
         ),
         event::Facts::new()
             .with("local", local)
             .with("remote", remote)
             .with("holder", &holder),
-    ))
+    )))
 }

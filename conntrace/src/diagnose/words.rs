@@ -2,7 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::ask::{Holding, Listener, Named, Program, RulePlace};
+use super::{
+    Case, Evidence,
+    ask::{Holding, Listener, Named, Program},
+    firewall_facts::Found,
+};
 
 /// `55,536`
 pub(super) fn count(number: u32) -> String {
@@ -39,18 +43,24 @@ pub(super) fn holdings(holdings: &[Holding]) -> String {
 
 /// `127.0.0.1:5432 (postgres[812])`, the first of them.
 pub(super) fn listeners(listeners: &[Listener]) -> String {
-    let words: Vec<_> = listeners
-        .iter()
-        .take(3)
-        .map(|listener| {
-            let own = SocketAddr::new(listener.addr, listener.port);
-            match &listener.process {
-                Some(owner) => format!("{own} ({})", process(Some(owner))),
-                None => own.to_string(),
-            }
-        })
-        .collect();
+    let words: Vec<_> = listeners.iter().take(3).map(listener).collect();
     words.join(", ")
+}
+
+/// `[::]:80 (nginx[812], IPv6 only, bound to eth0)`
+fn listener(listener: &Listener) -> String {
+    let owner = listener.process.as_ref();
+    let owner = owner.map(|owner| process(Some(owner)));
+    let only_v6 = listener.only_v6.then(|| "IPv6 only".to_owned());
+    let device = listener.device.as_ref();
+    let device = device.map(|device| format!("bound to {}", device.name));
+    let about: Vec<_> = [owner, only_v6, device].into_iter().flatten().collect();
+    let own = SocketAddr::new(listener.addr, listener.port);
+    if about.is_empty() {
+        own.to_string()
+    } else {
+        format!("{own} ({})", about.join(", "))
+    }
 }
 
 /// `restrict_connect (id 12), id 13`, the first of them.
@@ -66,20 +76,49 @@ pub(super) fn programs(programs: &[Program]) -> String {
     words.join(", ")
 }
 
-/// `table inet filter, chain output`, where it can only be that one.
-pub(super) fn only_chain(places: &[RulePlace]) -> Option<String> {
-    let [
-        RulePlace {
-            family,
-            table,
-            chain,
-            ..
-        },
-    ] = places
-    else {
-        return None;
-    };
-    Some(format!("{family} {table} {chain}"))
+/// `rule 4 of inet filter output ("no mail")`, or a chain's policy.
+pub(super) fn rule(found: &Found) -> String {
+    let Found {
+        family,
+        table,
+        chain,
+        handle,
+        comment,
+        ..
+    } = found;
+    let chain = format!("{family} {table} {chain}");
+    let comment = comment.as_ref();
+    let comment = comment.map_or_else(String::new, |comment| format!(" ({comment:?})"));
+    match handle {
+        Some(handle) => format!("rule {handle} of chain {chain}{comment}"),
+        None => format!("the policy of chain {chain}"),
+    }
+}
+
+/// The command that lists the chain of a rule.
+pub(super) fn list_chain(found: &Found) -> String {
+    let Found {
+        family,
+        table,
+        chain,
+        ..
+    } = found;
+    format!("nft -a list chain {family} {table} {chain}")
+}
+
+/// A command as it can be run on this host: inside the attempt's network namespace by
+/// `nsenter`, where that is another.
+pub(super) fn command(case: &Case, command: &str, evidence: &mut dyn Evidence) -> String {
+    match evidence.door(case.netns) {
+        Ok(Some(options)) => quoted(&format!("nsenter {options} {command}")),
+        Ok(None) => quoted(command),
+        Err(_) => format!("(in network namespace {}) {}", case.netns, quoted(command)),
+    }
+}
+
+/// A command in quotes.
+pub(super) fn quoted(command: &str) -> String {
+    format!("`{command}`")
 }
 
 /// The address of every interface, of that family.

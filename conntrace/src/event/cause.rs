@@ -76,11 +76,13 @@ pub enum Code {
     NoSourceAddress,
     /// An address that TCP cannot connect to.
     BadDestination,
+    /// The same address and port completed a handshake moments ago.
+    AnswersSometimes,
 }
 
 impl Code {
     /// Every code, by the labels it explains.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::NothingListening,
         Self::ListeningElsewhere,
         Self::WrongPort,
@@ -109,6 +111,7 @@ impl Code {
         Self::WrongSource,
         Self::NoSourceAddress,
         Self::BadDestination,
+        Self::AnswersSometimes,
     ];
 
     /// As it is written in the lines.
@@ -143,6 +146,7 @@ impl Code {
             Self::WrongSource => "wrong_source",
             Self::NoSourceAddress => "no_source_address",
             Self::BadDestination => "bad_destination",
+            Self::AnswersSometimes => "answers_sometimes",
         }
     }
 }

@@ -5,7 +5,6 @@ mod dump;
 mod found;
 mod hooks;
 mod parse;
-mod places;
 mod position;
 mod registers;
 mod rewrites;
@@ -21,7 +20,7 @@ use std::{collections::HashMap, fs, io};
 
 use nix::net::if_::if_nametoindex;
 
-pub(super) use self::{places::places, rewrites::rewrites};
+pub(super) use self::rewrites::rewrites;
 
 use self::dump::{Dump, LiveSets};
 use crate::diagnose::firewall_facts::{Ending, Firewall, Match, Packet};

@@ -1,6 +1,7 @@
 //! The helper's thread: looks what is asked for, in whatever namespace it is.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, HashMap, HashSet},
     io,
     net::{IpAddr, SocketAddr},
@@ -18,10 +19,11 @@ use super::{
 };
 use crate::{
     diagnose::{
-        ask::{Answer, Holder, Listener, Listeners, Ports, Question, accepts},
+        ask::{Answer, Holder, Listener, Listeners, Named, Ports, Question, accepts},
         is_similar,
-        way::Way,
+        way::Route,
     },
+    event::Undiagnosed,
     kernel::Facts,
 };
 
@@ -29,6 +31,8 @@ use crate::{
 const DUMP_AGE_MAX: Duration = Duration::from_secs(1);
 /// How many namespaces' sockets are remembered.
 const DUMPS_MAX: usize = 16;
+/// How many sockets' owners are remembered; then it starts over.
+const OWNERS_MAX: usize = 4096;
 /// How many listeners an answer names.
 const LISTENERS_MAX: usize = 4;
 /// What is left of the time for an answer when owners are no longer looked for.
@@ -48,6 +52,8 @@ struct Taken {
     at: Instant,
     /// When the attempt had ended for which it was asked.
     asked_ns: u64,
+    /// Random bits of that attempt's network namespace.
+    netns_mix: u16,
     dump: Dump,
 }
 
@@ -55,6 +61,8 @@ struct Taken {
 pub(super) struct Helper {
     namespaces: Namespaces,
     dumps: HashMap<(u32, Which), Taken>,
+    /// The process that had a socket when it was last asked for, by inode.
+    owners: RefCell<HashMap<u32, u32>>,
     facts: &'static Facts,
     programs: Programs,
 }
@@ -65,99 +73,176 @@ impl Helper {
         Ok(Self {
             namespaces: Namespaces::new()?,
             dumps: HashMap::new(),
+            owners: RefCell::default(),
             facts,
             programs: Programs::open(facts.connect_hook),
         })
     }
 
-    /// What is known by then; `None` if nothing is.
+    /// The answer, as far as it is found by then.
+    ///
+    /// # Errors
+    /// The reason why it is unknown.
     pub(super) fn answer(
         &mut self,
         question: &Question,
         about: &About,
         until: Instant,
-    ) -> Option<Answer> {
-        match *question {
-            Question::Route { netns, to, from } => self
-                .namespaces
-                .inside(netns, about, until, || routes::route(&way(to, from)))
-                .map(Answer::Route),
+    ) -> Result<Answer, Undiagnosed> {
+        let is_of_routes = matches!(
+            question,
+            Question::Route { .. }
+                | Question::DeadEnd { .. }
+                | Question::Covering { .. }
+                | Question::Link { .. }
+                | Question::OwnAddresses { .. }
+                | Question::IsOwn { .. }
+                | Question::Neighbour { .. }
+        );
+        if is_of_routes {
+            self.of_routes(question, about, until)
+        } else {
+            self.of_sockets_and_policy(question, about, until)
+        }
+    }
+
+    /// Questions that rtnetlink answers.
+    fn of_routes(
+        &mut self,
+        question: &Question,
+        about: &About,
+        until: Instant,
+    ) -> Result<Answer, Undiagnosed> {
+        let mut inside = Inside {
+            namespaces: &mut self.namespaces,
+            about,
+            until,
+        };
+        Ok(match question {
+            Question::Route { netns, way } => {
+                Answer::Route(inside.look(*netns, || routes::route(way))?)
+            }
+            Question::DeadEnd { netns, way } => {
+                Answer::DeadEnd(inside.look(*netns, || routes::dead_end(way))?)
+            }
+            Question::Covering { netns, way } => {
+                let look = || match routes::route(way)? {
+                    Route::Out(used) => routes::covering(way, &used),
+                    Route::Local | Route::None(_) => Ok(vec![]),
+                };
+                Answer::Covering(inside.look(*netns, look)?)
+            }
+            Question::Link { netns, device } => {
+                Answer::Link(inside.look(*netns, || routes::link(*device))?)
+            }
+            Question::OwnAddresses { netns, v6 } => {
+                Answer::OwnAddresses(inside.look(*netns, || routes::own_addresses(*v6))?)
+            }
+            Question::IsOwn { netns, addr } => {
+                Answer::IsOwn(inside.look(*netns, || routes::is_own(*addr))?)
+            }
             Question::Neighbour {
                 netns,
                 device,
                 addr,
-            } => self
-                .namespaces
-                .inside(netns, about, until, || routes::neighbour(device, addr))
-                .map(Answer::Neighbour),
+            } => Answer::Neighbour(inside.look(*netns, || routes::neighbour(*device, *addr))?),
+            _ => return Err(Undiagnosed::Unsupported),
+        })
+    }
+
+    fn of_sockets_and_policy(
+        &mut self,
+        question: &Question,
+        about: &About,
+        until: Instant,
+    ) -> Result<Answer, Undiagnosed> {
+        Ok(match *question {
             Question::Owner {
                 netns,
                 device,
                 addr,
-            } => Some(Answer::Owner(self.owner(netns, device, addr, about, until))),
-            Question::Listeners { netns, addr, port } => self
-                .listeners(netns, (addr, port), about, until)
-                .map(Answer::Listeners),
-            Question::ListenersElsewhere { netns, port } => Some(Answer::ListenersElsewhere(
-                self.listeners_elsewhere(netns, port, about, until),
-            )),
+            } => Answer::Owner(self.owner(netns, device, addr, about, until)?),
+            Question::Holders { netns, addr } => {
+                Answer::Holders(self.holders(netns, addr, about, until)?)
+            }
+            Question::Door { netns } => Answer::Door(self.namespaces.door(netns, about, until)?),
+            Question::Listeners { netns, addr, port } => {
+                Answer::Listeners(self.listeners(netns, (addr, port), about, until)?)
+            }
+            Question::ListenersElsewhere { netns, port } => {
+                Answer::ListenersElsewhere(self.listeners_elsewhere(netns, port, about, until))
+            }
             Question::Ports {
                 netns,
                 local,
                 remote,
-            } => self
-                .ports(netns, local, remote, about, until)
-                .map(Answer::Ports),
+            } => Answer::Ports(self.ports(netns, local, remote, about, until)?),
             Question::Tuple {
                 netns,
                 local,
                 remote,
-            } => self
-                .tuple(netns, (local, remote), about, until)
-                .map(Answer::Tuple),
-            Question::Proxy { process, remote } => {
-                process::proxy(process, remote).map(Answer::Proxy)
-            }
+            } => Answer::Tuple(self.tuple(netns, (local, remote), about, until)?),
+            Question::Proxy { process, remote } => Answer::Proxy(process::proxy(process, remote)?),
             Question::DropReason { number } => {
                 let name = self.facts.drop_reasons.name(number);
-                name.map(Answer::DropReason)
+                Answer::DropReason(name.ok_or(Undiagnosed::Unsupported)?)
             }
-            Question::Firewall { netns, verdict } => self
-                .namespaces
-                .inside(netns, about, until, || firewall::places(verdict))
-                .map(Answer::Firewall),
-            Question::Rewrites { netns, port } => self
-                .namespaces
-                .inside(netns, about, until, || firewall::rewrites(port))
-                .map(Answer::Rewrites),
-            Question::ConnectPrograms { cgroup, v6 } => self
-                .programs
-                .on_connect(cgroup, v6)
-                .map(Answer::ConnectPrograms),
-            Question::SecurityPrograms {} => {
-                self.programs.of_security().map(Answer::SecurityPrograms)
+            Question::Firewall {
+                netns,
+                ref packet,
+                ending,
+            } => Answer::Firewall(
+                self.namespaces
+                    .inside(netns, about, until, || firewall::ended_by(packet, ending))?,
+            ),
+            Question::Rewrites { netns, port } => {
+                let look = || firewall::rewrites(port);
+                Answer::Rewrites(self.namespaces.inside(netns, about, until, look)?)
             }
+            Question::ConnectPrograms { cgroup, v6 } => {
+                Answer::ConnectPrograms(self.programs.on_connect(cgroup, v6)?)
+            }
+            Question::SecurityPrograms {} => Answer::SecurityPrograms(self.programs.of_security()?),
             Question::Confinement { process } => {
-                process::confinement(process).map(Answer::Confinement)
+                Answer::Confinement(process::confinement(process)?)
             }
-        }
+            _ => return Err(Undiagnosed::Unsupported),
+        })
     }
 
-    /// Whether it can answer no more.
+    /// It can answer no more.
     pub(super) fn is_stranded(&self) -> bool {
         self.namespaces.is_stranded()
     }
 
+    /// The process that has a socket. Who had it the last time is looked at first.
+    fn owner_of(&self, sock: &Sock, about: &About, until: Instant) -> Option<Named> {
+        let mut owners = self.owners.borrow_mut();
+        let known = owners.get(&sock.inode).copied();
+        let found = process::owner(sock.inode, known.or(first(about)), owners_until(until));
+        if owners.len() >= OWNERS_MAX {
+            owners.clear();
+        }
+        owners.extend(found.as_ref().map(|owner| (sock.inode, owner.pid)));
+        found
+    }
+
     /// The namespace's sockets, as of at most a second ago, and if it may have had
     /// its number for less, as of now.
-    fn dump(&mut self, netns: u32, which: Which, about: &About, until: Instant) -> Option<Dump> {
+    fn dump(
+        &mut self,
+        netns: u32,
+        which: Which,
+        about: &About,
+        until: Instant,
+    ) -> Result<Dump, Undiagnosed> {
         let now = Instant::now();
         self.dumps
             .retain(|_, taken| now.saturating_duration_since(taken.at) < DUMP_AGE_MAX);
         let stays = self.namespaces.is_home(netns);
         let taken = self.dumps.get(&(netns, which));
-        if let Some(taken) = taken.filter(|it| stays || about.was_there_at(it.asked_ns)) {
-            return Some(Dump::clone(&taken.dump));
+        if let Some(taken) = taken.filter(|it| stays || about.is_of(it.asked_ns, it.netns_mix)) {
+            return Ok(Dump::clone(&taken.dump));
         }
         self.dumps.remove(&(netns, which));
         let dump: Dump = self
@@ -171,11 +256,12 @@ impl Helper {
             let taken = Taken {
                 at: Instant::now(),
                 asked_ns: about.at_ns,
+                netns_mix: about.netns_mix,
                 dump: Dump::clone(&dump),
             };
             self.dumps.insert((netns, which), taken);
         }
-        Some(dump)
+        Ok(dump)
     }
 
     /// The namespace that packets to this neighbour go to. That it has the address
@@ -187,17 +273,82 @@ impl Helper {
         addr: IpAddr,
         about: &About,
         until: Instant,
-    ) -> Option<u32> {
-        let neighbour = self.namespaces.inside(netns, about, until, || {
-            routes::link_address_of_neighbour(device, addr)
-        })??;
-        let others = self.namespaces.seen(until).into_iter();
-        others.filter(|other| *other != netns).find(|other| {
-            let it_is = self.namespaces.inside(*other, about, until, || {
-                Ok(routes::is_own(addr)? && routes::link_addresses()?.contains(&neighbour))
-            });
-            it_is == Some(true)
-        })
+    ) -> Result<Option<u32>, Undiagnosed> {
+        let look = || {
+            Ok((
+                routes::link(device)?,
+                routes::link_address_of_neighbour(device, addr)?,
+            ))
+        };
+        let (link, neighbour) = self.namespaces.inside(netns, about, until, look)?;
+        let Some(neighbour) = neighbour else {
+            // Behind a device without neighbours no namespace can be told.
+            let has_neighbours = link.is_some_and(|link| link.resolves_neighbours);
+            return if has_neighbours {
+                Err(Undiagnosed::Incomplete)
+            } else {
+                Ok(None)
+            };
+        };
+        let is_it = || Ok(routes::is_own(addr)? && routes::link_addresses()?.contains(&neighbour));
+        self.find(netns, about, until, is_it)
+            .map(|found| found.first().copied())
+    }
+
+    /// The other namespaces that have the address.
+    fn holders(
+        &mut self,
+        netns: u32,
+        addr: IpAddr,
+        about: &About,
+        until: Instant,
+    ) -> Result<Vec<u32>, Undiagnosed> {
+        self.find(netns, about, until, || routes::is_own(addr))
+    }
+
+    /// The other namespaces in which this is so. Where one has gone since they were listed,
+    /// they are listed anew.
+    fn find(
+        &mut self,
+        netns: u32,
+        about: &About,
+        until: Instant,
+        is_so: impl Fn() -> io::Result<bool>,
+    ) -> Result<Vec<u32>, Undiagnosed> {
+        let first = self.look_into_all(netns, about, until, &is_so);
+        if first != Err(Undiagnosed::NoAccess) {
+            return first;
+        }
+        self.namespaces.forget();
+        self.look_into_all(netns, about, until, &is_so)
+    }
+
+    fn look_into_all(
+        &mut self,
+        netns: u32,
+        about: &About,
+        until: Instant,
+        is_so: &impl Fn() -> io::Result<bool>,
+    ) -> Result<Vec<u32>, Undiagnosed> {
+        let mut found = Vec::new();
+        let mut unknown = None;
+        for other in self.namespaces.all(about, until)? {
+            if other == netns {
+                continue;
+            }
+            if Instant::now() >= until {
+                return Err(Undiagnosed::NoTime);
+            }
+            match self.namespaces.inside(other, about, until, is_so) {
+                Ok(true) => found.push(other),
+                Ok(false) => {}
+                Err(reason) => unknown = Some(reason),
+            }
+        }
+        match unknown {
+            Some(reason) if found.is_empty() => Err(reason),
+            _ => Ok(found),
+        }
     }
 
     fn listeners(
@@ -206,7 +357,7 @@ impl Helper {
         (addr, port): (IpAddr, u16),
         about: &About,
         until: Instant,
-    ) -> Option<Listeners> {
+    ) -> Result<Listeners, Undiagnosed> {
         let dump = self.dump(netns, Which::Bound, about, until)?;
         let those = |wanted: &dyn Fn(u16) -> bool| {
             let found = dump
@@ -220,10 +371,10 @@ impl Helper {
             });
             found.dedup_by_key(|sock| (sock.local, sock.only_v6));
             let told = found.into_iter().take(LISTENERS_MAX);
-            told.map(|sock| listener(netns, sock, about, until))
+            told.map(|sock| listener(netns, sock, self.owner_of(sock, about, until)))
                 .collect()
         };
-        Some(Listeners {
+        Ok(Listeners {
             on_port: those(&|found| found == port),
             on_similar: those(&|found| is_similar(found, port)),
         })
@@ -241,12 +392,15 @@ impl Helper {
             if other == netns || Instant::now() >= until {
                 continue;
             }
-            let dump = self.dump(other, Which::Bound, about, until);
+            let dump = self.dump(other, Which::Bound, about, until).ok();
             let socks = dump.iter().flat_map(|dump| dump.iter());
             let on_port = socks
                 .filter(|sock| sock.state == LISTEN && sock.local.port() == port)
                 .take(LISTENERS_MAX - found.len());
-            found.extend(on_port.map(|sock| listener(other, sock, about, until)));
+            let on_port: Vec<_> = on_port.cloned().collect();
+            for sock in &on_port {
+                found.push(listener(other, sock, self.owner_of(sock, about, until)));
+            }
         }
         found
     }
@@ -257,14 +411,14 @@ impl Helper {
         (local, remote): (SocketAddr, SocketAddr),
         about: &About,
         until: Instant,
-    ) -> Option<Option<Holder>> {
+    ) -> Result<Option<Holder>, Undiagnosed> {
         let dump = self.dump(netns, Which::Connected, about, until)?;
         let sock = dump
             .iter()
             .find(|sock| sock.local == local && sock.remote == remote);
-        Some(sock.map(|sock| Holder {
+        Ok(sock.map(|sock| Holder {
             state: sock.state_name().to_owned(),
-            process: process::owner(sock.inode, first(about), owners_until(until)),
+            process: self.owner_of(sock, about, until),
         }))
     }
 
@@ -275,10 +429,9 @@ impl Helper {
         remote: Option<SocketAddr>,
         about: &About,
         until: Instant,
-    ) -> Option<Ports> {
-        let rules = self
-            .namespaces
-            .inside(netns, about, until, || Ok(PortRules::read()))??;
+    ) -> Result<Ports, Undiagnosed> {
+        let rules = || PortRules::read().ok_or(io::ErrorKind::NotFound.into());
+        let rules = self.namespaces.inside(netns, about, until, rules)?;
         let bound = self.dump(netns, Which::Bound, about, until)?;
         let connected = self.dump(netns, Which::Connected, about, until)?;
         let (to_remote, holding): (Vec<&Sock>, Vec<&Sock>) = match remote {
@@ -313,7 +466,7 @@ impl Helper {
                 .collect();
             process::holdings(&inodes, first(about), owners_until(until))
         };
-        Some(Ports {
+        Ok(Ports {
             range: rules.range,
             reserved: rules.reserved_in_range(),
             tw_reuse: rules.tw_reuse,
@@ -326,15 +479,20 @@ impl Helper {
     }
 }
 
-/// Of a socket of which no more is known.
-fn way(to: IpAddr, from: Option<IpAddr>) -> Way {
-    Way {
-        to,
-        from,
-        device: None,
-        mark: 0,
-        uid: None,
-        port: 0,
+/// Looks in other namespaces.
+struct Inside<'a> {
+    namespaces: &'a mut Namespaces,
+    about: &'a About,
+    until: Instant,
+}
+
+impl Inside<'_> {
+    fn look<T>(
+        &mut self,
+        netns: u32,
+        act: impl FnOnce() -> io::Result<T>,
+    ) -> Result<T, Undiagnosed> {
+        self.namespaces.inside(netns, self.about, self.until, act)
     }
 }
 
@@ -353,13 +511,14 @@ fn count(ports: &HashSet<u16>) -> u32 {
     u32::try_from(ports.len()).unwrap_or(u32::MAX)
 }
 
-fn listener(netns: u32, sock: &Sock, about: &About, until: Instant) -> Listener {
+fn listener(netns: u32, sock: &Sock, owner: Option<Named>) -> Listener {
     Listener {
         netns,
         addr: sock.local.ip(),
         port: sock.local.port(),
         only_v6: sock.only_v6,
-        process: process::owner(sock.inode, first(about), owners_until(until)),
+        device: sock.device.clone(),
+        process: owner,
     }
 }
 

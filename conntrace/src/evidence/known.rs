@@ -8,7 +8,10 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::namespaces::About;
-use crate::diagnose::ask::{Answer, Question};
+use crate::{
+    diagnose::ask::{Answer, Question},
+    event::Undiagnosed,
+};
 
 /// How long an answer holds.
 const VALID_NS: u64 = 1_000_000_000;
@@ -23,11 +26,23 @@ const LEN_MAX: usize = 4096;
 pub enum Found {
     /// This.
     Answer(Answer),
-    /// It cannot be known: the process or its namespace is gone, or the kernel
-    /// does not tell.
-    Nothing,
-    /// There was no time to look.
-    Busy,
+    /// Nothing is known, for this reason.
+    Unknown(Undiagnosed),
+}
+
+impl From<Result<Answer, Undiagnosed>> for Found {
+    fn from(result: Result<Answer, Undiagnosed>) -> Self {
+        result.map_or_else(Self::Unknown, Self::Answer)
+    }
+}
+
+impl From<Found> for Result<Answer, Undiagnosed> {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Answer(answer) => Ok(answer),
+            Found::Unknown(reason) => Err(reason),
+        }
+    }
 }
 
 /// An answer that was given.
@@ -36,6 +51,8 @@ pub struct Told {
     /// When the attempt had ended for which it was asked, `CLOCK_BOOTTIME`
     /// nanoseconds.
     pub asked_ns: u64,
+    /// Random bits of that attempt's network namespace.
+    pub netns_mix: u16,
     /// The question.
     pub question: Question,
     /// What came of it.
@@ -44,16 +61,27 @@ pub struct Told {
 
 /// The answers of the last second.
 #[derive(Debug, Default)]
-pub(crate) struct Known(HashMap<Question, (u64, Found)>);
+pub(crate) struct Known(HashMap<Question, Answered>);
+
+#[derive(Debug)]
+struct Answered {
+    asked_ns: u64,
+    netns_mix: u16,
+    found: Found,
+}
 
 impl Known {
     /// The answer to a question about this attempt, and until when it holds. A
     /// namespace's number may be another's by the time a process begins: what was
     /// asked before that is not known of it.
     pub(crate) fn get(&self, question: &Question, about: &About) -> Option<(u64, &Found)> {
-        let (asked_ns, found) = self.0.get(question)?;
+        let Answered {
+            asked_ns,
+            netns_mix,
+            found,
+        } = self.0.get(question)?;
         let until_ns = asked_ns.saturating_add(validity(found));
-        let is_of_it = !question.is_of_namespace() || about.was_there_at(*asked_ns);
+        let is_of_it = !question.is_of_namespace() || about.is_of(*asked_ns, *netns_mix);
         (is_of_it && about.at_ns < until_ns).then_some((until_ns, found))
     }
 
@@ -61,6 +89,7 @@ impl Known {
     pub(crate) fn put(&mut self, told: Told) -> u64 {
         let Told {
             asked_ns,
+            netns_mix,
             question,
             found,
         } = told;
@@ -68,15 +97,21 @@ impl Known {
             self.0.clear();
         }
         let until_ns = asked_ns.saturating_add(validity(&found));
-        self.0.insert(question, (asked_ns, found));
+        let answered = Answered {
+            asked_ns,
+            netns_mix,
+            found,
+        };
+        self.0.insert(question, answered);
         until_ns
     }
 }
 
 fn validity(found: &Found) -> u64 {
     match found {
-        Found::Answer(_) | Found::Nothing => VALID_NS,
-        Found::Busy => BUSY_NS,
+        Found::Answer(_) => VALID_NS,
+        Found::Unknown(Undiagnosed::NoTime) => BUSY_NS,
+        Found::Unknown(_) => VALID_NS,
     }
 }
 
@@ -88,6 +123,7 @@ mod tests {
     fn told(number: u16, asked_ns: u64, found: Found) -> Told {
         Told {
             asked_ns,
+            netns_mix: 0,
             question: Question::DropReason { number },
             found,
         }
@@ -97,6 +133,7 @@ mod tests {
         About {
             process: None,
             tid: None,
+            netns_mix: 0,
             at_ns,
         }
     }
@@ -106,13 +143,13 @@ mod tests {
         let mut known = Known::default();
         let question = Question::DropReason { number: 1 };
         assert_eq!(known.get(&question, &at(5)), None);
-        let until = known.put(told(1, 5, Found::Nothing));
+        let until = known.put(told(1, 5, Found::Unknown(Undiagnosed::NoAccess)));
         assert_eq!(
             known.get(&question, &at(until - 1)),
-            Some((until, &Found::Nothing))
+            Some((until, &Found::Unknown(Undiagnosed::NoAccess)))
         );
         assert_eq!(known.get(&question, &at(until)), None);
-        let until = known.put(told(1, 5, Found::Busy));
+        let until = known.put(told(1, 5, Found::Unknown(Undiagnosed::NoTime)));
         assert_eq!(until, 5 + BUSY_NS);
     }
 
@@ -126,12 +163,18 @@ mod tests {
         };
         known.put(Told {
             asked_ns: 50,
+            netns_mix: 0,
             question: question.clone(),
-            found: Found::Nothing,
+            found: Found::Unknown(Undiagnosed::NoAccess),
         });
         assert!(known.get(&question, &by(50)).is_some());
         assert!(known.get(&question, &by(51)).is_none());
-        known.put(told(1, 50, Found::Nothing));
+        let next_one = About {
+            netns_mix: 1,
+            ..by(50)
+        };
+        assert!(known.get(&question, &next_one).is_none());
+        known.put(told(1, 50, Found::Unknown(Undiagnosed::NoAccess)));
         let question = Question::DropReason { number: 1 };
         assert!(known.get(&question, &by(51)).is_some());
     }
@@ -140,7 +183,7 @@ mod tests {
     fn starts_over_when_full() {
         let mut known = Known::default();
         for number in 0..=u16::try_from(LEN_MAX).unwrap() {
-            known.put(told(number, 0, Found::Nothing));
+            known.put(told(number, 0, Found::Unknown(Undiagnosed::NoAccess)));
         }
         assert_eq!(known.0.len(), 1);
     }

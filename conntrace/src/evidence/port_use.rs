@@ -106,7 +106,9 @@ fn serve(looks: &Receiver<Look>, answers: &Sender<Looked>) {
     for look in looks {
         let began = Instant::now();
         let until = began + ENTER_MAX;
-        let found = namespaces.inside(look.netns, &look.about, until, || uses(&look));
+        let found = namespaces
+            .inside(look.netns, &look.about, until, || uses(&look))
+            .ok();
         let looked = Looked {
             look,
             took: began.elapsed(),
@@ -204,6 +206,7 @@ mod tests {
             remote: (addr, 80).into(),
             inode: 0,
             only_v6: false,
+            device: None,
             timer_ms,
         };
         let allows = |tw_reuse, after_ms, addr, timer_ms| {
@@ -228,6 +231,7 @@ mod tests {
             about: About {
                 process: None,
                 tid: None,
+                netns_mix: 0,
                 at_ns: 0,
             },
             percent: 100,

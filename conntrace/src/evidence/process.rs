@@ -10,16 +10,19 @@ use std::{
 
 use super::{
     exe::{TICK_NS, start_ticks},
+    namespaces::reason,
     proxy,
 };
 use crate::{
     diagnose::ask::{Holding, Named, Process, ProxyVariable},
-    event::COMM_JSON_MAX,
+    event::{COMM_JSON_MAX, Undiagnosed},
     text,
 };
 
 /// Most bytes of an environment that are looked through.
 const ENVIRONMENT_MAX: u64 = 1 << 20;
+/// Most bytes of a security module's profile that are read.
+const PROFILE_MAX: u64 = 1 << 16;
 /// Most bytes of a security module's profile in a line.
 const PROFILE_JSON_MAX: usize = 256;
 /// How many processes an answer names.
@@ -35,20 +38,41 @@ pub(super) fn started_ticks(pid: u32) -> Option<u64> {
     start_ticks(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Which proxy variable names this address. Nothing else of the environment
+/// The proxy variable that names this address. Nothing else of the environment
 /// leaves the parser.
-pub(super) fn proxy(process: Process, remote: SocketAddr) -> Option<Option<ProxyVariable>> {
-    let file = File::open(format!("/proc/{}/environ", process.pid)).ok()?;
-    let mut environment = Vec::new();
-    let mut head = file.take(ENVIRONMENT_MAX);
-    head.read_to_end(&mut environment).ok()?;
-    is_still(process).then(|| proxy::variable(&environment, remote))
+pub(super) fn proxy(
+    process: Process,
+    remote: SocketAddr,
+) -> Result<Option<ProxyVariable>, Undiagnosed> {
+    let (environment, is_whole) = read(process, "environ", ENVIRONMENT_MAX)?;
+    match proxy::variable(&environment, remote) {
+        None if !is_whole => Err(Undiagnosed::Incomplete),
+        found => Ok(found),
+    }
 }
 
 /// The profile that confines it; none if it is unconfined.
-pub(super) fn confinement(process: Process) -> Option<Option<String>> {
-    let label = fs::read(format!("/proc/{}/attr/current", process.pid)).ok()?;
-    is_still(process).then(|| profile(&label))
+pub(super) fn confinement(process: Process) -> Result<Option<String>, Undiagnosed> {
+    let (label, _) = read(process, "attr/current", PROFILE_MAX)?;
+    Ok(profile(&label))
+}
+
+/// The head of a file of the process's, if it is still the same one, and its being the whole
+/// file.
+fn read(process: Process, name: &str, max: u64) -> Result<(Vec<u8>, bool), Undiagnosed> {
+    let read = || {
+        let mut bytes = Vec::new();
+        let file = File::open(format!("/proc/{}/{name}", process.pid))?;
+        file.take(max).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes: Vec<u8> = read().map_err(|error| reason(&error))?;
+    let is_whole = u64::try_from(bytes.len()).is_ok_and(|len| len < max);
+    if is_still(process) {
+        Ok((bytes, is_whole))
+    } else {
+        Err(Undiagnosed::NoAccess)
+    }
 }
 
 /// `docker-default (enforce)` of `AppArmor`, `system_u:system_r:httpd_t:s0` of
@@ -159,13 +183,13 @@ mod tests {
         let started_ns = started_ticks(pid).unwrap() * TICK_NS;
         let own = Process { pid, started_ns };
         let remote = "192.0.2.1:3128".parse().unwrap();
-        assert_eq!(proxy(own, remote), Some(None));
+        assert_eq!(proxy(own, remote), Ok(None));
         let earlier = Process {
             started_ns: started_ns - TICK_NS,
             ..own
         };
-        assert_eq!(proxy(earlier, remote), None);
-        assert_eq!(confinement(earlier), None);
+        assert_eq!(proxy(earlier, remote), Err(Undiagnosed::NoAccess));
+        assert!(confinement(earlier).is_err());
     }
 
     #[test]

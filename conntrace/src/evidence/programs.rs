@@ -2,9 +2,10 @@
 
 use std::{fs::File, io};
 
-use super::cgroup::mount_point;
+use super::{cgroup::mount_point, namespaces::reason};
 use crate::{
     diagnose::ask::Program,
+    event::Undiagnosed,
     proc_file,
     sys::{self, Attached},
     text,
@@ -36,34 +37,42 @@ impl Programs {
     }
 
     /// How many are in effect there, those of the cgroups above it included.
-    pub(super) fn on_connect(&self, cgroup: u64, v6: bool) -> Option<u32> {
-        let mount = self.cgroups.as_ref()?;
+    pub(super) fn on_connect(&self, cgroup: u64, v6: bool) -> Result<u32, Undiagnosed> {
+        let mount = self.cgroups.as_ref().ok_or(Undiagnosed::Unsupported)?;
         let look = || -> io::Result<u32> {
             let path = sys::path_of(&sys::open_cgroup(mount, cgroup)?)?;
             sys::connect_programs(&File::open(path)?, v6)
         };
-        look().ok()
+        look().map_err(|error| reason(&error))
     }
 
     /// Those that, as a security module, decide on every connect.
-    pub(super) fn of_security(&self) -> Option<Vec<Program>> {
-        let hook = self.connect_hook?;
+    ///
+    /// # Errors
+    /// When the kernel does not tell on what its programs decide, or there are too many.
+    pub(super) fn of_security(&self) -> Result<Vec<Program>, Undiagnosed> {
+        let hook = self.connect_hook.ok_or(Undiagnosed::Unsupported)?;
         let mut found = Vec::new();
         let mut link = 0;
         for _ in 0..LINKS_MAX {
-            let Some(next) = sys::next_link(link).ok()? else {
-                break;
+            let next = sys::next_link(link).map_err(|error| reason(&error))?;
+            let Some(next) = next else {
+                let named = found.into_iter().take(NAMED_MAX);
+                return Ok(named.filter_map(|id| named_program(id).ok()).collect());
             };
             link = next;
-            // It may be gone by now.
             match sys::attached(link) {
-                Ok(Attached::Security { hook: 0, .. }) => return None,
+                Ok(Attached::Security { hook: 0, .. }) => return Err(Undiagnosed::Unsupported),
                 Ok(Attached::Security { hook: at, program }) if at == hook => found.push(program),
-                Ok(Attached::Security { .. } | Attached::Otherwise) | Err(_) => {}
+                Ok(Attached::Security { .. } | Attached::Otherwise) => {}
+                Err(error) => match reason(&error) {
+                    // It is gone by now.
+                    Undiagnosed::NoAccess if error.kind() == io::ErrorKind::NotFound => {}
+                    unknown => return Err(unknown),
+                },
             }
         }
-        let named = found.into_iter().take(NAMED_MAX);
-        Some(named.filter_map(|id| named_program(id).ok()).collect())
+        Err(Undiagnosed::Incomplete)
     }
 }
 
@@ -81,6 +90,9 @@ mod tests {
 
     #[test]
     fn without_the_hook_nothing_is_known() {
-        assert_eq!(Programs::open(None).of_security(), None);
+        assert_eq!(
+            Programs::open(None).of_security(),
+            Err(Undiagnosed::Unsupported)
+        );
     }
 }

@@ -21,10 +21,9 @@ use std::{io, net::IpAddr};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
+pub(super) use self::message::device;
 use self::{
-    message::{
-        DUMP, Entry, Kind, ROUTE_LEN, cannot_tell, covers, device, family, malformed, too_many,
-    },
+    message::{DUMP, Entry, Kind, ROUTE_LEN, cannot_tell, covers, family, malformed, too_many},
     rules::{Packet, Rule},
     walk::{End, Forbidden, is_usable},
 };

@@ -8,17 +8,20 @@ use std::{
 };
 
 use super::{helper::Helper, known::Found, namespaces::About};
-use crate::diagnose::ask::{Answer, Question};
+use crate::{
+    diagnose::ask::{Answer, Question},
+    event::Undiagnosed,
+};
 
 /// How long all that is asked about one attempt may take.
-pub(crate) const WAIT_MAX: Duration = Duration::from_millis(20);
+pub(crate) const WAIT_MAX: Duration = Duration::from_millis(100);
 /// The time over which looks and waiting are limited.
 const WINDOW: Duration = Duration::from_secs(1);
 /// How many questions are looked into within it: a storm of failures that differ
 /// costs causes, not lines.
 const LOOKS_MAX: u32 = 400;
 /// How long the worker waits within it.
-const WAITED_MAX: Duration = Duration::from_millis(200);
+const WAITED_MAX: Duration = Duration::from_millis(600);
 
 struct Request {
     number: u64,
@@ -27,7 +30,7 @@ struct Request {
     until: Instant,
 }
 
-type Response = (u64, Option<Answer>);
+type Response = (u64, Result<Answer, Undiagnosed>);
 
 /// Asks the helper.
 pub(crate) struct Scout {
@@ -62,7 +65,7 @@ impl Scout {
     pub(crate) fn look(&mut self, question: &Question, about: &About, until: Instant) -> Found {
         let began = Instant::now();
         if began >= until || !self.window.admits(began) {
-            return Found::Busy;
+            return Found::Unknown(Undiagnosed::NoTime);
         }
         let found = self.ask(question, about, until);
         self.window.waited += began.elapsed();
@@ -80,16 +83,16 @@ impl Scout {
             until,
         };
         if self.requests.try_send(request).is_err() {
-            return Found::Busy;
+            return Found::Unknown(Undiagnosed::NoTime);
         }
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.responses.recv_timeout(left) {
                 Ok((number, answer)) if number == self.number => {
-                    return answer.map_or(Found::Nothing, Found::Answer);
+                    return answer.into();
                 }
                 Ok(_) => {}
-                Err(_) => return Found::Busy,
+                Err(_) => return Found::Unknown(Undiagnosed::NoTime),
             }
         }
     }
@@ -166,12 +169,17 @@ mod tests {
         let about = About {
             process: None,
             tid: None,
+            netns_mix: 0,
             at_ns: 0,
         };
         let question = Question::DropReason { number: u16::MAX };
         let now = Instant::now();
-        assert_eq!(scout.look(&question, &about, now), Found::Busy);
+        assert_eq!(
+            scout.look(&question, &about, now),
+            Found::Unknown(Undiagnosed::NoTime)
+        );
         let until = now + Duration::from_secs(20);
-        assert_eq!(scout.look(&question, &about, until), Found::Nothing);
+        let unknown = Found::Unknown(Undiagnosed::Unsupported);
+        assert_eq!(scout.look(&question, &about, until), unknown);
     }
 }

@@ -7,7 +7,11 @@ use std::{
 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
-use super::netlink::{self, attributes, u32_at};
+use super::{
+    netlink::{self, attributes, u32_at},
+    routes,
+};
+use crate::diagnose::way::Device;
 
 /// `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
@@ -49,7 +53,7 @@ pub(super) const LISTEN: u8 = 10;
 pub(super) const BOUND: u8 = 13;
 
 /// A TCP socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sock {
     pub(super) state: u8,
     pub(super) local: SocketAddr,
@@ -57,6 +61,8 @@ pub(super) struct Sock {
     /// 0 of one that no process has any more.
     pub(super) inode: u32,
     pub(super) only_v6: bool,
+    /// The interface that it is bound to (`idiag_if`).
+    pub(super) device: Option<Device>,
     /// Milliseconds until its timer runs out: of one in `TIME_WAIT` until its end.
     pub(super) timer_ms: u32,
 }
@@ -129,8 +135,13 @@ fn parse(message: &[u8]) -> Option<Sock> {
         remote: SocketAddr::new(address(family, message.get(24..)?)?, port(6)?),
         inode: u32_at(message, 68)?,
         only_v6,
+        device: device(u32_at(message, 40)?),
         timer_ms: u32_at(message, 52)?,
     })
+}
+
+fn device(index: u32) -> Option<Device> {
+    (index != 0).then(|| routes::device(index))
 }
 
 /// The address at the start of 16 bytes; v4-mapped ones as IPv4.

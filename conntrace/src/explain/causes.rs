@@ -40,6 +40,7 @@ pub(super) fn entry(code: Code) -> &'static Entry {
         Code::WrongSource => &routes::WRONG_SOURCE,
         Code::NoSourceAddress => &routes::NO_SOURCE_ADDRESS,
         Code::BadDestination => &BAD_DESTINATION,
+        Code::AnswersSometimes => &far::ANSWERS_SOMETIMES,
     }
 }
 

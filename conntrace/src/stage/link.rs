@@ -53,6 +53,18 @@ impl Links {
         )
     }
 
+    /// Sets the interface down.
+    pub(super) fn set_down(&mut self, name: &str) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index_of(name)?;
+        link.header.change_mask = LinkFlags::Up;
+        self.ask(
+            RouteNetlinkMessage::SetLink(link),
+            0,
+            &format!("set interface {name} down"),
+        )
+    }
+
     /// Lets many packets wait for the device's other end.
     pub(super) fn lengthen_queue(&mut self, name: &str) -> io::Result<()> {
         let mut link = LinkMessage::default();
@@ -114,6 +126,18 @@ impl Links {
         self.add_route(message, &format!("by the gateway {via}"))
     }
 
+    /// Looks for this one address behind this interface.
+    pub(super) fn add_on_link(&mut self, to: Ipv4Addr, name: &str) -> io::Result<()> {
+        let mut message = route(AddressFamily::Inet, RouteType::Unicast);
+        message.header.destination_prefix_length = 32;
+        message.header.scope = RouteScope::Link;
+        message.attributes = vec![
+            RouteAttribute::Destination(RouteAddress::Inet(to)),
+            RouteAttribute::Oif(index_of(name)?),
+        ];
+        self.add_route(message, &format!("to {to} by {name}"))
+    }
+
     fn add_route(&mut self, message: RouteMessage, what: &str) -> io::Result<()> {
         self.ask(
             RouteNetlinkMessage::NewRoute(message),
@@ -167,7 +191,8 @@ fn route(family: AddressFamily, kind: RouteType) -> RouteMessage {
     message
 }
 
-fn index_of(name: &str) -> io::Result<u32> {
+/// Index of the interface of this name.
+pub(super) fn index_of(name: &str) -> io::Result<u32> {
     if_nametoindex(name).map_err(|error| {
         io::Error::new(
             io::Error::from(error).kind(),

@@ -250,6 +250,34 @@ impl Stage {
     }
 }
 
+/// Sets the device to the far networks down, in the calling thread's namespace: no other
+/// than a stage has one of that name.
+///
+/// # Errors
+/// When there is no such device, or the kernel refuses.
+pub fn far_goes_down() -> io::Result<()> {
+    Links::open()?.set_down(FAR_DEVICE)
+}
+
+/// Has the way to this far host lead by the device to the near networks, for sockets that
+/// are not bound to another one. To be called on one of the stage's threads.
+///
+/// # Errors
+/// When there is no such device, or the kernel refuses.
+pub fn leads_near(to: Ipv4Addr) -> io::Result<()> {
+    Links::open()?.add_on_link(to, NEAR_DEVICE)
+}
+
+/// Sets loopback down, in the calling thread's namespace.
+///
+/// # Errors
+/// When the kernel refuses, and when the caller is not on a stage.
+pub fn loopback_goes_down() -> io::Result<()> {
+    // The machine's own is not to be touched.
+    link::index_of(FAR_DEVICE)?;
+    Links::open()?.set_down("lo")
+}
+
 /// Inode number of the calling thread's network namespace.
 fn current_netns() -> io::Result<u32> {
     let inode = fs::metadata("/proc/thread-self/ns/net")?.ino();

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Some("connect") => return processes::connect_and_wait(),
         Some("listen") => return refused::listen_elsewhere(),
         Some("wait") => return processes::wait(),
+        Some("gateway") => return no_answer::be_gateway(),
         _ => {}
     }
     let tests = [

@@ -1,25 +1,32 @@
 //! No answer, or one of a router.
 
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    process::Command,
+    process::{Command, ExitCode},
 };
 
 use conntrace::stage::{
-    self, FAR_DEVICE, FAR_LOCAL_V4, FAR_ROUTER_V4, FAR_ROUTER_V6, FAR_V4, FAR_V6, NEAR_DEVICE,
-    NEAR_V4, NEAR_V6, Verdict, ports,
+    self, FAR_ROUTER_V4, FAR_ROUTER_V6, FAR_V4, FAR_V6, NEAR_DEVICE, NEAR_V4, NEAR_V6, Verdict,
+    ports,
 };
 use conntrace_tests::{
-    attempt, give_up, ip, is_covered, kernel_version, lacks_drop_reasons, live_test, unless,
-    with_ip, with_nft,
+    Partner, attempt, give_up, in_role_to, ip, is_covered, kernel_version, lacks_drop_reasons,
+    link_into, live_test, remote_of_role, say_and_wait, unless, wait_out, with_ip, with_nft,
 };
 use libtest_mimic::Trial;
+use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
 use crate::{CERTAIN, LIKELY, PORT, assert_names_rule, live};
 
 /// Nobody's, but the default route leads there.
 const INTERNAL: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
+/// The ends of the link to a gateway ([`link_into`]).
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// Stands for a gateway that forwards.
+const FORWARDS: u16 = 1;
 /// Behind a gateway that does not answer.
 const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// Of the far side, with a rule of this host's own.
@@ -98,9 +105,9 @@ fn unanswered(host: IpAddr) -> (&'static str, &'static str) {
 }
 
 fn host_down(host: IpAddr) {
-    let (neighbour, certainty) = unanswered(host);
+    let (neighbour, _) = unanswered(host);
     let evidence = json!({ "neighbour": neighbour, "device": NEAR_DEVICE, "addr": host });
-    live().expect_cause(1, ("host_down", certainty), &evidence, |_| {
+    live().expect_cause(1, ("host_down", LIKELY), &evidence, |_| {
         attempt((host, PORT))
     });
 }
@@ -123,24 +130,39 @@ fn neighbour_unresolved() {
     });
 }
 
-fn private_address(port: u16, from: Option<Ipv4Addr>) {
+/// The child's side: a gateway in a namespace of its own, which knows no way further. One
+/// that forwards says so.
+pub(super) fn be_gateway() -> ExitCode {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    let forwards = remote_of_role().port() == FORWARDS;
+    fs::write(
+        "/proc/sys/net/ipv4/ip_forward",
+        if forwards { "1" } else { "0" },
+    )
+    .unwrap();
+    say_and_wait("");
+    ExitCode::SUCCESS
+}
+
+fn private_address(forwards: u16, from: Option<Ipv4Addr>) {
     let evidence = json!({
-        "gateway": FAR_ROUTER_V4, "device": FAR_DEVICE, "source": FAR_LOCAL_V4, "from": from,
+        "gateway": GATEWAY, "device": "outside", "source": OUTSIDE, "from": from,
     });
+    let gateway = Partner::start(in_role_to("gateway", (GATEWAY, forwards).into()));
     live().expect_cause(1, ("private_address_not_local", LIKELY), &evidence, |_| {
-        ip(&format!(
-            "route add default via {FAR_ROUTER_V4} dev {FAR_DEVICE}"
-        ));
-        give_up((INTERNAL, port))
+        link_into(gateway.pid());
+        ip(&format!("route add default via {GATEWAY}"));
+        wait_out((INTERNAL, PORT))
     });
+    assert!(gateway.finish().success());
 }
 
 fn private_address_unanswered() {
-    private_address(ports::SILENT, None);
+    private_address(0, None);
 }
 
 fn private_address_unreachable() {
-    private_address(ports::NET_UNREACHABLE, Some(FAR_ROUTER_V4));
+    private_address(FORWARDS, Some(GATEWAY));
 }
 
 fn icmp_unreachable() {

@@ -57,7 +57,7 @@ pub(super) fn tests() -> Vec<Trial> {
 }
 
 fn nothing_listening_here() {
-    let evidence = json!({ "port": PORT, "listeners": [] });
+    let evidence = json!({ "port": PORT, "listeners_in_other_namespaces": [] });
     live().expect_cause(1, ("nothing_listening", CERTAIN), &evidence, |_| {
         // Not on that port, nor on one that is like it.
         let other = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 22)).unwrap();
@@ -71,14 +71,14 @@ fn nothing_listening_far() {
     let line = live().expect_cause(1, ("nothing_listening", LIKELY), &evidence, |_| {
         attempt((FAR_V4, ports::RESETS))
     });
-    let why = format!("{FAR_V4} is up, nothing accepts {}", ports::RESETS);
+    let why = format!("{FAR_V4} is up and refuses {}", ports::RESETS);
     assert!(line["cause"]["why"].as_str().unwrap().starts_with(&why));
 }
 
 /// The destination is a container of this host, behind a pair of virtual devices.
 fn nothing_listening_in_a_container() {
     let mut netns = 0_u32;
-    let evidence = json!({ "port": PORT, "listeners": [] });
+    let evidence = json!({ "port": PORT, "listeners_in_other_namespaces": [] });
     let line = live().expect_cause(1, ("nothing_listening", CERTAIN), &evidence, |_| {
         let server = container(CONTAINER_PORTS[1]);
         netns = server.said.parse().unwrap();
@@ -110,7 +110,8 @@ fn assert_only_listener(line: &Value, expected: &Value) {
     conntrace_tests::assert_has(&listeners[0], expected);
 }
 
-fn listening_on(at: IpAddr, remote: IpAddr) {
+/// The advice is to connect to an address that it accepts.
+fn listening_on(at: IpAddr, remote: IpAddr, instead: SocketAddr) {
     let mut expected = Value::Null;
     let line = live().expect_cause(1, ("listening_elsewhere", CERTAIN), &json!({}), |_| {
         let listener = TcpListener::bind((at, PORT)).unwrap();
@@ -120,16 +121,22 @@ fn listening_on(at: IpAddr, remote: IpAddr) {
     });
     assert_only_listener(&line, &expected);
     let fix = line["cause"]["fix"].as_str().unwrap();
-    let connect = format!("connect to {}", SocketAddr::new(at, PORT));
+    let connect = format!("connect to {instead}");
     assert!(fix.starts_with(&connect), "{fix}");
 }
 
 fn listening_on_loopback() {
-    listening_on(Ipv4Addr::LOCALHOST.into(), FAR_LOCAL_V4.into());
+    let own = (Ipv4Addr::LOCALHOST, PORT).into();
+    listening_on(Ipv4Addr::LOCALHOST.into(), FAR_LOCAL_V4.into(), own);
 }
 
 fn listening_on_the_other_family() {
-    listening_on(Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into());
+    let own = (Ipv4Addr::LOCALHOST, PORT).into();
+    listening_on(
+        Ipv4Addr::UNSPECIFIED.into(),
+        Ipv6Addr::LOCALHOST.into(),
+        own,
+    );
 }
 
 /// The child's side: a container with a server whose port is not published.
@@ -140,15 +147,18 @@ pub(super) fn listen_elsewhere() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Nothing listens where the way leads: who listens on that port elsewhere is a remark.
 fn listening_in_another_namespace() {
     let [port, _] = CONTAINER_PORTS;
     let server = container(port);
     let netns: u32 = server.said.parse().unwrap();
-    let line = live().expect_cause(1, ("listening_elsewhere", LIKELY), &json!({}), |_| {
+    let line = live().expect_cause(1, ("nothing_listening", CERTAIN), &json!({}), |_| {
         attempt((Ipv4Addr::LOCALHOST, port))
     });
     let own = json!({ "netns": netns, "port": port, "process": { "pid": server.pid() } });
-    assert_only_listener(&line, &own);
+    let elsewhere = &line["cause"]["evidence"]["listeners_in_other_namespaces"];
+    assert_eq!(elsewhere.as_array().unwrap().len(), 1, "{line:#}");
+    conntrace_tests::assert_has(&elsewhere[0], &own);
     assert!(server.finish().success());
 }
 

@@ -7,15 +7,19 @@ use std::{
 
 use super::{
     ADDRESS_UNAVAILABLE, DENIED, FAILED, Held, NO_ROUTE, Needs, PORT_EXHAUSTED, Scene, Sysctls,
-    acts::{at, connect, listener, tcp},
+    acts::{at, bound, connect, ends, listener, tcp},
     holding, scene,
 };
 use crate::{
     event::{Certainty, Code},
-    stage::{DeadEnd, ports::ACCEPTS},
+    stage::{DeadEnd, FAR_V4, ports::ACCEPTS},
 };
 
 const NARROW: Sysctls = &[("net/ipv4/ip_local_port_range", "40000 40001")];
+
+/// As keepalived has it.
+const NONLOCAL: Sysctls = &[("net/ipv4/ip_nonlocal_bind", "1")];
+const MOVED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
 
 /// Hosts of no network of the stage.
 const NOWHERE: IpAddr = elsewhere(1);
@@ -36,6 +40,7 @@ pub(super) const SCENES: &[Scene] = &[
     scene("route forbidden", Needs::Connects, &[DENIED], || connect(FORBIDDEN, ACCEPTS)).by(DeadEnd::Prohibit, FORBIDDEN).because(Code::ProhibitRoute, Certainty::Certain),
     scene("route swallows", Needs::Connects, &[FAILED], || connect(SWALLOWED, ACCEPTS)).by(DeadEnd::Blackhole, SWALLOWED),
     holding("no port to bind", Needs::Binds, &[PORT_EXHAUSTED], no_port_to_bind).with(NARROW).because(Code::PortsHeldByBind, Certainty::Certain),
+    scene("moved address", Needs::Connects, &[NO_ROUTE], moved_address).with(NONLOCAL).because(Code::WrongSource, Certainty::Certain),
     scene("not our address", Needs::Binds, &[ADDRESS_UNAVAILABLE], not_our_address).because(Code::SourceNotLocal, Certainty::Certain),
 ];
 
@@ -45,6 +50,13 @@ fn no_port_to_bind() -> io::Result<Held> {
     let held = vec![listener(any, 0)?, listener(any, 0)?];
     fails(&tcp(any)?.bind(&any.into()))?;
     Ok(Held::Sockets(held))
+}
+
+/// The source is a virtual address that another machine has by now.
+fn moved_address() -> io::Result<()> {
+    let socket = bound(at(MOVED, 0))?;
+    ends(&socket, at(FAR_V4, ACCEPTS));
+    Ok(())
 }
 
 fn not_our_address() -> io::Result<()> {

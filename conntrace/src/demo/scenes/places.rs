@@ -3,19 +3,20 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
+    thread,
 };
 
 use super::{
-    BY_APPLICATION, Held, NO_NEIGHBOUR, Needs, QUIET_V4, RESET, Scene,
-    acts::{at, connect, give_up, listener},
+    DROPPED_HERE, Held, NO_NEIGHBOUR, Needs, QUIET_V4, RESET, Scene, Sysctls,
+    acts::{at, begin, connect, give_up, listener, tcp},
     held::Client,
     holding, scene,
-    silence::GIVES_UP_AFTER,
+    silence::{GIVES_UP_AFTER, GIVES_UP_LATE},
 };
 use crate::{
     event::{Certainty, Code},
     stage::{
-        FAR_LOCAL_V4, FAR_ROUTER_V4, NEAR_V4,
+        FAR_DEVICE, FAR_LOCAL_V4, NEAR_V4, far_goes_down, leads_near, loopback_goes_down,
         ports::{ACCEPTS, RESETS, SILENT},
     },
 };
@@ -28,10 +29,11 @@ const LOOPBACK_PORT: u16 = 28_182;
 const SERVER_PORT: u16 = 29_081;
 const MISTYPED_PORT: u16 = 29_018;
 
-/// Of a private network that this host is not in.
-const INTERNAL: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
 /// Behind the gateway.
 const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+
+/// A packet must come by the interface that the way to its sender leads by.
+const STRICT: Sysctls = &[("net/ipv4/conf/all/rp_filter", "1")];
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
@@ -39,9 +41,35 @@ pub(super) const SCENES: &[Scene] = &[
     holding("on loopback", Needs::Far, &[RESET], || elsewhere(at(Ipv4Addr::LOCALHOST, LOOPBACK_PORT), LOOPBACK_PORT)).apart().because(Code::ListeningElsewhere, Certainty::Certain),
     holding("mistyped port", Needs::Far, &[RESET], || elsewhere(at(FAR_LOCAL_V4, SERVER_PORT), MISTYPED_PORT)).apart().because(Code::WrongPort, Certainty::Likely),
     holding("proxy is down", Needs::Far, &[RESET], || by_proxy(at(QUIET_V4, RESETS))).because(Code::ProxyInPath, Certainty::Certain),
-    scene("internal", Needs::Far, &[BY_APPLICATION], || give_up(at(INTERNAL, SILENT), GIVES_UP_AFTER)).through(FAR_ROUTER_V4).because(Code::PrivateAddressNotLocal, Certainty::Likely),
     scene("gateway is down", Needs::Near, &[NO_NEIGHBOUR], || connect(BEYOND, ACCEPTS)).through(NEAR_V4).because(Code::NeighbourUnresolved, Certainty::Certain),
+    scene("link goes down", Needs::Far, &[DROPPED_HERE], link_goes_down).apart().because(Code::RouteWentAway, Certainty::Certain),
+    scene("loopback down", Needs::Drops, &[DROPPED_HERE], loopback_down).apart().because(Code::OwnLinkDown, Certainty::Certain),
+    scene("other way back", Needs::Drops, &[DROPPED_HERE], || way_back_differs(at(QUIET_V4, ACCEPTS))).with(STRICT).because(Code::DroppedHere, Certainty::Certain),
 ];
+
+/// The device goes down before the SYN is sent again.
+fn link_goes_down() -> io::Result<()> {
+    let _socket = begin(at(QUIET_V4, SILENT))?;
+    thread::sleep(GIVES_UP_AFTER);
+    far_goes_down()?;
+    thread::sleep(GIVES_UP_LATE);
+    Ok(())
+}
+
+fn loopback_down() -> io::Result<()> {
+    loopback_goes_down()?;
+    give_up(at(Ipv4Addr::LOCALHOST, NOBODYS_PORT), GIVES_UP_AFTER)
+}
+
+/// The answer comes by the device that the socket is bound to, but by the routes the way to
+/// its sender is another.
+fn way_back_differs(to: SocketAddr) -> io::Result<()> {
+    leads_near(QUIET_V4)?;
+    let socket = tcp(to)?;
+    socket.bind_device(Some(FAR_DEVICE.as_bytes()))?;
+    let _ = socket.connect_timeout(&to.into(), GIVES_UP_AFTER);
+    Ok(())
+}
 
 /// A server on this host, but not where the client connects.
 fn elsewhere(server: SocketAddr, port: u16) -> io::Result<Held> {

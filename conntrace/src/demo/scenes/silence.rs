@@ -18,16 +18,18 @@ use crate::{
     event::{Certainty, Code},
     stage::{
         FAR_V4, disconnect,
-        ports::{ACCEPTS, SILENT, SYN_THEN_SILENT, WRONG_RESET, WRONG_SYN_ACK},
+        ports::{ACCEPTS, ACCEPTS_SECOND_SYN, SILENT, SYN_THEN_SILENT, WRONG_RESET, WRONG_SYN_ACK},
     },
 };
 
 /// How long an application waits that gives up; longer than the patience.
 pub(super) const GIVES_UP_AFTER: Duration = Duration::from_millis(300);
 /// Likewise, longer than the kernel waits before it sends the SYN again.
-const GIVES_UP_LATE: Duration = Duration::from_millis(1200);
+pub(super) const GIVES_UP_LATE: Duration = Duration::from_millis(1200);
 /// How long the kernel tries where a scene lets it.
 const USER_TIMEOUT: Duration = Duration::from_millis(1500);
+/// A far host that never answers anything, not even wrongly.
+const UNHEARD_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 6);
 /// Of a listener; below the ports that the kernel chooses from.
 const LISTENER_PORT: u16 = 20_002;
 
@@ -40,18 +42,19 @@ const FEW_RETRIES: Sysctls = &[
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
-    scene("user timeout", Needs::Far, &[BY_KERNEL], || user_timeout(at(SILENT_V4, SILENT))),
-    scene("user timeout v6", Needs::FarV6, &[BY_KERNEL], || user_timeout(at(SILENT_V6, SILENT))),
+    scene("user timeout", Needs::Far, &[BY_KERNEL], || user_timeout(at(UNHEARD_V4, SILENT))).because(Code::SilentHost, Certainty::Possible),
+    scene("user timeout v6", Needs::FarV6, &[BY_KERNEL], || user_timeout(at(SILENT_V6, SILENT))).because(Code::SilentHost, Certainty::Possible),
     scene("crossed, silent", Needs::Far, &[BY_KERNEL], || user_timeout(at(SILENT_V4, SYN_THEN_SILENT))),
-    scene("retries used up", Needs::Far, &[BY_KERNEL], || connect(SILENT_V4, SILENT)).with(FEW_RETRIES),
+    scene("retries used up", Needs::Far, &[BY_KERNEL], || connect(UNHEARD_V4, SILENT)).with(FEW_RETRIES).because(Code::SilentHost, Certainty::Possible),
 
     scene("app timeout", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, SILENT), GIVES_UP_AFTER)),
     scene("app timeout v6", Needs::FarV6, &[BY_APPLICATION], || give_up(at(SILENT_V6, SILENT), GIVES_UP_AFTER)),
-    scene("after a stall", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, SILENT), GIVES_UP_LATE)),
+    scene("after a stall", Needs::Far, &[BY_APPLICATION], || give_up(at(UNHEARD_V4, SILENT), GIVES_UP_LATE)).because(Code::SilentHost, Certainty::Possible),
     scene("SO_SNDTIMEO", Needs::Far, &[BY_APPLICATION], || send_timeout(at(SILENT_V4, SILENT))),
     scene("wrong SYN-ACK", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, WRONG_SYN_ACK), GIVES_UP_AFTER)),
     scene("wrong RST", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, WRONG_RESET), GIVES_UP_AFTER)),
-    scene("queue full", Needs::Lo, &[ESTABLISHED, BY_APPLICATION], || queue_full(at(Ipv4Addr::LOCALHOST, LISTENER_PORT))),
+    scene("queue full", Needs::Lo, &[ESTABLISHED, BY_APPLICATION], || queue_full(at(Ipv4Addr::LOCALHOST, LISTENER_PORT))).because(Code::AnswersSometimes, Certainty::Possible),
+    scene("not this time", Needs::Far, &[ESTABLISHED, BY_APPLICATION], || not_this_time(at(FAR_V4, ACCEPTS_SECOND_SYN))).apart().because(Code::AnswersSometimes, Certainty::Possible),
     scene("one port only", Needs::Far, &[ESTABLISHED, BY_APPLICATION], one_port_only).because(Code::RemoteFiltered, Certainty::Likely),
     scene("killed", Needs::Far, &[BY_APPLICATION], killed),
 
@@ -85,10 +88,16 @@ fn queue_full(own: SocketAddr) -> io::Result<()> {
     give_up(own, GIVES_UP_AFTER)
 }
 
+/// The server answers the second SYN, for which the second attempt does not wait.
+fn not_this_time(to: SocketAddr) -> io::Result<()> {
+    ends(&tcp(to)?, to);
+    give_up(to, GIVES_UP_AFTER)
+}
+
 /// A host answers on one port and not on another.
 fn one_port_only() -> io::Result<()> {
     connect(FAR_V4, ACCEPTS)?;
-    give_up(at(FAR_V4, SILENT), GIVES_UP_AFTER)
+    give_up(at(FAR_V4, SILENT), GIVES_UP_LATE)
 }
 
 /// Linux ends the attempt and then says that there was none.

@@ -4,7 +4,7 @@ use super::script::{FAR, NETNS, OWN, PORT, PROCESS, ip};
 use crate::{
     diagnose::{
         Call, Case,
-        case::{Handshake, Heard},
+        case::{CaseDrops, Handshake, Heard},
     },
     errno::Errno,
     label::Label,
@@ -18,40 +18,69 @@ pub(super) fn case(label: Label, reply: ReplyKind) -> Case {
         errno: None,
         call: None,
         netns: NETNS,
+        netns_mix: 0,
         process: Some(PROCESS),
         cgroup: Some(77),
         remote: Some(to(FAR)),
         local_addr: Some(ip(OWN)),
         bound_port: None,
+        bound_device: None,
+        mark: 0,
+        socket_uid: None,
         reply,
         icmp: None,
-        drop_reason: None,
-        heard: Heard::default(),
+        own_failure: None,
+        drops: None,
+        heard: Heard {
+            outwaited: label == Label::TimedOut,
+            ..Heard::default()
+        },
     }
 }
 
 /// A case whose destination completed a handshake on this port, so many seconds ago.
 pub(super) fn works(port: u16, ago_s: u64, mut case: Case) -> Case {
     case.heard.handshake = Some(Handshake { port, ago_s });
+    if case.remote.is_some_and(|remote| remote.port == port) {
+        case.heard.on_this_port_ago_s = Some(ago_s);
+    }
     case
 }
 
 /// Unanswered, from a host that sent a RST so many seconds ago.
 pub(super) fn reset_before(ago_s: u64) -> Case {
-    let heard = Heard {
-        reset_ago_s: Some(ago_s),
-        ..Heard::default()
-    };
-    Case { heard, ..silence() }
+    let mut case = silence();
+    case.heard.reset = Some(Handshake { port: 22, ago_s });
+    case
 }
 
-/// Unanswered, from a host that was not heard of in so many seconds.
+/// Unanswered, from a host that was tried for so many seconds and not heard of, nor was
+/// any of its network.
 pub(super) fn silent(silent_s: u64) -> Case {
-    let heard = Heard {
-        silent_s: Some(silent_s),
-        ..Heard::default()
-    };
-    Case { heard, ..silence() }
+    let mut case = silence();
+    case.heard.silent_s = Some(silent_s);
+    case.heard.network_silent_s = Some(silent_s);
+    case
+}
+
+/// The same, but an answer may have been forgotten.
+pub(super) fn forgetful(mut case: Case) -> Case {
+    case.heard.may_be_forgotten = true;
+    case
+}
+
+/// The same, but the application gave up after one SYN.
+pub(super) fn hasty(mut case: Case) -> Case {
+    case.heard.outwaited = false;
+    case
+}
+
+/// Given up while this host's own sending failed.
+pub(super) fn cut_off(errno: Errno) -> Case {
+    Case {
+        own_failure: Some(errno),
+        ..case(Label::TimedOut, ReplyKind::Local)
+    }
 }
 
 pub(super) fn to(addr: &str) -> Remote {
@@ -103,7 +132,7 @@ pub(super) fn failed_call(label: Label, errno: Errno) -> Case {
     }
 }
 
-pub(super) fn exhausted() -> Case {
+pub(in crate::diagnose) fn exhausted() -> Case {
     Case {
         errno: Some(Errno::EADDRNOTAVAIL),
         ..case(Label::PortExhausted, ReplyKind::None)
@@ -124,7 +153,10 @@ pub(super) fn not_local() -> Case {
 
 pub(super) fn dropped() -> Case {
     Case {
-        drop_reason: Some(8),
+        drops: Some(CaseDrops {
+            reason: 8,
+            all: true,
+        }),
         ..case(Label::TimedOut, ReplyKind::Local)
     }
 }

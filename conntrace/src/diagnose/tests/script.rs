@@ -5,12 +5,17 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crate::diagnose::{
-    Evidence,
-    ask::{
-        Answer, Device, FirewallVerdict, Holder, Holding, Listener, Listeners, Named, Neighbour,
-        Ports, Process, Program, ProxyVariable, Question, Route, RouteOut, RulePlace,
+use crate::{
+    diagnose::{
+        Evidence,
+        ask::{
+            Answer, Holder, Holding, Listener, Listeners, Named, Neighbour, Ports, Process,
+            Program, ProxyVariable, Question, RulePlace,
+        },
+        firewall_facts::{Ending, Firewall, Found, Match, Verdict},
+        way::{Covering, DeadEnd, Device, Link, OwnAddresses, Route, RouteOut},
     },
+    event::Undiagnosed,
 };
 
 pub(super) const NETNS: u32 = 7;
@@ -24,33 +29,176 @@ pub(super) const FAR: &str = "10.0.0.5";
 pub(super) const PUBLIC: &str = "203.0.113.9";
 pub(super) const PORT: u16 = 5432;
 
-/// A host that knows what it is told.
+/// A host that knows what it is told, and of all else that there is nothing.
 #[derive(Default, Clone)]
-pub(super) struct Script(HashMap<Question, Answer>);
+pub(in crate::diagnose) struct Script {
+    answers: HashMap<Question, Answer>,
+    /// By namespace, destination and source.
+    routes: HashMap<(u32, IpAddr, Option<IpAddr>), Route>,
+    dead_end: Option<DeadEnd>,
+    covering: Vec<Covering>,
+    rules: Vec<(Ending, Found)>,
+    /// Questions whose answer is unknown.
+    pub(super) unknown: Vec<Question>,
+    /// Knows nothing of what it was not told.
+    blind: bool,
+    pub(super) asked: Vec<Question>,
+}
 
 impl Evidence for Script {
-    fn answer(&mut self, question: Question) -> Option<Answer> {
-        self.0.get(&question).cloned()
+    fn answer(&mut self, question: Question) -> Result<Answer, Undiagnosed> {
+        self.asked.push(question.clone());
+        if self.unknown.contains(&question) {
+            return Err(Undiagnosed::Unsupported);
+        }
+        let told = self.answers.get(&question).cloned();
+        let known = told.or_else(|| self.of_network(&question));
+        match known {
+            Some(answer) => Ok(answer),
+            None if self.blind => Err(Undiagnosed::NoTime),
+            None => nothing(&question).ok_or(Undiagnosed::NoTime),
+        }
     }
 }
 
+/// The answer that there is nothing; `None` where there is no such answer.
+fn nothing(question: &Question) -> Option<Answer> {
+    Some(match question {
+        Question::Route { .. } | Question::Ports { .. } | Question::DropReason { .. } => {
+            return None;
+        }
+        Question::DeadEnd { .. } => Answer::DeadEnd(None),
+        Question::Covering { .. } => Answer::Covering(vec![]),
+        Question::Link { .. } => Answer::Link(Some(link(true, None))),
+        Question::OwnAddresses { .. } => Answer::OwnAddresses(OwnAddresses {
+            usable: vec![ip(OWN)],
+            any: true,
+        }),
+        Question::IsOwn { .. } => Answer::IsOwn(true),
+        Question::Neighbour { .. } => Answer::Neighbour(Neighbour::Absent),
+        Question::Owner { .. } => Answer::Owner(None),
+        Question::Holders { .. } => Answer::Holders(vec![]),
+        Question::Door { .. } => Answer::Door(None),
+        Question::Listeners { .. } => Answer::Listeners(Listeners::default()),
+        Question::ListenersElsewhere { .. } => Answer::ListenersElsewhere(vec![]),
+        Question::Tuple { .. } => Answer::Tuple(None),
+        Question::Proxy { .. } => Answer::Proxy(None),
+        Question::Firewall { .. } => Answer::Firewall(Firewall {
+            found: vec![],
+            complete: true,
+        }),
+        Question::Rewrites { .. } => Answer::Rewrites(vec![]),
+        Question::ConnectPrograms { .. } => Answer::ConnectPrograms(0),
+        Question::SecurityPrograms {} => Answer::SecurityPrograms(vec![]),
+        Question::Confinement { .. } => Answer::Confinement(None),
+    })
+}
+
 impl Script {
+    /// Knows nothing but what it is told.
+    pub(super) fn blind() -> Self {
+        Self {
+            blind: true,
+            ..Self::default()
+        }
+    }
+
+    /// The same host, which cannot tell this.
+    pub(super) fn without(&self, question: &Question) -> Self {
+        let mut script = self.clone();
+        script.asked.clear();
+        script.unknown.push(question.clone());
+        script
+    }
+
+    fn of_network(&self, question: &Question) -> Option<Answer> {
+        match question {
+            Question::Route { netns, way } => {
+                let exact = self.routes.get(&(*netns, way.to, way.from));
+                Some(Answer::Route(exact?.clone()))
+            }
+            Question::DeadEnd { .. } => {
+                let found = self.dead_end.clone();
+                found.map(|found| Answer::DeadEnd(Some(found)))
+            }
+            Question::Covering { .. } if !self.covering.is_empty() => {
+                Some(Answer::Covering(self.covering.clone()))
+            }
+            Question::Firewall { ending, .. } if !self.rules.is_empty() => {
+                let of_it = self.rules.iter().filter(|(of, _)| of == ending);
+                Some(Answer::Firewall(Firewall {
+                    found: of_it.map(|(_, found)| found.clone()).collect(),
+                    complete: true,
+                }))
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn with(mut self, question: Question, answer: Answer) -> Self {
-        self.0.insert(question, answer);
+        self.answers.insert(question, answer);
+        self
+    }
+
+    pub(super) fn route_in(
+        mut self,
+        netns: u32,
+        to: &str,
+        from: Option<&str>,
+        route: Route,
+    ) -> Self {
+        self.routes.insert((netns, ip(to), from.map(ip)), route);
         self
     }
 
     pub(super) fn route_from(self, to: &str, from: Option<&str>, route: Route) -> Self {
-        let question = Question::Route {
-            netns: NETNS,
-            to: ip(to),
-            from: from.map(ip),
-        };
-        self.with(question, Answer::Route(route))
+        self.route_in(NETNS, to, from, route)
     }
 
+    /// The way from `OWN`, and without a source.
     pub(super) fn route(self, to: &str, route: Route) -> Self {
-        self.route_from(to, Some(OWN), route)
+        self.route_from(to, Some(OWN), route.clone())
+            .route_from(to, None, route)
+    }
+
+    pub(super) fn dead_end(mut self, dead_end: DeadEnd) -> Self {
+        self.dead_end = Some(dead_end);
+        self
+    }
+
+    pub(super) fn covered(mut self) -> Self {
+        self.covering.push(Covering {
+            prefix: (ip("10.0.0.0"), 8),
+            table: 254,
+            gateway: Some(ip("10.0.0.1")),
+            device: None,
+        });
+        self
+    }
+
+    pub(super) fn link(self, link: Link) -> Self {
+        self.link_of(2, link)
+    }
+
+    pub(super) fn link_of(self, device: u32, link: Link) -> Self {
+        let question = Question::Link {
+            netns: NETNS,
+            device,
+        };
+        self.with(question, Answer::Link(Some(link)))
+    }
+
+    pub(super) fn is_own(self, addr: &str, is_own: bool) -> Self {
+        let question = Question::IsOwn {
+            netns: NETNS,
+            addr: ip(addr),
+        };
+        self.with(question, Answer::IsOwn(is_own))
+    }
+
+    pub(super) fn no_addresses(self, v6: bool) -> Self {
+        let question = Question::OwnAddresses { netns: NETNS, v6 };
+        self.with(question, Answer::OwnAddresses(OwnAddresses::default()))
     }
 
     pub(super) fn neighbour(self, addr: &str, state: Neighbour) -> Self {
@@ -92,6 +240,23 @@ impl Script {
         self.with(question, Answer::Owner(netns))
     }
 
+    pub(super) fn without_owner(mut self, addr: &str) -> Self {
+        self.unknown.push(Question::Owner {
+            netns: NETNS,
+            device: 2,
+            addr: ip(addr),
+        });
+        self
+    }
+
+    pub(super) fn held(self, addr: &str) -> Self {
+        let question = Question::Holders {
+            netns: NETNS,
+            addr: ip(addr),
+        };
+        self.with(question, Answer::Holders(vec![CONTAINER]))
+    }
+
     pub(super) fn proxy(self, found: Option<ProxyVariable>) -> Self {
         let question = Question::Proxy {
             process: PROCESS,
@@ -114,19 +279,23 @@ impl Script {
         self.with(question, Answer::DropReason(name.to_owned()))
     }
 
-    pub(super) fn drops_in(self, chains: &[&str]) -> Self {
-        let question = Question::Firewall {
-            netns: NETNS,
-            verdict: FirewallVerdict::Drop,
-        };
-        let place = |chain: &&str| RulePlace {
+    /// A rule of this chain ends packets so.
+    pub(super) fn rule(mut self, ending: Ending, chain: &str, matches: Match) -> Self {
+        let found = Found {
             family: "inet".to_owned(),
             table: "filter".to_owned(),
-            chain: (*chain).to_owned(),
+            chain: chain.to_owned(),
             handle: Some(4),
+            comment: None,
+            verdict: match ending {
+                Ending::Drop => Verdict::Drop,
+                Ending::RejectByReset => Verdict::RejectByReset,
+                Ending::RejectByIcmp => Verdict::RejectByIcmp,
+            },
+            matches,
         };
-        let places = chains.iter().map(place).collect();
-        self.with(question, Answer::Firewall(places))
+        self.rules.push((ending, found));
+        self
     }
 
     pub(super) fn rewrites(self) -> Self {
@@ -179,6 +348,17 @@ impl Script {
     }
 }
 
+pub(super) fn link(carrier: bool, kind: Option<&str>) -> Link {
+    Link {
+        name: "eth0".to_owned(),
+        up: true,
+        carrier,
+        kind: kind.map(Into::into),
+        resolves_neighbours: true,
+        loopback: false,
+    }
+}
+
 pub(super) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
@@ -212,6 +392,7 @@ pub(super) fn listener(netns: u32, addr: &str, port: u16) -> Listener {
         addr: ip(addr),
         port,
         only_v6: false,
+        device: None,
         process: Some(named(812, "postgres")),
     }
 }
@@ -242,14 +423,17 @@ pub(super) fn proxied() -> Script {
 
 /// The destination is an address of this namespace, and nobody listens.
 pub(super) fn here() -> Script {
-    Script::default()
-        .route(FAR, Route::Local)
-        .listeners(vec![], vec![])
-        .elsewhere(vec![])
+    Script::default().route(FAR, Route::Local)
 }
 
+/// The destination is on the network of an interface.
 pub(super) fn far() -> Script {
-    Script::default().route(FAR, out(None, 24)).owner(FAR, None)
+    Script::default().route(FAR, out(None, 24))
+}
+
+/// The default route leads there.
+pub(super) fn gateway() -> Script {
+    Script::default().route(FAR, out(Some("10.0.0.1"), 0))
 }
 
 pub(super) fn holder() -> Option<Holder> {

@@ -4,20 +4,22 @@ use std::fmt::Write as _;
 
 use super::{
     cases::{
-        dropped, exhausted, failed_call, icmp, no_neighbour, not_local, reset, silence, silent,
-        tuple_taken, works,
+        cut_off, dropped, exhausted, failed_call, icmp, no_neighbour, not_local, reset, silence,
+        silent, to, tuple_taken, works,
     },
     recognised,
     script::{
-        FAR, NETNS, OWN, PORT, PUBLIC, Script, far, here, holder, ip, listener, out, ports,
-        proxied, remote,
+        FAR, NETNS, OWN, PORT, PUBLIC, Script, far, gateway, here, holder, ip, link, listener, out,
+        ports, proxied, remote,
     },
 };
 use crate::{
     diagnose::{
-        Case,
-        ask::{Neighbour, Route},
+        CODES, Case, RULES,
+        ask::Neighbour,
         diagnose,
+        firewall_facts::{Ending, Match},
+        way::Route,
     },
     errno::Errno,
     event::{Certainty, Code},
@@ -26,33 +28,49 @@ use crate::{
 
 /// What each rule is for, as it is met.
 #[rustfmt::skip]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 pub(super) fn staged() -> Vec<(Code, Case, Script)> {
-    let mut private = silence();
+    let mut private = silent(60);
     private.local_addr = Some(ip(PUBLIC));
+    // Of the network there is a record, and of the host there may be none.
+    private.heard.silent_s = None;
     let behind_gateway = Script::default().route_from(FAR, Some(PUBLIC), out(Some("203.0.113.1"), 0));
+    let mut portless = reset(FAR);
+    portless.remote = portless.remote.map(|remote| crate::wire::Remote { port: 0, ..remote });
+    let mut sourceless = not_local();
+    sourceless.local_addr = None;
+    let unreachable = || failed_call(Label::Unreachable, Errno::ENETUNREACH);
+    let no_route = Route::None(Errno::ENETUNREACH.0);
     vec![
         (Code::NothingListening, reset(FAR), here()),
         (Code::ListeningElsewhere, reset(FAR), here().listeners(vec![listener(NETNS, "127.0.0.1", PORT)], vec![])),
         (Code::WrongPort, reset(FAR), here().listeners(vec![], vec![listener(NETNS, "0.0.0.0", 5433)])),
         (Code::RejectedByFirewall, icmp(Label::Refused, 3, 3), far()),
         (Code::ProxyInPath, reset(FAR), proxied()),
-        (Code::LocalFirewall, dropped(), far().drop_reason("NETFILTER_DROP").neighbour(FAR, Neighbour::Known)),
+        (Code::LocalFirewall, dropped(), far().drop_reason("NETFILTER_DROP").rule(Ending::Drop, "output", Match::Fully)),
         (Code::RemoteFiltered, works(22, 12, silence()), far()),
         (Code::HostDown, no_neighbour(), far().neighbour(FAR, Neighbour::Failed)),
-        (Code::SilentHost, silent(60), far()),
+        (Code::SilentHost, silent(3), far()),
         (Code::PrivateAddressNotLocal, private, behind_gateway.neighbour("203.0.113.1", Neighbour::Known)),
-        (Code::NoRoute, failed_call(Label::Unreachable, Errno::ENETUNREACH), Script::default().route(FAR, Route::None(Errno::ENETUNREACH.0))),
-        (Code::NeighbourUnresolved, no_neighbour(), Script::default().route(FAR, out(Some("10.0.0.1"), 0)).neighbour("10.0.0.1", Neighbour::Failed)),
+        (Code::NoRoute, unreachable(), Script::default().route(FAR, no_route.clone())),
+        (Code::NeighbourUnresolved, no_neighbour(), gateway().neighbour("10.0.0.1", Neighbour::Failed)),
         (Code::IcmpUnreachable, icmp(Label::Unreachable, 11, 0), far()),
         (Code::AdminProhibited, icmp(Label::Unreachable, 3, 13), far()),
         (Code::EphemeralRangeUsedUp, exhausted(), Script::default().ports(remote(), ports(28_232, 0, 0))),
         (Code::PortsHeldByBind, exhausted(), Script::default().ports(remote(), ports(2, 28_230, 0))),
         (Code::SocketPortRange, exhausted(), Script::default().ports(remote(), ports(50, 0, 0))),
         (Code::TupleInUse, tuple_taken(), Script::default().tuple(holder())),
-        (Code::SourceNotLocal, not_local(), Script::default().route_from(OWN, None, out(None, 24))),
+        (Code::SourceNotLocal, not_local(), far().is_own(OWN, false)),
         (Code::CgroupPolicy, failed_call(Label::Denied, Errno::EPERM), Script::default().programs(1)),
-        (Code::SecurityModule, failed_call(Label::Denied, Errno::EACCES), Script::default().confinement(Some("docker-default (enforce)"))),
+        (Code::SecurityModule, failed_call(Label::Denied, Errno::EACCES), far().confinement(Some("docker-default (enforce)"))),
         (Code::ProhibitRoute, failed_call(Label::Denied, Errno::EACCES), Script::default().route(FAR, Route::None(Errno::EACCES.0))),
+        (Code::DroppedHere, dropped(), far().drop_reason("TCP_MD5NOTFOUND")),
+        (Code::RouteWentAway, cut_off(Errno::ENETUNREACH), Script::default().route(FAR, no_route.clone())),
+        (Code::OwnLinkDown, no_neighbour(), far().link(link(false, None)).neighbour(FAR, Neighbour::Failed)),
+        (Code::WrongSource, unreachable(), Script::default().route_from(FAR, Some(OWN), no_route).route_from(FAR, None, out(None, 24)).is_own(OWN, false)),
+        (Code::NoSourceAddress, sourceless, Script::default().route_from(FAR, None, out(None, 24)).no_addresses(false)),
+        (Code::BadDestination, portless, Script::default()),
+        (Code::AnswersSometimes, works(PORT, 12, silence()), far()),
     ]
 }
 
@@ -75,11 +93,12 @@ fn every_staged_cause_is_recognised_by_its_rule_alone() {
                 "{column:?} of a staged {code:?}\n{matrix}"
             );
         }
-        let cause = diagnose(case, &mut script.clone()).unwrap();
-        assert_eq!(cause.code, *code);
+        let (cause, undiagnosed) = diagnose(case, &mut script.clone());
+        let cause = cause.unwrap();
+        assert_eq!((cause.code, undiagnosed), (*code, None));
         assert!(!cause.why.is_empty() && !cause.fix.is_empty() && !cause.evidence.is_empty());
         // Without evidence, no cause, but where a packet or the label is evidence.
-        if let Some(blind) = diagnose(case, &mut Script::default()) {
+        if let (Some(blind), _) = diagnose(case, &mut Script::blind()) {
             assert!(
                 blind.code == *code || blind.certainty != Certainty::Certain,
                 "{blind:?}"
@@ -87,4 +106,28 @@ fn every_staged_cause_is_recognised_by_its_rule_alone() {
         }
     }
     eprintln!("{matrix}");
+}
+
+#[test]
+fn rules_are_listed_by_their_codes() {
+    let of_rules: Vec<_> = RULES.iter().map(|rule| rule.code).collect();
+    assert_eq!(of_rules, CODES);
+    for code in Code::ALL {
+        assert!(CODES.contains(&code), "{code:?} has a rule");
+    }
+}
+
+#[test]
+fn a_destination_of_no_host_is_none_of_a_server() {
+    for (addr, errno) in [
+        ("224.0.0.1", 101),
+        ("255.255.255.255", 13),
+        ("ff02::1", 101),
+        ("fe80::1", 22),
+    ] {
+        let mut case = failed_call(Label::Failed, Errno(errno));
+        case.remote = Some(to(addr));
+        let (cause, _) = diagnose(&case, &mut Script::blind());
+        assert_eq!(cause.unwrap().code, Code::BadDestination, "{addr}");
+    }
 }

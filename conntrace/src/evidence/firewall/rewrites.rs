@@ -6,10 +6,14 @@ use super::{
     super::netlink::{attributes, u16_at},
     dump::Dump,
     parse::{nested, number, value},
-    places::{add, place},
-    ruleset::{CHAIN, RULE, chain, handle},
+    ruleset::{CHAIN, Name, RULE, chain, family_name, handle},
 };
-use crate::diagnose::ask::RulePlace;
+use crate::{diagnose::ask::RulePlace, text};
+
+/// Most chains that an answer names.
+const PLACES_MAX: usize = 4;
+/// Most bytes of a name in a line.
+const NAME_JSON_MAX: usize = 96;
 
 /// `NF_INET_LOCAL_OUT`.
 const OUTPUT: u32 = 3;
@@ -36,6 +40,36 @@ pub(in crate::evidence) fn rewrites(port: u16) -> io::Result<Vec<RulePlace>> {
         ControlFlow::Continue(())
     })?;
     Ok(found)
+}
+
+/// Adds the first place of a chain.
+fn add(found: &mut Vec<RulePlace>, place: Option<RulePlace>) {
+    let chain = |place: &RulePlace| {
+        let RulePlace {
+            family,
+            table,
+            chain,
+            ..
+        } = place.clone();
+        (family, table, chain)
+    };
+    let new = place.filter(|place| !found.iter().any(|known| chain(known) == chain(place)));
+    if found.len() < PLACES_MAX {
+        found.extend(new);
+    }
+}
+
+fn place((family, table, chain): &Name, handle: Option<u64>) -> RulePlace {
+    let name = |bytes: &[u8]| {
+        let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+        text::bounded(name, NAME_JSON_MAX)
+    };
+    RulePlace {
+        family: family_name(*family).to_owned(),
+        table: name(table),
+        chain: name(chain),
+        handle,
+    }
 }
 
 /// Whether the expressions of a rule compare the destination port with this one, and

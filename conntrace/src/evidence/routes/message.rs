@@ -103,7 +103,7 @@ pub(super) fn name(bytes: &[u8]) -> String {
 }
 
 /// The interface of this index, with its name of this moment.
-pub(super) fn device(index: u32) -> Device {
+pub(in crate::evidence) fn device(index: u32) -> Device {
     let found = if_indextoname(index).unwrap_or_default();
     Device {
         index,

@@ -44,6 +44,34 @@ pub(super) static REMOTE_FILTERED: Entry = Entry {
     ],
 };
 
+pub(super) static ANSWERS_SOMETIMES: Entry = Entry {
+    means: "the same address and port answered moments ago",
+    recognised: &[
+        "Possible: a handshake on this very address and port completed in the last ten minutes, and this attempt was not answered.",
+    ],
+    reasons: &[
+        "The server does not accept fast enough: its accept queue or SYN queue is full.",
+        "A firewall limits new connections (recent, hashlimit), or has banned this client (fail2ban).",
+        "The connection tracking table of a gateway is full, or its NAT has no port left for this destination.",
+        "Another host answers for the address now: a stale neighbour entry, a duplicate address, a load balancer with one dead backend.",
+        "A device on the way drops packets with certain TCP options, such as timestamps or fast open.",
+    ],
+    steps: &[
+        step(
+            "nstat -az TcpExtListenOverflows TcpExtListenDrops",
+            "on the server: both rise while its accept queue is full",
+        ),
+        step(
+            "ss -ltn 'sport = :PORT'",
+            "on the server: Recv-Q above Send-Q is a full accept queue",
+        ),
+        step(
+            "ip neigh show ADDRESS",
+            "here, twice: another link-layer address means that two hosts have the address",
+        ),
+    ],
+};
+
 pub(super) static SILENT_HOST: Entry = Entry {
     means: "the host is off, filtered or a wrong address",
     recognised: &[

@@ -8,6 +8,7 @@ fn about() -> About {
     About {
         process: None,
         tid: None,
+        netns_mix: 0,
         at_ns: 0,
     }
 }

@@ -1,0 +1,81 @@
+use super::{Case, Evidence, Finding, Rule, place, words};
+use crate::{
+    errno::Errno,
+    event::{self, Cause, Certainty, Code},
+    label::Label,
+};
+
+/// Timed out, unreachable: this host's link, address or route went away while the attempt was
+/// under way. No router said anything.
+///
+/// Wrong where something else took the way between the attempt and the look. Over IPv6 a
+/// neighbour that does not answer looks alike; then the route is still there.
+pub(super) const RULE: Rule = Rule {
+    code: Code::RouteWentAway,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "a soft error of this host's own sending, and no route or source address now",
+        ),
+        (
+            Certainty::Likely,
+            "a soft error ENETUNREACH of this host's own sending; the route is back now",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let label = matches!(case.label, Label::TimedOut | Label::Unreachable);
+    let (Some(errno), Some(to)) = (case.own_failure.filter(|_| label), case.remote) else {
+        return Ok(None);
+    };
+    let to = to.addr;
+    let source_gone = match case.local_addr {
+        Some(source) => !evidence.is_own(case.netns, source)?,
+        None => false,
+    };
+    let now = place::no_way(case, evidence)?;
+    let (certainty, what) = match (case.local_addr, now) {
+        (Some(source), _) if source_gone => (
+            Certainty::Certain,
+            format!("the source address {source} was removed from this network namespace"),
+        ),
+        (_, Some(_)) => (
+            Certainty::Certain,
+            format!("the route to {to}, or the interface it left by, went away"),
+        ),
+        (_, None) if errno == Errno::ENETUNREACH => (
+            Certainty::Likely,
+            format!("the route to {to} was away for a moment, and is back now"),
+        ),
+        (_, None) => return Ok(None),
+    };
+    let routes = if to.is_ipv4() {
+        "ip route show"
+    } else {
+        "ip -6 route show"
+    };
+    // Without a route a look-up only fails.
+    let (command, shows) = match now {
+        Some(_) => (routes.to_owned(), "shows the routes that are left"),
+        None => (format!("ip route get {to}"), "shows the way now"),
+    };
+    let show = words::command(case, &command, evidence);
+    Ok(Some(Cause::new(
+        Code::RouteWentAway,
+        certainty,
+        &format!(
+            "{what} while the attempt was under way: this host's own sending failed with {errno}"
+        ),
+        &format!(
+            "find what took it away (`journalctl -b -u NetworkManager -u systemd-networkd`, a DHCP \
+             client, a VPN); {show} {shows}"
+        ),
+        event::Facts::new()
+            .with("soft_error", errno.to_string())
+            .with("source", case.local_addr)
+            .with("source_is_own", !source_gone)
+            .with("route_errno", now.as_ref().map(Errno::to_string)),
+    )))
+}
