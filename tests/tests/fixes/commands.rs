@@ -1,0 +1,140 @@
+//! The commands of a fix, as they are printed, and their run from the host's namespace.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt as _,
+    process::{Command, Output},
+    thread,
+};
+
+use nix::sched::{CloneFlags, setns};
+
+/// The namespace of the main thread, which no test leaves.
+const HOST: &str = "/proc/self/ns/net";
+/// How long a command may take that an operator waits for, in seconds.
+const PATIENCE_S: &str = "20";
+/// Programs whose answer is the same in every network namespace.
+const OF_THE_MACHINE: [&str; 4] = ["ausearch", "bpftool", "grep", "journalctl"];
+
+/// A command between backquotes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Quoted {
+    pub(crate) text: String,
+    /// The words before it say that it is for another machine.
+    pub(crate) is_elsewhere: bool,
+}
+
+/// All commands of a fix.
+pub(crate) fn of(fix: &str) -> Vec<Quoted> {
+    let pieces: Vec<_> = fix.split('`').collect();
+    assert_eq!(pieces.len() % 2, 1, "a backquote is not closed: {fix}");
+    let mut step = String::new();
+    let mut all = Vec::new();
+    for (at, piece) in pieces.into_iter().enumerate() {
+        if at % 2 == 1 {
+            all.push(Quoted {
+                text: piece.to_owned(),
+                is_elsewhere: step.trim_start().starts_with("on "),
+            });
+        } else if let Some((_, last)) = piece.rsplit_once(';') {
+            last.clone_into(&mut step);
+        } else {
+            step.push_str(piece);
+        }
+    }
+    all
+}
+
+/// Fails if something is left for the reader to fill in.
+pub(crate) fn assert_complete(command: &str) {
+    let unfinished = ["...", "\u{2026}", "<", "?"];
+    let is_placeholder =
+        |word: &str| word.len() > 2 && word.chars().all(|it| it.is_ascii_uppercase() || it == '_');
+    let words = command.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+    let placeholders: Vec<_> = words.filter(|word| is_placeholder(word)).collect();
+    assert!(
+        placeholders.is_empty() && !unfinished.iter().any(|it| command.contains(it)),
+        "{placeholders:?} in {command}"
+    );
+}
+
+/// Fails if the command would look at another network namespace.
+pub(crate) fn assert_inside(command: &str, netns: u32) {
+    let mut words = command.split(' ');
+    let first = words.next().unwrap();
+    if OF_THE_MACHINE.contains(&first) {
+        return;
+    }
+    assert_eq!(first, "nsenter", "for another namespace: {command}");
+    let path = match words.next().unwrap() {
+        "-t" => format!("/proc/{}/ns/net", words.next().unwrap()),
+        mounted => mounted.strip_prefix("--net=").unwrap().to_owned(),
+    };
+    let inode = fs::metadata(&path).unwrap().ino();
+    assert_eq!(inode, u64::from(netns), "{command}");
+}
+
+/// The first of its programs that this machine has not.
+pub(crate) fn missing(command: &str) -> Option<String> {
+    let programs = command.split(" | ").flat_map(|part| {
+        let words: Vec<_> = part.split(' ').collect();
+        let inner = match words.as_slice() {
+            ["nsenter", "-t", _, "-n", inner, ..] | ["nsenter", _, inner, ..] => Some(*inner),
+            _ => None,
+        };
+        [words.first().copied(), inner].into_iter().flatten()
+    });
+    programs.map(str::to_owned).find(|program| !exists(program))
+}
+
+fn exists(program: &str) -> bool {
+    let mut shell = Command::new("sh");
+    let found = shell.args(["-c", &format!("command -v {program}")]);
+    found.output().unwrap().status.success()
+}
+
+/// Runs it as an operator does who logs in to the host.
+pub(crate) fn run(command: &str) -> Output {
+    thread::scope(|scope| {
+        let host = scope.spawn(|| {
+            setns(File::open(HOST).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+            let mut limited = Command::new("timeout");
+            limited.args([PATIENCE_S, "sh", "-c", command]).output()
+        });
+        host.join().unwrap().unwrap()
+    })
+}
+
+/// What is told apart.
+pub(crate) fn tells_commands_apart() {
+    let fix = "look with `a | b` or `c`; on 192.0.2.2: `d` and `e` show it; else `f`";
+    let told: Vec<_> = of(fix)
+        .into_iter()
+        .map(|it| (it.text, it.is_elsewhere))
+        .collect();
+    let expected = [
+        ("a | b", false),
+        ("c", false),
+        ("d", true),
+        ("e", true),
+        ("f", false),
+    ];
+    assert_eq!(
+        told,
+        expected.map(|(text, is_elsewhere)| (text.to_owned(), is_elsewhere))
+    );
+    for placeholder in [
+        "ip route add 10.0.0.0/8 via GATEWAY",
+        "ss ...",
+        "ping <host>",
+    ] {
+        let caught = std::panic::catch_unwind(|| assert_complete(placeholder));
+        assert!(caught.is_err(), "{placeholder}");
+    }
+    assert_complete("ss -tanpo 'sport = :5432'");
+    assert_eq!(
+        missing("nsenter -t 1 -n no-such-program -x"),
+        Some("no-such-program".to_owned())
+    );
+    assert_eq!(missing("nsenter -t 1 -n ip route show"), None);
+}
