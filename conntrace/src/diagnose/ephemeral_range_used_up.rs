@@ -24,7 +24,7 @@ pub(super) const RULE: Rule = Rule {
     proofs: &[
         (
             Certainty::Certain,
-            "sockets hold every port of the range, most of them connected to the destination",
+            "sockets hold every port that connect tries, most of them connected to the destination",
         ),
         (
             Certainty::Likely,
@@ -45,7 +45,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         return Ok(None);
     }
     let held = ports.connected + ports.bound;
-    let certainty = if held >= available {
+    let certainty = if held >= tried(&ports) {
         Certainty::Certain
     } else {
         Certainty::Likely
@@ -96,12 +96,23 @@ pub(super) fn available(ports: &Ports) -> u32 {
     size(low, high).saturating_sub(ports.reserved)
 }
 
-/// Whether nine tenths of them are held: by the time of the look some may have
+/// How many of them a connect or bind tries: of an odd number the kernel leaves one out,
+/// now this one and now that (`__inet_hash_connect`, `inet_csk_find_open_port`).
+pub(super) fn tried(ports: &Ports) -> u32 {
+    let (low, high) = ports.range;
+    let available = available(ports);
+    if available > 1 && size(low, high) % 2 == 1 {
+        available - 1
+    } else {
+        available
+    }
+}
+
+/// Whether nine tenths of those tried are held: by the time of the look some may have
 /// been given back.
 pub(super) fn is_full(ports: &Ports) -> bool {
     let held = u64::from(ports.connected) + u64::from(ports.bound);
-    let available = u64::from(available(ports));
-    available > 0 && held * 10 >= available * 9
+    available(ports) > 0 && held * 10 >= u64::from(tried(ports)) * 9
 }
 
 /// What shows how the ports are used.
@@ -201,6 +212,25 @@ mod tests {
         let case = crate::diagnose::tests::exhausted();
         let mut nothing = crate::diagnose::tests::Script::default();
         super::advice(&case, ports, to_loopback, &mut nothing)
+    }
+
+    #[test]
+    fn one_port_of_an_odd_range_is_not_tried() {
+        let held = |range, reserved, connected| {
+            let ports = Ports {
+                reserved,
+                connected,
+                ..ports(range, 0, 0)
+            };
+            (tried(&ports), is_full(&ports))
+        };
+        assert_eq!(held((40_000, 40_004), 0, 4), (4, true));
+        assert_eq!(held((40_000, 40_004), 0, 3), (4, false));
+        assert_eq!(held((40_000, 40_003), 0, 3), (4, false));
+        assert_eq!(held((40_000, 40_000), 0, 0), (1, false));
+        assert_eq!(held((40_000, 40_000), 0, 1), (1, true));
+        assert_eq!(held((40_000, 40_002), 2, 0), (1, false));
+        assert_eq!(held((40_000, 40_004), 5, 0), (0, false));
     }
 
     #[test]

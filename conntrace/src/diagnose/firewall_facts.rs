@@ -21,8 +21,8 @@ pub struct Packet {
     pub device: Option<String>,
     /// The packet's mark (`SO_MARK` of a SYN).
     pub mark: Option<u32>,
-    /// The socket's user id, as the user namespace that owns the network namespace
-    /// maps it.
+    /// The socket's user id in the first user namespace. `None` where it is not known, or
+    /// the rules are of a network namespace that may belong to another user namespace.
     pub uid: Option<u32>,
 }
 

@@ -1,6 +1,6 @@
 use super::{
     Case, Evidence, Finding, Rule,
-    ephemeral_range_used_up::{available, facts, is_full, ports},
+    ephemeral_range_used_up::{available, facts, is_full, ports, tried},
     words::{self, count, holdings},
 };
 use crate::event::{Cause, Certainty, Code};
@@ -17,7 +17,7 @@ pub(super) const RULE: Rule = Rule {
     proofs: &[
         (
             Certainty::Certain,
-            "sockets hold every port of the range, most of them bound for every destination",
+            "sockets hold every port that connect tries, most of them bound for every destination",
         ),
         (
             Certainty::Likely,
@@ -39,7 +39,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         by if by.is_empty() => String::new(),
         by => format!(": {by}"),
     };
-    let certainty = if ports.bound + ports.connected >= available {
+    let certainty = if ports.bound + ports.connected >= tried(&ports) {
         Certainty::Certain
     } else {
         Certainty::Likely

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     diagnose::{
         ask::{Answer, Holder, Listener, Listeners, Named, Ports, Question, accepts},
+        firewall_facts::Packet,
         is_similar,
         way::Route,
     },
@@ -191,10 +192,16 @@ impl Helper {
                 netns,
                 ref packet,
                 ending,
-            } => Answer::Firewall(
-                self.namespaces
-                    .inside(netns, about, until, || firewall::ended_by(packet, ending))?,
-            ),
+            } => {
+                // Rules of another namespace may mean another user by the same number.
+                let uid = packet.uid.filter(|_| self.namespaces.is_home(netns));
+                let packet = Packet {
+                    uid,
+                    ..packet.clone()
+                };
+                let look = || firewall::ended_by(&packet, ending);
+                Answer::Firewall(self.namespaces.inside(netns, about, until, look)?)
+            }
             Question::Rewrites { netns, port } => {
                 let look = || firewall::rewrites(port);
                 Answer::Rewrites(self.namespaces.inside(netns, about, until, look)?)
