@@ -72,7 +72,7 @@ pub(super) fn way_without_source(
     let freely = Way { from: None, ..way };
     Ok(match evidence.route(case.netns, freely)? {
         Route::None(_) => None,
-        found => Some(found),
+        found @ (Route::Local | Route::Out(_)) => Some(found),
     })
 }
 

@@ -84,80 +84,46 @@ impl Helper {
     ///
     /// # Errors
     /// The reason why it is unknown.
+    #[expect(clippy::too_many_lines, reason = "an arm for every question")]
     pub(super) fn answer(
         &mut self,
         question: &Question,
         about: &About,
         until: Instant,
     ) -> Result<Answer, Undiagnosed> {
-        let is_of_routes = matches!(
-            question,
-            Question::Route { .. }
-                | Question::DeadEnd { .. }
-                | Question::Covering { .. }
-                | Question::Link { .. }
-                | Question::OwnAddresses { .. }
-                | Question::IsOwn { .. }
-                | Question::Neighbour { .. }
-        );
-        if is_of_routes {
-            self.of_routes(question, about, until)
-        } else {
-            self.of_sockets_and_policy(question, about, until)
-        }
-    }
-
-    /// Questions that rtnetlink answers.
-    fn of_routes(
-        &mut self,
-        question: &Question,
-        about: &About,
-        until: Instant,
-    ) -> Result<Answer, Undiagnosed> {
-        let mut inside = Inside {
-            namespaces: &mut self.namespaces,
-            about,
-            until,
-        };
-        Ok(match question {
-            Question::Route { netns, way } => {
-                Answer::Route(inside.look(*netns, || routes::route(way))?)
+        let namespaces = &mut self.namespaces;
+        Ok(match *question {
+            Question::Route { netns, ref way } => {
+                Answer::Route(namespaces.inside(netns, about, until, || routes::route(way))?)
             }
-            Question::DeadEnd { netns, way } => {
-                Answer::DeadEnd(inside.look(*netns, || routes::dead_end(way))?)
+            Question::DeadEnd { netns, ref way } => {
+                Answer::DeadEnd(namespaces.inside(netns, about, until, || routes::dead_end(way))?)
             }
-            Question::Covering { netns, way } => {
+            Question::Covering { netns, ref way } => {
                 let look = || match routes::route(way)? {
                     Route::Out(used) => routes::covering(way, &used),
                     Route::Local | Route::None(_) => Ok(vec![]),
                 };
-                Answer::Covering(inside.look(*netns, look)?)
+                Answer::Covering(namespaces.inside(netns, about, until, look)?)
             }
             Question::Link { netns, device } => {
-                Answer::Link(inside.look(*netns, || routes::link(*device))?)
+                Answer::Link(namespaces.inside(netns, about, until, || routes::link(device))?)
             }
             Question::OwnAddresses { netns, v6 } => {
-                Answer::OwnAddresses(inside.look(*netns, || routes::own_addresses(*v6))?)
+                let look = || routes::own_addresses(v6);
+                Answer::OwnAddresses(namespaces.inside(netns, about, until, look)?)
             }
             Question::IsOwn { netns, addr } => {
-                Answer::IsOwn(inside.look(*netns, || routes::is_own(*addr))?)
+                Answer::IsOwn(namespaces.inside(netns, about, until, || routes::is_own(addr))?)
             }
             Question::Neighbour {
                 netns,
                 device,
                 addr,
-            } => Answer::Neighbour(inside.look(*netns, || routes::neighbour(*device, *addr))?),
-            _ => return Err(Undiagnosed::Unsupported),
-        })
-    }
-
-    fn of_sockets_and_policy(
-        &mut self,
-        question: &Question,
-        about: &About,
-        until: Instant,
-    ) -> Result<Answer, Undiagnosed> {
-        Ok(match *question {
+            } => {
+                let look = || routes::neighbour(device, addr);
+                Answer::Neighbour(namespaces.inside(netns, about, until, look)?)
+            }
             Question::Owner {
                 netns,
                 device,
@@ -166,7 +132,7 @@ impl Helper {
             Question::Holders { netns, addr } => {
                 Answer::Holders(self.holders(netns, addr, about, until)?)
             }
-            Question::Door { netns } => Answer::Door(self.namespaces.door(netns, about, until)?),
+            Question::Door { netns } => Answer::Door(namespaces.door(netns, about, until)?),
             Question::Listeners { netns, addr, port } => {
                 Answer::Listeners(self.listeners(netns, (addr, port), about, until)?)
             }
@@ -194,17 +160,17 @@ impl Helper {
                 ending,
             } => {
                 // Rules of another namespace may mean another user by the same number.
-                let uid = packet.uid.filter(|_| self.namespaces.is_home(netns));
+                let uid = packet.uid.filter(|_| namespaces.is_home(netns));
                 let packet = Packet {
                     uid,
                     ..packet.clone()
                 };
                 let look = || firewall::ended_by(&packet, ending);
-                Answer::Firewall(self.namespaces.inside(netns, about, until, look)?)
+                Answer::Firewall(namespaces.inside(netns, about, until, look)?)
             }
             Question::Rewrites { netns, port } => {
                 let look = || firewall::rewrites(port);
-                Answer::Rewrites(self.namespaces.inside(netns, about, until, look)?)
+                Answer::Rewrites(namespaces.inside(netns, about, until, look)?)
             }
             Question::ConnectPrograms { cgroup, v6 } => {
                 Answer::ConnectPrograms(self.programs.on_connect(cgroup, v6)?)
@@ -213,7 +179,6 @@ impl Helper {
             Question::Confinement { process } => {
                 Answer::Confinement(process::confinement(process)?)
             }
-            _ => return Err(Undiagnosed::Unsupported),
         })
     }
 
@@ -483,23 +448,6 @@ impl Helper {
             connected_by: holders(&to_remote),
             bound_by: holders(&holding),
         })
-    }
-}
-
-/// Looks in other namespaces.
-struct Inside<'a> {
-    namespaces: &'a mut Namespaces,
-    about: &'a About,
-    until: Instant,
-}
-
-impl Inside<'_> {
-    fn look<T>(
-        &mut self,
-        netns: u32,
-        act: impl FnOnce() -> io::Result<T>,
-    ) -> Result<T, Undiagnosed> {
-        self.namespaces.inside(netns, self.about, self.until, act)
     }
 }
 

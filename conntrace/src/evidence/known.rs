@@ -109,9 +109,8 @@ impl Known {
 
 fn validity(found: &Found) -> u64 {
     match found {
-        Found::Answer(_) => VALID_NS,
         Found::Unknown(Undiagnosed::NoTime) => BUSY_NS,
-        Found::Unknown(_) => VALID_NS,
+        Found::Answer(_) | Found::Unknown(_) => VALID_NS,
     }
 }
 

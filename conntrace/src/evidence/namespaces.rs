@@ -315,13 +315,15 @@ fn mounted(mountinfo: &str) -> impl Iterator<Item = (u32, PathBuf)> + '_ {
 /// The reason that an error of the system gives.
 pub(super) fn reason(error: &io::Error) -> Undiagnosed {
     use io::ErrorKind::{NotFound, PermissionDenied, TimedOut, Unsupported};
-    match error.kind() {
-        PermissionDenied | NotFound => Undiagnosed::NoAccess,
-        TimedOut => Undiagnosed::NoTime,
-        Unsupported => Undiagnosed::Unsupported,
-        _ if error.raw_os_error() == Some(libc::ESRCH) => Undiagnosed::NoAccess,
-        _ if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => Undiagnosed::Unsupported,
-        _ => Undiagnosed::Incomplete,
+    let (kind, errno) = (error.kind(), error.raw_os_error());
+    if matches!(kind, PermissionDenied | NotFound) || errno == Some(libc::ESRCH) {
+        Undiagnosed::NoAccess
+    } else if kind == TimedOut {
+        Undiagnosed::NoTime
+    } else if kind == Unsupported || errno == Some(libc::EPROTONOSUPPORT) {
+        Undiagnosed::Unsupported
+    } else {
+        Undiagnosed::Incomplete
     }
 }
 

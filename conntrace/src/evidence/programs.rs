@@ -65,11 +65,9 @@ impl Programs {
                 Ok(Attached::Security { hook: 0, .. }) => return Err(Undiagnosed::Unsupported),
                 Ok(Attached::Security { hook: at, program }) if at == hook => found.push(program),
                 Ok(Attached::Security { .. } | Attached::Otherwise) => {}
-                Err(error) => match reason(&error) {
-                    // It is gone by now.
-                    Undiagnosed::NoAccess if error.kind() == io::ErrorKind::NotFound => {}
-                    unknown => return Err(unknown),
-                },
+                // It is gone by now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(reason(&error)),
             }
         }
         Err(Undiagnosed::Incomplete)

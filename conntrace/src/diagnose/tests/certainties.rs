@@ -44,7 +44,6 @@ pub(super) fn kill_switch() -> DeadEnd {
 
 /// The other ways to a code, and the certainty of each.
 #[rustfmt::skip]
-#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
     let in_container = || Script::default().route(FAR, out(None, 16)).owner(FAR, Some(CONTAINER)).with(
         Question::Listeners { netns: CONTAINER, addr: ip(FAR), port: PORT },
@@ -102,8 +101,8 @@ fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (exhausted(), Script::default().ports(remote(), ports(0, 0, 28_232)), Code::SocketPortRange, Certainty::Certain),
         (exhausted(), Script::default().ports(remote(), ports(27_000, 0, 0)), Code::EphemeralRangeUsedUp, Certainty::Likely),
         (failed_call(Label::Unreachable, Errno::EHOSTUNREACH), Script::default().route(FAR, Route::None(Errno::EHOSTUNREACH.0)).dead_end(kill_switch()), Code::NoRoute, Certainty::Certain),
-        (silent(5), far().is_own(OWN, false), Code::WrongSource, Certainty::Likely),
-        (cut_off(Errno::EHOSTUNREACH), far().is_own(OWN, false), Code::RouteWentAway, Certainty::Certain),
+        (silent(5), far().own(OWN, false), Code::WrongSource, Certainty::Likely),
+        (cut_off(Errno::EHOSTUNREACH), far().own(OWN, false), Code::RouteWentAway, Certainty::Certain),
         (cut_off(Errno::ENETUNREACH), far(), Code::RouteWentAway, Certainty::Likely),
     ]
 }

@@ -150,7 +150,7 @@ fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::TupleInUse, "it is gone", tuple_taken(), Script::default().tuple(None)),
         (Code::TupleInUse, "no port was bound", not_bound, Script::default().tuple(holder())),
         (Code::SourceNotLocal, "it is here", not_local(), far()),
-        (Code::SourceNotLocal, "its 4-tuple is taken", tuple_taken(), far().is_own(OWN, false)),
+        (Code::SourceNotLocal, "its 4-tuple is taken", tuple_taken(), far().own(OWN, false)),
         (Code::CgroupPolicy, "no program", failed_call(Label::Denied, Errno::EPERM), Script::default().programs(0)),
         (Code::CgroupPolicy, "EACCES", failed_call(Label::Denied, Errno::EACCES), Script::default().programs(1)),
         (Code::SecurityModule, "unconfined", failed_call(Label::Denied, Errno::EACCES), Script::default().confinement(None)),

@@ -111,6 +111,10 @@ impl Script {
         script
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the others are answered one by one"
+    )]
     fn of_network(&self, question: &Question) -> Option<Answer> {
         match question {
             Question::Route { netns, way } => {
@@ -188,7 +192,7 @@ impl Script {
         self.with(question, Answer::Link(Some(link)))
     }
 
-    pub(super) fn is_own(self, addr: &str, is_own: bool) -> Self {
+    pub(super) fn own(self, addr: &str, is_own: bool) -> Self {
         let question = Question::IsOwn {
             netns: NETNS,
             addr: ip(addr),

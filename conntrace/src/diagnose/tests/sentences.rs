@@ -35,11 +35,11 @@ fn the_rule_that_drops_is_named() {
 fn commands_enter_the_namespace() {
     let door = Question::Door { netns: NETNS };
     let mut inside = far()
-        .is_own(OWN, false)
+        .own(OWN, false)
         .with(door.clone(), Answer::Door(Some("-t 77 -n".to_owned())));
     let fix = |script: &mut Script| diagnose(&not_local(), script).0.unwrap().fix;
     assert!(fix(&mut inside).contains("`nsenter -t 77 -n ip -br addr`"));
-    let mut nobody = far().is_own(OWN, false).without(&door);
+    let mut nobody = far().own(OWN, false).without(&door);
     assert!(fix(&mut nobody).contains("(in network namespace 7) `ip -br addr`"));
 }
 

@@ -28,7 +28,6 @@ use crate::{
 
 /// What each rule is for, as it is met.
 #[rustfmt::skip]
-#[expect(clippy::too_many_lines, reason = "it is a table")]
 pub(super) fn staged() -> Vec<(Code, Case, Script)> {
     let mut private = silent(60);
     private.local_addr = Some(ip(PUBLIC));
@@ -60,14 +59,14 @@ pub(super) fn staged() -> Vec<(Code, Case, Script)> {
         (Code::PortsHeldByBind, exhausted(), Script::default().ports(remote(), ports(2, 28_230, 0))),
         (Code::SocketPortRange, exhausted(), Script::default().ports(remote(), ports(50, 0, 0))),
         (Code::TupleInUse, tuple_taken(), Script::default().tuple(holder())),
-        (Code::SourceNotLocal, not_local(), far().is_own(OWN, false)),
+        (Code::SourceNotLocal, not_local(), far().own(OWN, false)),
         (Code::CgroupPolicy, failed_call(Label::Denied, Errno::EPERM), Script::default().programs(1)),
         (Code::SecurityModule, failed_call(Label::Denied, Errno::EACCES), far().confinement(Some("docker-default (enforce)"))),
         (Code::ProhibitRoute, failed_call(Label::Denied, Errno::EACCES), Script::default().route(FAR, Route::None(Errno::EACCES.0))),
         (Code::DroppedHere, dropped(), far().drop_reason("TCP_MD5NOTFOUND")),
         (Code::RouteWentAway, cut_off(Errno::ENETUNREACH), Script::default().route(FAR, no_route.clone())),
         (Code::OwnLinkDown, no_neighbour(), far().link(link(false, None)).neighbour(FAR, Neighbour::Failed)),
-        (Code::WrongSource, unreachable(), Script::default().route_from(FAR, Some(OWN), no_route).route_from(FAR, None, out(None, 24)).is_own(OWN, false)),
+        (Code::WrongSource, unreachable(), Script::default().route_from(FAR, Some(OWN), no_route).route_from(FAR, None, out(None, 24)).own(OWN, false)),
         (Code::NoSourceAddress, sourceless, Script::default().route_from(FAR, None, out(None, 24)).no_addresses(false)),
         (Code::BadDestination, portless, Script::default()),
         (Code::AnswersSometimes, works(PORT, 12, silence()), far()),
