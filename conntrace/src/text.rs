@@ -1,8 +1,11 @@
 //! Bytes that processes chose, made fit for a line.
 
+/// What stands where text was cut off.
+const CUT: char = '…';
+
 /// Turns bytes into text: invalid UTF-8 becomes U+FFFD, and what would take more
-/// than `json_len_max` bytes inside a JSON string is cut off. Cutting by the
-/// escaped length keeps a whole line within its limit, whatever a process calls
+/// than `json_len_max` bytes inside a JSON string is cut off, which `…` says. Cutting by
+/// the escaped length keeps a whole line within its limit, whatever a process calls
 /// itself.
 #[must_use]
 pub(crate) fn bounded(bytes: &[u8], json_len_max: usize) -> String {
@@ -15,14 +18,23 @@ pub(crate) fn bounded(bytes: &[u8], json_len_max: usize) -> String {
     }
     let mut text = String::new();
     let mut len = 0;
+    // Where it is cut so that `…` has room.
+    let mut cut = 0;
     for chunk in bytes.utf8_chunks() {
         let replaced = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
         for c in chunk.valid().chars().chain(replaced) {
             len += json_len(c);
             if len > json_len_max {
+                text.truncate(cut);
+                if cut > 0 {
+                    text.push(CUT);
+                }
                 return text;
             }
             text.push(c);
+            if len + CUT.len_utf8() <= json_len_max {
+                cut = text.len();
+            }
         }
     }
     text
@@ -86,7 +98,14 @@ mod tests {
     #[test]
     fn invalid_utf8_is_replaced_and_the_rest_kept() {
         assert_eq!(bounded(b"a\xffb", 100), "a\u{fffd}b");
-        assert_eq!(bounded(b"\"\n", 3), "\"");
+    }
+
+    #[test]
+    fn what_is_cut_says_so() {
+        assert_eq!(bounded(b"abcdef", 6), "abcdef");
+        assert_eq!(bounded(b"abcdefg", 6), "abc…");
+        assert_eq!(bounded(b"abc\"\n", 6), "abc…");
+        assert_eq!(bounded(b"abcd", 3), "");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use conntrace_tests::{
 };
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 /// The child's.
 pub(crate) const ROLE: &str = "names";
@@ -54,6 +55,12 @@ pub(crate) fn every_byte_test() -> Trial {
         Cgroup::lacks(),
         live_test("names_of_every_byte", every_byte),
     )
+}
+
+/// A path of these bytes is too long for a line, and says that it was cut.
+fn assert_begins_as(path: &Value, whole: &str) {
+    let kept = path.as_str().unwrap().strip_suffix('…').unwrap();
+    assert!(whole.starts_with(kept) && kept.len() > 200, "{kept}");
 }
 
 fn every_byte() {
@@ -94,9 +101,9 @@ fn every_byte() {
         let comm = String::from_utf8_lossy(&comm);
         assert_eq!(process["comm"], *comm);
         assert_eq!(process["leader_comm"], *comm);
-        assert_eq!(process["exe"], *program.to_string_lossy());
+        assert_begins_as(&process["exe"], &program.to_string_lossy());
         let below = format!("/{}", of_cgroup.to_string_lossy());
-        assert_eq!(process["cgroup"], *below);
+        assert_begins_as(&process["cgroup"], &below);
     }
     println!(
         "{} names of {COMM_MAX} bytes, a path of {} and a cgroup of {}, every byte the kernel allows: {} lines, the longest has {} bytes",
