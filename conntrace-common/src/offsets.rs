@@ -111,6 +111,10 @@ offsets! {
     skb_cb: "sk_buff.cb", 48;
     /// The socket a packet belongs to.
     skb_sk: "sk_buff.sk", 8;
+    /// The interface that a packet is at.
+    skb_dev: "sk_buff.dev", 8;
+    /// Its network namespace.
+    dev_net: "net_device.nd_net.net", 8;
     /// Start of the packet's buffer.
     skb_head: "sk_buff.head", 8;
     /// Outer IP header, from `head`.

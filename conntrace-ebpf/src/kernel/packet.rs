@@ -14,13 +14,21 @@ pub fn is_noted_drop(reason: u32) -> bool {
 
 /// Address of the socket that a packet belongs to, if that socket is in this
 /// state: the key of its attempt. What is no whole socket (a request, TIME_WAIT)
-/// has its state in the same place.
+/// has its state in the same place. A packet that has reached another network namespace
+/// (by veth it keeps its socket until `ip_rcv_core`) is no longer the socket's own host's.
 #[inline(always)]
 pub fn sock_of_packet_in(ctx: &BtfTracePointContext, state: u8) -> Option<u64> {
     let packet: *mut u8 = ctx.arg(0);
     let sock = Struct::typed(packet).follow(global!(OFFSETS.skb_sk));
     if sock.is_null() || sock.load::<u8>(global!(OFFSETS.state)) != state {
         return None;
+    }
+    let device = Struct::typed(packet).follow(global!(OFFSETS.skb_dev));
+    if !device.is_null() {
+        let here = sock.follow(global!(OFFSETS.net));
+        if device.follow(global!(OFFSETS.dev_net)).at != here.at {
+            return None;
+        }
     }
     Some(sock.at as u64)
 }

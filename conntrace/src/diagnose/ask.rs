@@ -194,14 +194,6 @@ questions! {
         /// The end that it met.
         ending: Ending,
     } -> Firewall;
-    /// Chains of the firewall that rewrite the destination of connections from here to this
-    /// very port.
-    rewrites: Rewrites {
-        /// Inode number of the network namespace.
-        netns: u32,
-        /// The port.
-        port: u16,
-    } -> Vec<RulePlace>;
     /// The number of BPF programs that decide on connects of a cgroup.
     connect_programs: ConnectPrograms {
         /// The cgroup's id.
@@ -238,8 +230,7 @@ impl Question {
             | Self::ListenersElsewhere { .. }
             | Self::Ports { .. }
             | Self::Tuple { .. }
-            | Self::Firewall { .. }
-            | Self::Rewrites { .. } => true,
+            | Self::Firewall { .. } => true,
             Self::Proxy { .. }
             | Self::DropReason { .. }
             | Self::ConnectPrograms { .. }
@@ -348,6 +339,8 @@ pub struct Ports {
     /// Ports of the range that others hold: bound sockets that are not connected,
     /// listening ones among them. Of a bind: that any socket holds.
     pub bound: u32,
+    /// Ports of the range that no socket has, whatever its destination.
+    pub free: u32,
     /// Who has most of the sockets to the destination, where there was time to look.
     pub connected_by: Vec<Holding>,
     /// Who has most of the bound ones.
@@ -379,19 +372,6 @@ pub struct Program {
     pub id: u32,
     /// Its name; empty if it was given none.
     pub name: String,
-}
-
-/// The first rule of a chain that does so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RulePlace {
-    /// The table's family, as `nft` names it.
-    pub family: String,
-    /// The table.
-    pub table: String,
-    /// The chain.
-    pub chain: String,
-    /// The rule's number in its table.
-    pub handle: Option<u64>,
 }
 
 /// A variable that names a proxy, in either case.

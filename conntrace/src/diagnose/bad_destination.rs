@@ -54,8 +54,8 @@ fn fault(case: &Case, addr: IpAddr, port: u16) -> Option<(String, &'static str)>
     };
     if port == 0 {
         Some((
-            format!("port 0 of {addr} is no port: nobody can listen on it, and it was never set"),
-            "set the port in the client's configuration: an empty or unset value became 0",
+            format!("port 0 of {addr} is no port: nobody can listen on it"),
+            "set the port in the client's configuration: often an empty or unset value became 0",
         ))
     } else if no_host {
         Some((

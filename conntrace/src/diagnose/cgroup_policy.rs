@@ -5,7 +5,7 @@ use crate::{
 };
 
 /// Denied: a BPF program on the process's cgroup forbids the connect, such as a
-/// container platform's network policy or systemd's `SocketBindDeny`.
+/// container platform's network policy.
 ///
 /// Wrong when such a program is there, but something else said EPERM, such as a
 /// seccomp filter.

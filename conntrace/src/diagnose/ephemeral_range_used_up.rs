@@ -44,7 +44,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     if ports.connected < ports.bound || !is_full(&ports) {
         return Ok(None);
     }
-    let held = ports.connected + ports.bound;
+    let held = ports.connected.saturating_add(ports.bound);
     let certainty = if held >= tried(&ports) {
         Certainty::Certain
     } else {
@@ -124,6 +124,7 @@ pub(super) fn facts(ports: &Ports) -> event::Facts {
         .with("available", available(ports))
         .with("connected", ports.connected)
         .with("bound", ports.bound)
+        .with("free", ports.free)
         .with("states", &ports.states)
         .with("connected_by", &ports.connected_by)
         .with("bound_by", &ports.bound_by)
@@ -203,6 +204,7 @@ mod tests {
             states: BTreeMap::from([("TIME_WAIT".to_owned(), waiting)]),
             connected: 0,
             bound: 0,
+            free: 0,
             connected_by: Vec::new(),
             bound_by: Vec::new(),
         }

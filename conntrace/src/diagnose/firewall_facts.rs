@@ -34,6 +34,9 @@ pub enum Direction {
     Out,
     /// A SYN-ACK that arrives: hooks `prerouting` and `input`.
     In,
+    /// A SYN that arrives in another namespace than it was sent from: where the hook
+    /// `prerouting` leads it.
+    Arriving,
 }
 
 /// The observed end of a packet at a firewall.
@@ -46,6 +49,8 @@ pub enum Ending {
     RejectByReset,
     /// It was answered with ICMP.
     RejectByIcmp,
+    /// It went on to another destination.
+    Rewrite,
 }
 
 /// The rules that could have ended a packet's way.
@@ -60,7 +65,7 @@ pub struct Firewall {
     pub complete: bool,
 }
 
-/// A rule, or the policy of a chain, that could have ended a packet's way.
+/// A rule, or the policy of a chain, that could have ended a packet's way so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// The table's family, as `nft` names it.
@@ -91,6 +96,8 @@ pub enum Verdict {
     RejectByIcmp,
     /// Hands it to a program (`NFQUEUE`), which may drop it.
     Queue,
+    /// Gives it another destination (DNAT, REDIRECT, a transparent proxy).
+    Rewrite,
     /// One that is unknown: of an iptables target, or of a map that could not be read.
     Unknown,
 }

@@ -14,10 +14,17 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     code: Code::ListeningElsewhere,
     look,
-    proofs: &[(
-        Certainty::Certain,
-        "listeners on the port in the namespace that has the address, none of which accepts it",
-    )],
+    proofs: &[
+        (
+            Certainty::Certain,
+            "listeners on the port in the namespace that has the address, none of which accepts it, \
+             and no rule leads the attempt elsewhere",
+        ),
+        (
+            Certainty::Likely,
+            "the same, and rules that cannot be read (legacy iptables)",
+        ),
+    ],
 };
 
 fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
@@ -30,7 +37,11 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let found = evidence.listeners(home, addr, port)?.on_port;
     // One that accepts it came after the attempt, or a device decides.
     let accepts = |listener: &Listener| may_accept(case, home, listener);
-    if found.iter().any(accepts) || proxy_in_path::rewriting(case, evidence)?.is_some() {
+    if found.iter().any(accepts) {
+        return Ok(None);
+    }
+    let rewriting = proxy_in_path::rewriting(case, Some(home), evidence)?;
+    if rewriting.may_be() {
         return Ok(None);
     }
     let Some(first) = found.first() else {
@@ -40,11 +51,16 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let place = if home == case.netns {
         String::new()
     } else {
-        format!(" of network namespace {home}, where {addr} is")
+        format!(" of {addr}, which is in network namespace {home},")
+    };
+    let certainty = if rewriting.is_ruled_out {
+        Certainty::Certain
+    } else {
+        Certainty::Likely
     };
     Ok(Some(Cause::new(
         Code::ListeningElsewhere,
-        Certainty::Certain,
+        certainty,
         &format!("port {port}{place} is listened on, but not on {addr}: {listeners}"),
         &fix(case, home, first),
         event::Facts::new()

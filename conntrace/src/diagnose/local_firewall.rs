@@ -93,17 +93,8 @@ pub(super) fn rules(
     ending: Ending,
     evidence: &mut dyn Evidence,
 ) -> Result<Firewall, Undiagnosed> {
-    let Some(remote) = case.remote_socket() else {
+    let Some(syn) = syn(case, evidence)? else {
         return Ok(Firewall::default());
-    };
-    let syn = Packet {
-        direction: Direction::Out,
-        remote,
-        local: case.local_addr,
-        local_port: case.bound_port,
-        device: device(case, evidence)?,
-        mark: Some(case.mark),
-        uid: case.socket_uid,
     };
     // It may come by another interface than the SYN left by, and has no mark yet.
     let answer = Packet {
@@ -123,6 +114,22 @@ pub(super) fn rules(
         all.found.dedup_by(|one, other| is_same(one, other));
     }
     Ok(all)
+}
+
+/// The SYN as it is sent.
+pub(super) fn syn(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<Packet>, Undiagnosed> {
+    let Some(remote) = case.remote_socket() else {
+        return Ok(None);
+    };
+    Ok(Some(Packet {
+        direction: Direction::Out,
+        remote,
+        local: case.local_addr,
+        local_port: case.bound_port,
+        device: device(case, evidence)?,
+        mark: Some(case.mark),
+        uid: case.socket_uid,
+    }))
 }
 
 /// Name of the interface that the SYN leaves by.

@@ -89,22 +89,27 @@ pub(super) fn forbidden(
         DeadEndKind::Prohibit => "prohibit",
     };
     let (priority, text) = (found.rule.priority, &found.rule.text);
-    let family = if to.is_ipv4() { "" } else { " -6" };
+    let ip = words::ip(to);
     let (what, list) = match (found.table, found.prefix) {
         (Some(table), Some((addr, len))) => (
             format!("the route {kind} {addr}/{len} of table {table} (rule {priority}: {text})"),
-            format!("ip{family} route show table {table}"),
+            format!("{ip} route show table {table}"),
         ),
         (Some(table), None) => (
             format!("a route of type {kind} in table {table} (rule {priority}: {text})"),
-            format!("ip{family} route show table {table}"),
+            format!("{ip} route show table {table}"),
         ),
         (None, _) => (
             format!("the policy rule {priority} ({text})"),
-            format!("ip{family} rule show"),
+            format!("{ip} rule show"),
         ),
     };
     let list = words::command(case, &list, evidence);
+    // Before a route that forbids, a more specific one is used.
+    let unused = match found.table {
+        None => "; a further route would not be used",
+        Some(_) => "",
+    };
     let instead = match &found.instead {
         Some(out) => format!("; without it the way by {} would be taken", out.device.name),
         None => String::new(),
@@ -113,7 +118,7 @@ pub(super) fn forbidden(
         format!("{what} forbids the way to {to}{instead}"),
         format!(
             "{list} shows it: start the VPN that set it, or let it exempt {to} (kill switch, \
-             allowed addresses); a further route would not be used"
+             allowed addresses){unused}"
         ),
     )
 }
@@ -130,14 +135,10 @@ fn missing(
     } else {
         ("IPv4", "IPv6")
     };
-    let show = if v6 {
-        "ip -6 route show"
-    } else {
-        "ip route show"
-    };
     let own = evidence.own_addresses(case.netns, v6)?;
     if own.any || own.usable.iter().any(|addr| !addr.is_loopback()) {
-        let show = words::command(case, show, evidence);
+        let show = format!("{} route show", words::ip(to));
+        let show = words::command(case, &show, evidence);
         let whose = whose(case, evidence);
         return Ok((
             format!("no route of {whose} leads to {to}"),
@@ -155,7 +156,10 @@ fn missing(
     };
     let by = if v6 { "" } else { ", NAT64 or CLAT" };
     Ok((
-        format!("this network namespace has no {family} address at all, so no route leads to {to}"),
+        format!(
+            "this network namespace has no {family} address beside loopback and link-local ones, and \
+             no route to {to}"
+        ),
         format!("{instead}give this network namespace {family}{by}"),
     ))
 }

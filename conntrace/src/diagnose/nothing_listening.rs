@@ -11,19 +11,20 @@ use crate::{
 /// machine, whose sockets can be looked at; of another host there is the RST.
 ///
 /// Wrong when the server stopped or started between the attempt and the look, when
-/// the RST is that of a firewall in the host's name, or when address translation led
-/// the attempt elsewhere by a rule that `proxy_in_path` does not recognise.
+/// the RST is that of a firewall in the host's name.
 pub(super) const RULE: Rule = Rule {
     code: Code::NothingListening,
     look,
     proofs: &[
         (
             Certainty::Certain,
-            "the namespace that has the address has no listener on the port",
+            "the namespace that has the address has no listener on the port, and no rule leads the \
+             attempt elsewhere",
         ),
         (
             Certainty::Likely,
-            "a RST from an address that is no namespace's of this machine",
+            "a RST from an address that is no namespace's of this machine, or rules that cannot be \
+             read (legacy iptables)",
         ),
     ],
 };
@@ -37,7 +38,8 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         return Ok(None);
     }
     let home = place::home(case, evidence)?;
-    if proxy_in_path::rewriting(case, evidence)?.is_some() {
+    let rewriting = proxy_in_path::rewriting(case, home, evidence)?;
+    if rewriting.may_be() {
         return Ok(None);
     }
     let Some(home) = home else {
@@ -55,10 +57,16 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     } else {
         format!("network namespace {home} of this machine")
     };
+    // Of tables that nothing is known of, one may lead the attempt elsewhere.
+    let certainty = if rewriting.is_ruled_out {
+        Certainty::Certain
+    } else {
+        Certainty::Likely
+    };
     let start = format!("start the server that should listen on port {port} there");
     Ok(Some(Cause::new(
         Code::NothingListening,
-        Certainty::Certain,
+        certainty,
         &format!("{addr} is an address of {place}, and no socket there listens on port {port}"),
         &format!("{start}, or correct the address or port that the client uses"),
         event::Facts::new()

@@ -11,14 +11,22 @@ const LOOPBACK: u32 = 1;
 /// Timed out, unreachable: the interface that the packets leave by is down or has no carrier,
 /// or it is loopback that is down. The other side is not at fault.
 ///
-/// Wrong when the link went down or came back between the attempt and the look.
+/// Certain if sending failed meanwhile. Wrong when the link went down or came back between
+/// the attempt and the look.
 pub(super) const RULE: Rule = Rule {
     code: Code::OwnLinkDown,
     look,
-    proofs: &[(
-        Certainty::Certain,
-        "the interface of the way is down or has no carrier (IFF_UP, IFF_LOWER_UP)",
-    )],
+    proofs: &[
+        (
+            Certainty::Certain,
+            "the interface of the way is down or has no carrier (IFF_UP, IFF_LOWER_UP), and this \
+             host's own sending failed, or it dropped every SYN",
+        ),
+        (
+            Certainty::Possible,
+            "the interface of the way is down or has no carrier now",
+        ),
+    ],
 };
 
 fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
@@ -44,16 +52,36 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     } else {
         format!("{up}, and let the network configuration do so at boot")
     };
+    // SYNs may have left before, or by another way that a firewall's mark leads.
+    let (certainty, way) = if is_witnessed(case) {
+        (
+            Certainty::Certain,
+            "this host's own interface towards the destination,",
+        )
+    } else {
+        (
+            Certainty::Possible,
+            "by which the route to the destination leads, now",
+        )
+    };
     Ok(Some(Cause::new(
         Code::OwnLinkDown,
-        Certainty::Certain,
-        &format!("{name}, this host's own interface towards the destination, {state}"),
+        certainty,
+        &format!("{name}, {way} {state}"),
         &fix,
         event::Facts::new()
             .with("device", name)
             .with("up", link.up)
             .with("carrier", link.carrier),
     )))
+}
+
+/// This host itself could not send.
+fn is_witnessed(case: &Case) -> bool {
+    let failed = case.own_failure.is_some()
+        || case.call.is_some()
+        || (case.label == Label::Unreachable && case.reply == ReplyKind::Local);
+    failed || case.drops.is_some_and(|drops| drops.all)
 }
 
 /// The interface that the attempt needs: the one it is bound to, loopback for its addresses,

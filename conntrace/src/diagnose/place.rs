@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::{
     Case, Evidence,
     ask::Neighbour,
+    proxy_in_path,
     way::{Link, Route, RouteOut, Way},
 };
 use crate::{errno::Errno, event::Undiagnosed, label::Label, reply::ReplyKind, wire::Remote};
@@ -100,7 +101,8 @@ pub(super) fn end_of_way(
             uid: None,
             port: to.port,
         };
-        if !evidence.rewrites(next, to.port)?.is_empty() {
+        let rewritten = proxy_in_path::at_arrival(next, to, case.local_addr, evidence)?;
+        if !rewritten.found.is_empty() {
             return Ok(End::Here);
         }
         match evidence.route(next, forwarded)? {

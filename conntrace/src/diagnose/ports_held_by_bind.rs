@@ -5,9 +5,8 @@ use super::{
 };
 use crate::event::{Cause, Certainty, Code};
 
-/// Port exhausted: sockets that were bound to their ports hold them for every
-/// destination, whether they are connected or not. A bind to port 0 needs a port
-/// that no socket has at all.
+/// Port exhausted: sockets that were bound to their ports and are not connected, or listen,
+/// hold them for every destination. A bind to port 0 needs a port that no socket has at all.
 ///
 /// Wrong when these sockets came only after the attempt. The kernel tells of
 /// sockets that are bound and neither listen nor are connected from Linux 6.8 on.
@@ -39,7 +38,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         by if by.is_empty() => String::new(),
         by => format!(": {by}"),
     };
-    let certainty = if ports.bound + ports.connected >= tried(&ports) {
+    let certainty = if ports.bound.saturating_add(ports.connected) >= tried(&ports) {
         Certainty::Certain
     } else {
         Certainty::Likely

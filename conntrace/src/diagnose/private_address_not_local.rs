@@ -48,7 +48,9 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     };
     let link = evidence.link(case.netns, out.device.index)?;
     if link.is_none_or(|link| place::is_tunnel(&link))
-        || proxy_in_path::rewriting(case, evidence)?.is_some()
+        || proxy_in_path::rewriting(case, None, evidence)?.may_be()
+        // By a gateway that answers for others' addresses (proxy ARP) the way leads there.
+        || !evidence.holders(case.netns, to.addr)?.is_empty()
     {
         return Ok(None);
     }

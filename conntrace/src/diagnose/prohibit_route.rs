@@ -34,8 +34,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let (what, fix) = match &dead_end {
         Some(found) => no_route::forbidden(case, to, found, evidence),
         None => {
-            let family = if to.is_ipv4() { "" } else { " -6" };
-            let list = format!("ip{family} route show table all type prohibit");
+            let list = format!("{} route show table all type prohibit", words::ip(to));
             let list = words::command(case, &list, evidence);
             (
                 format!("the route to {to} is of type prohibit"),

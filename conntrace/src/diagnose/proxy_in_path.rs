@@ -1,12 +1,16 @@
+use std::net::{IpAddr, SocketAddr};
+
 use super::{
     Case, Evidence, Finding, Rule,
-    ask::{ProxyVariable, RulePlace},
-    words,
+    ask::ProxyVariable,
+    firewall_facts::{Direction, Ending, Firewall, Found, Match, Packet},
+    local_firewall, words,
 };
 use crate::{
     event::{self, Cause, Certainty, Code, Undiagnosed},
     label::Label,
     reply::ReplyKind,
+    wire::Remote,
 };
 
 /// Refused, timed out: the process did not try its real destination but the proxy
@@ -66,61 +70,111 @@ pub(super) fn variable(
     }
 }
 
-/// The rules that rewrite the destination, if there are any.
+/// The rules that lead the attempt to another destination, here or where it arrives.
+#[derive(Debug, Default)]
+pub(super) struct Rewriting {
+    /// Those of the client's namespace, the first of them the surest.
+    pub(super) rules: Vec<Found>,
+    /// There is none there either where it arrives, and no rule was left out.
+    pub(super) is_ruled_out: bool,
+    /// There may be one where it arrives.
+    pub(super) may_be_at_home: bool,
+}
+
+impl Rewriting {
+    /// A rule is known that leads the attempt elsewhere, or may do so.
+    pub(super) fn may_be(&self) -> bool {
+        !self.rules.is_empty() || self.may_be_at_home
+    }
+}
+
+/// Looks for them in the client's namespace, and in the destination's where that is another.
 pub(super) fn rewriting(
     case: &Case,
+    home: Option<u32>,
     evidence: &mut dyn Evidence,
-) -> Result<Option<Vec<RulePlace>>, Undiagnosed> {
-    let Some(remote) = case.remote else {
-        return Ok(None);
+) -> Result<Rewriting, Undiagnosed> {
+    let Some(syn) = local_firewall::syn(case, evidence)? else {
+        return Ok(Rewriting::default());
     };
-    let rules = evidence.rewrites(case.netns, remote.port)?;
-    Ok((!rules.is_empty()).then_some(rules))
+    let Firewall { found, complete } = evidence.firewall(case.netns, syn, Ending::Rewrite)?;
+    let mut rewriting = Rewriting {
+        rules: found,
+        is_ruled_out: complete,
+        may_be_at_home: false,
+    };
+    if let (Some(home), Some(remote)) = (home.filter(|home| *home != case.netns), case.remote) {
+        let there = at_arrival(home, remote, case.local_addr, evidence)?;
+        rewriting.is_ruled_out &= there.complete;
+        rewriting.may_be_at_home = !there.found.is_empty();
+    }
+    rewriting.is_ruled_out &= !rewriting.may_be();
+    Ok(rewriting)
+}
+
+/// The rules of a namespace that lead a SYN elsewhere which arrives there.
+pub(super) fn at_arrival(
+    netns: u32,
+    remote: Remote,
+    local: Option<IpAddr>,
+    evidence: &mut dyn Evidence,
+) -> Result<Firewall, Undiagnosed> {
+    let arriving = Packet {
+        direction: Direction::Arriving,
+        remote: SocketAddr::new(remote.addr, remote.port),
+        // It may have been translated on its way.
+        local,
+        local_port: None,
+        device: None,
+        mark: None,
+        uid: None,
+    };
+    evidence.firewall(netns, arriving, Ending::Rewrite)
 }
 
 /// The same cause, by a rule of this host's firewall.
 pub(super) mod rewritten {
     use super::*;
 
-    /// Refused, timed out: a rule of this host's firewall rewrites the destination of
-    /// connections to this very port (REDIRECT, DNAT), such as a transparent proxy's or
-    /// that of a published container port, and what it leads to is not there.
+    /// Refused, timed out: a rule of this host's firewall rewrites the destination of the
+    /// attempt (REDIRECT, DNAT), such as a transparent proxy's or that of a published
+    /// container port, and what it leads to is not there.
     ///
-    /// Wrong when the rule has further conditions that the attempt does not meet.
+    /// Only possible where a condition of the rule cannot be evaluated.
     pub(in super::super) const RULE: Rule = Rule {
         code: Code::ProxyInPath,
         look,
-        proofs: &[(
-            Certainty::Likely,
-            "a rule that rewrites the destination of connections to this very port",
-        )],
+        proofs: &[
+            (
+                Certainty::Likely,
+                "a rule whose conditions the SYN meets rewrites its destination",
+            ),
+            (
+                Certainty::Possible,
+                "a rule that rewrites destinations, of whose conditions some are unknown",
+            ),
+        ],
     };
 
     fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         let (Some(ended), Some(remote)) = (ended(case), case.remote_socket()) else {
             return Ok(None);
         };
-        let Some(rules) = rewriting(case, evidence)? else {
+        let Rewriting { rules, .. } = rewriting(case, None, evidence)?;
+        let Some(rule) = rules.first() else {
             return Ok(None);
         };
-        let Some(RulePlace {
-            family,
-            table,
-            chain,
-            ..
-        }) = rules.first()
-        else {
-            return Ok(None);
+        let (certainty, may) = match rule.matches {
+            Match::Fully => (Certainty::Likely, "rewrites"),
+            Match::Possibly => (Certainty::Possible, "may rewrite"),
         };
-        let port = remote.port();
-        let list = format!("nft -a list chain {family} {table} {chain}");
-        let list = words::command(case, &list, evidence);
+        let list = words::command(case, &words::list_chain(rule), evidence);
         Ok(Some(Cause::new(
             Code::ProxyInPath,
-            Certainty::Likely,
+            certainty,
             &format!(
-                "a rule of this host (chain {family} {table} {chain}) rewrites the destination of \
-                 connections to port {port}, and what it leads to {ended}"
+                "{} {may} the destination of connections to {remote}, and what it leads to {ended}",
+                words::rule(rule)
             ),
             &format!(
                 "{list} shows where connections to {remote} go: start that server, or delete the rule"

@@ -1,6 +1,6 @@
-use super::{Case, Evidence, Finding, Handshake, Rule};
+use super::{Case, Evidence, Finding, Handshake, Rule, place, proxy_in_path};
 use crate::{
-    event::{self, Cause, Certainty, Code},
+    event::{self, Cause, Certainty, Code, Undiagnosed},
     label::Label,
     reply::ReplyKind,
     wire::Remote,
@@ -24,7 +24,7 @@ pub(super) const RULE: Rule = Rule {
     )],
 };
 
-fn look(case: &Case, _: &mut dyn Evidence) -> Finding {
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let silent = case.label == Label::TimedOut && case.reply == ReplyKind::None;
     let Some(Remote { addr, port }) = case.remote.filter(|_| silent && case.heard.outwaited) else {
         return Ok(None);
@@ -41,6 +41,20 @@ fn look(case: &Case, _: &mut dyn Evidence) -> Finding {
         }
         (None, None) => return Ok(None),
     };
+    // An answer that a rule of this host brought about is none of that host's.
+    let is_elsewhere = |port, evidence: &mut dyn Evidence| {
+        let to_that = Case {
+            remote: Some(Remote { addr, port }),
+            ..case.clone()
+        };
+        let rewriting = proxy_in_path::rewriting(&to_that, None, evidence)?;
+        let is_here = matches!(place::way_out(case, evidence)?, None);
+        Ok::<_, Undiagnosed>(is_here || rewriting.may_be())
+    };
+    let heard_on = handshake.or(reset).map_or(port, |answer| answer.port);
+    if is_elsewhere(heard_on, evidence)? || is_elsewhere(port, evidence)? {
+        return Ok(None);
+    }
     let refused_here = reset.is_some_and(|reset| reset.port == port);
     if case.heard.on_this_port_lately()?.is_some() || refused_here {
         return Ok(None);

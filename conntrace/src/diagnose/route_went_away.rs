@@ -5,6 +5,9 @@ use crate::{
     label::Label,
 };
 
+/// What sending from an address that is not the host's own fails with.
+const EINVAL: Errno = Errno(nix::errno::Errno::EINVAL as i32);
+
 /// Timed out, unreachable: this host's link, address or route went away while the attempt was
 /// under way. No router said anything.
 ///
@@ -16,11 +19,13 @@ pub(super) const RULE: Rule = Rule {
     proofs: &[
         (
             Certainty::Certain,
-            "a soft error of this host's own sending, and no route or source address now",
+            "a soft error of this host's own sending, and no route now; over IPv4 EINVAL, and no \
+             such source address now",
         ),
         (
             Certainty::Likely,
-            "a soft error ENETUNREACH of this host's own sending; the route is back now",
+            "a soft error of this host's own sending, and the source address is not assigned now; \
+             or ENETUNREACH, and the route is back now",
         ),
     ],
 };
@@ -37,9 +42,14 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     };
     let now = place::no_way(case, evidence)?;
     let (certainty, what) = match (case.local_addr, now) {
-        (Some(source), _) if source_gone => (
+        // Over IPv4 each look-up of the route asks for it (`ip_route_output_key_hash_rcu`).
+        (Some(source), _) if source_gone && errno == EINVAL => (
             Certainty::Certain,
             format!("the source address {source} was removed from this network namespace"),
+        ),
+        (Some(source), None) if source_gone => (
+            Certainty::Likely,
+            format!("the source address {source} is not assigned here, and may have gone"),
         ),
         (_, Some(_)) => (
             Certainty::Certain,
@@ -51,14 +61,12 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         ),
         (_, None) => return Ok(None),
     };
-    let routes = if to.is_ipv4() {
-        "ip route show"
-    } else {
-        "ip -6 route show"
-    };
     // Without a route a look-up only fails.
     let (command, shows) = match now {
-        Some(_) => (routes.to_owned(), "shows the routes that are left"),
+        Some(_) => (
+            format!("{} route show", words::ip(to)),
+            "shows the routes that are left",
+        ),
         None => (format!("ip route get {to}"), "shows the way now"),
     };
     let show = words::command(case, &command, evidence);

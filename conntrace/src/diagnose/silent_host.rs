@@ -37,15 +37,15 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let Route::Out(out) = evidence.route(case.netns, way)? else {
         return Ok(None);
     };
-    // Answering ARP it is up, though not to the connection.
-    let is_up = is_neighbour(case, &out, addr, evidence);
-    let what = if is_up {
-        format!("{addr} is up, for it resolves to a link-layer address, but")
+    // It answered ARP at some time, or was entered by hand.
+    let resolves = is_neighbour(case, &out, addr, evidence);
+    let what = if resolves {
+        format!("{addr} has a link-layer address in the neighbour table, but")
     } else {
         format!("{addr} is off, filtered or a wrong address:")
     };
     let ping = words::command(case, &format!("ping -c 3 -W 1 {addr}"), evidence);
-    let check = if is_up {
+    let check = if resolves {
         format!("look at the firewall of {addr}; {ping} shows whether it answers anything")
     } else {
         let trace = words::command(case, &format!("traceroute -n -q 1 -w 1 {addr}"), evidence);
@@ -64,7 +64,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         event::Facts::new()
             .with("addr", addr)
             .with("silent_seconds", silent_s)
-            .with("resolves", is_up),
+            .with("resolves", resolves),
     )))
 }
 

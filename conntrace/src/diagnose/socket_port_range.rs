@@ -33,16 +33,15 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     };
     let (low, high) = ports.range;
     let available = available(&ports);
-    let held = ports.connected.saturating_add(ports.bound);
     if available == 0 {
         return Ok(Some(all_reserved(case, &ports, evidence)));
     }
     // Without any connection to it they may all have been closed at once.
-    let explained = ports.connected == 0 || held.saturating_mul(2) > available;
+    let explained = ports.connected == 0 || ports.free < available.div_ceil(2);
     if explained || case.remote.is_none() {
         return Ok(None);
     }
-    let free = count(available - held);
+    let free = count(ports.free);
     Ok(Some(Cause::new(
         Code::SocketPortRange,
         Certainty::Likely,

@@ -116,6 +116,11 @@ pub(super) fn command(case: &Case, command: &str, evidence: &mut dyn Evidence) -
     }
 }
 
+/// The `ip` command for the family of an address.
+pub(super) fn ip(of: IpAddr) -> &'static str {
+    if of.is_ipv4() { "ip" } else { "ip -6" }
+}
+
 /// A command in quotes.
 pub(super) fn quoted(command: &str) -> String {
     format!("`{command}`")

@@ -36,7 +36,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let Some(similar) = of_similar(listeners, addr).filter(|_| nothing) else {
         return Ok(None);
     };
-    if proxy_in_path::rewriting(case, evidence)?.is_some() {
+    if proxy_in_path::rewriting(case, Some(home), evidence)?.may_be() {
         return Ok(None);
     }
     let found = words::listeners(&similar);

@@ -85,17 +85,17 @@ fn unroutable(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     };
     let is_own = evidence.is_own(case.netns, source)?;
     let why_not = if is_own {
-        format!("a policy rule routes packets from {source} elsewhere")
+        format!("a policy rule leads packets from {source} another way")
     } else {
         format!("{source} is not assigned to any interface of this network namespace")
     };
     let way = device.map_or_else(String::new, |device| format!(", by {device}"));
     let list = words::command(
         case,
-        if is_own {
-            "ip rule show"
+        &if is_own {
+            format!("{} rule show", words::ip(to))
         } else {
-            "ip -br addr"
+            "ip -br addr".to_owned()
         },
         evidence,
     );

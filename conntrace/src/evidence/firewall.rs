@@ -7,7 +7,6 @@ mod hooks;
 mod parse;
 mod position;
 mod registers;
-mod rewrites;
 mod rule;
 mod ruleset;
 mod seen;
@@ -19,8 +18,6 @@ mod xt;
 use std::{collections::HashMap, fs, io};
 
 use nix::net::if_::if_nametoindex;
-
-pub(super) use self::rewrites::rewrites;
 
 use self::dump::{Dump, LiveSets};
 use crate::diagnose::firewall_facts::{Ending, Firewall, Match, Packet};

@@ -168,10 +168,6 @@ impl Helper {
                 let look = || firewall::ended_by(&packet, ending);
                 Answer::Firewall(namespaces.inside(netns, about, until, look)?)
             }
-            Question::Rewrites { netns, port } => {
-                let look = || firewall::rewrites(port);
-                Answer::Rewrites(namespaces.inside(netns, about, until, look)?)
-            }
             Question::ConnectPrograms { cgroup, v6 } => {
                 Answer::ConnectPrograms(self.programs.on_connect(cgroup, v6)?)
             }
@@ -263,8 +259,12 @@ impl Helper {
             };
         };
         let is_it = || Ok(routes::is_own(addr)? && routes::link_addresses()?.contains(&neighbour));
-        self.find(netns, about, until, is_it)
-            .map(|found| found.first().copied())
+        match self.find(netns, about, until, is_it)?[..] {
+            [] => Ok(None),
+            [owner] => Ok(Some(owner)),
+            // Separate networks can have equal addresses of both kinds.
+            [..] => Err(Undiagnosed::Incomplete),
+        }
     }
 
     /// The other namespaces that have the address.
@@ -428,6 +428,7 @@ impl Helper {
         for sock in counted {
             *states.entry(sock.state_name().to_owned()).or_default() += 1;
         }
+        let all: Vec<_> = bound.iter().chain(connected.iter()).collect();
         let used = ports_of(&rules, &to_remote);
         let others = ports_of(&rules, &holding);
         let holders = |socks: &[&Sock]| {
@@ -445,6 +446,9 @@ impl Helper {
             states,
             connected: count(&used),
             bound: count(&others.difference(&used).copied().collect()),
+            free: rules
+                .available()
+                .saturating_sub(count(&ports_of(&rules, &all))),
             connected_by: holders(&to_remote),
             bound_by: holders(&holding),
         })

@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_later_process_may_be_in_another_namespace() {
         let mut known = Known::default();
-        let question = Question::Rewrites { netns: 7, port: 80 };
+        let question = Question::Door { netns: 7 };
         let by = |started_ns| About {
             process: Some(Process { pid: 1, started_ns }),
             ..at(100)

@@ -80,7 +80,9 @@ fn read(process: Process, name: &str, max: u64) -> Result<(Vec<u8>, bool), Undia
 fn profile(label: &[u8]) -> Option<String> {
     let label = label.split(|&byte| byte == 0 || byte == b'\n').next()?;
     let label = text::bounded(label, PROFILE_JSON_MAX);
-    let confines = !label.is_empty() && !label.contains("unconfined") && label != "kernel";
+    // A profile in complain mode only logs.
+    let is_lax = label.contains("unconfined") || label.contains("(complain)");
+    let confines = !label.is_empty() && !is_lax && label != "kernel";
     confines.then_some(label)
 }
 

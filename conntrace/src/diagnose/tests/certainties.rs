@@ -6,8 +6,8 @@ use super::{
         works,
     },
     script::{
-        CONTAINER, FAR, OWN, PORT, Script, far, gateway, here, ip, listener, out, ports, proxied,
-        remote,
+        CONTAINER, FAR, NETNS, OWN, PORT, Script, far, gateway, here, ip, link, listener, out,
+        ports, proxied, remote,
     },
     staged::staged,
 };
@@ -68,6 +68,9 @@ fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (reset(FAR), far().rewrites(), Code::ProxyInPath, Certainty::Likely),
         (reset(FAR), here().rewrites(), Code::ProxyInPath, Certainty::Likely),
         (silence(), far().rewrites(), Code::ProxyInPath, Certainty::Likely),
+        (reset(FAR), here().rule(Ending::Rewrite, "OUTPUT", Match::Possibly), Code::ProxyInPath, Certainty::Possible),
+        (reset(FAR), here().legacy(), Code::NothingListening, Certainty::Likely),
+        (reset(FAR), here().legacy().listeners(vec![listener(NETNS, "127.0.0.1", PORT)], vec![]), Code::ListeningElsewhere, Certainty::Likely),
         (rejected_here.clone(), far(), Code::RejectedByFirewall, Certainty::Likely),
         (rejected_here.clone(), far().rule(Ending::RejectByReset, "output", Match::Possibly), Code::RejectedByFirewall, Certainty::Likely),
         (rejected_here, far().rule(Ending::RejectByReset, "output", Match::Fully), Code::RejectedByFirewall, Certainty::Certain),
@@ -102,7 +105,9 @@ fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (exhausted(), Script::default().ports(remote(), ports(27_000, 0, 0)), Code::EphemeralRangeUsedUp, Certainty::Likely),
         (failed_call(Label::Unreachable, Errno::EHOSTUNREACH), Script::default().route(FAR, Route::None(Errno::EHOSTUNREACH.0)).dead_end(kill_switch()), Code::NoRoute, Certainty::Certain),
         (silent(5), far().own(OWN, false), Code::WrongSource, Certainty::Likely),
-        (cut_off(Errno::EHOSTUNREACH), far().own(OWN, false), Code::RouteWentAway, Certainty::Certain),
+        (cut_off(Errno::EHOSTUNREACH), far().own(OWN, false), Code::RouteWentAway, Certainty::Likely),
+        (cut_off(Errno(nix::errno::Errno::EINVAL as i32)), far().own(OWN, false), Code::RouteWentAway, Certainty::Certain),
+        (silence(), far().link(link(false, None)), Code::OwnLinkDown, Certainty::Possible),
         (cut_off(Errno::ENETUNREACH), far(), Code::RouteWentAway, Certainty::Likely),
     ]
 }

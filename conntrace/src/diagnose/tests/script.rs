@@ -10,7 +10,7 @@ use crate::{
         Evidence,
         ask::{
             Answer, Holder, Holding, Listener, Listeners, Named, Neighbour, Ports, Process,
-            Program, ProxyVariable, Question, RulePlace,
+            Program, ProxyVariable, Question,
         },
         firewall_facts::{Ending, Firewall, Found, Match, Verdict},
         way::{Covering, DeadEnd, Device, Link, OwnAddresses, Route, RouteOut},
@@ -38,6 +38,7 @@ pub(in crate::diagnose) struct Script {
     dead_end: Option<DeadEnd>,
     covering: Vec<Covering>,
     rules: Vec<(Ending, Found)>,
+    legacy: bool,
     /// Questions whose answer is unknown.
     pub(super) unknown: Vec<Question>,
     /// Knows nothing of what it was not told.
@@ -87,7 +88,6 @@ fn nothing(question: &Question) -> Option<Answer> {
             found: vec![],
             complete: true,
         }),
-        Question::Rewrites { .. } => Answer::Rewrites(vec![]),
         Question::ConnectPrograms { .. } => Answer::ConnectPrograms(0),
         Question::SecurityPrograms {} => Answer::SecurityPrograms(vec![]),
         Question::Confinement { .. } => Answer::Confinement(None),
@@ -128,11 +128,11 @@ impl Script {
             Question::Covering { .. } if !self.covering.is_empty() => {
                 Some(Answer::Covering(self.covering.clone()))
             }
-            Question::Firewall { ending, .. } if !self.rules.is_empty() => {
+            Question::Firewall { ending, .. } if self.legacy || !self.rules.is_empty() => {
                 let of_it = self.rules.iter().filter(|(of, _)| of == ending);
                 Some(Answer::Firewall(Firewall {
                     found: of_it.map(|(_, found)| found.clone()).collect(),
-                    complete: true,
+                    complete: !self.legacy,
                 }))
             }
             _ => None,
@@ -295,6 +295,7 @@ impl Script {
                 Ending::Drop => Verdict::Drop,
                 Ending::RejectByReset => Verdict::RejectByReset,
                 Ending::RejectByIcmp => Verdict::RejectByIcmp,
+                Ending::Rewrite => Verdict::Rewrite,
             },
             matches,
         };
@@ -302,18 +303,14 @@ impl Script {
         self
     }
 
+    /// There are tables of legacy iptables, which cannot be read.
+    pub(super) fn legacy(mut self) -> Self {
+        self.legacy = true;
+        self
+    }
+
     pub(super) fn rewrites(self) -> Self {
-        let question = Question::Rewrites {
-            netns: NETNS,
-            port: PORT,
-        };
-        let place = RulePlace {
-            family: "ip".to_owned(),
-            table: "nat".to_owned(),
-            chain: "OUTPUT".to_owned(),
-            handle: Some(4),
-        };
-        self.with(question, Answer::Rewrites(vec![place]))
+        self.rule(Ending::Rewrite, "OUTPUT", Match::Fully)
     }
 
     pub(super) fn tuple(self, holder: Option<Holder>) -> Self {
@@ -416,6 +413,7 @@ pub(super) fn ports(connected: u32, bound: u32, reserved: u32) -> Ports {
         ]),
         connected,
         bound,
+        free: 28_232_u32.saturating_sub(reserved + connected + bound),
         connected_by: vec![holding("crawler", 100)],
         bound_by: vec![holding("binder", bound)],
     }

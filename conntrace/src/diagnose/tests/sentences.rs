@@ -142,8 +142,8 @@ fn sentences_have_the_facts_of_the_case() {
     find what took it away (`journalctl -b -u NetworkManager -u systemd-networkd`, a DHCP client, a VPN); `ip route show` shows the routes that are left
     this host itself dropped every packet of the attempt (TCP_MD5NOTFOUND): the two sides do not agree on TCP MD5 or TCP-AO signatures
     set the same key on both sides, or on neither (BGP session passwords)
-    port 0 of 10.0.0.5 is no port: nobody can listen on it, and it was never set
-    set the port in the client's configuration: an empty or unset value became 0
+    port 0 of 10.0.0.5 is no port: nobody can listen on it
+    set the port in the client's configuration: often an empty or unset value became 0
     10.0.0.5:5432 completed a handshake 12 s ago and did not answer this time: overload, a full accept queue, a rate limit or ban, a NAT gateway out of ports, or another host behind the address
     on the server: `nstat -az TcpExtListenDrops` and `ss -ltn 'sport = :5432'` show a full accept queue; look for a limit of new connections in its firewall
     the router 10.9.9.9 cannot deliver to 10.0.0.5: the packet was passed on too often (a loop?)

@@ -55,17 +55,19 @@ pub(super) fn add(
 
 /// The certainty that this verdict gives this ending, if it can.
 pub(super) fn could_give(ending: Ending, verdict: Verdict, direction: Direction) -> Option<Match> {
-    use Verdict::{Drop, Queue, RejectByIcmp, RejectByReset, Unknown};
+    use Verdict::{Drop, Queue, RejectByIcmp, RejectByReset, Rewrite, Unknown};
     match (ending, verdict) {
         (Ending::Drop, Drop)
         | (Ending::RejectByReset, RejectByReset)
-        | (Ending::RejectByIcmp, RejectByIcmp) => Some(Match::Fully),
+        | (Ending::RejectByIcmp, RejectByIcmp)
+        | (Ending::Rewrite, Rewrite) => Some(Match::Fully),
         // The answer goes to the other end, or may have been lost on its way.
         (Ending::Drop, RejectByReset | RejectByIcmp) => Some(match direction {
             Direction::In => Match::Fully,
-            Direction::Out => Match::Possibly,
+            Direction::Out | Direction::Arriving => Match::Possibly,
         }),
         (Ending::Drop, Queue | Unknown) => Some(Match::Possibly),
-        (Ending::RejectByReset | Ending::RejectByIcmp, _) => None,
+        (Ending::Drop, Rewrite)
+        | (Ending::RejectByReset | Ending::RejectByIcmp | Ending::Rewrite, _) => None,
     }
 }

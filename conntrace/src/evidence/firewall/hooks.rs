@@ -27,6 +27,7 @@ pub(super) enum Hook {
 
 /// The hooks of a SYN and of a SYN-ACK, and of both on `lo`.
 pub(super) const OUT: &[Hook] = &[Hook::Output, Hook::Postrouting, Hook::Egress];
+pub(super) const ARRIVING: &[Hook] = &[Hook::Prerouting];
 pub(super) const IN: &[Hook] = &[Hook::Ingress, Hook::Prerouting, Hook::Input];
 pub(super) const LOOP: &[Hook] = &[
     Hook::Output,
@@ -41,13 +42,13 @@ pub(super) const LOOP: &[Hook] = &[
 pub(super) type Placed<'a> = ((i32, i32), &'a BaseChain);
 
 /// The place of a chain among those of a hook, if it is one of them. Chains of
-/// type `nat` run where NAT does, for the first packet of a connection only
-/// (`nf_nat_inet_fn`).
+/// type `nat` run where NAT does, for the first packet of a connection only, once for the
+/// destination and once for the source (`nf_nat_inet_fn`).
 pub(super) fn place<'c>(
     chain: &'c BaseChain,
     hook: Hook,
     is_v6: bool,
-    is_own: bool,
+    is_translated: bool,
 ) -> Option<Placed<'c>> {
     let family = chain.name.0;
     let number = match (family, hook) {
@@ -63,11 +64,11 @@ pub(super) fn place<'c>(
     // NFPROTO_IPV6, NFPROTO_IPV4
     let own = if is_v6 { 10 } else { 2 };
     let is_ours = matches!(family, INET | NETDEV) || family == own;
-    if chain.hook != number || !is_ours || (chain.is_nat && !is_own) {
+    if chain.hook != number || !is_ours || (chain.is_nat && !is_translated) {
         return None;
     }
     let order = match (chain.is_nat, hook) {
-        (true, Hook::Output) => (NAT_DST_PRIORITY, chain.priority),
+        (true, Hook::Output | Hook::Prerouting) => (NAT_DST_PRIORITY, chain.priority),
         (true, _) => (NAT_SRC_PRIORITY, chain.priority),
         (false, _) => (chain.priority, 0),
     };

@@ -6,7 +6,7 @@ use super::{
     ruleset::Rule,
     seen::{Change, Seen},
     sets::{self, Looked, Set},
-    truth::{Byte, Truth, equal, order, within},
+    truth::{Byte, Truth, bytes, equal, order, within},
     xt,
 };
 use crate::diagnose::firewall_facts;
@@ -20,6 +20,8 @@ pub(super) enum Verdict {
     End(firewall_facts::Verdict),
     /// The packet goes on elsewhere.
     Stolen,
+    /// Gives the packet another destination, and ends the base chain.
+    Rewrite,
     Jump(Vec<u8>),
     Goto(Vec<u8>),
     Return,
@@ -89,6 +91,7 @@ impl Evaluation<'_> {
             b"meta" => self.meta(data),
             b"payload" => self.payload(data),
             b"ct" => self.ct(data),
+            b"fib" => self.fib(data),
             b"bitwise" => self.bitwise(data),
             b"byteorder" => self.byteorder(data),
             b"cmp" => self.require(self.compare(data)),
@@ -143,12 +146,13 @@ impl Evaluation<'_> {
 
     /// Ends the chain as `nf_nat_setup_info` does.
     fn translate(&mut self, of_destination: bool) {
-        self.outcome.changes.push(if of_destination {
-            Change::Destination
+        let (change, verdict) = if of_destination {
+            (Change::Destination, Verdict::Rewrite)
         } else {
-            Change::Source
-        });
-        self.end(Verdict::Accept);
+            (Change::Source, Verdict::Accept)
+        };
+        self.outcome.changes.push(change);
+        self.end(verdict);
     }
 
     fn load(&self, data: &[u8], register: u16, len: usize) -> Vec<Byte> {
@@ -186,6 +190,15 @@ impl Evaluation<'_> {
         };
         let bytes = self.seen.payload(base, small(offset), small(len));
         self.store(data, 1, &bytes);
+    }
+
+    fn fib(&mut self, data: &[u8]) {
+        // NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR and nothing else
+        let asks_type = number_of(data, 2) == Some(3) && number_of(data, 3) == Some(2);
+        match self.seen.destination_type().filter(|_| asks_type) {
+            Some(kind) => self.store(data, 1, &bytes(Some(kind.to_ne_bytes()))),
+            None => self.doubt(),
+        }
     }
 
     fn ct(&mut self, data: &[u8]) {

@@ -55,6 +55,8 @@ pub(super) struct Seen {
     pub(super) uid: Option<u32>,
     pub(super) arrives_by: Device,
     pub(super) leaves_by: Device,
+    /// The destination is an address of this namespace.
+    pub(super) to_own: Option<bool>,
     /// `ct state` of the packet is that of a first SYN.
     pub(super) is_new: bool,
     /// The changes that were possibly made.
@@ -67,7 +69,7 @@ impl Seen {
         let local = packet.local.map(|local| local.to_canonical());
         let (remote_port, local_port) = (Some(packet.remote.port()), packet.local_port);
         let (source, destination, source_port, destination_port) = match packet.direction {
-            Direction::Out => (local, remote, local_port, remote_port),
+            Direction::Out | Direction::Arriving => (local, remote, local_port, remote_port),
             Direction::In => (remote, local, remote_port, local_port),
         };
         Self {
@@ -81,13 +83,17 @@ impl Seen {
             uid: packet.uid,
             arrives_by: Device::Unknown,
             leaves_by: Device::Unknown,
-            is_new: packet.direction == Direction::Out,
+            to_own: (packet.direction != Direction::Out).then_some(true),
+            is_new: packet.direction != Direction::In,
             changes: Vec::new(),
         }
     }
 
     /// Forgets what a rule may have changed.
     pub(super) fn change(&mut self, change: Change) {
+        if matches!(change, Change::Destination | Change::Header) {
+            self.to_own = None;
+        }
         match change {
             Change::Mark => self.mark = None,
             Change::Source => (self.source, self.source_port) = (None, None),
@@ -106,6 +112,11 @@ impl Seen {
         }
     }
 
+    /// The type of the destination, as routes have it (`RTN_LOCAL`, `RTN_UNICAST`).
+    pub(super) fn destination_type(&self) -> Option<u32> {
+        self.to_own.map(|to_own| if to_own { 2 } else { 1 })
+    }
+
     /// The destination was possibly translated.
     pub(super) fn is_translated(&self) -> bool {
         let changes = [Change::Destination, Change::Header];
@@ -120,7 +131,7 @@ impl Seen {
     /// TCP flags, the reserved ones unknown.
     pub(super) fn flags(&self) -> Byte {
         let flags = match self.direction {
-            Direction::Out => SYN,
+            Direction::Out | Direction::Arriving => SYN,
             Direction::In => SYN | ACK,
         };
         Byte::masked(flags, FLAGS_KNOWN)

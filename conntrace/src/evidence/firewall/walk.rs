@@ -2,7 +2,7 @@
 
 use super::{
     found::{self, could_give},
-    hooks::{self, CONNTRACK_PRIORITY, Hook, IN, LOOP, LOOPBACK, OUT, Placed, is_on},
+    hooks::{self, ARRIVING, CONNTRACK_PRIORITY, Hook, IN, LOOP, LOOPBACK, OUT, Placed, is_on},
     position::Position,
     rule::{self, Sets, Verdict},
     ruleset::{BaseChain, Name, Rule, Ruleset},
@@ -17,6 +17,10 @@ const STEPS_MAX: usize = 20_000;
 const COMPARED_A_STEP: usize = 64;
 /// `NFT_JUMP_STACK_SIZE`
 const DEPTH_MAX: usize = 16;
+
+/// A rule of a chain with its comment, or the chain's policy.
+type Place<'a> = (&'a Name, Option<&'a Rule>, Option<&'a [u8]>);
+
 /// A walk of one packet.
 struct Walk<'a> {
     rules: &'a Ruleset,
@@ -44,6 +48,11 @@ pub(super) fn ended_by(
         None => Device::Unknown,
     };
     let mut seen = Seen::new(packet);
+    if packet.direction == Direction::Out
+        && let Device::Named(name, _) = &device
+    {
+        seen.to_own = Some(name == LOOPBACK);
+    }
     if packet.direction == Direction::In {
         let changes = translations(packet, &device, rules, sets);
         for change in &changes {
@@ -57,11 +66,10 @@ pub(super) fn ended_by(
     }
     let mut walk = Walk::new(seen, ending, rules, sets);
     walk.all(packet, &device);
-    let Walk {
-        mut found,
-        is_complete,
-        ..
-    } = walk;
+    // What was written into a header may be another destination.
+    let is_changed = walk.seen.changes.contains(&Change::Header);
+    let is_complete = walk.is_complete && !(ending == Ending::Rewrite && is_changed);
+    let mut found = walk.found;
     if !is_complete {
         let doubted = found.iter_mut();
         doubted.for_each(|found| found.matches = Match::Possibly);
@@ -122,6 +130,7 @@ impl<'a> Walk<'a> {
             _ if is_loop => LOOP,
             Direction::Out => OUT,
             Direction::In => IN,
+            Direction::Arriving => ARRIVING,
         };
         for hook in hooks {
             if packet.direction == Direction::Out && self.seen.is_rerouted() {
@@ -132,7 +141,8 @@ impl<'a> Walk<'a> {
         }
         // A translated destination can be this host itself, with other hooks to pass.
         let is_elsewhere = packet.direction == Direction::Out && self.seen.is_translated();
-        if is_elsewhere && !is_loop && self.ended != Truth::True {
+        let matters = self.ending != Ending::Rewrite && self.ended != Truth::True;
+        if is_elsewhere && !is_loop && matters {
             self.is_complete = false;
         }
     }
@@ -148,9 +158,10 @@ impl<'a> Walk<'a> {
         let has_socket = matches!(hook, Hook::Output | Hook::Postrouting);
         let is_own = has_socket && packet.direction == Direction::Out;
         self.seen.uid = packet.uid.filter(|_| is_own);
+        let is_translated = is_own || packet.direction == Direction::Arriving;
         let is_v6 = self.seen.is_v6;
         let chains = self.rules.base_chains.iter();
-        let placed = chains.filter_map(|chain| hooks::place(chain, hook, is_v6, is_own));
+        let placed = chains.filter_map(|chain| hooks::place(chain, hook, is_v6, is_translated));
         let mut placed: Vec<_> = placed.collect();
         placed.sort_by_key(|(order, _)| *order);
         for group in placed.chunk_by(|(one, _), (other, _)| one == other) {
@@ -208,17 +219,12 @@ impl<'a> Walk<'a> {
         let is_tracked = !matches!(hook, Hook::Ingress | Hook::Egress)
             && priority > CONNTRACK_PRIORITY
             && !self.seen.changes.contains(&Change::Untracked);
-        self.seen.is_new = is_tracked && self.seen.direction == Direction::Out;
+        self.seen.is_new = is_tracked && self.seen.direction != Direction::In;
         let through = self.chain(&chain.name, reach, 0);
         let reach = reach.and(through);
         if chain.drops && reach != Truth::False {
-            self.end(
-                &chain.name,
-                None,
-                None,
-                firewall_facts::Verdict::Drop,
-                reach,
-            );
+            let policy = (&chain.name, None, None);
+            self.end(policy, firewall_facts::Verdict::Drop, reach);
         }
     }
 
@@ -247,7 +253,7 @@ impl<'a> Walk<'a> {
             let comment = outcome.comment.as_deref();
             for (condition, verdict) in &outcome.verdicts {
                 if at.here.and(*condition) != Truth::False {
-                    let this = (name, rule, comment);
+                    let this = (name, Some(rule), comment);
                     self.follow(&mut at, *condition, verdict, this, reach, depth);
                 }
             }
@@ -267,10 +273,11 @@ impl<'a> Walk<'a> {
         at: &mut Position,
         condition: Truth,
         verdict: &Verdict,
-        (name, rule, comment): (&Name, &Rule, Option<&[u8]>),
+        this: Place<'_>,
         reach: Truth,
         depth: usize,
     ) {
+        let (name, ..) = this;
         let hit = at.here.and(condition);
         let reached = reach.and(hit);
         let target = |chain: &[u8]| (name.0, name.1.clone(), chain.to_vec());
@@ -278,11 +285,16 @@ impl<'a> Walk<'a> {
             Verdict::Continue => {}
             Verdict::Accept => at.ends(condition),
             Verdict::Stolen => {
+                self.name(this, firewall_facts::Verdict::Rewrite, reached);
                 self.ended = self.ended.or(reached);
                 at.ends(condition);
             }
+            Verdict::Rewrite => {
+                self.name(this, firewall_facts::Verdict::Rewrite, reached);
+                at.ends(condition);
+            }
             Verdict::End(verdict) => {
-                self.end(name, Some(rule), comment, *verdict, reached);
+                self.end(this, *verdict, reached);
                 at.ends(condition);
             }
             Verdict::Return => at.leaves(condition, Truth::True),
@@ -298,15 +310,18 @@ impl<'a> Walk<'a> {
     }
 
     /// The packet's way ends here, with this certainty.
-    fn end(
+    fn end(&mut self, place: Place<'_>, verdict: firewall_facts::Verdict, reached: Truth) {
+        self.ended = self.ended.or(reached);
+        self.name(place, verdict, reached);
+    }
+
+    /// Names the place in the answer, if its verdict can be what was observed.
+    fn name(
         &mut self,
-        name: &Name,
-        rule: Option<&Rule>,
-        comment: Option<&[u8]>,
+        (name, rule, comment): Place<'_>,
         verdict: firewall_facts::Verdict,
         reached: Truth,
     ) {
-        self.ended = self.ended.or(reached);
         if let Some(most) = could_give(self.ending, verdict, self.seen.direction) {
             found::add(
                 &mut self.found,

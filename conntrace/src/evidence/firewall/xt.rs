@@ -24,6 +24,7 @@ pub(super) fn matches(name: &[u8], revision: u32, info: &[u8], seen: &Seen) -> T
         (b"multiport", 1) => multiport(info, seen),
         (b"mark", 1) => mark(info, seen),
         (b"owner", 1) => owner(info, seen),
+        (b"addrtype", 1) => address_type(info, seen),
         (b"conntrack", 1..=3) => conntrack(revision, info, seen),
         (b"state", 0) => u32_at(info, 0).map_or(Truth::Unknown, |mask| state(mask, seen)),
         _ => Truth::Unknown,
@@ -36,8 +37,8 @@ pub(super) fn target(name: &[u8], info: &[u8], seen: &Seen) -> Target {
         verdict: Verdict::Continue,
         change: Some(change),
     };
-    let translates = |change| Target {
-        verdict: Verdict::Accept,
+    let translates = |verdict, change| Target {
+        verdict,
         change: Some(change),
     };
     let ends = |verdict| Target {
@@ -53,10 +54,10 @@ pub(super) fn target(name: &[u8], info: &[u8], seen: &Seen) -> Target {
                 None => ends(firewall_facts::Verdict::Unknown),
             }
         }
-        b"DNAT" | b"REDIRECT" => translates(Change::Destination),
-        b"SNAT" | b"MASQUERADE" => translates(Change::Source),
+        b"DNAT" | b"REDIRECT" => translates(Verdict::Rewrite, Change::Destination),
+        b"SNAT" | b"MASQUERADE" => translates(Verdict::Accept, Change::Source),
         // Of the source at postrouting, of the destination at output.
-        b"NETMAP" => translates(Change::Header),
+        b"NETMAP" => translates(Verdict::Accept, Change::Header),
         b"MARK" | b"CONNMARK" | b"HMARK" | b"SET" => changes(Change::Mark),
         b"NOTRACK" => changes(Change::Untracked),
         // XT_CT_NOTRACK
@@ -74,6 +75,18 @@ pub(super) fn target(name: &[u8], info: &[u8], seen: &Seen) -> Target {
 
 fn within(port: Option<u16>, low: u16, high: u16) -> Truth {
     port.map(|port| (low..=high).contains(&port)).into()
+}
+
+/// `struct xt_addrtype_info_v1`, of the destination alone.
+fn address_type(info: &[u8], seen: &Seen) -> Truth {
+    let [source, destination] = [0, 2].map(|at| u16_at(info, at));
+    // XT_ADDRTYPE_INVERT_DEST
+    let (Some(0), Some(wanted), Some(flags @ (0 | 2))) = (source, destination, u32_at(info, 4))
+    else {
+        return Truth::Unknown;
+    };
+    let is_it = seen.destination_type().map(|kind| wanted >> kind & 1 == 1);
+    is_it.map(|is_it| is_it != (flags == 2)).into()
 }
 
 /// `struct xt_tcp`

@@ -6,7 +6,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{
     super::netlink::{self, u32_at},
-    links,
+    links, lookup,
     message::{DUMP, addr, family, malformed, too_many, typed},
 };
 use crate::diagnose::way::OwnAddresses;
@@ -48,7 +48,8 @@ pub(super) fn of_family(v6: bool) -> io::Result<OwnAddresses> {
     })
 }
 
-/// Assigned to an interface, or of 127.0.0.0/8 with loopback up.
+/// Assigned to an interface, or of 127.0.0.0/8 with loopback up, or of a route of type
+/// local (`ip route add local`).
 pub(super) fn has(addr: IpAddr) -> io::Result<bool> {
     if let IpAddr::V4(v4) = addr
         && v4.is_loopback()
@@ -57,7 +58,7 @@ pub(super) fn has(addr: IpAddr) -> io::Result<bool> {
         return Ok(links.values().any(|it| it.link.loopback && it.link.up));
     }
     let all = all(addr.is_ipv6())?;
-    Ok(all.iter().any(|it| it.addr == addr))
+    Ok(all.iter().any(|it| it.addr == addr) || lookup::is_local(addr)?)
 }
 
 fn all(v6: bool) -> io::Result<Vec<Assigned>> {

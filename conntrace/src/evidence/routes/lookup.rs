@@ -1,6 +1,6 @@
 //! Route look-ups by the kernel (`RTM_GETROUTE`), as connect makes them.
 
-use std::{io, net::IpAddr};
+use std::{fs, io, net::IpAddr};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
@@ -61,6 +61,20 @@ pub(super) fn resolve(way: &Way) -> io::Result<Resolved> {
     }
 }
 
+/// Whether packets to an address are delivered in this namespace (`RTN_LOCAL`).
+pub(super) fn is_local(addr: IpAddr) -> io::Result<bool> {
+    let way = Way {
+        to: addr,
+        from: None,
+        device: None,
+        mark: 0,
+        uid: Some(0),
+        port: 0,
+    };
+    let found = ask(&normal(&way), None, 0)?;
+    Ok(found.is_ok_and(|entry| entry.kind == Kind::Local))
+}
+
 /// Addresses as the kernel looks them up: IPv4-mapped ones are IPv4.
 pub(super) fn normal(way: &Way) -> Way {
     let to = way.to.to_canonical();
@@ -87,12 +101,9 @@ fn resolve_v4(way: &Way) -> io::Result<Resolved> {
             Err(errno) => return Ok(Resolved::none(errno, from)),
         };
     }
-    let entry = match ask(way, from, RTM_F_FIB_MATCH)? {
-        Ok(entry) => (entry.prefix.1, entry.table),
-        // No entry: it is taken for on-link (`ip_route_output_key_hash_rcu`).
-        Err(_) => (bits(way.to), 0),
-    };
-    conclude(&found, entry, from)
+    // Without an entry it is taken for on-link (`ip_route_output_key_hash_rcu`).
+    let entry = ask(way, from, RTM_F_FIB_MATCH)?.ok();
+    conclude(way, &found, entry.as_ref(), from)
 }
 
 /// `ip6_dst_lookup_tail` looks up a second time only if the first failed.
@@ -121,10 +132,10 @@ fn resolve_v6(way: &Way) -> io::Result<Resolved> {
         Err(errno) => return Ok(Resolved::none(errno, from)),
     };
     let entry = match ask(way, from, RTM_F_FIB_MATCH)? {
-        Ok(entry) => (entry.prefix.1, entry.table),
+        Ok(entry) => entry,
         Err(errno) => return Ok(Resolved::none(errno, from)),
     };
-    conclude(&found, entry, from)
+    conclude(way, &found, Some(&entry), from)
 }
 
 fn has_rule(way: &Way, is_it: impl Fn(&rules::Conditions) -> bool) -> io::Result<bool> {
@@ -133,14 +144,23 @@ fn has_rule(way: &Way, is_it: impl Fn(&rules::Conditions) -> bool) -> io::Result
 }
 
 fn conclude(
+    way: &Way,
     found: &Entry,
-    (prefix_len, table): (u8, u32),
+    entry: Option<&Entry>,
     from: Option<IpAddr>,
 ) -> io::Result<Resolved> {
+    let (prefix_len, table) = entry.map_or((bits(way.to), 0), |it| (it.prefix.1, it.table));
+    let has_several = entry.is_some_and(|entry| entry.hops.len() > 1);
+    let is_chosen_by_port = has_several && !hashes_addresses_only(way.to.is_ipv6());
     let route = match found.kind {
         Kind::Local => Route::Local,
         // Of one that forbids the look-up fails before.
         Kind::Other | Kind::Throw | Kind::Forbids(_) => Route::None(Errno::ENETUNREACH as i32),
+        Kind::Unicast if is_chosen_by_port => {
+            return Err(cannot_tell(
+                "several next hops, one of which the ports choose",
+            ));
+        }
         Kind::Unicast => {
             let hop = found.hops.first().ok_or_else(malformed)?;
             Route::Out(RouteOut {
@@ -152,6 +172,14 @@ fn conclude(
         }
     };
     Ok(Resolved { route, from })
+}
+
+/// Of several next hops the kernel chooses one by the addresses alone
+/// (`fib_multipath_hash_policy`).
+fn hashes_addresses_only(is_v6: bool) -> bool {
+    let family = if is_v6 { "ipv6" } else { "ipv4" };
+    let policy = fs::read(format!("/proc/sys/net/{family}/fib_multipath_hash_policy"));
+    policy.is_ok_and(|policy| policy.trim_ascii() == b"0")
 }
 
 /// The route that the kernel chooses, or the errno of who goes there.
