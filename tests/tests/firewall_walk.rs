@@ -23,8 +23,8 @@ use conntrace_tests::{run, with_iptables, with_nft};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
-use Direction::{In, Out};
-use Ending::{Drop, RejectByIcmp, RejectByReset};
+use Direction::{Arriving, In, Out};
+use Ending::{Drop, RejectByIcmp, RejectByReset, Rewrite};
 use Match::{Fully, Possibly};
 
 /// Longest time that a packet and its answer take.
@@ -44,9 +44,12 @@ fn main() -> ExitCode {
         with_nft("hooks_and_priorities", hooks_and_priorities),
         with_nft("other_endings", other_endings),
         with_nft("loopback", loopback),
+        with_nft("types_of_addresses", types_of_addresses),
         with_nft("translation", translation),
+        with_nft("rewritten_destinations", rewritten_destinations),
         with_nft("limits", limits),
         with_iptables("iptables", iptables),
+        with_iptables("iptables_types_of_addresses", iptables_types_of_addresses),
         with_iptables("iptables_of_smtp", iptables_of_smtp),
         with_iptables("iptables_translation", iptables_translation),
     ])
@@ -402,7 +405,7 @@ fn unknown_conditions() {
             tcp dport 82 numgen random mod 2 1 counter drop comment "random"
             tcp dport 83 limit rate over 9/second counter accept
             tcp dport 83 counter drop comment "after limit"
-            tcp dport 84 fib daddr type local counter drop comment "fib"
+            tcp dport 84 fib daddr . mark type local counter drop comment "fib"
             tcp dport 85 limit rate 1/second counter log prefix "x" comment "log"
             tcp dport 85 counter drop comment "after log"
             meta length 1000-2000 counter drop comment "length"
@@ -583,6 +586,92 @@ fn loopback() {
             assert!(packets() > before);
         }
         assert_found(&syn(5432), RejectByIcmp, &[]);
+    });
+}
+
+fn types_of_addresses() {
+    play(|| {
+        nft(&output(
+            r#"
+            tcp dport 80 fib daddr type local counter drop comment "local"
+            tcp dport 82 fib daddr type unicast counter drop comment "unicast"
+            tcp dport 83 fib daddr type != local counter drop comment "not local"
+            "#,
+        ));
+        assert_acts(80, Drop, None);
+        assert_acts(82, Drop, Some("unicast"));
+        assert_acts(83, Drop, Some("not local"));
+        assert_found(&to_own(80), Drop, &[("local", Fully)]);
+        assert_found(&to_own(82), Drop, &[]);
+        assert_found(&to_own(83), Drop, &[]);
+        assert!(!opens(to_own(80).remote));
+    });
+}
+
+fn iptables_types_of_addresses() {
+    play(|| {
+        sh(r#"
+            i() { iptables-nft -A OUTPUT -p tcp --dport "$1" -m addrtype $2 --dst-type LOCAL \
+                  -m comment --comment "$3" -j DROP; }
+            i 80 "" local
+            i 82 ! other
+        "#);
+        assert_acts(80, Drop, None);
+        assert_acts(82, Drop, Some("other"));
+        assert_found(&to_own(80), Drop, &[("local", Fully)]);
+        assert_found(&to_own(82), Drop, &[]);
+    });
+}
+
+/// A SYN to this host itself.
+fn to_own(port: u16) -> Packet {
+    Packet {
+        remote: (FAR_LOCAL_V4, port).into(),
+        device: Some("lo".to_owned()),
+        ..syn(port)
+    }
+}
+
+fn rewritten_destinations() {
+    play(|| {
+        nft(r#"
+            chain n {
+                type nat hook output priority 0
+                tcp dport 8000-9000 counter redirect to :9999 comment "range"
+                ip daddr 192.0.2.77 dnat ip to 192.0.2.2 comment "address"
+                tcp dport 81 limit rate 1/second redirect to :1 comment "limit"
+                tcp dport 82 counter accept
+                meta l4proto tcp ip daddr != 192.0.2.0/24 dnat ip to tcp dport map { 443 : 192.0.2.2 } comment "map"
+            }
+            chain p { type nat hook prerouting priority 0; tcp dport 80 redirect to :8080 comment "arrival"; }
+            chain f { type filter hook output priority 10; tcp dport 83 drop comment "drop"; }
+        "#);
+        let to = |remote: Ipv4Addr, port: u16| Packet {
+            remote: (remote, port).into(),
+            ..syn(port)
+        };
+        assert_found(&syn(8080), Rewrite, &[("range", Fully)]);
+        assert_found(&syn(79), Rewrite, &[]);
+        assert_found(&syn(83), Rewrite, &[]);
+        assert_found(&syn(82), Rewrite, &[]);
+        // Behind a rule that may have rewritten it, its destination is unknown.
+        let may = [("limit", Possibly), ("map", Possibly)];
+        assert_found(&syn(81), Rewrite, &may);
+        let other = Ipv4Addr::new(192, 0, 2, 77);
+        assert_found(&to(other, 80), Rewrite, &[("address", Fully)]);
+        let outside = Ipv4Addr::new(203, 0, 113, 1);
+        assert_found(&to(outside, 443), Rewrite, &[("map", Fully)]);
+        // Where it arrives, and not where it leaves.
+        let arriving = Packet {
+            direction: Arriving,
+            device: None,
+            ..syn(80)
+        };
+        assert_found(&arriving, Rewrite, &[("arrival", Fully)]);
+        assert_found(&syn(80), Rewrite, &[]);
+        let before = packets();
+        assert!(!opens((FAR_V4, 8080).into()));
+        assert!(packets() > before);
     });
 }
 

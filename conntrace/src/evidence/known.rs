@@ -72,8 +72,8 @@ struct Answered {
 
 impl Known {
     /// The answer to a question about this attempt, and until when it holds. A
-    /// namespace's number may be another's by the time a process begins: what was
-    /// asked before that is not known of it.
+    /// namespace's number may be another's by now: what was asked of one with other
+    /// random bits, or of unknown ones before the process began, is not known of it.
     pub(crate) fn get(&self, question: &Question, about: &About) -> Option<(u64, &Found)> {
         let Answered {
             asked_ns,
@@ -160,20 +160,24 @@ mod tests {
             process: Some(Process { pid: 1, started_ns }),
             ..at(100)
         };
-        known.put(Told {
+        let told = |netns_mix| Told {
             asked_ns: 50,
-            netns_mix: 0,
+            netns_mix,
             question: question.clone(),
             found: Found::Unknown(Undiagnosed::NoAccess),
-        });
+        };
+        known.put(told(0));
         assert!(known.get(&question, &by(50)).is_some());
         assert!(known.get(&question, &by(51)).is_none());
-        let next_one = About {
-            netns_mix: 1,
-            ..by(50)
+        let of_namespace = |netns_mix| About {
+            netns_mix,
+            ..by(51)
         };
-        assert!(known.get(&question, &next_one).is_none());
-        known.put(told(1, 50, Found::Unknown(Undiagnosed::NoAccess)));
+        assert!(known.get(&question, &of_namespace(1)).is_none());
+        known.put(told(1));
+        assert!(known.get(&question, &of_namespace(1)).is_some());
+        assert!(known.get(&question, &of_namespace(2)).is_none());
+        known.put(self::told(1, 50, Found::Unknown(Undiagnosed::NoAccess)));
         let question = Question::DropReason { number: 1 };
         assert!(known.get(&question, &by(51)).is_some());
     }

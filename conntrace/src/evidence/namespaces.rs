@@ -58,7 +58,8 @@ impl About {
 
     /// What was found out then, for an attempt of a namespace with these bits, holds for it.
     pub(super) fn is_of(&self, at_ns: u64, netns_mix: u16) -> bool {
-        self.netns_mix == netns_mix && self.was_there_at(at_ns)
+        // Of a call that failed there are none.
+        self.netns_mix == netns_mix && (netns_mix != 0 || self.was_there_at(at_ns))
     }
 
     /// Its process had begun by then; of an unknown one that is believed.
