@@ -1,4 +1,5 @@
-//! The lines, and their JSON Schema.
+//! The lines as they are serialised, and their JSON Schema. A recording serialises types of
+//! its own.
 
 mod attempt;
 mod cause;

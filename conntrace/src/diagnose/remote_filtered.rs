@@ -41,18 +41,21 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         }
         (None, None) => return Ok(None),
     };
-    // An answer that a rule of this host brought about is none of that host's.
-    let is_elsewhere = |port, evidence: &mut dyn Evidence| {
+    // What this host itself, or a proxy that a rule leads to, has answered is no answer of
+    // that host.
+    let is_rewritten = |port, evidence: &mut dyn Evidence| {
         let to_that = Case {
             remote: Some(Remote { addr, port }),
             ..case.clone()
         };
         let rewriting = proxy_in_path::rewriting(&to_that, None, evidence)?;
-        let is_here = matches!(place::way_out(case, evidence)?, None);
-        Ok::<_, Undiagnosed>(is_here || rewriting.may_be())
+        Ok::<_, Undiagnosed>(rewriting.may_be())
     };
     let heard_on = handshake.or(reset).map_or(port, |answer| answer.port);
-    if is_elsewhere(heard_on, evidence)? || is_elsewhere(port, evidence)? {
+    if place::way_out(case, evidence)?.is_none()
+        || is_rewritten(heard_on, evidence)?
+        || is_rewritten(port, evidence)?
+    {
         return Ok(None);
     }
     let refused_here = reset.is_some_and(|reset| reset.port == port);

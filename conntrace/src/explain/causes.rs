@@ -153,7 +153,7 @@ static PROXY_IN_PATH: Entry = Entry {
     means: "the connection goes to a proxy",
     recognised: &[
         "Certain: the destination is the address and port that http_proxy, https_proxy or all_proxy names in the environment of the process. Names are not looked up, and nothing else of the environment is looked at.",
-        "Likely: a rule of this host's firewall (nftables, or iptables by it) rewrites the destination of connections to that very port (redirect, dnat). Rules that also cover other ports are not recognised.",
+        "Likely: a rule of this host's firewall (nftables, or iptables by it) whose conditions the SYN meets rewrites its destination (redirect, dnat). Possible: some of its conditions cannot be evaluated. Legacy iptables cannot be read.",
     ],
     reasons: &[
         "The proxy is down, or its address is out of date.",
