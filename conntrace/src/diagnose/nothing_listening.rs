@@ -1,8 +1,12 @@
 use std::net::SocketAddr;
 
-use super::{Case, Evidence, Finding, Rule, place, proxy_in_path, words, wrong_port};
+use super::{
+    Case, Evidence, Finding, Rule,
+    place::{self, End},
+    proxy_in_path, words, wrong_port,
+};
 use crate::{
-    event::{self, Cause, Certainty, Code},
+    event::{self, Cause, Certainty, Code, Undiagnosed},
     wire::Remote,
 };
 
@@ -43,7 +47,8 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         return Ok(None);
     }
     let Some(home) = home else {
-        return Ok((!addr.is_loopback()).then(|| of_another_host(case, addr, port)));
+        let is_told = !addr.is_loopback() && !is_led_elsewhere(case, evidence)?;
+        return Ok(is_told.then(|| of_another_host(case, addr, port)));
     };
     let listeners = evidence.listeners(home, addr, port)?;
     // The rules about these say more.
@@ -74,6 +79,21 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
             .with("port", port)
             .with("listeners_in_other_namespaces", elsewhere),
     )))
+}
+
+/// A namespace of this machine that the way leads through, such as a container's node, has
+/// the address itself or rewrites it.
+fn is_led_elsewhere(case: &Case, evidence: &mut dyn Evidence) -> Result<bool, Undiagnosed> {
+    let Some(out) = place::way_out(case, evidence)? else {
+        return Ok(false);
+    };
+    let link = evidence.link(case.netns, out.device.index)?;
+    let is_veth = link.is_some_and(|link| link.kind.as_deref() == Some("veth"));
+    // Of others the next hop is hardly on this machine, and all namespaces would be asked.
+    if out.gateway.is_none() || !is_veth {
+        return Ok(false);
+    }
+    Ok(matches!(place::end_of_way(case, out, evidence)?, End::Here))
 }
 
 fn of_another_host(case: &Case, addr: std::net::IpAddr, port: u16) -> Cause {

@@ -58,6 +58,7 @@ fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::NothingListening, "SYNs that crossed", crossed.clone(), here()),
         (Code::NothingListening, "own reject with RST", rejected_here.clone(), here()),
         (Code::NothingListening, "led elsewhere", reset(FAR), far().rewrites()),
+        (Code::NothingListening, "rewritten by the node (field a6)", reset(FAR), gateway().owner("10.0.0.1", Some(CONTAINER)).link(link(true, Some("veth"))).rewrites_in(CONTAINER)),
         (Code::WrongPort, "led elsewhere", reset(FAR), similar("0.0.0.0", 5433).rewrites()),
         (Code::ProxyInPath, "dropped here, whatever is rewritten", dropped(), far().rewrites()),
         (Code::ListeningElsewhere, "on every address", reset(FAR), here().listeners(vec![listener(NETNS, "0.0.0.0", PORT)], vec![])),

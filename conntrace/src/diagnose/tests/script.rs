@@ -12,7 +12,7 @@ use crate::{
             Answer, Holder, Holding, Listener, Listeners, Named, Neighbour, Ports, Process,
             Program, ProxyVariable, Question,
         },
-        firewall_facts::{Ending, Firewall, Found, Match, Verdict},
+        firewall_facts::{Direction, Ending, Firewall, Found, Match, Packet, Verdict},
         way::{Covering, DeadEnd, Device, Link, OwnAddresses, Route, RouteOut},
     },
     event::Undiagnosed,
@@ -311,6 +311,30 @@ impl Script {
 
     pub(super) fn rewrites(self) -> Self {
         self.rule(Ending::Rewrite, "OUTPUT", Match::Fully)
+    }
+
+    /// A rule of that namespace leads elsewhere what arrives there for `FAR`.
+    pub(super) fn rewrites_in(self, netns: u32) -> Self {
+        let packet = Packet {
+            direction: Direction::Arriving,
+            remote: socket(FAR, PORT),
+            local: Some(ip(OWN)),
+            local_port: None,
+            device: None,
+            mark: None,
+            uid: None,
+        };
+        let found = Script::default().rewrites().rules.into_iter();
+        let firewall = Firewall {
+            found: found.map(|(_, found)| found).collect(),
+            complete: true,
+        };
+        let question = Question::Firewall {
+            netns,
+            packet,
+            ending: Ending::Rewrite,
+        };
+        self.with(question, Answer::Firewall(firewall))
     }
 
     pub(super) fn tuple(self, holder: Option<Holder>) -> Self {
