@@ -117,7 +117,7 @@ fn looks_of_one_kind() {
         "listeners",
         "listeners_elsewhere",
         "proxy",
-        "rewrites",
+        "firewall",
     ] {
         let looks = looks(&recorded, question);
         eprintln!("{question}: {looks} looks, at most {looks_max}");
