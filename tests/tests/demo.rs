@@ -120,7 +120,7 @@ fn scenes_without_tracefs() {
     let table = stderr(&output);
     let no_tracefs = "mount -t tracefs";
     assert_played(table, &[no_tracefs]);
-    assert_eq!(matching(table, no_tracefs), 7, "{table}");
+    assert_eq!(matching(table, no_tracefs), 8, "{table}");
 }
 
 /// Its namespaces end with it, and so does the process that it started.
