@@ -153,6 +153,8 @@ struct Scene {
     why: Option<Why>,
     /// Likewise, where nothing is known of an `ICMPv6` error but its errno.
     why_by_errno: Option<Why>,
+    /// Another cause that is as right, where the kernel's timers decide.
+    or: Option<Why>,
     play: Play,
 }
 
@@ -194,6 +196,7 @@ const fn of(name: &'static str, needs: Needs, expected: &'static [Expected], pla
         expected,
         why: None,
         why_by_errno: None,
+        or: None,
         play,
     }
 }
@@ -234,6 +237,13 @@ impl Scene {
         Self {
             why: Some(why),
             why_by_errno: Some(by_errno),
+            ..self
+        }
+    }
+
+    const fn or(self, code: Code, certainty: Certainty) -> Self {
+        Self {
+            or: Some((code, certainty)),
             ..self
         }
     }

@@ -41,7 +41,9 @@ pub(super) const SCENES: &[Scene] = &[
     holding("on loopback", Needs::Far, &[RESET], || elsewhere(at(Ipv4Addr::LOCALHOST, LOOPBACK_PORT), LOOPBACK_PORT)).apart().because(Code::ListeningElsewhere, Certainty::Certain),
     holding("mistyped port", Needs::Far, &[RESET], || elsewhere(at(FAR_LOCAL_V4, SERVER_PORT), MISTYPED_PORT)).apart().because(Code::WrongPort, Certainty::Likely),
     holding("proxy is down", Needs::Far, &[RESET], || by_proxy(at(QUIET_V4, RESETS))).because(Code::ProxyInPath, Certainty::Certain),
-    scene("gateway is down", Needs::Near, &[NO_NEIGHBOUR], || connect(BEYOND, ACCEPTS)).through(NEAR_V4).because(Code::NeighbourUnresolved, Certainty::Certain),
+    scene("gateway is down", Needs::Near, &[NO_NEIGHBOUR], || connect(BEYOND, ACCEPTS)).through(NEAR_V4).because(Code::NeighbourUnresolved, Certainty::Certain)
+        // With the last SYN the kernel may have begun to ask it anew.
+        .or(Code::NeighbourUnresolved, Certainty::Likely),
     scene("link goes down", Needs::Far, &[DROPPED_HERE], link_goes_down).apart().because(Code::RouteWentAway, Certainty::Certain),
     scene("loopback down", Needs::Drops, &[DROPPED_HERE], loopback_down).apart().because(Code::OwnLinkDown, Certainty::Certain),
     scene("other way back", Needs::Drops, &[DROPPED_HERE], || way_back_differs(at(QUIET_V4, ACCEPTS))).with(STRICT).because(Code::DroppedHere, Certainty::Certain),

@@ -53,7 +53,7 @@ fn perform(
     (traced, coverage): (&Traced, Coverage),
     again_until: Instant,
 ) -> Act {
-    let why = scene.why(coverage);
+    let mut why = scene.why(coverage);
     let play = || {
         if scene.apart {
             play_apart(scene, traced, coverage)
@@ -65,6 +65,9 @@ fn perform(
     let mut played = play();
     while let Played::By { tid } = played {
         let told = traced.last_why(tid);
+        if told.is_some() && told == scene.or {
+            why = told;
+        }
         if why.is_none() || told == why || Instant::now() >= again_until {
             break;
         }
