@@ -10,7 +10,7 @@ use crate::{
 /// Unreachable: a router, or the destination, said that it cannot deliver. It has no route,
 /// or packets go in circles.
 ///
-/// Wrong only when the ICMP error was forged. Of IPv6 the kernel may have kept no
+/// Wrong only when the ICMP error was forged; a firewall can say so in a router's words. Of IPv6 the kernel may have kept no
 /// more than the errno.
 pub(super) const RULE: Rule = Rule {
     code: Code::IcmpUnreachable,
@@ -50,7 +50,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     } else {
         let trace = words::command(case, &format!("traceroute -n -q 1 -w 1 {to}"), evidence);
         (
-            format!("the router {from} cannot deliver to {to}: {said}"),
+            format!("the router {from} says that it cannot deliver to {to}: {said}"),
             format!("look at the route to {to} on {from}; {trace} shows where the way ends"),
         )
     };

@@ -20,11 +20,13 @@ pub(super) const RULE: Rule = Rule {
     proofs: &[
         (
             Certainty::Certain,
-            "NETFILTER_DROP of every packet and a rule that matches it fully, or the drop reason of a policy",
+            "NETFILTER_DROP of every packet and a rule that matches the SYN fully, or the drop reason \
+             of a policy",
         ),
         (
             Certainty::Likely,
-            "NETFILTER_DROP and a rule that may match, or a drop of some packets",
+            "NETFILTER_DROP and a rule that may match, or that matches the answer, or a drop of some \
+             packets",
         ),
     ],
 };
@@ -106,7 +108,10 @@ pub(super) fn rules(
     };
     let mut all = evidence.firewall(case.netns, syn, ending)?;
     if ending == Ending::Drop {
-        let of_answer = evidence.firewall(case.netns, answer, ending)?;
+        let mut of_answer = evidence.firewall(case.netns, answer, ending)?;
+        // Which of the two was dropped is not recorded: NAT may have dropped the SYN.
+        let of_one = of_answer.found.iter_mut();
+        of_one.for_each(|found| found.matches = Match::Possibly);
         all.complete &= of_answer.complete;
         all.found.extend(of_answer.found);
         all.found

@@ -1,6 +1,6 @@
 use super::{Case, Evidence, Finding, Handshake, Rule, place, proxy_in_path};
 use crate::{
-    event::{self, Cause, Certainty, Code, Undiagnosed},
+    event::{self, Cause, Certainty, Code},
     label::Label,
     reply::ReplyKind,
     wire::Remote,
@@ -43,18 +43,16 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     };
     // What this host itself, or a proxy that a rule leads to, has answered is no answer of
     // that host.
-    let is_rewritten = |port, evidence: &mut dyn Evidence| {
-        let to_that = Case {
-            remote: Some(Remote { addr, port }),
-            ..case.clone()
-        };
-        let rewriting = proxy_in_path::rewriting(&to_that, None, evidence)?;
-        Ok::<_, Undiagnosed>(rewriting.may_be())
-    };
     let heard_on = handshake.or(reset).map_or(port, |answer| answer.port);
+    let to_that = Case {
+        remote: Some(Remote {
+            addr,
+            port: heard_on,
+        }),
+        ..case.clone()
+    };
     if place::way_out(case, evidence)?.is_none()
-        || is_rewritten(heard_on, evidence)?
-        || is_rewritten(port, evidence)?
+        || proxy_in_path::rewriting(&to_that, None, evidence)?.may_be()
     {
         return Ok(None);
     }

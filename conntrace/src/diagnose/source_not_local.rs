@@ -15,7 +15,7 @@ pub(super) const RULE: Rule = Rule {
     look,
     proofs: &[(
         Certainty::Certain,
-        "no interface of the namespace has the address (RTM_GETADDR)",
+        "no interface of the namespace has the address (RTM_GETADDR), and no route of type local covers it",
     )],
 };
 

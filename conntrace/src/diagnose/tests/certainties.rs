@@ -76,6 +76,7 @@ fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (rejected_here, far().rule(Ending::RejectByReset, "output", Match::Fully), Code::RejectedByFirewall, Certainty::Certain),
         (dropped(), drop("BPF_CGROUP_EGRESS"), Code::LocalFirewall, Certainty::Certain),
         (dropped(), drop("NETFILTER_DROP").rule(Ending::Drop, "output", Match::Possibly), Code::LocalFirewall, Certainty::Likely),
+        (dropped(), drop("NETFILTER_DROP").drops_answer(), Code::LocalFirewall, Certainty::Likely),
         (some_dropped.clone(), drop("NETFILTER_DROP").rule(Ending::Drop, "output", Match::Fully), Code::LocalFirewall, Certainty::Likely),
         (dropped(), drop("NETFILTER_DROP"), Code::DroppedHere, Certainty::Likely),
         (dropped(), drop("IP_RPFILTER"), Code::DroppedHere, Certainty::Certain),

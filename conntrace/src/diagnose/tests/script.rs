@@ -315,8 +315,22 @@ impl Script {
 
     /// A rule of that namespace leads elsewhere what arrives there for `FAR`.
     pub(super) fn rewrites_in(self, netns: u32) -> Self {
+        let rules = Self::default().rewrites().rules;
+        self.only(netns, Direction::Arriving, rules)
+    }
+
+    /// A rule that drops the answer, and would let the SYN pass.
+    pub(super) fn drops_answer(self) -> Self {
+        let rules = Self::default()
+            .rule(Ending::Drop, "input", Match::Fully)
+            .rules;
+        self.only(NETNS, Direction::In, rules)
+    }
+
+    /// These rules of a namespace meet packets of this direction alone.
+    fn only(mut self, netns: u32, direction: Direction, rules: Vec<(Ending, Found)>) -> Self {
         let packet = Packet {
-            direction: Direction::Arriving,
+            direction,
             remote: socket(FAR, PORT),
             local: Some(ip(OWN)),
             local_port: None,
@@ -324,17 +338,19 @@ impl Script {
             mark: None,
             uid: None,
         };
-        let found = Script::default().rewrites().rules.into_iter();
-        let firewall = Firewall {
-            found: found.map(|(_, found)| found).collect(),
-            complete: true,
-        };
-        let question = Question::Firewall {
-            netns,
-            packet,
-            ending: Ending::Rewrite,
-        };
-        self.with(question, Answer::Firewall(firewall))
+        for (ending, found) in rules {
+            let question = Question::Firewall {
+                netns,
+                packet: packet.clone(),
+                ending,
+            };
+            let firewall = Firewall {
+                found: vec![found],
+                complete: true,
+            };
+            self.answers.insert(question, Answer::Firewall(firewall));
+        }
+        self
     }
 
     pub(super) fn tuple(self, holder: Option<Holder>) -> Self {

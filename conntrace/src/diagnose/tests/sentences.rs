@@ -146,7 +146,7 @@ fn sentences_have_the_facts_of_the_case() {
     set the port in the client's configuration: often an empty or unset value became 0
     10.0.0.5:5432 completed a handshake 12 s ago and did not answer this time: overload, a full accept queue, a rate limit or ban, a NAT gateway out of ports, or another host behind the address
     on the server: `nstat -az TcpExtListenDrops` and `ss -ltn 'sport = :5432'` show a full accept queue; look for a limit of new connections in its firewall
-    the router 10.9.9.9 cannot deliver to 10.0.0.5: the packet was passed on too often (a loop?)
+    the router 10.9.9.9 says that it cannot deliver to 10.0.0.5: the packet was passed on too often (a loop?)
     look at the route to 10.0.0.5 on 10.9.9.9; `traceroute -n -q 1 -w 1 10.0.0.5` shows where the way ends
     "#);
 }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::{
     super::netlink::{self, u32_at},
-    message::{DUMP, REQUEST, malformed, name, push, too_many, typed},
+    message::{DUMP, REQUEST, answer, malformed, name, push, too_many, typed},
 };
 use crate::diagnose::way::Link;
 
@@ -45,13 +45,8 @@ pub(super) struct Interface {
 /// The interface of this index, if there is one.
 pub(super) fn one(index: u32) -> io::Result<Option<Interface>> {
     let request = netlink::request(RTM_GETLINK, REQUEST, &body(index))?;
-    let mut found = None;
-    let outcome = netlink::exchange(NETLINK_ROUTE, &request, |_, body| {
-        found = Some(parse(body).ok_or_else(malformed)?);
-        Ok(())
-    })?;
-    match outcome {
-        Ok(()) => Ok(found),
+    match answer(&request, parse)? {
+        Ok(found) => Ok(Some(found)),
         Err(errno) if errno == Errno::ENODEV as i32 => Ok(None),
         Err(errno) => Err(io::Error::from_raw_os_error(errno)),
     }

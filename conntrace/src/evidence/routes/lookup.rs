@@ -2,14 +2,13 @@
 
 use std::{fs, io, net::IpAddr};
 
-use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use super::{
     super::netlink,
     message::{
         Entry, Kind, REQUEST, ROUTE_LEN, RTA_DPORT, RTA_DST, RTA_IP_PROTO, RTA_MARK, RTA_OIF,
-        RTA_SRC, RTA_UID, bits, cannot_tell, device, family, malformed, octets, push,
+        RTA_SRC, RTA_UID, answer, bits, cannot_tell, device, family, malformed, octets, push,
     },
     rules,
 };
@@ -203,17 +202,11 @@ fn ask(way: &Way, from: Option<IpAddr>, flags: u32) -> io::Result<Result<Entry, 
     push(&mut body, RTA_IP_PROTO, &[IPPROTO_TCP]);
     push(&mut body, RTA_DPORT, &way.port.to_be_bytes());
     let request = netlink::request(RTM_GETROUTE, REQUEST, &body)?;
-    let mut found = None;
-    let outcome = netlink::exchange(NETLINK_ROUTE, &request, |_, body| {
-        found = Some(Entry::parse(body).ok_or_else(malformed)?);
-        Ok(())
-    })?;
-    match outcome {
-        Ok(()) => Ok(Ok(found.ok_or_else(malformed)?)),
+    match answer(&request, Entry::parse)? {
         // The family is not there (`ipv6.disable=1`).
         Err(errno) if errno == Errno::EOPNOTSUPP as i32 => {
             Err(cannot_tell("the kernel has no such address family"))
         }
-        Err(errno) => Ok(Err(errno)),
+        found => Ok(found),
     }
 }

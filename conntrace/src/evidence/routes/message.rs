@@ -7,9 +7,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::net::if_::if_indextoname;
 
-use super::super::netlink::{attributes, u16_at, u32_at};
+use super::super::netlink::{self, attributes, u16_at, u32_at};
 use crate::{
     diagnose::way::{DeadEndKind, Device},
     text,
@@ -43,6 +44,22 @@ const RTA_VIA: u16 = 18;
 pub(super) const RTA_UID: u16 = 25;
 pub(super) const RTA_IP_PROTO: u16 = 27;
 pub(super) const RTA_DPORT: u16 = 29;
+
+/// Asks for one thing: its message, or the errno of the kernel's refusal.
+pub(super) fn answer<T>(
+    request: &[u8],
+    parse: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Result<T, i32>> {
+    let mut found = None;
+    let outcome = netlink::exchange(NETLINK_ROUTE, request, |_, body| {
+        found = Some(parse(body).ok_or_else(malformed)?);
+        Ok(())
+    })?;
+    match outcome {
+        Ok(()) => Ok(Ok(found.ok_or_else(malformed)?)),
+        Err(errno) => Ok(Err(errno)),
+    }
+}
 
 pub(super) fn family(v6: bool) -> u8 {
     if v6 { INET6 } else { INET }

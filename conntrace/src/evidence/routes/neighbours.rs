@@ -2,12 +2,11 @@
 
 use std::{io, net::IpAddr};
 
-use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use super::{
     super::netlink::{self, u16_at},
-    message::{REQUEST, family, malformed, octets, push, typed},
+    message::{REQUEST, answer, family, octets, push, typed},
 };
 use crate::diagnose::ask::Neighbour;
 
@@ -46,13 +45,8 @@ pub(super) fn entry(device: u32, addr: IpAddr) -> io::Result<Option<Entry>> {
     body.resize(HEADER_LEN, 0);
     push(&mut body, NDA_DST, &octets(addr));
     let request = netlink::request(RTM_GETNEIGH, REQUEST, &body)?;
-    let mut found = None;
-    let outcome = netlink::exchange(NETLINK_ROUTE, &request, |_, body| {
-        found = Some(parse(body).ok_or_else(malformed)?);
-        Ok(())
-    })?;
-    match outcome {
-        Ok(()) => Ok(found),
+    match answer(&request, parse)? {
+        Ok(found) => Ok(Some(found)),
         Err(errno) if errno == Errno::ENOENT as i32 => Ok(None),
         Err(errno) => Err(io::Error::from_raw_os_error(errno)),
     }

@@ -170,7 +170,7 @@ pub(super) static NEIGHBOUR_UNRESOLVED: Entry = Entry {
 };
 
 pub(super) static ICMP_UNREACHABLE: Entry = Entry {
-    means: "a router cannot deliver",
+    means: "a router says that it cannot deliver",
     recognised: &[
         "Certain: an ICMP error came that says so; `evidence` has its type, code and sender. Of IPv6 the kernel may have kept no more than the errno.",
     ],
