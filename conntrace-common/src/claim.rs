@@ -1,4 +1,4 @@
-//! What CPUs share of the kernel side's own tables, without a lock: who gets a place.
+//! Claims to places of the kernel side's own tables, which CPUs share without a lock.
 //!
 //! Apart from the programs, because a test of the agent tries every order of the steps.
 

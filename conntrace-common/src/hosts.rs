@@ -64,15 +64,15 @@ impl Place {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Set {
-    /// When something was not noted, because another CPU was writing the set.
+    /// Time at which a fact was last dropped, because another CPU was writing the set.
     missed_ns: u64,
-    /// When a host or a network was last given no place.
+    /// Time at which a host or a network was last given no place.
     turned_away_ns: u64,
     ways: [Place; WAYS],
 }
 
 impl Set {
-    /// When something was not noted in it.
+    /// Time at which a fact was last not noted in it.
     #[inline(always)]
     #[must_use]
     pub fn missed_ns(&self) -> u64 {
@@ -173,13 +173,13 @@ impl Set {
     }
 }
 
-/// How well a place suits, the less the better: a stale or free one as it is, of others the
+/// Rank of a place, the least is the best: a stale or free one as it is, of others the
 /// class before the age.
 const OWN_UNHEARD: u64 = 1 << 62;
 const OWN_HEARD: u64 = 2 << 62;
 const TAKEN: u64 = 3 << 62;
 
-/// How well a place suits a new host, whose namespace has `own` of the set.
+/// Rank of a place for a new host, whose namespace has `own` of the set.
 #[inline(always)]
 fn cost(known: &Known, key: &Key, now_ns: u64, own: u64) -> u64 {
     let is_own = known.is_beside(key);

@@ -101,7 +101,7 @@ pub struct PerCpu {
     pub first_entry: Entry,
     /// Likewise the second.
     pub second_entry: Entry,
-    /// What each of the programs that look into the memory of hosts works with.
+    /// Scratch memory of each program that looks into the memory of hosts.
     pub first_work: Work,
     pub second_work: Work,
     pub stall_work: Work,
@@ -245,7 +245,7 @@ static COUNT_CONNECTS: aya_ebpf::Global<u8> = aya_ebpf::Global::new(0);
 #[expect(unsafe_code, reason = "the agent finds the global by name")]
 static HASH_SECRET: aya_ebpf::Global<u64> = aya_ebpf::Global::new(0);
 
-/// What the hash of addresses is keyed by.
+/// Key of the hash of addresses.
 #[inline(always)]
 pub fn hash_secret() -> u64 {
     HASH_SECRET.load()

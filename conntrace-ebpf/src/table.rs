@@ -124,7 +124,7 @@ pub fn take(sock: u64, entry: &mut Entry) -> bool {
     ATTEMPTS.remove(sock).is_ok()
 }
 
-/// When an attempt began whose entry is removed.
+/// Start of an attempt whose entry is removed.
 pub struct Began {
     pub at_ns: u64,
     /// It was seen to begin then, and not found under way.

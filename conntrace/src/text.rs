@@ -1,6 +1,6 @@
 //! Bytes that processes chose, made fit for a line.
 
-/// What stands where text was cut off.
+/// Stands where text was cut off.
 const CUT: char = '…';
 
 /// Turns bytes into text: invalid UTF-8 becomes U+FFFD, and what would take more

@@ -1,4 +1,4 @@
-//! How addresses that are alike spread over the tables that are keyed by them.
+//! The spread of similar addresses over the tables that are keyed by addresses.
 
 extern crate std;
 

@@ -6,27 +6,27 @@ use crate::{
     shared::{load, store},
 };
 
-/// What is known of one host. Of a network, whose place is alike, no ports and no RST.
+/// The facts known of one host. Of a network, whose place is alike, no ports and no RST.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Whose it is; all zero while the place is free.
+    /// The host or network that it is of; all zero while the place is free.
     pub(super) host: [u64; 3],
-    /// When the first attempt began that was not answered; 0 once anything was heard.
+    /// Start of the first attempt that was not answered; 0 once anything was heard.
     pub silent_since_ns: u64,
-    /// When anything last came from it.
+    /// Time of the last segment from it.
     pub heard_ns: u64,
     /// The newest RST and its port, packed.
     pub reset: u64,
     /// The newest handshake on each port, packed: the newest first.
     pub ports: [u64; PORTS],
-    /// How long the newest handshake took; 0 if that is not known.
+    /// Duration of the newest handshake; 0 if that is not known.
     pub handshake_took_us: u64,
-    /// When something about it may last have been forgotten.
+    /// Time at which something about it may last have been forgotten.
     pub forgot_ns: u64,
 }
 
-/// What an attempt tells of a host.
+/// A fact that an attempt tells of a host.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum News {
@@ -47,11 +47,11 @@ pub enum News {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Fact {
-    /// When it was seen.
+    /// Time at which it was seen.
     pub at_ns: u64,
-    /// When the attempt began.
+    /// Start of the attempt.
     pub started_ns: u64,
-    /// What was seen.
+    /// The fact.
     pub news: News,
     /// The port of the host.
     pub port: u16,
@@ -60,7 +60,7 @@ pub struct Fact {
 }
 
 impl Fact {
-    /// How long a handshake took, in microseconds, at least 1; 0 if that is not known.
+    /// Duration of a handshake in microseconds, at least 1; 0 if that is not known.
     #[inline(always)]
     fn took_us(&self) -> u64 {
         if load(&self.is_whole) == 0 {
@@ -153,7 +153,7 @@ impl Known {
         now_ns.saturating_sub(noted_ns) >= FRESH_NS || load(&self.silent_since_ns) != 0
     }
 
-    /// When a handshake on this port was last noted; 0 if none is.
+    /// Time of the last handshake noted on this port; 0 if none is.
     #[inline(always)]
     pub(super) fn on_port_ns(&self, port: u16) -> u64 {
         let mut newest_ns = 0;

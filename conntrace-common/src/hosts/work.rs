@@ -6,28 +6,28 @@ use crate::{
     shared::{load, store},
 };
 
-/// What a program works with while it looks into sets: memory of its own, which a program
+/// Scratch memory of a program that looks into sets: memory of its own, which a program
 /// that interrupts it does not have.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
-    /// Whose place it is about.
+    /// The host or network that it is about.
     pub key: Key,
-    /// What is to be noted.
+    /// The fact to note.
     pub fact: Fact,
-    /// What was found.
+    /// The place that was found.
     pub known: Known,
-    /// What was found, to be told.
+    /// The facts to tell.
     pub told: Heard,
-    /// What was heard of it before.
+    /// Time at which it was last heard before; 0 if never.
     pub heard_ns: u64,
     /// 1 if the fact was news.
     pub is_news: u64,
     /// A place, or [`WAYS`](super::WAYS).
     pub(super) index: u64,
-    /// How many places the namespace has.
+    /// Number of places that the namespace has.
     pub(super) own: u64,
-    /// How well the place suits.
+    /// Rank of the place.
     pub(super) cost: u64,
     /// The checksum that the place had.
     pub(super) check: u64,

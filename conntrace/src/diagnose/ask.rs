@@ -67,21 +67,21 @@ questions! {
     route: Route {
         /// Inode number of the network namespace.
         netns: u32,
-        /// What decides it.
+        /// Everything of the socket that decides it.
         way: Way,
     } -> Route;
     /// The route or rule that forbids a way; `None` if nothing does.
     dead_end: DeadEnd {
         /// Inode number of the network namespace.
         netns: u32,
-        /// What decides it.
+        /// Everything of the socket that decides it.
         way: Way,
     } -> Option<DeadEnd>;
     /// Other routes than the one used that cover the destination, default routes apart.
     covering: Covering {
         /// Inode number of the network namespace.
         netns: u32,
-        /// What decides it.
+        /// Everything of the socket that decides it.
         way: Way,
     } -> Vec<Covering>;
     /// The state of an interface; `None` if it is gone.

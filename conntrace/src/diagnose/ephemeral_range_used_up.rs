@@ -96,7 +96,7 @@ pub(super) fn available(ports: &Ports) -> u32 {
     size(low, high).saturating_sub(ports.reserved)
 }
 
-/// How many of them a connect or bind tries: of an odd number the kernel leaves one out,
+/// Number of them that a connect or bind tries: of an odd number the kernel leaves one out,
 /// now this one and now that (`__inet_hash_connect`, `inet_csk_find_open_port`).
 pub(super) fn tried(ports: &Ports) -> u32 {
     let (low, high) = ports.range;

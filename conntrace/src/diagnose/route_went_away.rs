@@ -5,7 +5,7 @@ use crate::{
     label::Label,
 };
 
-/// What sending from an address that is not the host's own fails with.
+/// Errno of sending from an address that is not the host's own.
 const EINVAL: Errno = Errno(nix::errno::Errno::EINVAL as i32);
 
 /// Timed out, unreachable: this host's link, address or route went away while the attempt was

@@ -32,7 +32,7 @@ use crate::{
 const DUMP_AGE_MAX: Duration = Duration::from_secs(1);
 /// How many namespaces' sockets are remembered.
 const DUMPS_MAX: usize = 16;
-/// How many sockets' owners are remembered; then it starts over.
+/// Most owners of sockets that are remembered; then it starts over.
 const OWNERS_MAX: usize = 4096;
 /// How many listeners an answer names.
 const LISTENERS_MAX: usize = 4;

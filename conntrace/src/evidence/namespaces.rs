@@ -24,9 +24,9 @@ const OWN: &str = "/proc/thread-self/ns/net";
 const AGE_MAX: Duration = Duration::from_secs(1);
 /// How many threads of a process are looked at for one in a namespace.
 const THREADS_MAX: usize = 256;
-/// How long a list that may lack some is believed.
+/// Longest time that a list which may lack some is believed.
 const CUT_AGE_MAX: Duration = Duration::from_millis(100);
-/// How many namespaces are listed; a machine with more gets no answer that needs all.
+/// Most namespaces that are listed; a machine with more gets no answer that needs all.
 const SEEN_MAX: usize = 1024;
 
 /// The attempt that is asked about, for which only its process knows the way into
@@ -56,7 +56,7 @@ impl About {
         }
     }
 
-    /// What was found out then, for an attempt of a namespace with these bits, holds for it.
+    /// Says whether an answer of then, for a namespace with these bits, holds for it.
     pub(super) fn is_of(&self, at_ns: u64, netns_mix: u16) -> bool {
         // Of a call that failed there are none.
         self.netns_mix == netns_mix && (netns_mix != 0 || self.was_there_at(at_ns))
@@ -279,7 +279,7 @@ impl Namespaces {
         Ok(())
     }
 
-    /// What is mounted outlives every process, a short-lived client above all.
+    /// Adds one. A mount outlives every process, a short-lived client above all.
     fn note(&mut self, netns: u32, door: Door) -> Result<(), Undiagnosed> {
         if netns == self.home_inode {
             return Ok(());

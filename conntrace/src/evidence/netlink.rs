@@ -20,7 +20,7 @@ const MULTI: u16 = 2;
 /// of the answer, by its type and without its header.
 ///
 /// # Errors
-/// What the kernel says, as its errno; `Interrupted` if a dump is inconsistent.
+/// The kernel's errno; `Interrupted` if a dump is inconsistent.
 pub(super) fn ask(
     protocol: isize,
     request: &[u8],
@@ -48,7 +48,7 @@ pub(super) fn ask_while(
 /// some may be missing.
 ///
 /// # Errors
-/// What the kernel says, as its errno.
+/// The kernel's errno.
 pub(super) fn dump(
     protocol: isize,
     request: &[u8],
