@@ -21,8 +21,8 @@ use tokio::{
 
 use crate::{
     event::{Start, Totals},
+    output::Sink,
     recording::Recorder,
-    sink::Sink,
     source::{Counters, Source},
     worker::{Batch, Item, Labelling, Purpose, Snapshot, Worker},
 };

@@ -18,7 +18,7 @@ use crate::{
     filter::{CgroupId, Filter, Name, NetnsInode, Network, Ports},
     kernel::Tier,
     label::Label,
-    sink::{Json, Sink, Text},
+    output::{Formatted, Json, Sink, Text},
     worker::Labelling,
 };
 
@@ -328,8 +328,8 @@ impl Format {
     #[must_use]
     pub fn to_stdout(self) -> Box<dyn Sink + Send> {
         match self {
-            Self::Json => Box::new(Json::new(io::stdout())),
-            Self::Text => Box::new(Text::new(io::stdout())),
+            Self::Json => Box::new(Formatted::new(Json::default(), io::stdout())),
+            Self::Text => Box::new(Formatted::new(Text, io::stdout())),
         }
     }
 }

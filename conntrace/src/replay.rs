@@ -4,8 +4,8 @@
 use std::io::{self, BufReader, ErrorKind, Read};
 
 use crate::{
+    output::Sink,
     recording::{ReadError, Reader},
-    sink::Sink,
     worker::{Labelling, Worker},
 };
 
@@ -63,8 +63,8 @@ mod tests {
         agent::Dropped,
         event::{Event, tests as lines},
         label::Label,
+        output::{Formatted, Json},
         recording::tests::Disk,
-        sink::Json,
         source::Counters,
         wire::tests::{put, refused},
         worker::{Batch, Item, Purpose, Snapshot, WireRecord},
@@ -88,7 +88,7 @@ mod tests {
 
     impl Output {
         fn json(&self) -> Box<dyn Sink + Send> {
-            Box::new(Json::new(self.clone()))
+            Box::new(Formatted::new(Json::default(), self.clone()))
         }
 
         fn text(&self) -> String {

@@ -52,7 +52,7 @@ pub(crate) fn fits(text: &str, json_len_max: usize) -> bool {
 }
 
 /// Bytes that JSON takes in a line, where control characters are escaped
-/// (`sink::Json`).
+/// (`output::Json`).
 #[must_use]
 pub(crate) fn written_len(json: &str) -> usize {
     let len = |c: char| if c.is_control() { 6 } else { c.len_utf8() };

@@ -28,9 +28,9 @@ use crate::{
     evidence::{self, Began, Callers, Owners},
     label::{Label, Verdict, label},
     limit::{self, Limit},
+    output::{LINES_BUFFERED, Sink},
     pressure::Pressure,
     recording::{Entry, Note, Recorder},
-    sink::{LINES_BUFFERED, Sink},
     wire::{self, Attempt, Malformed, Moment},
 };
 

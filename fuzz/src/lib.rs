@@ -17,10 +17,9 @@ use conntrace::{
     filter::{CgroupId, Name, NetnsInode, Network, Ports},
     kernel::btf::Btf,
     label::Label,
+    output::{Formatted, Json, Sink, Text},
     recording::{Entry, Recorder},
-    replay,
-    sink::{Json, Sink, Text},
-    wire,
+    replay, wire,
     worker::{Labelling, WireRecord, Worker},
 };
 
@@ -112,8 +111,8 @@ fn sinks() -> [Box<dyn Sink + Send>; 2] {
         len_max,
     };
     [
-        Box::new(Json::new(lines(Some(LINE_LEN_MAX)))),
-        Box::new(Text::new(lines(None))),
+        Box::new(Formatted::new(Json::default(), lines(Some(LINE_LEN_MAX)))),
+        Box::new(Formatted::new(Text, lines(None))),
     ]
 }
 

@@ -27,7 +27,7 @@ use crate::{
     kernel::{self, Settings, Tier},
     label::Label,
     live,
-    sink::Sink,
+    output::Sink,
     stage::Stage,
     worker::Labelling,
 };

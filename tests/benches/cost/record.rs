@@ -18,8 +18,8 @@ use conntrace::{
     event::{self, Event, Line, Owner},
     evidence::{Began, Callers, Owners, host_name},
     label::{Label, Verdict, label},
+    output::{Formatted, Json, Sink},
     recording::{Entry, Reader},
-    sink::{Json, Sink},
     stage,
     wire::{self, Attempt},
     worker::{Batch, Item, Labelling, WireRecord, Worker},
@@ -125,7 +125,7 @@ fn stages(records: &[WireRecord]) -> Vec<Row> {
         Timestamp::UNIX_EPOCH,
         &host,
     );
-    let mut json = Json::new(io::sink());
+    let mut json = Formatted::new(Json::default(), io::sink());
     vec![
         stage_row("decode", records, |record| {
             drop(black_box(wire::decode(record)));
@@ -163,7 +163,7 @@ fn stage_row<T>(name: &str, all: &[T], mut each: impl FnMut(&T)) -> Row {
 
 /// Notes when a batch's lines were handed over.
 struct Flushed {
-    json: Json<io::Sink>,
+    json: Formatted<Json, io::Sink>,
     at: Arc<Mutex<Vec<Instant>>>,
 }
 
@@ -182,7 +182,7 @@ impl Sink for Flushed {
 fn worker_ns(records: &[WireRecord]) -> Spread {
     let at = Arc::new(Mutex::new(Vec::new()));
     let sink = Flushed {
-        json: Json::new(io::sink()),
+        json: Formatted::new(Json::default(), io::sink()),
         at: Arc::clone(&at),
     };
     let labelling = Labelling {

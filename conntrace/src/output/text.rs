@@ -1,11 +1,11 @@
 use std::{
     collections::BTreeMap,
-    io::{self, BufWriter, Write},
+    io::{self, Write as _},
 };
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{BUFFER_LEN, Sink};
+use super::Format;
 use crate::{
     event::{Details, Endpoint, Event, Line, PortPressure, Subject, Totals},
     message,
@@ -14,27 +14,12 @@ use crate::{
 };
 
 /// Aligned text for a person at a terminal.
-#[derive(Debug)]
-pub struct Text<W: Write> {
-    out: BufWriter<W>,
-}
+#[derive(Debug, Default)]
+pub struct Text;
 
-impl<W: Write> Text<W> {
-    /// Writes to `out`.
-    pub fn new(out: W) -> Self {
-        Self {
-            out: BufWriter::with_capacity(BUFFER_LEN, out),
-        }
-    }
-}
-
-impl<W: Write> Sink for Text<W> {
-    fn write(&mut self, line: &Line) -> io::Result<()> {
-        writeln!(self.out, "{}", visible(&render(line)))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+impl Format for Text {
+    fn render(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
+        writeln!(out, "{}", visible(&render(line)))
     }
 }
 

@@ -1,36 +1,22 @@
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
-use super::{BUFFER_LEN, Sink};
-use crate::event::{LINE_LEN_MAX, Line};
+use super::Format;
+use crate::event::Line;
 
 /// One JSON object per line.
-#[derive(Debug)]
-pub struct Json<W: Write> {
-    out: BufWriter<W>,
+#[derive(Debug, Default)]
+pub struct Json {
     /// The line at hand.
     line: Vec<u8>,
 }
 
-impl<W: Write> Json<W> {
-    /// Writes to `out`.
-    pub fn new(out: W) -> Self {
-        Self {
-            out: BufWriter::with_capacity(BUFFER_LEN, out),
-            line: Vec::with_capacity(LINE_LEN_MAX),
-        }
-    }
-}
-
-impl<W: Write> Sink for Json<W> {
-    fn write(&mut self, line: &Line) -> io::Result<()> {
+impl Format for Json {
+    fn render(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
         self.line.clear();
         serde_json::to_writer(&mut self.line, line)?;
-        write_visible(&mut self.out, &self.line)?;
-        self.out.write_all(b"\n")
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        write_visible(out, &self.line)?;
+        out.push(b'\n');
+        Ok(())
     }
 }
 

@@ -62,9 +62,9 @@ fn every_line() -> [Line; 8] {
 }
 
 /// One line each, and none before it is asked for.
-fn check_lines<S: Sink>(sink: fn(Reader) -> S) -> String {
+fn check_lines(format: impl Format) -> String {
     let reader = Reader::default();
-    let mut sink = sink(reader.clone());
+    let mut sink = Formatted::new(format, reader.clone());
     for line in every_line() {
         sink.write(&line).unwrap();
     }
@@ -78,22 +78,22 @@ fn check_lines<S: Sink>(sink: fn(Reader) -> S) -> String {
 
 /// The error arrives, at the latest when the buffer is full, as what it is:
 /// `main` takes a broken pipe for a clean stop.
-fn check_error<S: Sink>(sink: fn(Gone) -> S) {
-    let mut flushed = sink(Gone);
+fn check_error<F: Format + Default>() {
+    let mut flushed = Formatted::new(F::default(), Gone);
     flushed.write(&outcome_line()).unwrap();
     assert_eq!(
         flushed.flush().unwrap_err().kind(),
         io::ErrorKind::BrokenPipe
     );
 
-    let mut filled = sink(Gone);
+    let mut filled = Formatted::new(F::default(), Gone);
     let error = (0..LINE_LEN_MAX).find_map(|_| filled.write(&outcome_line()).err());
     assert_eq!(error.unwrap().kind(), io::ErrorKind::BrokenPipe);
 }
 
 #[test]
 fn json_lines() {
-    let text = check_lines(Json::new);
+    let text = check_lines(Json::default());
     for (got, line) in text.lines().zip(every_line()) {
         assert_eq!(got, serde_json::to_string(&line).unwrap());
     }
@@ -101,8 +101,8 @@ fn json_lines() {
 
 #[test]
 fn write_errors_come_back() {
-    check_error(Json::new);
-    check_error(Text::new);
+    check_error::<Json>();
+    check_error::<Text>();
 }
 
 /// Without the time of day, which is in the local zone.
@@ -117,7 +117,7 @@ fn timeless(text: &str) -> String {
 
 fn text_of(lines: &[Line]) -> String {
     let reader = Reader::default();
-    let mut sink = Text::new(reader.clone());
+    let mut sink = Formatted::new(Text, reader.clone());
     for line in lines {
         sink.write(line).unwrap();
     }
@@ -127,7 +127,7 @@ fn text_of(lines: &[Line]) -> String {
 
 #[test]
 fn text_lines() {
-    assert_snapshot!(timeless(&check_lines(Text::new)), @r#"
+    assert_snapshot!(timeless(&check_lines(Text)), @r#"
     conntrace 0.1.0 traces kernel 6.18.5 (tracepoint tier, 1 of 2 hooks)
     (stalled)            -              curl[4242]               10.0.0.2:43210        -> 10.0.0.5:5432              1.02 s  2 SYNs
     refused              ECONNREFUSED   curl[4242]               10.0.0.2:43210        -> 10.0.0.5:5432             0.31 ms  RST
@@ -196,7 +196,7 @@ fn json_holds_no_control_character() {
     attempt.caller.as_mut().unwrap().comm =
         Comm(*b"\x7f\x7fa\x1b\xc2\x9b\xc3\xa9b\xc2\x80c\0\0\0\0");
     let reader = Reader::default();
-    let mut sink = Json::new(reader.clone());
+    let mut sink = Formatted::new(Json::default(), reader.clone());
     sink.write(&outcome_of(&attempt, Owner::default())).unwrap();
     sink.flush().unwrap();
     let text = reader.text();
