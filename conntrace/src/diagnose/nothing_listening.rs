@@ -27,8 +27,8 @@ pub(super) const RULE: Rule = Rule {
         ),
         (
             Certainty::Likely,
-            "a RST from an address that is no namespace's of this machine, or rules that cannot be \
-             read (legacy iptables)",
+            "a RST from an address that is no namespace's of this machine, or of a namespace behind \
+             a gateway, or rules that cannot be read (legacy iptables)",
         ),
     ],
 };
@@ -41,18 +41,28 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     if let Ok(Some(_)) = proxy_in_path::variable(case, evidence) {
         return Ok(None);
     }
-    let home = place::home(case, evidence)?;
+    let direct = place::home(case, evidence)?;
+    let home = match direct {
+        Some(home) => Some(home),
+        None if addr.is_loopback() => return Ok(None),
+        None => match behind_a_gateway(case, evidence)? {
+            Some(End::Here(home)) => Some(home),
+            Some(End::Rewritten) => return Ok(None),
+            Some(End::Leaves(_) | End::Stops) | None => None,
+        },
+    };
     let rewriting = proxy_in_path::rewriting(case, home, evidence)?;
     if rewriting.may_be() {
         return Ok(None);
     }
     let Some(home) = home else {
-        let is_told = !addr.is_loopback() && !is_led_elsewhere(case, evidence)?;
-        return Ok(is_told.then(|| of_another_host(case, addr, port)));
+        return Ok(Some(of_another_host(case, addr, port)));
     };
     let listeners = evidence.listeners(home, addr, port)?;
     // The rules about these say more.
-    if !listeners.on_port.is_empty() || wrong_port::of_similar(listeners, addr).is_some() {
+    if !listeners.on_port.is_empty()
+        || (direct.is_some() && wrong_port::of_similar(listeners, addr).is_some())
+    {
         return Ok(None);
     }
     // A remark: the way does not lead there.
@@ -62,8 +72,9 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     } else {
         format!("network namespace {home} of this machine")
     };
-    // Of tables that nothing is known of, one may lead the attempt elsewhere.
-    let certainty = if rewriting.is_ruled_out {
+    // Of tables that nothing is known of, one may lead the attempt elsewhere, and a gateway may
+    // choose its route by more than is asked for.
+    let certainty = if rewriting.is_ruled_out && direct.is_some() {
         Certainty::Certain
     } else {
         Certainty::Likely
@@ -81,19 +92,19 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     )))
 }
 
-/// A namespace of this machine that the way leads through, such as a container's node, has
-/// the address itself or rewrites it.
-fn is_led_elsewhere(case: &Case, evidence: &mut dyn Evidence) -> Result<bool, Undiagnosed> {
+/// The end of a way whose first gateway may be a namespace of this machine, such as a
+/// container's node.
+fn behind_a_gateway(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<End>, Undiagnosed> {
     let Some(out) = place::way_out(case, evidence)? else {
-        return Ok(false);
+        return Ok(None);
     };
     let link = evidence.link(case.netns, out.device.index)?;
     let is_veth = link.is_some_and(|link| link.kind.as_deref() == Some("veth"));
     // Of others the next hop is hardly on this machine, and all namespaces would be asked.
     if out.gateway.is_none() || !is_veth {
-        return Ok(false);
+        return Ok(None);
     }
-    Ok(matches!(place::end_of_way(case, out, evidence)?, End::Here))
+    place::end_of_way(case, out, evidence).map(Some)
 }
 
 fn of_another_host(case: &Case, addr: std::net::IpAddr, port: u16) -> Cause {

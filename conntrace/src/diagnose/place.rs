@@ -69,8 +69,10 @@ pub(super) fn no_way(
 
 /// The end of a way within this machine.
 pub(super) enum End {
-    /// A namespace of this machine has the address.
-    Here,
+    /// This namespace of this machine has the address.
+    Here(u32),
+    /// A namespace of this machine rewrites the destination, or may do so.
+    Rewritten,
     /// It leaves by this route, which is the first one's where no namespace of this machine
     /// is the next hop.
     Leaves(RouteOut),
@@ -103,10 +105,10 @@ pub(super) fn end_of_way(
         };
         let rewritten = proxy_in_path::at_arrival(next, to, case.local_addr, evidence)?;
         if !rewritten.found.is_empty() {
-            return Ok(End::Here);
+            return Ok(End::Rewritten);
         }
         match evidence.route(next, forwarded)? {
-            Route::Local => return Ok(End::Here),
+            Route::Local => return Ok(End::Here(next)),
             Route::None(_) => return Ok(End::Stops),
             Route::Out(further) => (netns, out) = (next, further),
         }

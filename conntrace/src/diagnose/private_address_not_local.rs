@@ -55,7 +55,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         return Ok(None);
     }
     let leaves_by = match place::end_of_way(case, out.clone(), evidence)? {
-        End::Here => return Ok(None),
+        End::Here(_) | End::Rewritten => return Ok(None),
         // A route of its own leads there.
         End::Leaves(last) if last.prefix_len != 0 => return Ok(None),
         End::Leaves(_) | End::Stops => &out.device.name,

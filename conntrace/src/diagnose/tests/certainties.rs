@@ -49,6 +49,11 @@ fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         Question::Listeners { netns: CONTAINER, addr: ip(FAR), port: PORT },
         Answer::Listeners(Listeners::default()),
     );
+    let behind_a_namespace = || gateway().owner("10.0.0.1", Some(CONTAINER)).link(link(true, Some("veth")))
+        .route_in(CONTAINER, FAR, None, Route::Local).with(
+            Question::Listeners { netns: CONTAINER, addr: ip(FAR), port: PORT },
+            Answer::Listeners(Listeners::default()),
+        );
     let mut rejected_here = reset(FAR);
     rejected_here.reply = ReplyKind::Local;
     let mut bind = exhausted();
@@ -65,6 +70,7 @@ fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (reset(FAR), in_container(), Code::NothingListening, Certainty::Certain),
         (reset(FAR), here().elsewhere(vec![listener(CONTAINER, "0.0.0.0", PORT)]), Code::NothingListening, Certainty::Certain),
         (works(22, 1, reset(FAR)), far(), Code::NothingListening, Certainty::Likely),
+        (works(22, 1, reset(FAR)), behind_a_namespace(), Code::NothingListening, Certainty::Likely),
         (reset(FAR), far().rewrites(), Code::ProxyInPath, Certainty::Likely),
         (reset(FAR), here().rewrites(), Code::ProxyInPath, Certainty::Likely),
         (silence(), far().rewrites(), Code::ProxyInPath, Certainty::Likely),
