@@ -201,10 +201,9 @@ static HOSTS: Array<HostSet> = Array::with_max_entries(hosts::SETS, 0);
 #[map]
 static SEEN_CALLS: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Records on their way to the agent: 4 MiB hold 16,000 of them, a second of
-/// failures at a rate no host should see.
+/// Records on their way to the agent, the only queue of them: 8 MiB hold 32,768.
 #[map]
-pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+pub static RECORDS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
 /// Not zero once the attempt map has been full. An ending without an entry is then
 /// of an attempt that was not kept, before that of one older than the tracing.

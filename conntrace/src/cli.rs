@@ -1,6 +1,7 @@
 //! What was typed, and what it means.
 
 use std::{
+    env,
     io::{self, IsTerminal as _},
     net::SocketAddr,
     num::NonZeroU64,
@@ -10,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
+use clap::{
+    ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+    builder::{BoolishValueParser, PossibleValue},
+};
 
 use crate::{
     event::Code,
@@ -18,7 +22,7 @@ use crate::{
     filter::{CgroupId, Filter, Name, NetnsInode, Network, Ports},
     kernel::Tier,
     label::Label,
-    output::{Formatted, Json, Sink, Text},
+    output::{self, Json, Text},
     worker::Labelling,
 };
 
@@ -41,6 +45,42 @@ pub struct Cli {
     /// Options of `run`.
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+impl Cli {
+    /// The command line, with an environment variable for every long option.
+    #[must_use]
+    pub fn with_environment() -> clap::Command {
+        environment(Self::command())
+    }
+
+    /// What was typed, and what the environment says besides. Ends the process where that
+    /// makes no sense, or where help was asked for.
+    #[must_use]
+    pub fn read() -> Self {
+        let matches = Self::with_environment().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// Lets `CONNTRACE_NO_STALLS=1` stand for `--no-stalls`, and likewise for every long option that
+/// is not hidden; an empty variable stands for none. What is typed comes first.
+fn environment(command: clap::Command) -> clap::Command {
+    let named = |arg: clap::Arg| {
+        let Some(long) = arg.get_long().filter(|_| !arg.is_hide_set()) else {
+            return arg;
+        };
+        let name = format!("CONNTRACE_{}", long.to_uppercase().replace('-', "_"));
+        if env::var_os(&name).is_some_and(|value| value.is_empty()) {
+            return arg;
+        }
+        let arg = match arg.get_action() {
+            ArgAction::SetTrue => arg.value_parser(BoolishValueParser::new()),
+            _ => arg,
+        };
+        arg.env(name).hide_env(true)
+    };
+    command.mut_args(named).mut_subcommands(environment)
 }
 
 /// The commands.
@@ -96,11 +136,11 @@ pub struct LineArgs {
     /// capabilities.
     #[arg(long, help_heading = CAUSES)]
     pub no_diagnosis: bool,
-    /// Print at most N outcomes a second per process, remote and label; the next
-    /// one, and the totals, say how many were left out. Stalls are not counted.
-    #[arg(long, value_name = "N", allow_negative_numbers = true,
-          value_parser = number("lines", 1..=u64::MAX))]
-    pub limit: Option<u64>,
+    /// Print at most N lines a second per cgroup, thread name, remote and label, stalls
+    /// included; the next one, and the totals, say how many were left out. 0 for no limit.
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true,
+          value_parser = number("lines", 0..=u64::MAX))]
+    pub limit: u64,
 }
 
 /// Options of `run`.
@@ -123,6 +163,10 @@ pub struct RunArgs {
     /// Also record what lines are made from, for `replay`, to this new file.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub record: Option<PathBuf>,
+    /// Append the lines to this file, made with mode 0640, instead of to stdout. SIGHUP
+    /// opens it anew, as after a rotation. No symbolic link is followed.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub output: Option<PathBuf>,
     /// Say more on stderr; twice: also the kernel side's own debug lines.
     #[arg(short, long, action = clap::ArgAction::Count, help_heading = OUTPUT)]
     pub verbose: u8,
@@ -148,14 +192,14 @@ pub struct TierArgs {
 #[command(next_help_heading = FILTERS)]
 pub struct FilterArgs {
     /// Only attempts of this process (its id in the root pid namespace).
-    #[arg(long = "pid", value_name = "PID", allow_negative_numbers = true,
+    #[arg(long = "pid", value_name = "PID", value_delimiter = ',', allow_negative_numbers = true,
           value_parser = process_id)]
     pub pids: Vec<u32>,
     /// Only of threads or processes with this name (its first 15 bytes).
     #[arg(long = "comm", value_name = "NAME")]
     pub comms: Vec<Name>,
     /// Only of this user id.
-    #[arg(long = "uid", value_name = "UID", allow_negative_numbers = true,
+    #[arg(long = "uid", value_name = "UID", value_delimiter = ',', allow_negative_numbers = true,
           value_parser = user_id)]
     pub uids: Vec<u32>,
     /// Only of this cgroup (v2) and those below it.
@@ -170,10 +214,15 @@ pub struct FilterArgs {
     )]
     pub netns: Vec<NetnsInode>,
     /// Only to this network or address; bits beyond its prefix are ignored.
-    #[arg(long = "to", value_name = "CIDR")]
+    #[arg(long = "to", value_name = "CIDR", value_delimiter = ',')]
     pub networks: Vec<Network>,
     /// Only to this port, or to these.
-    #[arg(long = "port", value_name = "N[-M]", allow_negative_numbers = true)]
+    #[arg(
+        long = "port",
+        value_name = "N[-M]",
+        value_delimiter = ',',
+        allow_negative_numbers = true
+    )]
     pub ports: Vec<Ports>,
 }
 
@@ -324,12 +373,12 @@ impl Format {
         })
     }
 
-    /// Lines of this format to stdout.
+    /// What renders lines in it.
     #[must_use]
-    pub fn to_stdout(self) -> Box<dyn Sink + Send> {
+    pub fn renderer(self) -> Box<dyn output::Format> {
         match self {
-            Self::Json => Box::new(Formatted::new(Json::default(), io::stdout())),
-            Self::Text => Box::new(Formatted::new(Text, io::stdout())),
+            Self::Json => Box::new(Json::default()),
+            Self::Text => Box::new(Text),
         }
     }
 }
@@ -342,7 +391,7 @@ impl LineArgs {
             patience_ms: self.patience,
             labels: self.labels(),
             stalls: !self.no_stalls,
-            limit: self.limit.and_then(NonZeroU64::new),
+            limit: NonZeroU64::new(self.limit),
             causes: !self.no_diagnosis,
         }
     }
@@ -358,14 +407,23 @@ impl LineArgs {
         labels
     }
 
-    /// Where they go.
+    /// What renders them, for stdout where nothing else is asked for.
     #[must_use]
-    pub fn to_stdout(&self) -> Box<dyn Sink + Send> {
-        Format::or_suitable(self.format).to_stdout()
+    pub fn renderer(&self) -> Box<dyn output::Format> {
+        Format::or_suitable(self.format).renderer()
     }
 }
 
 impl RunArgs {
+    /// What renders the lines: JSON into a file, unless another format is asked for.
+    #[must_use]
+    pub fn renderer(&self) -> Box<dyn output::Format> {
+        match (&self.output, self.lines.format) {
+            (Some(_), None) => Format::Json.renderer(),
+            _ => self.lines.renderer(),
+        }
+    }
+
     /// Time between two summaries.
     #[must_use]
     pub fn summary_every(&self) -> Option<Duration> {

@@ -27,6 +27,7 @@ mod proc_file;
 pub mod recording;
 pub mod replay;
 pub mod reply;
+pub mod service;
 pub mod source;
 pub mod stage;
 mod sys;

@@ -1,46 +1,46 @@
-//! `--limit`: at most so many outcome lines a second per process, remote and
-//! label. What is left out is counted.
+//! `--limit`: at most so many lines a second per cgroup, thread name, remote and label. What
+//! is left out is counted.
 //!
-//! Time is an argument, and it is the kernel's: a replay leaves out the same
-//! lines.
+//! Time is an argument, and it is the kernel's: a replay leaves out the same lines.
 
 use std::{collections::HashMap, num::NonZeroU64};
 
 use crate::{
     label::Label,
-    wire::{Attempt, Remote},
+    wire::{Attempt, Comm, Remote},
 };
 
 /// How long a window lasts. It begins with its first line.
 const WINDOW_NS: u64 = 1_000_000_000;
-/// How many lines of a kind are watched at once; more are all printed.
+/// Number of keys that are limited each on its own; further ones are limited together.
 const KEYS_MAX: usize = 4096;
 
-/// Lines that are like one another.
+/// What lines have in common that are limited together. A service that starts a process for
+/// every attempt is one, and so are all that run in its cgroup under one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// Its pid, and its start, which tells it from a later one with that pid;
     /// `None` where nobody knows whose attempt it was.
-    process: Option<(u32, u64)>,
+    caller: Option<(Option<u64>, Comm)>,
     remote: Option<Remote>,
-    label: Label,
+    /// `None` of a stall.
+    label: Option<Label>,
 }
 
 impl Key {
-    /// What a line of this attempt and label is like.
+    /// Of the line of this attempt: an outcome with this label, or a stall.
     #[must_use]
-    pub fn new(attempt: &Attempt, label: Label) -> Self {
+    pub fn new(attempt: &Attempt, label: Option<Label>) -> Self {
         let caller = attempt.caller.as_ref();
         Self {
-            process: caller.map(|caller| (caller.pid, caller.started_ns)),
+            caller: caller.map(|caller| (caller.cgroup_id, caller.comm)),
             remote: attempt.remote,
             label,
         }
     }
 }
 
-/// A second of lines that are like one another.
-#[derive(Debug)]
+/// A second of lines that are limited together.
+#[derive(Debug, Clone, Copy, Default)]
 struct Window {
     began_ns: u64,
     printed: u64,
@@ -52,6 +52,19 @@ impl Window {
     fn end_ns(&self) -> u64 {
         self.began_ns.saturating_add(WINDOW_NS)
     }
+
+    /// Whether a line of this moment is printed: then how many were left out before it.
+    fn admit(&mut self, at_ns: u64, lines: NonZeroU64) -> Option<u64> {
+        if at_ns >= self.end_ns() {
+            (self.began_ns, self.printed) = (at_ns, 0);
+        }
+        if self.printed < lines.get() {
+            self.printed += 1;
+            return Some(std::mem::take(&mut self.suppressed));
+        }
+        self.suppressed += 1;
+        None
+    }
 }
 
 /// Decides which lines are left out, and counts them.
@@ -60,8 +73,10 @@ pub struct Limit {
     /// Lines in a window; `None` for no limit.
     lines: Option<NonZeroU64>,
     windows: HashMap<Key, Window>,
-    /// When the first window of a full table is over: before that there is no
-    /// use in looking for one.
+    /// Window of all keys for which the table has no room.
+    others: Window,
+    /// When the first window of a full table is over: before that there is no use in looking
+    /// for one.
     full_until_ns: u64,
     suppressed: u64,
 }
@@ -76,26 +91,17 @@ impl Limit {
         }
     }
 
-    /// Whether a line of this moment is printed: then how many like it were left
-    /// out before it, otherwise `None`.
+    /// Whether a line of this moment is printed: then how many like it were left out before
+    /// it, otherwise `None`.
     pub fn admit(&mut self, key: Key, at_ns: u64) -> Option<u64> {
         let Some(lines) = self.lines else {
             return Some(0);
         };
-        let Some(window) = self.windows.get_mut(&key) else {
-            self.watch(key, at_ns);
-            return Some(0);
-        };
-        if at_ns >= window.end_ns() {
-            (window.began_ns, window.printed) = (at_ns, 0);
+        let admitted = self.window(key, at_ns).admit(at_ns, lines);
+        if admitted.is_none() {
+            self.suppressed += 1;
         }
-        if window.printed < lines.get() {
-            window.printed += 1;
-            return Some(std::mem::take(&mut window.suppressed));
-        }
-        window.suppressed += 1;
-        self.suppressed += 1;
-        None
+        admitted
     }
 
     /// Lines left out so far.
@@ -104,22 +110,24 @@ impl Limit {
         self.suppressed
     }
 
-    /// Opens a window with its first line, if there is room for it. Nothing is
-    /// left out that is not watched.
-    fn watch(&mut self, key: Key, at_ns: u64) {
+    fn window(&mut self, key: Key, at_ns: u64) -> &mut Window {
+        if !self.windows.contains_key(&key) && !self.has_room(at_ns) {
+            return &mut self.others;
+        }
+        self.windows.entry(key).or_insert(Window {
+            began_ns: at_ns,
+            ..Window::default()
+        })
+    }
+
+    /// Whether another key fits, once windows that are over have made room.
+    fn has_room(&mut self, at_ns: u64) -> bool {
         if self.windows.len() >= KEYS_MAX && at_ns >= self.full_until_ns {
             self.windows.retain(|_, window| at_ns < window.end_ns());
             let ends = self.windows.values().map(Window::end_ns);
             self.full_until_ns = ends.min().unwrap_or_default();
         }
-        if self.windows.len() < KEYS_MAX {
-            let window = Window {
-                began_ns: at_ns,
-                printed: 1,
-                suppressed: 0,
-            };
-            self.windows.insert(key, window);
-        }
+        self.windows.len() < KEYS_MAX
     }
 }
 
@@ -141,12 +149,13 @@ mod tests {
     }
 
     fn key() -> Key {
-        Key::new(&attempt(), Label::Refused)
+        Key::new(&attempt(), Some(Label::Refused))
     }
 
-    fn of_pid(pid: u32) -> Key {
+    fn of_cgroup(id: u32) -> Key {
+        let (_, comm) = key().caller.unwrap();
         Key {
-            process: Some((pid, 0)),
+            caller: Some((Some(u64::from(id)), comm)),
             ..key()
         }
     }
@@ -176,23 +185,25 @@ mod tests {
     }
 
     #[test]
-    fn another_process_remote_or_label_has_a_window_of_its_own() {
+    fn another_cgroup_name_remote_or_label_has_a_window_of_its_own() {
         let mut limit = limit(1);
         let mut other_remote = key();
         other_remote.remote.as_mut().unwrap().port += 1;
-        let mut next_life = attempt();
-        next_life.caller.as_mut().unwrap().started_ns += 1;
-        // Another thread of the process, from another port.
+        let mut other_name = attempt();
+        other_name.caller.as_mut().unwrap().comm = Comm(*b"another-name\0\0\0\0");
+        // Another process of the same service, from another port.
         let mut same = attempt();
-        same.caller.as_mut().unwrap().tid = Some(4243);
+        let caller = same.caller.as_mut().unwrap();
+        (caller.pid, caller.tid, caller.started_ns) = (7, Some(8), 9);
         same.local_port = Some(1);
         assert_eq!(limit.admit(key(), 0), Some(0));
-        assert_eq!(limit.admit(Key::new(&same, Label::Refused), 0), None);
+        assert_eq!(limit.admit(Key::new(&same, Some(Label::Refused)), 0), None);
         for other in [
-            of_pid(1),
+            of_cgroup(1),
             other_remote,
-            Key::new(&attempt(), Label::TimedOut),
-            Key::new(&next_life, Label::Refused),
+            Key::new(&attempt(), Some(Label::TimedOut)),
+            Key::new(&attempt(), None),
+            Key::new(&other_name, Some(Label::Refused)),
         ] {
             assert_eq!(limit.admit(other, 0), Some(0), "{other:?}");
             assert_eq!(limit.admit(other, 0), None, "{other:?}");
@@ -210,28 +221,32 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_prints_and_makes_room_when_windows_are_over() {
+    fn what_a_full_table_has_no_room_for_is_limited_together() {
         let mut limit = limit(1);
         let watched = u32::try_from(KEYS_MAX).unwrap();
-        for pid in 0..watched {
-            assert_eq!(limit.admit(of_pid(pid), u64::from(pid)), Some(0));
+        for id in 0..watched {
+            assert_eq!(limit.admit(of_cgroup(id), u64::from(id)), Some(0));
         }
-        assert_eq!(limit.admit(of_pid(0), 5), None);
-        for _ in 0..3 {
-            let further = limit.admit(of_pid(watched), SECOND - 1);
-            assert_eq!(further, Some(0), "printed, for it cannot be counted");
-        }
-        assert_eq!(limit.admit(of_pid(1), SECOND), None, "still watched");
-        // Of pid 0 alone is the second over: its place goes to the next.
-        assert_eq!(limit.admit(of_pid(watched), SECOND), Some(0));
-        assert_eq!(limit.admit(of_pid(watched), SECOND), None);
-        assert_eq!(limit.admit(of_pid(0), SECOND), Some(0));
-        assert_eq!(limit.admit(of_pid(0), SECOND), Some(0));
+        assert_eq!(limit.admit(of_cgroup(0), 5), None);
+        let more =
+            |limit: &mut Limit, at| [0, 1, 2].map(|n| limit.admit(of_cgroup(watched + n), at));
+        assert_eq!(more(&mut limit, SECOND - 1), [Some(0), None, None]);
+        assert_eq!(limit.admit(of_cgroup(1), SECOND), None, "still watched");
+        // Of the first alone is the second over: its place goes to the next.
+        assert_eq!(limit.admit(of_cgroup(watched), SECOND), Some(0));
+        assert_eq!(limit.admit(of_cgroup(watched), SECOND), None);
         assert_eq!(limit.windows.len(), KEYS_MAX);
-        assert_eq!(limit.suppressed(), 3, "that of pid 0 included");
+        // The others' second began with their first line.
+        assert_eq!(limit.admit(of_cgroup(0), SECOND), None);
+        assert_eq!(
+            limit.admit(of_cgroup(0), 2 * SECOND - 2),
+            Some(0),
+            "there is room again"
+        );
+        assert_eq!(limit.suppressed(), 6, "that of the first included");
         // All are over.
-        assert_eq!(limit.admit(of_pid(watched + 1), 9 * SECOND), Some(0));
-        assert_eq!(limit.windows.len(), 1);
+        assert_eq!(limit.admit(of_cgroup(watched + 1), 9 * SECOND), Some(0));
+        assert_eq!(limit.admit(of_cgroup(watched + 1), 9 * SECOND), None);
     }
 
     proptest! {
@@ -249,7 +264,7 @@ mod tests {
             for &(pid, step) in &steps {
                 at_ns += step;
                 let pending = pending.entry(pid).or_default();
-                let Some(before) = limit.admit(of_pid(pid), at_ns) else {
+                let Some(before) = limit.admit(of_cgroup(pid), at_ns) else {
                     *pending += 1;
                     continue;
                 };

@@ -1,18 +1,19 @@
 //! Parse, run, exit code.
 
-use std::{fs::File, process::ExitCode};
+use std::{fs::File, io, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use conntrace::{
-    agent::{self, AgentError, Config},
+    agent::{self, Config},
     cli::{Cli, Command, DemoArgs, DoctorArgs, ExplainArgs, Format, ReplayArgs, RunArgs},
     demo, doctor, event, explain,
     kernel::{Settings, StartError, privilege},
     label::Label,
     live,
+    output::{Destination, Output, Reopen},
     recording::Recorder,
     replay::{self, ReplayError},
+    service::Service,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -24,7 +25,7 @@ const EXIT_PRIVILEGE: u8 = 3;
 const EXIT_KERNEL: u8 = 4;
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    match run(Cli::read()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("conntrace: {error:#}");
@@ -70,6 +71,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     start_log(args.verbose);
     let stop = stop_signal()?;
+    let hangup = listen(SignalKind::hangup())?;
     let settings = Settings {
         report_established: args.lines.labels().contains(&Label::Established),
         count_connects: !args.lines.no_diagnosis,
@@ -80,18 +82,32 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         object: args.object.clone(),
     };
     let (tracer, start) = live::start(&settings)?;
+    // Only now: a start that failed leaves no file behind.
+    let destination = match &args.output {
+        Some(path) => Destination::file(path)?,
+        None => Destination::stdout().context("cannot use stdout")?,
+    };
     let config = Config {
         start,
         labelling: args.lines.labelling(),
         summary_every: args.summary_every(),
-        // Only now: a start that failed leaves no file behind.
         recorder: args.record.as_deref().map(Recorder::create).transpose()?,
+        service: Service::from_env(),
     };
     privilege::give_up_rest(!args.lines.no_diagnosis)?;
-    let sink = args.lines.to_stdout();
-    match agent::run(tracer, sink, config, stop).await {
-        Ok(_) | Err(AgentError::OutputClosed) => Ok(ExitCode::SUCCESS),
+    let (output, writer) = Output::queued(args.renderer(), destination);
+    tokio::spawn(reopen_at(hangup, writer.reopen_handle()));
+    match agent::run(tracer, (output, writer), config, stop).await {
+        Ok(_) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.is_closed_output() => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// SIGHUP never ends it: a log rotation has renamed the file.
+async fn reopen_at(mut hangup: Signal, output: Reopen) {
+    while hangup.recv().await.is_some() {
+        output.request();
     }
 }
 
@@ -119,8 +135,8 @@ fn run_replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     start_log(0);
     let name = args.file.display();
     let file = File::open(&args.file).with_context(|| format!("cannot open {name}"))?;
-    let sink = args.lines.to_stdout();
-    match replay::run(file, sink, args.lines.labelling()) {
+    let output = Output::direct(args.lines.renderer(), io::stdout());
+    match replay::run(file, output, args.lines.labelling()) {
         Ok(()) | Err(ReplayError::OutputClosed) => Ok(ExitCode::SUCCESS),
         Err(ReplayError::Output(error)) => Err(error).context("cannot write lines"),
         Err(ReplayError::Recording(error)) => Err(error).context(format!("cannot replay {name}")),
@@ -129,8 +145,7 @@ fn run_replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
 
 /// Registered before anything else, so that no signal finds us unprepared.
 fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
-    let listen = |kind| signal(kind).context("cannot listen for signals");
-    let mut interrupt: Signal = listen(SignalKind::interrupt())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     Ok(async move {
         tokio::select! {
@@ -138,6 +153,10 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
             _ = terminate.recv() => "SIGTERM",
         }
     })
+}
+
+fn listen(kind: SignalKind) -> anyhow::Result<Signal> {
+    signal(kind).context("cannot listen for signals")
 }
 
 fn start_log(verbose: u8) {

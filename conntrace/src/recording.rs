@@ -39,7 +39,7 @@ const MAGIC: [u8; 8] = *b"conntrc\x1a";
 
 /// Version of the format: goes up with every change, for the reader takes nothing
 /// it does not know. Magic and version never move.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Reads as itself where a record's numbers can be read as they are.
 const BYTE_ORDER: u32 = 0x0102_0304;

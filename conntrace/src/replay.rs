@@ -4,7 +4,7 @@
 use std::io::{self, BufReader, ErrorKind, Read};
 
 use crate::{
-    output::Sink,
+    output::Output,
     recording::{ReadError, Reader},
     worker::{Labelling, Worker},
 };
@@ -23,18 +23,14 @@ pub enum ReplayError {
     Recording(#[from] ReadError),
 }
 
-/// Writes the lines of `recording` to `sink`, as fast as it can.
+/// Writes the lines of `recording` to `output`, as fast as it can.
 ///
 /// # Errors
 /// When the recording or the output ends it early; the lines before that have
 /// been written.
-pub fn run(
-    recording: impl Read,
-    sink: Box<dyn Sink + Send>,
-    labelling: Labelling,
-) -> Result<(), ReplayError> {
+pub fn run(recording: impl Read, output: Output, labelling: Labelling) -> Result<(), ReplayError> {
     let mut reader = Reader::new(BufReader::new(recording))?;
-    let mut worker = Worker::of_recording(sink, labelling);
+    let mut worker = Worker::of_recording(output, labelling);
     let ended = loop {
         match reader.next_entry() {
             Ok(Some(entry)) => worker.replay(entry).map_err(output_error)?,
@@ -42,7 +38,7 @@ pub fn run(
             Err(error) => break Err(error.into()),
         }
     };
-    worker.flush().map_err(output_error)?;
+    worker.hand_over().map_err(output_error)?;
     ended
 }
 
@@ -56,18 +52,20 @@ fn output_error(error: io::Error) -> ReplayError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex, mpsc};
+    use std::{
+        sync::{Arc, Mutex},
+        time::Instant,
+    };
 
     use super::*;
     use crate::{
-        agent::Dropped,
         event::{Event, tests as lines},
         label::Label,
-        output::{Formatted, Json},
+        output::Json,
         recording::tests::Disk,
         source::Counters,
         wire::tests::{put, refused},
-        worker::{Batch, Item, Purpose, Snapshot, WireRecord},
+        worker::{Purpose, Snapshot, WireRecord},
     };
 
     /// As without options.
@@ -84,11 +82,11 @@ mod tests {
 
     /// Output that is read afterwards.
     #[derive(Clone, Default)]
-    struct Output(Arc<Mutex<Vec<u8>>>);
+    struct Written(Arc<Mutex<Vec<u8>>>);
 
-    impl Output {
-        fn json(&self) -> Box<dyn Sink + Send> {
-            Box::new(Formatted::new(Json::default(), self.clone()))
+    impl Written {
+        fn json(&self) -> Output {
+            Output::direct(Box::new(Json::default()), self.clone())
         }
 
         fn text(&self) -> String {
@@ -96,7 +94,7 @@ mod tests {
         }
     }
 
-    impl io::Write for Output {
+    impl io::Write for Written {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -119,61 +117,57 @@ mod tests {
         bytes
     }
 
-    fn items() -> Vec<Item> {
-        let Event::Start(start) = lines::start_line().event else {
-            panic!("a start line");
-        };
-        let snapshot = |purpose, endings, lost| {
-            let counters = Counters {
+    /// What a live worker was given.
+    fn drive(worker: &mut Worker) {
+        let snapshot = |purpose, endings, lost| Snapshot {
+            purpose,
+            counters: Counters {
                 attempts: endings + lost,
                 endings,
                 ring_full: lost,
                 ..Counters::default()
-            };
-            Box::new(Snapshot {
-                purpose,
-                counters,
-                in_map: 0,
-                dropped: Dropped::default(),
-            })
+            },
+            in_map: 0,
+            malformed: 0,
+            undelivered: 0,
         };
-        let batch = |records, snapshot| {
-            Item::Batch(Batch {
-                records,
-                snapshot: Some(snapshot),
-            })
+        let Event::Start(start) = lines::start_line().event else {
+            panic!("a start line");
         };
+        let (now, at) = (Instant::now(), lines::at());
         let malformed = [7; size_of::<WireRecord>()];
-        vec![
-            Item::Start(Box::new(start)),
-            batch(
-                vec![refused(), cancelled()],
-                (1, snapshot(Purpose::Summary, 3, 0)),
-            ),
-            batch(
-                vec![malformed, refused()],
-                (2, snapshot(Purpose::Loss, 4, 2)),
-            ),
-            batch(vec![], (0, snapshot(Purpose::Stop("SIGINT".into()), 4, 2))),
-        ]
+        worker.start(start, at, 1).unwrap();
+        let take = |worker: &mut Worker, records: &[WireRecord]| {
+            worker.follow_clock();
+            for record in records {
+                worker.record(record, now).unwrap();
+            }
+            worker.hand_over().unwrap();
+        };
+        take(worker, &[refused()]);
+        let summary = snapshot(Purpose::Summary, 3, 0);
+        worker.snapshot(&summary, at).unwrap();
+        take(worker, &[cancelled()]);
+        take(worker, &[malformed, refused()]);
+        let loss = snapshot(Purpose::Loss, 4, 2);
+        worker.snapshot(&loss, at).unwrap();
+        let stop = snapshot(Purpose::Stop("SIGINT".into()), 4, 2);
+        worker.snapshot(&stop, at).unwrap();
+        worker.hand_over().unwrap();
     }
 
     /// The lines of a live worker, and its recording on a disk this large.
     fn live(room: usize) -> (String, Vec<u8>) {
-        let (disk, output) = (Disk::new(room), Output::default());
-        let (queue, received) = mpsc::channel();
-        items()
-            .into_iter()
-            .for_each(|item| queue.send(item).unwrap());
-        drop(queue);
-        let worker = Worker::new(output.json(), as_live(), Some(disk.recorder()));
-        worker.run(&received).unwrap();
+        let (disk, output) = (Disk::new(room), Written::default());
+        let mut worker = Worker::new(output.json(), as_live(), Some(disk.recorder()));
+        drive(&mut worker);
+        drop(worker);
         let recording = disk.bytes().clone();
         (output.text(), recording)
     }
 
     fn replay(recording: &[u8], labelling: Labelling) -> (String, Result<(), ReplayError>) {
-        let output = Output::default();
+        let output = Written::default();
         let ended = run(recording, output.json(), labelling);
         (output.text(), ended)
     }
@@ -251,8 +245,8 @@ mod tests {
     #[test]
     fn a_closed_output_is_told_apart() {
         struct Closed;
-        impl Sink for Closed {
-            fn write(&mut self, _: &crate::event::Line) -> io::Result<()> {
+        impl io::Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
                 Err(ErrorKind::BrokenPipe.into())
             }
 
@@ -260,7 +254,8 @@ mod tests {
                 Ok(())
             }
         }
-        let ended = run(&live(usize::MAX).1[..], Box::new(Closed), as_live());
+        let output = Output::direct(Box::new(Json::default()), Closed);
+        let ended = run(&live(usize::MAX).1[..], output, as_live());
         assert!(matches!(ended, Err(ReplayError::OutputClosed)));
     }
 }

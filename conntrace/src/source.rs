@@ -1,16 +1,16 @@
 //! Where records come from.
 
-use std::io;
+use std::{io, os::fd::BorrowedFd};
 
 use serde::{Deserialize, Serialize};
 
-/// A source of wire records: the live kernel.
+/// A source of wire records: the live kernel, or a test's.
 pub trait Source {
-    /// Hands over every record that is there now; returns how many.
-    fn drain(&mut self, each: impl FnMut(&[u8])) -> usize;
+    /// Hands over the records that are there now, at most `max` of them; returns how many.
+    fn drain(&mut self, max: usize, each: impl FnMut(&[u8])) -> usize;
 
-    /// Waits until there may be more.
-    fn ready(&mut self) -> impl Future<Output = io::Result<()>>;
+    /// Descriptors that can be read from when there may be more.
+    fn descriptors(&self) -> [Option<BorrowedFd<'_>>; 2];
 
     /// Reads the kernel side's counters.
     ///

@@ -5,21 +5,9 @@ use std::{
     fs::{self, File},
     io,
     mem::MaybeUninit,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd},
     path::PathBuf,
 };
-
-use tokio::io::unix::AsyncFd;
-
-/// Lets the event loop watch a descriptor for readability.
-///
-/// # Errors
-/// When the kernel cannot watch it.
-pub(crate) fn watch<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: an owner that lends its descriptor keeps it open as long as it
-    // lives, and the event loop forgets it before it drops the owner.
-    unsafe { AsyncFd::register(owner) }.map_err(io::Error::from)
-}
 
 /// Random bits of the kernel's (`getrandom`).
 ///

@@ -5,21 +5,15 @@ mod port_pressure;
 mod top;
 mod totals;
 
-use std::{
-    collections::BTreeMap,
-    io,
-    num::NonZeroU64,
-    sync::{Arc, mpsc::Receiver},
-    time::Instant,
-};
+use std::{collections::BTreeMap, io, num::NonZeroU64, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
-pub use item::{Batch, Item, Purpose, Snapshot, WireRecord};
+pub use item::{Purpose, Snapshot, WireRecord};
 use top::Tops;
 
 use crate::{
-    clock::{self, WallClock},
+    clock::WallClock,
     diagnose,
     diagnosis::Diagnosis,
     event::{
@@ -28,14 +22,11 @@ use crate::{
     evidence::{self, Began, Callers, Owners},
     label::{Label, Verdict, label},
     limit::{self, Limit},
-    output::{LINES_BUFFERED, Sink},
+    output::Output,
     pressure::Pressure,
     recording::{Entry, Note, Recorder},
     wire::{self, Attempt, Malformed, Moment},
 };
-
-/// Records between two looks at the wall clock, within a batch.
-const CLOCK_EVERY: usize = 256;
 
 /// How attempts become lines.
 #[derive(Debug, Clone)]
@@ -46,7 +37,7 @@ pub struct Labelling {
     pub labels: Vec<Label>,
     /// Lines for stalls.
     pub stalls: bool,
-    /// Outcome lines a second per process, remote and label.
+    /// Outcome and stall lines a second per cgroup, thread name, remote and label.
     pub limit: Option<NonZeroU64>,
     /// Looks for causes.
     pub causes: bool,
@@ -61,7 +52,7 @@ struct FoundOut {
 
 /// The worker's state.
 pub struct Worker {
-    sink: Box<dyn Sink + Send>,
+    output: Output,
     labelling: Labelling,
     limit: Limit,
     callers: Callers,
@@ -83,14 +74,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Writes to `sink` what this host's records say, and to `recorder` all that
-    /// it takes to write the same again.
+    /// Writes to `output` what this host's records say, and to `recorder` all that it takes
+    /// to write the same again.
     #[must_use]
-    pub fn new(
-        sink: Box<dyn Sink + Send>,
-        labelling: Labelling,
-        recorder: Option<Recorder>,
-    ) -> Self {
+    pub fn new(output: Output, labelling: Labelling, recorder: Option<Recorder>) -> Self {
         Self {
             callers: Callers::Live(Owners::new()),
             diagnosis: labelling.causes.then(Diagnosis::live),
@@ -98,15 +85,15 @@ impl Worker {
             is_thorough: recorder.is_some(),
             recorder,
             host: evidence::host_name(),
-            ..Self::of_recording(sink, labelling)
+            ..Self::of_recording(output, labelling)
         }
     }
 
-    /// Writes to `sink` what a recording holds: [`Self::replay`].
+    /// Writes to `output` what a recording holds: [`Self::replay`].
     #[must_use]
-    pub fn of_recording(sink: Box<dyn Sink + Send>, labelling: Labelling) -> Self {
+    pub fn of_recording(output: Output, labelling: Labelling) -> Self {
         Self {
-            sink,
+            output,
             limit: Limit::new(labelling.limit),
             callers: Callers::Recorded(Owner::default()),
             diagnosis: labelling.causes.then(Diagnosis::of_recording),
@@ -122,32 +109,6 @@ impl Worker {
             top: Tops::default(),
             told: Default::default(),
         }
-    }
-
-    /// Works until the stop line is written. A batch's lines are handed to the
-    /// reader together.
-    ///
-    /// # Errors
-    /// When the output cannot be written.
-    pub fn run(mut self, items: &Receiver<Item>) -> io::Result<Totals> {
-        let mut last = Totals::default();
-        while let Some(item) = self.next(items)? {
-            match item {
-                Item::Start(start) => self.start(*start, Timestamp::now(), clock::boot_ns())?,
-                Item::Batch(Batch { records, snapshot }) => {
-                    let before = snapshot.as_ref().map_or(0, |(before, _)| *before);
-                    let (before, after) = records.split_at(before.min(records.len()));
-                    self.records(before)?;
-                    if let Some((_, snapshot)) = snapshot {
-                        last = self.snapshot(&snapshot, Timestamp::now())?;
-                    }
-                    self.records(after)?;
-                }
-            }
-            self.tell_pressure()?;
-            self.hand_over()?;
-        }
-        Ok(last)
     }
 
     /// Takes the next entry of a recording.
@@ -181,7 +142,8 @@ impl Worker {
                 self.start(start, time, boot_ns)
             }
             Entry::Note(Note::PortPressure { time, level, found }) => {
-                self.port_pressure(level, found, time)
+                self.port_pressure(level, &found, time);
+                Ok(())
             }
             Entry::Note(Note::Snapshot { time, snapshot }) => {
                 self.snapshot(&snapshot, time).map(drop)
@@ -189,60 +151,70 @@ impl Worker {
         }
     }
 
-    /// Hands everything noted and written so far over.
-    fn hand_over(&mut self) -> io::Result<()> {
+    /// Hands everything noted and written so far to its reader.
+    ///
+    /// # Errors
+    /// When a direct output cannot be written.
+    pub fn hand_over(&mut self) -> io::Result<()> {
         // Before the lines: a kill in between costs a line, not its record.
         if let Some(recorder) = &mut self.recorder {
             recorder.flush();
         }
-        self.sink.flush()
+        self.output.hand_over()
     }
 
-    /// Hands everything written so far to the reader.
+    /// Whether a line would be taken now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.output.has_room()
+    }
+
+    /// Number of lines that were made and will not be written.
+    #[must_use]
+    pub fn undelivered(&self) -> u64 {
+        self.output.undelivered()
+    }
+
+    /// Tracing is live.
     ///
     /// # Errors
-    /// When the output cannot be written.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.sink.flush()
-    }
-
-    fn start(&mut self, start: Start, now: Timestamp, boot_ns: u64) -> io::Result<()> {
+    /// When a direct output cannot be written.
+    pub fn start(&mut self, start: Start, now: Timestamp, boot_ns: u64) -> io::Result<()> {
         if let Some(recorder) = &mut self.recorder {
             recorder.start(&self.host, (now, boot_ns), &start);
         }
-        self.write(Event::Start(start), now)
+        self.write_own(Event::Start(start), now)
     }
 
-    fn records(&mut self, records: &[WireRecord]) -> io::Result<()> {
-        for piece in records.chunks(CLOCK_EVERY) {
-            if let Err(error) = self.clock.follow() {
-                log::warn!("cannot read the clock: {error}");
-            }
-            if let Some(recorder) = &mut self.recorder {
-                recorder.clock(self.clock.distance());
-            }
-            let now = Instant::now();
-            for few in piece.chunks(LINES_BUFFERED) {
-                for record in few {
-                    self.record(record, now)?;
-                }
-                // Or the sink would write lines of its own accord before their records.
-                if self.recorder.is_some() {
-                    self.hand_over()?;
-                }
-            }
+    /// Looks at the wall clock, for the records that follow.
+    pub fn follow_clock(&mut self) {
+        if let Err(error) = self.clock.follow() {
+            log::warn!("cannot read the clock: {error}");
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.clock(self.clock.distance());
+        }
+    }
+
+    /// Makes a line of a record, or counts it.
+    ///
+    /// # Errors
+    /// When a direct output cannot be written.
+    pub fn record(&mut self, record: &WireRecord, now: Instant) -> io::Result<()> {
+        self.line_of(record, now);
+        if self.output.is_due() {
+            self.hand_over()?;
         }
         Ok(())
     }
 
-    fn record(&mut self, record: &WireRecord, now: Instant) -> io::Result<()> {
+    fn line_of(&mut self, record: &WireRecord, now: Instant) {
         let attempt = match wire::decode(record) {
             Ok(attempt) => attempt,
             Err(error) => return self.malformed(record, &error),
         };
         if let Moment::Connects(count) = attempt.moment {
-            self.hint(&attempt, count, now);
-            return Ok(());
+            return self.hint(&attempt, count, now);
         }
         let verdict = label(&attempt, self.labelling.patience_ms);
         // Only once, or the answers could differ.
@@ -253,19 +225,18 @@ impl Worker {
         self.note(record, owner);
         match verdict {
             None if self.labelling.stalls => self.stall(&attempt, found, now),
-            None => Ok(()),
+            None => {}
             Some(verdict) => self.outcome(&attempt, &verdict, found, now),
         }
     }
 
-    fn malformed(&mut self, record: &WireRecord, error: &Malformed) -> io::Result<()> {
+    fn malformed(&mut self, record: &WireRecord, error: &Malformed) {
         self.note(record, None);
         // The first says it all; the loss lines count the others.
         if self.malformed == 0 {
             log::warn!("a record of the kernel side is malformed: {error}");
         }
         self.malformed += 1;
-        Ok(())
     }
 
     /// Records what it takes to make the record's line again.
@@ -302,16 +273,16 @@ impl Worker {
         }
     }
 
-    fn stall(
-        &mut self,
-        attempt: &Attempt,
-        found: Option<FoundOut>,
-        now: Instant,
-    ) -> io::Result<()> {
+    fn stall(&mut self, attempt: &Attempt, found: Option<FoundOut>, now: Instant) {
+        let alike = limit::Key::new(attempt, None);
+        let Some(suppressed) = self.limit.admit(alike, attempt.at_ns) else {
+            return;
+        };
         let found = found.unwrap_or_else(|| self.find_out(attempt, None, now));
         let started = self.clock.at(attempt.since_ns);
-        let stall = event::stall(attempt, started, found.owner.unwrap_or_default());
-        self.write(Event::Stall(Box::new(stall)), self.clock.at(attempt.at_ns))
+        let mut stall = event::stall(attempt, started, found.owner.unwrap_or_default());
+        stall.details.suppressed = suppressed;
+        self.write(Event::Stall(Box::new(stall)), self.clock.at(attempt.at_ns));
     }
 
     fn outcome(
@@ -320,17 +291,17 @@ impl Worker {
         verdict: &Verdict,
         found: Option<FoundOut>,
         now: Instant,
-    ) -> io::Result<()> {
+    ) {
         *self.outcomes.entry(verdict.label).or_default() += 1;
         if !verdict.label.is_hidden() {
             self.top.count(attempt, verdict.label);
         }
         if !self.labelling.labels.contains(&verdict.label) {
-            return Ok(());
+            return;
         }
-        let alike = limit::Key::new(attempt, verdict.label);
+        let alike = limit::Key::new(attempt, Some(verdict.label));
         let Some(suppressed) = self.limit.admit(alike, attempt.at_ns) else {
-            return Ok(());
+            return;
         };
         let found = found.unwrap_or_else(|| self.find_out(attempt, Some(verdict), now));
         let started = self.clock.at(attempt.since_ns);
@@ -343,10 +314,14 @@ impl Worker {
         self.write(
             Event::Outcome(Box::new(outcome)),
             self.clock.at(attempt.at_ns),
-        )
+        );
     }
 
-    fn snapshot(&mut self, snapshot: &Snapshot, now: Timestamp) -> io::Result<Totals> {
+    /// Writes the line of these totals, what was lost before it, and returns them.
+    ///
+    /// # Errors
+    /// When a direct output cannot be written.
+    pub fn snapshot(&mut self, snapshot: &Snapshot, now: Timestamp) -> io::Result<Totals> {
         if let Some(recorder) = &mut self.recorder {
             recorder.snapshot(now, snapshot);
         }
@@ -355,14 +330,14 @@ impl Worker {
         let totals = self.totals(snapshot, lost);
         match &snapshot.purpose {
             Purpose::Loss => {}
-            Purpose::Summary => self.write(Event::Summary(self.with_top(&totals)), now)?,
+            Purpose::Summary => self.write_own(Event::Summary(self.with_top(&totals)), now)?,
             Purpose::Stop(reason) => {
-                self.write(Event::Summary(self.with_top(&totals)), now)?;
+                self.write_own(Event::Summary(self.with_top(&totals)), now)?;
                 let stop = Stop {
                     reason: reason.clone(),
                     totals: totals.clone(),
                 };
-                self.write(Event::Stop(stop), now)?;
+                self.write_own(Event::Stop(stop), now)?;
                 // Nothing follows the stop.
                 self.pressure = None;
             }
@@ -373,7 +348,13 @@ impl Worker {
         Ok(totals)
     }
 
-    fn write(&mut self, event: Event, time: Timestamp) -> io::Result<()> {
-        self.sink.write(&Line::new(event, time, &self.host))
+    fn write(&mut self, event: Event, time: Timestamp) {
+        self.output.write(&Line::new(event, time, &self.host));
+    }
+
+    /// Writes a line about tracing itself, behind all that precedes it.
+    fn write_own(&mut self, event: Event, time: Timestamp) -> io::Result<()> {
+        self.hand_over()?;
+        self.output.write_own(&Line::new(event, time, &self.host))
     }
 }

@@ -17,7 +17,7 @@ use conntrace::{
     filter::{CgroupId, Name, NetnsInode, Network, Ports},
     kernel::btf::Btf,
     label::Label,
-    output::{Formatted, Json, Sink, Text},
+    output::{Format, Json, Output, Text},
     recording::{Entry, Recorder},
     replay, wire,
     worker::{Labelling, WireRecord, Worker},
@@ -29,21 +29,21 @@ const FRAME_LEN: usize = 8;
 /// Any bytes are a record or say why not; any record makes a line that is one.
 pub fn wire(bytes: &[u8]) {
     assert!(wire::decode(bytes).is_ok() <= (bytes.len() == size_of::<WireRecord>()));
-    for (sink, limit) in sinks().into_iter().zip([None, NonZeroU64::new(1)]) {
-        let mut worker = Worker::of_recording(sink, labelling(limit));
+    for (output, limit) in outputs().into_iter().zip([None, NonZeroU64::new(1)]) {
+        let mut worker = Worker::of_recording(output, labelling(limit));
         let (records, _) = bytes.as_chunks();
         for record in records {
             worker.replay(Entry::Record(*record)).expect("takes all");
         }
-        worker.flush().expect("takes all");
+        worker.hand_over().expect("takes all");
     }
 }
 
 /// Any bytes are replayed, up to where they are no recording.
 pub fn recording(bytes: &[u8]) {
     for bytes in [bytes, &resealed(bytes)] {
-        for (sink, limit) in sinks().into_iter().zip([NonZeroU64::new(1), None]) {
-            let ended = replay::run(bytes, sink, labelling(limit));
+        for (output, limit) in outputs().into_iter().zip([NonZeroU64::new(1), None]) {
+            let ended = replay::run(bytes, output, labelling(limit));
             assert!(!ended.is_err_and(|error| error.to_string().is_empty()));
         }
     }
@@ -105,15 +105,19 @@ fn labelling(limit: Option<NonZeroU64>) -> Labelling {
 }
 
 /// One of each format; they check what they are given.
-fn sinks() -> [Box<dyn Sink + Send>; 2] {
-    let lines = |len_max| Lines {
+fn outputs() -> [Output; 2] {
+    [
+        output(Json::default(), Some(LINE_LEN_MAX)),
+        output(Text, None),
+    ]
+}
+
+fn output(format: impl Format + 'static, len_max: Option<usize>) -> Output {
+    let lines = Lines {
         line: Vec::new(),
         len_max,
     };
-    [
-        Box::new(Formatted::new(Json::default(), lines(Some(LINE_LEN_MAX)))),
-        Box::new(Formatted::new(Text, lines(None))),
-    ]
+    Output::direct(Box::new(format), lines)
 }
 
 /// Takes lines, and JSON of at most this length.

@@ -63,4 +63,4 @@ pub use suite::{
 };
 pub use tracer::{Tracer, check};
 pub use uring::{Uring, lacks_uring, lacks_uring_bind};
-pub use written::{checked, count, number, of_type, told_lost};
+pub use written::{checked, count, number, of_type, told_lost, told_undelivered};

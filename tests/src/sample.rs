@@ -7,7 +7,6 @@ use std::{
 };
 
 use conntrace::{
-    agent::Dropped,
     event::{Coverage, Owner, Start},
     recording::Recorder,
     source::Counters,
@@ -74,7 +73,8 @@ fn totals(endings: u64, purpose: Purpose) -> Snapshot {
             ..Counters::default()
         },
         in_map: 0,
-        dropped: Dropped::default(),
+        malformed: 0,
+        undelivered: 0,
     }
 }
 

@@ -38,7 +38,15 @@ pub fn number(value: &Value) -> usize {
 
 /// What the loss lines say in all of this reason.
 pub fn told_lost(lines: &[Value], reason: &str) -> usize {
-    of_type(lines, "loss")
-        .map(|loss| loss["lost"].get(reason).map_or(0, number))
-        .sum()
+    told(lines, "lost", reason)
+}
+
+/// Lines of this kind or sink that the loss lines say were not written.
+pub fn told_undelivered(lines: &[Value], kind: &str) -> usize {
+    told(lines, "undelivered", kind)
+}
+
+fn told(lines: &[Value], object: &str, name: &str) -> usize {
+    let count = |loss: &Value| loss[object].get(name).map_or(0, number);
+    of_type(lines, "loss").map(count).sum()
 }

@@ -161,7 +161,7 @@ fn of_many_kinds() {
     let lines = file.lines();
     let stop: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
     assert_adds_up(&stop);
-    assert_eq!(stop["lost"]["queue_full"], 0, "{stop:#}");
+    assert_eq!(stop["undelivered"]["output"], 0, "{stop:#}");
     eprintln!("undiagnosed: {}", stop["undiagnosed"]);
     let replayed = replay(&fs::read(&recording).unwrap(), &[]);
     assert_eq!(stdout(&replayed), lines);

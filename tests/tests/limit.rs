@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         live_test("storm_v4", || storm(FAR_V4.into())),
         live_test("storm_v6", || storm(FAR_V6.into())),
         live_test("each_kind_on_its_own", each_kind_on_its_own),
-        live_test("stalls_are_printed", stalls_are_printed),
+        live_test("stalls_are_limited", stalls_are_limited),
         live_test("replayed", replayed),
     ])
 }
@@ -91,7 +91,7 @@ fn assert_counted(lines: &[Value]) -> u64 {
 }
 
 fn storm(to: IpAddr) {
-    let tracer = Tracer::start(&["--limit", "5"]);
+    let tracer = Tracer::start(&["--limit", "5", "--no-stalls"]);
     let netns = stage::run("storm", |stage| {
         refuse_many(to);
         thread::sleep(Duration::from_millis(1_100));
@@ -115,7 +115,7 @@ fn storm(to: IpAddr) {
 
 /// Another remote or label is not held back by the storm.
 fn each_kind_on_its_own() {
-    let tracer = Tracer::start(&["--limit", "1"]);
+    let tracer = Tracer::start(&["--limit", "1", "--no-stalls"]);
     let netns = stage::run("storm", |stage| {
         refuse_many(FAR_V4.into());
         attempt((FAR_V6, ports::RESETS));
@@ -139,8 +139,8 @@ fn each_kind_on_its_own() {
     assert!(assert_counted(&lines) >= STORM - 5);
 }
 
-/// A stall is a warning of its own attempt: it is neither left out nor counted.
-fn stalls_are_printed() {
+/// Those of one service to one destination are one warning.
+fn stalls_are_limited() {
     let silent = (FAR_V4, ports::SILENT).into();
     let tracer = Tracer::start(&["--limit", "1"]);
     let netns = stage::run("stalling", |stage| {
@@ -157,16 +157,19 @@ fn stalls_are_printed() {
     let lines = tracer.stop();
     let is_stall = |line: &&Value| line["type"] == "stall" && line["netns"] == netns;
     let stalls: Vec<_> = lines.iter().filter(is_stall).collect();
-    assert_eq!(stalls.len(), 3);
-    assert!(stalls.iter().all(|stall| number(stall, "suppressed") == 0));
+    // They are not all in the same second on a busy machine.
+    let told: u64 = stalls.iter().map(|stall| number(stall, "suppressed")).sum();
+    assert!((1..3).contains(&stalls.len()), "{stalls:?}");
+    assert_eq!(told, 0, "the next one would tell");
     assert_eq!(of_kind(&lines, netns, ports::SILENT).len(), 1);
-    assert!(assert_counted(&lines) >= 2);
+    let left_out = 3 - stalls.len() as u64 + 2;
+    assert!(number(lines.last().unwrap(), "suppressed") >= left_out);
 }
 
 /// A replay leaves out the same lines, or none: the recording has them all.
 fn replayed() {
     let dir = Dir::new("limit");
-    let recording = Recording::start(&dir.0, &["--limit", "3"]);
+    let recording = Recording::start(&dir.0, &["--limit", "3", "--no-stalls"]);
     stage::run("storm", |_| refuse_many(FAR_V4.into())).unwrap();
     let (lines, errors) = recording.stop();
     assert_eq!(errors, "");
@@ -176,7 +179,11 @@ fn replayed() {
         assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
         stdout(&output).to_owned()
     };
-    assert_eq!(lines_of(&["--limit", "3"]), lines, "byte for byte");
+    assert_eq!(
+        lines_of(&["--limit", "3", "--no-stalls"]),
+        lines,
+        "byte for byte"
+    );
     let parsed = |lines: &str| -> Vec<Value> {
         let lines = lines.lines();
         lines
@@ -185,7 +192,7 @@ fn replayed() {
     };
     let suppressed = assert_counted(&parsed(&lines));
     assert!(suppressed > 0);
-    let unlimited = parsed(&lines_of(&[]));
+    let unlimited = parsed(&lines_of(&["--no-stalls"]));
     assert_eq!(assert_counted(&unlimited), 0);
     let limited = outcomes(&parsed(&lines)).count() as u64;
     assert_eq!(outcomes(&unlimited).count() as u64, limited + suppressed);

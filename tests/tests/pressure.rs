@@ -20,7 +20,7 @@ use std::{
 use conntrace::stage::{self, FAR_V4, Stage, ports};
 use conntrace_tests::{
     Agent, Dir, LinesFile, assert_adds_up, attempt, check, checked, count, in_private_mounts,
-    is_slow, live_test, number, of_type, run_one_by_one, told_lost, unless,
+    is_slow, live_test, number, of_type, run_one_by_one, told_lost, told_undelivered, unless,
 };
 use nix::{
     mount::{MsFlags, mount},
@@ -29,13 +29,12 @@ use nix::{
 use serde_json::Value;
 
 const THREADS: usize = 4;
-/// More than the ring takes: 4 MiB of records of 192 bytes and a header of 8.
-const OVER_RING: usize = 40_000;
-const RING: usize = (4 << 20) / 176;
-/// More than the queue, the batch that lies ready and the one that is being
-/// written: 16,384 each.
+/// More than the ring takes: 8 MiB of records of 248 bytes and a header of 8.
+const OVER_RING: usize = 60_000;
+const RING: usize = (8 << 20) / 256;
+/// More lines than may wait for the output: 32 MiB of them, each of some 900 bytes.
 const OVER_QUEUE: usize = 70_000;
-/// Fewer than the queue takes.
+/// Fewer than that.
 const TIMED: usize = 10_000;
 
 fn main() -> ExitCode {
@@ -125,7 +124,7 @@ fn stopped_agent() {
         "{lost}"
     );
     assert_eq!(
-        number(&stop["lost"]["queue_full"]),
+        number(&stop["undelivered"]["output"]),
         0,
         "the reader is not slow"
     );
@@ -170,11 +169,11 @@ fn stuck_reader() {
     });
     let lines = checked(&lines);
     let stop = lines.last().unwrap();
-    let lost = number(&stop["lost"]["queue_full"]);
+    let lost = number(&stop["undelivered"]["output"]);
     println!("{TIMED} refusals took {flowing:?} while lines were read, {stuck:?} when not; {stop}");
     assert_eq!(number(&stop["lost"]["ring_full"]), 0);
     assert!(
-        lost > 0 && lost == told_lost(&lines, "queue_full"),
+        lost > 0 && lost == told_undelivered(&lines, "output"),
         "{lost}"
     );
     let attempts = OVER_QUEUE + 2 * TIMED + 2;
@@ -219,20 +218,33 @@ fn closed_in_a_storm() {
     });
 }
 
-/// The disk that takes the lines fills up: that is said, and the end.
+/// The disk that takes the lines fills up, and the end comes: that is said, and no line is cut
+/// in half.
 fn disk_fills_in_a_storm() {
     let dir = Dir::new("disk-fills");
     in_private_mounts(|| {
         let tmpfs = Some("tmpfs");
         mount(tmpfs, &dir.0, tmpfs, MsFlags::empty(), Some("size=256k")).unwrap();
+        let file = LinesFile::new(&dir.0);
         let (status, errors) = on_stage(|_, options| {
-            let agent = LinesFile::new(&dir.0).run(options);
-            refuse_while(|| agent.wait())
+            let agent = file.run(options);
+            refuse_while(|| thread::sleep(Duration::from_secs(1)));
+            agent.signal(Signal::SIGTERM);
+            agent.wait()
         });
-        let expected = "conntrace: cannot write lines: No space left on device (os error 28)\n";
-        assert_eq!((status.code(), errors.as_str()), (Some(1), expected));
-        let size = fs::metadata(LinesFile::new(&dir.0).path()).unwrap().len();
-        assert_eq!(size, 256 << 10, "as much as there was room for");
+        let said = "No space left on device (os error 28); they are kept while there is room";
+        assert!(errors.contains(said), "{errors}");
+        let last = errors.lines().last().unwrap();
+        assert!(
+            last.starts_with("conntrace: cannot write the last "),
+            "{errors}"
+        );
+        assert!(last.ends_with(" lines to stdout: No space left on device (os error 28)"));
+        assert_eq!(status.code(), Some(1));
+        let text = file.lines();
+        assert!(text.len() > 250 << 10, "as much as there was room for");
+        assert!(text.ends_with('\n'));
+        text.lines().for_each(|line| drop(check(line).unwrap()));
     });
 }
 

@@ -44,15 +44,15 @@ const OPTIONS: &str = "\
 --summary -1                   | '-1' | whole number of seconds, at most 31536000
 --summary 1.5                  | '1.5' | whole number of seconds
 --summary 18446744073709551615 | '18446744073709551615' | at most 31536000
---limit 0                      | '0' | whole number of lines, at least 1
---limit -1                     | '-1' | whole number of lines, at least 1
+--limit -1                     | '-1' | whole number of lines
+--limit many                   | 'many' | whole number of lines
 --patience -1                  | '-1' | whole number of milliseconds
 --patience soon                | 'soon' | whole number of milliseconds
 --patience 200ms               | '200ms' | whole number of milliseconds
 --patience                     | a value is required for '--patience <MS>'
 --record                       | a value is required for '--record <FILE>'
 --label                        | a value is required for '--label <LABEL>'
-replay x --limit 0             | '0' | at least 1
+replay x --limit -5            | '-5' | whole number of lines
 run --patience soon            | 'soon' | milliseconds";
 
 const FILTERS: &str = "\
@@ -96,6 +96,7 @@ run --pid 0                | '0' | a process id is a whole number from 1 to 4194
 fn main() -> ExitCode {
     run_with_replay(vec![
         plain_test("commands", || check_usage(COMMANDS)),
+        plain_test("environment", environment),
         plain_test("options", || check_usage(OPTIONS)),
         plain_test("filters", || check_usage(FILTERS)),
         plain_test("labels", labels),
@@ -309,5 +310,68 @@ fn replay_of_a_bad_recording() {
         assert_eq!(said.contains("the lines before it were written"), has_lines);
         assert!(lines.starts_with(&written), "{name}: {written}");
         assert_eq!(!written.is_empty(), has_lines, "{name}");
+    }
+}
+
+/// A variable of the environment stands for its option, for `run` with and without the word and
+/// for `replay`; what makes no sense is refused as if it had been typed.
+fn environment() {
+    let said = |variables: &[(&str, &str)], words: &[&str]| {
+        let mut command = conntrace();
+        command.args(words).envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        (output.status.code(), stderr(&output).to_owned())
+    };
+    for words in [&[][..], &["run"], &["replay", "x"]] {
+        let (status, errors) = said(&[("CONNTRACE_LIMIT", "many")], words);
+        assert_eq!(status, Some(2), "{words:?}: {errors}");
+        assert!(errors.contains("'many' for '--limit <N>'"), "{errors}");
+    }
+    for (name, value, wanted) in [
+        ("CONNTRACE_PORT", "80,x", "'x' for '--port <N[-M]>'"),
+        ("CONNTRACE_PID", "1,-1", "'-1' for '--pid <PID>'"),
+        ("CONNTRACE_UID", "root", "'root' for '--uid <UID>'"),
+        (
+            "CONNTRACE_TO",
+            "10.0.0.0/8,host",
+            "'host' for '--to <CIDR>'",
+        ),
+        (
+            "CONNTRACE_LABEL",
+            "refused,late",
+            "'late' for '--label <LABEL>'",
+        ),
+        (
+            "CONNTRACE_NO_STALLS",
+            "perhaps",
+            "'perhaps' for '--no-stalls'",
+        ),
+        (
+            "CONNTRACE_TRACE_SYSCALLS",
+            "2",
+            "'2' for '--trace-syscalls'",
+        ),
+        ("CONNTRACE_SUMMARY", "-1", "'-1' for '--summary <SECONDS>'"),
+    ] {
+        let (status, errors) = said(&[(name, value)], &[]);
+        assert_eq!(status, Some(2), "{name}: {errors}");
+        assert!(errors.contains(wanted), "{name}: {errors}");
+    }
+    // What is typed comes first, an empty one is none, and another command has other options.
+    let typed = &["replay", "/nowhere", "--limit", "1"];
+    for (variables, words) in [
+        (&[("CONNTRACE_LIMIT", "2")][..], &typed[..]),
+        (
+            &[("CONNTRACE_LIMIT", ""), ("CONNTRACE_ALL", "yes")],
+            &typed[..2],
+        ),
+    ] {
+        let (status, errors) = said(variables, words);
+        assert_eq!(status, Some(1), "{errors}");
+        assert!(errors.contains("cannot open /nowhere"), "{errors}");
+    }
+    for words in [&["schema"][..], &["explain", "refused"]] {
+        let (status, errors) = said(&[("CONNTRACE_LIMIT", "2"), ("CONNTRACE_ALL", "1")], words);
+        assert_eq!((status, errors.as_str()), (Some(0), ""), "{words:?}");
     }
 }

@@ -22,8 +22,8 @@ fn every_option_stands_under_its_heading() {
         "pids" | "comms" | "uids" | "cgroups" | "netns" | "networks" | "ports" => Some(FILTERS),
         "no_diagnosis" => Some(CAUSES),
         "trace_syscalls" | "object" | "tier" => Some(TRACING),
-        "all" | "only" | "format" | "patience" | "no_stalls" | "limit" | "summary" | "record"
-        | "verbose" => Some(OUTPUT),
+        "all" | "only" | "format" | "output" | "patience" | "no_stalls" | "limit" | "summary"
+        | "record" | "verbose" => Some(OUTPUT),
         "help" | "version" => None,
         other => panic!("--{other} has no heading"),
     };
@@ -55,15 +55,16 @@ fn options_of_run_work_without_the_word() {
 }
 
 #[test]
-fn a_limit_is_one_line_or_more() {
+fn a_limit_is_a_number_of_lines() {
     let limit = |typed: &str| {
         let typed = Cli::try_parse_from(["conntrace", "--limit", typed]);
         typed.map(|cli| cli.run.lines.labelling().limit)
     };
     assert_eq!(limit("5").unwrap(), NonZeroU64::new(5));
-    for wrong in ["0", "-1", "1.5", "many"] {
+    assert_eq!(limit("0").unwrap(), None);
+    for wrong in ["-1", "1.5", "many"] {
         let message = limit(wrong).unwrap_err().to_string();
-        assert!(message.contains("of lines, at least 1"), "{message}");
+        assert!(message.contains("a whole number of lines"), "{message}");
     }
 }
 

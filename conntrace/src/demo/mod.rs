@@ -21,13 +21,13 @@ use scenes::Why;
 pub use scenes::client;
 
 use crate::{
-    agent::{self, AgentError, Config},
+    agent::{self, Config},
     cli::Format,
     event::{Event, Line, Outcome},
     kernel::{self, Settings, Tier},
     label::Label,
     live,
-    output::Sink,
+    output::{self, Destination, Output},
     stage::Stage,
     worker::Labelling,
 };
@@ -66,12 +66,14 @@ pub async fn run(
         },
         summary_every: None,
         recorder: None,
+        service: None,
     };
     let traced = Traced::default();
-    let sink = Box::new(Audience {
+    let audience = Box::new(Audience {
         traced: traced.clone(),
-        shown: format.to_stdout(),
+        shown: format.renderer(),
     });
+    let stdout = Destination::stdout().context("cannot use stdout")?;
     let (played_sender, played) = oneshot::channel();
     let seen = traced.clone();
     thread::Builder::new()
@@ -88,11 +90,12 @@ pub async fn run(
             reason = interrupted => reason,
         }
     };
-    let endings_missed = match agent::run(tracer, sink, config, stop).await {
-        Ok(totals) => totals.lost.ending_missed,
-        Err(AgentError::OutputClosed) => 0,
-        Err(error) => return Err(error.into()),
-    };
+    let endings_missed =
+        match agent::run(tracer, Output::queued(audience, stdout), config, stop).await {
+            Ok(totals) => totals.lost.ending_missed,
+            Err(error) if error.is_closed_output() => 0,
+            Err(error) => return Err(error.into()),
+        };
     let acts = acts
         .context("interrupted")??
         .context("cannot set the stage")?;
@@ -150,11 +153,11 @@ impl Traced {
 /// Shows the lines from the demo's stages, and remembers their endings.
 struct Audience {
     traced: Traced,
-    shown: Box<dyn Sink + Send>,
+    shown: Box<dyn output::Format>,
 }
 
-impl Sink for Audience {
-    fn write(&mut self, line: &Line) -> io::Result<()> {
+impl output::Format for Audience {
+    fn render(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
         let (subject, details) = match &line.event {
             Event::Outcome(outcome) => (&outcome.subject, &outcome.details),
             Event::Stall(stall) => (&stall.subject, &stall.details),
@@ -168,14 +171,10 @@ impl Sink for Audience {
         if !details.netns.is_some_and(is_ours) {
             return Ok(());
         }
-        self.shown.write(line)?;
+        self.shown.render(line, out)?;
         if let (Event::Outcome(outcome), Some(tid)) = (&line.event, subject.process.tid) {
             self.traced.add(tid, Outcome::clone(outcome));
         }
         Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.shown.flush()
     }
 }

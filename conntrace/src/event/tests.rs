@@ -226,12 +226,12 @@ fn a_loss() {
 
 #[test]
 fn a_summary() {
-    assert_snapshot!(json(&summary_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"summary","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1,"untracked":0,"ending_missed":0,"queue_full":0,"malformed":0},"undelivered":{"stalls":0,"disconnects":0},"unrecorded":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"undiagnosed":{"no_time":2},"disconnects":{},"inspectors_abandoned":0,"top":[{"comm":"curl","remote":{"addr":"10.0.0.5","port":5432},"label":"refused","count":5}],"schema":1}"#);
+    assert_snapshot!(json(&summary_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"summary","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1,"untracked":0,"ending_missed":0,"malformed":0},"undelivered":{"output":0,"stalls":0,"disconnects":0},"unrecorded":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"undiagnosed":{"no_time":2},"disconnects":{},"inspectors_abandoned":0,"top":[{"comm":"curl","remote":{"addr":"10.0.0.5","port":5432},"label":"refused","count":5}],"schema":1}"#);
 }
 
 #[test]
 fn the_stop() {
-    assert_snapshot!(json(&stop_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"stop","reason":"SIGTERM","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1,"untracked":0,"ending_missed":0,"queue_full":0,"malformed":0},"undelivered":{"stalls":0,"disconnects":0},"unrecorded":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"undiagnosed":{"no_time":2},"disconnects":{},"inspectors_abandoned":0,"top":[],"schema":1}"#);
+    assert_snapshot!(json(&stop_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"stop","reason":"SIGTERM","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1,"untracked":0,"ending_missed":0,"malformed":0},"undelivered":{"output":0,"stalls":0,"disconnects":0},"unrecorded":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"undiagnosed":{"no_time":2},"disconnects":{},"inspectors_abandoned":0,"top":[],"schema":1}"#);
 }
 
 #[test]

@@ -52,8 +52,6 @@ pub struct Lost {
     pub untracked: u64,
     /// Endings that no BPF program saw.
     pub ending_missed: u64,
-    /// Endings for which the queue to the worker had no room: the output was too slow.
-    pub queue_full: u64,
     /// Records that could not be decoded.
     pub malformed: u64,
 }
@@ -61,12 +59,11 @@ pub struct Lost {
 impl Lost {
     /// Each number with its reason.
     #[must_use]
-    pub fn by_reason(&self) -> [(&'static str, u64); 5] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 4] {
         [
             ("ring_full", self.ring_full),
             ("untracked", self.untracked),
             ("ending_missed", self.ending_missed),
-            ("queue_full", self.queue_full),
             ("malformed", self.malformed),
         ]
     }
@@ -84,6 +81,8 @@ impl Lost {
 /// Number of lines that were not written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Undelivered {
+    /// Lines for which the output had no room: it was blocked, too slow or full.
+    pub output: u64,
     /// Stalls lost on the way from the kernel to the worker.
     pub stalls: u64,
     /// Disconnects lost on the way from the kernel to the worker.
@@ -93,8 +92,12 @@ pub struct Undelivered {
 impl Undelivered {
     /// Each number with the kind of line.
     #[must_use]
-    pub fn by_kind(&self) -> [(&'static str, u64); 2] {
-        [("stalls", self.stalls), ("disconnects", self.disconnects)]
+    pub fn by_kind(&self) -> [(&'static str, u64); 3] {
+        [
+            ("output", self.output),
+            ("stalls", self.stalls),
+            ("disconnects", self.disconnects),
+        ]
     }
 }
 

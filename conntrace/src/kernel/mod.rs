@@ -24,6 +24,7 @@ mod vmlinux;
 
 use std::{
     io,
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
 };
 
@@ -38,7 +39,6 @@ use conntrace_common::{
     record::{ENTRY_SIZE, IN_MAP_MAX, SLOT_SIZE},
 };
 use nix::errno::Errno;
-use tokio::io::unix::AsyncFd;
 
 pub(crate) use attach_error::chain;
 use calls::Calls;
@@ -120,16 +120,16 @@ pub struct Settings {
 pub struct Tracer {
     ebpf: Ebpf,
     attached: Attached,
-    ring: AsyncFd<RingBuf<MapData>>,
+    ring: RingBuf<MapData>,
     per_cpu: PerCpuArray<MapData, [u64; PER_CPU_WORDS]>,
     table: AttemptTable,
     attempts: AttemptMap,
     calls: Calls,
-    log: Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>,
+    log: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
 impl Tracer {
-    /// Loads and attaches everything. Must run inside a tokio runtime.
+    /// Loads and attaches everything.
     ///
     /// # Errors
     /// Says whether privilege, the kernel or something else stands in the way.
@@ -147,14 +147,13 @@ impl Tracer {
             preempts: preemption::preempts(),
         };
         let attached = hooks::attach_all(&mut ebpf, &ways, &vmlinux.hookable)?;
-        let ring = take_map(&mut ebpf, "RECORDS")?;
         let log = match settings.debug {
             true => Some(open_log(&mut ebpf)?),
             false => None,
         };
         let tracer = Self {
             attached,
-            ring: sys::watch(ring).map_err(|e| failed("watching the ring", e))?,
+            ring: take_map(&mut ebpf, "RECORDS")?,
             per_cpu: take_map(&mut ebpf, "PER_CPU")?,
             table: take_map(&mut ebpf, "TABLE")?,
             attempts: take_map(&mut ebpf, "ATTEMPTS")?,
@@ -213,28 +212,23 @@ pub struct ProgramSize {
 }
 
 impl Source for Tracer {
-    fn drain(&mut self, mut each: impl FnMut(&[u8])) -> usize {
-        let ring = self.ring.get_mut();
-        let mut moved = 0;
-        while let Some(record) = ring.next() {
+    fn drain(&mut self, max: usize, mut each: impl FnMut(&[u8])) -> usize {
+        let mut taken = 0;
+        while taken < max
+            && let Some(record) = self.ring.next()
+        {
             each(&record);
-            moved += 1;
+            taken += 1;
         }
         if let Some(log) = &mut self.log {
-            log.get_mut().flush();
+            log.flush();
         }
-        moved
+        taken
     }
 
-    async fn ready(&mut self) -> io::Result<()> {
-        match &mut self.log {
-            None => self.ring.readable().await?.clear_ready(),
-            Some(log) => tokio::select! {
-                ring = self.ring.readable() => ring?.clear_ready(),
-                log = log.readable() => log?.clear_ready(),
-            },
-        }
-        Ok(())
+    fn descriptors(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        let log = self.log.as_ref().map(AsFd::as_fd);
+        [Some(self.ring.as_fd()), log]
     }
 
     fn counters(&mut self) -> io::Result<Counters> {
@@ -367,9 +361,8 @@ where
     M::try_from(map).map_err(|e| failed(&format!("opening the map {name}"), e))
 }
 
-fn open_log(ebpf: &mut Ebpf) -> Result<AsyncFd<EbpfLogger<&'static dyn log::Log>>, StartError> {
-    let log = EbpfLogger::init(ebpf).map_err(|e| failed("opening the programs' log", e))?;
-    sys::watch(log).map_err(|e| failed("watching the programs' log", e))
+fn open_log(ebpf: &mut Ebpf) -> Result<EbpfLogger<&'static dyn log::Log>, StartError> {
+    EbpfLogger::init(ebpf).map_err(|e| failed("opening the programs' log", e))
 }
 
 /// The object lacks a part this agent expects.

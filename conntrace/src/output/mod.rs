@@ -1,23 +1,34 @@
-//! Formats of the lines, one per file, and where they go.
+//! Formats of the lines, one per file, and the way out.
+//!
+//! ```text
+//! Output (worker) -> bytes that wait, bounded -> Writer (a thread) -> Destination
+//! ```
 
+mod destination;
 mod json;
+mod queue;
 mod text;
+mod writer;
 
-use std::io::{self, BufWriter, Write};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
+pub use destination::{Destination, OpenError};
 pub use json::Json;
+pub use queue::Reopen;
+use queue::{Chunk, Queue};
 pub use text::Text;
+pub use writer::{WriteError, Writer};
 
 use crate::event::{LINE_LEN_MAX, Line};
 
-/// How many lines are buffered, at least, before they are written without being asked
-/// to.
-pub const LINES_BUFFERED: usize = 31;
-/// One more: lines are as long as they may be, and end.
-const BUFFER_LEN: usize = (LINES_BUFFERED + 1) * LINE_LEN_MAX;
+/// Rendered bytes that are handed over together, at least, while there are more to come.
+const BATCH_LEN: usize = 64 << 10;
 
 /// Renders lines.
-pub trait Format {
+pub trait Format: Send {
     /// Appends the line to `out`, its line feed included.
     ///
     /// # Errors
@@ -25,50 +36,136 @@ pub trait Format {
     fn render(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()>;
 }
 
-/// Writes lines in a format.
-pub struct Formatted<F, W: Write> {
-    format: F,
-    out: BufWriter<W>,
-    /// The line at hand.
-    line: Vec<u8>,
+/// The worker's end of the way out: renders lines, and hands them over in batches.
+pub struct Output {
+    format: Box<dyn Format>,
+    batch: Chunk,
+    way: Way,
+    undelivered: u64,
 }
 
-impl<F: Format, W: Write> Formatted<F, W> {
-    /// Writes to `out`.
-    pub fn new(format: F, out: W) -> Self {
+/// Way from the worker to whoever reads the lines.
+enum Way {
+    /// Written by the worker itself, which waits.
+    Direct(Box<dyn Write + Send>),
+    /// Written by another thread; what does not fit into the queue is counted.
+    Queue(Arc<Queue>),
+}
+
+impl Output {
+    /// Writes to `out` and waits for it: for a replay, which has nothing else to do.
+    pub fn direct(format: Box<dyn Format>, out: impl Write + Send + 'static) -> Self {
+        Self::new(format, Way::Direct(Box::new(out)))
+    }
+
+    /// Hands over to a [`Writer`], which a thread is to run, and waits for nobody.
+    #[must_use]
+    pub fn queued(format: Box<dyn Format>, destination: Destination) -> (Self, Writer) {
+        let queue = Arc::new(Queue::default());
+        let writer = Writer::new(Arc::clone(&queue), destination);
+        (Self::new(format, Way::Queue(queue)), writer)
+    }
+
+    fn new(format: Box<dyn Format>, way: Way) -> Self {
+        let batch = Chunk {
+            bytes: Vec::with_capacity(BATCH_LEN + LINE_LEN_MAX),
+            lines: 0,
+        };
         Self {
             format,
-            out: BufWriter::with_capacity(BUFFER_LEN, out),
-            line: Vec::with_capacity(LINE_LEN_MAX),
+            batch,
+            way,
+            undelivered: 0,
         }
     }
-}
 
-impl<F: Format, W: Write> Sink for Formatted<F, W> {
-    fn write(&mut self, line: &Line) -> io::Result<()> {
-        self.line.clear();
-        self.format.render(line, &mut self.line)?;
-        self.out.write_all(&self.line)
+    /// Renders a line into the batch.
+    pub fn write(&mut self, line: &Line) {
+        let before = self.batch.bytes.len();
+        match self.format.render(line, &mut self.batch.bytes) {
+            Ok(()) => self.batch.lines += 1,
+            Err(error) => {
+                log::error!("a line cannot be rendered: {error}");
+                self.batch.bytes.truncate(before);
+                self.undelivered += 1;
+            }
+        }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+    /// Whether the batch is as large as it should become.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.batch.bytes.len() >= BATCH_LEN
+    }
+
+    /// Hands the batch over. Where the queue has no room its lines are undelivered.
+    ///
+    /// # Errors
+    /// When a direct output cannot be written.
+    pub fn hand_over(&mut self) -> io::Result<()> {
+        if self.batch.bytes.is_empty() {
+            self.clear();
+            return Ok(());
+        }
+        let done = match &mut self.way {
+            Way::Direct(out) => out.write_all(&self.batch.bytes).and_then(|()| out.flush()),
+            Way::Queue(queue) => {
+                if !queue.push(&self.batch, queue::WAITING_MAX) {
+                    self.undelivered += self.batch.lines;
+                }
+                Ok(())
+            }
+        };
+        self.clear();
+        done
+    }
+
+    /// Writes a line about tracing itself, and hands it over with what precedes it. It has
+    /// some room of its own where the queue is full.
+    ///
+    /// # Errors
+    /// When a direct output cannot be written.
+    pub fn write_own(&mut self, line: &Line) -> io::Result<()> {
+        self.hand_over()?;
+        self.write(line);
+        if let Way::Queue(queue) = &self.way {
+            if !queue.push(&self.batch, queue::WAITING_MAX + queue::RESERVE) {
+                self.undelivered += self.batch.lines;
+            }
+            self.clear();
+            return Ok(());
+        }
+        self.hand_over()
+    }
+
+    /// Whether a line would be taken now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        match &self.way {
+            Way::Direct(_) => true,
+            Way::Queue(queue) => queue.has_room(self.batch.bytes.len() + LINE_LEN_MAX),
+        }
+    }
+
+    /// Number of lines that were made and will not be written.
+    #[must_use]
+    pub fn undelivered(&self) -> u64 {
+        self.undelivered
+    }
+
+    fn clear(&mut self) {
+        self.batch.bytes.clear();
+        self.batch.lines = 0;
     }
 }
 
-/// Takes lines.
-pub trait Sink {
-    /// Writes one line, perhaps only into a buffer.
-    ///
-    /// # Errors
-    /// When the output cannot be written.
-    fn write(&mut self, line: &Line) -> io::Result<()>;
-
-    /// Hands everything written so far to the reader.
-    ///
-    /// # Errors
-    /// When the output cannot be written.
-    fn flush(&mut self) -> io::Result<()>;
+/// The writer ends once it has written what waits.
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Way::Queue(queue) = &self.way {
+            queue.close();
+        }
+    }
 }
 
 #[cfg(test)]

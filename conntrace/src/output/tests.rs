@@ -1,11 +1,11 @@
-use std::{cell::RefCell, rc::Rc};
+use std::sync::{Arc, Mutex};
 
 use insta::assert_snapshot;
 
 use super::*;
 use crate::{
     event::{
-        Event, LINE_LEN_MAX, Owner,
+        Event, Owner,
         tests::{
             loss_line, outcome_line, outcome_of, port_pressure_line, port_relief_line, stall_line,
             start_line, stop_line, summary_line,
@@ -17,17 +17,17 @@ use crate::{
 
 /// What has reached the reader.
 #[derive(Clone, Default)]
-struct Reader(Rc<RefCell<Vec<u8>>>);
+struct Reader(Arc<Mutex<Vec<u8>>>);
 
 impl Reader {
     fn text(&self) -> String {
-        String::from_utf8(self.0.borrow().clone()).unwrap()
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
 
 impl io::Write for Reader {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().write(bytes)
+        self.0.lock().unwrap().write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -62,14 +62,14 @@ fn every_line() -> [Line; 8] {
 }
 
 /// One line each, and none before it is asked for.
-fn check_lines(format: impl Format) -> String {
+fn check_lines(format: impl Format + 'static) -> String {
     let reader = Reader::default();
-    let mut sink = Formatted::new(format, reader.clone());
+    let mut output = Output::direct(Box::new(format), reader.clone());
     for line in every_line() {
-        sink.write(&line).unwrap();
+        output.write(&line);
     }
     assert_eq!(reader.text(), "");
-    sink.flush().unwrap();
+    output.hand_over().unwrap();
     let text = reader.text();
     assert!(text.ends_with('\n'));
     assert_eq!(text.lines().count(), every_line().len(), "{text}");
@@ -78,17 +78,14 @@ fn check_lines(format: impl Format) -> String {
 
 /// The error arrives, at the latest when the buffer is full, as what it is:
 /// `main` takes a broken pipe for a clean stop.
-fn check_error<F: Format + Default>() {
-    let mut flushed = Formatted::new(F::default(), Gone);
-    flushed.write(&outcome_line()).unwrap();
-    assert_eq!(
-        flushed.flush().unwrap_err().kind(),
-        io::ErrorKind::BrokenPipe
-    );
-
-    let mut filled = Formatted::new(F::default(), Gone);
-    let error = (0..LINE_LEN_MAX).find_map(|_| filled.write(&outcome_line()).err());
-    assert_eq!(error.unwrap().kind(), io::ErrorKind::BrokenPipe);
+fn check_error<F: Format + Default + 'static>() {
+    let mut output = Output::direct(Box::new(F::default()), Gone);
+    assert!(output.hand_over().is_ok(), "there is nothing to write");
+    output.write(&outcome_line());
+    let error = output.hand_over().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    let error = output.write_own(&stop_line()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
 }
 
 #[test]
@@ -116,13 +113,11 @@ fn timeless(text: &str) -> String {
 }
 
 fn text_of(lines: &[Line]) -> String {
-    let reader = Reader::default();
-    let mut sink = Formatted::new(Text, reader.clone());
+    let mut text = Vec::new();
     for line in lines {
-        sink.write(line).unwrap();
+        Text.render(line, &mut text).unwrap();
     }
-    sink.flush().unwrap();
-    timeless(&reader.text())
+    timeless(&String::from_utf8(text).unwrap())
 }
 
 #[test]
@@ -195,11 +190,10 @@ fn json_holds_no_control_character() {
     let mut attempt = unanswered();
     attempt.caller.as_mut().unwrap().comm =
         Comm(*b"\x7f\x7fa\x1b\xc2\x9b\xc3\xa9b\xc2\x80c\0\0\0\0");
-    let reader = Reader::default();
-    let mut sink = Formatted::new(Json::default(), reader.clone());
-    sink.write(&outcome_of(&attempt, Owner::default())).unwrap();
-    sink.flush().unwrap();
-    let text = reader.text();
+    let mut text = Vec::new();
+    let line = outcome_of(&attempt, Owner::default());
+    Json::default().render(&line, &mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
     let name = r#""comm":"\u007f\u007fa\u001b\u009béb\u0080c""#;
     assert!(text.contains(name), "{text}");
     assert!(!text.trim_end_matches('\n').contains(char::is_control));

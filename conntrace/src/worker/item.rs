@@ -1,42 +1,16 @@
-//! What the drain hands to the worker.
+//! What the worker is given.
 
 use std::borrow::Cow;
 
 use conntrace_common::record::RECORD_SIZE;
 use serde::{Deserialize, Serialize};
 
-use crate::{agent::Dropped, event::Start, source::Counters};
+use crate::source::Counters;
 
 /// A record's bytes.
 pub type WireRecord = [u8; RECORD_SIZE];
 
-/// What the drain hands to the worker.
-#[derive(Debug)]
-pub enum Item {
-    /// Tracing is live.
-    Start(Box<Start>),
-    /// Wire records, and perhaps totals among them.
-    Batch(Batch),
-}
-
-/// What gathered while the worker was busy.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Batch {
-    /// Wire records, in the order they came.
-    pub records: Vec<WireRecord>,
-    /// Totals, and how many of the records led to them.
-    pub snapshot: Option<(usize, Box<Snapshot>)>,
-}
-
-impl Batch {
-    /// Whether there is anything in it.
-    #[must_use]
-    pub fn waits(&self) -> bool {
-        !self.records.is_empty() || self.snapshot.is_some()
-    }
-}
-
-/// What the drain and the kernel counted at one moment.
+/// Counters at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Which line to make of it.
@@ -45,8 +19,10 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Entries of the attempt map.
     pub in_map: u64,
-    /// Records that never reached the worker.
-    pub dropped: Dropped,
+    /// Number of records from the ring that had another length.
+    pub malformed: u64,
+    /// Number of lines that were made and will not be written.
+    pub undelivered: u64,
 }
 
 /// Why a snapshot was taken.

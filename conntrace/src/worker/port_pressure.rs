@@ -1,38 +1,22 @@
 //! What the worker does for `port_pressure`: hints go to the watch, answers to looks
 //! become lines.
 
-use std::{
-    io,
-    sync::mpsc::{Receiver, RecvTimeoutError},
-    time::Instant,
-};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{Item, Worker};
+use super::Worker;
 use crate::{
     event::{self, Event, PortUse},
     wire::Attempt,
 };
 
 impl Worker {
-    /// The next item. While a destination is of interest its lines are told in between.
-    pub(super) fn next(&mut self, items: &Receiver<Item>) -> io::Result<Option<Item>> {
-        loop {
-            let pressure = self.pressure.as_ref();
-            let next = match pressure.and_then(|pressure| pressure.wait(Instant::now())) {
-                Some(wait) => items.recv_timeout(wait),
-                None => items.recv().map_err(RecvTimeoutError::from),
-            };
-            match next {
-                Ok(item) => return Ok(Some(item)),
-                Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.tell_pressure()?;
-                    self.hand_over()?;
-                }
-            }
-        }
+    /// Time until [`tell_pressure`](Self::tell_pressure) has something to do; `None` while no
+    /// destination is of interest.
+    #[must_use]
+    pub fn pressure_wait(&self, now: Instant) -> Option<Duration> {
+        self.pressure.as_ref()?.wait(now)
     }
 
     /// An attempt is one of so many to its destination. The hint is not recorded: what
@@ -44,31 +28,24 @@ impl Worker {
     }
 
     /// Writes the lines that are due.
-    pub(super) fn tell_pressure(&mut self) -> io::Result<()> {
+    pub fn tell_pressure(&mut self) {
         let Some(pressure) = &mut self.pressure else {
-            return Ok(());
+            return;
         };
         for (level, found) in pressure.turn(Instant::now()) {
             let now = Timestamp::now();
             if let Some(recorder) = &mut self.recorder {
                 recorder.port_pressure(now, level, found);
             }
-            self.port_pressure(level, found, now)?;
+            self.port_pressure(level, &found, now);
         }
-        Ok(())
     }
 
     /// Writes the line. It is diagnosis: without that there is none in a replay either.
-    pub(super) fn port_pressure(
-        &mut self,
-        level: u8,
-        found: PortUse,
-        time: Timestamp,
-    ) -> io::Result<()> {
-        if !self.labelling.causes {
-            return Ok(());
+    pub(super) fn port_pressure(&mut self, level: u8, found: &PortUse, time: Timestamp) {
+        if self.labelling.causes {
+            let line = event::port_pressure(level, found);
+            self.write(Event::PortPressure(Box::new(line)), time);
         }
-        let line = event::port_pressure(level, &found);
-        self.write(Event::PortPressure(Box::new(line)), time)
     }
 }

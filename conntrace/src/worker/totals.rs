@@ -1,5 +1,4 @@
-//! What was lost, and the totals: the sums of what the kernel, the drain and the worker
-//! counted.
+//! What was lost, and the totals: the sums of what the kernel and the worker counted.
 
 use std::{collections::BTreeMap, io};
 
@@ -13,19 +12,24 @@ use crate::{
 };
 
 impl Worker {
+    /// Number of attempts that failed so far: those whose label is printed by default.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        let failed = self.outcomes.iter().filter(|(label, _)| !label.is_hidden());
+        failed.map(|(_, count)| count).sum()
+    }
+
     pub(super) fn lost(&self, snapshot: &Snapshot) -> (Lost, Undelivered) {
-        let Snapshot {
-            counters, dropped, ..
-        } = snapshot;
+        let counters = &snapshot.counters;
         let lost = Lost {
             ring_full: counters.ring_full,
             untracked: counters.untracked,
             ending_missed: counters.ending_missed,
-            queue_full: dropped.endings,
-            malformed: self.malformed.saturating_add(dropped.malformed),
+            malformed: self.malformed.saturating_add(snapshot.malformed),
         };
         let undelivered = Undelivered {
-            stalls: counters.stall_ring_full.saturating_add(dropped.stalls),
+            output: snapshot.undelivered,
+            stalls: counters.stall_ring_full,
             disconnects: 0,
         };
         (lost, undelivered)
@@ -42,7 +46,7 @@ impl Worker {
             return Ok(());
         };
         self.told = (lost, undelivered);
-        self.write(Event::Loss(new), now)
+        self.write_own(Event::Loss(new), now)
     }
 
     pub(super) fn totals(
@@ -51,14 +55,11 @@ impl Worker {
         (lost, undelivered): (Lost, Undelivered),
     ) -> Totals {
         let Snapshot {
-            counters,
-            in_map,
-            dropped,
-            ..
+            counters, in_map, ..
         } = snapshot;
         let labelled: u64 = self.outcomes.values().sum();
         // No count of this host's overflows; one of a recording may.
-        let handled = [self.malformed, dropped.malformed, dropped.endings]
+        let handled = [self.malformed, snapshot.malformed]
             .into_iter()
             .fold(labelled, u64::saturating_add);
         let mut outcomes = self.outcomes.clone();

@@ -7,7 +7,6 @@ use std::{
     fs::{self, File},
     hint::black_box,
     io::{self, BufReader},
-    sync::{Arc, Mutex, mpsc},
     thread,
     time::Instant,
 };
@@ -18,11 +17,11 @@ use conntrace::{
     event::{self, Event, Line, Owner},
     evidence::{Began, Callers, Owners, host_name},
     label::{Label, Verdict, label},
-    output::{Formatted, Json, Sink},
+    output::{Format as _, Json, Output},
     recording::{Entry, Reader},
     stage,
     wire::{self, Attempt},
-    worker::{Batch, Item, Labelling, WireRecord, Worker},
+    worker::{Labelling, WireRecord, Worker},
 };
 use jiff::Timestamp;
 
@@ -32,8 +31,10 @@ use super::{
     work::{ROUNDS, refused_loop},
 };
 
-/// Records that are gone through in a round, as many as a batch holds.
+/// Records that are gone through in a round, as many as half a ring holds.
 const RECORDS: usize = 16_384;
+/// Records whose lines are handed over together.
+const TURN: usize = 256;
 const PATIENCE_MS: u64 = 200;
 /// Through to JSON bytes, on one CPU.
 const PER_SECOND_MIN: f64 = 400_000.0;
@@ -125,7 +126,7 @@ fn stages(records: &[WireRecord]) -> Vec<Row> {
         Timestamp::UNIX_EPOCH,
         &host,
     );
-    let mut json = Formatted::new(Json::default(), io::sink());
+    let (mut json, mut out) = (Json::default(), Vec::new());
     vec![
         stage_row("decode", records, |record| {
             drop(black_box(wire::decode(record)));
@@ -145,7 +146,10 @@ fn stages(records: &[WireRecord]) -> Vec<Row> {
         stage_row("line's content, message included", &labelled, |labelled| {
             drop(black_box(made(labelled)));
         }),
-        stage_row("JSON", records, |_| json.write(black_box(&line)).unwrap()),
+        stage_row("JSON", records, |_| {
+            out.clear();
+            json.render(black_box(&line), &mut out).unwrap();
+        }),
     ]
 }
 
@@ -161,30 +165,8 @@ fn stage_row<T>(name: &str, all: &[T], mut each: impl FnMut(&T)) -> Row {
     Row::spread(name, "ns", 0, spread)
 }
 
-/// Notes when a batch's lines were handed over.
-struct Flushed {
-    json: Formatted<Json, io::Sink>,
-    at: Arc<Mutex<Vec<Instant>>>,
-}
-
-impl Sink for Flushed {
-    fn write(&mut self, line: &Line) -> io::Result<()> {
-        self.json.write(line)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.at.lock().unwrap().push(Instant::now());
-        self.json.flush()
-    }
-}
-
-/// Nanoseconds per record of the worker itself, batch by batch.
+/// Nanoseconds per record of the worker itself, round by round.
 fn worker_ns(records: &[WireRecord]) -> Spread {
-    let at = Arc::new(Mutex::new(Vec::new()));
-    let sink = Flushed {
-        json: Formatted::new(Json::default(), io::sink()),
-        at: Arc::clone(&at),
-    };
     let labelling = Labelling {
         patience_ms: PATIENCE_MS,
         labels: vec![Label::Refused],
@@ -192,22 +174,26 @@ fn worker_ns(records: &[WireRecord]) -> Spread {
         limit: None,
         causes: true,
     };
-    let worker = Worker::new(Box::new(sink), labelling, None);
-    let (queue, items) = mpsc::channel();
-    // The first only warms up, and its end is when the second begins.
-    for _ in 0..=ROUNDS {
-        let records = records.to_vec();
-        let batch = Batch {
-            records,
-            snapshot: None,
-        };
-        queue.send(Item::Batch(batch)).unwrap();
-    }
-    drop(queue);
-    // As it runs: a thread of its own.
-    let worked = thread::spawn(move || worker.run(&items));
-    worked.join().unwrap().unwrap();
-    let at = at.lock().unwrap();
-    let ns = |pair: &[Instant]| (pair[1] - pair[0]).as_secs_f64() * 1e9 / records.len() as f64;
-    Spread::of(at.windows(2).map(ns).collect())
+    let output = Output::direct(Box::new(Json::default()), io::sink());
+    let mut worker = Worker::new(output, labelling, None);
+    let mut round = || {
+        let began = Instant::now();
+        for few in records.chunks(TURN) {
+            worker.follow_clock();
+            let now = Instant::now();
+            for record in few {
+                worker.record(record, now).unwrap();
+            }
+            worker.hand_over().unwrap();
+        }
+        began.elapsed().as_secs_f64() * 1e9 / records.len() as f64
+    };
+    // As it runs: a thread of its own. The first round only warms up.
+    thread::scope(|scope| {
+        let rounds = scope.spawn(|| {
+            round();
+            (0..ROUNDS).map(|_| round()).collect()
+        });
+        Spread::of(rounds.join().unwrap())
+    })
 }

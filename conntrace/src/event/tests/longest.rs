@@ -111,10 +111,10 @@ fn longest_totals() -> Totals {
             ring_full: u64::MAX,
             untracked: u64::MAX,
             ending_missed: u64::MAX,
-            queue_full: u64::MAX,
             malformed: u64::MAX,
         },
         undelivered: Undelivered {
+            output: u64::MAX,
             stalls: u64::MAX,
             disconnects: u64::MAX,
         },
