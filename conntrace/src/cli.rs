@@ -329,7 +329,7 @@ impl Format {
     pub fn to_stdout(self) -> Box<dyn Sink + Send> {
         match self {
             Self::Json => Box::new(Formatted::new(Json::default(), io::stdout())),
-            Self::Text => Box::new(Formatted::new(Text, io::stdout())),
+            Self::Text => Box::new(Formatted::new(Text::for_stdout(), io::stdout())),
         }
     }
 }

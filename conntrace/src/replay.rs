@@ -42,7 +42,7 @@ pub fn run(
             Err(error) => break Err(error.into()),
         }
     };
-    worker.flush().map_err(output_error)?;
+    worker.finish().map_err(output_error)?;
     ended
 }
 

@@ -10,7 +10,7 @@ use std::{
     io,
     num::NonZeroU64,
     sync::{Arc, mpsc::Receiver},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -77,6 +77,8 @@ pub struct Worker {
     /// Printed outcomes by the reason for which their diagnosis is incomplete.
     undiagnosed: BTreeMap<Undiagnosed, u64>,
     malformed: u64,
+    /// Time after which the sink writes what it holds back.
+    held: Option<Duration>,
     top: Tops,
     /// What loss lines have said so far.
     told: (Lost, Undelivered),
@@ -119,6 +121,7 @@ impl Worker {
             outcomes: BTreeMap::new(),
             undiagnosed: BTreeMap::new(),
             malformed: 0,
+            held: None,
             top: Tops::default(),
             told: Default::default(),
         }
@@ -144,9 +147,9 @@ impl Worker {
                     self.records(after)?;
                 }
             }
-            self.tell_pressure()?;
-            self.hand_over()?;
+            self.rest()?;
         }
+        self.sink.finish()?;
         Ok(last)
     }
 
@@ -189,6 +192,13 @@ impl Worker {
         }
     }
 
+    /// Writes what is due besides the lines of records, and hands everything over.
+    fn rest(&mut self) -> io::Result<()> {
+        self.tell_pressure()?;
+        self.held = self.sink.idle(Timestamp::now())?;
+        self.hand_over()
+    }
+
     /// Hands everything noted and written so far over.
     fn hand_over(&mut self) -> io::Result<()> {
         // Before the lines: a kill in between costs a line, not its record.
@@ -198,12 +208,12 @@ impl Worker {
         self.sink.flush()
     }
 
-    /// Hands everything written so far to the reader.
+    /// Hands everything to the reader, also what the sink holds back: no entry follows.
     ///
     /// # Errors
     /// When the output cannot be written.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.sink.flush()
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.sink.finish()
     }
 
     fn start(&mut self, start: Start, now: Timestamp, boot_ns: u64) -> io::Result<()> {

@@ -112,7 +112,7 @@ fn sinks() -> [Box<dyn Sink + Send>; 2] {
     };
     [
         Box::new(Formatted::new(Json::default(), lines(Some(LINE_LEN_MAX)))),
-        Box::new(Formatted::new(Text, lines(None))),
+        Box::new(Formatted::new(Text::default(), lines(None))),
     ]
 }
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 pub use report::Report;
@@ -177,5 +178,13 @@ impl Sink for Audience {
 
     fn flush(&mut self) -> io::Result<()> {
         self.shown.flush()
+    }
+
+    fn idle(&mut self, now: Timestamp) -> io::Result<Option<Duration>> {
+        self.shown.idle(now)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.shown.finish()
     }
 }

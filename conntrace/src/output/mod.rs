@@ -3,8 +3,12 @@
 mod json;
 mod text;
 
-use std::io::{self, BufWriter, Write};
+use std::{
+    io::{self, BufWriter, Write},
+    time::Duration,
+};
 
+use jiff::Timestamp;
 pub use json::Json;
 pub use text::Text;
 
@@ -23,6 +27,18 @@ pub trait Format {
     /// # Errors
     /// When the line cannot be serialised; `out` may then hold a part of it.
     fn render(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()>;
+
+    /// Appends what was held back of earlier lines and is due at `now`. Returns how long
+    /// after that more is due, `None` when nothing is held back.
+    fn idle(&mut self, now: Timestamp, out: &mut Vec<u8>) -> Option<Duration> {
+        let _ = (now, out);
+        None
+    }
+
+    /// Appends all that was held back: no line follows.
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        let _ = out;
+    }
 }
 
 /// Writes lines in a format.
@@ -51,6 +67,20 @@ impl<F: Format, W: Write> Sink for Formatted<F, W> {
         self.out.write_all(&self.line)
     }
 
+    fn idle(&mut self, now: Timestamp) -> io::Result<Option<Duration>> {
+        self.line.clear();
+        let wait = self.format.idle(now, &mut self.line);
+        self.out.write_all(&self.line)?;
+        Ok(wait)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.line.clear();
+        self.format.finish(&mut self.line);
+        self.out.write_all(&self.line)?;
+        self.out.flush()
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
@@ -63,6 +93,24 @@ pub trait Sink {
     /// # Errors
     /// When the output cannot be written.
     fn write(&mut self, line: &Line) -> io::Result<()>;
+
+    /// Writes what was held back of earlier lines and is due at `now`. Returns how long
+    /// after that more is due, `None` when nothing is held back.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    fn idle(&mut self, now: Timestamp) -> io::Result<Option<Duration>> {
+        let _ = now;
+        Ok(None)
+    }
+
+    /// Writes all that was held back, and hands everything to the reader: no line follows.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    fn finish(&mut self) -> io::Result<()> {
+        self.flush()
+    }
 
     /// Hands everything written so far to the reader.
     ///

@@ -16,21 +16,20 @@ use crate::{
 };
 
 impl Worker {
-    /// The next item. While a destination is of interest its lines are told in between.
+    /// The next item. While a destination is of interest its lines are told in
+    /// between, and so is what the sink held back.
     pub(super) fn next(&mut self, items: &Receiver<Item>) -> io::Result<Option<Item>> {
         loop {
             let pressure = self.pressure.as_ref();
-            let next = match pressure.and_then(|pressure| pressure.wait(Instant::now())) {
+            let pressure = pressure.and_then(|pressure| pressure.wait(Instant::now()));
+            let next = match pressure.into_iter().chain(self.held).min() {
                 Some(wait) => items.recv_timeout(wait),
                 None => items.recv().map_err(RecvTimeoutError::from),
             };
             match next {
                 Ok(item) => return Ok(Some(item)),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.tell_pressure()?;
-                    self.hand_over()?;
-                }
+                Err(RecvTimeoutError::Timeout) => self.rest()?,
             }
         }
     }

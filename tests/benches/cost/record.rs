@@ -18,7 +18,7 @@ use conntrace::{
     event::{self, Event, Line, Owner},
     evidence::{Began, Callers, Owners, host_name},
     label::{Label, Verdict, label},
-    output::{Formatted, Json, Sink},
+    output::{Formatted, Json, Sink, Text},
     recording::{Entry, Reader},
     stage,
     wire::{self, Attempt},
@@ -126,6 +126,17 @@ fn stages(records: &[WireRecord]) -> Vec<Row> {
         &host,
     );
     let mut json = Formatted::new(Json::default(), io::sink());
+    // As on a terminal of the usual width. No two lines are equal, so that none is folded and
+    // each has its `fix`.
+    let mut text = Formatted::new(Text::for_terminal(Some(80), true, true), io::sink());
+    let of_port = |port| {
+        let mut line = line.clone();
+        if let Event::Outcome(outcome) = &mut line.event {
+            outcome.subject.remote.port = Some(port);
+        }
+        line
+    };
+    let others: Vec<_> = (0..u16::try_from(RECORDS).unwrap()).map(of_port).collect();
     vec![
         stage_row("decode", records, |record| {
             drop(black_box(wire::decode(record)));
@@ -146,6 +157,9 @@ fn stages(records: &[WireRecord]) -> Vec<Row> {
             drop(black_box(made(labelled)));
         }),
         stage_row("JSON", records, |_| json.write(black_box(&line)).unwrap()),
+        stage_row("text, of failures that differ", &others, |line| {
+            text.write(black_box(line)).unwrap();
+        }),
     ]
 }
 
