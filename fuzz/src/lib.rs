@@ -35,7 +35,7 @@ pub fn wire(bytes: &[u8]) {
         for record in records {
             worker.replay(Entry::Record(*record)).expect("takes all");
         }
-        worker.flush().expect("takes all");
+        worker.finish().expect("takes all");
     }
 }
 
