@@ -90,6 +90,7 @@ pub async fn run<S: Source + Send + 'static>(
         // A third: one turn may be late.
         turn_every: config.service.as_ref().and_then(Service::ping_every),
         tells_status: config.service.is_some(),
+        held: None,
     };
     let start = config.start;
     let mut done = spawn("work", move || reader.run(start))?;

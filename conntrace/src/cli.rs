@@ -378,7 +378,7 @@ impl Format {
     pub fn renderer(self) -> Box<dyn output::Format> {
         match self {
             Self::Json => Box::new(Json::default()),
-            Self::Text => Box::new(Text),
+            Self::Text => Box::new(Text::for_stdout()),
         }
     }
 }
@@ -419,8 +419,10 @@ impl RunArgs {
     #[must_use]
     pub fn renderer(&self) -> Box<dyn output::Format> {
         match (&self.output, self.lines.format) {
-            (Some(_), None) => Format::Json.renderer(),
-            _ => self.lines.renderer(),
+            (None, _) => self.lines.renderer(),
+            (Some(_), None | Some(Format::Json)) => Box::new(Json::default()),
+            // Not as wide as the terminal happens to be.
+            (Some(_), Some(Format::Text)) => Box::new(Text::default()),
         }
     }
 

@@ -178,7 +178,7 @@ pub struct Coverage {
 }
 
 /// Address and port of one side of a connection.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 pub struct Endpoint {
     /// IP address, null where none is known. An IPv4-mapped IPv6 address is written as
     /// IPv4.

@@ -38,7 +38,7 @@ pub fn run(recording: impl Read, output: Output, labelling: Labelling) -> Result
             Err(error) => break Err(error.into()),
         }
     };
-    worker.hand_over().map_err(output_error)?;
+    worker.finish().map_err(output_error)?;
     ended
 }
 

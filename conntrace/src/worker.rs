@@ -5,7 +5,13 @@ mod port_pressure;
 mod top;
 mod totals;
 
-use std::{collections::BTreeMap, io, num::NonZeroU64, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    io,
+    num::NonZeroU64,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 
@@ -149,6 +155,21 @@ impl Worker {
                 self.snapshot(&snapshot, time).map(drop)
             }
         }
+    }
+
+    /// Renders what was held back of earlier lines and is due. Returns how long after this more
+    /// is due, `None` when nothing is held back.
+    pub fn idle(&mut self) -> Option<Duration> {
+        self.output.idle(Timestamp::now())
+    }
+
+    /// Hands everything to the reader, also what was held back: no line follows.
+    ///
+    /// # Errors
+    /// When a direct output cannot be written.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.output.finish();
+        self.hand_over()
     }
 
     /// Hands everything noted and written so far to its reader.

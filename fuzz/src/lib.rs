@@ -35,7 +35,7 @@ pub fn wire(bytes: &[u8]) {
         for record in records {
             worker.replay(Entry::Record(*record)).expect("takes all");
         }
-        worker.hand_over().expect("takes all");
+        worker.finish().expect("takes all");
     }
 }
 
@@ -108,7 +108,7 @@ fn labelling(limit: Option<NonZeroU64>) -> Labelling {
 fn outputs() -> [Output; 2] {
     [
         output(Json::default(), Some(LINE_LEN_MAX)),
-        output(Text, None),
+        output(Text::default(), None),
     ]
 }
 

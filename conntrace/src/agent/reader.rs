@@ -44,6 +44,8 @@ pub(super) struct Reader<S> {
     pub(super) turn_every: Option<Duration>,
     /// Whether somebody wants to know how it goes.
     pub(super) tells_status: bool,
+    /// Time until the output has something to show that it holds back.
+    pub(super) held: Option<Duration>,
 }
 
 /// When the reader has something to do of its own accord.
@@ -132,6 +134,7 @@ impl<S: Source> Reader<S> {
         });
         done?;
         self.worker.tell_pressure();
+        self.held = self.worker.idle();
         self.worker.hand_over()?;
         Ok(taken)
     }
@@ -144,6 +147,7 @@ impl<S: Source> Reader<S> {
             until(due.loss),
             until(due.status),
             self.worker.pressure_wait(now),
+            self.held,
             self.turn_every,
         ];
         self.wait(waits.into_iter().flatten().min(), true)
@@ -178,7 +182,7 @@ impl<S: Source> Reader<S> {
         }
         let stop = Purpose::Stop(reason.into());
         let totals = self.tell_totals(stop, &mut Said::default(), malformed)?;
-        self.worker.hand_over()?;
+        self.worker.finish()?;
         Ok(totals)
     }
 

@@ -13,9 +13,11 @@ mod writer;
 use std::{
     io::{self, Write},
     sync::Arc,
+    time::Duration,
 };
 
 pub use destination::{Destination, OpenError};
+use jiff::Timestamp;
 pub use json::Json;
 pub use queue::Reopen;
 use queue::{Chunk, Queue};
@@ -34,6 +36,18 @@ pub trait Format: Send {
     /// # Errors
     /// When the line cannot be serialised; `out` may then hold a part of it.
     fn render(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()>;
+
+    /// Appends what was held back of earlier lines and is due at `now`. Returns how long
+    /// after that more is due, `None` when nothing is held back.
+    fn idle(&mut self, now: Timestamp, out: &mut Vec<u8>) -> Option<Duration> {
+        let _ = (now, out);
+        None
+    }
+
+    /// Appends all that was held back: no line follows.
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        let _ = out;
+    }
 }
 
 /// The worker's end of the way out: renders lines, and hands them over in batches.
@@ -136,6 +150,17 @@ impl Output {
             return Ok(());
         }
         self.hand_over()
+    }
+
+    /// Renders what the format held back of earlier lines and is due at `now`. Returns how long
+    /// after that more is due, `None` when nothing is held back.
+    pub fn idle(&mut self, now: Timestamp) -> Option<Duration> {
+        self.format.idle(now, &mut self.batch.bytes)
+    }
+
+    /// Renders all that the format held back: no line follows.
+    pub fn finish(&mut self) {
+        self.format.finish(&mut self.batch.bytes);
     }
 
     /// Whether a line would be taken now.

@@ -1,188 +1,149 @@
-use std::{
-    collections::BTreeMap,
-    io::{self, Write as _},
-};
+//! Aligned text for a person: a header, a row for each line, what to do about it the first
+//! time, and equal failures folded.
+
+mod attempt;
+mod folds;
+mod header;
+mod local_time;
+mod page;
+mod rows;
+mod screen;
+mod totals;
+
+use std::{io, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::Format;
-use crate::{
-    event::{Details, Endpoint, Event, Line, PortPressure, Subject, Totals},
-    message,
-    reply::ReplyKind,
-    text::visible,
-};
+use crate::event::{Details, Event, Line, Subject};
+use attempt::Ending;
+use folds::{Case, Folds, Telling};
+use local_time::LocalTime;
+use page::{Page, WIDTH_MIN};
+use rows::Rows;
 
-/// Aligned text for a person at a terminal.
-#[derive(Debug, Default)]
-pub struct Text;
+/// Aligned text for a person.
+///
+/// Without a terminal (`default`) there are no colours, and a line is as long as it has to
+/// be: nothing wraps, so that each can be searched for.
+#[derive(Debug)]
+pub struct Text {
+    rows: Rows,
+    folds: Folds,
+    /// Looks for the width of the terminal again, which its user may change.
+    ask_width: Option<fn() -> Option<u16>>,
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::for_terminal(None, false, true)
+    }
+}
+
+impl Text {
+    /// Text for a terminal of this many columns, with colours and with characters beyond
+    /// ASCII or without. One narrower than 40 columns is treated as if it had 40; `None`
+    /// stands for one on which nothing needs to wrap.
+    #[must_use]
+    pub fn for_terminal(width: Option<u16>, colour: bool, utf8: bool) -> Self {
+        let page = Page {
+            width: columns(width),
+            colour,
+            utf8,
+        };
+        Self {
+            rows: Rows::new(page, LocalTime::of(TimeZone::system())),
+            folds: Folds::default(),
+            ask_width: None,
+        }
+    }
+
+    /// Turns to the moment of a line, before which the repeats that are due are told.
+    fn turn(&mut self, line: &Line, out: &mut Vec<u8>) {
+        let now = line.time.0;
+        let counts = matches!(
+            line.event,
+            Event::Start(_) | Event::Summary(_) | Event::Stop(_)
+        );
+        if counts || self.folds.is_due(now) {
+            self.release(out);
+        }
+        if self.rows.turn(now)
+            && let Some(ask_width) = self.ask_width
+        {
+            self.rows.resize(columns(ask_width()), out);
+        }
+    }
+
+    /// Tells every repeat that is held back.
+    fn release(&mut self, out: &mut Vec<u8>) {
+        let rows = &mut self.rows;
+        self.folds.release(|folded| rows.folded(folded, out));
+    }
+
+    /// Tells of an attempt, unless it is a repeat: then it is counted.
+    fn attempt(
+        &mut self,
+        case: Case<'_>,
+        ending: &Ending<'_>,
+        told: (&Subject, &Details),
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        let telling = self.folds.admit(case, told, now);
+        if telling == Telling::Held {
+            return;
+        }
+        self.rows.attempt(ending, told, out);
+        if telling == Telling::First
+            && let Some(cause) = ending.cause
+        {
+            self.rows.fix(&cause.fix, out);
+        }
+    }
+}
 
 impl Format for Text {
     fn render(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
-        writeln!(out, "{}", visible(&render(line)))
-    }
-}
-
-fn render(line: &Line) -> String {
-    let time = clock(line.time.0);
-    match &line.event {
-        Event::Outcome(outcome) => {
-            let errno = outcome.errno.as_deref().unwrap_or("-");
-            let told = (&outcome.subject, &outcome.details);
-            let line = attempt(&time, outcome.label.as_str(), errno, told);
-            match &outcome.cause {
-                Some(cause) => format!("{line}  {}", cause.why),
-                None => line,
+        let now = line.time.0;
+        self.turn(line, out);
+        match &line.event {
+            Event::Outcome(outcome) => {
+                let told = (&outcome.subject, &outcome.details);
+                let case = Case::of_outcome(outcome);
+                self.attempt(case, &Ending::of_outcome(outcome), told, now, out);
             }
+            Event::Stall(stall) => {
+                let told = (&stall.subject, &stall.details);
+                let case = Case::of_stall(&stall.subject);
+                self.attempt(case, &Ending::STALL, told, now, out);
+            }
+            Event::PortPressure(pressure) => self.rows.port_pressure(pressure, out),
+            Event::Start(start) => self.rows.header(start, &line.hostname, now, out),
+            Event::Loss(loss) => self.rows.loss(loss, out),
+            Event::Summary(totals) => self.rows.summary(totals, out),
+            Event::Stop(stop) => self.rows.stop(stop, out),
         }
-        Event::Stall(stall) => attempt(&time, "(stalled)", "-", (&stall.subject, &stall.details)),
-        Event::PortPressure(pressure) => port_pressure(&time, pressure),
-        Event::Start(start) => {
-            let attached = start.hooks.iter().filter(|hook| hook.attached).count();
-            format!(
-                "{time}  conntrace {} traces kernel {} ({} tier, {attached} of {} hooks)",
-                start.version,
-                start.kernel,
-                start.tier,
-                start.hooks.len(),
-            )
+        Ok(())
+    }
+
+    fn idle(&mut self, now: Timestamp, out: &mut Vec<u8>) -> Option<Duration> {
+        if self.folds.is_due(now) {
+            self.release(out);
         }
-        Event::Loss(loss) => {
-            let counted = |counted: &BTreeMap<&'static str, u64>| {
-                counts(counted.iter().map(|(what, count)| (*what, *count)))
-            };
-            let (lost, undelivered) = (counted(&loss.lost), counted(&loss.undelivered));
-            format!("{time}  LOST  {lost}; undelivered {undelivered}")
-        }
-        Event::Summary(totals) => format!("{time}  {}", summary(totals)),
-        Event::Stop(stop) => {
-            format!(
-                "{time}  stopped ({})  {}",
-                stop.reason,
-                summary(&stop.totals)
-            )
-        }
+        let wait = self.folds.wait(now)?;
+        Some(wait.unsigned_abs())
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        self.release(out);
     }
 }
 
-fn attempt(
-    time: &str,
-    label: &str,
-    errno: &str,
-    (subject, details): (&Subject, &Details),
-) -> String {
-    let process = &subject.process;
-    // Made visible before it is padded, or it would break the columns.
-    let who = format!(
-        "{}[{}]",
-        visible(process.comm.as_deref().unwrap_or("?")),
-        process
-            .pid
-            .map_or_else(|| "?".to_owned(), |pid| pid.to_string()),
-    );
-    let mut line = format!(
-        "{time}  {label:<19}  {errno:<13}  {who:<23}  {:<21} -> {:<21}  {:>10}",
-        endpoint(details.local),
-        endpoint(subject.remote.endpoint()),
-        elapsed(details),
-    );
-    if let (Some(sent), Some(again)) = (details.syn.sent, details.syn.retransmitted)
-        && again > 0
-    {
-        line.push_str(&format!("  {sent} SYNs"));
-    }
-    if let Some(answer) = answer(details) {
-        line.push_str(&format!("  {answer}"));
-    }
-    if details.suppressed > 0 {
-        line.push_str(&format!("  ({} like it left out)", details.suppressed));
-    }
-    line
+/// Columns to lay out for.
+fn columns(width: Option<u16>) -> usize {
+    width.map_or(usize::MAX, |width| WIDTH_MIN.max(width.into()))
 }
 
-/// In the columns of an attempt, which has a process where this has a namespace.
-fn port_pressure(time: &str, pressure: &PortPressure) -> String {
-    let level = match pressure.level {
-        0 => "(ports are back)".to_owned(),
-        level => format!("(ports at {level} %)"),
-    };
-    let mut line = format!(
-        "{time}  {level:<19}  {:<13}  {:<23}  {:<21} -> {:<21}  {:>8} %",
-        "-",
-        format!("netns {}", pressure.netns),
-        endpoint(pressure.local),
-        endpoint(pressure.remote),
-        pressure.percent,
-    );
-    line.push_str(&format!("  {} ports", pressure.used));
-    message::states(&mut line, &pressure.states, pressure.reusable);
-    line
-}
-
-fn answer(details: &Details) -> Option<String> {
-    let reply = &details.reply;
-    let who = match reply.kind {
-        ReplyKind::None | ReplyKind::SynAck => return None,
-        ReplyKind::Rst => return Some("RST".to_owned()),
-        ReplyKind::Icmp => "ICMP",
-        ReplyKind::Local if reply.icmp_type.is_some() => "own ICMP",
-        ReplyKind::Local => details.own_part,
-    };
-    let mut text = who.to_owned();
-    if let (Some(icmp_type), Some(code)) = (reply.icmp_type, reply.icmp_code) {
-        text.push_str(&format!(" {icmp_type}/{code}"));
-    }
-    if let Some(from) = reply.from {
-        text.push_str(&format!(" from {from}"));
-    }
-    Some(text)
-}
-
-fn elapsed(details: &Details) -> String {
-    let mut text = String::new();
-    message::elapsed(&mut text, details);
-    text
-}
-
-fn endpoint(side: Endpoint) -> String {
-    let mut text = String::new();
-    message::endpoint(&mut text, side);
-    text
-}
-
-fn summary(totals: &Totals) -> String {
-    let mut text = format!(
-        "{} attempts: {}; in flight {}, lost {}",
-        totals.attempts,
-        counts(
-            totals
-                .outcomes
-                .iter()
-                .map(|(label, count)| (label.as_str(), *count))
-        ),
-        totals.in_flight,
-        totals.lost.sum(),
-    );
-    if totals.suppressed > 0 {
-        text.push_str(&format!(", lines left out {}", totals.suppressed));
-    }
-    text
-}
-
-/// `refused 5, timed_out 1`
-fn counts<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> String {
-    let counts: Vec<_> = counts
-        .map(|(what, count)| format!("{what} {count}"))
-        .collect();
-    if counts.is_empty() {
-        "none".to_owned()
-    } else {
-        counts.join(", ")
-    }
-}
-
-/// Time of day in the local zone, milliseconds.
-fn clock(time: Timestamp) -> String {
-    let local = time.to_zoned(TimeZone::system());
-    local.strftime("%H:%M:%S%.3f").to_string()
-}
+#[cfg(test)]
+mod tests;

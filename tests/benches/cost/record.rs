@@ -17,7 +17,7 @@ use conntrace::{
     event::{self, Event, Line, Owner},
     evidence::{Began, Callers, Owners, host_name},
     label::{Label, Verdict, label},
-    output::{Format as _, Json, Output},
+    output::{Format as _, Json, Output, Text},
     recording::{Entry, Reader},
     stage,
     wire::{self, Attempt},
@@ -127,6 +127,17 @@ fn stages(records: &[WireRecord]) -> Vec<Row> {
         &host,
     );
     let (mut json, mut out) = (Json::default(), Vec::new());
+    // As on a terminal of the usual width. No two lines are equal, so that none is folded and
+    // each has its `fix`.
+    let (mut text, mut shown) = (Text::for_terminal(Some(80), true, true), Vec::new());
+    let of_port = |port| {
+        let mut line = line.clone();
+        if let Event::Outcome(outcome) = &mut line.event {
+            outcome.subject.remote.port = Some(port);
+        }
+        line
+    };
+    let others: Vec<_> = (0..u16::try_from(RECORDS).unwrap()).map(of_port).collect();
     vec![
         stage_row("decode", records, |record| {
             drop(black_box(wire::decode(record)));
@@ -149,6 +160,10 @@ fn stages(records: &[WireRecord]) -> Vec<Row> {
         stage_row("JSON", records, |_| {
             out.clear();
             json.render(black_box(&line), &mut out).unwrap();
+        }),
+        stage_row("text, of failures that differ", &others, |line| {
+            shown.clear();
+            text.render(black_box(line), &mut shown).unwrap();
         }),
     ]
 }

@@ -1,0 +1,49 @@
+//! Time of day, made anew only when the second changes.
+
+use std::fmt::Write as _;
+
+use jiff::{Timestamp, tz::TimeZone};
+
+/// Tells the time of day in one time zone.
+#[derive(Debug)]
+pub(super) struct LocalTime {
+    zone: TimeZone,
+    /// Second since the epoch that `text` is of.
+    second: Option<i64>,
+    text: String,
+}
+
+impl LocalTime {
+    pub(super) fn of(zone: TimeZone) -> Self {
+        Self {
+            zone,
+            second: None,
+            text: String::new(),
+        }
+    }
+
+    /// Turns to a moment. Returns true if it is of another second than the last one.
+    pub(super) fn turn(&mut self, now: Timestamp) -> bool {
+        let second = now.as_second();
+        if self.second == Some(second) {
+            return false;
+        }
+        self.second = Some(second);
+        self.text.clear();
+        let local = self.zone.to_datetime(now);
+        let (hour, minute, second) = (local.hour(), local.minute(), local.second());
+        let _ = write!(self.text, "{hour:02}:{minute:02}:{second:02}");
+        true
+    }
+
+    /// Time of day to which it was turned: `08:30:00`.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// `2026-11-22 08:30:00 UTC`
+    pub(super) fn date(&self, moment: Timestamp) -> String {
+        let local = moment.to_zoned(self.zone.clone());
+        local.strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+    }
+}
