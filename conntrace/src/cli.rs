@@ -216,9 +216,10 @@ pub struct ExplainArgs {
 /// Options of `demo`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
-    /// How lines are written; text on a terminal, else json.
-    #[arg(long, value_enum)]
-    pub format: Option<Format>,
+    /// Write text for a person to stdout, or the lines as JSON, with the table and the verdict
+    /// on stderr.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
     /// How hooks are chosen.
     #[command(flatten)]
     pub tier: TierArgs,

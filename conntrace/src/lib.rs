@@ -33,3 +33,4 @@ mod sys;
 mod text;
 pub mod wire;
 pub mod worker;
+mod wrap;

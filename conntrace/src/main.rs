@@ -101,13 +101,10 @@ async fn run_demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     start_log(0);
-    let report = demo::run(
-        Format::or_suitable(args.format),
-        args.tier.tier,
-        stop_signal()?,
-    )
-    .await?;
-    eprint!("{report}");
+    let Some(report) = demo::run(args.format, args.tier.tier, stop_signal()?).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    demo::write(args.format, &report.to_string()).context("cannot write the report")?;
     if report.all_as_expected() {
         Ok(ExitCode::SUCCESS)
     } else {
