@@ -6,15 +6,12 @@ use std::{
     num::NonZeroU64,
     ops::RangeInclusive,
     path::PathBuf,
-    sync::LazyLock,
     time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
 use crate::{
-    event::Code,
-    explain::Topic,
     filter::{CgroupId, Filter, Name, NetnsInode, Network, Ports},
     kernel::Tier,
     label::Label,
@@ -208,9 +205,10 @@ pub struct DoctorArgs {
 /// Arguments of `explain`.
 #[derive(Debug, Clone, Args)]
 pub struct ExplainArgs {
-    /// Which label or cause; all of them in a table if left out.
-    #[arg(value_enum, hide_possible_values = true, value_name = "LABEL|CAUSE")]
-    pub topic: Option<Topic>,
+    /// Label, cause, errno or error message, such as `timed_out`, `ECONNREFUSED` or `no route
+    /// to host`; without it, a table of all labels and causes.
+    #[arg(value_name = "WORDS")]
+    pub words: Vec<String>,
 }
 
 /// Options of `demo`.
@@ -268,23 +266,6 @@ fn id(typed: &str, range: RangeInclusive<u32>) -> Option<u32> {
 impl ValueEnum for Label {
     fn value_variants<'a>() -> &'a [Self] {
         &Self::ALL
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.as_str()))
-    }
-}
-
-/// So are both.
-impl ValueEnum for Topic {
-    fn value_variants<'a>() -> &'a [Self] {
-        static ALL: LazyLock<Vec<Topic>> = LazyLock::new(|| {
-            let labels = Label::ALL.into_iter().map(Topic::Label);
-            labels
-                .chain(Code::ALL.into_iter().map(Topic::Cause))
-                .collect()
-        });
-        &ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {

@@ -18,7 +18,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A runtime failure.
 const EXIT_FAILURE: u8 = 1;
-/// Capabilities are missing. (2 is clap's: usage.)
+/// What was typed means nothing; clap exits with it as well.
+const EXIT_USAGE: u8 = 2;
+/// Capabilities are missing.
 const EXIT_PRIVILEGE: u8 = 3;
 /// The kernel cannot support tracing.
 const EXIT_KERNEL: u8 = 4;
@@ -174,7 +176,19 @@ fn examine(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn print_explanation(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let text = args.topic.map_or_else(explain::overview, explain::topic);
+    let typed = args.words.join(" ");
+    let text = if args.words.is_empty() {
+        explain::overview()
+    } else {
+        match explain::find(&typed).as_deref() {
+            Ok([topic]) => explain::topic(*topic),
+            Ok(topics) => explain::several(topics),
+            Err(unknown) => {
+                eprint!("error: {unknown}");
+                return Ok(ExitCode::from(EXIT_USAGE));
+            }
+        }
+    };
     print(&text).context("cannot write the explanation")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -64,6 +64,20 @@ fn explain() {
     }
     let refused = output(&["explain", "refused"]);
     assert!(text(&refused.stdout).contains("ss -ltnp"));
+    for words in [
+        &["ECONNREFUSED"][..],
+        &["Connection", "refused"],
+        &["REFUSED"],
+    ] {
+        assert_eq!(
+            output(&[&["explain"], words].concat()).stdout,
+            refused.stdout
+        );
+    }
+    let several = output(&["explain", "EADDRNOTAVAIL"]);
+    for label in ["port_exhausted: ", "address_unavailable: "] {
+        assert!(text(&several.stdout).contains(label));
+    }
 }
 
 /// A closed stdout is a clean end, a full one is not.
