@@ -163,8 +163,11 @@ fn skips(text: &str) -> Vec<(String, usize)> {
     for line in section.lines().take_while(|line| !line.is_empty()) {
         match (line.strip_prefix("    "), found.last_mut()) {
             (Some(names), Some((_, before))) => before.push_str(names),
-            (_, Some((reason, names))) if names.is_empty() => reason.push_str(&line[1..]),
-            _ => found.push((line[2..].to_owned(), String::new())),
+            (_, Some((reason, names))) if names.is_empty() => {
+                reason.push(' ');
+                reason.push_str(line.trim_start());
+            }
+            _ => found.push((line.trim_start().to_owned(), String::new())),
         }
     }
     let count = |names: String| names.matches(',').count() + 1;

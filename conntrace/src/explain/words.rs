@@ -200,7 +200,7 @@ no_route                           | no_route
 refused denied refused             | refused denied
 ",
         );
-        for topic in Topic::all().iter() {
+        for topic in Topic::all() {
             assert_eq!(find(topic.as_str()), Ok(vec![*topic]));
         }
     }
