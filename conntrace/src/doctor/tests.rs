@@ -92,7 +92,7 @@ fn what_could_not_be_tried_is_unknown() {
 fn text_counts_what_is_well_and_names_what_is_not() {
     let text = text(&diagnose(Ok(&start()), vec![limited()]));
     for part in [
-        "\nTracing can start: tracepoint tier; 13 of 14 hooks attached\nTo see more:\n  conntrace --trace-syscalls, which slows ",
+        "\nTracing can start: tracepoint tier; 13 of 14 hooks attached\nTo see more:\n  conntrace --trace-syscalls\n  (slows ",
         "
 Host: 0 of 1 checks are ok
   limits    cgroup_v2: not mounted; `cgroup` is null

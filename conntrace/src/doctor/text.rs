@@ -25,9 +25,8 @@ pub(super) fn render(diagnosis: &Diagnosis) -> String {
         diagnosis.version, diagnosis.kernel, diagnosis.architecture,
     );
     text.push_str(&wrap(&visible(&verdict(diagnosis)), "", "", WIDTH));
-    if let Some((what, command)) = next_step(diagnosis) {
-        let _ = writeln!(text, "{what}:");
-        text.push_str(&wrap(&command, "  ", "  ", WIDTH));
+    if let Some(step) = next_step(diagnosis) {
+        text.push_str(&step);
     }
     add_facts(&mut text, &diagnosis.facts);
     add_hooks(&mut text, &diagnosis.hooks);
@@ -48,13 +47,14 @@ fn verdict(diagnosis: &Diagnosis) -> String {
     )
 }
 
-/// The one thing to do first, and what for: what lets tracing start, or shows the most of
-/// what is not seen.
-fn next_step(diagnosis: &Diagnosis) -> Option<(&'static str, String)> {
+/// The one thing to do first: what lets tracing start, or shows the most of what is not
+/// seen. A command stands alone on its line, to be copied.
+fn next_step(diagnosis: &Diagnosis) -> Option<String> {
     let mut facts = diagnosis.facts.iter();
+    let indented = |words: &str| wrap(words, "  ", "  ", WIDTH);
     if !diagnosis.can_trace {
         let blocking = facts.find(|fact| fact.state == State::Blocks)?;
-        return Some(("To mend it", blocking.remedy?.to_owned()));
+        return Some(format!("To mend it:\n{}", indented(blocking.remedy?)));
     }
     let mut found = diagnosis.coverage.values();
     if !found.any(|found| found.remedy == Some(TRACE_SYSCALLS)) {
@@ -64,7 +64,9 @@ fn next_step(diagnosis: &Diagnosis) -> Option<(&'static str, String)> {
         .find(|fact| fact.name == TRACEFS)
         .and_then(|fact| fact.remedy);
     let mount = mount.map_or_else(String::new, |mount| format!("{mount} && "));
-    Some(("To see more", format!("{mount}{TRACE_SYSCALLS}")))
+    let (command, remark) = TRACE_SYSCALLS.split_once(", which ")?;
+    let remark = indented(&format!("({remark})"));
+    Some(format!("To see more:\n  {mount}{command}\n{remark}"))
 }
 
 fn count(hooks: &[HookFinding], attached: Option<bool>) -> usize {
