@@ -7,7 +7,6 @@ use std::{
     num::NonZeroU64,
     ops::RangeInclusive,
     path::PathBuf,
-    sync::LazyLock,
     time::Duration,
 };
 
@@ -17,8 +16,7 @@ use clap::{
 };
 
 use crate::{
-    event::Code,
-    explain::Topic,
+    doctor,
     filter::{CgroupId, Filter, Name, NetnsInode, Network, Ports},
     kernel::Tier,
     label::Label,
@@ -35,9 +33,14 @@ const PID_MAX: u32 = 1 << 22;
 /// The largest user id there is: the next one stands for none.
 const UID_MAX: u32 = u32::MAX - 1;
 
-/// Says at once, and with the evidence, why outgoing TCP connections fail.
+/// Trace failed outgoing TCP connections and explain why.
 #[derive(Debug, Parser)]
-#[command(name = "conntrace", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "conntrace",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = AFTER_HELP
+)]
 pub struct Cli {
     /// What to do; `run` if left out.
     #[command(subcommand)]
@@ -86,19 +89,36 @@ fn environment(command: clap::Command) -> clap::Command {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Trace until SIGINT or SIGTERM: a line for every failed connection.
+    /// Trace until SIGINT or SIGTERM, a line per failed connection (the default).
     Run(Box<RunArgs>),
-    /// Provoke every kind of ending in a network of its own and trace them.
+    /// Provoke every kind of failure in network namespaces of its own, trace and explain it.
     Demo(DemoArgs),
-    /// Say what this host offers for tracing, what is missing and what would mend it.
+    /// Check tracing support; report what is missing and how to enable it.
     Doctor(DoctorArgs),
-    /// Say what a label or cause means, how it is recognised and what to do about it.
+    /// Explain a label, a cause, an errno or an error message, and what to do about it.
     Explain(ExplainArgs),
-    /// Make lines of what `run --record` recorded; needs neither root nor that host.
+    /// Print the lines of a recording made by `run --record`; needs no root.
     Replay(ReplayArgs),
     /// Print the JSON Schema of the lines.
     Schema,
 }
+
+/// Shown below the options.
+const AFTER_HELP: &str = "\
+Examples:
+  conntrace                                     every failure, until Ctrl-C
+  conntrace --to 10.0.0.0/8 --port 5432         failed connections to these databases
+  conntrace --comm nginx --label refused        what nginx is refused
+  conntrace | jq -r '.message // empty'         one sentence per failure
+  conntrace --record now.rec                    also record, for `conntrace replay now.rec`
+  conntrace explain ECONNREFUSED                what it means and what to do
+
+Exit status:
+  0  clean stop, also when stdout is closed
+  1  runtime failure
+  2  wrong usage
+  3  missing privilege: run as root, or grant CAP_BPF and CAP_PERFMON
+  4  the kernel cannot support tracing: `conntrace doctor` says why";
 
 /// The headings of `run --help`.
 const OUTPUT: &str = "Output";
@@ -110,11 +130,11 @@ const FILTERS: &str = "Filters (repeatable; one of each kind given must fit)";
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = OUTPUT)]
 pub struct LineArgs {
-    /// Also print attempts that were established or cancelled.
+    /// Print established and cancelled attempts as well.
     #[arg(long)]
     pub all: bool,
-    /// Print outcomes with exactly these labels, whatever --all says; stalls, which
-    /// have no label, are printed all the same (see --no-stalls).
+    /// Print outcomes with these labels only, whatever --all says; stalls have no label
+    /// (see --no-stalls).
     #[arg(
         long = "label",
         value_name = "LABEL",
@@ -122,22 +142,23 @@ pub struct LineArgs {
         value_delimiter = ','
     )]
     pub only: Vec<Label>,
-    /// How lines are written; text on a terminal, else json.
+    /// Output format; text on a terminal, otherwise json.
     #[arg(long, value_enum)]
     pub format: Option<Format>,
-    /// An attempt closed unanswered after this long timed out; before, it was cancelled.
+    /// Unanswered attempts closed after MS are `timed_out`, earlier ones `cancelled`.
     #[arg(long, value_name = "MS", default_value_t = 200, allow_negative_numbers = true,
           value_parser = number("milliseconds", 0..=u64::MAX))]
     pub patience: u64,
-    /// Print no line at an attempt's first SYN retransmission.
+    /// Print no line at the first SYN retransmission of an attempt.
     #[arg(long)]
     pub no_stalls: bool,
-    /// Look for no causes and tell of no port pressure; `run` then keeps fewer
+    /// Look for no causes and report no port pressure; `run` then keeps fewer
     /// capabilities.
     #[arg(long, help_heading = CAUSES)]
     pub no_diagnosis: bool,
     /// Print at most N lines a second per cgroup, thread name, remote and label, stalls
-    /// included; the next one, and the totals, say how many were left out. 0 for no limit.
+    /// included; `suppressed` in the next one and in the totals counts the others. 0 for no
+    /// limit.
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true,
           value_parser = number("lines", 0..=u64::MAX))]
     pub limit: u64,
@@ -152,22 +173,23 @@ pub struct RunArgs {
     /// Which attempts are traced.
     #[command(flatten)]
     pub filter: FilterArgs,
-    /// Print totals this often; 0 for never.
+    /// Print totals every SECONDS; 0 turns them off.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, allow_negative_numbers = true,
           help_heading = OUTPUT, value_parser = number("seconds", 0..=SUMMARY_MAX))]
     pub summary: u64,
-    /// Also trace the system calls connect and bind: shows what fails before a SYN,
-    /// such as no route. Slows every system call of this host a little.
+    /// Trace the system calls connect and bind: shows failures before a SYN, such as no
+    /// route, where functions cannot be hooked. Slows every system call of this host a
+    /// little.
     #[arg(long, help_heading = TRACING)]
     pub trace_syscalls: bool,
-    /// Also record what lines are made from, for `replay`, to this new file.
+    /// Record what the lines are made from to a new file, for `replay`.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub record: Option<PathBuf>,
     /// Append the lines to this file, made with mode 0640, instead of to stdout. SIGHUP
     /// opens it anew, as after a rotation. No symbolic link is followed.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub output: Option<PathBuf>,
-    /// Say more on stderr; twice: also the kernel side's own debug lines.
+    /// Log more to stderr; twice: debug lines of the eBPF programs as well.
     #[arg(short, long, action = clap::ArgAction::Count, help_heading = OUTPUT)]
     pub verbose: u8,
     /// Load this object instead of the built-in one (a fresh build under test).
@@ -191,21 +213,21 @@ pub struct TierArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = FILTERS)]
 pub struct FilterArgs {
-    /// Only attempts of this process (its id in the root pid namespace).
+    /// Only attempts of this process, by its id in the root pid namespace.
     #[arg(long = "pid", value_name = "PID", value_delimiter = ',', allow_negative_numbers = true,
           value_parser = process_id)]
     pub pids: Vec<u32>,
-    /// Only of threads or processes with this name (its first 15 bytes).
+    /// Only attempts of threads or processes with this name (its first 15 bytes).
     #[arg(long = "comm", value_name = "NAME")]
     pub comms: Vec<Name>,
-    /// Only of this user id.
+    /// Only attempts of this user id.
     #[arg(long = "uid", value_name = "UID", value_delimiter = ',', allow_negative_numbers = true,
           value_parser = user_id)]
     pub uids: Vec<u32>,
-    /// Only of this cgroup (v2) and those below it.
+    /// Only attempts of this cgroup (v2) and its descendants.
     #[arg(long = "cgroup", value_name = "PATH")]
     pub cgroups: Vec<CgroupId>,
-    /// Only in this network namespace: its inode number, or a file such as
+    /// Only attempts in this network namespace: its inode number, or a file such as
     /// /run/netns/NAME.
     #[arg(
         long = "netns",
@@ -213,10 +235,10 @@ pub struct FilterArgs {
         allow_negative_numbers = true
     )]
     pub netns: Vec<NetnsInode>,
-    /// Only to this network or address; bits beyond its prefix are ignored.
+    /// Only attempts to this address or network; bits beyond its prefix are ignored.
     #[arg(long = "to", value_name = "CIDR", value_delimiter = ',')]
     pub networks: Vec<Network>,
-    /// Only to this port, or to these.
+    /// Only attempts to this port or range of ports.
     #[arg(
         long = "port",
         value_name = "N[-M]",
@@ -245,8 +267,9 @@ impl FilterArgs {
 
 /// Options of `doctor`.
 #[derive(Debug, Clone, Args)]
+#[command(after_long_help = doctor::kernels())]
 pub struct DoctorArgs {
-    /// How it is written: text, or one JSON object.
+    /// Output format: text of one screen, or one JSON object with all findings.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
     /// How hooks are chosen.
@@ -257,17 +280,19 @@ pub struct DoctorArgs {
 /// Arguments of `explain`.
 #[derive(Debug, Clone, Args)]
 pub struct ExplainArgs {
-    /// Which label or cause; all of them in a table if left out.
-    #[arg(value_enum, hide_possible_values = true, value_name = "LABEL|CAUSE")]
-    pub topic: Option<Topic>,
+    /// Label, cause, errno or error message, such as `timed_out`, `ECONNREFUSED` or `no route
+    /// to host`; without it, a table of all labels and causes.
+    #[arg(value_name = "WORDS")]
+    pub words: Vec<String>,
 }
 
 /// Options of `demo`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
-    /// How lines are written; text on a terminal, else json.
-    #[arg(long, value_enum)]
-    pub format: Option<Format>,
+    /// Write text for a person to stdout, or the lines as JSON, with the table and the verdict
+    /// on stderr.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
     /// How hooks are chosen.
     #[command(flatten)]
     pub tier: TierArgs,
@@ -316,23 +341,6 @@ fn id(typed: &str, range: RangeInclusive<u32>) -> Option<u32> {
 impl ValueEnum for Label {
     fn value_variants<'a>() -> &'a [Self] {
         &Self::ALL
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.as_str()))
-    }
-}
-
-/// So are both.
-impl ValueEnum for Topic {
-    fn value_variants<'a>() -> &'a [Self] {
-        static ALL: LazyLock<Vec<Topic>> = LazyLock::new(|| {
-            let labels = Label::ALL.into_iter().map(Topic::Label);
-            labels
-                .chain(Code::ALL.into_iter().map(Topic::Cause))
-                .collect()
-        });
-        &ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {

@@ -147,10 +147,17 @@ pub fn json(diagnosis: &Diagnosis) -> serde_json::Result<String> {
     Ok(serde_json::to_string(diagnosis)? + "\n")
 }
 
-/// Aligned text for a person.
+/// Text for a person that fits one screen.
 #[must_use]
 pub fn text(diagnosis: &Diagnosis) -> String {
     text::render(diagnosis)
+}
+
+/// Table of what each tier sees on the kernels that this version was tested on.
+#[must_use]
+pub fn kernels() -> String {
+    let table = text::KERNELS.replace('`', "");
+    format!("What each tier sees, as measured:\n\n{}", table.trim_end())
 }
 
 fn diagnose(tried: Result<&Start, &StartError>, facts: Vec<Fact>) -> Diagnosis {

@@ -3,10 +3,12 @@
 
 mod causes;
 mod labels;
+mod words;
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::LazyLock};
 
-use crate::{event::Code, label::Label};
+use crate::{event::Code, label::Label, wrap::wrap};
+pub use words::{UnknownTopic, find};
 
 /// Columns of text; commands are never broken.
 const WIDTH: usize = 80;
@@ -21,6 +23,18 @@ pub enum Topic {
 }
 
 impl Topic {
+    /// Every label, then every cause.
+    #[must_use]
+    pub fn all() -> &'static [Self] {
+        static ALL: LazyLock<Vec<Topic>> = LazyLock::new(|| {
+            let labels = Label::ALL.into_iter().map(Topic::Label);
+            labels
+                .chain(Code::ALL.into_iter().map(Topic::Cause))
+                .collect()
+        });
+        &ALL
+    }
+
     /// As it is written in the lines.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -73,7 +87,8 @@ pub fn overview() -> String {
         let _ = writeln!(text, "{:<25}  {means}", code.as_str());
     }
     text.push_str(
-        "\n`conntrace explain LABEL` or CAUSE says how it is recognised and what to do.\n",
+        "\n`conntrace explain NAME` says how it is recognised and what to do. Errno names\n\
+         and error messages are taken as well: `conntrace explain ECONNREFUSED`.\n",
     );
     text
 }
@@ -82,23 +97,71 @@ pub fn overview() -> String {
 #[must_use]
 pub fn topic(topic: Topic) -> String {
     let entry = topic.entry();
-    let mut text = wrapped(&format!("{}: {}", topic.as_str(), entry.means), "", "");
-    text.push_str("\nRecognised by\n");
-    for rule in entry.recognised {
-        text.push_str(&wrapped(rule, "  - ", "    "));
+    let mut text = wrap(&headline(topic), "", "", WIDTH);
+    if let Topic::Cause(code) = topic {
+        let labels = causes::labels(code).iter().map(|label| label.as_str());
+        let _ = writeln!(text, "Cause of: {}", labels.collect::<Vec<_>>().join(", "));
     }
-    text.push_str("\nClassic reasons\n");
-    for reason in entry.reasons {
-        text.push_str(&wrapped(reason, "  - ", "    "));
+    add_list(&mut text, "Recognised by", entry.recognised);
+    add_list(&mut text, "Classic reasons", entry.reasons);
+    if let Topic::Label(label) = topic {
+        add_causes(&mut text, label);
     }
     text.push_str("\nWhat to check and do\n");
     for step in entry.steps {
         let _ = writeln!(text, "  {}", step.command);
-        text.push_str(&wrapped(step.shows, "      ", "      "));
+        text.push_str(&wrap(step.shows, "      ", "      ", WIDTH));
     }
     text.push('\n');
-    text.push_str(&wrapped(PLACES, "", ""));
+    text.push_str(&wrap(PLACES, "", "", WIDTH));
     text
+}
+
+/// Names several labels or causes, with what tells them apart.
+#[must_use]
+pub fn several(topics: &[Topic]) -> String {
+    let mut text = "That can be:\n".to_owned();
+    for topic in topics {
+        text.push('\n');
+        text.push_str(&wrap(&headline(*topic), "", "  ", WIDTH));
+        for rule in topic.entry().recognised {
+            text.push_str(&wrap(rule, "  - ", "    ", WIDTH));
+        }
+    }
+    let names: Vec<_> = topics.iter().map(|topic| topic.as_str()).collect();
+    let more = format!(
+        "Why it happens and what to do: `conntrace explain NAME`, with NAME one of {}.",
+        names.join(", ")
+    );
+    text.push('\n');
+    text.push_str(&wrap(&more, "", "", WIDTH));
+    text
+}
+
+fn headline(topic: Topic) -> String {
+    format!("{}: {}", topic.as_str(), topic.entry().means)
+}
+
+fn add_list(text: &mut String, heading: &str, sentences: &[&str]) {
+    let _ = writeln!(text, "\n{heading}");
+    for sentence in sentences {
+        text.push_str(&wrap(sentence, "  - ", "    ", WIDTH));
+    }
+}
+
+/// The causes that explain a label, if there are any.
+fn add_causes(text: &mut String, label: Label) {
+    let mut codes = Code::ALL
+        .into_iter()
+        .filter(|code| causes::labels(*code).contains(&label))
+        .peekable();
+    if codes.peek().is_some() {
+        text.push_str("\nCauses that a line can name\n");
+    }
+    for code in codes {
+        let means = causes::entry(code).means;
+        let _ = writeln!(text, "  {:<25}  {means}", code.as_str());
+    }
 }
 
 /// Where the commands run, and what stands for what in them.
@@ -106,34 +169,12 @@ const PLACES: &str = "ADDR and PORT are the line's `remote`, LOCAL_PORT and PID 
                       and `process.pid`; other capitals are for you to fill in. For a container, run \
                       what is meant for this host in its network namespace: nsenter -t PID -n COMMAND.";
 
-/// Breaks lines between words.
-fn wrapped(words: &str, first: &str, next: &str) -> String {
-    let mut text = String::new();
-    let mut line = first.to_owned();
-    let mut is_empty = true;
-    for word in words.split(' ') {
-        if !is_empty && line.len() + 1 + word.len() > WIDTH {
-            text.push_str(&line);
-            text.push('\n');
-            next.clone_into(&mut line);
-            is_empty = true;
-        }
-        if !is_empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        is_empty = false;
-    }
-    text + &line + "\n"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn topics() -> impl Iterator<Item = Topic> {
-        let labels = Label::ALL.into_iter().map(Topic::Label);
-        labels.chain(Code::ALL.into_iter().map(Topic::Cause))
+        Topic::all().iter().copied()
     }
 
     #[test]
@@ -184,11 +225,47 @@ mod tests {
                 );
             }
         }
-        assert_eq!(wrapped("a b", "- ", "  "), "- a b\n");
-        let long = "x".repeat(WIDTH);
-        assert_eq!(
-            wrapped(&format!("a {long}"), "- ", "  "),
-            format!("- a\n  {long}\n")
-        );
+    }
+
+    /// The README says from which labels to which causes the rules lead.
+    #[test]
+    fn the_readme_has_the_same_labels_for_every_cause() {
+        let readme = include_str!("../../README.md");
+        let rows = readme.lines().filter(|line| line.starts_with("| `"));
+        let names = |column: &str| -> Vec<String> {
+            let quoted = column.split('`').skip(1).step_by(2);
+            quoted.map(str::to_owned).collect()
+        };
+        for code in Code::ALL {
+            let mut found = rows.clone().filter_map(|row| {
+                let mut columns = row.split('|').skip(1);
+                let (labels, codes) = (columns.next()?, columns.next()?);
+                names(codes)
+                    .iter()
+                    .any(|name| name == code.as_str())
+                    .then(|| names(labels))
+            });
+            let mut labels = found.next().unwrap_or_default();
+            labels.sort();
+            let mut own: Vec<_> = causes::labels(code).iter().map(|it| it.as_str()).collect();
+            own.sort_unstable();
+            assert_eq!(own, labels, "{}", code.as_str());
+        }
+    }
+
+    #[test]
+    fn pages_name_their_labels_and_causes() {
+        let host_down = super::topic(Topic::Cause(Code::HostDown));
+        let head = "host_down: the host is not there\nCause of: timed_out, unreachable\n";
+        assert!(host_down.starts_with(head), "{host_down}");
+        let refused = super::topic(Topic::Label(Label::Refused));
+        let cause = "\n  nothing_listening          no socket accepts connections to that port\n";
+        assert!(refused.contains(cause), "{refused}");
+        let aborted = super::topic(Topic::Label(Label::Aborted));
+        assert!(!aborted.contains("Causes that"), "{aborted}");
+        let both = several(&[Topic::Label(Label::Refused), Topic::Cause(Code::NoRoute)]);
+        for topic in ["\nrefused: ", "\nno_route: ", "\n  - Rule 3: "] {
+            assert!(both.contains(topic), "{both}");
+        }
     }
 }

@@ -34,3 +34,4 @@ mod sys;
 mod text;
 pub mod wire;
 pub mod worker;
+mod wrap;

@@ -19,7 +19,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A runtime failure.
 const EXIT_FAILURE: u8 = 1;
-/// Capabilities are missing. (2 is clap's: usage.)
+/// What was typed means nothing; clap exits with it as well.
+const EXIT_USAGE: u8 = 2;
+/// Capabilities are missing.
 const EXIT_PRIVILEGE: u8 = 3;
 /// The kernel cannot support tracing.
 const EXIT_KERNEL: u8 = 4;
@@ -117,13 +119,10 @@ async fn run_demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     start_log(0);
-    let report = demo::run(
-        Format::or_suitable(args.format),
-        args.tier.tier,
-        stop_signal()?,
-    )
-    .await?;
-    eprint!("{report}");
+    let Some(report) = demo::run(args.format, args.tier.tier, stop_signal()?).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    demo::write(args.format, &report.to_string()).context("cannot write the report")?;
     if report.all_as_expected() {
         Ok(ExitCode::SUCCESS)
     } else {
@@ -196,7 +195,19 @@ fn examine(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn print_explanation(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let text = args.topic.map_or_else(explain::overview, explain::topic);
+    let typed = args.words.join(" ");
+    let text = if args.words.is_empty() {
+        explain::overview()
+    } else {
+        match explain::find(&typed).as_deref() {
+            Ok([topic]) => explain::topic(*topic),
+            Ok(topics) => explain::several(topics),
+            Err(unknown) => {
+                eprint!("error: {unknown}");
+                return Ok(ExitCode::from(EXIT_USAGE));
+            }
+        }
+    };
     print(&text).context("cannot write the explanation")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -20,32 +20,59 @@ use conntrace_tests::{
 use serde_json::Value;
 
 fn main() -> ExitCode {
-    let as_expected = match mount_tracefs() {
-        Ok(()) => live_test("as_expected", as_expected),
-        Err(error) => live_test("as_expected", || {})
+    let with_tracefs = mount_tracefs();
+    let with_tracefs = |name, test: fn()| match &with_tracefs {
+        Ok(()) => live_test(name, test),
+        Err(error) => live_test(name, || {})
             .with_kind(format!("needs tracefs: {error}"))
             .with_ignored_flag(true),
     };
     run_one_by_one(vec![
-        as_expected,
+        with_tracefs("as_expected", as_expected),
+        with_tracefs("as_json", as_json),
+        live_test("closed_stdout", closed_stdout),
         live_test("without_tracefs", scenes_without_tracefs),
         live_test("killed", killed),
     ])
 }
 
+/// A person reads all of it on stdout, also in a file.
 fn as_expected() {
     let output = play(&[]);
-    let table = stderr(&output);
-    assert_played(table, &[]);
+    let text = stdout(&output);
+    assert_eq!(stderr(&output), "");
+    assert!(text.starts_with(&format!("{SCENES} scenes ")), "{text}");
+    assert_played(text, &[]);
+    assert_told(text);
+    assert!(!text.contains("password"), "of a proxy");
+}
+
+/// A program reads the lines on stdout, and all else goes to stderr.
+fn as_json() {
+    let output = play(&["--format", "json"]);
     let mut codes = BTreeSet::new();
     for line in stdout(&output).lines() {
         let line: Value = serde_json::from_str(line).unwrap();
         assert!(["outcome", "stall"].contains(&line["type"].as_str().unwrap()));
         codes.extend(line["cause"]["code"].as_str().map(str::to_owned));
     }
-    assert_told(table, &codes);
+    let report = stderr(&output);
+    assert_played(report, &[]);
+    for code in &codes {
+        assert!(
+            report.contains(&format!(": {code} (")),
+            "{code} in {report}"
+        );
+    }
     assert!(!stdout(&output).contains("password"), "of a proxy");
-    assert!(!table.contains("password"), "of a proxy");
+}
+
+/// A reader that has had enough ends the demo, and that is no failure.
+fn closed_stdout() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = conntrace().arg("demo").stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
 }
 
 /// Runs the demo with these options. It is played again where a busy machine left no
@@ -59,9 +86,12 @@ fn play(options: &[&str]) -> Output {
         tries += 1;
         let began = Instant::now();
         let output = demo.output().unwrap();
-        let table = stderr(&output);
-        if tries == TRIES || !table.contains("no time to look") {
-            assert!(output.status.success(), "{table}");
+        let report = report(&output);
+        let had_time = skips(report)
+            .iter()
+            .all(|(why, _)| !why.ends_with(": no_time"));
+        if tries == TRIES || had_time {
+            assert!(output.status.success(), "{report}");
             let in_time = began.elapsed() < Duration::from_secs(15);
             assert!(in_time);
             return output;
@@ -70,14 +100,27 @@ fn play(options: &[&str]) -> Output {
     }
 }
 
-/// Of every scene with one of these causes it is told why, and what to do.
-fn assert_told(table: &str, codes: &BTreeSet<String>) {
-    let rows = table.lines().filter(|line| line.contains(" ok"));
-    let has_cause = |row: &&str| row.contains(", ") && codes.iter().any(|code| row.contains(code));
-    let causes = rows.filter(has_cause).count();
-    assert!(causes >= codes.len(), "{table}");
-    for sentence in ["  why: ", "  fix: "] {
-        assert_eq!(matching(table, sentence), causes, "{table}");
+/// The text for a person, wherever it went.
+fn report(output: &Output) -> &str {
+    [stdout(output), stderr(output)]
+        .into_iter()
+        .find(|text| text.contains("\nscene "))
+        .unwrap_or_else(|| stderr(output))
+}
+
+/// Every scene that was played has a block, which says what was done and what was traced;
+/// of each that has a cause, why and what to do.
+fn assert_told(text: &str) {
+    let (_, table) = text.split_once("\nscene ").unwrap();
+    let rows: Vec<_> = table.lines().filter(|row| row.contains(" same")).collect();
+    for word in ["\n  what   ", "\n  line   "] {
+        assert_eq!(text.matches(word).count(), rows.len(), "{word} in {text}");
+    }
+    let causes = rows.iter().filter(|row| row.contains(": ")).count();
+    assert!(causes > SCENES / 2);
+    assert_eq!(matching(text, "  fix    "), causes, "{text}");
+    for line in table.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
     }
 }
 
@@ -94,33 +137,60 @@ const SINCE: [((u32, u32), &str); 3] = [
 
 /// Every scene was, but for those that were skipped for one of these reasons, for want
 /// of something that the kernel has only later, or for an ending that it did not trace.
-fn assert_played(table: &str, reasons: &[&str]) {
+fn assert_played(text: &str, reasons: &[&str]) {
     let since = SINCE.iter().filter(|(since, _)| kernel_version() < *since);
-    let reasons: Vec<_> = since
+    let allowed: Vec<_> = since
         .map(|(_, reason)| *reason)
         .chain(reasons.iter().copied())
+        .chain(["the kernel traced no ending"])
         .collect();
-    let skips = table
-        .lines()
-        .filter(|line| line.contains(" skipped") && !line.contains("different"));
-    let allowed = |line: &&str| {
-        let untraced = "the kernel traced no ending";
-        line.contains(untraced) || reasons.iter().any(|reason| line.contains(reason))
-    };
-    let skipped = skips.clone().filter(allowed).count();
-    assert_eq!(skipped, skips.count(), "{table}");
+    let mut skipped = 0;
+    for (reason, scenes) in skips(text) {
+        assert!(allowed.iter().any(|it| reason.contains(it)), "{text}");
+        skipped += scenes;
+    }
     let played = SCENES - skipped;
-    let sum = format!("{played} scenes as expected, 0 different, {skipped} skipped\n");
-    assert!(table.ends_with(&sum), "{table}");
+    let verdict =
+        format!("\n\nPASSED: {played} scenes as expected, 0 different, {skipped} skipped\n");
+    assert!(text.ends_with(&verdict), "{text}");
+}
+
+/// Why scenes were skipped, and how many for each reason: its lines are indented by two
+/// columns, the names below it by four.
+fn skips(text: &str) -> Vec<(String, usize)> {
+    let (_, section) = text.split_once("\nSkipped:\n").unwrap_or_default();
+    let mut found: Vec<(String, String)> = Vec::new();
+    for line in section.lines().take_while(|line| !line.is_empty()) {
+        match (line.strip_prefix("    "), found.last_mut()) {
+            (Some(names), Some((_, before))) => before.push_str(names),
+            (_, Some((reason, names))) if names.is_empty() => {
+                reason.push(' ');
+                reason.push_str(line.trim_start());
+            }
+            _ => found.push((line.trim_start().to_owned(), String::new())),
+        }
+    }
+    let count = |names: String| names.matches(',').count() + 1;
+    found
+        .into_iter()
+        .map(|(reason, names)| (reason, count(names)))
+        .collect()
 }
 
 /// What only system calls show is skipped, and why is said.
 fn scenes_without_tracefs() {
     let output = without_tracefs(|| play(&["--tier", "tracepoint"]));
-    let table = stderr(&output);
+    let text = stdout(&output);
     let no_tracefs = "mount -t tracefs";
-    assert_played(table, &[no_tracefs]);
-    assert_eq!(matching(table, no_tracefs), 8, "{table}");
+    assert_played(text, &[no_tracefs]);
+    let for_that = |(reason, _): &&(String, usize)| reason.contains(no_tracefs);
+    let skips = skips(text);
+    let scenes: usize = skips
+        .iter()
+        .filter(for_that)
+        .map(|(_, scenes)| scenes)
+        .sum();
+    assert_eq!(scenes, 8, "{text}");
 }
 
 /// Its namespaces end with it, and so does the process that it started.

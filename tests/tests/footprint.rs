@@ -79,7 +79,9 @@ fn killed_in_a_storm() {
 /// Its stages are gone with it.
 fn killed_demo() {
     let (mounted, before) = (mounts(), namespaces());
-    let mut demo = Agent::spawn(conntrace().arg("demo").stdout(Stdio::piped()));
+    let mut demo = conntrace();
+    demo.args(["demo", "--format", "json"]);
+    let mut demo = Agent::spawn(demo.stdout(Stdio::piped()));
     let mut lines = BufReader::new(demo.stdout()).lines();
     lines.next().unwrap().unwrap();
     let meanwhile = namespaces();

@@ -8,7 +8,6 @@
 )]
 
 use std::{
-    fs,
     io::{self, BufRead as _, BufReader},
     net::SocketAddr,
     process::ExitCode,

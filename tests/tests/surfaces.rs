@@ -64,6 +64,20 @@ fn explain() {
     }
     let refused = output(&["explain", "refused"]);
     assert!(text(&refused.stdout).contains("ss -ltnp"));
+    for words in [
+        &["ECONNREFUSED"][..],
+        &["Connection", "refused"],
+        &["REFUSED"],
+    ] {
+        assert_eq!(
+            output(&[&["explain"], words].concat()).stdout,
+            refused.stdout
+        );
+    }
+    let several = output(&["explain", "EADDRNOTAVAIL"]);
+    for label in ["port_exhausted: ", "address_unavailable: "] {
+        assert!(text(&several.stdout).contains(label));
+    }
 }
 
 /// A closed stdout is a clean end, a full one is not.
@@ -139,7 +153,13 @@ fn doctor_text(through: &[&str]) -> (Option<i32>, String) {
     let mut doctor = Command::new(program);
     let output = doctor.args(args).args(tier_under_test()).output().unwrap();
     assert_eq!(text(&output.stderr), "", "{words:?}");
-    (output.status.code(), text(&output.stdout).to_owned())
+    let said = text(&output.stdout).to_owned();
+    assert!(said.lines().count() <= 40, "{said}");
+    assert!(
+        said.lines().all(|line| line.chars().count() <= 80),
+        "{said}"
+    );
+    (output.status.code(), said)
 }
 
 /// What could not be tried is said to be so; the exit is that of `run`.

@@ -30,7 +30,9 @@ docter                 | 'docter' | similar subcommand exists: 'doctor'
 --pid 1 doctor         | 'doctor' cannot be used with '--pid <PID>'
 --all replay x         | 'replay' cannot be used with '--all'
 schema --all           | '--all' | Usage: conntrace schema
-explain refused denied | 'denied' | conntrace explain [LABEL|CAUSE]
+explain refusd         | 'refusd' | similar: refused | conntrace explain
+explain no such words  | 'no such words' | conntrace explain
+explain ''             | '' | conntrace explain
 doctor --format xml    | 'xml' | json, text
 replay                 | not provided | <FILE>
 replay ''              | a value is required for '<FILE>'

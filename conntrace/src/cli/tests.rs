@@ -96,3 +96,34 @@ fn an_unknown_label_is_refused_with_those_there_are() {
         }
     }
 }
+
+#[test]
+fn help_has_filters_examples_and_exit_statuses() {
+    let help = Cli::command().term_width(100).render_help().to_string();
+    for part in ["Filters", "--port <N[-M]>", "Examples:", "Exit status:"] {
+        assert!(help.contains(part), "{part} in {help}");
+    }
+    assert!(
+        help.lines().all(|line| line.chars().count() <= 100),
+        "{help}"
+    );
+    let status = |status: usize| help.contains(&format!("\n  {status}  "));
+    assert!((0..=4).all(status), "{help}");
+}
+
+/// Each is a command line that is taken.
+#[test]
+fn examples_are_taken() {
+    let examples = AFTER_HELP
+        .lines()
+        .filter_map(|line| line.strip_prefix("  conntrace"));
+    let mut count = 0;
+    for example in examples {
+        let (options, _) = example.split_once("  ").unwrap();
+        let options = options.split(" | ").next().unwrap();
+        let words = ["conntrace"].into_iter().chain(options.split_whitespace());
+        assert!(Cli::try_parse_from(words).is_ok(), "{example}");
+        count += 1;
+    }
+    assert!((4..=6).contains(&count));
+}

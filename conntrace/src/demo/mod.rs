@@ -1,52 +1,60 @@
 //! `conntrace demo`: provokes every kind of ending for real, on a stage of its
 //! own, and holds what was traced against what was expected.
 
+mod audience;
+mod narrator;
 mod report;
 mod scenes;
+mod words;
 
 use std::{
     collections::HashMap,
     fs::File,
-    io,
+    io::{self, Write as _},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
 
 use anyhow::Context as _;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc::unbounded_channel, oneshot};
 
+use audience::Audience;
+use narrator::Narrator;
 pub use report::Report;
-use scenes::Why;
 pub use scenes::client;
+use scenes::{Act, Why};
 
 use crate::{
     agent::{self, Config},
     cli::Format,
-    event::{Event, Line, Outcome},
+    event::{Coverage, Outcome, Start},
     kernel::{self, Settings, Tier},
     label::Label,
     live,
-    output::{self, Destination, Output},
-    stage::Stage,
+    output::{Destination, Json, Output},
+    stage::{Stage, StageError},
     worker::Labelling,
 };
 
 /// The default of `--patience`, in milliseconds.
 const PATIENCE_MS: u64 = 200;
+/// Columns of what is told to a person.
+const WIDTH: usize = 100;
 /// How long a scene waits for its lines: the kernel may not trace an ending.
 const LINES_MAX: Duration = Duration::from_secs(2);
 
-/// Runs the whole demo, on this tier if one is given. Ends early when
-/// `interrupted` does.
+/// Runs the whole demo, on this tier if one is given. Ends early when `interrupted` does.
+/// In text, stdout has a block for each scene; in JSON, the lines of their attempts.
+/// `None` when the reader of stdout has gone.
 ///
 /// # Errors
-/// When tracing or the stage cannot be set up.
+/// When tracing or the stage cannot be set up, or stdout cannot be written.
 pub async fn run(
     format: Format,
     tier: Option<Tier>,
     interrupted: impl Future<Output = &'static str>,
-) -> anyhow::Result<Report> {
+) -> anyhow::Result<Option<Report>> {
     let settings = Settings {
         report_established: true,
         trace_syscalls: kernel::tracefs().is_some(),
@@ -54,8 +62,71 @@ pub async fn run(
         ..Settings::default()
     };
     let (tracer, start) = live::start(&settings)?;
-    let coverage = start.coverage;
-    let config = Config {
+    write(format, &narrator::announcement()).context("cannot write")?;
+    let traced = Traced::default();
+    let (failed, mut failures) = unbounded_channel();
+    let (narrator, shown) = match format {
+        Format::Text => (Some(Narrator::new(traced.clone(), failed)), None),
+        Format::Json => (None, Some(Json::default())),
+    };
+    let audience = Audience {
+        traced: traced.clone(),
+        shown,
+    };
+    let stdout = Destination::stdout().context("cannot use stdout")?;
+    let way = Output::queued(Box::new(audience), stdout);
+    let played = begin(traced.clone(), start.coverage, narrator)?;
+    let (mut acts, mut unwritten) = (None, None);
+    let stop = async {
+        tokio::select! {
+            result = played => {
+                acts = Some(result);
+                "played"
+            }
+            Some(error) = failures.recv() => {
+                unwritten = Some(error);
+                "output failed"
+            }
+            reason = interrupted => reason,
+        }
+    };
+    let totals = match agent::run(tracer, way, config(start), stop).await {
+        Ok(totals) => totals,
+        Err(error) if error.is_closed_output() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(error) = unwritten {
+        unless_closed(Err(error)).context("cannot write")?;
+        return Ok(None);
+    }
+    let acts = acts
+        .context("interrupted")??
+        .context("cannot set the stage")?;
+    let missed = totals.lost.ending_missed;
+    Ok(Some(Report::new(&acts, &traced.lock().outcomes, missed)))
+}
+
+/// Writes what is told to a person: to stdout in text, beside JSON lines to stderr. That
+/// nobody reads it any more is no error.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write(format: Format, text: &str) -> io::Result<()> {
+    unless_closed(match format {
+        Format::Text => io::stdout().write_all(text.as_bytes()),
+        Format::Json => io::stderr().write_all(text.as_bytes()),
+    })
+}
+
+fn unless_closed(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Ok(()) | Err(_) => written,
+    }
+}
+
+fn config(start: Start) -> Config {
+    Config {
         start,
         labelling: Labelling {
             patience_ms: PATIENCE_MS,
@@ -67,39 +138,26 @@ pub async fn run(
         summary_every: None,
         recorder: None,
         service: None,
-    };
-    let traced = Traced::default();
-    let audience = Box::new(Audience {
-        traced: traced.clone(),
-        shown: format.renderer(),
-    });
-    let stdout = Destination::stdout().context("cannot use stdout")?;
-    let (played_sender, played) = oneshot::channel();
-    let seen = traced.clone();
-    thread::Builder::new()
-        .name("demo".to_owned())
-        .spawn(move || played_sender.send(scenes::play(&seen, coverage)))
-        .context("cannot start the demo's thread")?;
-    let mut acts = None;
-    let stop = async {
-        tokio::select! {
-            result = played => {
-                acts = Some(result);
-                "played"
-            }
-            reason = interrupted => reason,
+    }
+}
+
+/// Plays the scenes in a thread of their own.
+fn begin(
+    traced: Traced,
+    coverage: Coverage,
+    narrator: Option<Narrator>,
+) -> anyhow::Result<oneshot::Receiver<Result<Vec<Act>, StageError>>> {
+    let tell = move |act: &Act| {
+        if let Some(narrator) = &narrator {
+            narrator.tell(act);
         }
     };
-    let endings_missed =
-        match agent::run(tracer, Output::queued(audience, stdout), config, stop).await {
-            Ok(totals) => totals.lost.ending_missed,
-            Err(error) if error.is_closed_output() => 0,
-            Err(error) => return Err(error.into()),
-        };
-    let acts = acts
-        .context("interrupted")??
-        .context("cannot set the stage")?;
-    Ok(Report::new(&acts, &traced.lock().outcomes, endings_missed))
+    let (played_sender, played) = oneshot::channel();
+    thread::Builder::new()
+        .name("demo".to_owned())
+        .spawn(move || played_sender.send(scenes::play(&traced, coverage, &tell)))
+        .context("cannot start the demo's thread")?;
+    Ok(played)
 }
 
 /// What was traced on the demo's stages, by calling thread.
@@ -135,6 +193,16 @@ impl Traced {
         let _ = added.wait_timeout_while(self.lock(), LINES_MAX, lacks_lines);
     }
 
+    /// Asks for the namespace of a stage, by its inode number.
+    fn is_stage(&self, netns: u32) -> bool {
+        self.lock().stages.contains_key(&netns)
+    }
+
+    /// A thread's lines so far.
+    fn lines(&self, tid: u32) -> Vec<Outcome> {
+        self.lock().outcomes.get(&tid).cloned().unwrap_or_default()
+    }
+
     /// The cause of a thread's last line.
     fn last_why(&self, tid: u32) -> Option<Why> {
         let inner = self.lock();
@@ -150,31 +218,29 @@ impl Traced {
     }
 }
 
-/// Shows the lines from the demo's stages, and remembers their endings.
-struct Audience {
-    traced: Traced,
-    shown: Box<dyn output::Format>,
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
 
-impl output::Format for Audience {
-    fn render(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
-        let (subject, details) = match &line.event {
-            Event::Outcome(outcome) => (&outcome.subject, &outcome.details),
-            Event::Stall(stall) => (&stall.subject, &stall.details),
-            Event::Start(_)
-            | Event::PortPressure(_)
-            | Event::Loss(_)
-            | Event::Summary(_)
-            | Event::Stop(_) => return Ok(()),
+    use jiff::Timestamp;
+
+    use super::scenes::Why;
+    use crate::{
+        event::{self, Cause, Diagnosed, Facts, Outcome, Owner},
+        label::label,
+        wire,
+    };
+
+    /// The line of a refused attempt with this cause.
+    pub(super) fn told(why: Why) -> Outcome {
+        let attempt = wire::decode(&wire::tests::refused()).unwrap();
+        let verdict = label(&attempt, 200).unwrap();
+        let cause = Cause::new(why.0, why.1, "why", "fix", Facts::default());
+        let diagnosed = Diagnosed {
+            cause: Some(Arc::new(cause.into())),
+            undiagnosed: None,
         };
-        let is_ours = |netns| self.traced.lock().stages.contains_key(&netns);
-        if !details.netns.is_some_and(is_ours) {
-            return Ok(());
-        }
-        self.shown.render(line, out)?;
-        if let (Event::Outcome(outcome), Some(tid)) = (&line.event, subject.process.tid) {
-            self.traced.add(tid, Outcome::clone(outcome));
-        }
-        Ok(())
+        let (at, owner) = (Timestamp::UNIX_EPOCH, Owner::default());
+        event::outcome(&attempt, &verdict, at, owner, diagnosed)
     }
 }

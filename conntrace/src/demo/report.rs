@@ -1,15 +1,22 @@
 //! Expected against got, as a table.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt};
 
-use super::scenes::{Act, Expected, Played, Why};
+use super::{
+    WIDTH,
+    scenes::{Act, Expected, Played, Why},
+    words,
+};
 use crate::{
-    event::{Certainty, Outcome, WrittenCause},
-    label::{Label, TimeoutBy},
-    reply::ReplyKind,
+    event::{Certainty, Outcome},
+    label::Label,
+    wrap::wrap,
 };
 
-/// What the demo came to.
+/// Columns of a scene's name.
+const NAME_WIDTH: usize = 16;
+
+/// Result of the demo.
 #[derive(Debug)]
 pub struct Report {
     rows: Vec<Row>,
@@ -19,12 +26,11 @@ pub struct Report {
 struct Row {
     scene: &'static str,
     expected: String,
+    /// The reason where it was skipped.
     got: String,
     result: RowResult,
     /// The causes of earlier tries.
     before: Vec<Option<Why>>,
-    /// Why the last attempt ended so.
-    cause: Option<Arc<WrittenCause>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +41,7 @@ enum RowResult {
 }
 
 impl Report {
-    /// Of the endings no program saw `missed`.
+    /// Compares; no program saw `missed` of the endings.
     pub(super) fn new(
         acts: &[Act],
         outcomes: &HashMap<u32, Vec<Outcome>>,
@@ -65,9 +71,9 @@ impl Row {
             Played::By { tid } => tid,
         };
         let lines = outcomes.get(tid).map_or(&[][..], Vec::as_slice);
-        let got: Vec<_> = lines.iter().map(of_line).collect();
-        let cause = lines.last().and_then(|line| line.cause.clone());
-        let why = cause.as_ref().map(|it| (it.code, it.certainty));
+        let got: Vec<_> = lines.iter().map(Expected::of_line).collect();
+        let cause = lines.last().and_then(|line| line.cause.as_ref());
+        let why = cause.map(|it| (it.code, it.certainty));
         let is_certain = why.is_some_and(|(_, certainty)| certainty == Certainty::Certain);
         let result = if got == act.expected && why == act.why {
             RowResult::Same
@@ -94,7 +100,6 @@ impl Row {
             got: describe(&got, why),
             result,
             before: act.before.clone(),
-            cause,
         }
     }
 
@@ -105,111 +110,54 @@ impl Row {
             got: reason,
             result: RowResult::Skipped,
             before: act.before.clone(),
-            cause: None,
+        }
+    }
+
+    /// What the table says was got: nothing else, and in which try, if not in the first.
+    fn mark(&self) -> String {
+        match self.result {
+            RowResult::Same => format!("same{}", words::tries(self.before.len() + 1)),
+            RowResult::Different => "DIFFERENT".to_owned(),
+            RowResult::Skipped => "skipped".to_owned(),
         }
     }
 }
 
-fn of_line(outcome: &Outcome) -> Expected {
-    Expected {
-        label: outcome.label,
-        reply: outcome.details.reply.kind,
-        timeout_by: outcome.details.timeout_by,
-    }
-}
-
-/// The last attempt in words, the ones that led up to it as a number.
+/// The label and cause of the last attempt, after those that led up to it.
 fn describe(attempts: &[Expected], why: Option<Why>) -> String {
     let Some((last, before)) = attempts.split_last() else {
         return "no line".to_owned();
     };
-    let mut text = last.label.as_str().to_owned();
-    match (last.timeout_by, last.reply) {
-        (Some(TimeoutBy::Application), ReplyKind::Local) => {
-            text.push_str(" by the application, dropped here");
-        }
-        (Some(TimeoutBy::Kernel), _) => text.push_str(" by the kernel"),
-        (Some(TimeoutBy::Application), _) => text.push_str(" by the application"),
-        (None, ReplyKind::Rst) => text.push_str(" by a RST"),
-        (None, ReplyKind::Icmp) => text.push_str(" by ICMP"),
-        (None, ReplyKind::Local) => text.push_str(" by this host"),
-        (None, ReplyKind::None | ReplyKind::SynAck) => {}
-    }
-    if why.is_some() {
-        text.push_str(&format!(", {}", name(why)));
-    }
+    let mut text = String::new();
     let established = before.iter().filter(|one| one.label == Label::Established);
     match (before.len(), established.count()) {
         (0, _) => {}
-        (all, good) if all == good => text.push_str(&format!(" (after {good} established)")),
-        (all, good) => text.push_str(&format!(" (after {all}, {good} of them established)")),
+        (1, 1) => text.push_str("established, "),
+        (all, good) if all == good => text.push_str(&format!("{good} established, ")),
+        (all, good) => text.push_str(&format!("{all} attempts, {good} of them established, ")),
+    }
+    text.push_str(&words::ending(*last));
+    if why.is_some() {
+        text.push_str(": ");
+        text.push_str(&words::cause(why));
     }
     text
 }
 
-fn name(why: Option<Why>) -> String {
-    why.map_or_else(
-        || "no cause".to_owned(),
-        |(code, certainty)| format!("{} ({})", code.as_str(), certainty.as_str()),
-    )
-}
-
-impl Row {
-    /// The result, and in which try it came, if not in the first.
-    fn mark(&self) -> String {
-        let mark = match self.result {
-            RowResult::Same => "ok",
-            RowResult::Different => "DIFFERENT",
-            RowResult::Skipped => "skipped",
-        };
-        match self.before.len() + 1 {
-            1 => mark.to_owned(),
-            2 => format!("{mark} (2nd try)"),
-            3 => format!("{mark} (3rd try)"),
-            nth => format!("{mark} ({nth}th try)"),
-        }
-    }
-}
-
 impl fmt::Display for Report {
-    /// Why each attempt ended as it did and what to do about it, then the table.
+    /// The table, what was played again or skipped, and the verdict as the last line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for row in &self.rows {
-            if let Some(cause) = &row.cause {
-                let why = name(Some((cause.code, cause.certainty)));
-                writeln!(f, "\n{}: {why}", row.scene)?;
-                writeln!(f, "  why: {}\n  fix: {}", cause.why, cause.fix)?;
-            }
-        }
-        let width = |column: fn(&Row) -> &str| {
-            let widths = self.rows.iter().map(|row| column(row).chars().count());
-            widths.max().unwrap_or(0)
-        };
-        let expected = width(|row| &row.expected);
-        let got = width(|row| match row.result {
-            RowResult::Same | RowResult::Different => &row.got,
-            // A reason may be long.
-            RowResult::Skipped => "",
-        });
-        let mut line = |scene: &str, wanted: &str, told: &str, mark: &str| {
-            let row = format!("{scene:<16} {wanted:<expected$} {told:<got$} {mark}");
-            writeln!(f, "{}", row.trim_end())
-        };
-        line("\nscene", "expected", "got", "")?;
-        for row in &self.rows {
-            line(row.scene, &row.expected, &row.got, &row.mark())?;
-        }
-        let again = || self.rows.iter().filter(|row| !row.before.is_empty());
-        if again().next().is_some() {
-            writeln!(f, "\nplayed again, because their cause was another one:")?;
-        }
-        for row in again() {
-            let before: Vec<_> = row.before.iter().map(|why| name(*why)).collect();
-            writeln!(f, "{:<16} {}", row.scene, before.join(", then "))?;
-        }
+        self.fmt_table(f)?;
+        self.fmt_played_again(f)?;
+        self.fmt_skipped(f)?;
         writeln!(
             f,
-            "\n{} scenes as expected, {} different, {} skipped",
+            "\n{}: {} scenes as expected, {} different, {} skipped",
+            if self.all_as_expected() {
+                "PASSED"
+            } else {
+                "FAILED"
+            },
             self.count(RowResult::Same),
             self.count(RowResult::Different),
             self.count(RowResult::Skipped),
@@ -217,17 +165,83 @@ impl fmt::Display for Report {
     }
 }
 
+impl Report {
+    fn fmt_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let widths = self.rows.iter().map(|row| row.expected.chars().count());
+        let expected = widths.max().unwrap_or(0);
+        writeln!(
+            f,
+            "\n{:<NAME_WIDTH$} {:<expected$} got",
+            "scene", "expected"
+        )?;
+        for row in &self.rows {
+            let mark = row.mark();
+            writeln!(
+                f,
+                "{:<NAME_WIDTH$} {:<expected$} {mark}",
+                row.scene, row.expected
+            )?;
+            if row.result == RowResult::Different {
+                let (first, next) = indents("got:");
+                f.write_str(&wrap(&row.got, &first, &next, WIDTH))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fmt_played_again(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let again = || self.rows.iter().filter(|row| !row.before.is_empty());
+        if again().next().is_some() {
+            writeln!(f, "\nPlayed again, because the cause was another one:")?;
+        }
+        for row in again() {
+            let before: Vec<_> = row.before.iter().map(|why| words::cause(*why)).collect();
+            let (first, next) = indents(row.scene);
+            f.write_str(&wrap(&before.join(", then "), &first, &next, WIDTH))?;
+        }
+        Ok(())
+    }
+
+    /// Each reason once, with the scenes that it skipped.
+    fn fmt_skipped(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let skipped = || {
+            let is_skipped = |row: &&Row| row.result == RowResult::Skipped;
+            self.rows.iter().filter(is_skipped)
+        };
+        let mut reasons: Vec<&str> = Vec::new();
+        for row in skipped() {
+            if !reasons.contains(&row.got.as_str()) {
+                reasons.push(&row.got);
+            }
+        }
+        if !reasons.is_empty() {
+            writeln!(f, "\nSkipped:")?;
+        }
+        for reason in reasons {
+            f.write_str(&wrap(reason, "  ", "  ", WIDTH))?;
+            let names = skipped().filter(|row| row.got == reason);
+            let names: Vec<_> = names.map(|row| row.scene).collect();
+            f.write_str(&wrap(&names.join(", "), "    ", "    ", WIDTH))?;
+        }
+        Ok(())
+    }
+}
+
+/// Beginnings of lines that stand below the column of what was expected.
+fn indents(name: &str) -> (String, String) {
+    (format!("{name:<NAME_WIDTH$} "), " ".repeat(NAME_WIDTH + 1))
+}
+
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
-    use super::*;
+    use super::{
+        super::{scenes::scenes_as_played, tests::told},
+        *,
+    };
     use crate::{
-        event::{
-            self, Cause, Code, Diagnosed, Event, Facts, Owner, Undiagnosed, tests::outcome_line,
-        },
-        label::label,
-        wire,
+        event::{Code, Event, Undiagnosed, tests::outcome_line},
+        label::TimeoutBy,
+        reply::ReplyKind,
     };
 
     const ONE: &[Expected] = &[Expected {
@@ -242,6 +256,7 @@ mod tests {
     fn played(expected: &'static [Expected], why: Option<Why>) -> Act {
         Act {
             name: "silence",
+            does: "connect to a silent host",
             expected,
             why,
             before: Vec::new(),
@@ -266,23 +281,10 @@ mod tests {
         )
     }
 
-    /// An attempt's line with this cause.
-    fn told(why: Why) -> Outcome {
-        let attempt = wire::decode(&wire::tests::refused()).unwrap();
-        let verdict = label(&attempt, 200).unwrap();
-        let cause = Cause::new(why.0, why.1, "why", "fix", Facts::default());
-        let diagnosed = Diagnosed {
-            cause: Some(Arc::new(cause.into())),
-            undiagnosed: None,
-        };
-        let (at, owner) = (Timestamp::UNIX_EPOCH, Owner::default());
-        event::outcome(&attempt, &verdict, at, owner, diagnosed)
-    }
-
     /// The report of one scene.
     fn report(mut act: Act, why: Why, before: &[Option<Why>]) -> Report {
         let outcome = told(why);
-        let expected = of_line(&outcome);
+        let expected = Expected::of_line(&outcome);
         act.expected = Box::leak(Box::new([expected]));
         act.before = before.to_vec();
         let outcomes = HashMap::from([(1, vec![outcome])]);
@@ -330,16 +332,69 @@ mod tests {
     #[test]
     fn what_was_played_again_is_told() {
         let again = report(played(&[], Some(SURE)), SURE, &[None, Some(UNSURE)]).to_string();
-        assert!(
-            again.contains("host_down (certain) ok (3rd try)\n"),
-            "{again}"
-        );
+        let row = "silence          refused by RST: host_down (certain) same (3rd try)\n";
+        assert!(again.contains(row), "{again}");
         let before = "silence          no cause, then host_down (likely)\n";
         assert!(again.contains(before), "{again}");
         let once = report(played(&[], Some(SURE)), SURE, &[]).to_string();
         assert!(
-            !once.contains("try)") && !once.contains("played again"),
+            !once.contains("try)") && !once.contains("Played again"),
             "{once}"
         );
+    }
+
+    #[test]
+    fn what_differs_is_told_below() {
+        let report = report(played(&[], Some(SURE)), UNSURE, &[]).to_string();
+        let rows = "\
+silence          refused by RST: host_down (certain) DIFFERENT
+got:             refused by RST: host_down (likely)
+";
+        assert!(report.contains(rows), "{report}");
+        assert!(report.ends_with("\nFAILED: 0 scenes as expected, 1 different, 0 skipped\n"));
+    }
+
+    #[test]
+    fn skipped_scenes_stand_below_their_reason() {
+        let skipped = |name| Act {
+            name,
+            played: Played::Skipped("this machine has no IPv6".to_owned()),
+            ..played(ONE, None)
+        };
+        let report = Report::new(&[skipped("one"), skipped("two")], &HashMap::new(), 0);
+        let text = report.to_string();
+        let last = "
+Skipped:
+  this machine has no IPv6
+    one, two
+
+PASSED: 0 scenes as expected, 0 different, 2 skipped
+";
+        assert!(text.ends_with(last), "{text}");
+    }
+
+    /// All of them in their third try, with the longest cause that there is.
+    #[test]
+    fn the_table_fits_100_columns() {
+        let longest = Some((Code::EphemeralRangeUsedUp, Certainty::Possible));
+        let acts = scenes_as_played(Played::By { tid: 1 }).map(|act| Act {
+            before: vec![longest, longest],
+            ..act
+        });
+        let row = |act: &Act, result| Row {
+            scene: act.name,
+            expected: describe(act.expected, act.why),
+            got: describe(act.expected, longest),
+            result,
+            before: act.before.clone(),
+        };
+        let acts: Vec<_> = acts.collect();
+        for result in [RowResult::Same, RowResult::Different, RowResult::Skipped] {
+            let rows = acts.iter().map(|act| row(act, result)).collect();
+            let text = Report { rows }.to_string();
+            for line in text.lines() {
+                assert!(line.chars().count() <= WIDTH, "{line}");
+            }
+        }
     }
 }

@@ -20,7 +20,7 @@ pub use held::client;
 pub(super) use play::play;
 
 use crate::{
-    event::{Certainty, Code, Coverage},
+    event::{Certainty, Code, Coverage, Outcome},
     kernel::NO_TRACEFS,
     label::{Label, TimeoutBy},
     reply::ReplyKind,
@@ -33,6 +33,17 @@ pub(super) struct Expected {
     pub(super) label: Label,
     pub(super) reply: ReplyKind,
     pub(super) timeout_by: Option<TimeoutBy>,
+}
+
+impl Expected {
+    /// What a line says.
+    pub(super) fn of_line(line: &Outcome) -> Self {
+        Self {
+            label: line.label,
+            reply: line.details.reply.kind,
+            timeout_by: line.details.timeout_by,
+        }
+    }
 }
 
 const fn expect(label: Label, reply: ReplyKind) -> Expected {
@@ -137,6 +148,8 @@ type Sysctls = &'static [(&'static str, &'static str)];
 struct Scene {
     /// Also the thread's name: at most 15 bytes.
     name: &'static str,
+    /// The failure that is provoked and how, for a person.
+    does: &'static str,
     needs: Needs,
     /// On a stage of its own, on which nobody has looked yet: what is seen of a
     /// namespace's sockets is up to a second old.
@@ -169,25 +182,34 @@ enum Play {
 
 const fn scene(
     name: &'static str,
+    does: &'static str,
     needs: Needs,
     expected: &'static [Expected],
     play: fn() -> io::Result<()>,
 ) -> Scene {
-    of(name, needs, expected, Play::Once(play))
+    of(name, does, needs, expected, Play::Once(play))
 }
 
 const fn holding(
     name: &'static str,
+    does: &'static str,
     needs: Needs,
     expected: &'static [Expected],
     play: fn() -> io::Result<Held>,
 ) -> Scene {
-    of(name, needs, expected, Play::Holding(play))
+    of(name, does, needs, expected, Play::Holding(play))
 }
 
-const fn of(name: &'static str, needs: Needs, expected: &'static [Expected], play: Play) -> Scene {
+const fn of(
+    name: &'static str,
+    does: &'static str,
+    needs: Needs,
+    expected: &'static [Expected],
+    play: Play,
+) -> Scene {
     Scene {
         name,
+        does,
         needs,
         apart: false,
         sysctls: &[],
@@ -278,10 +300,16 @@ const SCENES: [&[Scene]; 6] = [
     calls::SCENES,
 ];
 
+/// Number of scenes.
+pub(super) fn count() -> usize {
+    SCENES.into_iter().map(<[Scene]>::len).sum()
+}
+
 /// A scene as it was played.
 #[derive(Debug)]
 pub(super) struct Act {
     pub(super) name: &'static str,
+    pub(super) does: &'static str,
     pub(super) expected: &'static [Expected],
     /// Of the last attempt.
     pub(super) why: Option<Why>,
@@ -291,12 +319,25 @@ pub(super) struct Act {
 }
 
 /// How it went.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Played {
     /// By this thread.
     By { tid: u32 },
     /// This machine cannot stage it, for this reason.
     Skipped(String),
+}
+
+/// All of them as if they had been played so.
+#[cfg(test)]
+pub(super) fn scenes_as_played(played: Played) -> impl Iterator<Item = Act> {
+    SCENES.into_iter().flatten().map(move |scene| Act {
+        name: scene.name,
+        does: scene.does,
+        expected: scene.expected,
+        why: scene.why,
+        before: Vec::new(),
+        played: played.clone(),
+    })
 }
 
 #[cfg(test)]

@@ -13,11 +13,11 @@ struct Gap {
 
 const STATES: Gap = Gap {
     reason: "set_state_first is not attached",
-    remedy: "see that hook's reason",
+    remedy: SEE_HOOK,
 };
 const STALL: Gap = Gap {
     reason: "tcp_retransmit_skb is not attached",
-    remedy: "see that hook's reason",
+    remedy: SEE_HOOK,
 };
 const LOCAL_DROP: Gap = Gap {
     reason: "kfree_skb is not attached",
@@ -40,9 +40,12 @@ const BIND_EXHAUSTED: Gap = Gap {
 /// Of what functions show, where functions can be hooked but not all of these.
 const FUNCTION: Gap = Gap {
     reason: "a function that shows it could not be hooked",
-    remedy: "see the reasons of the hooks that are missing",
+    remedy: SEE_HOOKS,
 };
-const TRACE_SYSCALLS: &str = "conntrace --trace-syscalls, which slows every system call of this \
+/// Remedies that say nothing beside the reasons of the hooks.
+pub(super) const SEE_HOOK: &str = "see that hook's reason";
+pub(super) const SEE_HOOKS: &str = "see the reasons of the hooks that are missing";
+pub(super) const TRACE_SYSCALLS: &str = "conntrace --trace-syscalls, which slows every system call of this \
                               host a little and does not see io_uring";
 
 /// Every key with what became of it; `None` where tracing cannot start. `functions`

@@ -24,6 +24,9 @@ const FIRST_PID_NS: &str = "pid:[4026531836]";
 
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
+/// Name of the fact about tracefs.
+pub(super) const TRACEFS: &str = "tracefs";
+
 const NOTHING: &str = "nothing can be traced";
 const NO_CGROUP: &str = "`cgroup` and `container` are null";
 const NO_EXE: &str = "`exe` is null for processes of other users or with more capabilities";
@@ -234,7 +237,7 @@ fn proc(mountinfo: &str, own: Option<Capabilities>) -> Fact {
 
 /// The lines have the host's pids, and another namespace's /proc has other ones.
 fn tracefs(folder: Option<&Path>) -> Fact {
-    let name = "tracefs";
+    let name = TRACEFS;
     match folder {
         Some(folder) => ok(name, folder.display().to_string()),
         None => ok(name, "not mounted").limits(

@@ -81,37 +81,101 @@ fn what_could_not_be_tried_is_unknown() {
     let text = text(&diagnosis);
     for part in [
         "\nTracing cannot start: tracing needs root, or the capabilities CAP_BPF",
-        "\n  not tried  set_state_first          inet_sock_set_state: sees every attempt",
-        "\n  not known: no hook could be tried\n",
+        "\nHooks: none of 14 could be tried\n",
+        "\nCoverage: not known\n",
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
 }
 
 #[test]
-fn text_is_aligned() {
+fn text_counts_what_is_well_and_names_what_is_not() {
     let text = text(&diagnose(Ok(&start()), vec![limited()]));
     for part in [
-        "\nTracing can start: tracepoint tier; 13 of 14 hooks were attached, and taken off again\n",
+        "\nTracing can start: tracepoint tier; 13 of 14 hooks attached\nTo see more:\n  conntrace --trace-syscalls\n  (slows ",
         "
-  limits     cgroup_v2                not mounted
-                                      costs: `cgroup` is null
-                                      remedy: mount it
+Host: 0 of 1 checks are ok
+  limits    cgroup_v2: not mounted; `cgroup` is null
+            remedy: mount it
 ",
         "
-  missing    tcp_retransmit_skb       tcp_retransmit_skb: sees the first SYN retransmission
-                                      because: no such tracepoint
-                                      costs: no stall lines, so no warning before a timeout
+Hooks: 13 of 14 attached
+  missing   tcp_retransmit_skb
+            because: no such tracepoint
+            costs: no stall lines, so no warning before a timeout
 ",
-        "\n  seen       rst\n",
+        "
+Coverage: 2 of 14 kinds
+  seen      established, rst
+  not seen  aborted, app_timeout, bind_exhausted, icmp, icmp6_detail,
+",
+        "
+            icmp6_detail: setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1) in the
+            application
+",
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
+}
+
+/// All is well: 24 lines of 80 columns. Everything is wrong, for reasons of their own: 40.
+#[test]
+fn text_fits_a_screen() {
+    let lines = |text: &str| {
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        text.lines().count()
+    };
+    let mut well = start();
+    well.tier = "full".into();
+    for hook in &mut well.hooks {
+        (hook.attached, hook.reason) = (true, None);
+    }
+    well.coverage = coverage_of_all();
+    let ok = Fact {
+        state: State::Ok,
+        cost: None,
+        remedy: None,
+        ..limited()
+    };
+    let facts = || (0..11).map(|_| limited()).collect();
+    let well = text(&diagnose(Ok(&well), vec![ok]));
+    assert!(lines(&well) <= 24, "{well}");
+    assert!(
+        !well.contains("not seen") && !well.contains("To see more"),
+        "{well}"
+    );
+
+    let mut bad = start();
+    for hook in bad.hooks.iter_mut().skip(5) {
+        let reason = "full: the BPF_PROG_LOAD syscall returned Operation not permitted (os error 1); \
+                      kprobe: `/sys/bus/event_source/devices/kprobe/type`: No such file or directory \
+                      (os error 2)";
+        (hook.attached, hook.reason) = (false, Some(reason.to_owned()));
+    }
+    let bad = text(&diagnose(Ok(&bad), vec![limited(), limited()]));
+    assert!(lines(&bad) <= 40, "{}: {bad}", lines(&bad));
+
+    let error = StartError::Privilege("CAP_BPF".to_owned());
+    let none = text(&diagnose(Err(&error), facts()));
+    assert!(lines(&none) <= 40, "{none}");
+}
+
+fn coverage_of_all() -> Coverage {
+    let none = serde_json::to_value(Coverage::default()).unwrap();
+    let all = none
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(|key| (key.clone(), true.into()));
+    serde_json::from_value(serde_json::Value::Object(all.collect())).unwrap()
 }
 
 /// What `cargo xtask vm --write` wrote in two places.
 #[test]
 fn the_readme_has_the_same_kernels() {
+    assert!(!kernels().contains('`') && kernels().contains("| kernel | tier |"));
     let readme = include_str!("../../../README.md");
     assert!(readme.contains(text::KERNELS));
     assert!(

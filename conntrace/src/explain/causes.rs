@@ -7,7 +7,7 @@ mod ports;
 mod routes;
 
 use super::{Entry, labels::step};
-use crate::event::Code;
+use crate::{event::Code, label::Label};
 
 /// The entry of a cause.
 pub(super) fn entry(code: Code) -> &'static Entry {
@@ -41,6 +41,39 @@ pub(super) fn entry(code: Code) -> &'static Entry {
         Code::NoSourceAddress => &routes::NO_SOURCE_ADDRESS,
         Code::BadDestination => &BAD_DESTINATION,
         Code::AnswersSometimes => &far::ANSWERS_SOMETIMES,
+    }
+}
+
+/// The labels that a cause explains.
+pub(super) fn labels(code: Code) -> &'static [Label] {
+    use Label::{
+        AddressUnavailable, Denied, Failed, PortExhausted, Refused, TimedOut, Unreachable,
+    };
+    match code {
+        Code::NothingListening
+        | Code::ListeningElsewhere
+        | Code::WrongPort
+        | Code::RejectedByFirewall => &[Refused],
+        Code::ProxyInPath => &[Refused, TimedOut],
+        Code::BadDestination => &[Refused, TimedOut, Unreachable, Failed],
+        Code::LocalFirewall
+        | Code::DroppedHere
+        | Code::AnswersSometimes
+        | Code::RemoteFiltered
+        | Code::SilentHost => &[TimedOut],
+        Code::HostDown
+        | Code::NeighbourUnresolved
+        | Code::OwnLinkDown
+        | Code::RouteWentAway
+        | Code::WrongSource
+        | Code::PrivateAddressNotLocal => &[TimedOut, Unreachable],
+        Code::NoRoute | Code::IcmpUnreachable | Code::AdminProhibited => &[Unreachable],
+        Code::NoSourceAddress => &[Unreachable, AddressUnavailable],
+        Code::EphemeralRangeUsedUp | Code::PortsHeldByBind | Code::SocketPortRange => {
+            &[PortExhausted]
+        }
+        Code::TupleInUse | Code::SourceNotLocal => &[AddressUnavailable],
+        Code::CgroupPolicy | Code::SecurityModule | Code::ProhibitRoute => &[Denied],
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     matrix::Row,
 };
 
-/// Printed by `doctor` as it is.
+/// Printed by `doctor --help`.
 const TABLE: &str = "conntrace/src/doctor/kernels.md";
 const README: &str = "README.md";
 /// What stands around the table in the README.

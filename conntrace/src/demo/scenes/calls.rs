@@ -34,14 +34,14 @@ const fn elsewhere(host: u8) -> IpAddr {
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
-    scene("no route", Needs::Connects, &[NO_ROUTE], || connect(NOWHERE, ACCEPTS)).because(Code::NoRoute, Certainty::Certain),
-    scene("route closed", Needs::Connects, &[NO_ROUTE], || connect(CLOSED, ACCEPTS)).by(DeadEnd::Unreachable, CLOSED).because(Code::NoRoute, Certainty::Certain),
-    scene("route closed v6", Needs::ConnectsV6, &[NO_ROUTE], || connect(CLOSED_V6, ACCEPTS)).by(DeadEnd::Unreachable, CLOSED_V6).because(Code::NoRoute, Certainty::Certain),
-    scene("route forbidden", Needs::Connects, &[DENIED], || connect(FORBIDDEN, ACCEPTS)).by(DeadEnd::Prohibit, FORBIDDEN).because(Code::ProhibitRoute, Certainty::Certain),
-    scene("route swallows", Needs::Connects, &[FAILED], || connect(SWALLOWED, ACCEPTS)).by(DeadEnd::Blackhole, SWALLOWED),
-    holding("no port to bind", Needs::Binds, &[PORT_EXHAUSTED], no_port_to_bind).with(NARROW).because(Code::PortsHeldByBind, Certainty::Certain),
-    scene("moved address", Needs::Connects, &[NO_ROUTE], moved_address).with(NONLOCAL).because(Code::WrongSource, Certainty::Certain),
-    scene("not our address", Needs::Binds, &[ADDRESS_UNAVAILABLE], not_our_address).because(Code::SourceNotLocal, Certainty::Certain),
+    scene("no route", "connect to an address to which this host has no route", Needs::Connects, &[NO_ROUTE], || connect(NOWHERE, ACCEPTS)).because(Code::NoRoute, Certainty::Certain),
+    scene("route closed", "connect by a route of type unreachable", Needs::Connects, &[NO_ROUTE], || connect(CLOSED, ACCEPTS)).by(DeadEnd::Unreachable, CLOSED).because(Code::NoRoute, Certainty::Certain),
+    scene("route closed v6", "IPv6: connect by a route of type unreachable", Needs::ConnectsV6, &[NO_ROUTE], || connect(CLOSED_V6, ACCEPTS)).by(DeadEnd::Unreachable, CLOSED_V6).because(Code::NoRoute, Certainty::Certain),
+    scene("route forbidden", "connect by a route of type prohibit", Needs::Connects, &[DENIED], || connect(FORBIDDEN, ACCEPTS)).by(DeadEnd::Prohibit, FORBIDDEN).because(Code::ProhibitRoute, Certainty::Certain),
+    scene("route swallows", "connect by a route of type blackhole", Needs::Connects, &[FAILED], || connect(SWALLOWED, ACCEPTS)).by(DeadEnd::Blackhole, SWALLOWED),
+    holding("no port to bind", "bind to port 0 while listeners hold every port of the range", Needs::Binds, &[PORT_EXHAUSTED], no_port_to_bind).with(NARROW).because(Code::PortsHeldByBind, Certainty::Certain),
+    scene("moved address", "bind to an address that this host no longer has (ip_nonlocal_bind), connect", Needs::Connects, &[NO_ROUTE], moved_address).with(NONLOCAL).because(Code::WrongSource, Certainty::Certain),
+    scene("not our address", "bind to an address that no interface of this host has", Needs::Binds, &[ADDRESS_UNAVAILABLE], not_our_address).because(Code::SourceNotLocal, Certainty::Certain),
 ];
 
 /// Two ports, both listened on; connect is never called.

@@ -22,12 +22,12 @@ const LONG: Duration = Duration::from_secs(10);
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
-    scene("own drop", Needs::Drops, &[DROPPED_HERE], || dropped(at(QUIET_V4, 1000))).apart().because(Code::LocalFirewall, Certainty::Certain),
-    scene("own drop v6", Needs::DropsV6, &[DROPPED_HERE], || dropped(at(QUIET_V6, 1001))).apart().because(Code::LocalFirewall, Certainty::Certain),
-    scene("own reset", Needs::Drops, &[REJECTED_HERE], || rejected(QUIET_V4.into(), 1002, Verdict::RejectByReset)).apart().because(Code::RejectedByFirewall, Certainty::Certain),
-    scene("own reset v6", Needs::DropsV6, &[REJECTED_HERE], || rejected(QUIET_V6.into(), 1003, Verdict::RejectByReset)).apart().because(Code::RejectedByFirewall, Certainty::Certain),
-    scene("own reject", Needs::Far, &[REJECTED_HERE], || rejected(QUIET_V4.into(), 1004, Verdict::RejectByIcmp)).apart().because(Code::RejectedByFirewall, Certainty::Certain),
-    scene("rejected early", Needs::Far, &[REJECTED_HERE], || rejected_early(at(QUIET_V4, 1005))).apart().because(Code::RejectedByFirewall, Certainty::Certain),
+    scene("own drop", "add a firewall rule here that drops the SYN, connect, give up after 0.3 s", Needs::Drops, &[DROPPED_HERE], || dropped(at(QUIET_V4, 1000))).apart().because(Code::LocalFirewall, Certainty::Certain),
+    scene("own drop v6", "IPv6: add a firewall rule here that drops the SYN, connect, give up after 0.3 s", Needs::DropsV6, &[DROPPED_HERE], || dropped(at(QUIET_V6, 1001))).apart().because(Code::LocalFirewall, Certainty::Certain),
+    scene("own reset", "add a firewall rule here that rejects with a RST, connect", Needs::Drops, &[REJECTED_HERE], || rejected(QUIET_V4.into(), 1002, Verdict::RejectByReset)).apart().because(Code::RejectedByFirewall, Certainty::Certain),
+    scene("own reset v6", "IPv6: add a firewall rule here that rejects with a RST, connect", Needs::DropsV6, &[REJECTED_HERE], || rejected(QUIET_V6.into(), 1003, Verdict::RejectByReset)).apart().because(Code::RejectedByFirewall, Certainty::Certain),
+    scene("own reject", "add a firewall rule here that rejects with ICMP, connect", Needs::Far, &[REJECTED_HERE], || rejected(QUIET_V4.into(), 1004, Verdict::RejectByIcmp)).apart().because(Code::RejectedByFirewall, Certainty::Certain),
+    scene("rejected early", "add a firewall rule here that rejects with ICMP, close the socket when poll reports it", Needs::Far, &[REJECTED_HERE], || rejected_early(at(QUIET_V4, 1005))).apart().because(Code::RejectedByFirewall, Certainty::Certain),
 ];
 
 /// The rule is for that port.

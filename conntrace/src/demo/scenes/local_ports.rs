@@ -41,17 +41,17 @@ const SECOND_HAS_NOT: &[Expected] = &[ESTABLISHED, ADDRESS_UNAVAILABLE];
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
-    holding("tuple in use", Needs::Far, SECOND_HAS_NOT, || tuple_in_use(FAR_LOCAL_V4.into(), FAR_V4.into())).apart().because(Code::TupleInUse, Certainty::Certain),
-    holding("tuple in use v6", Needs::FarV6, SECOND_HAS_NOT, || tuple_in_use(FAR_LOCAL_V6.into(), FAR_V6.into())).apart().because(Code::TupleInUse, Certainty::Certain),
-    holding("chosen at bind", Needs::Far, SECOND_HAS_NOT, chosen_at_bind).apart().because(Code::TupleInUse, Certainty::Certain),
+    holding("tuple in use", "bind two sockets to one local port, connect both to the same server", Needs::Far, SECOND_HAS_NOT, || tuple_in_use(FAR_LOCAL_V4.into(), FAR_V4.into())).apart().because(Code::TupleInUse, Certainty::Certain),
+    holding("tuple in use v6", "IPv6: bind two sockets to one local port, connect both to the same server", Needs::FarV6, SECOND_HAS_NOT, || tuple_in_use(FAR_LOCAL_V6.into(), FAR_V6.into())).apart().because(Code::TupleInUse, Certainty::Certain),
+    holding("chosen at bind", "bind to port 0, have another socket use that port to the same server, connect", Needs::Far, SECOND_HAS_NOT, chosen_at_bind).apart().because(Code::TupleInUse, Certainty::Certain),
 
-    holding("no port left", Needs::Far, THIRD_HAS_NONE, || three(at(FAR_V4, ACCEPTS))).with(NARROW).because(Code::EphemeralRangeUsedUp, Certainty::Certain),
-    holding("no port left v6", Needs::FarV6, THIRD_HAS_NONE, || three(at(FAR_V6, ACCEPTS))).with(NARROW).because(Code::EphemeralRangeUsedUp, Certainty::Certain),
-    holding("bound w/o port", Needs::Far, THIRD_HAS_NONE, bound_without_port).with(NARROW).because(Code::EphemeralRangeUsedUp, Certainty::Certain),
-    holding("socket's range", Needs::Far, THIRD_HAS_NONE, sockets_range).apart().because(Code::SocketPortRange, Certainty::Likely),
-    scene("reserved ports", Needs::Far, &[PORT_EXHAUSTED], || connect(FAR_V4, ACCEPTS)).with(RESERVED).because(Code::SocketPortRange, Certainty::Certain),
-    holding("held by binds", Needs::Far, &[PORT_EXHAUSTED], held_by_binds).with(NARROW).because(Code::PortsHeldByBind, Certainty::Certain),
-    scene("in TIME_WAIT", Needs::Lo, THIRD_HAS_NONE, || in_time_wait(at(Ipv4Addr::LOCALHOST, LISTENER_PORT))).with(KEEPS_TIME_WAIT).because(Code::EphemeralRangeUsedUp, Certainty::Certain),
+    holding("no port left", "narrow the local port range to two ports, connect to one server three times", Needs::Far, THIRD_HAS_NONE, || three(at(FAR_V4, ACCEPTS))).with(NARROW).because(Code::EphemeralRangeUsedUp, Certainty::Certain),
+    holding("no port left v6", "IPv6: narrow the local port range to two ports, connect to one server three times", Needs::FarV6, THIRD_HAS_NONE, || three(at(FAR_V6, ACCEPTS))).with(NARROW).because(Code::EphemeralRangeUsedUp, Certainty::Certain),
+    holding("bound w/o port", "leave two local ports, bind three sockets to an address only (IP_BIND_ADDRESS_NO_PORT), connect", Needs::Far, THIRD_HAS_NONE, bound_without_port).with(NARROW).because(Code::EphemeralRangeUsedUp, Certainty::Certain),
+    holding("socket's range", "give sockets a range of two ports (IP_LOCAL_PORT_RANGE), connect three times", Needs::Far, THIRD_HAS_NONE, sockets_range).apart().because(Code::SocketPortRange, Certainty::Likely),
+    scene("reserved ports", "reserve every port of the local port range, connect", Needs::Far, &[PORT_EXHAUSTED], || connect(FAR_V4, ACCEPTS)).with(RESERVED).because(Code::SocketPortRange, Certainty::Certain),
+    holding("held by binds", "bind listeners to every port of the local port range, connect", Needs::Far, &[PORT_EXHAUSTED], held_by_binds).with(NARROW).because(Code::PortsHeldByBind, Certainty::Certain),
+    scene("in TIME_WAIT", "close connections so that TIME_WAIT holds both ports of the range, connect", Needs::Lo, THIRD_HAS_NONE, || in_time_wait(at(Ipv4Addr::LOCALHOST, LISTENER_PORT))).with(KEEPS_TIME_WAIT).because(Code::EphemeralRangeUsedUp, Certainty::Certain),
 ];
 
 /// Two sockets with the same local address and port go to the same place.

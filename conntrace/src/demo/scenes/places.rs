@@ -37,16 +37,16 @@ const STRICT: Sysctls = &[("net/ipv4/conf/all/rp_filter", "1")];
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
-    scene("not started", Needs::Far, &[RESET], || connect(FAR_LOCAL_V4, NOBODYS_PORT)).apart().because(Code::NothingListening, Certainty::Certain),
-    holding("on loopback", Needs::Far, &[RESET], || elsewhere(at(Ipv4Addr::LOCALHOST, LOOPBACK_PORT), LOOPBACK_PORT)).apart().because(Code::ListeningElsewhere, Certainty::Certain),
-    holding("mistyped port", Needs::Far, &[RESET], || elsewhere(at(FAR_LOCAL_V4, SERVER_PORT), MISTYPED_PORT)).apart().because(Code::WrongPort, Certainty::Likely),
-    holding("proxy is down", Needs::Far, &[RESET], || by_proxy(at(QUIET_V4, RESETS))).because(Code::ProxyInPath, Certainty::Certain),
-    scene("gateway is down", Needs::Near, &[NO_NEIGHBOUR], || connect(BEYOND, ACCEPTS)).through(NEAR_V4).because(Code::NeighbourUnresolved, Certainty::Certain)
+    scene("not started", "connect to an address of this host whose server is not started", Needs::Far, &[RESET], || connect(FAR_LOCAL_V4, NOBODYS_PORT)).apart().because(Code::NothingListening, Certainty::Certain),
+    holding("on loopback", "start a server on 127.0.0.1, connect to another address of this host", Needs::Far, &[RESET], || elsewhere(at(Ipv4Addr::LOCALHOST, LOOPBACK_PORT), LOOPBACK_PORT)).apart().because(Code::ListeningElsewhere, Certainty::Certain),
+    holding("mistyped port", "start a server on port 29081, connect to port 29018", Needs::Far, &[RESET], || elsewhere(at(FAR_LOCAL_V4, SERVER_PORT), MISTYPED_PORT)).apart().because(Code::WrongPort, Certainty::Likely),
+    holding("proxy is down", "start a client with https_proxy set to a proxy that is not running", Needs::Far, &[RESET], || by_proxy(at(QUIET_V4, RESETS))).because(Code::ProxyInPath, Certainty::Certain),
+    scene("gateway is down", "connect through a default gateway that does not answer", Needs::Near, &[NO_NEIGHBOUR], || connect(BEYOND, ACCEPTS)).through(NEAR_V4).because(Code::NeighbourUnresolved, Certainty::Certain)
         // With the last SYN the kernel may have begun to ask it anew.
         .or(Code::NeighbourUnresolved, Certainty::Likely),
-    scene("link goes down", Needs::Far, &[DROPPED_HERE], link_goes_down).apart().because(Code::RouteWentAway, Certainty::Certain),
-    scene("loopback down", Needs::Drops, &[DROPPED_HERE], loopback_down).apart().because(Code::OwnLinkDown, Certainty::Certain),
-    scene("other way back", Needs::Drops, &[DROPPED_HERE], || way_back_differs(at(QUIET_V4, ACCEPTS))).with(STRICT).because(Code::DroppedHere, Certainty::Certain),
+    scene("link goes down", "take the interface down while the attempt waits for its answer", Needs::Far, &[DROPPED_HERE], link_goes_down).apart().because(Code::RouteWentAway, Certainty::Certain),
+    scene("loopback down", "take the interface lo down, connect to 127.0.0.1", Needs::Drops, &[DROPPED_HERE], loopback_down).apart().because(Code::OwnLinkDown, Certainty::Certain),
+    scene("other way back", "have the answer come by an interface that the strict reverse path filter rejects", Needs::Drops, &[DROPPED_HERE], || way_back_differs(at(QUIET_V4, ACCEPTS))).with(STRICT).because(Code::DroppedHere, Certainty::Certain),
 ];
 
 /// The device goes down before the SYN is sent again.

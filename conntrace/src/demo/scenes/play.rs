@@ -21,11 +21,16 @@ const PACE: Duration = Duration::from_millis(30);
 const AGAIN_FOR: Duration = Duration::from_secs(6);
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Plays all scenes at once: some on stages of their own, the others on one.
+/// Plays all scenes at once: some on stages of their own, the others on one. Each is told
+/// of as soon as it is over.
 ///
 /// # Errors
 /// When there is no stage at all.
-pub(in crate::demo) fn play(traced: &Traced, coverage: Coverage) -> Result<Vec<Act>, StageError> {
+pub(in crate::demo) fn play(
+    traced: &Traced,
+    coverage: Coverage,
+    tell: &(dyn Fn(&Act) + Sync),
+) -> Result<Vec<Act>, StageError> {
     stage::run("stage", |common| {
         traced.add_stage(common);
         let again_until = Instant::now() + AGAIN_FOR;
@@ -35,7 +40,11 @@ pub(in crate::demo) fn play(traced: &Traced, coverage: Coverage) -> Result<Vec<A
                 .flatten()
                 .map(|scene| {
                     thread::sleep(PACE);
-                    scope.spawn(move || perform(scene, common, (traced, coverage), again_until))
+                    scope.spawn(move || {
+                        let act = perform(scene, common, (traced, coverage), again_until);
+                        tell(&act);
+                        act
+                    })
                 })
                 .collect();
             playing
@@ -77,6 +86,7 @@ fn perform(
     }
     Act {
         name: scene.name,
+        does: scene.does,
         expected: scene.expected,
         why,
         before,

@@ -42,26 +42,26 @@ const FEW_RETRIES: Sysctls = &[
 
 #[rustfmt::skip]
 pub(super) const SCENES: &[Scene] = &[
-    scene("user timeout", Needs::Far, &[BY_KERNEL], || user_timeout(at(UNHEARD_V4, SILENT))).because(Code::SilentHost, Certainty::Possible),
-    scene("user timeout v6", Needs::FarV6, &[BY_KERNEL], || user_timeout(at(SILENT_V6, SILENT))).because(Code::SilentHost, Certainty::Possible),
-    scene("crossed, silent", Needs::Far, &[BY_KERNEL], || user_timeout(at(SILENT_V4, SYN_THEN_SILENT))),
-    scene("retries used up", Needs::Far, &[BY_KERNEL], || connect(UNHEARD_V4, SILENT)).with(FEW_RETRIES).because(Code::SilentHost, Certainty::Possible),
+    scene("user timeout", "connect to a silent host with TCP_USER_TIMEOUT set to 1.5 s", Needs::Far, &[BY_KERNEL], || user_timeout(at(UNHEARD_V4, SILENT))).because(Code::SilentHost, Certainty::Possible),
+    scene("user timeout v6", "IPv6: connect to a silent host with TCP_USER_TIMEOUT set to 1.5 s", Needs::FarV6, &[BY_KERNEL], || user_timeout(at(SILENT_V6, SILENT))).because(Code::SilentHost, Certainty::Possible),
+    scene("crossed, silent", "connect to a host that sends a SYN of its own and then nothing more", Needs::Far, &[BY_KERNEL], || user_timeout(at(SILENT_V4, SYN_THEN_SILENT))),
+    scene("retries used up", "connect to a silent host until the kernel has used up its SYN retries", Needs::Far, &[BY_KERNEL], || connect(UNHEARD_V4, SILENT)).with(FEW_RETRIES).because(Code::SilentHost, Certainty::Possible),
 
-    scene("app timeout", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, SILENT), GIVES_UP_AFTER)),
-    scene("app timeout v6", Needs::FarV6, &[BY_APPLICATION], || give_up(at(SILENT_V6, SILENT), GIVES_UP_AFTER)),
-    scene("after a stall", Needs::Far, &[BY_APPLICATION], || give_up(at(UNHEARD_V4, SILENT), GIVES_UP_LATE)).because(Code::SilentHost, Certainty::Possible),
-    scene("SO_SNDTIMEO", Needs::Far, &[BY_APPLICATION], || send_timeout(at(SILENT_V4, SILENT))),
-    scene("wrong SYN-ACK", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, WRONG_SYN_ACK), GIVES_UP_AFTER)),
-    scene("wrong RST", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, WRONG_RESET), GIVES_UP_AFTER)),
-    scene("queue full", Needs::Lo, &[ESTABLISHED, BY_APPLICATION], || queue_full(at(Ipv4Addr::LOCALHOST, LISTENER_PORT))).because(Code::AnswersSometimes, Certainty::Possible),
-    scene("not this time", Needs::Far, &[ESTABLISHED, BY_APPLICATION], || not_this_time(at(FAR_V4, ACCEPTS_SECOND_SYN))).apart().because(Code::AnswersSometimes, Certainty::Possible),
-    scene("one port only", Needs::Far, &[ESTABLISHED, BY_APPLICATION], one_port_only).because(Code::RemoteFiltered, Certainty::Likely),
-    scene("killed", Needs::Far, &[BY_APPLICATION], killed),
+    scene("app timeout", "connect to a silent host, give up after 0.3 s", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, SILENT), GIVES_UP_AFTER)),
+    scene("app timeout v6", "IPv6: connect to a silent host, give up after 0.3 s", Needs::FarV6, &[BY_APPLICATION], || give_up(at(SILENT_V6, SILENT), GIVES_UP_AFTER)),
+    scene("after a stall", "connect to a silent host, give up after 1.2 s: one SYN was sent again", Needs::Far, &[BY_APPLICATION], || give_up(at(UNHEARD_V4, SILENT), GIVES_UP_LATE)).because(Code::SilentHost, Certainty::Possible),
+    scene("SO_SNDTIMEO", "connect to a silent host with SO_SNDTIMEO set to 0.3 s", Needs::Far, &[BY_APPLICATION], || send_timeout(at(SILENT_V4, SILENT))),
+    scene("wrong SYN-ACK", "connect to a host whose SYN-ACK answers another SYN, give up after 0.3 s", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, WRONG_SYN_ACK), GIVES_UP_AFTER)),
+    scene("wrong RST", "connect to a host whose RST answers another SYN, give up after 0.3 s", Needs::Far, &[BY_APPLICATION], || give_up(at(SILENT_V4, WRONG_RESET), GIVES_UP_AFTER)),
+    scene("queue full", "connect to a server that does not accept and whose queue is full", Needs::Lo, &[ESTABLISHED, BY_APPLICATION], || queue_full(at(Ipv4Addr::LOCALHOST, LISTENER_PORT))).because(Code::AnswersSometimes, Certainty::Possible),
+    scene("not this time", "connect twice to a server that answers late; the second attempt gives up after 0.3 s", Needs::Far, &[ESTABLISHED, BY_APPLICATION], || not_this_time(at(FAR_V4, ACCEPTS_SECOND_SYN))).apart().because(Code::AnswersSometimes, Certainty::Possible),
+    scene("one port only", "connect to a host on port 80, where it answers, then on port 82, where it does not", Needs::Far, &[ESTABLISHED, BY_APPLICATION], one_port_only).because(Code::RemoteFiltered, Certainty::Likely),
+    scene("killed", "kill the process that holds the socket while it waits for the answer", Needs::Far, &[BY_APPLICATION], killed),
 
-    scene("closed", Needs::Far, &[CANCELLED], || begin(at(SILENT_V4, SILENT)).map(drop)),
-    scene("closed v6", Needs::FarV6, &[CANCELLED], || begin(at(SILENT_V6, SILENT)).map(drop)),
-    scene("shut down", Needs::Far, &[CANCELLED], shut_down),
-    scene("disconnected", Needs::Far, &[CANCELLED], || disconnect(&begin(at(SILENT_V4, SILENT))?)),
+    scene("closed", "begin to connect, close the socket at once", Needs::Far, &[CANCELLED], || begin(at(SILENT_V4, SILENT)).map(drop)),
+    scene("closed v6", "IPv6: begin to connect, close the socket at once", Needs::FarV6, &[CANCELLED], || begin(at(SILENT_V6, SILENT)).map(drop)),
+    scene("shut down", "begin to connect, call shutdown at once", Needs::Far, &[CANCELLED], shut_down),
+    scene("disconnected", "begin to connect, disconnect the socket at once (connect to AF_UNSPEC)", Needs::Far, &[CANCELLED], || disconnect(&begin(at(SILENT_V4, SILENT))?)),
 ];
 
 fn user_timeout(to: SocketAddr) -> io::Result<()> {
