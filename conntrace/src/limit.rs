@@ -55,7 +55,7 @@ impl Window {
 
     /// Whether a line of this moment is printed: then how many were left out before it.
     fn admit(&mut self, at_ns: u64, lines: NonZeroU64) -> Option<u64> {
-        if at_ns >= self.end_ns() {
+        if self.printed == 0 || at_ns >= self.end_ns() {
             (self.began_ns, self.printed) = (at_ns, 0);
         }
         if self.printed < lines.get() {
