@@ -36,6 +36,8 @@ const OVER_PATIENCE: Duration = Duration::from_millis(300);
 const SETTLE: Duration = Duration::from_millis(200);
 /// Entries of the attempt map.
 const ATTEMPTS_MAX: usize = 65_536;
+/// More attempts than the ring takes records.
+const AT_ONCE: usize = 40_000;
 /// How many processes fill it.
 const FILLERS: usize = 4;
 /// How many attempts are under way in all, and how many of them find it full.
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         ),
         live_test("joined_late_filtered", joined_late_filtered),
         unless(is_slow(), live_test("full_map", full_map)),
+        unless(is_slow(), live_test("closed_at_once", closed_at_once)),
     ])
 }
 
@@ -214,6 +217,26 @@ fn full_map() {
     assert_adds_up(totals);
 }
 
+/// Each has its line, with its cause or the reason for which there is none, although they end
+/// faster than lines are made.
+fn closed_at_once() {
+    let lines = on_stage(|stage| {
+        let netns = stage.netns.to_string();
+        let tracer = Tracer::start(&["--netns", &netns, "--no-stalls", "--all"]);
+        let fillers = Fillers::start(0..AT_ONCE);
+        fillers.end_at_once();
+        tracer.wait_for_endings(stage.netns, AT_ONCE);
+        tracer.stop()
+    });
+    let stop = lines.last().unwrap();
+    println!("{AT_ONCE} closed at once: {stop}");
+    assert_eq!(outcomes(&lines).len(), AT_ONCE);
+    assert_eq!(stop["attempts"], AT_ONCE);
+    assert_eq!(stop["in_flight"], 0);
+    assert_eq!(stop["undelivered"]["output"], 0);
+    assert_adds_up(stop);
+}
+
 fn begin_one(number: usize) -> Socket {
     let host = u8::try_from(10 + number / PER_REMOTE).unwrap();
     let [a, b, c, _] = FAR_V4.octets();
@@ -259,6 +282,13 @@ impl Fillers {
             end(child);
             each_time((number + 1) * each);
         }
+    }
+
+    /// Ends them together.
+    fn end_at_once(mut self) {
+        self.children
+            .iter_mut()
+            .for_each(|child| drop(child.stdin.take()));
     }
 
     /// What such a process does, until its stdin is closed.
