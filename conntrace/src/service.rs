@@ -1,6 +1,6 @@
 //! What a service manager (systemd) is told: `sd_notify(3)`.
 
-use std::{env, time::Duration};
+use std::{env, sync::Once, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
@@ -75,10 +75,11 @@ pub(crate) fn stopping() {
 }
 
 fn tell(states: &[NotifyState<'_>]) {
+    static SAID: Once = Once::new();
     if states.is_empty() {
         return;
     }
     if let Err(error) = sd_notify::notify(states) {
-        log::warn!("cannot notify the service manager: {error}");
+        SAID.call_once(|| log::warn!("cannot notify the service manager: {error}"));
     }
 }
