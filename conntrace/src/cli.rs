@@ -77,9 +77,11 @@ fn environment(command: clap::Command) -> clap::Command {
         if env::var_os(&name).is_some_and(|value| value.is_empty()) {
             return arg;
         }
-        let arg = match arg.get_action() {
-            ArgAction::SetTrue => arg.value_parser(BoolishValueParser::new()),
-            _ => arg,
+        let is_flag = matches!(arg.get_action(), ArgAction::SetTrue);
+        let arg = if is_flag {
+            arg.value_parser(BoolishValueParser::new())
+        } else {
+            arg
         };
         arg.env(name).hide_env(true)
     };

@@ -1,5 +1,9 @@
 //! What a service manager is told (`sd_notify(3)`). `packaging/test/run` plays a real systemd.
-#![expect(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "test code: a panic is a failed test"
+)]
 
 use std::{
     fs::File,

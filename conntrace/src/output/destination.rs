@@ -89,14 +89,13 @@ impl Destination {
     /// Whether this error says that nobody reads any more: a closed pipe or socket, or a
     /// terminal that is gone.
     pub(super) fn is_closed_by(&self, error: &io::Error) -> bool {
-        match error.kind() {
-            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => true,
-            _ => {
-                let gone = matches!(error.raw_os_error(), Some(libc::EIO | libc::ENXIO));
-                let kind = self.file.metadata().map(|meta| meta.file_type());
-                gone && kind.is_ok_and(|kind| kind.is_char_device())
-            }
+        let kind = error.kind();
+        if matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) {
+            return true;
         }
+        let gone = matches!(error.raw_os_error(), Some(libc::EIO | libc::ENXIO));
+        let kind = self.file.metadata().map(|meta| meta.file_type());
+        gone && kind.is_ok_and(|kind| kind.is_char_device())
     }
 
     /// Writes as much as the destination takes now.

@@ -45,15 +45,13 @@ pub(super) fn kill_switch() -> DeadEnd {
 /// The other ways to a code, and the certainty of each.
 #[rustfmt::skip]
 fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
-    let in_container = || Script::default().route(FAR, out(None, 16)).owner(FAR, Some(CONTAINER)).with(
+    let none_there = |script: Script| script.with(
         Question::Listeners { netns: CONTAINER, addr: ip(FAR), port: PORT },
         Answer::Listeners(Listeners::default()),
     );
-    let behind_a_namespace = || gateway().owner("10.0.0.1", Some(CONTAINER)).link(link(true, Some("veth")))
-        .route_in(CONTAINER, FAR, None, Route::Local).with(
-            Question::Listeners { netns: CONTAINER, addr: ip(FAR), port: PORT },
-            Answer::Listeners(Listeners::default()),
-        );
+    let in_container = || none_there(Script::default().route(FAR, out(None, 16)).owner(FAR, Some(CONTAINER)));
+    let behind_a_namespace = || none_there(gateway().owner("10.0.0.1", Some(CONTAINER))
+        .link(link(true, Some("veth"))).route_in(CONTAINER, FAR, None, Route::Local));
     let mut rejected_here = reset(FAR);
     rejected_here.reply = ReplyKind::Local;
     let mut bind = exhausted();
