@@ -67,7 +67,7 @@ const FILTERS: &str = "\
 --port 70000               | '70000' | a port is a number from 0 to 65535; for several write 8000-8099
 --port -80                 | '-80' | a port is a number from 0 to 65535; for several write 8000-8099
 --port 80-                 | '80-' | a port is a number from 0 to 65535; for several write 8000-8099
---port 80,81               | '80,81' | a port is a number from 0 to 65535; for several write 8000-8099
+--port 80,x                | 'x' | a port is a number from 0 to 65535; for several write 8000-8099
 --port http                | 'http' | a port is a number from 0 to 65535; for several write 8000-8099
 --port ''                  | --port <N[-M]> | a port is a number from 0 to 65535; for several write 8000-8099
 --port 9-3                 | '9-3' | ends before it begins; write 3-9
