@@ -15,17 +15,20 @@ use tokio::{
 
 use crate::{
     event::{Start, Totals},
-    output::{Output, WriteError, Writer},
+    output::{Output, Progress, WriteError, Writer},
     recording::Recorder,
-    service::Service,
+    service::{self, Service},
     source::Source,
     worker::{Labelling, Worker},
 };
 pub(crate) use control::Control;
 use reader::Reader;
 
-/// How long the worker, and then the output, may delay the end.
+/// How long the worker may delay the end, and an output that takes nothing.
 const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// How long an output that takes the last lines slowly may delay the end.
+const WRITE_MAX: Duration = Duration::from_secs(15);
 
 /// How the agent works, whatever the source.
 #[derive(Debug)]
@@ -48,9 +51,9 @@ pub enum AgentError {
     /// The lines cannot be written, or nobody reads them any more.
     #[error(transparent)]
     Output(WriteError),
-    /// The output does not take the last lines.
-    #[error("the output took no line for {} s; lines were lost", STOP_MAX.as_secs())]
-    OutputStuck,
+    /// The output does not take the last lines, of which there are so many.
+    #[error("the output is blocked or too slow; the last {0} lines were not written")]
+    OutputStuck(u64),
     /// The source failed.
     #[error("cannot read from the kernel")]
     Source(#[source] io::Error),
@@ -81,6 +84,7 @@ pub async fn run<S: Source + Send + 'static>(
     stop: impl Future<Output = &'static str>,
 ) -> Result<Totals, AgentError> {
     let control = Arc::new(Control::new().map_err(AgentError::Source)?);
+    let progress = writer.progress();
     let mut written = spawn("write", move || writer.run())?;
     let reader = Reader {
         source,
@@ -94,7 +98,12 @@ pub async fn run<S: Source + Send + 'static>(
     };
     let start = config.start;
     let mut done = spawn("work", move || reader.run(start))?;
-    let mut service = pin!(crate::service::attend(config.service, &control));
+    let mut attended = pin!(service::attend(config.service.as_ref(), &control));
+    let stopping = || {
+        if let Some(service) = &config.service {
+            service.stopping();
+        }
+    };
     let mut stop = pin!(stop);
     let mut told_at = None;
     let mut output_ended = None;
@@ -108,33 +117,50 @@ pub async fn run<S: Source + Send + 'static>(
         tokio::select! {
             reason = &mut stop, if told_at.is_none() => {
                 control.stop(reason);
-                crate::service::stopping();
+                stopping();
                 told_at = Some(Instant::now());
             }
             result = &mut written, if output_ended.is_none() => {
-                let result = result.map_err(|_| AgentError::Thread("writing", None))?;
+                let result = result.map_err(|_| AgentError::Thread("write", None))?;
                 // Without an error: the worker has ended.
-                if result.is_err() {
-                    control.stop("output closed");
+                if let Err(error) = &result {
+                    let is_closed = matches!(error, WriteError::Closed);
+                    control.stop(if is_closed { "output closed" } else { "output failed" });
+                    stopping();
                     told_at.get_or_insert_with(Instant::now);
                 }
                 output_ended = Some(result);
             }
-            result = &mut done => break result.map_err(|_| AgentError::Thread("working", None))?,
-            () = &mut service => {}
+            result = &mut done => break result.map_err(|_| AgentError::Thread("work", None))?,
+            () = &mut attended => {}
             () = is_late => return Err(AgentError::WorkerStuck),
         }
     };
     let totals = totals.map_err(AgentError::Source)?;
     let written = match output_ended {
         Some(result) => result,
-        None => timeout(STOP_MAX, written)
-            .await
-            .map_err(|_| AgentError::OutputStuck)?
-            .map_err(|_| AgentError::Thread("writing", None))?,
+        None => last_lines(written, &progress).await?,
     };
     written.map_err(AgentError::Output)?;
     Ok(totals)
+}
+
+/// Waits for the writer as long as it makes progress, though not for ever.
+async fn last_lines(
+    mut written: oneshot::Receiver<Result<(), WriteError>>,
+    progress: &Progress,
+) -> Result<Result<(), WriteError>, AgentError> {
+    let until = Instant::now() + WRITE_MAX;
+    loop {
+        let (before, _) = progress.waiting();
+        if let Ok(result) = timeout(STOP_MAX, &mut written).await {
+            return result.map_err(|_| AgentError::Thread("write", None));
+        }
+        let (after, lines) = progress.waiting();
+        if after >= before || Instant::now() >= until {
+            return Err(AgentError::OutputStuck(lines));
+        }
+    }
 }
 
 /// Runs this on a thread of its own.

@@ -13,6 +13,7 @@ use std::{
 use clap::{
     ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
     builder::{BoolishValueParser, PossibleValue},
+    error::ContextKind,
 };
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     kernel::Tier,
     label::Label,
     output::{self, Json, Text},
+    stderr,
     worker::Labelling,
 };
 
@@ -51,17 +53,22 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line, with an environment variable for every long option.
-    #[must_use]
-    pub fn with_environment() -> clap::Command {
-        environment(Self::command())
-    }
-
-    /// What was typed, and what the environment says besides. Ends the process where that
-    /// makes no sense, or where help was asked for.
+    /// What was typed and, for `run`, what the environment says besides. Ends the process where
+    /// that makes no sense, or where help was asked for.
     #[must_use]
     pub fn read() -> Self {
-        let matches = Self::with_environment().get_matches();
+        let typed = Self::command().get_matches();
+        let command = match typed.subcommand_name() {
+            None => Some(environment(Self::command())),
+            Some("run") => Some(Self::command().mut_subcommand("run", environment)),
+            Some(_) => None,
+        };
+        let matches = match command {
+            None => typed,
+            Some(command) => command
+                .try_get_matches()
+                .unwrap_or_else(|error| of_environment(&error)),
+        };
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 }
@@ -69,11 +76,11 @@ impl Cli {
 /// Lets `CONNTRACE_NO_STALLS=1` stand for `--no-stalls`, and likewise for every long option that
 /// is not hidden; an empty variable stands for none. What is typed comes first.
 fn environment(command: clap::Command) -> clap::Command {
-    let named = |arg: clap::Arg| {
+    command.mut_args(|arg| {
         let Some(long) = arg.get_long().filter(|_| !arg.is_hide_set()) else {
             return arg;
         };
-        let name = format!("CONNTRACE_{}", long.to_uppercase().replace('-', "_"));
+        let name = variable(long);
         if env::var_os(&name).is_some_and(|value| value.is_empty()) {
             return arg;
         }
@@ -84,8 +91,27 @@ fn environment(command: clap::Command) -> clap::Command {
             arg
         };
         arg.env(name).hide_env(true)
-    };
-    command.mut_args(named).mut_subcommands(environment)
+    })
+}
+
+/// The environment variable that stands for a long option.
+fn variable(long: &str) -> String {
+    format!("CONNTRACE_{}", long.to_uppercase().replace('-', "_"))
+}
+
+/// Ends the process: what was typed makes sense, so that it is the environment which does not.
+fn of_environment(error: &clap::Error) -> ! {
+    let option = error.get(ContextKind::InvalidArg).map(ToString::to_string);
+    let long = option
+        .as_deref()
+        .and_then(|option| option.strip_prefix("--"));
+    let long = long.and_then(|long| long.split(' ').next());
+    if let Some(name) = long.map(variable) {
+        stderr::say(&format!(
+            "error: the environment variable {name} makes no sense\n"
+        ));
+    }
+    error.exit()
 }
 
 /// The commands.
@@ -114,6 +140,8 @@ Examples:
   conntrace | jq -r '.message // empty'         one sentence per failure
   conntrace --record now.rec                    also record, for `conntrace replay now.rec`
   conntrace explain ECONNREFUSED                what it means and what to do
+
+Each long option of `run` is also an environment variable: CONNTRACE_LIMIT=10, CONNTRACE_ALL=1.
 
 Exit status:
   0  clean stop, also when stdout is closed
@@ -188,7 +216,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub record: Option<PathBuf>,
     /// Append the lines to this file, made with mode 0640, instead of to stdout. SIGHUP
-    /// opens it anew, as after a rotation. No symbolic link is followed.
+    /// opens it anew, as after a rotation. A symbolic link is not followed.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub output: Option<PathBuf>,
     /// Log more to stderr; twice: debug lines of the eBPF programs as well.

@@ -30,6 +30,7 @@ pub mod reply;
 pub mod service;
 pub mod source;
 pub mod stage;
+pub mod stderr;
 mod sys;
 mod text;
 pub mod wire;

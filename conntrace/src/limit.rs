@@ -73,7 +73,8 @@ pub struct Limit {
     /// Lines in a window; `None` for no limit.
     lines: Option<NonZeroU64>,
     windows: HashMap<Key, Window>,
-    /// Window of all keys for which the table has no room.
+    /// Window of all keys for which the table has no room. It also tells what was left out of
+    /// keys that were forgotten.
     others: Window,
     /// When the first window of a full table is over: before that there is no use in looking
     /// for one.
@@ -123,7 +124,15 @@ impl Limit {
     /// Whether another key fits, once windows that are over have made room.
     fn has_room(&mut self, at_ns: u64) -> bool {
         if self.windows.len() >= KEYS_MAX && at_ns >= self.full_until_ns {
-            self.windows.retain(|_, window| at_ns < window.end_ns());
+            // What a forgotten key's next line would have told, another one tells.
+            let others = &mut self.others;
+            self.windows.retain(|_, window| {
+                let stays = at_ns < window.end_ns();
+                if !stays {
+                    others.suppressed += window.suppressed;
+                }
+                stays
+            });
             let ends = self.windows.values().map(Window::end_ns);
             self.full_until_ns = ends.min().unwrap_or_default();
         }
@@ -247,6 +256,23 @@ mod tests {
         // All are over.
         assert_eq!(limit.admit(of_cgroup(watched + 1), 9 * SECOND), Some(0));
         assert_eq!(limit.admit(of_cgroup(watched + 1), 9 * SECOND), None);
+    }
+
+    #[test]
+    fn what_was_left_out_of_a_forgotten_key_is_told_by_another() {
+        let mut limit = limit(1);
+        let watched = u32::try_from(KEYS_MAX).unwrap();
+        assert_eq!(
+            [0, 1, 2].map(|at| limit.admit(key(), at)),
+            [Some(0), None, None]
+        );
+        for id in 1..watched {
+            assert_eq!(limit.admit(of_cgroup(id), SECOND - 1), Some(0));
+        }
+        // The first key's second is over: it makes room, and again for the next but one.
+        assert_eq!(limit.admit(of_cgroup(watched), SECOND), Some(0));
+        assert_eq!(limit.admit(of_cgroup(watched + 1), SECOND + 1), Some(2));
+        assert_eq!(limit.suppressed(), 2);
     }
 
     proptest! {

@@ -10,10 +10,11 @@ use conntrace::{
     kernel::{Settings, StartError, privilege},
     label::Label,
     live,
-    output::{Destination, Output, Reopen},
+    output::{self, Destination, Output, Progress},
     recording::Recorder,
     replay::{self, ReplayError},
     service::Service,
+    stderr,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     match run(Cli::read()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("conntrace: {error:#}");
+            stderr::say(&format!("conntrace: {error:#}\n"));
             exit_code(&error)
         }
     }
@@ -74,6 +75,8 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     start_log(args.verbose);
     let stop = stop_signal()?;
     let hangup = listen(SignalKind::hangup())?;
+    // A file that may grow no more (RLIMIT_FSIZE) is like a full disk.
+    let _too_large = listen(SignalKind::from_raw(libc::SIGXFSZ))?;
     let settings = Settings {
         report_established: args.lines.labels().contains(&Label::Established),
         count_connects: !args.lines.no_diagnosis,
@@ -85,6 +88,7 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     let (tracer, start) = live::start(&settings)?;
     // Only now: a start that failed leaves no file behind.
+    let recorder = args.record.as_deref().map(Recorder::create).transpose()?;
     let destination = match &args.output {
         Some(path) => Destination::file(path)?,
         None => Destination::stdout().context("cannot use stdout")?,
@@ -93,12 +97,15 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         start,
         labelling: args.lines.labelling(),
         summary_every: args.summary_every(),
-        recorder: args.record.as_deref().map(Recorder::create).transpose()?,
+        recorder,
         service: Service::from_env(),
     };
     privilege::give_up_rest(!args.lines.no_diagnosis)?;
+    if let Err(error) = destination.check_reopening() {
+        log::warn!("{error}");
+    }
     let (output, writer) = Output::queued(args.renderer(), destination);
-    tokio::spawn(reopen_at(hangup, writer.reopen_handle()));
+    tokio::spawn(reopen_at(hangup, writer.progress()));
     match agent::run(tracer, (output, writer), config, stop).await {
         Ok(_) => Ok(ExitCode::SUCCESS),
         Err(error) if error.is_closed_output() => Ok(ExitCode::SUCCESS),
@@ -107,9 +114,9 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// SIGHUP never ends it: a log rotation has renamed the file.
-async fn reopen_at(mut hangup: Signal, output: Reopen) {
+async fn reopen_at(mut hangup: Signal, output: Progress) {
     while hangup.recv().await.is_some() {
-        output.request();
+        output.reopen();
     }
 }
 
@@ -172,7 +179,7 @@ fn start_log(verbose: u8) {
         .filter_level(level)
         .filter_module("aya", of_aya)
         .filter_module("aya_obj", of_aya)
-        .target(env_logger::Target::Stderr)
+        .target(env_logger::Target::Pipe(Box::new(stderr::Log)))
         .init();
 }
 
@@ -203,7 +210,7 @@ fn print_explanation(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
             Ok([topic]) => explain::topic(*topic),
             Ok(topics) => explain::several(topics),
             Err(unknown) => {
-                eprint!("error: {unknown}");
+                stderr::say(&format!("error: {unknown}"));
                 return Ok(ExitCode::from(EXIT_USAGE));
             }
         }
@@ -216,7 +223,7 @@ fn print_explanation(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 fn print(text: &str) -> std::io::Result<()> {
     use std::io::Write as _;
     match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
+        Err(error) if !output::is_closed(&error) => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
 }

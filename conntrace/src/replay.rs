@@ -1,10 +1,10 @@
 //! `conntrace replay`: makes lines of a recording, by the worker that makes them
 //! of the live kernel's records. Nothing but the recording is asked.
 
-use std::io::{self, BufReader, ErrorKind, Read};
+use std::io::{self, BufReader, Read};
 
 use crate::{
-    output::Output,
+    output::{self, Output},
     recording::{ReadError, Reader},
     worker::{Labelling, Worker},
 };
@@ -43,7 +43,7 @@ pub fn run(recording: impl Read, output: Output, labelling: Labelling) -> Result
 }
 
 fn output_error(error: io::Error) -> ReplayError {
-    if error.kind() == ErrorKind::BrokenPipe {
+    if output::is_closed(&error) {
         ReplayError::OutputClosed
     } else {
         ReplayError::Output(error)
@@ -53,6 +53,7 @@ fn output_error(error: io::Error) -> ReplayError {
 #[cfg(test)]
 mod tests {
     use std::{
+        io::ErrorKind,
         sync::{Arc, Mutex},
         time::Instant,
     };

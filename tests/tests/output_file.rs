@@ -44,6 +44,8 @@ fn main() -> ExitCode {
         live_test("hangup_without_a_file", hangup_without_a_file),
         live_test("only_regular_files", only_regular_files),
         live_test("cannot_be_opened_anew", cannot_be_opened_anew),
+        live_test("begins_on_a_line_of_its_own", begins_on_a_line_of_its_own),
+        live_test("redirected_to_a_full_disk", redirected_to_a_full_disk),
         live_test("disk_full_and_free_again", disk_full_and_free_again),
         live_test(
             "rotated_away_from_a_full_disk",
@@ -198,8 +200,8 @@ fn only_regular_files() {
     mkfifo(&place("fifo"), Mode::S_IRWXU).unwrap();
     fs::create_dir(place("folder")).unwrap();
     let _socket = UnixListener::bind(place("socket")).unwrap();
-    let regular = "not a regular file; a pipe or device is written to by stdout";
-    let link = "it is a symbolic link, and none is followed";
+    let regular = "not a regular file; for a pipe or device redirect stdout to it";
+    let link = "it is a symbolic link, which is not followed";
     for (path, said) in [
         (place("link"), link),
         (place("dangling"), link),
@@ -246,12 +248,53 @@ fn cannot_be_opened_anew() {
     })
     .unwrap();
     assert_eq!(
-        matching(&errors, "it is a symbolic link, and none is followed"),
+        matching(&errors, "it is a symbolic link, which is not followed"),
         1,
         "{errors}"
     );
     let lines = checked(&(read(&old) + &read(&file)));
     assert_eq!(of_type(&lines, "outcome").count(), 2);
+}
+
+/// One that was killed on a full disk may have left half a line.
+fn begins_on_a_line_of_its_own() {
+    let dir = Dir::new("half-line");
+    let file = dir.file("lines");
+    fs::write(&file, "{\"time\":\"20").unwrap();
+    stage::run("half-line", |stage| {
+        run(&file, stage.netns).stop(Signal::SIGTERM);
+    })
+    .unwrap();
+    let text = read(&file);
+    let (half, rest) = text.split_once('\n').unwrap();
+    assert_eq!(half, "{\"time\":\"20");
+    checked(rest);
+}
+
+/// SIGHUP is nothing to it, and there is no hole where it began anew.
+fn redirected_to_a_full_disk() {
+    let dir = Dir::new("redirected");
+    let file = dir.file("lines");
+    in_private_mounts(|| {
+        tmpfs(&dir.0, MsFlags::empty(), "128k");
+        stage::run("redirected", |stage| {
+            let netns = stage.netns.to_string();
+            let agent = Agent::run(&["--netns", &netns], File::create(&file).unwrap());
+            wait_for(&file, "\"type\":\"start\"");
+            (0..1_000).for_each(|_| refuse());
+            thread::sleep(Duration::from_millis(300));
+            agent.signal(Signal::SIGHUP);
+            thread::sleep(Duration::from_millis(600));
+            tmpfs(&dir.0, MsFlags::MS_REMOUNT, "256m");
+            thread::sleep(Duration::from_millis(600));
+            agent.signal(Signal::SIGTERM);
+            let (status, errors) = agent.wait();
+            assert_eq!(status.code(), Some(0), "{errors}");
+        })
+        .unwrap();
+        let stop = assert_accounted(&read(&file));
+        assert_eq!(number(&stop["outcomes"]["refused"]), 1_000);
+    });
 }
 
 fn tmpfs(on: &Path, flags: MsFlags, size: &str) {

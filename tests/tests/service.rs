@@ -18,12 +18,13 @@ use conntrace_tests::{Agent, Dir, as_under_test, conntrace, live_test, matching,
 use nix::sys::signal::Signal;
 
 /// The watchdog's patience.
-const WATCHDOG: Duration = Duration::from_millis(600);
+const WATCHDOG: Duration = Duration::from_millis(300);
 
 fn main() -> ExitCode {
     run(vec![
         live_test("tells_how_it_goes", tells_how_it_goes),
         live_test("nobody_listens", nobody_listens),
+        live_test("nobody_empties_the_socket", nobody_empties_the_socket),
     ])
 }
 
@@ -117,4 +118,15 @@ fn nobody_listens() {
         1,
         "{errors}"
     );
+}
+
+/// It ends all the same.
+fn nobody_empties_the_socket() {
+    let dir = Dir::new("notify-stuck");
+    let (path, lines) = (dir.file("socket"), dir.file("lines"));
+    let _socket = UnixDatagram::bind(&path).unwrap();
+    let agent = start(&path, &lines);
+    // More pings than the socket takes: `net.unix.max_dgram_qlen` is 10.
+    thread::sleep(WATCHDOG * 20);
+    agent.stop(Signal::SIGTERM);
 }

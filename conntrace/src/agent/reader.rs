@@ -161,9 +161,9 @@ impl<S: Source> Reader<S> {
             .chain(ring)
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
-        // Rounded up: a wait that ends too early would be followed by others.
+        // Rounded up to milliseconds: a wait that ends too early would be followed by others.
         let at_most = at_most.map_or(PollTimeout::NONE, |at_most| {
-            let at_most = at_most + Duration::from_micros(999);
+            let at_most = at_most.as_nanos().div_ceil(1_000_000);
             PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX)
         });
         match poll(&mut polled, at_most) {
@@ -240,7 +240,7 @@ impl<S: Source> Reader<S> {
         let (attempts, failures) = (counters.attempts, self.worker.failures());
         let mut status = format!(
             "tier {tier}, {attempts} attempts, {failures} failures, {} lost, {} undelivered",
-            lost_in_kernel(&counters),
+            lost_in_kernel(&counters) - counters.stall_ring_full,
             self.worker.undelivered(),
         );
         if let Some((before, attempts_before, failures_before)) = said.status {

@@ -32,8 +32,9 @@ use crate::{
     kernel::{self, Settings, Tier},
     label::Label,
     live,
-    output::{Destination, Json, Output},
+    output::{self, Destination, Json, Output},
     stage::{Stage, StageError},
+    stderr,
     worker::Labelling,
 };
 
@@ -114,13 +115,16 @@ pub async fn run(
 pub fn write(format: Format, text: &str) -> io::Result<()> {
     unless_closed(match format {
         Format::Text => io::stdout().write_all(text.as_bytes()),
-        Format::Json => io::stderr().write_all(text.as_bytes()),
+        Format::Json => {
+            stderr::say(text);
+            Ok(())
+        }
     })
 }
 
 fn unless_closed(written: io::Result<()>) -> io::Result<()> {
     match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if output::is_closed(&error) => Ok(()),
         Ok(()) | Err(_) => written,
     }
 }

@@ -90,6 +90,15 @@ pub struct Undelivered {
 }
 
 impl Undelivered {
+    /// All of them.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        let counts = self.by_kind();
+        counts
+            .into_iter()
+            .fold(0, |sum, (_, count)| sum.saturating_add(count))
+    }
+
     /// Each number with the kind of line.
     #[must_use]
     pub fn by_kind(&self) -> [(&'static str, u64); 3] {

@@ -1,15 +1,18 @@
 use std::{
     fs::File,
-    io::{self, ErrorKind, Seek as _, Write as _},
+    io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::AsFd as _,
         unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::{AccessFlags, eaccess},
+};
 
 /// The lines say whom this host talks to: their readers are the owner and a group.
 const MODE: u32 = 0o640;
@@ -18,13 +21,18 @@ const MODE: u32 = 0o640;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A link that could lead anywhere.
-    #[error("cannot write lines to {0}: it is a symbolic link, and none is followed")]
+    #[error("cannot write lines to {0}: it is a symbolic link, which is not followed")]
     Link(PathBuf),
     /// A FIFO, a device or a folder.
     #[error(
-        "cannot write lines to {0}: not a regular file; a pipe or device is written to by stdout"
+        "cannot write lines to {0}: not a regular file; for a pipe or device redirect stdout to it"
     )]
     NotRegular(PathBuf),
+    /// Its folder belongs to another user.
+    #[error(
+        "SIGHUP will not open {0} anew: this user may not write to its folder, and the capability to do so is given up: {1}"
+    )]
+    Folder(PathBuf, io::Error),
     /// Anything else.
     #[error("cannot write lines to {0}")]
     Failed(PathBuf, #[source] io::Error),
@@ -73,6 +81,22 @@ impl Destination {
         })
     }
 
+    /// Finds out whether the file can be opened anew, with the rights that are left.
+    ///
+    /// # Errors
+    /// When its folder cannot be written to.
+    pub fn check_reopening(&self) -> Result<(), OpenError> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            Some(_) | None => Path::new("."),
+        };
+        eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+            .map_err(|error| OpenError::Folder(path.to_owned(), error.into()))
+    }
+
     /// Words for messages.
     pub(super) fn name(&self) -> String {
         match &self.path {
@@ -89,8 +113,7 @@ impl Destination {
     /// Whether this error says that nobody reads any more: a closed pipe or socket, or a
     /// terminal that is gone.
     pub(super) fn is_closed_by(&self, error: &io::Error) -> bool {
-        let kind = error.kind();
-        if matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) {
+        if super::is_closed(error) {
             return true;
         }
         let gone = matches!(error.raw_os_error(), Some(libc::EIO | libc::ENXIO));
@@ -131,7 +154,15 @@ impl Destination {
         if !self.is_regular || self.file.stream_position()? != end {
             return Err(ErrorKind::Unsupported.into());
         }
-        self.file.set_len(end.saturating_sub(len as u64))
+        let end = end.saturating_sub(len as u64);
+        self.file.set_len(end)?;
+        // Without O_APPEND the next write would leave a hole.
+        self.file.seek(SeekFrom::Start(end)).map(drop)
+    }
+
+    /// Whether the destination is a file with a path, which can be opened anew.
+    pub(super) fn has_path(&self) -> bool {
+        self.path.is_some()
     }
 
     /// Opens the file anew, after a rotation has renamed it. The old one is kept where that
@@ -147,12 +178,6 @@ impl Destination {
     }
 }
 
-impl AsFd for Destination {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
-
 fn open(path: &Path) -> Result<File, OpenError> {
     let failed = |error: io::Error| match error.raw_os_error() {
         Some(libc::ELOOP) => OpenError::Link(path.to_owned()),
@@ -161,7 +186,8 @@ fn open(path: &Path) -> Result<File, OpenError> {
         _ => OpenError::Failed(path.to_owned(), error),
     };
     // O_NONBLOCK: a FIFO is not waited for. A regular file does not know it.
-    let file = File::options()
+    let mut file = File::options()
+        .read(true)
         .append(true)
         .create(true)
         .mode(MODE)
@@ -171,5 +197,18 @@ fn open(path: &Path) -> Result<File, OpenError> {
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(OpenError::NotRegular(path.to_owned()));
     }
+    // One that was killed on a full disk has left half a line.
+    if ends_within_a_line(&mut file).map_err(failed)? {
+        file.write_all(b"\n").map_err(failed)?;
+    }
     Ok(file)
+}
+
+fn ends_within_a_line(file: &mut File) -> io::Result<bool> {
+    let mut last = [b'\n'];
+    if file.seek(SeekFrom::End(0))? > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    Ok(last != [b'\n'])
 }

@@ -19,7 +19,7 @@ use std::{
 pub use destination::{Destination, OpenError};
 use jiff::Timestamp;
 pub use json::Json;
-pub use queue::Reopen;
+pub use queue::Progress;
 use queue::{Chunk, Queue};
 pub use text::Text;
 pub use writer::{WriteError, Writer};
@@ -42,6 +42,11 @@ pub trait Format: Send {
     fn idle(&mut self, now: Timestamp, out: &mut Vec<u8>) -> Option<Duration> {
         let _ = (now, out);
         None
+    }
+
+    /// Number of lines that are held back now, of which nothing was appended yet.
+    fn held(&self) -> u64 {
+        0
     }
 
     /// Appends all that was held back: no line follows.
@@ -95,9 +100,9 @@ impl Output {
 
     /// Renders a line into the batch.
     pub fn write(&mut self, line: &Line) {
-        let before = self.batch.bytes.len();
+        let (before, held) = (self.batch.bytes.len(), self.format.held());
         match self.format.render(line, &mut self.batch.bytes) {
-            Ok(()) => self.batch.lines += 1,
+            Ok(()) => self.count(held + 1),
             Err(error) => {
                 log::error!("a line cannot be rendered: {error}");
                 self.batch.bytes.truncate(before);
@@ -117,20 +122,22 @@ impl Output {
     /// # Errors
     /// When a direct output cannot be written.
     pub fn hand_over(&mut self) -> io::Result<()> {
-        if self.batch.bytes.is_empty() {
-            self.clear();
-            return Ok(());
-        }
+        self.hand_over_within(queue::WAITING_MAX)
+    }
+
+    fn hand_over_within(&mut self, waiting_max: usize) -> io::Result<()> {
         let done = match &mut self.way {
+            _ if self.batch.bytes.is_empty() => Ok(()),
             Way::Direct(out) => out.write_all(&self.batch.bytes).and_then(|()| out.flush()),
             Way::Queue(queue) => {
-                if !queue.push(&self.batch, queue::WAITING_MAX) {
+                if !queue.push(&self.batch, waiting_max) {
                     self.undelivered += self.batch.lines;
                 }
                 Ok(())
             }
         };
-        self.clear();
+        self.batch.bytes.clear();
+        self.batch.lines = 0;
         done
     }
 
@@ -142,25 +149,28 @@ impl Output {
     pub fn write_own(&mut self, line: &Line) -> io::Result<()> {
         self.hand_over()?;
         self.write(line);
-        if let Way::Queue(queue) = &self.way {
-            if !queue.push(&self.batch, queue::WAITING_MAX + queue::RESERVE) {
-                self.undelivered += self.batch.lines;
-            }
-            self.clear();
-            return Ok(());
-        }
-        self.hand_over()
+        self.hand_over_within(queue::WAITING_MAX + queue::RESERVE)
     }
 
     /// Renders what the format held back of earlier lines and is due at `now`. Returns how long
     /// after that more is due, `None` when nothing is held back.
     pub fn idle(&mut self, now: Timestamp) -> Option<Duration> {
-        self.format.idle(now, &mut self.batch.bytes)
+        let held = self.format.held();
+        let wait = self.format.idle(now, &mut self.batch.bytes);
+        self.count(held);
+        wait
     }
 
     /// Renders all that the format held back: no line follows.
     pub fn finish(&mut self) {
+        let held = self.format.held();
         self.format.finish(&mut self.batch.bytes);
+        self.count(held);
+    }
+
+    /// Counts the lines that are in the batch now, of these and what is still held back.
+    fn count(&mut self, lines: u64) {
+        self.batch.lines += lines.saturating_sub(self.format.held());
     }
 
     /// Whether a line would be taken now.
@@ -177,11 +187,6 @@ impl Output {
     pub fn undelivered(&self) -> u64 {
         self.undelivered
     }
-
-    fn clear(&mut self) {
-        self.batch.bytes.clear();
-        self.batch.lines = 0;
-    }
 }
 
 /// The writer ends once it has written what waits.
@@ -191,6 +196,15 @@ impl Drop for Output {
             queue.close();
         }
     }
+}
+
+/// Whether an error of writing says that nobody reads any more: not a failure of ours.
+#[must_use]
+pub fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 #[cfg(test)]

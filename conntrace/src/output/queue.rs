@@ -8,7 +8,7 @@ use std::{
 
 use crate::sys;
 
-/// Most bytes of lines that wait for the writer: some 35,000 lines, about what a full ring
+/// Most bytes of lines that wait for the writer: some 30,000 lines, about what a full ring
 /// buffer becomes.
 pub(super) const WAITING_MAX: usize = 32 << 20;
 /// Bytes beyond that which lines about tracing itself may take.
@@ -52,6 +52,8 @@ struct State {
     chunks: VecDeque<Chunk>,
     /// Bytes in `chunks` and with the writer.
     waiting: usize,
+    /// Lines in `chunks` and with the writer.
+    lines: u64,
     /// Most bytes that waited since memory was last given back.
     peak: usize,
     reopen: bool,
@@ -76,6 +78,7 @@ impl Queue {
             return false;
         }
         state.waiting = waiting;
+        state.lines += batch.lines;
         state.peak = state.peak.max(waiting);
         match state.chunks.back_mut() {
             Some(last) if last.bytes.len() + batch.bytes.len() <= CHUNK_LEN => {
@@ -102,11 +105,12 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits for work; `None` once the queue is closed and empty. `written` is the number of
-    /// bytes that the writer is done with.
-    pub(super) fn next(&self, written: usize) -> Option<Work> {
+    /// Waits for work; `None` once the queue is closed and empty. The writer is done with the
+    /// chunk `written`.
+    pub(super) fn next(&self, written: &Chunk) -> Option<Work> {
         let mut state = self.lock();
-        state.waiting = state.waiting.saturating_sub(written);
+        state.waiting = state.waiting.saturating_sub(written.bytes.len());
+        state.lines = state.lines.saturating_sub(written.lines);
         loop {
             if state.reopen {
                 state.reopen = false;
@@ -164,15 +168,22 @@ impl Queue {
     }
 }
 
-/// Has the destination opened anew.
+/// The writer as another thread sees it.
 #[derive(Debug, Clone)]
-pub struct Reopen(pub(super) Arc<Queue>);
+pub struct Progress(pub(super) Arc<Queue>);
 
-impl Reopen {
-    /// The destination is opened anew between two lines, if it is a file with a path. This
+impl Progress {
+    /// Has the destination opened anew between two lines, if it is a file with a path. This
     /// does not wait for it.
-    pub fn request(&self) {
+    pub fn reopen(&self) {
         self.0.lock().reopen = true;
         self.0.changed.notify_all();
+    }
+
+    /// Number of bytes, and of lines, that are not written yet.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, u64) {
+        let state = self.0.lock();
+        (state.waiting, state.lines)
     }
 }

@@ -116,3 +116,27 @@ fn json_holds_no_control_character() {
     let comm = "\u{7f}\u{7f}a\u{1b}\u{9b}éb\u{80}c";
     assert_eq!(line["process"]["comm"], comm);
 }
+
+/// Repeats that are folded are as many lines as they stand for, whenever their number is
+/// written: what finds no room is counted once.
+#[test]
+fn folded_lines_are_counted_once() {
+    let (_reader, writer) = io::pipe().unwrap();
+    let pipe = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
+    let destination = Destination::open_file(pipe).unwrap();
+    let (mut output, writer) = Output::queued(Box::new(Text::default()), destination);
+    // Nobody runs it: there is room for nothing once it is gone.
+    writer.progress().reopen();
+    output.write(&outcome_line());
+    output.hand_over().unwrap();
+    assert_eq!(writer.progress().waiting().1, 1);
+    for _ in 0..9 {
+        output.write(&outcome_line());
+        output.hand_over().unwrap();
+    }
+    assert_eq!(writer.progress().waiting().1, 1, "nine are held back");
+    output.finish();
+    output.hand_over().unwrap();
+    assert_eq!(writer.progress().waiting().1, 10);
+    assert_eq!(output.undelivered(), 0);
+}

@@ -135,6 +135,10 @@ impl Format for Text {
         Some(wait.unsigned_abs())
     }
 
+    fn held(&self) -> u64 {
+        self.folds.lines()
+    }
+
     fn finish(&mut self, out: &mut Vec<u8>) {
         self.release(out);
     }

@@ -5,7 +5,7 @@ use std::{
 };
 
 use super::{
-    Destination, Reopen,
+    Destination, Progress,
     queue::{Chunk, Pause, Queue, Work},
 };
 
@@ -61,10 +61,10 @@ impl Writer {
         }
     }
 
-    /// Has the destination opened anew, from another thread.
+    /// What another thread can know of the writer, and ask of it.
     #[must_use]
-    pub fn reopen_handle(&self) -> Reopen {
-        Reopen(Arc::clone(&self.queue))
+    pub fn progress(&self) -> Progress {
+        Progress(Arc::clone(&self.queue))
     }
 
     /// Writes until the output is dropped and everything is written. What a full disk does
@@ -73,17 +73,21 @@ impl Writer {
     /// # Errors
     /// When nobody reads any more, or the lines cannot be written.
     pub fn run(mut self) -> Result<(), WriteError> {
-        let mut written = 0;
-        while let Some(work) = self.queue.next(written) {
-            written = 0;
+        let mut written = Chunk::default();
+        while let Some(work) = self.queue.next(&written) {
+            written = Chunk::default();
             match work {
-                Work::Reopen => self.reopen(),
+                Work::Reopen => {
+                    // Said for each request.
+                    self.reopening = false;
+                    self.reopen();
+                }
                 Work::Write(chunk) => {
                     if self.reopening {
                         self.reopen();
                     }
                     self.write(&chunk)?;
-                    written = chunk.bytes.len();
+                    written = chunk;
                 }
             }
         }
@@ -95,15 +99,15 @@ impl Writer {
         loop {
             let rest = chunk.bytes.get(done..).unwrap_or_default();
             if rest.is_empty() {
+                if self.failing {
+                    self.failing = false;
+                    log::warn!("lines are written to {} again", self.to.name());
+                }
                 return Ok(());
             }
             match self.to.write(rest) {
                 Ok(count) => {
                     done += count;
-                    if self.failing {
-                        self.failing = false;
-                        log::warn!("lines are written to {} again", self.to.name());
-                    }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.to.wait_writable(),
@@ -139,12 +143,12 @@ impl Writer {
             );
         }
         match self.queue.pause(RETRY) {
-            Pause::Over => Ok(done),
-            Pause::Reopen => {
+            Pause::Reopen if self.to.has_path() => {
                 let begin = self.cut(chunk, done);
                 self.reopen();
                 Ok(begin)
             }
+            Pause::Over | Pause::Reopen => Ok(done),
             Pause::Closed => Err(self.give_up(chunk, done, error)),
         }
     }
@@ -176,15 +180,17 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
-        let first = !self.reopening;
         match self.to.reopen() {
-            Ok(()) => self.reopening = false,
+            Ok(()) if self.reopening => {
+                self.reopening = false;
+                log::warn!("lines are written to the new {} now", self.to.name());
+            }
+            Ok(()) => {}
+            Err(_) if self.reopening => {}
             Err(error) => {
                 self.reopening = true;
-                if first {
-                    let error = anyhow::Error::from(error);
-                    log::error!("{error:#}; the file that is open is written to until it can be");
-                }
+                let error = anyhow::Error::from(error);
+                log::error!("{error:#}; lines go on to the file that is open, until it can be");
             }
         }
     }

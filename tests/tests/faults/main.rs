@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     }
     run_one_by_one(vec![
         live_test("stopped_for_seconds", output::stopped_for_seconds),
+        live_test("stuck_with_stderr", output::stuck_with_stderr),
         unless(is_slow(), live_test("slow_reader", output::slow_reader)),
         unless(
             is_slow(),

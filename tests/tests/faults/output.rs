@@ -11,12 +11,13 @@ use std::{
 
 use conntrace::stage::{self, FAR_V4, ports};
 use conntrace_tests::{
-    Agent, Dir, LinesFile, assert_adds_up, attempt, checked, count, number, of_type, tcp,
-    told_lost, told_undelivered,
+    Agent, Dir, LinesFile, as_under_test, assert_adds_up, attempt, checked, conntrace, count,
+    number, of_type, tcp, told_lost, told_undelivered,
 };
 use nix::{
     sched::{CloneFlags, setns},
-    sys::signal::Signal,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
 use crate::storm::{Storm, THREADS, lines_of, on_stage, parsed};
@@ -205,4 +206,32 @@ fn time_of_one() -> Duration {
     let began = Instant::now();
     assert!(socket.connect(&remote).is_err());
     began.elapsed()
+}
+
+/// Stdout and stderr are one pipe that nobody reads: it ends all the same.
+pub(crate) fn stuck_with_stderr() {
+    on_stage(|_, options| {
+        let (_reader, writer) = io::pipe().unwrap();
+        let mut command = conntrace();
+        command.arg("run").args(options);
+        as_under_test(&mut command);
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        let mut agent = command.spawn().unwrap();
+        thread::sleep(RUNS);
+        refuse(3_000);
+        let pid = Pid::from_raw(i32::try_from(agent.id()).unwrap());
+        kill(pid, Signal::SIGTERM).unwrap();
+        let began = Instant::now();
+        let status = loop {
+            if let Some(status) = agent.try_wait().unwrap() {
+                break status;
+            }
+            if began.elapsed() > Duration::from_secs(15) {
+                agent.kill().unwrap();
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        println!("ended after {:?}: {status}", began.elapsed());
+        assert_eq!(status.code(), Some(1));
+    });
 }

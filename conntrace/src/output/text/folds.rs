@@ -149,6 +149,8 @@ pub(super) struct Folds {
     held: Vec<u64>,
     /// Moment of the first repeat that is held back.
     since: Option<Timestamp>,
+    /// Number of repeats that are held back.
+    lines: u64,
 }
 
 impl Folds {
@@ -177,6 +179,7 @@ impl Folds {
             self.held.push(hash);
         }
         folded.add(subject, details, now);
+        self.lines += 1;
         self.since.get_or_insert(now);
         Telling::Held
     }
@@ -200,9 +203,14 @@ impl Folds {
         })
     }
 
+    /// Number of repeats that are held back.
+    pub(super) fn lines(&self) -> u64 {
+        self.lines
+    }
+
     /// Tells of every case with repeats, which are then counted anew.
     pub(super) fn release(&mut self, mut tell: impl FnMut(&Folded)) {
-        self.since = None;
+        (self.since, self.lines) = (None, 0);
         for hash in mem::take(&mut self.held) {
             if let Some(folded) = self.cases.get_mut(&hash) {
                 tell(folded);

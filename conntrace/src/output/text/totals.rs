@@ -54,6 +54,7 @@ fn total(totals: &Totals) -> String {
     let others = [
         (totals.in_flight, "in flight"),
         (totals.lost.sum(), "lost"),
+        (totals.undelivered.sum(), "lines not written"),
         (totals.suppressed, "left out by --limit"),
         (totals.missed_hooks, "runs of hooks missed"),
         (totals.unrecorded, "not recorded"),
