@@ -21,7 +21,7 @@ use std::{
 use conntrace::stage::{self, FAR_V4, FAR_V6, Stage, ports};
 use conntrace_common::record::SLOTS;
 use conntrace_tests::{
-    Attempted, Tracer, assert_adds_up, is_slow, live_test, remote_end, run, tcp, unless,
+    Attempted, Tracer, assert_adds_up, is_slow, live_test, remote_end, run_one_by_one, tcp, unless,
 };
 use serde_json::{Value, json};
 use socket2::Socket;
@@ -51,7 +51,8 @@ fn main() -> ExitCode {
         let (first, end) = range.split_once(' ').unwrap();
         return Fillers::fill(first.parse().unwrap()..end.parse().unwrap());
     }
-    run(vec![
+    // What floods the machine is not to meet the others.
+    run_one_by_one(vec![
         live_test("joined_late_v4", || joined_late(FAR_V4.into())),
         live_test("joined_late_v6", || joined_late(FAR_V6.into())),
         unless(
