@@ -24,10 +24,10 @@ use crate::{
 pub(crate) use control::Control;
 use reader::Reader;
 
-/// How long the worker may delay the end, and an output that takes nothing.
+/// Longest delay of the end by the worker, and by an output that takes nothing.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
-/// How long an output that takes the last lines slowly may delay the end.
+/// Longest delay of the end by an output that takes the last lines slowly.
 const WRITE_MAX: Duration = Duration::from_secs(15);
 
 /// How the agent works, whatever the source.
@@ -66,7 +66,7 @@ pub enum AgentError {
 }
 
 impl AgentError {
-    /// Whether the reader of the lines has gone: not a failure of ours.
+    /// Returns true if nobody reads the lines any more, which is a clean stop.
     #[must_use]
     pub fn is_closed_output(&self) -> bool {
         matches!(self, Self::Output(WriteError::Closed))

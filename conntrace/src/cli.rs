@@ -53,8 +53,8 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// What was typed and, for `run`, what the environment says besides. Ends the process where
-    /// that makes no sense, or where help was asked for.
+    /// Parses the command line and, for `run`, environment variables. Ends the process after an
+    /// error, or when help was asked for.
     #[must_use]
     pub fn read() -> Self {
         let typed = Self::command().get_matches();
@@ -411,7 +411,7 @@ impl Format {
         })
     }
 
-    /// What renders lines in it.
+    /// Returns the renderer of this format.
     #[must_use]
     pub fn renderer(self) -> Box<dyn output::Format> {
         match self {
@@ -445,7 +445,7 @@ impl LineArgs {
         labels
     }
 
-    /// What renders them, for stdout where nothing else is asked for.
+    /// Returns the renderer for stdout: of the format asked for, or of the one that suits it.
     #[must_use]
     pub fn renderer(&self) -> Box<dyn output::Format> {
         Format::or_suitable(self.format).renderer()
@@ -453,7 +453,7 @@ impl LineArgs {
 }
 
 impl RunArgs {
-    /// What renders the lines: JSON into a file, unless another format is asked for.
+    /// Returns the renderer of the lines: JSON into a file, unless another format is asked for.
     #[must_use]
     pub fn renderer(&self) -> Box<dyn output::Format> {
         match (&self.output, self.lines.format) {

@@ -15,7 +15,7 @@ const WINDOW_NS: u64 = 1_000_000_000;
 /// Number of keys that are limited each on its own; further ones are limited together.
 const KEYS_MAX: usize = 4096;
 
-/// What lines have in common that are limited together. A service that starts a process for
+/// Common properties of lines that are limited together. A service that starts a process for
 /// every attempt is one, and so are all that run in its cgroup under one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -53,7 +53,7 @@ impl Window {
         self.began_ns.saturating_add(WINDOW_NS)
     }
 
-    /// Whether a line of this moment is printed: then how many were left out before it.
+    /// Admits a line of this moment, and returns the number left out before it, or counts it.
     fn admit(&mut self, at_ns: u64, lines: NonZeroU64) -> Option<u64> {
         if self.printed == 0 || at_ns >= self.end_ns() {
             (self.began_ns, self.printed) = (at_ns, 0);
@@ -76,8 +76,8 @@ pub struct Limit {
     /// Window of all keys for which the table has no room. It also tells what was left out of
     /// keys that were forgotten.
     others: Window,
-    /// When the first window of a full table is over: before that there is no use in looking
-    /// for one.
+    /// End of the first window of a full table, `CLOCK_BOOTTIME` nanoseconds: none makes room
+    /// before that.
     full_until_ns: u64,
     suppressed: u64,
 }
@@ -92,8 +92,8 @@ impl Limit {
         }
     }
 
-    /// Whether a line of this moment is printed: then how many like it were left out before
-    /// it, otherwise `None`.
+    /// Admits a line of this moment, and returns the number left out since the last one that
+    /// was admitted; `None` if it is left out itself.
     pub fn admit(&mut self, key: Key, at_ns: u64) -> Option<u64> {
         let Some(lines) = self.lines else {
             return Some(0);
@@ -121,7 +121,7 @@ impl Limit {
         })
     }
 
-    /// Whether another key fits, once windows that are over have made room.
+    /// Returns true if another key fits, once windows that are over have made room.
     fn has_room(&mut self, at_ns: u64) -> bool {
         if self.windows.len() >= KEYS_MAX && at_ns >= self.full_until_ns {
             // What a forgotten key's next line would have told, another one tells.

@@ -93,14 +93,16 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         Some(path) => Destination::file(path)?,
         None => Destination::stdout().context("cannot use stdout")?,
     };
+    // Before any thread is started that lasts: each has its own capabilities.
+    privilege::give_up_rest(!args.lines.no_diagnosis)?;
+    let service = Service::from_env();
     let config = Config {
         start,
         labelling: args.lines.labelling(),
         summary_every: args.summary_every(),
         recorder,
-        service: Service::from_env(),
+        service,
     };
-    privilege::give_up_rest(!args.lines.no_diagnosis)?;
     if let Err(error) = destination.check_reopening() {
         log::warn!("{error}");
     }

@@ -1,4 +1,4 @@
-//! What a service manager (systemd) is told: `sd_notify(3)`.
+//! Messages to a service manager (systemd): `sd_notify(3)`.
 
 use std::{
     env,
@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::agent::Control;
 
-/// How often a status is looked for where no watchdog asks for more.
+/// Time between two looks for a new status where no watchdog asks for more.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The service manager that started this process and wants to be told how it goes.
@@ -44,7 +44,8 @@ const PING_MIN: Duration = Duration::from_millis(10);
 
 impl Service {
     /// Finds it by the environment variables `NOTIFY_SOCKET`, `WATCHDOG_USEC` and
-    /// `WATCHDOG_PID`.
+    /// `WATCHDOG_PID`, and starts the thread that sends messages to it. That thread has the
+    /// capabilities that the caller has now.
     #[must_use]
     pub fn from_env() -> Option<Self> {
         env::var_os("NOTIFY_SOCKET")?;

@@ -1,23 +1,33 @@
-//! Words for a person, on a stderr that may be stuck or gone: nobody waits for it.
+//! Messages on stderr, which may be blocked or closed.
 
 use std::{
     io::{self, Write},
     os::fd::AsFd as _,
+    sync::mpsc::channel,
+    thread,
     time::Duration,
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// How long the last words may take.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Longest wait for stderr to take a message.
+const AT_MOST: Duration = Duration::from_secs(1);
 
-/// Stderr for the log: a message for which a pipe or terminal has no room is dropped.
+/// Log output on stderr. A message is dropped while a pipe or socket is full, or a terminal is
+/// stopped. On a terminal that takes only a part of it the caller waits.
 #[derive(Debug)]
 pub struct Log;
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        write_within(Duration::ZERO, bytes);
+        // A pipe is ready when it has room for 4,096 bytes, which are written at once.
+        for piece in bytes.chunks(libc::PIPE_BUF) {
+            if !is_ready() {
+                break;
+            }
+            // Whoever cannot read it is not told either.
+            let _ = io::stderr().write_all(piece);
+        }
         Ok(bytes.len())
     }
 
@@ -26,21 +36,22 @@ impl Write for Log {
     }
 }
 
-/// Writes to stderr, unless it has had no room for a second.
-pub fn say(text: &str) {
-    write_within(LAST_WORDS, text.as_bytes());
+fn is_ready() -> bool {
+    let stderr = io::stderr();
+    let mut polled = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut polled, PollTimeout::ZERO) == Ok(1)
 }
 
-fn write_within(at_most: Duration, bytes: &[u8]) {
-    let stderr = io::stderr();
-    // Ready means room for 4,096 bytes, which are written at once (PIPE_BUF).
-    for piece in bytes.chunks(libc::PIPE_BUF) {
-        let mut polled = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-        let at_most = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::ZERO);
-        if poll(&mut polled, at_most) != Ok(1) {
-            return;
-        }
-        // Whoever cannot read it is not told either.
-        let _ = stderr.lock().write_all(piece);
+/// Writes a message to stderr, and waits for a second at most.
+pub fn say(text: &str) {
+    let text = text.to_owned();
+    let (done, written) = channel::<()>();
+    let writing = thread::Builder::new().spawn(move || {
+        let _ = io::stderr().write_all(text.as_bytes());
+        drop(done);
+    });
+    if writing.is_ok() {
+        // It ends with the thread, or when the time is over.
+        let _ = written.recv_timeout(AT_MOST);
     }
 }

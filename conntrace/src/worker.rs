@@ -184,7 +184,7 @@ impl Worker {
         self.output.hand_over()
     }
 
-    /// Whether a line would be taken now.
+    /// Returns true if the output has room for a line of any length.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.output.has_room()

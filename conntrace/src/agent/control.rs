@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// What the reading thread is told, and tells.
+/// Shared state of the worker thread and the main thread.
 pub(crate) struct Control {
     /// Readable once there is a reason to stop.
     stopped: EventFd,
@@ -45,12 +45,12 @@ impl Control {
         *lock(&self.reason)
     }
 
-    /// The reader has gone once around.
+    /// Counts a round of the worker thread.
     pub(super) fn turned(&self) {
         self.turns.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often the reader has gone around.
+    /// Number of rounds that the worker thread has made: proof that it is not stuck.
     pub(crate) fn turns(&self) -> u64 {
         self.turns.load(Ordering::Relaxed)
     }

@@ -27,10 +27,10 @@ const TURN_MAX: usize = 256;
 /// process several microseconds. The ring holds what comes meanwhile fortyfold.
 const NAP: Duration = Duration::from_millis(4);
 
-/// How often losses are looked for while records flow.
+/// Time between two checks for losses while records flow.
 const LOSS_CHECK: Duration = Duration::from_secs(1);
 
-/// How often the service manager is told how it goes.
+/// Time between two status messages to the service manager.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 
 /// The reading thread's work.
@@ -42,20 +42,20 @@ pub(super) struct Reader<S> {
     pub(super) summary_every: Option<Duration>,
     /// Between two turns at most; `None` if nobody minds.
     pub(super) turn_every: Option<Duration>,
-    /// Whether somebody wants to know how it goes.
+    /// Makes status messages for the service manager.
     pub(super) tells_status: bool,
     /// Time until the output has something to show that it holds back.
     pub(super) held: Option<Duration>,
 }
 
-/// When the reader has something to do of its own accord.
+/// Moments of the next lines and checks that no record asks for.
 struct Due {
     summary: Option<Instant>,
     loss: Option<Instant>,
     status: Option<Instant>,
 }
 
-/// What the last lines about tracing said.
+/// Numbers that were told last.
 #[derive(Default)]
 struct Said {
     /// Losses in the kernel, malformed records and undelivered lines.
@@ -240,7 +240,7 @@ impl<S: Source> Reader<S> {
         let (attempts, failures) = (counters.attempts, self.worker.failures());
         let mut status = format!(
             "tier {tier}, {attempts} attempts, {failures} failures, {} lost, {} undelivered",
-            lost_in_kernel(&counters) - counters.stall_ring_full,
+            attempts_lost(&counters),
             self.worker.undelivered(),
         );
         if let Some((before, attempts_before, failures_before)) = said.status {
@@ -264,5 +264,10 @@ fn lost(snapshot: &Snapshot) -> (u64, u64, u64) {
 }
 
 fn lost_in_kernel(counters: &Counters) -> u64 {
-    counters.ring_full + counters.untracked + counters.ending_missed + counters.stall_ring_full
+    attempts_lost(counters) + counters.stall_ring_full
+}
+
+/// Number of attempts whose outcome the kernel side lost.
+fn attempts_lost(counters: &Counters) -> u64 {
+    counters.ring_full + counters.untracked + counters.ending_missed
 }

@@ -78,7 +78,9 @@ pub struct Details {
     pub reply: Reply,
     /// Side that gave up waiting, null unless the attempt timed out.
     pub timeout_by: Option<TimeoutBy>,
-    /// Number of like lines that `--limit` left out since the last one printed.
+    /// Number of like lines that `--limit` left out since the last one printed. Like are those
+    /// of one cgroup, thread name, remote and label; beyond 4,096 such kinds at once further and
+    /// forgotten ones are counted together.
     pub suppressed: u64,
     /// Share of the attempt that was seen.
     pub seen: Seen,

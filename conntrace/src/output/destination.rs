@@ -17,7 +17,7 @@ use nix::{
 /// The lines say whom this host talks to: their readers are the owner and a group.
 const MODE: u32 = 0o640;
 
-/// Why a file cannot be written to.
+/// Error of opening the file for the lines.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A link that could lead anywhere.
@@ -38,7 +38,7 @@ pub enum OpenError {
     Failed(PathBuf, #[source] io::Error),
 }
 
-/// Where lines are written to: stdout, or a file that can be opened anew.
+/// Destination of the lines: stdout, or a file that can be opened anew.
 #[derive(Debug)]
 pub struct Destination {
     file: File,
@@ -105,12 +105,12 @@ impl Destination {
         }
     }
 
-    /// Whether a failed write may succeed later, as after a full disk.
+    /// Returns true if a failed write may succeed later, as after a full disk.
     pub(super) fn may_recover(&self) -> bool {
         self.is_regular
     }
 
-    /// Whether this error says that nobody reads any more: a closed pipe or socket, or a
+    /// Returns true for an error of a write whose reader has gone: a closed pipe or socket, or a
     /// terminal that is gone.
     pub(super) fn is_closed_by(&self, error: &io::Error) -> bool {
         if super::is_closed(error) {
@@ -160,7 +160,7 @@ impl Destination {
         self.file.seek(SeekFrom::Start(end)).map(drop)
     }
 
-    /// Whether the destination is a file with a path, which can be opened anew.
+    /// Returns true for a file with a path, which can be opened anew.
     pub(super) fn has_path(&self) -> bool {
         self.path.is_some()
     }

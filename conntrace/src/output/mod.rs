@@ -111,7 +111,7 @@ impl Output {
         }
     }
 
-    /// Whether the batch is as large as it should become.
+    /// Returns true once the batch is large enough to be handed over.
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.batch.bytes.len() >= BATCH_LEN
@@ -173,7 +173,7 @@ impl Output {
         self.batch.lines += lines.saturating_sub(self.format.held());
     }
 
-    /// Whether a line would be taken now.
+    /// Returns true if the queue has room for a line of any length.
     #[must_use]
     pub fn has_room(&self) -> bool {
         match &self.way {
@@ -198,7 +198,7 @@ impl Drop for Output {
     }
 }
 
-/// Whether an error of writing says that nobody reads any more: not a failure of ours.
+/// Returns true for an error of a write whose reader has gone, which is a clean stop.
 #[must_use]
 pub fn is_closed(error: &io::Error) -> bool {
     matches!(

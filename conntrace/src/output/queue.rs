@@ -8,8 +8,8 @@ use std::{
 
 use crate::sys;
 
-/// Most bytes of lines that wait for the writer: some 30,000 lines, about what a full ring
-/// buffer becomes.
+/// Most bytes of lines that wait for the writer: some 27,000 lines of a storm of
+/// refusals.
 pub(super) const WAITING_MAX: usize = 32 << 20;
 /// Bytes beyond that which lines about tracing itself may take.
 pub(super) const RESERVE: usize = 1 << 20;
@@ -94,7 +94,7 @@ impl Queue {
         true
     }
 
-    /// Whether this many more bytes may wait.
+    /// Returns true if this many more bytes may wait.
     pub(super) fn has_room(&self, len: usize) -> bool {
         self.lock().waiting + len <= WAITING_MAX
     }

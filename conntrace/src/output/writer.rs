@@ -12,7 +12,7 @@ use super::{
 /// Time between two tries to write what could not be written.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// Why the writer ended early.
+/// Error that ends the writer early.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The reader of the lines has gone: not a failure of ours.
@@ -23,7 +23,7 @@ pub enum WriteError {
     Failed {
         /// Path of the destination, or `stdout`.
         name: String,
-        /// Why not.
+        /// Error of the last write.
         #[source]
         source: io::Error,
     },
@@ -34,7 +34,7 @@ pub enum WriteError {
         lines: u64,
         /// Path of the destination, or `stdout`.
         name: String,
-        /// Why not.
+        /// Error of the last write.
         #[source]
         source: io::Error,
     },
@@ -61,7 +61,7 @@ impl Writer {
         }
     }
 
-    /// What another thread can know of the writer, and ask of it.
+    /// Returns a handle by which another thread watches the writer and has it reopen its file.
     #[must_use]
     pub fn progress(&self) -> Progress {
         Progress(Arc::clone(&self.queue))
