@@ -1,7 +1,8 @@
 //! What was typed, and what it means.
 
+mod environment;
+
 use std::{
-    env,
     io::{self, IsTerminal as _},
     net::SocketAddr,
     num::NonZeroU64,
@@ -11,9 +12,8 @@ use std::{
 };
 
 use clap::{
-    ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
-    builder::{BoolishValueParser, PossibleValue},
-    error::ContextKind,
+    Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+    builder::PossibleValue,
 };
 
 use crate::{
@@ -22,7 +22,6 @@ use crate::{
     kernel::Tier,
     label::Label,
     output::{self, Json, Text},
-    stderr,
     worker::Labelling,
 };
 
@@ -59,59 +58,18 @@ impl Cli {
     pub fn read() -> Self {
         let typed = Self::command().get_matches();
         let command = match typed.subcommand_name() {
-            None => Some(environment(Self::command())),
-            Some("run") => Some(Self::command().mut_subcommand("run", environment)),
+            None => Some(environment::named(Self::command())),
+            Some("run") => Some(Self::command().mut_subcommand("run", environment::named)),
             Some(_) => None,
         };
         let matches = match command {
             None => typed,
             Some(command) => command
                 .try_get_matches()
-                .unwrap_or_else(|error| of_environment(&error)),
+                .unwrap_or_else(|error| environment::refuse(&error)),
         };
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
-}
-
-/// Lets `CONNTRACE_NO_STALLS=1` stand for `--no-stalls`, and likewise for every long option that
-/// is not hidden; an empty variable stands for none. What is typed comes first.
-fn environment(command: clap::Command) -> clap::Command {
-    command.mut_args(|arg| {
-        let Some(long) = arg.get_long().filter(|_| !arg.is_hide_set()) else {
-            return arg;
-        };
-        let name = variable(long);
-        if env::var_os(&name).is_some_and(|value| value.is_empty()) {
-            return arg;
-        }
-        let is_flag = matches!(arg.get_action(), ArgAction::SetTrue);
-        let arg = if is_flag {
-            arg.value_parser(BoolishValueParser::new())
-        } else {
-            arg
-        };
-        arg.env(name).hide_env(true)
-    })
-}
-
-/// The environment variable that stands for a long option.
-fn variable(long: &str) -> String {
-    format!("CONNTRACE_{}", long.to_uppercase().replace('-', "_"))
-}
-
-/// Ends the process: what was typed makes sense, so that it is the environment which does not.
-fn of_environment(error: &clap::Error) -> ! {
-    let option = error.get(ContextKind::InvalidArg).map(ToString::to_string);
-    let long = option
-        .as_deref()
-        .and_then(|option| option.strip_prefix("--"));
-    let long = long.and_then(|long| long.split(' ').next());
-    if let Some(name) = long.map(variable) {
-        stderr::say(&format!(
-            "error: the environment variable {name} makes no sense\n"
-        ));
-    }
-    error.exit()
 }
 
 /// The commands.

@@ -14,7 +14,7 @@ use std::{
         net::UnixListener,
     },
     path::{Path, PathBuf},
-    process::{ExitCode, Stdio},
+    process::{Command, ExitCode, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -22,8 +22,8 @@ use std::{
 
 use conntrace::stage::{self, FAR_V4, ports};
 use conntrace_tests::{
-    Agent, Dir, as_under_test, attempt, check, checked, conntrace, in_private_mounts, live_test,
-    matching, number, of_type, run_one_by_one,
+    Agent, Dir, as_under_test, attempt, binary, check, checked, conntrace, in_private_mounts,
+    live_test, matching, number, of_type, run_one_by_one,
 };
 use nix::{
     mount::{MsFlags, mount},
@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         live_test("cannot_be_opened_anew", cannot_be_opened_anew),
         live_test("begins_on_a_line_of_its_own", begins_on_a_line_of_its_own),
         live_test("redirected_to_a_full_disk", redirected_to_a_full_disk),
+        live_test("may_not_grow", may_not_grow),
         live_test("disk_full_and_free_again", disk_full_and_free_again),
         live_test(
             "rotated_away_from_a_full_disk",
@@ -295,6 +296,34 @@ fn redirected_to_a_full_disk() {
         let stop = assert_accounted(&read(&file));
         assert_eq!(number(&stop["outcomes"]["refused"]), 1_000);
     });
+}
+
+/// A limit on the size of files (`RLIMIT_FSIZE`) is a full disk, and no signal ends it.
+fn may_not_grow() {
+    let dir = Dir::new("may-not-grow");
+    let file = dir.file("lines");
+    stage::run("may-not-grow", |stage| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -f 64; exec \"$@\"", "sh"]);
+        command
+            .arg(binary())
+            .args(["--netns", &stage.netns.to_string()]);
+        command.arg("--output").arg(&file);
+        as_under_test(&mut command);
+        let agent = Agent::spawn(command.stdout(Stdio::null()));
+        wait_for(&file, "\"type\":\"start\"");
+        (0..300).for_each(|_| refuse());
+        thread::sleep(Duration::from_millis(500));
+        agent.signal(Signal::SIGTERM);
+        let (status, errors) = agent.wait();
+        assert_eq!(status.code(), Some(1), "{errors}");
+        assert_eq!(matching(&errors, "File too large"), 2, "{errors}");
+        assert_eq!(matching(&errors, "cannot write the last "), 1, "{errors}");
+    })
+    .unwrap();
+    let text = read(&file);
+    assert!(text.ends_with('\n') && text.len() <= 64 << 10);
+    text.lines().for_each(|line| drop(check(line).unwrap()));
 }
 
 fn tmpfs(on: &Path, flags: MsFlags, size: &str) {

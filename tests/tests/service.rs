@@ -6,7 +6,8 @@
 )]
 
 use std::{
-    fs::File,
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
     os::unix::net::UnixDatagram,
     path::Path,
     process::ExitCode,
@@ -68,10 +69,11 @@ fn tells_how_it_goes() {
     let agent = start(&path, &lines);
     wait_for(&socket, "READY=1");
     let deadline = Instant::now() + Duration::from_secs(2);
-    let text = || std::fs::read_to_string(&lines).unwrap();
+    let text = || fs::read_to_string(&lines).unwrap();
     while matching(&text(), "\"type\":\"start\"") == 0 {
         assert!(Instant::now() < deadline, "the start line comes with it");
     }
+    assert_one_set_of_capabilities(agent.pid());
     let began = Instant::now();
     for _ in 0..10 {
         wait_for(&socket, "WATCHDOG=1");
@@ -100,12 +102,27 @@ fn tells_how_it_goes() {
     assert_eq!(matching(&text(), "\"type\":\"stop\""), 1);
 }
 
+/// No thread keeps what the others gave up.
+fn assert_one_set_of_capabilities(pid: u32) {
+    let mut sets = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let task = task.unwrap().path();
+        let status = fs::read_to_string(task.join("status")).unwrap();
+        let permitted = status.lines().find(|line| line.starts_with("CapPrm:"));
+        let name = fs::read_to_string(task.join("comm")).unwrap();
+        sets.insert(name.trim().to_owned(), permitted.unwrap().to_owned());
+    }
+    assert!(sets.contains_key("conntrace-tell"), "{sets:?}");
+    let different: BTreeSet<_> = sets.values().collect();
+    assert_eq!(different.len(), 1, "{sets:?}");
+}
+
 /// That is said, and tracing goes on.
 fn nobody_listens() {
     let dir = Dir::new("notify-nobody");
     let lines = dir.file("lines");
     let agent = start(&dir.file("no-socket"), &lines);
-    let text = || std::fs::read_to_string(&lines).unwrap();
+    let text = || fs::read_to_string(&lines).unwrap();
     while matching(&text(), "\"type\":\"start\"") == 0 {
         thread::sleep(Duration::from_millis(5));
     }

@@ -99,6 +99,7 @@ fn main() -> ExitCode {
     run_with_replay(vec![
         plain_test("commands", || check_usage(COMMANDS)),
         plain_test("environment", environment),
+        plain_test("nobody_can_be_told", nobody_can_be_told),
         plain_test("options", || check_usage(OPTIONS)),
         plain_test("filters", || check_usage(FILTERS)),
         plain_test("labels", labels),
@@ -379,5 +380,18 @@ fn environment() {
             words,
         );
         assert_eq!((status, errors.as_str()), (Some(0), ""), "{words:?}");
+    }
+}
+
+/// The exit status is that of the error, although its message cannot be written.
+fn nobody_can_be_told() {
+    for (words, expected) in [
+        (&["replay", "/nowhere"][..], 1),
+        (&["explain", "zzzzz"], 2),
+        (&["--limit", "many"], 2),
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let status = conntrace().args(words).stderr(full).status().unwrap();
+        assert_eq!(status.code(), Some(expected), "{words:?}");
     }
 }

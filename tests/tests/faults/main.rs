@@ -35,6 +35,10 @@ fn main() -> ExitCode {
         unless(is_slow(), live_test("slow_reader", output::slow_reader)),
         unless(
             is_slow(),
+            live_test("slow_reader_at_the_end", output::slow_reader_at_the_end),
+        ),
+        unless(
+            is_slow(),
             live_test("nobody_waits_for_it", output::nobody_waits_for_it),
         ),
         unless(

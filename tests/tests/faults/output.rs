@@ -32,6 +32,8 @@ const OVER_QUEUE: usize = 70_000;
 /// tenth of what a storm makes of lines.
 const SIP: usize = 16 << 10;
 const SIP_EVERY: Duration = Duration::from_millis(5);
+/// Lines that take such a reader longer than an output may be blocked at the end.
+const FOR_SECONDS: usize = 22_000;
 /// Rounds that are held against each other, in turn, and attempts in each.
 const PAIRS: usize = 200;
 const ROUND: usize = 50;
@@ -234,4 +236,36 @@ pub(crate) fn stuck_with_stderr() {
         println!("ended after {:?}: {status}", began.elapsed());
         assert_eq!(status.code(), Some(1));
     });
+}
+
+/// A reader that is slow, but reads, has all lines although the end has come.
+pub(crate) fn slow_reader_at_the_end() {
+    let text = on_stage(|_, options| {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let agent = Agent::run(options, writer);
+        let mut taken = vec![0; SIP];
+        let first = reader.read(&mut taken).unwrap();
+        taken.truncate(first);
+        refuse_in_threads(FOR_SECONDS);
+        thread::scope(|scope| {
+            let slowly = scope.spawn(|| {
+                let mut sip = vec![0; SIP];
+                loop {
+                    let count = reader.read(&mut sip).unwrap();
+                    if count == 0 {
+                        return;
+                    }
+                    taken.extend_from_slice(&sip[..count]);
+                    thread::sleep(SIP_EVERY);
+                }
+            });
+            let began = Instant::now();
+            agent.stop(Signal::SIGTERM);
+            println!("{FOR_SECONDS} lines took {:?} at the end", began.elapsed());
+            slowly.join().unwrap();
+        });
+        String::from_utf8(taken).unwrap()
+    });
+    let lines = checked(&text);
+    assert_eq!(count(&lines, "outcome"), FOR_SECONDS);
 }
