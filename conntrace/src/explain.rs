@@ -8,6 +8,7 @@ mod words;
 use std::{fmt::Write as _, sync::LazyLock};
 
 use crate::{event::Code, label::Label, wrap::wrap};
+use words::remark;
 pub use words::{UnknownTopic, find};
 
 /// Columns of text; commands are never broken.
@@ -91,6 +92,21 @@ pub fn overview() -> String {
          and error messages are taken as well: `conntrace explain ECONNREFUSED`.\n",
     );
     text
+}
+
+/// Explains what these words are about.
+///
+/// # Errors
+/// When no word is known.
+pub fn answer(typed: &str) -> Result<String, UnknownTopic> {
+    let text = match find(typed)?.as_slice() {
+        [one] => topic(*one),
+        topics => several(topics),
+    };
+    Ok(match remark(typed) {
+        Some(remark) => wrap(remark, "", "", WIDTH) + "\n" + &text,
+        None => text,
+    })
 }
 
 /// Everything about one label or cause.

@@ -208,9 +208,8 @@ fn print_explanation(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let text = if args.words.is_empty() {
         explain::overview()
     } else {
-        match explain::find(&typed).as_deref() {
-            Ok([topic]) => explain::topic(*topic),
-            Ok(topics) => explain::several(topics),
+        match explain::answer(&typed) {
+            Ok(text) => text,
             Err(unknown) => {
                 stderr::say(&format!("error: {unknown}"));
                 return Ok(ExitCode::from(EXIT_USAGE));

@@ -73,6 +73,19 @@ pub fn find(typed: &str) -> Result<Vec<Topic>, UnknownTopic> {
     Ok(found)
 }
 
+/// Returns a remark on words about a reset, which mostly comes after the handshake.
+pub(super) fn remark(typed: &str) -> Option<&'static str> {
+    let lower = typed.to_lowercase();
+    let mut words = lower.split(|c: char| !c.is_alphanumeric());
+    words
+        .any(|word| matches!(word, "econnreset" | "reset"))
+        .then_some(
+            "A connection that is reset after its handshake has completed is not reported by this \
+         version: conntrace labels attempts to connect. An attempt ends with ECONNRESET only when \
+         both sides connect to each other at once, and is labelled as follows.",
+        )
+}
+
 /// The longest known phrase at the beginning, and the words after it.
 fn first_phrase<'a>(words: &'a [&'a str]) -> Option<(&'static [Topic], &'a [&'a str])> {
     let lengths = (1..=PHRASE_WORDS_MAX).rev();
@@ -151,7 +164,7 @@ const PHRASES: &[(&[&str], &[Topic])] = &[
     (&["eperm", "operation not permitted"],
      &[label(Label::Denied)]),
     (&["eacces", "permission denied"],
-     &[label(Label::Denied)]),
+     &[label(Label::Denied), label(Label::Unreachable)]),
     (&["econnaborted", "software caused connection abort", "connection aborted", "killed"],
      &[label(Label::Aborted)]),
     (&["ecanceled", "operation canceled", "context canceled", "canceled"],
@@ -215,7 +228,7 @@ EADDRNOTAVAIL                      | port_exhausted address_unavailable
 ENETUNREACH                        | unreachable
 EHOSTUNREACH                       | unreachable
 EPERM                              | denied
-EACCES                             | denied
+EACCES                             | denied unreachable
 EADDRINUSE                         | port_exhausted address_unavailable
 ECONNABORTED                       | aborted
 ECONNRESET                         | refused
@@ -224,7 +237,7 @@ Connection refused                 | refused
 no route to host                   | unreachable
 Cannot assign requested address    | port_exhausted address_unavailable
 can't assign requested address     | port_exhausted address_unavailable
-Permission denied                  | denied
+Permission denied                  | denied unreachable
 dial tcp 10.0.0.5:5432: connect: connection refused | refused
 dial tcp 10.0.0.5:443: i/o timeout | timed_out
 connect to 10.0.0.5 port 80 failed: No route to host | unreachable
@@ -232,6 +245,17 @@ curl: (7) Failed to connect to db port 5432 after 0 ms: Connection refused | ref
 failed                             | failed
 ",
         );
+    }
+
+    #[test]
+    fn a_reset_is_mostly_none_of_an_attempt() {
+        for typed in ["ECONNRESET", "read: connection reset by peer", "reset"] {
+            assert!(remark(typed).is_some(), "{typed}");
+            assert_eq!(find(typed), Ok(vec![label(Label::Refused)]), "{typed}");
+        }
+        for typed in ["ECONNREFUSED", "refused", "presets"] {
+            assert_eq!(remark(typed), None, "{typed}");
+        }
     }
 
     #[test]
