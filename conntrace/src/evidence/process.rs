@@ -45,10 +45,20 @@ pub(super) fn proxy(
     remote: SocketAddr,
 ) -> Result<Option<ProxyVariable>, Undiagnosed> {
     let (environment, is_whole) = read(process, "environ", ENVIRONMENT_MAX)?;
+    if environment.is_empty() && !has_memory(process.pid) {
+        return Err(Undiagnosed::NoAccess);
+    }
     match proxy::variable(&environment, remote) {
         None if !is_whole => Err(Undiagnosed::Incomplete),
         found => Ok(found),
     }
+}
+
+/// Returns true if the process has memory still. One that is exiting has given it up first
+/// (`exit_mm`): the files of /proc that are read from it are empty then, and no error.
+fn has_memory(pid: u32) -> bool {
+    let sizes = fs::read_to_string(format!("/proc/{pid}/statm"));
+    sizes.is_ok_and(|sizes| !sizes.starts_with("0 "))
 }
 
 /// The profile that confines it; none if it is unconfined.
@@ -163,7 +173,9 @@ pub(super) fn pids() -> impl Iterator<Item = u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, os::linux::fs::MetadataExt as _, time::Duration};
+    use std::{
+        net::TcpListener, os::linux::fs::MetadataExt as _, process::Command, time::Duration,
+    };
 
     use super::*;
 
@@ -192,6 +204,34 @@ mod tests {
         };
         assert_eq!(proxy(earlier, remote), Err(Undiagnosed::NoAccess));
         assert!(confinement(earlier).is_err());
+    }
+
+    /// A process that has ended and was not waited for is there still, and so is its start; its
+    /// environment is not.
+    #[test]
+    fn what_an_exiting_process_had_is_unknown() {
+        let remote = "192.0.2.1:3128".parse().unwrap();
+        let of = |pid| Process {
+            pid,
+            started_ns: started_ticks(pid).unwrap() * TICK_NS,
+        };
+        let mut child = Command::new("sleep");
+        child.arg("60").env_clear();
+        let mut child = child.spawn().unwrap();
+        let process = of(child.id());
+        // Its environment is empty until the program has been loaded, and after that.
+        let exe = || fs::read_link(format!("/proc/{}/exe", child.id())).unwrap();
+        while exe() == std::env::current_exe().unwrap() {
+            std::thread::yield_now();
+        }
+        assert_eq!(proxy(process, remote), Ok(None));
+        child.kill().unwrap();
+        while has_memory(child.id()) {
+            std::thread::yield_now();
+        }
+        assert!(is_still(process), "nobody has waited for it");
+        assert_eq!(proxy(process, remote), Err(Undiagnosed::NoAccess));
+        child.wait().unwrap();
     }
 
     #[test]
