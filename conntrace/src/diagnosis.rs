@@ -10,6 +10,7 @@ use crate::{
     event::{Diagnosed, Undiagnosed},
     evidence::{About, Found, Known, Scout, Told, WAIT_MAX},
     label::Verdict,
+    source::Backlog,
     wire::Attempt,
 };
 
@@ -55,6 +56,13 @@ impl Diagnosis {
             known: Known::default(),
             scout: None,
             told: Vec::new(),
+        }
+    }
+
+    /// Looks at nothing while so many records wait that some could be lost.
+    pub fn heed(&mut self, backlog: Backlog) {
+        if let Some(scout) = &mut self.scout {
+            scout.heed(backlog);
         }
     }
 

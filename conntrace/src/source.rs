@@ -1,8 +1,15 @@
 //! Where records come from.
 
-use std::{io, os::fd::BorrowedFd};
+use std::{io, os::fd::BorrowedFd, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+
+use crate::sys::RingPositions;
+
+/// Bytes in the ring from which on nobody may be waited for: a quarter of it. The rest holds
+/// 24,576 records, those of a tenth of a second, which a look at the host may take, at 245,000
+/// endings a second.
+const LARGE: usize = 2 << 20;
 
 /// A source of wire records: the live kernel, or a test's.
 pub trait Source {
@@ -11,6 +18,9 @@ pub trait Source {
 
     /// Descriptors that can be read from when there may be more.
     fn descriptors(&self) -> [Option<BorrowedFd<'_>>; 2];
+
+    /// Returns a view of how much there is to read.
+    fn backlog(&self) -> Backlog;
 
     /// Reads the kernel side's counters.
     ///
@@ -24,6 +34,24 @@ pub trait Source {
     /// Stops the flow: after it, what is there can be drained to the end and
     /// the counters stand still.
     fn detach(&mut self);
+}
+
+/// View of the records that wait in the ring; without one none wait.
+#[derive(Debug, Clone, Default)]
+pub struct Backlog(Option<Arc<RingPositions>>);
+
+impl Backlog {
+    /// Of the ring with these positions.
+    pub(crate) fn of(positions: RingPositions) -> Self {
+        Self(Some(Arc::new(positions)))
+    }
+
+    /// Returns true if so many records wait that their reader may wait for nobody.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        let waiting = self.0.as_ref().map(|positions| positions.waiting());
+        waiting.is_some_and(|waiting| waiting >= LARGE)
+    }
 }
 
 /// What the kernel side counted, since the start and over all CPUs.

@@ -7,6 +7,8 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd},
     path::PathBuf,
+    ptr::NonNull,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 /// Random bits of the kernel's (`getrandom`).
@@ -318,5 +320,71 @@ pub(crate) fn release_freed_memory() {
     // SAFETY: it may be called at any time.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Positions in a BPF ring buffer, shared with the kernel: `consumer_pos` and `producer_pos` of
+/// `struct bpf_ringbuf`, a page each.
+#[derive(Debug)]
+pub(crate) struct RingPositions {
+    pages: NonNull<u8>,
+    page_size: usize,
+}
+
+// SAFETY: the pages are only read, by atomic loads, and stay mapped as long as this lives.
+unsafe impl Send for RingPositions {}
+// SAFETY: likewise.
+unsafe impl Sync for RingPositions {}
+
+impl RingPositions {
+    /// Maps the two pages, to read them.
+    ///
+    /// # Errors
+    /// When this is no ring buffer, or there is no memory.
+    pub(crate) fn of(ring: BorrowedFd<'_>) -> io::Result<Self> {
+        // SAFETY: it takes no pointer.
+        let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        let page_size = usize::try_from(page_size).map_err(io::Error::other)?;
+        // SAFETY: the kernel chooses the address, so that nothing is mapped over.
+        let pages = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                2 * page_size,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                ring.as_raw_fd(),
+                0,
+            )
+        };
+        if pages == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let pages = NonNull::new(pages.cast()).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { pages, page_size })
+    }
+
+    /// Number of bytes that were reserved and not read yet.
+    pub(crate) fn waiting(&self) -> usize {
+        let position = |page: usize| {
+            // SAFETY: each page begins with an `unsigned long`, which the kernel and the reader
+            // change atomically.
+            let position = unsafe {
+                let at = self.pages.add(page * self.page_size);
+                at.cast::<AtomicUsize>().as_ref()
+            };
+            position.load(Ordering::Acquire)
+        };
+        // The reader never overtakes: read first, it is behind the other.
+        let consumer = position(0);
+        position(1).wrapping_sub(consumer)
+    }
+}
+
+impl Drop for RingPositions {
+    fn drop(&mut self) {
+        // SAFETY: both pages are this one's, and nobody else has a reference to them.
+        unsafe {
+            libc::munmap(self.pages.as_ptr().cast(), 2 * self.page_size);
+        }
     }
 }

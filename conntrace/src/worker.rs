@@ -31,6 +31,7 @@ use crate::{
     output::Output,
     pressure::Pressure,
     recording::{Entry, Note, Recorder},
+    source::Backlog,
     wire::{self, Attempt, Malformed, Moment},
 };
 
@@ -205,6 +206,13 @@ impl Worker {
             recorder.start(&self.host, (now, boot_ns), &start);
         }
         self.write_own(Event::Start(start), now)
+    }
+
+    /// Looks for no cause while so many records wait that some could be lost.
+    pub fn heed(&mut self, backlog: Backlog) {
+        if let Some(diagnosis) = &mut self.diagnosis {
+            diagnosis.heed(backlog);
+        }
     }
 
     /// Looks at the wall clock, for the records that follow.

@@ -78,6 +78,7 @@ impl<S: Source> Reader<S> {
         };
         let (mut said, mut malformed) = (Said::default(), 0);
         let tier = start.tier.clone();
+        self.worker.heed(self.source.backlog());
         self.worker
             .start(start, Timestamp::now(), clock::boot_ns())?;
         loop {

@@ -17,7 +17,7 @@ use crate::{
     event::{Event, tests::start_line},
     label::Label,
     output::{Destination, Json, Output},
-    source::Counters,
+    source::{Backlog, Counters},
     wire::tests::refused,
 };
 
@@ -63,6 +63,10 @@ impl Source for Ring {
 
     fn descriptors(&self) -> [Option<BorrowedFd<'_>>; 2] {
         [Some(self.filled.as_fd()), None]
+    }
+
+    fn backlog(&self) -> Backlog {
+        Backlog::default()
     }
 
     fn counters(&mut self) -> io::Result<Counters> {

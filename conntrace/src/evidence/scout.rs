@@ -11,6 +11,7 @@ use super::{helper::Helper, known::Found, namespaces::About};
 use crate::{
     diagnose::ask::{Answer, Question},
     event::Undiagnosed,
+    source::Backlog,
 };
 
 /// How long all that is asked about one attempt may take.
@@ -39,6 +40,8 @@ pub(crate) struct Scout {
     /// Of the last request.
     number: u64,
     window: Window,
+    /// Records that wait meanwhile.
+    backlog: Backlog,
 }
 
 impl Scout {
@@ -58,13 +61,20 @@ impl Scout {
             responses,
             number: 0,
             window: Window::new(Instant::now()),
+            backlog: Backlog::default(),
         })
+    }
+
+    /// From now on nothing is looked at while this is large: endings must not be lost for the
+    /// cause of another.
+    pub(crate) fn heed(&mut self, backlog: Backlog) {
+        self.backlog = backlog;
     }
 
     /// Looks, but not beyond this time.
     pub(crate) fn look(&mut self, question: &Question, about: &About, until: Instant) -> Found {
         let began = Instant::now();
-        if began >= until || !self.window.admits(began) {
+        if began >= until || self.backlog.is_large() || !self.window.admits(began) {
             return Found::Unknown(Undiagnosed::NoTime);
         }
         let found = self.ask(question, about, until);

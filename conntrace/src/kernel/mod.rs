@@ -57,8 +57,8 @@ pub(crate) use vmlinux::{Facts, VMLINUX_BTF};
 use crate::{
     filter::Filter,
     proc_file,
-    source::{Counters, Source},
-    sys,
+    source::{Backlog, Counters, Source},
+    sys::{self, RingPositions},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/conntrace.bpf.o");
@@ -121,6 +121,7 @@ pub struct Tracer {
     ebpf: Ebpf,
     attached: Attached,
     ring: RingBuf<MapData>,
+    backlog: Backlog,
     per_cpu: PerCpuArray<MapData, [u64; PER_CPU_WORDS]>,
     table: AttemptTable,
     attempts: AttemptMap,
@@ -147,13 +148,17 @@ impl Tracer {
             preempts: preemption::preempts(),
         };
         let attached = hooks::attach_all(&mut ebpf, &ways, &vmlinux.hookable)?;
+        let ring: RingBuf<MapData> = take_map(&mut ebpf, "RECORDS")?;
+        let positions = RingPositions::of(ring.as_fd())
+            .map_err(|error| failed("mapping the ring's positions", error))?;
         let log = match settings.debug {
             true => Some(open_log(&mut ebpf)?),
             false => None,
         };
         let tracer = Self {
             attached,
-            ring: take_map(&mut ebpf, "RECORDS")?,
+            ring,
+            backlog: Backlog::of(positions),
             per_cpu: take_map(&mut ebpf, "PER_CPU")?,
             table: take_map(&mut ebpf, "TABLE")?,
             attempts: take_map(&mut ebpf, "ATTEMPTS")?,
@@ -229,6 +234,10 @@ impl Source for Tracer {
     fn descriptors(&self) -> [Option<BorrowedFd<'_>>; 2] {
         let log = self.log.as_ref().map(AsFd::as_fd);
         [Some(self.ring.as_fd()), log]
+    }
+
+    fn backlog(&self) -> Backlog {
+        self.backlog.clone()
     }
 
     fn counters(&mut self) -> io::Result<Counters> {
