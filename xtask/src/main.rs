@@ -7,6 +7,7 @@ mod bench;
 mod btf;
 mod ebpf;
 mod fuzz;
+mod goldens;
 mod lint;
 mod million;
 mod record;
@@ -17,6 +18,7 @@ mod toolchain;
 mod vm;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -74,6 +76,15 @@ enum Task {
         #[arg(long, value_name = "N", default_value_t = 30)]
         seconds: u32,
     },
+    /// Compare what conntrace prints with checksums: schema, help, explanations, replays
+    Goldens {
+        /// Of this binary instead of a fresh build
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+        /// Write the checksums instead
+        #[arg(long)]
+        update: bool,
+    },
     /// Hold a million attempts, drawn at random, against what their applications were
     /// told, as root
     Million {
@@ -121,6 +132,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::Lint { deny } => lint::lint(&root, deny),
         Task::Bench { parts, peers } => bench::bench(&root, &parts, peers),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
+        Task::Goldens { binary, update } => goldens::goldens(&root, binary, update),
         Task::Million { seed, attempts } => million::million(&root, seed, attempts),
         Task::Test { args } => test::test(&root, &args),
         Task::Vm(args) => vm::vm(&root, &args),

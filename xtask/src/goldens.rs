@@ -1,0 +1,128 @@
+//! `cargo xtask goldens`: hold what conntrace prints to checksums, while its code changes shape.
+//!
+//! Schema, help texts, explanations, and three recordings of a live kernel replayed with six
+//! sets of options. The outputs stay in target/goldens, so that two of them can be compared.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use sha2::{Digest as _, Sha256};
+
+use crate::run::{output, run, target_dir};
+
+/// Checksums of the outputs, a line each.
+const SUMS: &str = "tests/golden/sums.txt";
+/// Recordings of `conntrace demo`, with each way of hooking functions.
+const RECORDINGS: [&str; 3] = ["full", "kprobe", "tracepoint"];
+const COMMANDS: [&str; 6] = ["run", "demo", "doctor", "explain", "replay", "schema"];
+/// Options of `replay`, which are also the names of the outputs.
+const REPLAYS: [&[&str]; 6] = [
+    &["--all"],
+    &["--all", "--format=text"],
+    &["--format=text", "--limit=1"],
+    &["--all", "--no-diagnosis"],
+    &["--label=refused", "--no-stalls"],
+    &["--patience=1", "--limit=2"],
+];
+
+/// Compares the outputs of `binary`, or of a fresh build, with the checksums; writes them where
+/// `update` is set.
+pub(crate) fn goldens(root: &Path, binary: Option<PathBuf>, update: bool) -> Result<()> {
+    let binary = match binary {
+        Some(binary) => binary,
+        None => {
+            run(Command::new("cargo")
+                .args(["build", "--locked", "--package", "conntrace"])
+                .current_dir(root))?;
+            target_dir(root).join("debug/conntrace")
+        }
+    };
+    let outputs = outputs(root, &binary)?;
+    let kept = target_dir(root).join("goldens");
+    fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
+    let mut sums = String::new();
+    for (name, text) in &outputs {
+        let file = kept.join(name);
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        let _ = write!(sums, "{name} ");
+        for byte in Sha256::digest(text) {
+            let _ = write!(sums, "{byte:02x}");
+        }
+        sums.push('\n');
+    }
+    let file = root.join(SUMS);
+    if update {
+        return fs::write(&file, sums).with_context(|| format!("cannot write {SUMS}"));
+    }
+    let expected = fs::read_to_string(&file).with_context(|| format!("cannot read {SUMS}"))?;
+    let changed: Vec<_> = sums
+        .lines()
+        .filter(|line| !expected.lines().any(|known| known == *line))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    ensure!(
+        changed.is_empty() && sums.lines().count() == expected.lines().count(),
+        "outputs differ from {SUMS}: {}; they are in {}",
+        changed.join(", "),
+        kept.display()
+    );
+    eprintln!("{} outputs are the same", outputs.len());
+    Ok(())
+}
+
+fn outputs(root: &Path, binary: &Path) -> Result<BTreeMap<String, String>> {
+    let conntrace = |args: &[&str]| {
+        let mut command = Command::new(binary);
+        // The width of help, the zone of text.
+        command.env_clear().env("COLUMNS", "100").env("TZ", "UTC");
+        output(command.args(args).current_dir(root))
+    };
+    let mut outputs = BTreeMap::new();
+    outputs.insert("schema".to_owned(), conntrace(&["schema"])?);
+    outputs.insert("help".to_owned(), conntrace(&["--help"])?);
+    for name in COMMANDS {
+        outputs.insert(format!("help-{name}"), conntrace(&[name, "--help"])?);
+    }
+    let overview = conntrace(&["explain"])?;
+    for topic in overview.lines().filter_map(topic) {
+        let text = conntrace(&["explain", topic])?;
+        outputs.insert(format!("explain-{topic}"), text);
+    }
+    outputs.insert("explain".to_owned(), overview);
+    for name in RECORDINGS {
+        let recording = format!("tests/golden/{name}.rec");
+        for options in REPLAYS {
+            let replayed = conntrace(&[&["replay", &recording][..], options].concat())?;
+            outputs.insert(format!("{name}{}", options.concat()), replayed);
+        }
+    }
+    Ok(outputs)
+}
+
+/// The label or cause that a line of `conntrace explain` is about.
+fn topic(line: &str) -> Option<&str> {
+    let (name, rest) = line.split_once("  ")?;
+    let name = name.trim_end_matches('*');
+    let is_name = name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    (is_name && !name.is_empty() && rest.trim() != "means").then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_the_names_of_labels_and_causes() {
+        assert_eq!(topic("label                means"), None);
+        assert_eq!(topic("cancelled*           closed"), Some("cancelled"));
+        assert_eq!(topic("no_route             none"), Some("no_route"));
+        assert_eq!(topic("* printed only with --all"), None);
+        assert_eq!(topic(""), None);
+    }
+}
