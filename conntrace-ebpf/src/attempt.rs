@@ -19,12 +19,11 @@ use conntrace_common::{
 };
 
 use crate::{
-    calls, connects,
-    emit::{self, Moment},
-    filter, hosts,
+    attempt_table::{self, Began},
+    connect_counter, failed_calls, filter, host_history,
     kernel::{self, Caller, Icmp6Error, OpenFile, Sock},
     maps::{Counts, Entry, ICMP6_ERRORS, Transition, map_is_full, map_was_full, per_cpu},
-    table::{self, Began},
+    report::{self, Moment},
 };
 
 /// `TCP_SYN_RECV`: a server's side of a handshake is in it, or an attempt after a
@@ -130,7 +129,7 @@ pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Opti
 #[inline(always)]
 fn open(ctx: &BtfTracePointContext, key: u64, own: &mut Own<'_>) -> Option<()> {
     let sock = Sock::from_arg(ctx)?;
-    calls::opened();
+    failed_calls::opened();
     if !filter::destination_passes(&sock) {
         return None;
     }
@@ -138,15 +137,15 @@ fn open(ctx: &BtfTracePointContext, key: u64, own: &mut Own<'_>) -> Option<()> {
         return None;
     }
     match own.attachment {
-        Attachment::Second if table::find(key).is_some() => return None,
+        Attachment::Second if attempt_table::find(key).is_some() => return None,
         // The socket's last attempt ended unseen; it must not be taken for this one.
-        Attachment::First if table::forget(key).is_some() => {
+        Attachment::First if attempt_table::forget(key).is_some() => {
             own.counts.count(Counter::EndingMissed)
         }
         _ => {}
     }
     *own.entry = describe(sock, Caller::current(), 0);
-    if !table::insert(key, own.entry) {
+    if !attempt_table::insert(key, own.entry) {
         if own.attachment == Attachment::First {
             not_kept(own.counts);
         }
@@ -155,7 +154,7 @@ fn open(ctx: &BtfTracePointContext, key: u64, own: &mut Own<'_>) -> Option<()> {
     own.counts.count(Counter::Attempts);
     if own.attachment == Attachment::First {
         // The few that the second opens are not missed.
-        connects::count(&own.entry.attempt);
+        connect_counter::count(&own.entry.attempt);
     }
     aya_log_ebpf::debug!(
         ctx,
@@ -228,7 +227,7 @@ fn describe(sock: Sock, caller: Caller, seen: u8) -> Entry {
 /// here as well; they have none.
 #[inline(always)]
 fn complete(ctx: &BtfTracePointContext, key: u64, passive: bool, own: &mut Own<'_>) -> Option<()> {
-    let began = match table::forget(key) {
+    let began = match attempt_table::forget(key) {
         Some(began) => began,
         None => {
             unkept(ctx, own.attachment, passive)?;
@@ -240,7 +239,7 @@ fn complete(ctx: &BtfTracePointContext, key: u64, passive: bool, own: &mut Own<'
         }
     };
     own.counts.count(Counter::Established);
-    hosts::answered(Sock::from_arg(ctx)?, &began, own.work);
+    host_history::answered(Sock::from_arg(ctx)?, &began, own.work);
     Some(())
 }
 
@@ -254,7 +253,7 @@ fn end(
     state: u8,
     own: &mut Own<'_>,
 ) -> Option<()> {
-    let sock = if table::take(key, own.entry) {
+    let sock = if attempt_table::take(key, own.entry) {
         // It is one: no other has an entry.
         Sock::from_arg(ctx)?
     } else {
@@ -273,9 +272,10 @@ fn end(
         kind: KIND_ENDING,
         state,
     };
-    own.counts.count(emit::report(own.entry, &moment, own.work));
+    own.counts
+        .count(report::report(own.entry, &moment, own.work));
     if sock.segs_out() == own.entry.segs_out_before && !sock.deferred() {
-        calls::ended_within(key);
+        failed_calls::ended_within(key);
     }
     aya_log_ebpf::debug!(ctx, "an attempt ends in state {}", state);
     Some(())
@@ -307,11 +307,11 @@ pub fn found(file: &OpenFile) -> Option<()> {
     if !(filter::destination_passes(&sock) && filter::caller_passes(&holder)) {
         return None;
     }
-    if !table::insert_found(file.key, &describe(sock, holder, FLAG_JOINED_LATE)) {
+    if !attempt_table::insert_found(file.key, &describe(sock, holder, FLAG_JOINED_LATE)) {
         return None;
     }
     // It may have ended meanwhile, before the entry was there.
-    if sock.state() != STATE_SYN_SENT && table::forget(file.key).is_some() {
+    if sock.state() != STATE_SYN_SENT && attempt_table::forget(file.key).is_some() {
         return None;
     }
     per_cpu()?.others.count(Counter::JoinedLate);
@@ -327,7 +327,7 @@ pub fn dropped(ctx: &BtfTracePointContext) -> Option<()> {
     if !kernel::is_noted_drop(reason) {
         return None;
     }
-    let entry = table::find(kernel::sock_of_packet_in(ctx, STATE_SYN_SENT)?)?;
+    let entry = attempt_table::find(kernel::sock_of_packet_in(ctx, STATE_SYN_SENT)?)?;
     entry.drop_reason = reason as u16;
     entry.drops = entry.drops.saturating_add(1);
     Some(())
@@ -337,7 +337,7 @@ pub fn dropped(ctx: &BtfTracePointContext) -> Option<()> {
 /// attempt under way.
 #[inline(always)]
 pub fn icmp6_came(sock: u64, packet: u64, errno: i32) -> Option<()> {
-    let entry = table::find(sock)?;
+    let entry = attempt_table::find(sock)?;
     let error = Icmp6Error::of_packet(packet, errno as u32);
     ICMP6_ERRORS.insert(sock, error, u64::from(BPF_ANY)).ok()?;
     entry.icmp6 = 1;
@@ -352,7 +352,7 @@ pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
     if sock.state() != STATE_SYN_SENT {
         return None;
     }
-    let entry = table::find(kernel::sock_key(ctx))?;
+    let entry = attempt_table::find(kernel::sock_key(ctx))?;
     if entry.stalled != 0 || sock.total_retrans() == entry.total_retrans_before {
         return None;
     }
@@ -363,7 +363,7 @@ pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
         state: STATE_SYN_SENT,
     };
     let cpu = per_cpu()?;
-    if emit::report(entry, &moment, &mut cpu.stall_work) == Counter::RingFull {
+    if report::report(entry, &moment, &mut cpu.stall_work) == Counter::RingFull {
         cpu.others.count(Counter::StallRingFull);
     }
     Some(())
@@ -374,7 +374,7 @@ pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
 #[inline(always)]
 pub fn destroyed(ctx: &BtfTracePointContext) -> Option<()> {
     let key = kernel::sock_key(ctx);
-    if table::forget(key).is_some() {
+    if attempt_table::forget(key).is_some() {
         per_cpu()?.others.count(Counter::EndingMissed);
     }
     Some(())

@@ -1,27 +1,27 @@
 //! conntrace's kernel side: one map entry per attempt, one record per ending.
 //!
 //! `hooks/` only names kernel functions, `attempt` holds the logic, `kernel` is
-//! the only file that reads kernel memory, `emit` the only one that hands
+//! the only file that reads kernel memory, `report` the only one that hands
 //! records over.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics, asm_experimental_arch, bpf_target_feature)]
 #![expect(
     internal_features,
-    reason = "the one addition that this target has: see `shared`"
+    reason = "the one addition that this target has: see `sync`"
 )]
 
 mod attempt;
-mod calls;
-mod connects;
-mod emit;
+mod attempt_table;
+mod connect_counter;
+mod failed_calls;
 mod filter;
 mod hooks;
-mod hosts;
+mod host_history;
 mod kernel;
 mod maps;
-mod shared;
-mod table;
+mod report;
+mod sync;
 
 /// Dual licence: the helpers that read kernel memory are for GPL-compatible
 /// programs only.

@@ -17,7 +17,7 @@ use conntrace_common::{
 };
 
 use crate::{
-    hosts::HostSet,
+    host_history::HostSet,
     kernel::{Icmp6Error, Passed},
 };
 

@@ -4,17 +4,17 @@ use std::{fs::File, io, process::ExitCode};
 
 use anyhow::Context as _;
 use conntrace::{
-    agent::{self, Config},
+    capture::{self, Settings, StartError, privileges},
     cli::{Cli, Command, DemoArgs, DoctorArgs, ExplainArgs, Format, ReplayArgs, RunArgs},
-    demo, doctor, event, explain,
-    kernel::{Settings, StartError, privilege},
-    label::Label,
-    live,
-    output::{self, Destination, Output, Progress},
+    commands::{demo, doctor, explain},
+    output::{self, Destination, Output, Progress, event, stderr},
+    pipeline::{
+        self, Config,
+        replay::{self, ReplayError},
+        service::Service,
+    },
+    record::Label,
     recording::Recorder,
-    replay::{self, ReplayError},
-    service::Service,
-    stderr,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -86,7 +86,7 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         filter: args.filter.filter(),
         object: args.object.clone(),
     };
-    let (tracer, start) = live::start(&settings)?;
+    let (tracer, start) = capture::start(&settings)?;
     // Only now: a start that failed leaves no file behind.
     let recorder = args.record.as_deref().map(Recorder::create).transpose()?;
     let destination = match &args.output {
@@ -94,7 +94,7 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         None => Destination::stdout().context("cannot use stdout")?,
     };
     // Before any thread is started that lasts: each has its own capabilities.
-    privilege::give_up_rest(!args.lines.no_diagnosis)?;
+    privileges::give_up_rest(!args.lines.no_diagnosis)?;
     let service = Service::from_env();
     let config = Config {
         start,
@@ -108,7 +108,7 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let (output, writer) = Output::queued(args.renderer(), destination);
     tokio::spawn(reopen_at(hangup, writer.progress()));
-    match agent::run(tracer, (output, writer), config, stop).await {
+    match pipeline::run(tracer, (output, writer), config, stop).await {
         Ok(_) => Ok(ExitCode::SUCCESS),
         Err(error) if error.is_closed_output() => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error.into()),

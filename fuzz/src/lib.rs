@@ -12,23 +12,22 @@ use std::{
 
 use clap::Parser as _;
 use conntrace::{
+    capture::{CgroupId, Name, NetnsInode, Network, Ports},
     cli::Cli,
-    event::LINE_LEN_MAX,
-    filter::{CgroupId, Name, NetnsInode, Network, Ports},
-    kernel::btf::Btf,
-    label::Label,
-    output::{Format, Json, Output, Text},
+    output::{Format, Json, Output, Text, event::LINE_LEN_MAX},
+    pipeline::{Labelling, Worker, replay},
+    record,
+    record::{Label, WireRecord},
     recording::{Entry, Recorder},
-    replay, wire,
-    worker::{Labelling, WireRecord, Worker},
 };
+use conntrace_btf::Btf;
 
 /// Bytes of an entry of a recording before its kind: length and checksum.
 const FRAME_LEN: usize = 8;
 
 /// Any bytes are a record or say why not; any record makes a line that is one.
 pub fn wire(bytes: &[u8]) {
-    assert!(wire::decode(bytes).is_ok() <= (bytes.len() == size_of::<WireRecord>()));
+    assert!(record::decode(bytes).is_ok() <= (bytes.len() == size_of::<WireRecord>()));
     for (output, limit) in outputs().into_iter().zip([None, NonZeroU64::new(1)]) {
         let mut worker = Worker::of_recording(output, labelling(limit));
         let (records, _) = bytes.as_chunks();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use conntrace::stage::Stage;
+use conntrace_testnet::Stage;
 use jiff::Timestamp;
 use serde_json::Value;
 

@@ -8,7 +8,7 @@ use std::{
     sync::OnceLock,
 };
 
-use conntrace::stage::{
+use conntrace_testnet::{
     FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_ROUTER_V4, FAR_ROUTER_V6, NEAR_LOCAL_V4, NEAR_LOCAL_V6,
 };
 use jiff::Timestamp;

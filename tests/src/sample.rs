@@ -7,10 +7,9 @@ use std::{
 };
 
 use conntrace::{
-    event::{Coverage, Owner, Start},
-    recording::Recorder,
-    source::Counters,
-    worker::{Purpose, Snapshot, WireRecord},
+    output::event::{Coverage, Owner, Start},
+    record::{Counters, WireRecord},
+    recording::{Purpose, Recorder, Snapshot},
 };
 use conntrace_common::record::{AF_INET, FLAG_HEARD, KIND_ENDING, Record, STATE_CLOSE};
 use jiff::{SignedDuration, Timestamp};

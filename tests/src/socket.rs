@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{Stage, disconnect};
+use conntrace_testnet::{Stage, disconnect};
 use nix::{errno::Errno, unistd::gettid};
 use socket2::{Domain, Protocol, Socket, Type};
 

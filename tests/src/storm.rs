@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::destroy;
+use conntrace_testnet::destroy;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},

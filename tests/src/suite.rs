@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{self, Stage, set_local_port_range};
+use conntrace_testnet::{self, Stage, set_local_port_range};
 use jiff::Timestamp;
 use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
@@ -209,7 +209,7 @@ impl Live {
     /// Plays a scenario on a stage of its own.
     pub fn play<T: Send>(&self, act: impl FnOnce(&Stage) -> T + Send) -> Scene<T> {
         let began = format!("{:.9}", Timestamp::now());
-        let (netns, value) = stage::run("scenario", |stage| {
+        let (netns, value) = conntrace_testnet::run("scenario", |stage| {
             stage.far.as_ref().expect("a stage with a far end");
             let namespace = File::open("/proc/thread-self/ns/net").unwrap();
             self.namespaces.lock().unwrap().push(namespace);

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{FAR_V4, FAR_V6, destroy, ports};
+use conntrace_testnet::{FAR_V4, FAR_V6, destroy, ports};
 use conntrace_tests::{Attempted, Expected, Live, attempt_on, live_test, run, tcp};
 use nix::errno::Errno;
 use socket2::Socket;

@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-use conntrace::stage::{
+use conntrace_testnet::{
     DeadEnd, FAR_DEVICE, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, NEAR_DEVICE, ports,
 };
 use conntrace_tests::{

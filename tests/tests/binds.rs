@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use conntrace::stage::{self, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, ports};
+use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, ports};
 use conntrace_tests::{
     Dir, Live, Recording, Tracer, Uring, assert_adds_up, attempt, is_root, lacks_functions,
     lacks_uring_bind, live_test, matching, mount_tracefs, replay, run_with_replay, stdout, tcp,
@@ -178,7 +178,7 @@ fn filtered() {
         (["--pid", "1"], &[]),
     ] {
         let tracer = Tracer::start(&[&[TRACE], options.as_slice()].concat());
-        stage::run("filtered", |_| {
+        conntrace_testnet::run("filtered", |_| {
             attempt((ELSEWHERE_V4, PORT));
             let local = SocketAddr::from((ELSEWHERE_V4, 0));
             tcp(local).bind(&local.into()).unwrap_err();
@@ -200,7 +200,7 @@ fn filtered() {
 fn recorded() {
     let dir = Dir::new("syscalls");
     let recording = Recording::start(&dir.0, &[TRACE, "--comm", "recorded"]);
-    stage::run("recorded", |_| {
+    conntrace_testnet::run("recorded", |_| {
         attempt((ELSEWHERE_V4, PORT));
         let local = SocketAddr::from((ELSEWHERE_V4, 0));
         tcp(local).bind(&local.into()).unwrap_err();
@@ -219,7 +219,7 @@ fn degraded() {
     // Where functions are hooked nobody asks for it.
     let options = [TRACE, "--tier", "tracepoint", "--comm", "degraded"];
     let recording = without_tracefs(|| Recording::start(&dir.0, &options));
-    stage::run("degraded", |_| {
+    conntrace_testnet::run("degraded", |_| {
         attempt((ELSEWHERE_V4, PORT));
         attempt((FAR_V4, ports::RESETS));
     })

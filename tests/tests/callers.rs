@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{FAR_V4, FAR_V6, ports};
+use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
     Attempted, Cgroup, Expected, Ia32, Live, Partner, Scene, attempt, attempt_on, connect_as_ia32,
     expect_child, has_ia32, in_role, in_role_to, live_test, own_cgroup, own_netns, pass_on,

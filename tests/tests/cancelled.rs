@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{FAR_V4, FAR_V6, ports};
+use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
     Attempted, Expected, Live, Tracer, assert_adds_up, attempt, live_test, remote_end, run, tcp,
 };

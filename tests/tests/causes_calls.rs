@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use conntrace::stage::{DeadEnd, FAR_LOCAL_V4, FAR_V4, ports};
+use conntrace_testnet::{DeadEnd, FAR_LOCAL_V4, FAR_V4, ports};
 use conntrace_tests::{
     Cgroup, Denial, Live, Partner, attempt, bound, hides_hooks, in_role_to, lacks_bound_sockets,
     lacks_lsm, live_test, mount_tracefs, remote_of_role, role, run, say_and_wait, tcp, unless,

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{self, FAR_V4, FAR_V6, ports};
+use conntrace_testnet::{self, FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
     Dir, Live, Partner, Recording, Tracer, assert_cause, attempt, give_up, in_role_to, link_into,
     live_test, nft, own_netns, remote_of_role, replay, role, run_with_replay, say_and_wait, stdout,
@@ -213,7 +213,7 @@ fn not_of_an_earlier_namespace() {
     for _ in 0..NAMESPACES {
         // Lines from before are of an earlier one.
         let began = format!("{:.9}", Timestamp::now());
-        let (netns, is_later) = stage::run("namespace", |stage| {
+        let (netns, is_later) = conntrace_testnet::run("namespace", |stage| {
             let is_later = gone.contains(&stage.netns);
             if is_later {
                 attempt((FAR_V4, ports::RESETS));
@@ -242,7 +242,7 @@ fn not_of_an_earlier_namespace() {
 fn not_of_what_is_filtered_out() {
     let tracer = Tracer::start(&["--port", &ports::SILENT.to_string()]);
     let began = format!("{:.9}", Timestamp::now());
-    let netns = stage::run("filtered", |stage| {
+    let netns = conntrace_testnet::run("filtered", |stage| {
         assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);
         attempt((FAR_V4, ports::RESETS));
         give_up((FAR_V4, ports::SILENT));
@@ -257,7 +257,7 @@ fn not_of_what_is_filtered_out() {
 /// that follows. Handshakes are only counted here, and a replay says the same of it all.
 fn silent_host_and_its_replay() {
     let dir = Dir::new("causes-hosts");
-    let recording = stage::run("silent", |stage| {
+    let recording = conntrace_testnet::run("silent", |stage| {
         let recording = Recording::start(&dir.0, &["--netns", &stage.netns.to_string()]);
         give_up((SILENT_V4, ports::SILENT));
         wait_out((SILENT_V4, ports::SILENT));

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{self, FAR_LOCAL_V4, FAR_V4, ports};
+use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_V4, ports};
 use conntrace_tests::{
     Agent, Dir, LinesFile, assert_adds_up, attempt, live_test, matching, number, replay,
     run_one_by_one_with_replay, stdout,
@@ -47,7 +47,7 @@ fn ticks(agent: &Agent) -> u64 {
 fn storm(name: &str, options: &[&str]) -> (String, u64) {
     let dir = Dir::new(name);
     let file = LinesFile::new(&dir.0);
-    let spent = stage::run("storm", |stage| {
+    let spent = conntrace_testnet::run("storm", |stage| {
         let netns = stage.netns.to_string();
         let agent = file.run(&[&["--netns", &netns, "--summary", "0"], options].concat());
         let before = ticks(&agent);
@@ -144,7 +144,7 @@ fn of_many_kinds() {
     let file = LinesFile::new(&dir.0);
     let recording = dir.file("recording");
     let path = recording.to_str().unwrap();
-    let options = stage::run("kinds", |stage| {
+    let options = conntrace_testnet::run("kinds", |stage| {
         let netns = stage.netns.to_string();
         let agent = file.run(&["--netns", &netns, "--summary", "0", "--record", path]);
         for _ in 0..3 {

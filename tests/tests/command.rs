@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{self, FAR_V4, ports};
+use conntrace_testnet::{self, FAR_V4, ports};
 use conntrace_tests::{
     Tracer, accounted, assert_adds_up, attempt, binary, conntrace, copy_program, live_test,
     plain_test, run_one_by_one,
@@ -53,7 +53,7 @@ fn refuse(count: usize) -> u32 {
 }
 
 fn refuse_as(comm: &str, count: usize) -> u32 {
-    stage::run(comm, |stage| {
+    conntrace_testnet::run(comm, |stage| {
         for _ in 0..count {
             attempt(refusing());
         }
@@ -195,7 +195,7 @@ fn failures_only_by_default() {
     let tracer = Tracer::start(&[]);
     // The namespace's number may be another test's by the time it stops.
     let name = "by-default";
-    let netns = stage::run(name, |stage| {
+    let netns = conntrace_testnet::run(name, |stage| {
         attempt((FAR_V4, ports::ACCEPTS));
         attempt(refusing());
         stage.netns
@@ -213,7 +213,7 @@ fn failures_only_by_default() {
 
 fn no_stalls() {
     let tracer = Tracer::start(&["--all", "--no-stalls"]);
-    let netns = stage::run("scenario", |stage| {
+    let netns = conntrace_testnet::run("scenario", |stage| {
         attempt((FAR_V4, ports::ACCEPTS_SECOND_SYN));
         stage.netns
     })
@@ -232,7 +232,7 @@ fn first_failure_after_quiet() {
     let mut child = to_pipe(&["--format", "json", "--summary", "0"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     lines.next().unwrap().unwrap();
-    let mut waits: Vec<Duration> = stage::run("scenario", |stage| {
+    let mut waits: Vec<Duration> = conntrace_testnet::run("scenario", |stage| {
         let mut waits = Vec::new();
         for _ in 0..7 {
             std::thread::sleep(Duration::from_millis(300));

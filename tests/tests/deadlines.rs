@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{FAR_V4, FAR_V6, ports};
+use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{Attempted, Expected, Live, Reply, live_test, run, tcp};
 use nix::errno::Errno;
 use serde_json::Value;

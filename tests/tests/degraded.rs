@@ -14,7 +14,7 @@ use std::{
     sync::OnceLock,
 };
 
-use conntrace::stage::{self, FAR_V4, ports};
+use conntrace_testnet::{self, FAR_V4, ports};
 use conntrace_tests::{
     Agent, Dir, LinesFile, Tracer, accounted, as_under_test, attempt, binary, check, copy_program,
     in_private_mounts, is_root, kernel_version, live_test, run_one_by_one, stderr, unless,
@@ -149,7 +149,7 @@ fn assert_cannot_trace(starter: &[&str], status: i32, why: &str, blocks: &str) {
 fn traced(starter: &[&str]) -> (Value, Value) {
     let dir = Dir::new("degraded");
     let file = LinesFile::new(&dir.0);
-    stage::run("degraded", |stage| {
+    conntrace_testnet::run("degraded", |stage| {
         let netns = stage.netns.to_string();
         let mut command = through(starter, &["--netns", &netns]);
         as_under_test(&mut command);

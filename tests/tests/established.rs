@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use conntrace::stage::{FAR_V4, FAR_V6, ports};
+use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{Expected, Live, attempt, live_test, run};
 
 fn main() -> ExitCode {

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{FAR_V4, ports};
+use conntrace_testnet::{FAR_V4, ports};
 use conntrace_tests::{
     Dir, Live, Partner, attempt, copy_program, in_private_mounts, in_role_to, is_root, live_test,
     remote_of_role, role, run_one_by_one, say_and_wait, unless,

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{FAR_V4, FAR_V6, Stage, ports};
+use conntrace_testnet::{FAR_V4, FAR_V6, Stage, ports};
 use conntrace_tests::{Attempted, Expected, Live, Reply, Scene, attempt_on, live_test, run, tcp};
 use nix::{
     errno::Errno,

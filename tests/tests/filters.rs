@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{self, FAR_V4, FAR_V6, ports};
+use conntrace_testnet::{self, FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
     Cgroup, Tracer, assert_adds_up, attempt, conntrace, kernel_version, live_test, run, unless,
 };
@@ -108,7 +108,7 @@ fn main() -> ExitCode {
         check(&["--comm", leader.trim()], false, &[0, 1, 2, 3, 4], play);
     }));
     tests.push(live_test("netns_by_path", || {
-        stage::run("filtered", |stage| {
+        conntrace_testnet::run("filtered", |stage| {
             let inode = stage.netns.to_string();
             // The tracer is another thread: it needs the path of this one.
             let own = format!(
@@ -166,7 +166,7 @@ fn play() {
 /// Traces `act` on a stage with these options, and no other namespace unless they
 /// name one.
 fn check(options: &[&str], names_netns: bool, passing: &[usize], act: impl FnOnce() + Send) {
-    stage::run("filtered", |stage| {
+    conntrace_testnet::run("filtered", |stage| {
         let netns = stage.netns.to_string();
         let mut options = [&["--all"], options].concat();
         if !names_netns {

@@ -15,10 +15,10 @@ use std::{
 };
 
 use conntrace::{
-    diagnose::firewall_facts::{Direction, Ending, Firewall, Found, Match, Packet},
-    evidence::firewall_ended_by,
-    stage::{self, FAR_DEVICE, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, ports},
+    diagnosis::firewall_facts::{Direction, Ending, Firewall, Found, Match, Packet},
+    host::firewall_ended_by,
 };
+use conntrace_testnet::{self, FAR_DEVICE, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, ports};
 use conntrace_tests::{run, with_iptables, with_nft};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -195,7 +195,7 @@ fn packets() -> u64 {
 }
 
 fn play(test: impl FnOnce() + Send) {
-    stage::run("firewall", |_| test()).unwrap();
+    conntrace_testnet::run("firewall", |_| test()).unwrap();
 }
 
 fn addresses_and_ports() {

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{self, FAR_V4, ports};
+use conntrace_testnet::{self, FAR_V4, ports};
 use conntrace_tests::{
     Agent, Dir, LinesFile, attempt, conntrace, held_by, live_test, loaded, namespaces,
     run_one_by_one, wait_until_freed,
@@ -65,7 +65,7 @@ fn killed() {
 fn killed_in_a_storm() {
     let dir = Dir::new("killed");
     let agent = LinesFile::new(&dir.0).run(&["--all"]);
-    stage::run("killed", |_| {
+    conntrace_testnet::run("killed", |_| {
         thread::scope(|scope| {
             let refuse = || (0..10_000).for_each(|_| drop(attempt((FAR_V4, ports::RESETS))));
             scope.spawn(refuse);
@@ -121,7 +121,7 @@ fn wait_until_at_rest(pid: u32) {
 /// Nothing happens in the only namespace that is watched: no thread runs but for
 /// a summary.
 fn idle() {
-    stage::run("idle", |stage| {
+    conntrace_testnet::run("idle", |stage| {
         let filter = ["--netns", &stage.netns.to_string()];
         let every = SUMMARY_SECONDS.to_string();
         let run = |options: [&str; 2]| {

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Stage, ports};
+use conntrace_testnet::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Stage, ports};
 use conntrace_tests::{
     Attempted, Expected, Live, Reply, Scene, attempt, attempt_on, kernel_version, live_test, run,
     tcp,

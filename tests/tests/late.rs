@@ -18,8 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{self, FAR_V4, FAR_V6, Stage, ports};
 use conntrace_common::record::SLOTS;
+use conntrace_testnet::{self, FAR_V4, FAR_V6, Stage, ports};
 use conntrace_tests::{
     Attempted, Tracer, assert_adds_up, is_slow, live_test, number, remote_end, run_one_by_one, tcp,
     told_lost, unless,
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
 }
 
 fn on_stage<T: Send>(act: impl FnOnce(&Stage) -> T + Send) -> T {
-    stage::run("late", act).unwrap()
+    conntrace_testnet::run("late", act).unwrap()
 }
 
 /// An attempt that is under way afterwards.

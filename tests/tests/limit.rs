@@ -7,7 +7,7 @@
 
 use std::{collections::HashMap, fs, net::IpAddr, process::ExitCode, thread, time::Duration};
 
-use conntrace::stage::{self, FAR_V4, FAR_V6, ports};
+use conntrace_testnet::{self, FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
     Attempted, Dir, Recording, Tracer, assert_adds_up, attempt, live_test, replay,
     run_one_by_one_with_replay, stderr, stdout, tcp,
@@ -92,7 +92,7 @@ fn assert_counted(lines: &[Value]) -> u64 {
 
 fn storm(to: IpAddr) {
     let tracer = Tracer::start(&["--limit", "5", "--no-stalls"]);
-    let netns = stage::run("storm", |stage| {
+    let netns = conntrace_testnet::run("storm", |stage| {
         refuse_many(to);
         thread::sleep(Duration::from_millis(1_100));
         attempt((to, ports::RESETS));
@@ -116,7 +116,7 @@ fn storm(to: IpAddr) {
 /// Another remote or label is not held back by the storm.
 fn each_kind_on_its_own() {
     let tracer = Tracer::start(&["--limit", "1", "--no-stalls"]);
-    let netns = stage::run("storm", |stage| {
+    let netns = conntrace_testnet::run("storm", |stage| {
         refuse_many(FAR_V4.into());
         attempt((FAR_V6, ports::RESETS));
         attempt((FAR_V4, ports::PORT_UNREACHABLE));
@@ -143,7 +143,7 @@ fn each_kind_on_its_own() {
 fn stalls_are_limited() {
     let silent = (FAR_V4, ports::SILENT).into();
     let tracer = Tracer::start(&["--limit", "1"]);
-    let netns = stage::run("stalling", |stage| {
+    let netns = conntrace_testnet::run("stalling", |stage| {
         let sockets = [0; 3].map(|_| {
             let socket = tcp(silent);
             Attempted::begin(&socket, silent);
@@ -170,7 +170,7 @@ fn stalls_are_limited() {
 fn replayed() {
     let dir = Dir::new("limit");
     let recording = Recording::start(&dir.0, &["--limit", "3", "--no-stalls"]);
-    stage::run("storm", |_| refuse_many(FAR_V4.into())).unwrap();
+    conntrace_testnet::run("storm", |_| refuse_many(FAR_V4.into())).unwrap();
     let (lines, errors) = recording.stop();
     assert_eq!(errors, "");
     let bytes = fs::read(dir.file("recording")).unwrap();

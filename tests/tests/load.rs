@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{self, FAR_V4, ports};
+use conntrace_testnet::{self, FAR_V4, ports};
 use conntrace_tests::{Tracer, assert_adds_up, attempt, live_test, run};
 
 fn main() -> ExitCode {
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
 /// Every second has its summary.
 fn summaries() {
     let tracer = Tracer::start(&["--summary", "1", "--no-stalls"]);
-    stage::run("load", |_| {
+    conntrace_testnet::run("load", |_| {
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(5_500) {
             attempt((FAR_V4, ports::RESETS));

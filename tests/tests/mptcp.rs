@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{FAR_V4, FAR_V6, ports};
+use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
     Attempted, Expected, Live, Reply, assert_has, attempt_on, lacks_mptcp, live_test, mptcp, nft,
     own_netns, run, unless, with_nft,

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{self, FAR_LOCAL_V4, FAR_V4, ports};
+use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_V4, ports};
 use conntrace_tests::{
     Dir, LinesFile, Partner, attempt, check, copy_program, live_test, matching, run, say_and_wait,
 };
@@ -77,7 +77,7 @@ fn comm(name: &[u8]) -> &[u8] {
 /// file with these options. What was written.
 fn lines_of(dir: &Dir, options: &[&str]) -> Vec<u8> {
     let file = LinesFile::new(&dir.0);
-    stage::run("names", |stage| {
+    conntrace_testnet::run("names", |stage| {
         let filter = ["--netns", &stage.netns.to_string()];
         let agent = file.run(&[&filter, options].concat());
         for (number, name) in NAMES.into_iter().enumerate() {
@@ -165,7 +165,7 @@ fn causes(port: u16, dir: &Dir, options: &[&str]) -> Vec<u8> {
             refused += 1;
             // Each on a stage on which nobody has looked yet: while it is held, no later
             // one gets its namespace's number.
-            let held = stage::run("names", |_| {
+            let held = conntrace_testnet::run("names", |_| {
                 let mut command = Command::new(env::current_exe().unwrap());
                 command.env(NAME, number.to_string());
                 command.env(LISTEN, port.to_string());

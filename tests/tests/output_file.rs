@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{self, FAR_V4, ports};
+use conntrace_testnet::{self, FAR_V4, ports};
 use conntrace_tests::{
     Agent, Dir, as_under_test, attempt, binary, check, checked, conntrace, in_private_mounts,
     live_test, matching, number, of_type, run_one_by_one,
@@ -109,7 +109,7 @@ fn refuse_while(act: impl FnOnce()) {
 fn appends_for_its_readers() {
     let dir = Dir::new("appends");
     let file = dir.file("lines");
-    stage::run("appends", |stage| {
+    conntrace_testnet::run("appends", |stage| {
         run(&file, stage.netns).stop(Signal::SIGTERM);
         let first = read(&file);
         let mode = fs::metadata(&file).unwrap().permissions().mode();
@@ -145,7 +145,7 @@ fn rotated_under_load() {
     let dir = Dir::new("rotated");
     let file = dir.file("lines");
     let rotated = |n: usize| dir.file(&format!("lines.{n}"));
-    stage::run("rotated", |stage| {
+    conntrace_testnet::run("rotated", |stage| {
         let agent = run(&file, stage.netns);
         refuse_while(|| {
             for n in 0..ROTATIONS {
@@ -177,7 +177,7 @@ fn rotated_under_load() {
 fn hangup_without_a_file() {
     let dir = Dir::new("hangup");
     let file = dir.file("lines");
-    stage::run("hangup", |stage| {
+    conntrace_testnet::run("hangup", |stage| {
         let netns = stage.netns.to_string();
         let agent = Agent::run(&["--netns", &netns], File::create(&file).unwrap());
         wait_for(&file, "\"type\":\"start\"");
@@ -230,7 +230,7 @@ fn only_regular_files() {
 fn cannot_be_opened_anew() {
     let dir = Dir::new("anew");
     let (file, old) = (dir.file("lines"), dir.file("old"));
-    let errors = stage::run("anew", |stage| {
+    let errors = conntrace_testnet::run("anew", |stage| {
         let agent = run(&file, stage.netns);
         fs::rename(&file, &old).unwrap();
         symlink("/etc/hostname", &file).unwrap();
@@ -262,7 +262,7 @@ fn begins_on_a_line_of_its_own() {
     let dir = Dir::new("half-line");
     let file = dir.file("lines");
     fs::write(&file, "{\"time\":\"20").unwrap();
-    stage::run("half-line", |stage| {
+    conntrace_testnet::run("half-line", |stage| {
         run(&file, stage.netns).stop(Signal::SIGTERM);
     })
     .unwrap();
@@ -278,7 +278,7 @@ fn redirected_to_a_full_disk() {
     let file = dir.file("lines");
     in_private_mounts(|| {
         tmpfs(&dir.0, MsFlags::empty(), "128k");
-        stage::run("redirected", |stage| {
+        conntrace_testnet::run("redirected", |stage| {
             let netns = stage.netns.to_string();
             let agent = Agent::run(&["--netns", &netns], File::create(&file).unwrap());
             wait_for(&file, "\"type\":\"start\"");
@@ -302,7 +302,7 @@ fn redirected_to_a_full_disk() {
 fn may_not_grow() {
     let dir = Dir::new("may-not-grow");
     let file = dir.file("lines");
-    stage::run("may-not-grow", |stage| {
+    conntrace_testnet::run("may-not-grow", |stage| {
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -f 64; exec \"$@\"", "sh"]);
         command
@@ -345,7 +345,7 @@ fn disk_full_and_free_again() {
     let file = dir.file("lines");
     in_private_mounts(|| {
         tmpfs(&dir.0, MsFlags::empty(), "128k");
-        let errors = stage::run("full", |stage| {
+        let errors = conntrace_testnet::run("full", |stage| {
             let agent = run(&file, stage.netns);
             // More than fits on the disk, and after that more than may wait.
             for _ in 0..4 {
@@ -397,7 +397,7 @@ fn rotated_away_from_a_full_disk() {
         fs::create_dir(&full).unwrap();
         tmpfs(&full, MsFlags::empty(), "128k");
         let mut first = String::new();
-        stage::run("away", |stage| {
+        conntrace_testnet::run("away", |stage| {
             let agent = run(&file, stage.netns);
             (0..1_000).for_each(|_| refuse());
             thread::sleep(Duration::from_millis(500));

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{self, FAR_LOCAL_V4, FAR_V4, FAR_V6, Stage, ports};
+use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_V4, FAR_V6, Stage, ports};
 use conntrace_tests::{
     Agent, Dir, LinesFile, assert_adds_up, attempt, attempt_on, check, is_slow, live_test, replay,
     run_one_by_one_with_replay, stdout, tcp, unless,
@@ -207,7 +207,7 @@ fn closes_last(addr: Ipv4Addr) -> SocketAddr {
 /// kernel takes a millisecond to find a port.
 fn time_wait_at_full_rate() {
     let (available, enough) = (60_999 - 32_768 + 1, 15_500);
-    let (lines, times) = stage::run("pressure", |stage| {
+    let (lines, times) = conntrace_testnet::run("pressure", |stage| {
         set(stage, "tcp_tw_reuse", "0");
         set(stage, "tcp_max_tw_buckets", "100000");
         let server = closes_last(FAR_LOCAL_V4);
@@ -241,7 +241,7 @@ fn time_wait_at_full_rate() {
 /// gone. Then it begins anew.
 fn held_and_given_back(host: IpAddr) {
     let remote = SocketAddr::new(host, ports::ACCEPTS);
-    let (netns, lines) = stage::run("pressure", |stage| {
+    let (netns, lines) = conntrace_testnet::run("pressure", |stage| {
         narrow(stage);
         let traced = Traced::on(stage, &[]);
         let mut held = Vec::new();
@@ -296,7 +296,7 @@ fn held_and_given_back(host: IpAddr) {
 /// Far more connects than there are ports, which leave no port in use: refused ones,
 /// and those that the server closes first. What is held at last is told of.
 fn what_leaves_no_socket() {
-    let lines = stage::run("pressure", |stage| {
+    let lines = conntrace_testnet::run("pressure", |stage| {
         narrow(stage);
         let server = closes_first(FAR_LOCAL_V4);
         let traced = Traced::on(stage, &[]);
@@ -326,7 +326,7 @@ fn what_leaves_no_socket() {
 /// On loopback the kernel gives a port in `TIME_WAIT` to the next connection after a
 /// second, where `tcp_tw_reuse` is 2: that is no shortage. Where it is 0, it is.
 fn what_can_be_reused() {
-    let lines = stage::run("pressure", |stage| {
+    let lines = conntrace_testnet::run("pressure", |stage| {
         narrow(stage);
         set(stage, "tcp_max_tw_buckets", "100000");
         let server = closes_last(Ipv4Addr::LOCALHOST);
@@ -357,7 +357,7 @@ fn what_can_be_reused() {
 fn split_over_two() {
     let [a, b, c, d] = FAR_V4.octets();
     let other = SocketAddr::from(([a, b, c, d + 1], ports::ACCEPTS));
-    let lines = stage::run("pressure", |stage| {
+    let lines = conntrace_testnet::run("pressure", |stage| {
         narrow(stage);
         let traced = Traced::on(stage, &[]);
         let mut held = Vec::new();
@@ -387,7 +387,7 @@ fn namespaces_apart() {
     let (numbers, stages) = mpsc::channel();
     let (held, both_hold) = (Barrier::new(3), Barrier::new(3));
     let play = |more: usize| {
-        stage::run("pressure", |stage| {
+        conntrace_testnet::run("pressure", |stage| {
             narrow(stage);
             numbers.send(stage.netns).unwrap();
             held.wait();
@@ -424,7 +424,7 @@ fn namespaces_apart() {
 /// Without diagnosis, or of attempts that are not traced, there is none.
 fn not_asked_for() {
     for options in [&["--no-diagnosis"][..], &["--port", "1"]] {
-        let lines = stage::run("pressure", |stage| {
+        let lines = conntrace_testnet::run("pressure", |stage| {
             narrow(stage);
             let traced = Traced::on(stage, options);
             let mut held = Vec::new();

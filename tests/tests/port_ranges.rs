@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{
+use conntrace_testnet::{
     FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Stage, ports, set_local_port_range,
 };
 use conntrace_tests::{

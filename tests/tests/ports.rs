@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Stage, ports};
+use conntrace_testnet::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Stage, ports};
 use conntrace_tests::{Attempted, Expected, Live, attempt, attempt_on, bound, live_test, run, tcp};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::Socket;

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{self, FAR_V4, Stage, ports};
+use conntrace_testnet::{self, FAR_V4, Stage, ports};
 use conntrace_tests::{
     Agent, Dir, LinesFile, assert_adds_up, attempt, check, checked, count, in_private_mounts,
     is_slow, live_test, number, of_type, run_one_by_one, told_lost, told_undelivered, unless,
@@ -87,7 +87,7 @@ fn on_stage<T: Send>(act: impl FnOnce(&Stage, &[&str]) -> T + Send) -> T {
             &["--netns", &stage.netns.to_string(), "--summary", "1"],
         )
     };
-    stage::run("pressure", play).unwrap()
+    conntrace_testnet::run("pressure", play).unwrap()
 }
 
 /// The ring overflows: how many is said, they stand in every total, and what

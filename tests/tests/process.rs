@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use conntrace::stage::{FAR_V4, ports};
+use conntrace_testnet::{FAR_V4, ports};
 use conntrace_tests::{
     Cgroup, Dir, Expected, Live, attempt, copy_program, live_test, own_cgroup, run,
 };

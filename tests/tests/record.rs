@@ -13,7 +13,7 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-use conntrace::stage::{self, FAR_V4, ports};
+use conntrace_testnet::{self, FAR_V4, ports};
 use conntrace_tests::{
     Dir, Recording, assert_adds_up, attempt, binary, conntrace, in_private_mounts, live_test,
     matching, replay, run_with_replay, stderr, stdout,
@@ -56,7 +56,7 @@ fn no_environment() {
     let dir = Dir::new("no-environment");
     let recording = Recording::start(&dir.0, &[]);
     let exe = env::current_exe().unwrap();
-    let (netns, child) = stage::run("no-environment", |stage| {
+    let (netns, child) = conntrace_testnet::run("no-environment", |stage| {
         let mut child = Command::new(&exe);
         child.env(CONNECT, SECRET).stdin(Stdio::null());
         let mut child = child.spawn().unwrap();
@@ -90,7 +90,7 @@ fn no_secrets_of_a_proxy() {
         "http://{SECRET}:{SECRET}@{FAR_V4}:{}/{SECRET}",
         ports::RESETS
     );
-    stage::run("no-secrets", |stage| {
+    conntrace_testnet::run("no-secrets", |stage| {
         let mut child = Command::new(env::current_exe().unwrap());
         child.env(CONNECT, "1").env("ALL_PROXY", &proxy);
         let mut child = child.stdin(Stdio::piped()).spawn().unwrap();
@@ -191,7 +191,7 @@ fn replaces_nothing() {
 fn killed() {
     let dir = Dir::new("killed");
     let recording = Recording::start(&dir.0, &[]);
-    let netns = stage::run("killed", |stage| {
+    let netns = conntrace_testnet::run("killed", |stage| {
         attempt((FAR_V4, ports::RESETS));
         stage.netns
     });
@@ -215,7 +215,7 @@ fn full_disk() {
         mount(tmpfs, &disk, tmpfs, MsFlags::empty(), Some("size=64k")).unwrap();
         symlink(dir.file("lines"), disk.join("lines")).unwrap();
         let recording = Recording::start(&disk, &[]);
-        let netns = stage::run("full-disk", |stage| {
+        let netns = conntrace_testnet::run("full-disk", |stage| {
             (0..ATTEMPTS).for_each(|_| drop(attempt((FAR_V4, ports::RESETS))));
             stage.netns
         });

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{FAR_V4, FAR_V6, ports};
+use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
     Attempted, Expected, Live, Reply, Scene, Unless, attempt, attempt_on, is_covered, live_test,
     nft, run, tcp, with_nft,

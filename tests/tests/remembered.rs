@@ -19,10 +19,11 @@ use std::{
 };
 
 use conntrace::{
+    record,
+    record::{Attempt, ExeId, Heard},
     recording::{Entry, Reader},
-    stage::{self, FAR_DEVICE, FAR_V4, FAR_V6, Stage, ports},
-    wire::{self, Attempt, ExeId, Heard},
 };
+use conntrace_testnet::{self, FAR_DEVICE, FAR_V4, FAR_V6, Stage, ports};
 use conntrace_tests::{
     Dir, Recording, attempt, attempt_on, ip, live_test, mount_tracefs, run, tcp, unless, wait_out,
     with_ip,
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
 fn recorded(options: &[&str], endings: usize, act: impl FnOnce(&Stage) + Send) -> Vec<Attempt> {
     let name = format!("remembered-{:?}", thread::current().id());
     let dir = Dir::new(&name.replace(['(', ')'], "-"));
-    let recording = stage::run("remembered", |stage| {
+    let recording = conntrace_testnet::run("remembered", |stage| {
         let netns = stage.netns.to_string();
         let options = [&["--netns", netns.as_str(), "--no-stalls"], options].concat();
         let recording = Recording::start(&dir.0, &options);
@@ -75,10 +76,10 @@ fn recorded(options: &[&str], endings: usize, act: impl FnOnce(&Stage) + Send) -
     let mut attempts = Vec::new();
     while let Some(entry) = reader.next_entry().unwrap() {
         if let Entry::Record(record) = entry {
-            attempts.push(wire::decode(&record).unwrap());
+            attempts.push(record::decode(&record).unwrap());
         }
     }
-    attempts.retain(|attempt| attempt.moment != wire::Moment::Stalled);
+    attempts.retain(|attempt| attempt.moment != record::Moment::Stalled);
     attempts
 }
 
@@ -128,7 +129,7 @@ fn call_that_fails() {
         attempt_on(&socket, remote);
     });
     let failed = attempts.last().unwrap();
-    assert!(matches!(failed.moment, wire::Moment::ConnectFailed(_)));
+    assert!(matches!(failed.moment, record::Moment::ConnectFailed(_)));
     assert_eq!((failed.mark, failed.bound_device), (MARK, None));
     assert_eq!(failed.socket_uid, Some(0));
     assert_eq!(failed.caller.as_ref().unwrap().exe, Some(own_exe()));

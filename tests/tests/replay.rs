@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{self, FAR_V4, FAR_V6, Stage, ports};
+use conntrace_testnet::{self, FAR_V4, FAR_V6, Stage, ports};
 use conntrace_tests::{
     Attempted, Dir, Recording, assert_adds_up, attempt, attempt_on, binary, conntrace, live_test,
     matching, replay, run_with_replay, stderr, stdout, tcp,
@@ -48,7 +48,7 @@ fn recorded() -> &'static Recorded {
     RECORDED.get_or_init(|| {
         let dir = Dir::new("record");
         let recording = Recording::start(&dir.0, &["--all"]);
-        let netns = stage::run("recorded", play).unwrap();
+        let netns = conntrace_testnet::run("recorded", play).unwrap();
         recording.wait_for(&format!("\"netns\":{netns},"), ENDINGS + 1);
         let (lines, errors) = recording.stop();
         assert_eq!(errors, "");

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{self, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, ports};
+use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
     Attempted, Expected, Live, Reply, Uring, attempt_on, is_root, live_test, run, tcp, unless,
     wait_for_syn_sent,
@@ -76,7 +76,7 @@ fn lacks_kill() -> Option<&'static str> {
     if !is_root() {
         return None;
     }
-    let killed = stage::run("kill", |_| {
+    let killed = conntrace_testnet::run("kill", |_| {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         kill("sport", listener.local_addr().unwrap().port());
         let sockets = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();

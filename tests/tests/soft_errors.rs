@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{FAR_V4, FAR_V6, ports};
+use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{Attempted, Expected, Live, Reply, attempt_on, nft, run, tcp, with_nft};
 use nix::{
     errno::Errno,

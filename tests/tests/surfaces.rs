@@ -14,11 +14,8 @@ use std::{
     process::{Command, ExitCode, Output},
 };
 
-use conntrace::{
-    event::Code,
-    label::Label,
-    stage::{self, FAR_V4, ports},
-};
+use conntrace::{diagnosis::Code, record::Label};
+use conntrace_testnet::{self, FAR_V4, ports};
 use conntrace_tests::{
     Attempted, Tracer, assert_adds_up, attempt, binary, conntrace, copy_program, live_test,
     plain_test, run_one_by_one, tcp,
@@ -209,7 +206,7 @@ fn doctor_without_btf() {
 /// must be counted whatever was printed.
 fn printed(options: &[&str]) -> Vec<String> {
     let tracer = Tracer::start(options);
-    let netns = stage::run("scenario", |stage| {
+    let netns = conntrace_testnet::run("scenario", |stage| {
         let silent = (FAR_V4, ports::SILENT).into();
         Attempted::begin(&tcp(silent), silent);
         attempt((FAR_V4, ports::ACCEPTS));
@@ -251,7 +248,7 @@ fn label_decides_over_all() {
 fn stalls_have_no_label() {
     let stalled = |options: &[&str]| -> BTreeSet<String> {
         let tracer = Tracer::start(options);
-        let netns = stage::run("scenario", |stage| {
+        let netns = conntrace_testnet::run("scenario", |stage| {
             attempt((FAR_V4, ports::ACCEPTS_SECOND_SYN));
             stage.netns
         })

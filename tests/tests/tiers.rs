@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{self, DeadEnd, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Stage, ports};
+use conntrace_testnet::{self, DeadEnd, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Stage, ports};
 use conntrace_tests::{
     Attempted, Tracer, attempt, attempt_on, is_root, kernel_version, lacks_functions, live_test,
     mount_tracefs, run, tcp, unless,
@@ -140,7 +140,8 @@ fn say_the_same(way: &Way, other: &Way) {
     let options = ["--all", "--no-diagnosis"];
     let all = |way: &Way| Tracer::start(&[&options, way.options].concat());
     let tracers = [all(way), all(other)];
-    let (netns, count) = stage::run("tiers", |stage| (stage.netns, provoke(stage))).unwrap();
+    let (netns, count) =
+        conntrace_testnet::run("tiers", |stage| (stage.netns, provoke(stage))).unwrap();
     for tracer in &tracers {
         tracer.wait_for_endings(netns, count);
     }

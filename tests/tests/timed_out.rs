@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{FAR_V4, FAR_V6, Stage, ports};
+use conntrace_testnet::{FAR_V4, FAR_V6, Stage, ports};
 use conntrace_tests::{
     Attempted, Expected, Live, Reply, Scene, Unless, attempt, attempt_on, has_syn_sent, live_test,
     nft, remote_end, run, tcp, with_nft,

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{FAR_V4, FAR_V6, ports};
+use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
     Attempted, Expected, Live, Reply, Scene, attempt_on, kernel_version, let_interrupt, live_test,
     run, tcp, wait_for_syn_sent,

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{FAR_V4, FAR_V6, NEAR_V4, NEAR_V6, ports};
+use conntrace_testnet::{FAR_V4, FAR_V6, NEAR_V4, NEAR_V6, ports};
 use conntrace_tests::{
     Attempted, Expected, Live, Reply, Scene, attempt, attempt_on, live_test, run, tcp,
 };

@@ -12,7 +12,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use conntrace::{label::Label, recording};
+use conntrace::{record::Label, recording};
 use conntrace_tests::{
     Dir, binary, conntrace, conntrace_as_nobody, plain_test, run_with_replay, sample, stderr,
     stdout,

@@ -7,7 +7,7 @@
 
 use std::process::ExitCode;
 
-use conntrace::kernel::{Settings, Tier, Tracer};
+use conntrace::capture::{Settings, Tier, Tracer};
 use conntrace_tests::{is_root, lacks_functions, live_test, mount_tracefs, run, unless};
 
 /// More than this many instructions are a sign of a program that grows with what it is

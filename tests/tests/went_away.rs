@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{
+use conntrace_testnet::{
     FAR_DEVICE, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_ROUTER_V4, FAR_ROUTER_V6, Stage, ports,
 };
 use conntrace_tests::{

@@ -1,8 +1,6 @@
 //! `cargo xtask bench`: what tracing costs on this machine. As root.
 
-use std::ffi::OsString;
-use std::path::Path;
-use std::process::Command;
+use std::{ffi::OsString, path::Path, process::Command};
 
 use anyhow::Result;
 

@@ -1,10 +1,12 @@
 //! `cargo xtask btf`: of a kernel's BTF what the agent asks for, into conntrace/bpf/btf, where the
 //! tests hold hooks and members against it.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::str::FromStr;
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    str::FromStr,
+};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
@@ -57,8 +59,8 @@ pub(crate) fn btf(root: &Path, kernels: &[Kernel]) -> Result<()> {
         let vmlinux = vmlinux(&file, &unpacked.join(&kernel.version))
             .with_context(|| format!("cannot unpack {}", file.display()))?;
         run(Command::new("cargo")
-            .args(["run", "--quiet", "--locked", "--package", "conntrace"])
-            .args(["--example", "btf_extract", "--"])
+            .args(["run", "--quiet", "--locked", "--package", "conntrace-tools"])
+            .args(["--bin", "btf_extract", "--"])
             .arg(vmlinux)
             .arg(format!("{EXTRACTS}/{}.btf", kernel.version))
             .current_dir(root))?;

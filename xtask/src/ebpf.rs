@@ -6,17 +6,21 @@
 //! outside its workspace a crate hash made from its absolute path, which would end up in symbol
 //! names: in the copy, conntrace-common lies inside conntrace-ebpf's folder.
 
-use std::env;
-use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::record::{Record, Sources, Tools, sha256};
-use crate::run::{run, target_dir};
-use crate::toolchain::{TARGET, Toolchain, cargo_home, forget_outer_cargo};
+use crate::{
+    record::{Record, Sources, Tools, sha256},
+    run::{run, target_dir},
+    toolchain::{TARGET, Toolchain, cargo_home, forget_outer_cargo},
+};
 
 const OBJECT: &str = "conntrace/bpf/conntrace.bpf.o";
 const RECORD: &str = "conntrace/bpf/toolchain.txt";

@@ -1,8 +1,6 @@
 //! `cargo xtask fuzz`: hands mutated bytes to whatever reads bytes from elsewhere.
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
 

@@ -1,9 +1,6 @@
 //! `cargo xtask lint`: everything that is checked without running the program.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
-use std::process::Command;
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -13,31 +10,34 @@ use crate::run::{on_path, run};
 const UNSAFE_FILES: [&str; 20] = [
     "conntrace-common/src/shared.rs",
     "conntrace-ebpf/src/attempt.rs",
-    "conntrace-ebpf/src/calls.rs",
-    "conntrace-ebpf/src/connects.rs",
-    "conntrace-ebpf/src/emit.rs",
+    "conntrace-ebpf/src/failed_calls.rs",
+    "conntrace-ebpf/src/connect_counter.rs",
+    "conntrace-ebpf/src/report.rs",
     "conntrace-ebpf/src/filter.rs",
     "conntrace-ebpf/src/hooks/task_file.rs",
-    "conntrace-ebpf/src/kernel.rs",
+    "conntrace-ebpf/src/kernel/mod.rs",
     "conntrace-ebpf/src/main.rs",
     "conntrace-ebpf/src/maps.rs",
-    "conntrace-ebpf/src/shared.rs",
-    "conntrace-ebpf/src/table.rs",
-    "conntrace/src/stage/disconnect.rs",
-    "conntrace/src/stage/tun.rs",
-    "conntrace/src/sys.rs",
+    "conntrace-ebpf/src/sync.rs",
+    "conntrace-ebpf/src/attempt_table.rs",
+    "conntrace-testnet/src/disconnect.rs",
+    "conntrace-testnet/src/tun.rs",
+    "conntrace/src/sys/mod.rs",
     "tests/src/bpf.rs",
     "tests/src/ia32.rs",
     "tests/src/passed.rs",
     "tests/src/signal.rs",
     "tests/src/uring.rs",
 ];
-const CRATES: [&str; 6] = [
+const CRATES: [&str; 9] = [
     "conntrace",
+    "conntrace-btf",
     "conntrace-common",
     "conntrace-ebpf",
+    "conntrace-testnet",
     "fuzz",
     "tests",
+    "tools",
     "xtask",
 ];
 /// The lint's name; in two halves so that this file does not contain it.

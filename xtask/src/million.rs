@@ -1,8 +1,7 @@
 //! `cargo xtask million`: the test `million` with a million attempts and the agent that
 //! users have. As root.
 
-use std::path::Path;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::Result;
 

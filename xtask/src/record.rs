@@ -1,9 +1,10 @@
 //! What is recorded beside the committed object: who built it, from which sources.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};

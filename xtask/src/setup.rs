@@ -1,14 +1,12 @@
 //! `cargo xtask setup`: installs what is missing of the eBPF toolchain, and only that.
 
-use std::env;
-use std::path::Path;
-use std::process::Command;
+use std::{env, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::{on_path, output, run, show};
-use crate::toolchain::{
-    BPF_LINKER, DEBIAN_PACKAGES, LLVM_MAJOR, Survey, forget_outer_cargo, llvm_bin,
+use crate::{
+    run::{on_path, output, run, show},
+    toolchain::{BPF_LINKER, DEBIAN_PACKAGES, LLVM_MAJOR, Survey, forget_outer_cargo, llvm_bin},
 };
 
 const BY_HAND: &str = "\

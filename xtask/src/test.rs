@@ -1,8 +1,6 @@
 //! `cargo xtask test`: every test of the workspace.
 
-use std::ffi::OsString;
-use std::path::Path;
-use std::process::Command;
+use std::{ffi::OsString, path::Path, process::Command};
 
 use anyhow::Result;
 

@@ -3,14 +3,18 @@
 //! Two sets will do: Debian's rustc, whose core for BPF comes compiled, and a rustup nightly with
 //! rust-src, which compiles core itself. Debian's is preferred: it is a fixed release.
 
-use std::env;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 
-use crate::record::Tools;
-use crate::run::{on_path, output};
+use crate::{
+    record::Tools,
+    run::{on_path, output},
+};
 
 /// The target the kernel side is compiled for.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";

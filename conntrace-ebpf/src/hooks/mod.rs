@@ -19,33 +19,33 @@ macro_rules! function {
         #[::aya_ebpf::macros::fexit]
         pub fn $fexit(ctx: ::aya_ebpf::programs::FExitContext) -> u32 {
             let function = function!($what, $first);
-            crate::calls::returns(&ctx, function, crate::calls::Turn::First);
+            crate::failed_calls::returns(&ctx, function, crate::failed_calls::Turn::First);
             0
         }
 
         #[::aya_ebpf::macros::fexit]
         pub fn $second(ctx: ::aya_ebpf::programs::FExitContext) -> u32 {
             let function = function!($what, $first);
-            crate::calls::returns(&ctx, function, crate::calls::Turn::Second);
+            crate::failed_calls::returns(&ctx, function, crate::failed_calls::Turn::Second);
             0
         }
 
         #[::aya_ebpf::macros::kprobe]
         pub fn $kprobe(ctx: ::aya_ebpf::programs::ProbeContext) -> u32 {
-            crate::calls::enters(&ctx, function!($what, $first));
+            crate::failed_calls::enters(&ctx, function!($what, $first));
             0
         }
 
         #[::aya_ebpf::macros::kretprobe]
         pub fn $kretprobe(ctx: ::aya_ebpf::programs::RetProbeContext) -> u32 {
-            crate::calls::leaves(&ctx, function!($what, $first));
+            crate::failed_calls::leaves(&ctx, function!($what, $first));
             0
         }
     };
     ($what:ident, $first:ident) => {
-        crate::calls::Function {
-            what: crate::calls::What::$what,
-            first: crate::calls::First::$first,
+        crate::failed_calls::Function {
+            what: crate::failed_calls::What::$what,
+            first: crate::failed_calls::First::$first,
         }
     };
 }

@@ -1,31 +1,31 @@
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 
-use crate::calls::{self, What};
+use crate::failed_calls::{self, What};
 
 // The agent reads from tracefs where these find their arguments.
 
 // connect(int fd, struct sockaddr *uservaddr, int addrlen)
 #[tracepoint(category = "syscalls", name = "sys_enter_connect")]
 pub fn sys_enter_connect(ctx: TracePointContext) -> u32 {
-    calls::syscall_enters(&ctx);
+    failed_calls::syscall_enters(&ctx);
     0
 }
 
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn sys_exit_connect(ctx: TracePointContext) -> u32 {
-    calls::syscall_returns(&ctx, What::Connect);
+    failed_calls::syscall_returns(&ctx, What::Connect);
     0
 }
 
 // bind(int fd, struct sockaddr *umyaddr, int addrlen)
 #[tracepoint(category = "syscalls", name = "sys_enter_bind")]
 pub fn sys_enter_bind(ctx: TracePointContext) -> u32 {
-    calls::syscall_enters(&ctx);
+    failed_calls::syscall_enters(&ctx);
     0
 }
 
 #[tracepoint(category = "syscalls", name = "sys_exit_bind")]
 pub fn sys_exit_bind(ctx: TracePointContext) -> u32 {
-    calls::syscall_returns(&ctx, What::Bind);
+    failed_calls::syscall_returns(&ctx, What::Bind);
     0
 }

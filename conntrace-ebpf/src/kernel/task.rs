@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{
 };
 use conntrace_common::record::{Attempt, COMM_LEN};
 
-use super::{OFFSETS, Sock, Struct, TASK_IS_TYPED, call::socket_of_file, global};
+use super::{OFFSETS, Sock, Struct, TASK_IS_TYPED, global, sockaddr::socket_of_file};
 
 /// Who runs right now. Only meaningful where the hook runs in the caller's
 /// context.

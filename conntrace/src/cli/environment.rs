@@ -4,7 +4,7 @@ use std::env;
 
 use clap::{ArgAction, builder::BoolishValueParser, error::ContextKind};
 
-use crate::stderr;
+use crate::output::stderr;
 
 /// Lets `CONNTRACE_NO_STALLS=1` stand for `--no-stalls`, and likewise for every long option that
 /// is not hidden; an empty variable stands for none. What is typed comes first.

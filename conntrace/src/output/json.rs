@@ -1,7 +1,6 @@
-use std::io::{self, Write};
+use std::{io, io::Write};
 
-use super::Format;
-use crate::event::Line;
+use super::{Format, event::Line};
 
 /// One JSON object per line.
 #[derive(Debug, Default)]

@@ -5,16 +5,17 @@
 //! ```
 
 mod destination;
+pub mod event;
 mod json;
+pub(crate) mod message;
 mod queue;
+pub(crate) mod rate_limit;
+pub mod stderr;
 mod text;
+pub(crate) mod wrap;
 mod writer;
 
-use std::{
-    io::{self, Write},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, io::Write, sync::Arc, time::Duration};
 
 pub use destination::{Destination, OpenError};
 use jiff::Timestamp;
@@ -24,7 +25,7 @@ use queue::{Chunk, Queue};
 pub use text::Text;
 pub use writer::{WriteError, Writer};
 
-use crate::event::{LINE_LEN_MAX, Line};
+use self::event::{LINE_LEN_MAX, Line};
 
 /// Rendered bytes that are handed over together, at least, while there are more to come.
 const BATCH_LEN: usize = 64 << 10;

@@ -1,16 +1,15 @@
 use std::sync::{Arc, Mutex};
 
-use super::*;
-use crate::{
-    event::{
-        Owner,
-        tests::{
-            loss_line, outcome_line, outcome_of, port_pressure_line, port_relief_line, stall_line,
-            start_line, stop_line, summary_line,
-        },
+use super::event::{
+    Owner,
+    tests::{
+        loss_line, outcome_line, outcome_of, port_pressure_line, port_relief_line, stall_line,
+        start_line, stop_line, summary_line,
     },
-    label::tests::unanswered,
-    wire::Comm,
+};
+use crate::{
+    output::*,
+    record::{Comm, label::tests::unanswered},
 };
 
 /// What has reached the reader.

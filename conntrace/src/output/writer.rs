@@ -1,8 +1,4 @@
-use std::{
-    io::{self, ErrorKind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, io::ErrorKind, sync::Arc, time::Duration};
 
 use super::{
     Destination, Progress,

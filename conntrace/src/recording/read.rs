@@ -1,10 +1,10 @@
-use std::io::{self, Read};
+use std::{io, io::Read};
 
 use super::{
     BYTE_ORDER, ENTRY_LEN_MAX, Entry, FRAME_LEN, HEADER_LEN, KIND_NOTE, KIND_RECORD, MAGIC, Note,
     PREAMBLE_LEN, RECORD_SIZE_FIELD, VERSION, checksum,
 };
-use crate::text::visible;
+use crate::record::sanitize::visible;
 
 /// Why a recording cannot be read, or not further.
 #[derive(Debug, thiserror::Error)]

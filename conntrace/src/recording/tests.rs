@@ -1,6 +1,6 @@
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
+    io::Write,
     os::unix::fs::{PermissionsExt as _, symlink},
     sync::{Mutex, MutexGuard},
 };
@@ -8,23 +8,23 @@ use std::{
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
-use super::*;
 use crate::{
-    diagnose::{
-        ask::{
+    diagnosis::{
+        Undiagnosed,
+        firewall_facts::{Direction, Ending, Firewall, Found as FoundRule, Match, Packet, Verdict},
+        question::{
             Answer, Holder, Holding, Listener, Listeners, Named, Neighbour, Ports, Process,
             ProxyVariable, Question,
         },
-        firewall_facts::{Direction, Ending, Firewall, Found as FoundRule, Match, Packet, Verdict},
         way::{
             Covering, DeadEnd, DeadEndKind, Device, Link, OwnAddresses, Route, RouteOut, RuleFacts,
             Way,
         },
     },
-    event::{Event, Undiagnosed, tests as lines},
-    evidence::Found,
-    source::Counters,
-    wire::tests::refused,
+    host::Found,
+    output::event::{Event, tests as lines},
+    record::{Counters, decode::tests::refused},
+    recording::*,
 };
 
 /// A file in memory that takes so many bytes and no more.

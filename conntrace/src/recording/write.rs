@@ -1,6 +1,7 @@
 use std::{
     fs::File,
-    io::{self, ErrorKind, Write},
+    io,
+    io::{ErrorKind, Write},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,12 +11,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     BYTE_ORDER, ENTRY_LEN_MAX, HEADER_LEN, KIND_NOTE, KIND_RECORD, MAGIC, Note, RECORD_SIZE_FIELD,
-    VERSION, checksum,
+    Snapshot, VERSION, checksum,
 };
 use crate::{
-    event::{Owner, PortUse, Start},
-    evidence::Told,
-    worker::{Snapshot, WireRecord},
+    host::Told,
+    output::event::{Owner, PortUse, Start},
+    record::WireRecord,
 };
 
 /// Only its owner may read whom this host talks to.

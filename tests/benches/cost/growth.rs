@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{self, ports};
+use conntrace_testnet::{self, ports};
 use nix::{
     sched::{CloneFlags, unshare},
     sys::resource::{Resource, getrlimit, setrlimit},
@@ -77,7 +77,7 @@ pub(crate) fn growth() -> Section {
 /// Does it traced and untraced in turn; it returns nanoseconds for each.
 fn grown(name: &str, option: &str, act: impl Fn() -> f64 + Sync) -> Vec<Row> {
     let mut agent = Agent::default();
-    let paired = stage::run("bench", |stage| {
+    let paired = conntrace_testnet::run("bench", |stage| {
         // Tens of thousands that end at once leave no room for what others do.
         let netns = stage.netns.to_string();
         paired(ROUNDS, &act, || {

@@ -2,7 +2,6 @@
 
 use std::{thread, time::Duration};
 
-use conntrace::stage;
 use conntrace_tests::conntrace;
 
 use super::{
@@ -17,7 +16,7 @@ const SETTLED: Duration = Duration::from_secs(2);
 const CPU_PERCENT_MAX: f64 = 0.05;
 
 pub(crate) fn minute() -> Section {
-    let rows = stage::run("bench", |stage| {
+    let rows = conntrace_testnet::run("bench", |stage| {
         let netns = stage.netns.to_string();
         let silent = Traced::start(&["--netns", &netns]);
         // The summaries are on by default: `Traced` turns them off.

@@ -10,7 +10,6 @@ use std::{
 };
 
 use aya::sys::{self, enable_stats};
-use conntrace::stage;
 use conntrace_tests::Cgroup;
 
 use super::{
@@ -91,7 +90,7 @@ fn accounting_ns() -> f64 {
 pub(crate) fn cost() -> Section {
     // While it is held: unlike the sysctl, nobody else can turn it off.
     let accounted = enable_stats(sys::Stats::RunTime).expect("the kernel keeps bpf statistics");
-    let rows = stage::run("bench", |_| COSTS.into_iter().flat_map(cost_rows).collect());
+    let rows = conntrace_testnet::run("bench", |_| COSTS.into_iter().flat_map(cost_rows).collect());
     drop(accounted);
     let about = format!(
         "By the kernel's own accounting (bpf_stats), {ROUNDS} rounds of {ATTEMPTS} each. It adds \

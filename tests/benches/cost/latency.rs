@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage;
 use conntrace_tests::conntrace;
 
 use super::{
@@ -48,7 +47,7 @@ fn latency_rows(rate: u32, count: u32) -> Vec<Row> {
 /// Milliseconds each line took; none where some did not come. One thread's lines come
 /// in the order of its attempts.
 fn delays_ms(rate: u32, count: u32) -> Option<Vec<f64>> {
-    stage::run("bench", |stage| {
+    conntrace_testnet::run("bench", |stage| {
         let netns = stage.netns.to_string();
         let mut child = conntrace()
             .args(["--format", "json", "--summary", "0", "--netns", &netns])

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use conntrace::stage;
-
 use super::{
     measured::{Row, Section},
     traced::{Traced, counted, cpu_seconds, forget_peak, lost, peak_mb},
@@ -113,7 +111,7 @@ fn load_rows(threads: u32, name: &str) -> Vec<Row> {
 
 /// Failures from this many threads, all together at no more than this rate.
 fn attempted(threads: u32, rate: Option<u64>) -> Tried {
-    stage::run("bench", |_| {
+    conntrace_testnet::run("bench", |_| {
         let mut tracer = Traced::start(&[]);
         forget_peak(tracer.pid());
         let before = (cpu_seconds(tracer.pid()), tracer.bytes());

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage;
 use conntrace_tests::in_private_mounts;
 use nix::{
     mount::{MsFlags, mount},
@@ -154,7 +153,7 @@ fn untraced(attempts: u32) -> f64 {
 
 fn own_rows() -> Vec<Row> {
     let (mut missing, mut attempts) = (0, 0);
-    let paired = stage::run("bench", |_| {
+    let paired = conntrace_testnet::run("bench", |_| {
         let untraced = || untraced(ATTEMPTS);
         paired(ROUNDS, untraced, || {
             let mut tracer = Traced::start(&[]);
@@ -194,7 +193,7 @@ fn mount_debugfs() {
 }
 
 fn peer_rows(peer: &Peer) -> Vec<Row> {
-    let ran = stage::run("bench", |_| {
+    let ran = conntrace_testnet::run("bench", |_| {
         // The first start tells whether it runs at all.
         Running::start(peer)?.stop();
         let mut missing = 0.0;

@@ -1,7 +1,5 @@
 //! What tracing adds to an attempt, to a successful connection and to a system call.
 
-use conntrace::stage;
-
 use super::{
     measured::{Row, Section},
     traced::{Traced, lost},
@@ -83,7 +81,7 @@ fn loop_rows(
 ) -> Vec<Row> {
     let mut missing = 0;
     let rounds = ratio_max.map_or(ROUNDS, |_| ROUNDS_OF_TARGET);
-    let paired = stage::run("bench", |_| {
+    let paired = conntrace_testnet::run("bench", |_| {
         let count = per_round(work, threads);
         let untraced = || timed(work, threads, count);
         paired(rounds, untraced, || {

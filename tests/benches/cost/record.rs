@@ -12,16 +12,15 @@ use std::{
 };
 
 use conntrace::{
-    clock::WallClock,
-    diagnosis::Diagnosis,
-    event::{self, Event, Line, Owner},
-    evidence::{Began, Callers, Owners, host_name},
-    label::{Label, Verdict, label},
-    output::{Format as _, Json, Output, Text},
+    host::{Began, Callers, Owners, host_name},
+    output::{
+        Format as _, Json, Output, Text, event,
+        event::{Event, Line, Owner},
+    },
+    pipeline::{Diagnosis, Labelling, Worker},
+    record,
+    record::{Attempt, Label, Verdict, WallClock, WireRecord, label},
     recording::{Entry, Reader},
-    stage,
-    wire::{self, Attempt},
-    worker::{Labelling, WireRecord, Worker},
 };
 use jiff::Timestamp;
 
@@ -73,7 +72,7 @@ pub(crate) fn userspace() -> Section {
 fn recorded() -> Vec<WireRecord> {
     let path = temporary("recording");
     let to_file = path.to_str().unwrap();
-    stage::run("bench", |_| {
+    conntrace_testnet::run("bench", |_| {
         let mut tracer = Traced::start(&["--record", to_file]);
         refused_loop(u32::try_from(RECORDS).unwrap());
         tracer.stop();
@@ -88,7 +87,7 @@ fn recorded() -> Vec<WireRecord> {
         }
     }
     let refused = |record: &WireRecord| {
-        let verdict = label(&wire::decode(record).unwrap(), PATIENCE_MS);
+        let verdict = label(&record::decode(record).unwrap(), PATIENCE_MS);
         verdict.is_some_and(|verdict| verdict.label == Label::Refused)
     };
     records.retain(refused);
@@ -97,7 +96,10 @@ fn recorded() -> Vec<WireRecord> {
 }
 
 fn stages(records: &[WireRecord]) -> Vec<Row> {
-    let attempts: Vec<Attempt> = records.iter().map(|it| wire::decode(it).unwrap()).collect();
+    let attempts: Vec<Attempt> = records
+        .iter()
+        .map(|it| record::decode(it).unwrap())
+        .collect();
     let labelled: Vec<(&Attempt, Verdict)> = attempts
         .iter()
         .map(|attempt| (attempt, label(attempt, PATIENCE_MS).unwrap()))
@@ -140,7 +142,7 @@ fn stages(records: &[WireRecord]) -> Vec<Row> {
     let others: Vec<_> = (0..u16::try_from(RECORDS).unwrap()).map(of_port).collect();
     vec![
         stage_row("decode", records, |record| {
-            drop(black_box(wire::decode(record)));
+            drop(black_box(record::decode(record)));
         }),
         stage_row("label", &attempts, |attempt| {
             black_box(label(attempt, PATIENCE_MS));

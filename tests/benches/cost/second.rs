@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{self, FAR_V4, ports};
+use conntrace_testnet::{self, FAR_V4, ports};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
@@ -25,7 +25,7 @@ pub(crate) fn attachment() -> Section {
     let (mut skipped, mut taken_over, mut unseen, mut attempts) = (0, 0, 0, 0);
     for _ in 0..TIMER_ROUNDS {
         let mut tracer = Traced::start(&[]);
-        stage::run("bench", |_| timeouts_meet_opens()).unwrap();
+        conntrace_testnet::run("bench", |_| timeouts_meet_opens()).unwrap();
         let stop = tracer.stop();
         let count = |value: &Value| value.as_u64().unwrap();
         skipped += count(&stop["missed_hooks"]);

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{FAR_LOCAL_V4, FAR_V4, Stage, ports, set_local_port_range};
+use conntrace_testnet::{FAR_LOCAL_V4, FAR_V4, Stage, ports, set_local_port_range};
 use conntrace_tests::{
     attempt, attempt_on, bound, connect_until_failure, lacks_bound_sockets, lacks_port_range,
     live_test, tcp, unless,

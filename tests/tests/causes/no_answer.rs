@@ -6,7 +6,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use conntrace::stage::{
+use conntrace_testnet::{
     self, FAR_ROUTER_V4, FAR_ROUTER_V6, FAR_V4, FAR_V6, NEAR_DEVICE, NEAR_V4, NEAR_V6, Verdict,
     ports,
 };
@@ -71,7 +71,7 @@ fn local_firewall_output() {
     let remote = SocketAddr::from((FAR_V4, port));
     let evidence = json!({ "drop_reason": "NETFILTER_DROP", "remote": remote });
     let line = live().expect_cause(1, ("local_firewall", CERTAIN), &evidence, |_| {
-        stage::firewall(port, Verdict::Drop).unwrap();
+        conntrace_testnet::firewall(port, Verdict::Drop).unwrap();
         give_up(remote)
     });
     assert_names_rule(&line, "port2001", "output");

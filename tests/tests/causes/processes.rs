@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{self, FAR_V4, ports};
+use conntrace_testnet::{self, FAR_V4, ports};
 use conntrace_tests::{
     Dir, LinesFile, Partner, attempt, in_role, in_role_to, live_test, remote_of_role, say_and_wait,
     unless,
@@ -137,7 +137,7 @@ fn pid_is_anothers() {
     let remote = SocketAddr::from((FAR_V4, ports::RESETS));
     let dir = Dir::new("pid-is-anothers");
     let file = LinesFile::new(&dir.0);
-    let pid = stage::run("pid", |stage| {
+    let pid = conntrace_testnet::run("pid", |stage| {
         let netns = stage.netns.to_string();
         let agent = file.run(&["--netns", &netns, "--summary", "0"]);
         agent.signal(Signal::SIGSTOP);

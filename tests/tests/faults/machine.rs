@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{FAR_V4, ports};
+use conntrace_testnet::{FAR_V4, ports};
 use conntrace_tests::{Attempted, Dir, LinesFile, assert_adds_up, count, number, of_type, tcp};
 use jiff::Timestamp;
 use nix::{

@@ -11,7 +11,7 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-use conntrace::stage::{self, FAR_V4, ports};
+use conntrace_testnet::{self, FAR_V4, ports};
 use conntrace_tests::{
     Cgroup, Dir, LinesFile, checked, copy_program, in_role, live_test, of_type, unless,
 };
@@ -71,7 +71,7 @@ fn every_byte() {
     let program = dir.0.join(OsStr::from_bytes(&bytes_but(b"/")));
     copy_program(&env::current_exe().unwrap(), &program);
     let file = LinesFile::new(&dir.0);
-    stage::run("names", |stage| {
+    conntrace_testnet::run("names", |stage| {
         let agent = file.run(&["--netns", &stage.netns.to_string()]);
         let mut child = Command::new(&program);
         child.envs(

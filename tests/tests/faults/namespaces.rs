@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{self, FAR_V4, Stage, ports};
+use conntrace_testnet::{self, FAR_V4, Stage, ports};
 use conntrace_tests::{
     Agent, Attempted, Dir, LinesFile, Partner, attempt, checked, in_role, is_slow, program_comm,
     say_and_wait, tcp,
@@ -68,7 +68,7 @@ pub(crate) fn come_and_go() {
         if number == WARM.min(namespaces / 2) {
             (warm_kb, descriptors) = (memory_kb(&agent), self::descriptors(&agent));
         }
-        stage::run("come-and-go", |stage| act(stage, number, &file)).unwrap()
+        conntrace_testnet::run("come-and-go", |stage| act(stage, number, &file)).unwrap()
     };
     let played: Vec<_> = (0..namespaces).map(play).collect();
     let took = began.elapsed();

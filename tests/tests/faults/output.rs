@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{self, FAR_V4, ports};
+use conntrace_testnet::{self, FAR_V4, ports};
 use conntrace_tests::{
     Agent, Dir, LinesFile, as_under_test, assert_adds_up, attempt, checked, conntrace, count,
     number, of_type, tcp, told_lost, told_undelivered,
@@ -143,7 +143,7 @@ pub(crate) fn slow_reader() {
 /// write, and while it is stopped.
 pub(crate) fn nobody_waits_for_it() {
     let own = || File::open("/proc/thread-self/ns/net").unwrap();
-    stage::run("unwatched", |_| {
+    conntrace_testnet::run("unwatched", |_| {
         let unwatched = own();
         on_stage(|_, options| {
             let namespaces = [own(), unwatched];

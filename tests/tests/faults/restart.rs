@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, thread, time::Duration};
 
-use conntrace::stage::{FAR_V4, ports};
+use conntrace_testnet::{FAR_V4, ports};
 use conntrace_tests::{
     Attempted, Dir, LinesFile, assert_adds_up, count, held_by, is_slow, loaded, number, tcp,
     wait_until_freed,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace::stage::{self, FAR_V4, Stage, ports};
+use conntrace_testnet::{self, FAR_V4, Stage, ports};
 use conntrace_tests::{attempt, check};
 use serde_json::Value;
 
@@ -111,7 +111,7 @@ pub(crate) fn on_stage<T: Send>(act: impl FnOnce(&Stage, &[&str]) -> T + Send) -
         let options = ["--netns", &netns, "--all", "--no-stalls", "--summary", "1"];
         act(stage, &options)
     };
-    stage::run("faults", play).unwrap()
+    conntrace_testnet::run("faults", play).unwrap()
 }
 
 /// Every line as JSON, some by the schema.

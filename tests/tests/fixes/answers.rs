@@ -5,10 +5,8 @@ use std::{
     time::Duration,
 };
 
-use conntrace::{
-    event::Code,
-    stage::{FAR_LOCAL_V4, FAR_V4, ports},
-};
+use conntrace::diagnosis::Code;
+use conntrace_testnet::{FAR_LOCAL_V4, FAR_V4, ports};
 use conntrace_tests::{Partner, attempt, give_up, in_role_to, link_into};
 
 use crate::{Fix, Scene, scene, shows};

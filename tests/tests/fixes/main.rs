@@ -21,7 +21,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use conntrace::{event::Code, stage::Stage};
+use conntrace::diagnosis::Code;
+use conntrace_testnet::Stage;
 use conntrace_tests::{Live, live_test, mount_tracefs, plain_test, role, run, unless};
 use jiff::Timestamp;
 use libtest_mimic::Trial;

@@ -6,10 +6,8 @@ use std::{
     process::{self, Command, ExitCode},
 };
 
-use conntrace::{
-    event::Code,
-    stage::{FAR_DEVICE, FAR_V4, ports},
-};
+use conntrace::diagnosis::Code;
+use conntrace_testnet::{FAR_DEVICE, FAR_V4, ports};
 use conntrace_tests::{
     Cgroup, Denial, Partner, attempt, connect_until_failure, give_up, hides_hooks, in_role,
     in_role_to, ip, lacks_lsm, remote_of_role, say_and_wait,
@@ -207,7 +205,7 @@ fn asymmetric() -> Partner {
 }
 
 /// Two ports, and two connections that have them.
-fn nat_without_ports(_: &conntrace::stage::Stage) -> Held {
+fn nat_without_ports(_: &conntrace_testnet::Stage) -> Held {
     let rule = format!(
         "-t nat -A POSTROUTING -o {FAR_DEVICE} -p tcp -j MASQUERADE --to-ports 20000-20001"
     );
@@ -223,7 +221,7 @@ fn nat_without_ports(_: &conntrace::stage::Stage) -> Held {
     Box::new(held)
 }
 
-fn denied_by_cgroup(_: &conntrace::stage::Stage) -> Held {
+fn denied_by_cgroup(_: &conntrace_testnet::Stage) -> Held {
     let cgroup = Cgroup::new(format!("conntrace-fixes-{}", process::id()));
     cgroup.deny_connects().unwrap();
     cgroup.run(&mut in_role_to(

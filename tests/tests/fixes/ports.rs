@@ -6,10 +6,8 @@ use std::{
     time::Duration,
 };
 
-use conntrace::{
-    event::Code,
-    stage::{FAR_LOCAL_V4, FAR_V4, Stage, ports, set_local_port_range},
-};
+use conntrace::diagnosis::Code;
+use conntrace_testnet::{FAR_LOCAL_V4, FAR_V4, Stage, ports, set_local_port_range};
 use conntrace_tests::{attempt, attempt_on, bound, lacks_bound_sockets, lacks_port_range, tcp};
 
 use crate::{Fix, Held, Scene, answers::PORT, policies::until_failure, scene, shows};

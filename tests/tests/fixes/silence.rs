@@ -5,10 +5,8 @@ use std::{
     time::Duration,
 };
 
-use conntrace::{
-    event::Code,
-    stage::{FAR_V4, NEAR_V4, NEAR_V6, ports},
-};
+use conntrace::diagnosis::Code;
+use conntrace_testnet::{FAR_V4, NEAR_V4, NEAR_V6, ports};
 use conntrace_tests::{Attempted, attempt, ip, link_into, tcp};
 
 use crate::{

@@ -6,12 +6,10 @@ use std::{
     time::Duration,
 };
 
-use conntrace::{
-    event::Code,
-    stage::{
-        DeadEnd, FAR_DEVICE, FAR_LOCAL_V4, FAR_ROUTER_V4, FAR_ROUTER_V6, FAR_V4, NEAR_DEVICE,
-        NEAR_LOCAL_V4, Stage, ports,
-    },
+use conntrace::diagnosis::Code;
+use conntrace_testnet::{
+    DeadEnd, FAR_DEVICE, FAR_LOCAL_V4, FAR_ROUTER_V4, FAR_ROUTER_V6, FAR_V4, NEAR_DEVICE,
+    NEAR_LOCAL_V4, Stage, ports,
 };
 use conntrace_tests::{Attempted, attempt, attempt_on, bound, give_up, ip, tcp};
 

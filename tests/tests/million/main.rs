@@ -28,7 +28,7 @@ use std::{
     time::Instant,
 };
 
-use conntrace::stage::{self, Stage};
+use conntrace_testnet::{self, Stage};
 use conntrace_tests::{
     Dir, LinesFile, Thread, Written, active_opens, assert_adds_up, live_test, run,
 };
@@ -153,7 +153,7 @@ fn play(orders: &[Order]) -> Played {
             calls,
         }
     };
-    stage::run("million", on_stage).expect("a stage")
+    conntrace_testnet::run("million", on_stage).expect("a stage")
 }
 
 fn collect(worker: Child, netns: u32, calls: &mut HashMap<Thread, Vec<Call>>) {

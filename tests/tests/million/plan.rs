@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use conntrace::stage::ports;
+use conntrace_testnet::ports;
 use fastrand::Rng;
 
 use crate::order::Kind;

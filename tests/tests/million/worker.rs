@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{destroy, disconnect, ports};
+use conntrace_testnet::{destroy, disconnect, ports};
 use conntrace_tests::{bound, can_destroy, has_ended, tcp, without_linger};
 use fastrand::Rng;
 use nix::{errno::Errno, unistd::gettid};

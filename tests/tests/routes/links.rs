@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use conntrace::evidence::routes;
+use conntrace::host::route;
 use conntrace_tests::ip;
 use nix::net::if_::if_nametoindex;
 
@@ -15,11 +15,7 @@ pub(crate) fn links() {
             "link set br0 address 02:00:00:00:00:07",
         ],
         || {
-            let link = |name: &str| {
-                routes::link(if_nametoindex(name).unwrap())
-                    .unwrap()
-                    .unwrap()
-            };
+            let link = |name: &str| route::link(if_nametoindex(name).unwrap()).unwrap().unwrap();
             let lo = link("lo");
             assert!(lo.loopback && lo.up && !lo.resolves_neighbours && lo.kind.is_none());
             let e0 = link("e0");
@@ -33,23 +29,23 @@ pub(crate) fn links() {
             ip("link set e1 arp off");
             assert!(!link("e1").resolves_neighbours);
             assert_eq!(link("br0").kind.as_deref(), Some("bridge"));
-            assert_eq!(routes::link(9999).unwrap(), None);
+            assert_eq!(route::link(9999).unwrap(), None);
 
             let bridge = vec![2, 0, 0, 0, 0, 7];
             assert!(
-                !routes::link_addresses().unwrap().contains(&bridge),
+                !route::link_addresses().unwrap().contains(&bridge),
                 "it is down"
             );
             ip("link set br0 up");
-            assert!(routes::link_addresses().unwrap().contains(&bridge));
+            assert!(route::link_addresses().unwrap().contains(&bridge));
         },
     );
 }
 
 pub(crate) fn addresses() {
     in_namespace(|| {
-        let own = |v6| routes::own_addresses(v6).unwrap();
-        let is_own = |addr: &str| routes::is_own(addr.parse().unwrap()).unwrap();
+        let own = |v6| route::own_addresses(v6).unwrap();
+        let is_own = |addr: &str| route::is_own(addr.parse().unwrap()).unwrap();
         assert!(!own(false).any && !own(true).any);
         assert!(!is_own("127.0.0.1"), "loopback is down");
         LINKS.iter().for_each(|words| ip(words));
@@ -104,7 +100,7 @@ pub(crate) fn addresses() {
 pub(crate) fn link_local() {
     with_links(&[], || {
         let mut way = way("fe80::5");
-        assert!(routes::route(&way).is_err());
+        assert!(route::route(&way).is_err());
         way.device = Some(if_nametoindex("e1").unwrap());
         assert_eq!(shown(&way), "dev e1 /64 table 254");
     });

@@ -18,8 +18,8 @@ use std::{
 };
 
 use conntrace::{
-    diagnose::way::{Route, RouteOut, Way},
-    evidence::routes,
+    diagnosis::way::{Route, RouteOut, Way},
+    host::route,
 };
 use conntrace_tests::{ip, run, tcp, unless, with_ip};
 use nix::{
@@ -143,7 +143,7 @@ fn out(out: &RouteOut) -> String {
 }
 
 fn shown(way: &Way) -> String {
-    match routes::route(way).unwrap() {
+    match route::route(way).unwrap() {
         Route::Local => "local".to_owned(),
         Route::Out(found) => out(&found),
         Route::None(errno) => format!("{:?}", Errno::from_raw(errno)),
@@ -151,7 +151,7 @@ fn shown(way: &Way) -> String {
 }
 
 fn forbidden(way: &Way) -> String {
-    let Some(found) = routes::dead_end(way).unwrap() else {
+    let Some(found) = route::dead_end(way).unwrap() else {
         return String::new();
     };
     let mut shown = format!(
@@ -195,7 +195,7 @@ fn by_connect(way: &Way) -> Option<Errno> {
 }
 
 fn by_route(way: &Way) -> Option<Errno> {
-    match routes::route(way).unwrap() {
+    match route::route(way).unwrap() {
         Route::None(errno) => Some(Errno::from_raw(errno)),
         Route::Local | Route::Out(_) => None,
     }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use conntrace::{
-    diagnose::way::{Device, Route, RouteOut, Way},
-    evidence::routes,
+    diagnosis::way::{Device, Route, RouteOut, Way},
+    host::route,
 };
 use conntrace_tests::{ip, is_root};
 use nix::net::if_::if_nametoindex;
@@ -73,7 +73,7 @@ pub(crate) fn assert_text(way: &Way, show: &[&str]) {
     let expected = expected
         .replace("ipproto-6 ", "tcp ")
         .replace("ipproto-17 ", "udp ");
-    let found = routes::dead_end(way).unwrap();
+    let found = route::dead_end(way).unwrap();
     let found = found.unwrap_or_else(|| unreachable!("{expected} does not forbid {way:?}"));
     let shown = format!("{}:\t{}", found.rule.priority, found.rule.text);
     assert_eq!(shown, expected.trim_end());
@@ -126,25 +126,25 @@ pub(crate) fn cannot_tell() {
             ("lookup main suppress_ifgroup default", &near),
         ] {
             ip(&format!("rule add pref 100 {selector}"));
-            assert_unsupported(routes::dead_end(way));
+            assert_unsupported(route::dead_end(way));
             ip("rule del pref 100");
-            assert!(routes::dead_end(way).unwrap().is_some(), "without it");
+            assert!(route::dead_end(way).unwrap().is_some(), "without it");
         }
         // A rule that another condition excludes is no obstacle.
         ip("rule add pref 100 to 10.0.0.0/8 ipproto 6 sport 5 lookup 7");
-        assert!(routes::dead_end(&far).unwrap().is_some());
+        assert!(route::dead_end(&far).unwrap().is_some());
 
         ip("rule add pref 100 uidrange 5-6 lookup 7");
         let anyone = Way { uid: None, ..far };
-        assert_unsupported(routes::route(&anyone));
-        assert_unsupported(routes::dead_end(&anyone));
+        assert_unsupported(route::route(&anyone));
+        assert_unsupported(route::dead_end(&anyone));
 
         // IPv6 tries once more with a source that cannot be foreseen.
         let far = way("2001:db8::1");
         assert_eq!(shown(&far), "EACCES");
         ip("-6 rule add pref 100 from fd08::1 to 2001:db8::/32 lookup 7");
         ip("-6 route add default dev e1 table 7");
-        assert_unsupported(routes::route(&far));
+        assert_unsupported(route::route(&far));
         assert_eq!(shown(&way("2001:db8::1 from fd08::1")), "dev e1 /0 table 7");
     });
 }
@@ -157,7 +157,7 @@ pub(crate) fn assert_unsupported<T: Debug>(found: io::Result<T>) {
 pub(crate) fn too_many_routes() {
     with_links(&["route add prohibit 203.0.113.0/24"], || {
         let far = way("203.0.113.5");
-        assert!(routes::dead_end(&far).unwrap().is_some());
+        assert!(route::dead_end(&far).unwrap().is_some());
         let mut batch = String::new();
         for number in 0..65_536 {
             let [high, low] = u16::try_from(number).unwrap().to_be_bytes();
@@ -175,7 +175,7 @@ pub(crate) fn too_many_routes() {
             .write_all(batch.as_bytes())
             .unwrap();
         assert!(ip.wait().unwrap().success());
-        let error = routes::dead_end(&far).unwrap_err();
+        let error = route::dead_end(&far).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
         // The kernel's own look-up needs no dump.
         assert_eq!(shown(&far), "EACCES");
@@ -198,12 +198,12 @@ pub(crate) fn covering() {
     ];
     with_links(&setup, || {
         let way = way("172.17.5.9");
-        let Route::Out(used) = routes::route(&way).unwrap() else {
+        let Route::Out(used) = route::route(&way).unwrap() else {
             unreachable!()
         };
         assert_eq!(out(&used), "dev br0 /16 table 254");
         let covering = |way: &Way, used: &RouteOut| {
-            let found = routes::covering(way, used).unwrap().into_iter();
+            let found = route::covering(way, used).unwrap().into_iter();
             let shown = found.map(|it| {
                 let name = it.device.map(|device| device.name);
                 let gateway = it.gateway.map(|gateway| gateway.to_string());
@@ -258,13 +258,13 @@ pub(crate) fn vrf() {
     ];
     with_links(&setup, || {
         assert!(
-            routes::dead_end(&way("203.0.113.5")).unwrap().is_some(),
+            route::dead_end(&way("203.0.113.5")).unwrap().is_some(),
             "of no VRF"
         );
         for device in ["e1", "v0"] {
             let bound = way(&format!("203.0.113.5 oif {device}"));
             assert_eq!(shown(&bound), "EHOSTUNREACH");
-            assert_unsupported(routes::dead_end(&bound));
+            assert_unsupported(route::dead_end(&bound));
         }
     });
 }

@@ -19,7 +19,7 @@ use std::{
     time::Instant,
 };
 
-use conntrace::stage::{self, Stage};
+use conntrace_testnet::{self, Stage};
 use conntrace_tests::{
     Dir, Ended, LinesFile, Thread, Written, active_opens, assert_adds_up, live_test, run,
 };
@@ -120,7 +120,7 @@ fn play(processes: usize, attempts: usize, narrow: bool) -> Played {
             seen,
         }
     };
-    stage::run("storm", on_stage).expect("a stage")
+    conntrace_testnet::run("storm", on_stage).expect("a stage")
 }
 
 fn start_worker(order: Order) -> Child {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace::stage::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, destroy, ports};
+use conntrace_testnet::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, destroy, ports};
 use conntrace_tests::{attempt_on, can_destroy, has_ended, tcp, without_linger};
 use nix::{errno::Errno, unistd::gettid};
 use socket2::Socket;

@@ -4,13 +4,16 @@ use std::fmt::Write as _;
 
 use super::{
     page::Style,
-    rows::{self, Begun, Rows},
+    rows,
+    rows::{Begun, Rows},
 };
 use crate::{
-    event::{Cause, Certainty, Details, Outcome, Subject, Undiagnosed},
-    label::{Label, TimeoutBy},
-    message,
-    reply::ReplyKind,
+    diagnosis::{Cause, Certainty, Undiagnosed},
+    output::{
+        event::{Details, Outcome, Subject},
+        message,
+    },
+    record::{Label, ReplyKind, TimeoutBy},
 };
 
 /// How an attempt ended, or that it stalled.

@@ -9,8 +9,9 @@ use foldhash::{HashMap, fast::RandomState};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    event::{Certainty, Code, Container, Details, Endpoint, Outcome, Subject, Undiagnosed},
-    label::Label,
+    diagnosis::{Certainty, Code, Undiagnosed},
+    output::event::{Container, Details, Endpoint, Outcome, Subject},
+    record::Label,
 };
 
 /// Cases that are remembered at once. When there are more, all are forgotten.

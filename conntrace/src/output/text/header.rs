@@ -8,7 +8,7 @@ use super::{
     page::{Row, Style},
     rows::Rows,
 };
-use crate::event::{Coverage, Start};
+use crate::output::event::{Coverage, Start};
 
 impl Rows {
     /// Tells what is traced, and what is not seen.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use unicode_width::UnicodeWidthChar as _;
 
-use crate::text;
+use crate::record::sanitize;
 
 /// Narrowest screen that lines are laid out for: a narrower one wraps them itself.
 pub(super) const WIDTH_MIN: usize = 40;
@@ -60,7 +60,7 @@ impl Page {
         if is_plain(text) {
             return Cow::Borrowed(text);
         }
-        let visible = text::visible(text);
+        let visible = sanitize::visible(text);
         Cow::Owned(if self.utf8 { visible } else { ascii(&visible) })
     }
 

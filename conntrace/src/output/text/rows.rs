@@ -10,9 +10,12 @@ use super::{
     page::{INDENT, Page, Row, Style},
 };
 use crate::{
-    event::{Certainty, Code, Container, Endpoint, PortPressure},
-    label::Label,
-    message,
+    diagnosis::{Certainty, Code},
+    output::{
+        event::{Container, Endpoint, PortPressure},
+        message,
+    },
+    record::Label,
 };
 
 /// Where a column starts.

@@ -1,10 +1,6 @@
 //! What the terminal on stdout is able to show.
 
-use std::{
-    env,
-    ffi::OsStr,
-    io::{self, IsTerminal as _},
-};
+use std::{env, ffi::OsStr, io, io::IsTerminal as _};
 
 use terminal_size::{Width, terminal_size_of};
 

@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
     page::{INDENT, Row, Style},
-    rows::{self, Rows, WHO},
+    rows,
+    rows::{Rows, WHO},
 };
-use crate::event::{Loss, Stop, Totals};
+use crate::output::event::{Loss, Stop, Totals};
 
 impl Rows {
     /// Tells what was lost.

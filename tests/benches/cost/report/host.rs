@@ -2,7 +2,7 @@
 
 use std::{fs, thread};
 
-use conntrace::kernel;
+use conntrace::capture;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ impl Host {
         let load = fs::read_to_string("/proc/loadavg").unwrap();
         Self {
             date: format!("{:.0}", Timestamp::now()),
-            kernel: kernel::release(),
+            kernel: capture::release(),
             cpu: model
                 .unwrap_or("unknown")
                 .trim_start_matches([':', '\t', ' '])

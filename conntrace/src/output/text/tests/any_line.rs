@@ -36,7 +36,7 @@ fn hostile() -> impl Strategy<Value = String> {
 
 fn written(end: Endpoint) -> String {
     let mut text = String::new();
-    crate::message::endpoint(&mut text, end);
+    crate::output::message::endpoint(&mut text, end);
     text
 }
 
@@ -49,7 +49,7 @@ proptest! {
         (remote, local, asked) in (endpoint(), endpoint(), endpoint()),
         (comm, name, container, why) in (hostile(), hostile(), hostile(), hostile()),
         pid in any::<u32>(),
-        label in prop::sample::select(&crate::label::Label::ALL[..]),
+        label in prop::sample::select(&crate::record::Label::ALL[..]),
         certainty in prop::sample::select(
             &[Certainty::Certain, Certainty::Likely, Certainty::Possible][..]
         ),

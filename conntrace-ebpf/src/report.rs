@@ -1,0 +1,173 @@
+//! Reserve, fill, submit, or say that it was lost.
+
+use core::mem::MaybeUninit;
+
+use conntrace_common::{
+    counters::Counter,
+    hash::addr_of,
+    hosts::Work,
+    record::{
+        Attempt, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_CONNECTS, ORIGIN_ICMP6, RECORD_SIZE,
+        Record, STATE_CLOSE, STATE_SYN_SENT,
+    },
+};
+
+use crate::{
+    host_history,
+    kernel::{self, Sock},
+    maps::{Entry, ICMP6_ERRORS, RECORDS},
+};
+
+/// A moment of an attempt that is worth a record.
+pub struct Moment {
+    pub sock: Sock,
+    pub kind: u8,
+    pub state: u8,
+}
+
+/// Reports the moment, and says what to count.
+#[inline(always)]
+pub fn report(entry: &Entry, moment: &Moment, work: &mut Work) -> Counter {
+    let Some(mut slot) = RECORDS.reserve::<Record>(0) else {
+        return Counter::RingFull;
+    };
+    fill(&mut slot, entry, moment, work);
+    slot.submit(0);
+    Counter::Endings
+}
+
+/// Reports a call that returned this errno before there was a state to change, and
+/// says what to count. The attempt, all zero, is filled where it lies: the stack has no
+/// room for it.
+#[inline(always)]
+pub fn report_call(kind: u8, errno: u32, fill: impl FnOnce(&mut Attempt)) -> Counter {
+    let Some(mut slot) = RECORDS.reserve::<Record>(0) else {
+        return Counter::CallRingFull;
+    };
+    let record = zeroed(&mut slot);
+    fill(&mut record.attempt);
+    record.at_ns = kernel::now_ns();
+    record.error = errno;
+    record.local_port = record.attempt.bound_port.to_be();
+    record.kind = kind;
+    record.state = STATE_CLOSE;
+    slot.submit(0);
+    Counter::CallFailed
+}
+
+/// Tells that this attempt is one of so many to its destination. Where the ring is full
+/// the hint is dropped, uncounted: no attempt ends by it, and the next one comes soon.
+#[inline(always)]
+pub fn report_connects(attempt: &Attempt, count: u32) {
+    let Some(mut slot) = RECORDS.reserve::<Record>(0) else {
+        return;
+    };
+    let record = zeroed(&mut slot);
+    record.attempt = *attempt;
+    record.at_ns = attempt.started_ns;
+    record.syn_sent = count;
+    record.kind = KIND_CONNECTS;
+    record.state = STATE_SYN_SENT;
+    slot.submit(0);
+}
+
+/// A record is written where it lies: one built on the stack first would not fit it.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a ring slot is uninitialised memory")]
+fn zeroed(slot: &mut MaybeUninit<Record>) -> &mut Record {
+    let words = slot.as_mut_ptr().cast::<u64>();
+    for word in 0..RECORD_SIZE / size_of::<u64>() {
+        // SAFETY: a record is that many words. Volatile, or the compiler makes it
+        // a call of memset, which goes byte by byte on this target: 50 ns.
+        unsafe { words.add(word).write_volatile(0) };
+    }
+    // SAFETY: zeroes are a valid `Record`.
+    unsafe { slot.assume_init_mut() }
+}
+
+#[inline(always)]
+fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment, work: &mut Work) {
+    let record = zeroed(slot);
+    let sock = moment.sock;
+    // Before the branches below: the verifier goes from here through each of them.
+    work.key = host_history::key_of(sock);
+    record.attempt = entry.attempt;
+    record.at_ns = kernel::now_ns();
+    record.syn_sent = sock.segs_out().wrapping_sub(entry.segs_out_before);
+    record.syn_retransmitted = sock
+        .total_retrans()
+        .wrapping_sub(entry.total_retrans_before);
+    record.error = error(entry, sock, record.syn_sent);
+    record.soft_error = since(sock.soft_error(), entry.soft_error_before);
+    record.local_port = local_port(entry, sock.sport(), record.syn_sent);
+    record.rto_count = sock.rto_count();
+    record.kind = moment.kind;
+    record.state = moment.state;
+    record.flags = entry.seen;
+    record.drops = entry.drops;
+    record.drop_reason = entry.drop_reason;
+    if sock.segs_in() != entry.segs_in_before {
+        record.flags |= FLAG_HEARD;
+    }
+    if sock.deferred() {
+        record.flags |= FLAG_DEFERRED;
+    }
+    if entry.icmp6 != 0 {
+        fill_icmp6(record, moment.sock.key());
+    } else if let Some(icmp) = sock.icmp_since(entry.error_queue_before) {
+        record.flags |= FLAG_ICMP;
+        record.icmp_origin = icmp.origin;
+        record.icmp_errno = icmp.errno();
+        record.icmp_type = icmp.icmp_type();
+        record.icmp_code = icmp.code();
+        record.icmp_from = icmp.from();
+    }
+    host_history::remember(record, moment, work);
+}
+
+/// The ICMPv6 error that came for this socket.
+#[inline(always)]
+fn fill_icmp6(record: &mut Record, key: u64) {
+    let Some(error) = ICMP6_ERRORS.get_ptr(key) else {
+        return;
+    };
+    #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+    // SAFETY: it points to a value that is only ever replaced as a whole; should
+    // another socket's take its place right now, it is still an error that came.
+    let error = unsafe { &*error };
+    record.flags |= FLAG_ICMP;
+    record.icmp_origin = ORIGIN_ICMP6;
+    record.icmp_errno = error.errno;
+    record.icmp_type = error.icmp_type;
+    record.icmp_code = error.code;
+    record.icmp_from = addr_of(error.from);
+}
+
+/// `sk_err`, if it is this attempt's: `tcp_connect_init` clears what was left of
+/// it, but without a SYN that has not run.
+#[inline(always)]
+fn error(entry: &Entry, sock: Sock, syn_sent: u32) -> u32 {
+    if syn_sent == 0 {
+        since(sock.error(), entry.error_before)
+    } else {
+        sock.error()
+    }
+}
+
+/// `now` if it was set since the attempt began.
+#[inline(always)]
+fn since(now: u32, before: u16) -> u32 {
+    if now == u32::from(before) { 0 } else { now }
+}
+
+/// The local port, if it is this attempt's: `inet_sport` keeps the last
+/// attempt's value until the port search (`inet_hash_connect`) has found one.
+/// Without a SYN an unchanged value is the old one.
+#[inline(always)]
+fn local_port(entry: &Entry, sport: u16, syn_sent: u32) -> u16 {
+    if entry.attempt.bound_port != 0 || syn_sent != 0 || sport != entry.sport_before {
+        sport
+    } else {
+        0
+    }
+}

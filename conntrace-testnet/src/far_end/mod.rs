@@ -1,0 +1,239 @@
+//! The far end as a function: a packet in, the packet that answers it out.
+//!
+//! Nothing here waits, reads or writes, and any bytes are survived: what is not
+//! a TCP segment of a whole packet is ignored, as a wire would carry it off.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use etherparse::{
+    Icmpv4Type, Icmpv6Type, IpNumber, IpSlice, PacketBuilder, TcpHeader, TcpOptionElement,
+    TcpSlice, icmpv4, icmpv6,
+};
+
+use super::{
+    FAR_ROUTER_V4, FAR_ROUTER_V6,
+    ports::{Answer, IcmpReason, ThenTo, answer_of},
+};
+
+/// Attempts whose SYNs are counted at a time. The table is emptied when full:
+/// an attempt forgotten that way is answered a SYN later.
+const ATTEMPTS_MAX: usize = 4096;
+/// Sequence number of every SYN-ACK: the far end keeps no connections, so there
+/// is nothing a varying one would tell apart.
+const INITIAL_SEQUENCE: u32 = 0x5EED_0000;
+const WINDOW: u16 = u16::MAX;
+/// How far a wrong answer is from what was sent: beyond any SYN.
+const WRONG_BY: u32 = 1_000_000;
+const HOP_LIMIT: u8 = 64;
+const IP_AND_ICMP_BYTES_MAX: usize = 40 + 8;
+/// What an ICMP error may quote so that, its own headers included, it is of a
+/// size that passes everywhere (RFC 1812 4.3.2.3, RFC 4443 2.4 c).
+const ICMP4_QUOTE_BYTES_MAX: usize = 576 - 20 - 8;
+const ICMP6_QUOTE_BYTES_MAX: usize = 1280 - 40 - 8;
+/// The TUN device has the default MTU of 1500.
+const MSS_V4: u16 = 1460;
+const MSS_V6: u16 = 1440;
+
+/// What the far end remembers between packets.
+#[derive(Debug, Default)]
+pub struct FarEnd {
+    /// SYNs seen so far, for [`Answer::AcceptNth`] and [`Answer::ResetNth`].
+    syns: HashMap<Attempt, u8>,
+}
+
+/// One connection attempt. A retransmitted SYN has the sequence number of the
+/// first; a new attempt from the same port has not, and is counted anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Attempt {
+    from: SocketAddr,
+    to: SocketAddr,
+    sequence: u32,
+}
+
+impl FarEnd {
+    /// Counts a SYN of `attempt`: which one was it?
+    fn count_syn(&mut self, attempt: Attempt) -> u8 {
+        if self.syns.len() >= ATTEMPTS_MAX && !self.syns.contains_key(&attempt) {
+            self.syns.clear();
+        }
+        let count = self.syns.entry(attempt).or_default();
+        *count = count.saturating_add(1);
+        *count
+    }
+}
+
+/// The IP packet that answers `packet`; none where the far end says nothing.
+#[must_use]
+pub fn answer(packet: &[u8], state: &mut FarEnd) -> Option<Vec<u8>> {
+    let ip = IpSlice::from_slice(packet).ok()?;
+    if ip.is_fragmenting_payload() || ip.payload_ip_number() != IpNumber::TCP {
+        return None;
+    }
+    let segment = TcpSlice::from_slice(ip.payload().payload).ok()?;
+    let from = SocketAddr::new(ip.source_addr(), segment.source_port());
+    let to = SocketAddr::new(ip.destination_addr(), segment.destination_port());
+    let reply = if segment.rst() {
+        return None;
+    } else if segment.syn() && !segment.ack() {
+        let attempt = Attempt {
+            from,
+            to,
+            sequence: segment.sequence_number(),
+        };
+        let answer = answer_of(to.port());
+        if let Answer::Unreachable(reason) = answer {
+            return unreachable(packet, reason, from.ip());
+        }
+        answer_syn(answer, attempt, state)?
+    } else {
+        after_syn(to, from, &segment)?
+    };
+    tcp_packet(to.ip(), from.ip(), reply)
+}
+
+/// The segment that answers a SYN; none where it is not one that does.
+fn answer_syn(answer: Answer, attempt: Attempt, state: &mut FarEnd) -> Option<TcpHeader> {
+    let Attempt { from, to, sequence } = attempt;
+    match answer {
+        Answer::Accept => Some(syn_ack(to, from, sequence)),
+        Answer::Reset => Some(refusal(to, from, sequence)),
+        Answer::AcceptNth(nth) => {
+            (state.count_syn(attempt) >= nth).then(|| syn_ack(to, from, sequence))
+        }
+        Answer::ResetNth(nth) => {
+            (state.count_syn(attempt) >= nth).then(|| refusal(to, from, sequence))
+        }
+        Answer::Syn(_) => Some(syn(to, from)),
+        Answer::WrongSynAck => Some(syn_ack(to, from, sequence.wrapping_sub(WRONG_BY))),
+        Answer::WrongReset => Some(refusal(to, from, sequence.wrapping_sub(WRONG_BY))),
+        Answer::Unreachable(_) | Answer::Silence => None,
+    }
+}
+
+fn syn(from: SocketAddr, to: SocketAddr) -> TcpHeader {
+    let mut segment = TcpHeader::new(from.port(), to.port(), INITIAL_SEQUENCE, WINDOW);
+    segment.syn = true;
+    let mss = if from.is_ipv4() { MSS_V4 } else { MSS_V6 };
+    // One option always fits; without it the kernel would assume 536 bytes.
+    let _ = segment.set_options(&[TcpOptionElement::MaximumSegmentSize(mss)]);
+    segment
+}
+
+fn syn_ack(from: SocketAddr, to: SocketAddr, sequence: u32) -> TcpHeader {
+    let mut reply = syn(from, to);
+    reply.ack = true;
+    reply.acknowledgment_number = sequence.wrapping_add(1);
+    reply
+}
+
+fn refusal(from: SocketAddr, to: SocketAddr, sequence: u32) -> TcpHeader {
+    let mut reply = TcpHeader::new(from.port(), to.port(), 0, 0);
+    reply.rst = true;
+    reply.ack = true;
+    reply.acknowledgment_number = sequence.wrapping_add(1);
+    reply
+}
+
+/// Answers a segment other than a SYN from what it says itself: its
+/// acknowledgement number is the next sequence number the kernel expects.
+fn after_syn(from: SocketAddr, to: SocketAddr, segment: &TcpSlice) -> Option<TcpHeader> {
+    if !segment.ack() {
+        return None;
+    }
+    let next = segment.acknowledgment_number();
+    let mut reply = TcpHeader::new(from.port(), to.port(), next, WINDOW);
+    let answer = answer_of(from.port());
+    match (segment.syn(), answer) {
+        (true, Answer::Syn(ThenTo::Accept)) => {
+            reply.ack = true;
+            reply.acknowledgment_number = segment.sequence_number().wrapping_add(1);
+        }
+        (true, Answer::Syn(ThenTo::Reset)) | (false, Answer::Reset) => reply.rst = true,
+        (false, _) if is_open(answer) && segment.fin() => reply.rst = true,
+        (false, _) if is_open(answer) => {
+            let length = u32::try_from(segment.payload().len()).ok()?;
+            if length == 0 {
+                return None;
+            }
+            reply.ack = true;
+            reply.acknowledgment_number = segment.sequence_number().wrapping_add(length);
+        }
+        _ => return None,
+    }
+    Some(reply)
+}
+
+/// Whether connections to a port that answers so come about.
+fn is_open(answer: Answer) -> bool {
+    matches!(
+        answer,
+        Answer::Accept | Answer::AcceptNth(_) | Answer::Syn(ThenTo::Accept)
+    )
+}
+
+/// The router's ICMP error about `packet`, to who sent it.
+fn unreachable(packet: &[u8], reason: IcmpReason, to: IpAddr) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(IP_AND_ICMP_BYTES_MAX + packet.len());
+    match to {
+        IpAddr::V4(to) => PacketBuilder::ipv4(FAR_ROUTER_V4.octets(), to.octets(), HOP_LIMIT)
+            .icmpv4(icmp4_type(reason))
+            .write(&mut bytes, head(packet, ICMP4_QUOTE_BYTES_MAX)),
+        IpAddr::V6(to) => PacketBuilder::ipv6(FAR_ROUTER_V6.octets(), to.octets(), HOP_LIMIT)
+            .icmpv6(icmp6_type(reason))
+            .write(&mut bytes, head(packet, ICMP6_QUOTE_BYTES_MAX)),
+    }
+    .ok()?;
+    Some(bytes)
+}
+
+fn head(bytes: &[u8], length_max: usize) -> &[u8] {
+    bytes.get(..length_max).unwrap_or(bytes)
+}
+
+const fn icmp4_type(reason: IcmpReason) -> Icmpv4Type {
+    use icmpv4::DestUnreachableHeader;
+    Icmpv4Type::DestinationUnreachable(match reason {
+        IcmpReason::Port => DestUnreachableHeader::Port,
+        IcmpReason::Host => DestUnreachableHeader::Host,
+        IcmpReason::Net => DestUnreachableHeader::Network,
+        IcmpReason::AdminProhibited => DestUnreachableHeader::FilterProhibited,
+        IcmpReason::TtlExceeded => {
+            return Icmpv4Type::TimeExceeded(icmpv4::TimeExceededCode::TtlExceededInTransit);
+        }
+    })
+}
+
+const fn icmp6_type(reason: IcmpReason) -> Icmpv6Type {
+    use icmpv6::DestUnreachableCode;
+    Icmpv6Type::DestinationUnreachable(match reason {
+        IcmpReason::Port => DestUnreachableCode::Port,
+        IcmpReason::Host => DestUnreachableCode::Address,
+        IcmpReason::Net => DestUnreachableCode::NoRoute,
+        IcmpReason::AdminProhibited => DestUnreachableCode::Prohibited,
+        IcmpReason::TtlExceeded => {
+            return Icmpv6Type::TimeExceeded(icmpv6::TimeExceededCode::HopLimitExceeded);
+        }
+    })
+}
+
+fn tcp_packet(from: IpAddr, to: IpAddr, segment: TcpHeader) -> Option<Vec<u8>> {
+    let ip = match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            PacketBuilder::ipv4(from.octets(), to.octets(), HOP_LIMIT)
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            PacketBuilder::ipv6(from.octets(), to.octets(), HOP_LIMIT)
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
+    };
+    let packet = ip.tcp_header(segment);
+    let mut bytes = Vec::with_capacity(packet.size(0));
+    packet.write(&mut bytes, &[]).ok()?;
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! The thread that stands at the far end of the TUN device.
+
+use std::{
+    fs::File,
+    io,
+    io::{ErrorKind, PipeReader, PipeWriter, Read, Write},
+    os::fd::AsFd,
+    thread,
+    thread::JoinHandle,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+
+use super::far_end::{FarEnd, answer};
+
+/// The device's MTU is 1500; a packet of any size is read whole.
+const PACKET_BYTES_MAX: usize = 65_536;
+/// Packets answered before the thread looks whether it should stop.
+const BATCH: usize = 64;
+
+/// Answers packets until dropped; the drop waits for the thread's end.
+#[derive(Debug)]
+pub(super) struct FarThread {
+    /// Never written to: closing it is what tells the thread to stop.
+    stop: Option<PipeWriter>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FarThread {
+    /// `tun` must be non-blocking.
+    pub(super) fn spawn(tun: File) -> io::Result<Self> {
+        let (stopped, stop) = io::pipe()?;
+        let thread = thread::Builder::new()
+            .name("stage-far".to_owned())
+            .spawn(move || serve(&tun, &stopped))?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for FarThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported already, and must not become a
+            // second one while this thread unwinds.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(tun: &File, stopped: &PipeReader) {
+    let mut state = FarEnd::default();
+    let mut buffer = vec![0; PACKET_BYTES_MAX];
+    loop {
+        let mut fds = [
+            PollFd::new(tun.as_fd(), PollFlags::POLLIN),
+            PollFd::new(stopped.as_fd(), PollFlags::empty()),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+        let [_, stop] = fds;
+        if stop.any().unwrap_or(true) {
+            return;
+        }
+        if serve_batch(tun, &mut buffer, &mut state).is_err() {
+            return;
+        }
+    }
+}
+
+/// Answers what waits in the device, a batch at most. An error means that the
+/// device is gone.
+fn serve_batch(mut tun: &File, buffer: &mut [u8], state: &mut FarEnd) -> io::Result<()> {
+    for _ in 0..BATCH {
+        let length = match tun.read(buffer) {
+            Ok(length) => length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let packet = buffer.get(..length).unwrap_or_default();
+        if let Some(reply) = answer(packet, state) {
+            // A device that is down takes nothing (EIO): the packet is lost, as
+            // on a wire that has been cut, and the device may come up again.
+            let _ = tun.write(&reply);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! Traces the live kernel: loads and attaches the eBPF programs, reads their ring and counters.
+
+mod attach_error;
+mod btf_needs;
+mod call_map;
+mod coverage;
+mod drop_reasons;
+mod drops;
+mod error;
+pub(crate) mod filter;
+mod filter_maps;
+mod hooks;
+mod kernel_btf;
+mod load;
+#[cfg(test)]
+mod loom_tests;
+mod offsets;
+mod preemption;
+pub mod privileges;
+mod programs;
+#[cfg(test)]
+mod prototype_tests;
+mod source;
+#[cfg(test)]
+mod test_kernels;
+mod tier;
+mod tracefs;
+mod tracer;
+
+pub(crate) use attach_error::chain;
+pub use btf_needs::btf_needs;
+pub use coverage::start;
+use error::{ProgramMissing, failed, unsupported};
+pub use error::{StartError, release};
+pub use filter::{CgroupId, Filter, Name, NetnsInode, Network, Ports};
+pub use hooks::Hook;
+pub use kernel_btf::check_members;
+pub(crate) use kernel_btf::{Facts, VMLINUX_BTF};
+pub use programs::{PROGRAMS, Program, Target};
+pub use source::Source;
+pub use tier::Tier;
+pub(crate) use tracefs::{NO_TRACEFS, tracefs};
+pub use tracer::{ProgramSize, Settings, Tracer};

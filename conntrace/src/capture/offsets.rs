@@ -1,0 +1,125 @@
+//! The programs' offsets and other numbers, resolved from the running kernel's BTF.
+
+use conntrace_btf::{Btf, BtfError};
+use conntrace_common::offsets::{DEFER_CONNECT, DROP_REASON_WORDS, MEMBERS};
+
+use super::drops;
+
+/// Values of the globals `OFFSETS`, `DEFER_CONNECT_MASK`, `DROP_REASONS` and
+/// `TASK_IS_TYPED`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Resolved {
+    /// In the order of [`MEMBERS`].
+    pub(super) offsets: Vec<u32>,
+    /// The bit within the byte that the offset of `DEFER_CONNECT` names.
+    pub(super) defer_connect_mask: u8,
+    /// A bit for each drop reason that is noted.
+    pub(super) drop_reasons: [u64; DROP_REASON_WORDS],
+    /// 1 where a helper gives the running task with its type (Linux 5.11).
+    pub(super) task_is_typed: u8,
+}
+
+impl Resolved {
+    /// Whether the kernel says why it drops a packet (Linux 5.17).
+    pub(super) fn gives_drop_reasons(&self) -> bool {
+        self.drop_reasons.iter().any(|&word| word != 0)
+    }
+
+    /// Whether maps count as locked memory, which is limited: until Linux 5.11, with
+    /// which the typed task came.
+    pub(super) fn maps_are_locked_memory(&self) -> bool {
+        self.task_is_typed == 0
+    }
+}
+
+/// Its number, in `enum bpf_func_id`.
+const TYPED_TASK_HELPER: &str = "BPF_FUNC_get_current_task_btf";
+
+/// Where `DEFER_CONNECT` is: from Linux 6.6 this bit of these flags.
+const DEFER_CONNECT_BIT: &str = "INET_FLAGS_DEFER_CONNECT";
+const INET_FLAGS: &str = "inet_sock.inet_flags";
+/// Before that a bitfield.
+const DEFER_CONNECT_FIELD: &str = "inet_sock.defer_connect";
+
+/// Every member that is asked for. A kernel has all of them, but of the two places
+/// of `DEFER_CONNECT` only one.
+pub(super) fn members() -> impl Iterator<Item = &'static str> {
+    let named = MEMBERS.iter().map(|member| member.path);
+    named
+        .filter(|&path| path != DEFER_CONNECT)
+        .chain([INET_FLAGS, DEFER_CONNECT_FIELD])
+}
+
+/// Every enumerator that is asked for, which not every kernel has.
+pub(super) fn enumerators() -> impl Iterator<Item = String> {
+    [TYPED_TASK_HELPER, DEFER_CONNECT_BIT]
+        .into_iter()
+        .map(str::to_owned)
+}
+
+/// Resolves every member the programs read.
+///
+/// # Errors
+/// Names the first member the kernel does not have, or has in another shape.
+pub(super) fn resolve(btf: &Btf<'_>) -> Result<Resolved, BtfError> {
+    let (defer_connect, defer_connect_mask) = defer_connect(btf)?;
+    let offset_of = |member: &conntrace_common::offsets::Member| {
+        if member.path == DEFER_CONNECT {
+            return Ok(defer_connect);
+        }
+        let found = btf.member(member.path)?;
+        if found.bitfield.is_some() || found.bit_offset % 8 != 0 || found.size != member.size {
+            let shape = format!("{} of {} bytes", member.path, member.size);
+            return Err(BtfError::Missing(shape));
+        }
+        Ok(found.bit_offset / 8)
+    };
+    Ok(Resolved {
+        offsets: MEMBERS.iter().map(offset_of).collect::<Result<_, _>>()?,
+        defer_connect_mask,
+        drop_reasons: drops::noted(btf),
+        task_is_typed: u8::from(btf.enumerator(TYPED_TASK_HELPER).is_some()),
+    })
+}
+
+/// Byte and bit of `DEFER_CONNECT`.
+fn defer_connect(btf: &Btf<'_>) -> Result<(u32, u8), BtfError> {
+    let bit = match btf.enumerator(DEFER_CONNECT_BIT) {
+        Some(bit) => btf.member(INET_FLAGS)?.bit_offset + bit,
+        None => btf.member(DEFER_CONNECT_FIELD)?.bit_offset,
+    };
+    Ok((bit / 8, 1 << (bit % 8)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::test_kernels;
+
+    #[test]
+    fn resolves_everything_on_every_kernel() {
+        for kernel in test_kernels::all() {
+            let version = kernel.version;
+            let resolved = resolve(&Btf::parse(&kernel.btf).unwrap())
+                .unwrap_or_else(|error| panic!("{version:?}: {error}; if new: cargo xtask btf"));
+            assert_eq!(resolved.offsets.len(), MEMBERS.len());
+            assert!(resolved.offsets.iter().all(|&offset| offset < 1 << 16));
+            assert_eq!(resolved.defer_connect_mask.count_ones(), 1);
+            let has_helper = kernel.is_running || version >= (5, 11);
+            assert!(
+                resolved.task_is_typed == u8::from(has_helper),
+                "{version:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_flag_and_the_bitfield_are_found_where_the_kernel_has_them() {
+        for kernel in test_kernels::all() {
+            let btf = Btf::parse(&kernel.btf).unwrap();
+            let is_flag = btf.enumerator(DEFER_CONNECT_BIT).is_some();
+            assert!(kernel.is_running || is_flag == (kernel.version >= (6, 6)));
+            assert_eq!(btf.member(DEFER_CONNECT_FIELD).is_err(), is_flag);
+        }
+    }
+}

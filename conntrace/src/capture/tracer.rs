@@ -1,0 +1,320 @@
+//! Loads and attaches the programs, reads their ring and counters: the only
+//! user of aya's loader.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
+};
+use aya_log::EbpfLogger;
+use conntrace_common::{
+    counters::{COUNTERS, Counter, PER_CPU_WORDS},
+    offsets::CallOffsets,
+    record::{ENTRY_SIZE, IN_MAP_MAX, SLOT_SIZE},
+};
+use nix::errno::Errno;
+
+use super::{
+    ProgramMissing, StartError, Tier,
+    call_map::Calls,
+    failed,
+    filter::Filter,
+    filter_maps,
+    hooks::{self, Attached, Hook, Ways, missed_hooks},
+    kernel_btf::Vmlinux,
+    load, offsets, preemption, privileges,
+    source::Source,
+    tracefs::{self, SyscallsError},
+    unsupported,
+};
+use crate::{
+    record::Counters,
+    sys::{self, Backlog, RingPositions},
+};
+
+static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/conntrace.bpf.o");
+
+type AttemptMap = HashMap<MapData, u64, [u64; ENTRY_SIZE / 8]>;
+type AttemptTable = Array<MapData, [u64; SLOT_SIZE / 8]>;
+
+/// What the programs are told before they are loaded.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Completed handshakes become records; else they are only counted.
+    pub report_established: bool,
+    /// Connects are counted by destination, for hints at one that uses up local ports.
+    pub count_connects: bool,
+    /// The programs write debug lines.
+    pub debug: bool,
+    /// System calls are traced where functions cannot be hooked.
+    pub trace_syscalls: bool,
+    /// Functions are hooked in this way only; else in the best that there is.
+    pub tier: Option<Tier>,
+    /// Which attempts are traced.
+    pub filter: Filter,
+    /// Another object than the built-in one: a fresh build under test.
+    pub object: Option<PathBuf>,
+}
+
+/// The attached programs. Dropping it detaches them.
+pub struct Tracer {
+    ebpf: Ebpf,
+    attached: Attached,
+    ring: RingBuf<MapData>,
+    backlog: Backlog,
+    per_cpu: PerCpuArray<MapData, [u64; PER_CPU_WORDS]>,
+    table: AttemptTable,
+    attempts: AttemptMap,
+    calls: Calls,
+    log: Option<EbpfLogger<&'static dyn log::Log>>,
+}
+
+impl Tracer {
+    /// Loads and attaches everything.
+    ///
+    /// # Errors
+    /// Says whether privilege, the kernel or something else stands in the way.
+    pub fn start(settings: &Settings) -> Result<Self, StartError> {
+        privileges::check()?;
+        let calls = settings.trace_syscalls.then(tracefs::offsets);
+        let (loader, vmlinux) = load::loader_beside(Vmlinux::read);
+        let vmlinux = vmlinux?;
+        let mut ebpf = load_object(loader, settings, &vmlinux, calls.as_ref())?;
+        filter_maps::set(&mut ebpf, &settings.filter)?;
+        let ways = Ways {
+            tier: settings.tier,
+            calls: calls.as_ref(),
+            drop_reasons: vmlinux.resolved.gives_drop_reasons(),
+            preempts: preemption::preempts(),
+        };
+        let attached = hooks::attach_all(&mut ebpf, &ways, &vmlinux.hookable)?;
+        let ring: RingBuf<MapData> = take_map(&mut ebpf, "RECORDS")?;
+        let positions = RingPositions::of(ring.as_fd())
+            .map_err(|error| failed("mapping the ring's positions", error))?;
+        let log = match settings.debug {
+            true => Some(open_log(&mut ebpf)?),
+            false => None,
+        };
+        let tracer = Self {
+            attached,
+            ring,
+            backlog: Backlog::of(positions),
+            per_cpu: take_map(&mut ebpf, "PER_CPU")?,
+            table: take_map(&mut ebpf, "TABLE")?,
+            attempts: take_map(&mut ebpf, "ATTEMPTS")?,
+            calls: Calls::new(take_map(&mut ebpf, "CALLS")?),
+            log,
+            ebpf,
+        };
+        // The kernel's BTF and the object are not needed any more.
+        sys::release_freed_memory();
+        Ok(tracer)
+    }
+
+    /// The best way in which a function is hooked.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.attached.tier
+    }
+
+    /// What each loaded program is to the kernel.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn programs(&self) -> io::Result<Vec<ProgramSize>> {
+        let loaded = self
+            .ebpf
+            .programs()
+            .filter(|(_, program)| program.fd().is_ok());
+        let size = |(name, program): (&str, &aya::programs::Program)| {
+            let info = program.info().map_err(io::Error::other)?;
+            Ok(ProgramSize {
+                name: name.to_owned(),
+                verified_instructions: info.verified_instruction_count().filter(|&count| count > 0),
+                jited_bytes: info.size_jitted(),
+            })
+        };
+        loaded.map(size).collect()
+    }
+
+    /// Every hook, attached or not.
+    #[must_use]
+    pub fn hooks(&self) -> &[Hook] {
+        &self.attached.hooks
+    }
+}
+
+/// What a program is to the kernel (`struct bpf_prog_info`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramSize {
+    /// As in the object.
+    pub name: String,
+    /// Instructions that the verifier went through (`verified_insns`); not known before
+    /// Linux 5.16.
+    pub verified_instructions: Option<u32>,
+    /// Bytes of machine code made of it (`jited_prog_len`).
+    pub jited_bytes: u32,
+}
+
+impl Source for Tracer {
+    fn drain(&mut self, max: usize, mut each: impl FnMut(&[u8])) -> usize {
+        let mut taken = 0;
+        while taken < max
+            && let Some(record) = self.ring.next()
+        {
+            each(&record);
+            taken += 1;
+        }
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+        taken
+    }
+
+    fn descriptors(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        let log = self.log.as_ref().map(AsFd::as_fd);
+        [Some(self.ring.as_fd()), log]
+    }
+
+    fn backlog(&self) -> Backlog {
+        self.backlog.clone()
+    }
+
+    fn counters(&mut self) -> io::Result<Counters> {
+        let left = self.calls.left().map_err(io::Error::other)?;
+        let sums = self.sum_over_cpus()?;
+        let of = |counter: Counter| sums.get(counter as usize).copied().unwrap_or(0);
+        let sum = |counters: &[Counter]| counters.iter().map(|&counter| of(counter)).sum();
+        Ok(Counters {
+            attempts: sum(&[
+                Counter::Attempts,
+                Counter::JoinedLate,
+                Counter::CallFailed,
+                Counter::CallRingFull,
+            ]),
+            endings: sum(&[Counter::Endings, Counter::CallFailed]),
+            established: of(Counter::Established),
+            ring_full: sum(&[Counter::RingFull, Counter::CallRingFull]),
+            untracked: of(Counter::MapFull),
+            ending_missed: of(Counter::EndingMissed),
+            stall_ring_full: of(Counter::StallRingFull),
+            second_attachment: of(Counter::SecondAttachment),
+            missed_hooks: missed_hooks(&self.ebpf)? + of(Counter::CallMissed) + left,
+        })
+    }
+
+    fn in_map(&self) -> u64 {
+        let is_taken = |slot: &[u64; SLOT_SIZE / 8]| slot.first() != Some(&0);
+        let in_table = self.table.iter().flatten().filter(is_taken).count();
+        // A key that is removed while we look makes the kernel begin anew.
+        let in_map = self.attempts.keys().take(IN_MAP_MAX as usize).count();
+        (in_table + in_map) as u64
+    }
+
+    fn detach(&mut self) {
+        self.attached.links.clear();
+        self.calls.none_returns();
+    }
+}
+
+impl Tracer {
+    fn sum_over_cpus(&self) -> io::Result<[u64; COUNTERS]> {
+        let per_cpu = self.per_cpu.get(&0, 0).map_err(io::Error::other)?;
+        let mut sums = [0u64; COUNTERS];
+        for cpu in per_cpu.iter() {
+            for set in cpu.chunks_exact(COUNTERS).take(2) {
+                for (sum, count) in sums.iter_mut().zip(set) {
+                    *sum = sum.wrapping_add(*count);
+                }
+            }
+        }
+        Ok(sums)
+    }
+}
+
+/// `calls` is where system calls keep their arguments, if they are traced and that
+/// could be found out.
+fn load_object(
+    loader: EbpfLoader<'static>,
+    settings: &Settings,
+    Vmlinux { resolved, hookable }: &Vmlinux,
+    calls: Option<&Result<CallOffsets, SyscallsError>>,
+) -> Result<Ebpf, StartError> {
+    let call_offsets = match calls {
+        Some(Ok(offsets)) => *offsets,
+        Some(Err(_)) | None => CallOffsets::POISONED,
+    };
+    let log_level = if settings.debug { u8::MAX } else { 0 };
+    let report_established = u8::from(settings.report_established);
+    let count_connects = u8::from(settings.count_connects);
+    let filters = settings.filter.kinds();
+    let secret = sys::random().map_err(|error| failed("asking for random bits", error))?;
+    let [fd, addr, addr_len] = call_offsets.args;
+    let call_offset_words = [fd, addr, addr_len, call_offsets.ret];
+    // For as long as what it is given now.
+    let mut loader: EbpfLoader<'_> = loader;
+    loader
+        .btf(Some(hookable))
+        .override_global("OFFSETS", resolved.offsets.as_slice(), true)
+        .override_global("DEFER_CONNECT_MASK", &resolved.defer_connect_mask, true)
+        .override_global("DROP_REASONS", &resolved.drop_reasons[..], true)
+        .override_global("FILTERS", &filters, true)
+        .override_global("REPORT_ESTABLISHED", &report_established, true)
+        .override_global("COUNT_CONNECTS", &count_connects, true)
+        .override_global("HASH_SECRET", &secret, true)
+        .override_global("CALL_OFFSETS", &call_offset_words, true)
+        .override_global("TASK_IS_TYPED", &resolved.task_is_typed, true)
+        .override_global(aya_log::LEVEL, &log_level, true);
+    match &settings.object {
+        None => loader.load(OBJECT),
+        Some(path) => loader.load_file(path),
+    }
+    .map_err(|error| load_error(settings.object.as_deref(), resolved, error))
+}
+
+fn load_error(object: Option<&Path>, resolved: &offsets::Resolved, error: EbpfError) -> StartError {
+    if let EbpfError::MapError(MapError::CreateError { name, io_error, .. }) = &error {
+        match io_error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EINVAL) if name == "RECORDS" => {
+                return unsupported(
+                    "it has no BPF ring buffer".to_owned(),
+                    "it needs Linux 5.8 or newer",
+                );
+            }
+            Some(Errno::EPERM) if resolved.maps_are_locked_memory() => {
+                let names = "CAP_SYS_RESOURCE (before Linux 5.11 maps count as locked memory)";
+                return StartError::Privilege(names.to_owned());
+            }
+            // The capabilities are there, but in a user namespace.
+            Some(Errno::EPERM) => {
+                let names = "CAP_BPF and CAP_PERFMON of the host's user namespace";
+                return StartError::Privilege(names.to_owned());
+            }
+            Some(_) | None => {}
+        }
+    }
+    let what = object.map_or_else(
+        || "loading the programs".to_owned(),
+        |path| format!("loading the programs of {}", path.display()),
+    );
+    failed(&what, error)
+}
+
+fn take_map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, StartError>
+where
+    M: TryFrom<aya::maps::Map, Error = MapError>,
+{
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| failed("opening the maps", ProgramMissing(name.to_owned())))?;
+    M::try_from(map).map_err(|e| failed(&format!("opening the map {name}"), e))
+}
+
+fn open_log(ebpf: &mut Ebpf) -> Result<EbpfLogger<&'static dyn log::Log>, StartError> {
+    EbpfLogger::init(ebpf).map_err(|e| failed("opening the programs' log", e))
+}

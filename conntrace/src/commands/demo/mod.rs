@@ -1,0 +1,258 @@
+//! `conntrace demo`: provokes every kind of ending for real, on a stage of its
+//! own, and holds what was traced against what was expected.
+
+mod audience;
+mod narrator;
+mod report;
+mod scenes;
+mod words;
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    io::Write as _,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc::unbounded_channel, oneshot};
+
+use audience::Audience;
+use narrator::Narrator;
+pub use report::Report;
+pub use scenes::client;
+use scenes::{Act, Why};
+
+use crate::{
+    capture,
+    capture::{Settings, Tier},
+    cli::Format,
+    output,
+    output::{
+        Destination, Json, Output,
+        event::{Coverage, Outcome, Start},
+        stderr,
+    },
+    pipeline,
+    pipeline::{Config, Labelling},
+    record::Label,
+};
+use conntrace_testnet::{Stage, StageError};
+
+/// The default of `--patience`, in milliseconds.
+const PATIENCE_MS: u64 = 200;
+/// Columns of what is told to a person.
+const WIDTH: usize = 100;
+/// How long a scene waits for its lines: the kernel may not trace an ending.
+const LINES_MAX: Duration = Duration::from_secs(2);
+
+/// Runs the whole demo, on this tier if one is given. Ends early when `interrupted` does.
+/// In text, stdout has a block for each scene; in JSON, the lines of their attempts.
+/// `None` when the reader of stdout has gone.
+///
+/// # Errors
+/// When tracing or the stage cannot be set up, or stdout cannot be written.
+pub async fn run(
+    format: Format,
+    tier: Option<Tier>,
+    interrupted: impl Future<Output = &'static str>,
+) -> anyhow::Result<Option<Report>> {
+    let settings = Settings {
+        report_established: true,
+        trace_syscalls: capture::tracefs().is_some(),
+        tier,
+        ..Settings::default()
+    };
+    let (tracer, start) = capture::start(&settings)?;
+    write(format, &narrator::announcement()).context("cannot write")?;
+    let traced = Traced::default();
+    let (failed, mut failures) = unbounded_channel();
+    let (narrator, shown) = match format {
+        Format::Text => (Some(Narrator::new(traced.clone(), failed)), None),
+        Format::Json => (None, Some(Json::default())),
+    };
+    let audience = Audience {
+        traced: traced.clone(),
+        shown,
+    };
+    let stdout = Destination::stdout().context("cannot use stdout")?;
+    let way = Output::queued(Box::new(audience), stdout);
+    let played = begin(traced.clone(), start.coverage, narrator)?;
+    let (mut acts, mut unwritten) = (None, None);
+    let stop = async {
+        tokio::select! {
+            result = played => {
+                acts = Some(result);
+                "played"
+            }
+            Some(error) = failures.recv() => {
+                unwritten = Some(error);
+                "output failed"
+            }
+            reason = interrupted => reason,
+        }
+    };
+    let totals = match pipeline::run(tracer, way, config(start), stop).await {
+        Ok(totals) => totals,
+        Err(error) if error.is_closed_output() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(error) = unwritten {
+        unless_closed(Err(error)).context("cannot write")?;
+        return Ok(None);
+    }
+    let acts = acts
+        .context("interrupted")??
+        .context("cannot set the stage")?;
+    let missed = totals.lost.ending_missed;
+    Ok(Some(Report::new(&acts, &traced.lock().outcomes, missed)))
+}
+
+/// Writes what is told to a person: to stdout in text, beside JSON lines to stderr. That
+/// nobody reads it any more is no error.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write(format: Format, text: &str) -> io::Result<()> {
+    unless_closed(match format {
+        Format::Text => io::stdout().write_all(text.as_bytes()),
+        Format::Json => {
+            stderr::say(text);
+            Ok(())
+        }
+    })
+}
+
+fn unless_closed(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if output::is_closed(&error) => Ok(()),
+        Ok(()) | Err(_) => written,
+    }
+}
+
+fn config(start: Start) -> Config {
+    Config {
+        start,
+        labelling: Labelling {
+            patience_ms: PATIENCE_MS,
+            labels: Label::ALL.to_vec(),
+            stalls: true,
+            limit: None,
+            causes: true,
+        },
+        summary_every: None,
+        recorder: None,
+        service: None,
+    }
+}
+
+/// Plays the scenes in a thread of their own.
+fn begin(
+    traced: Traced,
+    coverage: Coverage,
+    narrator: Option<Narrator>,
+) -> anyhow::Result<oneshot::Receiver<Result<Vec<Act>, StageError>>> {
+    let tell = move |act: &Act| {
+        if let Some(narrator) = &narrator {
+            narrator.tell(act);
+        }
+    };
+    let (played_sender, played) = oneshot::channel();
+    thread::Builder::new()
+        .name("demo".to_owned())
+        .spawn(move || played_sender.send(scenes::play(&traced, coverage, &tell)))
+        .context("cannot start the demo's thread")?;
+    Ok(played)
+}
+
+/// What was traced on the demo's stages, by calling thread.
+#[derive(Debug, Clone, Default)]
+struct Traced(Arc<(Mutex<TracedInner>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct TracedInner {
+    /// Each stage's namespace by its inode number, which no other namespace can
+    /// get while it is held.
+    stages: HashMap<u32, Option<File>>,
+    outcomes: HashMap<u32, Vec<Outcome>>,
+}
+
+impl Traced {
+    /// Must come before the first connect on that stage.
+    fn add_stage(&self, stage: &Stage) {
+        let namespace = File::open("/proc/thread-self/ns/net").ok();
+        self.lock().stages.insert(stage.netns, namespace);
+    }
+
+    fn add(&self, tid: u32, outcome: Outcome) {
+        self.lock().outcomes.entry(tid).or_default().push(outcome);
+        let (_, added) = &*self.0;
+        added.notify_all();
+    }
+
+    /// Waits until a thread has this many lines, though not for ever.
+    fn wait_for(&self, tid: u32, lines: usize) {
+        let lacks_lines =
+            |inner: &mut TracedInner| inner.outcomes.get(&tid).map_or(0, Vec::len) < lines;
+        let (_, added) = &*self.0;
+        let _ = added.wait_timeout_while(self.lock(), LINES_MAX, lacks_lines);
+    }
+
+    /// Asks for the namespace of a stage, by its inode number.
+    fn is_stage(&self, netns: u32) -> bool {
+        self.lock().stages.contains_key(&netns)
+    }
+
+    /// A thread's lines so far.
+    fn lines(&self, tid: u32) -> Vec<Outcome> {
+        self.lock().outcomes.get(&tid).cloned().unwrap_or_default()
+    }
+
+    /// The cause of a thread's last line.
+    fn last_why(&self, tid: u32) -> Option<Why> {
+        let inner = self.lock();
+        let last = inner.outcomes.get(&tid)?.last()?;
+        last.cause
+            .as_ref()
+            .map(|cause| (cause.code, cause.certainty))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TracedInner> {
+        let (inner, _) = &*self.0;
+        inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+
+    use super::scenes::Why;
+    use crate::{
+        diagnosis::{Cause, Diagnosed, Facts},
+        output::{
+            event,
+            event::{Outcome, Owner},
+        },
+        record,
+        record::label,
+    };
+
+    /// The line of a refused attempt with this cause.
+    pub(super) fn told(why: Why) -> Outcome {
+        let attempt = record::decode(&record::decode::tests::refused()).unwrap();
+        let verdict = label(&attempt, 200).unwrap();
+        let cause = Cause::new(why.0, why.1, "why", "fix", Facts::default());
+        let diagnosed = Diagnosed {
+            cause: Some(Arc::new(cause.into())),
+            undiagnosed: None,
+        };
+        let (at, owner) = (Timestamp::UNIX_EPOCH, Owner::default());
+        event::outcome(&attempt, &verdict, at, owner, diagnosed)
+    }
+}

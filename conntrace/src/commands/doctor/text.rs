@@ -1,0 +1,165 @@
+//! The diagnosis as text that fits one screen: what is well is counted, what is not is
+//! named. The JSON has all of it.
+
+use std::fmt::Write as _;
+
+use super::{
+    Diagnosis, Fact, HookFinding, State,
+    coverage::{SEE_HOOK, SEE_HOOKS, TRACE_SYSCALLS},
+    facts::TRACEFS,
+};
+use crate::{output::wrap::wrap, record::sanitize::visible};
+
+/// Columns of a screen.
+const WIDTH: usize = 80;
+/// Columns of the first word of a line.
+const INDENT: usize = 12;
+
+/// Table of what each tier sees on the kernels that this version was tested on: made by
+/// `cargo xtask vm --write`.
+pub(super) const KERNELS: &str = include_str!("kernels.md");
+
+pub(super) fn render(diagnosis: &Diagnosis) -> String {
+    let mut text = format!(
+        "conntrace {}, kernel {}, {}\n",
+        diagnosis.version, diagnosis.kernel, diagnosis.architecture,
+    );
+    text.push_str(&wrap(&visible(&verdict(diagnosis)), "", "", WIDTH));
+    if let Some(step) = next_step(diagnosis) {
+        text.push_str(&step);
+    }
+    add_facts(&mut text, &diagnosis.facts);
+    add_hooks(&mut text, &diagnosis.hooks);
+    add_coverage(&mut text, diagnosis);
+    text.push_str("\n`conntrace doctor --format json` has every check, hook and reason.\n");
+    text
+}
+
+fn verdict(diagnosis: &Diagnosis) -> String {
+    if let Some(obstacle) = &diagnosis.obstacle {
+        return format!("Tracing cannot start: {}", obstacle.message);
+    }
+    let attached = count(&diagnosis.hooks, Some(true));
+    format!(
+        "Tracing can start: {} tier; {attached} of {} hooks attached",
+        diagnosis.tier.as_deref().unwrap_or("no"),
+        diagnosis.hooks.len(),
+    )
+}
+
+/// The one thing to do first: what lets tracing start, or shows the most of what is not
+/// seen. A command stands alone on its line, to be copied.
+fn next_step(diagnosis: &Diagnosis) -> Option<String> {
+    let mut facts = diagnosis.facts.iter();
+    let indented = |words: &str| wrap(words, "  ", "  ", WIDTH);
+    if !diagnosis.can_trace {
+        let blocking = facts.find(|fact| fact.state == State::Blocks)?;
+        return Some(format!("To mend it:\n{}", indented(blocking.remedy?)));
+    }
+    let mut found = diagnosis.coverage.values();
+    if !found.any(|found| found.remedy == Some(TRACE_SYSCALLS)) {
+        return None;
+    }
+    let mount = facts
+        .find(|fact| fact.name == TRACEFS)
+        .and_then(|fact| fact.remedy);
+    let mount = mount.map_or_else(String::new, |mount| format!("{mount} && "));
+    let (command, remark) = TRACE_SYSCALLS.split_once(", which ")?;
+    let remark = indented(&format!("({remark})"));
+    Some(format!("To see more:\n  {mount}{command}\n{remark}"))
+}
+
+fn count(hooks: &[HookFinding], attached: Option<bool>) -> usize {
+    let is_so = |hook: &&HookFinding| hook.attached == attached;
+    hooks.iter().filter(is_so).count()
+}
+
+/// Writes words beside a short one, and further lines below them.
+fn add(text: &mut String, name: &str, words: &str) {
+    let first = format!("{:<INDENT$}", format!("  {name}"));
+    let next = " ".repeat(INDENT);
+    text.push_str(&wrap(&visible(words), &first, &next, WIDTH));
+}
+
+fn add_facts(text: &mut String, facts: &[Fact]) {
+    let is_ok = |fact: &&Fact| fact.state == State::Ok;
+    let ok = facts.iter().filter(is_ok).count();
+    let _ = writeln!(text, "\nHost: {ok} of {} checks are ok", facts.len());
+    for fact in facts {
+        let state = match fact.state {
+            State::Ok => continue,
+            State::Limits => "limits",
+            State::Blocks => "blocks",
+            State::Unknown => "unknown",
+        };
+        let mut found = format!("{}: {}", fact.name, fact.found);
+        if let Some(cost) = fact.cost {
+            found.push_str("; ");
+            found.push_str(cost);
+        }
+        add(text, state, &found);
+        if let Some(remedy) = fact.remedy {
+            add(text, "", &format!("remedy: {remedy}"));
+        }
+    }
+}
+
+/// Hooks that are missing for one reason are told together.
+fn add_hooks(text: &mut String, hooks: &[HookFinding]) {
+    let (attached, all) = (count(hooks, Some(true)), hooks.len());
+    if count(hooks, None) == all {
+        let _ = writeln!(text, "\nHooks: none of {all} could be tried");
+        return;
+    }
+    let _ = writeln!(text, "\nHooks: {attached} of {all} attached");
+    let missing = || hooks.iter().filter(|hook| hook.attached != Some(true));
+    for reason in distinct(missing().map(|hook| hook.reason.as_deref())) {
+        let these = || missing().filter(|hook| hook.reason.as_deref() == reason);
+        let names: Vec<_> = these().map(|hook| hook.name).collect();
+        add(text, "missing", &names.join(", "));
+        let reason = reason.unwrap_or("not tried");
+        add(text, "", &format!("because: {reason}"));
+        let costs = distinct(these().map(|hook| hook.cost));
+        add(text, "", &format!("costs: {}", costs.join("; ")));
+    }
+}
+
+/// What is seen and what is not, and what would mend that unless it is told above.
+fn add_coverage(text: &mut String, diagnosis: &Diagnosis) {
+    let keys = |seen: bool| -> Vec<&str> {
+        let coverage = diagnosis.coverage.iter();
+        let of_these = coverage.filter(|(_, found)| found.seen == Some(seen));
+        of_these.map(|(key, _)| *key).collect()
+    };
+    if !diagnosis.can_trace {
+        text.push_str("\nCoverage: not known\n");
+        return;
+    }
+    let (seen, not_seen) = (keys(true), keys(false));
+    let all = diagnosis.coverage.len();
+    let _ = writeln!(text, "\nCoverage: {} of {all} kinds", seen.len());
+    add(text, "seen", &seen.join(", "));
+    if not_seen.is_empty() {
+        return;
+    }
+    add(text, "not seen", &not_seen.join(", "));
+    let found = || diagnosis.coverage.iter();
+    let told_above = [TRACE_SYSCALLS, SEE_HOOK, SEE_HOOKS];
+    let remedies = found().filter_map(|(_, found)| found.remedy);
+    for remedy in distinct(remedies.filter(|remedy| !told_above.contains(remedy))) {
+        let mended = found().filter(|(_, found)| found.remedy == Some(remedy));
+        let keys: Vec<_> = mended.map(|(key, _)| *key).collect();
+        add(text, "", &format!("{}: {remedy}", keys.join(", ")));
+    }
+}
+
+/// Each once, in the order in which they come first.
+fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for one in all {
+        if !found.contains(&one) {
+            found.push(one);
+        }
+    }
+    found
+}

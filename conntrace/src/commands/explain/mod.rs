@@ -1,0 +1,287 @@
+//! `conntrace explain`: what a label or a cause means, how it is recognised, what
+//! to do.
+
+mod causes;
+mod labels;
+mod words;
+
+use std::{fmt::Write as _, sync::LazyLock};
+
+use crate::{diagnosis::Code, output::wrap::wrap, record::Label};
+use words::remark;
+pub use words::{UnknownTopic, find};
+
+/// Columns of text; commands are never broken.
+const WIDTH: usize = 80;
+
+/// What can be explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    /// What happened.
+    Label(Label),
+    /// Why.
+    Cause(Code),
+}
+
+impl Topic {
+    /// Every label, then every cause.
+    #[must_use]
+    pub fn all() -> &'static [Self] {
+        static ALL: LazyLock<Vec<Topic>> = LazyLock::new(|| {
+            let labels = Label::ALL.into_iter().map(Topic::Label);
+            labels
+                .chain(Code::ALL.into_iter().map(Topic::Cause))
+                .collect()
+        });
+        &ALL
+    }
+
+    /// As it is written in the lines.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Label(label) => label.as_str(),
+            Self::Cause(code) => code.as_str(),
+        }
+    }
+
+    fn entry(self) -> &'static Entry {
+        match self {
+            Self::Label(label) => labels::entry(label),
+            Self::Cause(code) => causes::entry(code),
+        }
+    }
+}
+
+/// All there is to say about a label or a cause.
+struct Entry {
+    /// In half a sentence.
+    means: &'static str,
+    /// The rules that give it, one sentence each.
+    recognised: &'static [&'static str],
+    /// The classic reasons, the most frequent first.
+    reasons: &'static [&'static str],
+    /// What to check and do, in that order.
+    steps: &'static [Step],
+}
+
+/// Something to run.
+struct Step {
+    command: &'static str,
+    /// What it shows or changes.
+    shows: &'static str,
+}
+
+/// A line for every label, and one for every cause.
+#[must_use]
+pub fn overview() -> String {
+    let mut text = format!("{:<19}  means\n", "label");
+    for label in Label::ALL {
+        let mark = if label.is_hidden() { "*" } else { "" };
+        let name = format!("{}{mark}", label.as_str());
+        let _ = writeln!(text, "{name:<19}  {}", labels::entry(label).means);
+    }
+    text.push_str("\n* printed only with --all or --label\n");
+    let _ = write!(text, "\n{:<25}  means\n", "cause");
+    for code in Code::ALL {
+        let means = causes::entry(code).means;
+        let _ = writeln!(text, "{:<25}  {means}", code.as_str());
+    }
+    text.push_str(
+        "\n`conntrace explain NAME` says how it is recognised and what to do. Errno names\n\
+         and error messages are taken as well: `conntrace explain ECONNREFUSED`.\n",
+    );
+    text
+}
+
+/// Explains what these words are about.
+///
+/// # Errors
+/// When no word is known.
+pub fn answer(typed: &str) -> Result<String, UnknownTopic> {
+    let text = match find(typed)?.as_slice() {
+        [one] => topic(*one),
+        topics => several(topics),
+    };
+    Ok(match remark(typed) {
+        Some(remark) => wrap(remark, "", "", WIDTH) + "\n" + &text,
+        None => text,
+    })
+}
+
+/// Everything about one label or cause.
+#[must_use]
+pub fn topic(topic: Topic) -> String {
+    let entry = topic.entry();
+    let mut text = wrap(&headline(topic), "", "", WIDTH);
+    if let Topic::Cause(code) = topic {
+        let labels = causes::labels(code).iter().map(|label| label.as_str());
+        let _ = writeln!(text, "Cause of: {}", labels.collect::<Vec<_>>().join(", "));
+    }
+    add_list(&mut text, "Recognised by", entry.recognised);
+    add_list(&mut text, "Classic reasons", entry.reasons);
+    if let Topic::Label(label) = topic {
+        add_causes(&mut text, label);
+    }
+    text.push_str("\nWhat to check and do\n");
+    for step in entry.steps {
+        let _ = writeln!(text, "  {}", step.command);
+        text.push_str(&wrap(step.shows, "      ", "      ", WIDTH));
+    }
+    text.push('\n');
+    text.push_str(&wrap(PLACES, "", "", WIDTH));
+    text
+}
+
+/// Names several labels or causes, with what tells them apart.
+#[must_use]
+pub fn several(topics: &[Topic]) -> String {
+    let mut text = "That can be:\n".to_owned();
+    for topic in topics {
+        text.push('\n');
+        text.push_str(&wrap(&headline(*topic), "", "  ", WIDTH));
+        for rule in topic.entry().recognised {
+            text.push_str(&wrap(rule, "  - ", "    ", WIDTH));
+        }
+    }
+    let names: Vec<_> = topics.iter().map(|topic| topic.as_str()).collect();
+    let more = format!(
+        "Why it happens and what to do: `conntrace explain NAME`, with NAME one of {}.",
+        names.join(", ")
+    );
+    text.push('\n');
+    text.push_str(&wrap(&more, "", "", WIDTH));
+    text
+}
+
+fn headline(topic: Topic) -> String {
+    format!("{}: {}", topic.as_str(), topic.entry().means)
+}
+
+fn add_list(text: &mut String, heading: &str, sentences: &[&str]) {
+    let _ = writeln!(text, "\n{heading}");
+    for sentence in sentences {
+        text.push_str(&wrap(sentence, "  - ", "    ", WIDTH));
+    }
+}
+
+/// The causes that explain a label, if there are any.
+fn add_causes(text: &mut String, label: Label) {
+    let mut codes = Code::ALL
+        .into_iter()
+        .filter(|code| causes::labels(*code).contains(&label))
+        .peekable();
+    if codes.peek().is_some() {
+        text.push_str("\nCauses that a line can name\n");
+    }
+    for code in codes {
+        let means = causes::entry(code).means;
+        let _ = writeln!(text, "  {:<25}  {means}", code.as_str());
+    }
+}
+
+/// Where the commands run, and what stands for what in them.
+const PLACES: &str = "ADDR and PORT are the line's `remote`, LOCAL_PORT and PID its `local.port` \
+                      and `process.pid`; other capitals are for you to fill in. For a container, run \
+                      what is meant for this host in its network namespace: nsenter -t PID -n COMMAND.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topics() -> impl Iterator<Item = Topic> {
+        Topic::all().iter().copied()
+    }
+
+    #[test]
+    fn every_topic_has_a_whole_entry() {
+        for topic in topics() {
+            let entry = topic.entry();
+            let sentences = entry.recognised.iter().chain(entry.reasons);
+            for sentence in sentences {
+                assert!(sentence.ends_with(['.']), "{topic:?}: {sentence}");
+            }
+            assert!(!entry.means.is_empty() && !entry.recognised.is_empty());
+            assert!(entry.reasons.len() >= 2 && entry.steps.len() >= 2);
+        }
+    }
+
+    /// `ss` takes an IPv6 address with a port in brackets only, and one of IPv4 as well.
+    #[test]
+    fn addresses_of_ss_stand_in_brackets() {
+        let commands = topics().flat_map(|topic| topic.entry().steps.iter().map(|it| it.command));
+        let with_port = commands.filter(|command| command.contains("ADDR:PORT"));
+        let bare: Vec<_> = with_port
+            .filter(|command| command.contains("ss "))
+            .collect();
+        assert_eq!(bare, Vec::<&str>::new());
+    }
+
+    #[test]
+    fn the_overview_has_a_line_per_topic() {
+        let text = overview();
+        for topic in topics() {
+            let lines = text.lines();
+            let own = lines.filter(|line| line.split([' ', '*']).next() == Some(topic.as_str()));
+            assert_eq!(own.count(), 1, "{topic:?} in {text}");
+        }
+        assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
+    }
+
+    #[test]
+    fn lines_break_between_words() {
+        for topic in topics() {
+            let text = super::topic(topic);
+            let commands = topic.entry().steps.iter().map(|step| step.command);
+            let commands: Vec<_> = commands.collect();
+            for line in text.lines() {
+                assert!(
+                    line.len() <= WIDTH || commands.contains(&line.trim_start()),
+                    "{line}"
+                );
+            }
+        }
+    }
+
+    /// The README says from which labels to which causes the rules lead.
+    #[test]
+    fn the_readme_has_the_same_labels_for_every_cause() {
+        let readme = include_str!("../../../../README.md");
+        let rows = readme.lines().filter(|line| line.starts_with("| `"));
+        let names = |column: &str| -> Vec<String> {
+            let quoted = column.split('`').skip(1).step_by(2);
+            quoted.map(str::to_owned).collect()
+        };
+        for code in Code::ALL {
+            let mut found = rows.clone().filter_map(|row| {
+                let mut columns = row.split('|').skip(1);
+                let (labels, codes) = (columns.next()?, columns.next()?);
+                names(codes)
+                    .iter()
+                    .any(|name| name == code.as_str())
+                    .then(|| names(labels))
+            });
+            let mut labels = found.next().unwrap_or_default();
+            labels.sort();
+            let mut own: Vec<_> = causes::labels(code).iter().map(|it| it.as_str()).collect();
+            own.sort_unstable();
+            assert_eq!(own, labels, "{}", code.as_str());
+        }
+    }
+
+    #[test]
+    fn pages_name_their_labels_and_causes() {
+        let host_down = super::topic(Topic::Cause(Code::HostDown));
+        let head = "host_down: the host is not there\nCause of: timed_out, unreachable\n";
+        assert!(host_down.starts_with(head), "{host_down}");
+        let refused = super::topic(Topic::Label(Label::Refused));
+        let cause = "\n  nothing_listening          no socket accepts connections to that port\n";
+        assert!(refused.contains(cause), "{refused}");
+        let aborted = super::topic(Topic::Label(Label::Aborted));
+        assert!(!aborted.contains("Causes that"), "{aborted}");
+        let both = several(&[Topic::Label(Label::Refused), Topic::Cause(Code::NoRoute)]);
+        for topic in ["\nrefused: ", "\nno_route: ", "\n  - Rule 3: "] {
+            assert!(both.contains(topic), "{both}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The commands beside `run`.
+
+pub mod demo;
+pub mod doctor;
+pub mod explain;

@@ -1,0 +1,344 @@
+//! What a rule may look at of an attempt.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Undiagnosed, question::Process, way::Way};
+use crate::record::{
+    Attempt, Errno, Icmp, Label, Moment, Remote, ReplyKind, Seen, Verdict, own_failure, reply,
+};
+
+/// What was heard of a host counts for so long: what answered a few minutes ago is the
+/// same host, and its firewall and servers are hardly others.
+const LATELY_S: u64 = 10 * 60;
+
+/// The facts of an attempt that a rule may look at. Nothing in it is of this one attempt
+/// alone, such as a time or the port that the kernel chose: cases that are equal
+/// have the same cause, and one in a storm costs no more than a look into a table.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Case {
+    /// How it ended.
+    pub label: Label,
+    /// The errno that the application was told.
+    pub errno: Option<Errno>,
+    /// The call that failed, if it never came to a SYN.
+    pub call: Option<Call>,
+    /// Inode number of the socket's network namespace.
+    pub netns: u32,
+    /// Random bits of it, by which it is told from the next one with that number.
+    pub netns_mix: u16,
+    /// The process that called connect.
+    pub process: Option<Process>,
+    /// Id of the caller's cgroup.
+    pub cgroup: Option<u64>,
+    /// The destination.
+    pub remote: Option<Remote>,
+    /// The source address.
+    pub local_addr: Option<IpAddr>,
+    /// The local port that was bound before.
+    pub bound_port: Option<u16>,
+    /// Index of the interface that the socket is bound to.
+    pub bound_device: Option<u32>,
+    /// The socket's mark (`SO_MARK`).
+    pub mark: u32,
+    /// The socket's user.
+    pub socket_uid: Option<u32>,
+    /// The answer.
+    pub reply: ReplyKind,
+    /// The ICMP error of the answer.
+    pub icmp: Option<Icmp>,
+    /// The errno with which this host's own sending failed meanwhile (`sk_err_soft`).
+    pub own_failure: Option<Errno>,
+    /// The packets of it that this host dropped.
+    pub drops: Option<CaseDrops>,
+    /// The destination, as other attempts have found it.
+    pub heard: Heard,
+}
+
+/// Packets that this host dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CaseDrops {
+    /// The reason of the last one: a number of this kernel's `enum skb_drop_reason`.
+    pub reason: u16,
+    /// As many as SYNs were made: none of them can have been lost elsewhere.
+    pub all: bool,
+}
+
+/// What other attempts, those that are traced, have told of a host. In whole seconds, so
+/// that cases of the same second stay equal, and only for the labels whose rules ask.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Heard {
+    /// The last handshake that completed, on whatever port.
+    pub handshake: Option<Handshake>,
+    /// Seconds since a handshake completed on this very port.
+    pub on_this_port_ago_s: Option<u64>,
+    /// The last RST, with the port that it refused.
+    pub reset: Option<Handshake>,
+    /// Seconds for which the host has been tried and nothing was heard of it.
+    pub silent_s: Option<u64>,
+    /// Likewise of every host of the private network that the address belongs to.
+    pub network_silent_s: Option<u64>,
+    /// Something of the last minutes may have been forgotten: absence is unknown.
+    pub may_be_forgotten: bool,
+    /// Two SYNs at least were lost, over longer than the host's handshakes take.
+    pub outwaited: bool,
+}
+
+/// An answer of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Handshake {
+    /// The port.
+    pub port: u16,
+    /// Seconds since then.
+    pub ago_s: u64,
+}
+
+impl Handshake {
+    fn is_late(&self) -> bool {
+        self.ago_s > LATELY_S
+    }
+}
+
+impl Heard {
+    fn new(attempt: &Attempt, label: Label) -> Self {
+        let heard = &attempt.remembered;
+        let ago_s = |then_ns| attempt.at_ns.saturating_sub(then_ns) / 1_000_000_000;
+        let answer = |(then_ns, port)| Handshake {
+            port,
+            ago_s: ago_s(then_ns),
+        };
+        let handshake = heard.handshake.map(answer);
+        let lasted_us = attempt.at_ns.saturating_sub(attempt.since_ns) / 1000;
+        let took_us = heard.handshake_took_us.map_or(0, u64::from);
+        match label {
+            Label::TimedOut | Label::Unreachable => Self {
+                handshake,
+                on_this_port_ago_s: heard.on_this_port_ns.map(ago_s),
+                reset: heard.reset.map(answer),
+                silent_s: heard.silent_since_ns.map(ago_s),
+                network_silent_s: heard.network_silent_since_ns.map(ago_s),
+                may_be_forgotten: heard.forgotten_ns.map(ago_s).is_some_and(|s| s <= LATELY_S),
+                outwaited: attempt.syn_retransmitted > 0 && lasted_us > took_us,
+            },
+            Label::Refused => Self {
+                handshake,
+                on_this_port_ago_s: heard.on_this_port_ns.map(ago_s),
+                ..Self::default()
+            },
+            Label::Established
+            | Label::PortExhausted
+            | Label::AddressUnavailable
+            | Label::Denied
+            | Label::Aborted
+            | Label::Cancelled
+            | Label::Failed => Self::default(),
+        }
+    }
+
+    /// The last handshake, if it is not too long ago to count.
+    #[must_use]
+    pub fn handshake_lately(&self) -> Option<Handshake> {
+        self.handshake.filter(|handshake| !handshake.is_late())
+    }
+
+    /// The last RST, if it is not too long ago to count.
+    #[must_use]
+    pub fn reset_lately(&self) -> Option<Handshake> {
+        self.reset.filter(|reset| !reset.is_late())
+    }
+
+    /// Seconds since a handshake on this very port, if it is not too long ago to count.
+    ///
+    /// # Errors
+    /// When it is not known, and may have been forgotten.
+    pub fn on_this_port_lately(&self) -> Result<Option<u64>, Undiagnosed> {
+        match self.on_this_port_ago_s.filter(|&ago_s| ago_s <= LATELY_S) {
+            None if self.may_be_forgotten => Err(Undiagnosed::Incomplete),
+            found => Ok(found),
+        }
+    }
+
+    /// Seconds for which the host has been tried and not heard of; `None` if it was heard,
+    /// or was not listened to.
+    ///
+    /// # Errors
+    /// When an answer may have been forgotten.
+    pub fn silent(&self) -> Result<Option<u64>, Undiagnosed> {
+        match self.silent_s {
+            Some(_) if self.may_be_forgotten => Err(Undiagnosed::Incomplete),
+            found => Ok(found),
+        }
+    }
+
+    /// Likewise, of the private network that the address belongs to.
+    ///
+    /// # Errors
+    /// When an answer may have been forgotten.
+    pub fn network_silent(&self) -> Result<Option<u64>, Undiagnosed> {
+        match self.network_silent_s {
+            Some(_) if self.may_be_forgotten => Err(Undiagnosed::Incomplete),
+            found => Ok(found),
+        }
+    }
+
+    /// Any answer of the host is remembered, however long ago.
+    #[must_use]
+    pub fn answered(&self) -> bool {
+        self.handshake.is_some() || self.reset.is_some()
+    }
+}
+
+/// A call that fails before there is an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// connect.
+    Connect,
+    /// bind.
+    Bind,
+}
+
+impl Case {
+    /// Of an attempt that ended so.
+    #[must_use]
+    pub fn new(attempt: &Attempt, verdict: &Verdict) -> Self {
+        let caller = attempt.caller.as_ref();
+        let bound = attempt.port_bound && attempt.seen == Seen::Whole;
+        Self {
+            label: verdict.label,
+            errno: verdict.errno,
+            call: match attempt.moment {
+                Moment::ConnectFailed(_) => Some(Call::Connect),
+                Moment::BindFailed(_) => Some(Call::Bind),
+                Moment::Stalled | Moment::Connects(_) | Moment::Established | Moment::Closed => {
+                    None
+                }
+            },
+            netns: attempt.netns,
+            netns_mix: attempt.netns_mix,
+            process: caller.map(|caller| Process {
+                pid: caller.pid,
+                started_ns: caller.started_ns,
+            }),
+            cgroup: caller.and_then(|caller| caller.cgroup_id),
+            remote: attempt.remote,
+            local_addr: attempt.local_addr,
+            bound_port: attempt.local_port.filter(|_| bound),
+            bound_device: attempt.bound_device,
+            mark: attempt.mark,
+            socket_uid: attempt.socket_uid,
+            reply: reply(attempt).kind,
+            icmp: attempt.icmp,
+            own_failure: own_failure(attempt),
+            drops: attempt.drops.map(|drops| CaseDrops {
+                reason: drops.reason,
+                all: u32::from(drops.count) >= attempt.syn_sent,
+            }),
+            heard: Heard::new(attempt, verdict.label),
+        }
+    }
+
+    /// The other side as a socket address.
+    #[must_use]
+    pub fn remote_socket(&self) -> Option<SocketAddr> {
+        self.remote
+            .map(|remote| SocketAddr::new(remote.addr, remote.port))
+    }
+
+    /// Everything of the socket that decides which way its packets take.
+    #[must_use]
+    pub fn way(&self) -> Option<Way> {
+        let Remote { addr, port } = self.remote?;
+        Some(Way {
+            to: addr,
+            from: self.local_addr,
+            device: self.bound_device,
+            mark: self.mark,
+            uid: self.socket_uid,
+            port,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{record, record::label::tests::unanswered};
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    /// Of an attempt that ended at this time.
+    fn heard(label: Label, remembered: record::Heard, at_ns: u64) -> Heard {
+        let attempt = Attempt {
+            remembered,
+            at_ns,
+            since_ns: at_ns.saturating_sub(3 * SECOND_NS),
+            syn_retransmitted: 1,
+            ..unanswered()
+        };
+        Heard::new(&attempt, label)
+    }
+
+    fn answered(then_ns: u64) -> record::Heard {
+        record::Heard {
+            handshake: Some((then_ns, 80)),
+            on_this_port_ns: Some(then_ns),
+            ..record::Heard::default()
+        }
+    }
+
+    #[test]
+    fn what_was_heard_is_the_same_for_a_second() {
+        let began = 9 * SECOND_NS;
+        let at = |at_ns| heard(Label::TimedOut, answered(began), at_ns);
+        assert_eq!(at(began), at(began + SECOND_NS - 1));
+        assert_ne!(at(began), at(began + SECOND_NS));
+        // Noted by another CPU in between.
+        assert_eq!(at(began - 1), at(began));
+        assert_eq!(
+            heard(Label::Denied, answered(began), began),
+            Heard::default()
+        );
+    }
+
+    #[test]
+    fn ten_minutes_are_lately() {
+        for (ago_s, is_lately) in [(0, true), (600, true), (601, false)] {
+            let heard = heard(Label::TimedOut, answered(1), 1 + ago_s * SECOND_NS);
+            assert_eq!(heard.handshake_lately().is_some(), is_lately);
+            assert_eq!(heard.on_this_port_lately().unwrap().is_some(), is_lately);
+            assert!(heard.answered());
+        }
+    }
+
+    #[test]
+    fn what_may_be_forgotten_is_unknown() {
+        let at_ns = 900 * SECOND_NS;
+        for (forgotten_s, is_known) in [(299, true), (300, false), (900, false)] {
+            let remembered = record::Heard {
+                silent_since_ns: Some(at_ns - 2 * SECOND_NS),
+                network_silent_since_ns: Some(at_ns - 2 * SECOND_NS),
+                forgotten_ns: Some(forgotten_s * SECOND_NS),
+                ..record::Heard::default()
+            };
+            let heard = heard(Label::TimedOut, remembered, at_ns);
+            let two = if is_known {
+                Ok(Some(2))
+            } else {
+                Err(Undiagnosed::Incomplete)
+            };
+            assert_eq!((heard.silent(), heard.network_silent()), (two, two));
+            assert_eq!(heard.on_this_port_lately().is_ok(), is_known);
+        }
+    }
+
+    #[test]
+    fn a_handshake_may_take_longer_than_was_waited() {
+        for (took_us, outwaited) in [(2_999_999, true), (3_000_000, false)] {
+            let remembered = record::Heard {
+                handshake_took_us: Some(took_us),
+                ..record::Heard::default()
+            };
+            let heard = heard(Label::TimedOut, remembered, 9 * SECOND_NS);
+            assert_eq!(heard.outwaited, outwaited, "{took_us}");
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! Why an attempt ended as it did, with what shows it.
+
+use std::{ops::Deref, sync::Arc};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{
+    Map, Value,
+    value::{RawValue, to_raw_value},
+};
+
+use crate::record::sanitize;
+
+/// Most bytes of `why` and of `fix` in a line.
+pub(crate) const SENTENCE_JSON_MAX: usize = 512;
+/// Most bytes of `evidence` in a line; more is left out altogether.
+pub(crate) const EVIDENCE_JSON_MAX: usize = 1536;
+
+/// Code of a cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// No socket listens on the port of the destination.
+    NothingListening,
+    /// The server listens on another address, family or device than the client connects to.
+    ListeningElsewhere,
+    /// The server listens on another port than the client connects to.
+    WrongPort,
+    /// A firewall answered the attempt.
+    RejectedByFirewall,
+    /// The connection leads to a proxy.
+    ProxyInPath,
+    /// A firewall of this host dropped the packets.
+    LocalFirewall,
+    /// A firewall of the remote host, or in front of it, drops the packets.
+    RemoteFiltered,
+    /// The remote host does not exist or is not running.
+    HostDown,
+    /// The remote host is off or filtered, or the address is wrong.
+    SilentHost,
+    /// A private address is used from another network.
+    PrivateAddressNotLocal,
+    /// This host has no route to the destination.
+    NoRoute,
+    /// The next hop does not answer ARP or neighbour discovery.
+    NeighbourUnresolved,
+    /// A router cannot deliver the packets.
+    IcmpUnreachable,
+    /// A router is not allowed to deliver the packets.
+    AdminProhibited,
+    /// Connections to this destination hold every ephemeral port.
+    EphemeralRangeUsedUp,
+    /// Sockets bound to ephemeral ports hold them for every destination.
+    PortsHeldByBind,
+    /// The range of ports that is left to the socket is too narrow.
+    SocketPortRange,
+    /// Another socket has the 4-tuple of the attempt.
+    TupleInUse,
+    /// The source address is not assigned to this host.
+    SourceNotLocal,
+    /// A BPF program on the cgroup forbids the connection.
+    CgroupPolicy,
+    /// A security module forbids the connection.
+    SecurityModule,
+    /// The route to the destination is of type `prohibit`.
+    ProhibitRoute,
+    /// This host dropped the packets, for a reason that no other cause covers.
+    DroppedHere,
+    /// Route, address or link of this host went away under the attempt.
+    RouteWentAway,
+    /// This host's own interface is down.
+    OwnLinkDown,
+    /// The source address cannot be answered there.
+    WrongSource,
+    /// This host has no address to use as a source.
+    NoSourceAddress,
+    /// An address that TCP cannot connect to.
+    BadDestination,
+    /// The same address and port completed a handshake moments ago.
+    AnswersSometimes,
+}
+
+impl Code {
+    /// Every code, by the labels it explains.
+    pub const ALL: [Self; 29] = [
+        Self::NothingListening,
+        Self::ListeningElsewhere,
+        Self::WrongPort,
+        Self::RejectedByFirewall,
+        Self::ProxyInPath,
+        Self::LocalFirewall,
+        Self::RemoteFiltered,
+        Self::HostDown,
+        Self::SilentHost,
+        Self::PrivateAddressNotLocal,
+        Self::NoRoute,
+        Self::NeighbourUnresolved,
+        Self::IcmpUnreachable,
+        Self::AdminProhibited,
+        Self::EphemeralRangeUsedUp,
+        Self::PortsHeldByBind,
+        Self::SocketPortRange,
+        Self::TupleInUse,
+        Self::SourceNotLocal,
+        Self::CgroupPolicy,
+        Self::SecurityModule,
+        Self::ProhibitRoute,
+        Self::DroppedHere,
+        Self::RouteWentAway,
+        Self::OwnLinkDown,
+        Self::WrongSource,
+        Self::NoSourceAddress,
+        Self::BadDestination,
+        Self::AnswersSometimes,
+    ];
+
+    /// As it is written in the lines.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NothingListening => "nothing_listening",
+            Self::ListeningElsewhere => "listening_elsewhere",
+            Self::WrongPort => "wrong_port",
+            Self::RejectedByFirewall => "rejected_by_firewall",
+            Self::ProxyInPath => "proxy_in_path",
+            Self::LocalFirewall => "local_firewall",
+            Self::RemoteFiltered => "remote_filtered",
+            Self::HostDown => "host_down",
+            Self::SilentHost => "silent_host",
+            Self::PrivateAddressNotLocal => "private_address_not_local",
+            Self::NoRoute => "no_route",
+            Self::NeighbourUnresolved => "neighbour_unresolved",
+            Self::IcmpUnreachable => "icmp_unreachable",
+            Self::AdminProhibited => "admin_prohibited",
+            Self::EphemeralRangeUsedUp => "ephemeral_range_used_up",
+            Self::PortsHeldByBind => "ports_held_by_bind",
+            Self::SocketPortRange => "socket_port_range",
+            Self::TupleInUse => "tuple_in_use",
+            Self::SourceNotLocal => "source_not_local",
+            Self::CgroupPolicy => "cgroup_policy",
+            Self::SecurityModule => "security_module",
+            Self::ProhibitRoute => "prohibit_route",
+            Self::DroppedHere => "dropped_here",
+            Self::RouteWentAway => "route_went_away",
+            Self::OwnLinkDown => "own_link_down",
+            Self::WrongSource => "wrong_source",
+            Self::NoSourceAddress => "no_source_address",
+            Self::BadDestination => "bad_destination",
+            Self::AnswersSometimes => "answers_sometimes",
+        }
+    }
+}
+
+/// Certainty of a cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Certainty {
+    /// A fact read from this host or a packet proves it.
+    Certain,
+    /// The evidence fits this explanation better than any other.
+    Likely,
+    /// The evidence allows this explanation.
+    Possible,
+}
+
+impl Certainty {
+    /// As lines write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Certain => "certain",
+            Self::Likely => "likely",
+            Self::Possible => "possible",
+        }
+    }
+}
+
+/// Explanation of an ending, with the evidence that shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Cause {
+    /// Code of the cause.
+    pub code: Code,
+    /// Certainty of the cause.
+    pub certainty: Certainty,
+    /// Sentence with the facts of this case.
+    pub why: String,
+    /// Concrete step that mends it.
+    pub fix: String,
+    /// Facts that show the cause, by name.
+    pub evidence: Map<String, Value>,
+}
+
+impl Cause {
+    /// A cause that takes no more room in a line than it may.
+    #[must_use]
+    pub fn new(code: Code, certainty: Certainty, why: &str, fix: &str, facts: Facts) -> Self {
+        let Facts(evidence) = facts;
+        let json = serde_json::to_string(&evidence).unwrap_or_default();
+        let fits = sanitize::written_len(&json) <= EVIDENCE_JSON_MAX;
+        Self {
+            code,
+            certainty,
+            why: sanitize::bounded(why.as_bytes(), SENTENCE_JSON_MAX),
+            fix: sanitize::bounded(fix.as_bytes(), SENTENCE_JSON_MAX),
+            evidence: if fits { evidence } else { Map::new() },
+        }
+    }
+}
+
+/// A cause as lines have it. Its JSON is made once, however many lines tell it.
+#[derive(Debug)]
+pub struct WrittenCause {
+    cause: Cause,
+    json: Box<RawValue>,
+}
+
+impl From<Cause> for WrittenCause {
+    fn from(cause: Cause) -> Self {
+        // Its keys are strings: there is nothing in it that JSON cannot hold.
+        let json = to_raw_value(&cause).unwrap_or_default();
+        Self { cause, json }
+    }
+}
+
+impl Deref for WrittenCause {
+    type Target = Cause;
+
+    fn deref(&self) -> &Cause {
+        &self.cause
+    }
+}
+
+impl Serialize for WrittenCause {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.json.serialize(serializer)
+    }
+}
+
+/// Reason for which the search for a cause is incomplete.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Undiagnosed {
+    /// An answer about the host did not come in time.
+    NoTime,
+    /// A capability is missing, or the network namespace is gone.
+    NoAccess,
+    /// A budget was spent, or an answer may have been forgotten.
+    Incomplete,
+    /// This kernel or tier does not tell what was asked.
+    Unsupported,
+    /// Diagnosis is turned off (`--no-diagnosis`).
+    Off,
+}
+
+impl Undiagnosed {
+    /// Every reason.
+    pub const ALL: [Self; 5] = [
+        Self::NoTime,
+        Self::NoAccess,
+        Self::Incomplete,
+        Self::Unsupported,
+        Self::Off,
+    ];
+
+    /// The reason as it is written in the lines.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoTime => "no_time",
+            Self::NoAccess => "no_access",
+            Self::Incomplete => "incomplete",
+            Self::Unsupported => "unsupported",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// Result of a search for a cause.
+#[derive(Debug, Clone, Default)]
+pub struct Diagnosed {
+    /// The cause, if there is evidence for one.
+    pub cause: Option<Arc<WrittenCause>>,
+    /// Reason for which the search is incomplete, if it is.
+    pub undiagnosed: Option<Undiagnosed>,
+}
+
+/// What shows a cause: named facts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Facts(Map<String, Value>);
+
+impl Facts {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One fact more. What cannot be written as JSON is null.
+    #[must_use]
+    pub fn with(mut self, name: &str, fact: impl Serialize) -> Self {
+        let fact = serde_json::to_value(fact).unwrap_or_default();
+        self.0.insert(name.to_owned(), fact);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_written_as_it_is_named() {
+        for code in Code::ALL {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+    }
+
+    #[test]
+    fn a_reason_is_written_as_it_is_named() {
+        for reason in Undiagnosed::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
+    }
+
+    #[test]
+    fn a_cause_takes_no_more_than_its_room() {
+        let long = "\u{1}".repeat(9000);
+        let facts = Facts::new().with("long", &long);
+        let cause = Cause::new(Code::NoRoute, Certainty::Certain, &long, &long, facts);
+        let json = serde_json::to_string(&cause).unwrap();
+        assert!(json.len() < 2 * SENTENCE_JSON_MAX + 200, "{}", json.len());
+        assert!(cause.evidence.is_empty());
+    }
+
+    #[test]
+    fn a_written_cause_is_the_cause() {
+        let facts = Facts::new().with("quoted", "\"\n\u{7f}é");
+        let cause = Cause::new(Code::NoRoute, Certainty::Likely, "why\t", "fix", facts);
+        let written = WrittenCause::from(cause.clone());
+        assert_eq!(
+            serde_json::to_string(&written).unwrap(),
+            serde_json::to_string(&cause).unwrap()
+        );
+    }
+}

@@ -1,0 +1,135 @@
+use super::local_firewall;
+use crate::{
+    diagnosis::{
+        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule,
+        firewall_facts::{Ending, Firewall},
+        words,
+    },
+    record::{Label, ReplyKind},
+};
+
+/// Any label: this host itself dropped the packets, for a reason that is no rule of its
+/// firewall. The kernel names the reason of every packet it drops (`kfree_skb`).
+///
+/// Reasons that only say that a neighbour or a route is missing are other rules'.
+pub(crate) const RULE: Rule = Rule {
+    code: Code::DroppedHere,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "the kernel's own reason for a drop of every packet of the attempt",
+        ),
+        (
+            Certainty::Likely,
+            "the kernel's own reason for a drop of some packets, or NETFILTER_DROP without a rule",
+        ),
+    ],
+};
+
+/// Reasons that another rule explains, or that say nothing.
+const OTHERS: [&str; 8] = [
+    "DEV_READY",
+    "IP_OUTNOROUTES",
+    "NEIGH_CREATEFAIL",
+    "NEIGH_DEAD",
+    "NEIGH_FAILED",
+    "NEIGH_HH_FILLFAIL",
+    "NEIGH_QUEUEFULL",
+    "NOT_SPECIFIED",
+];
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some(drops) = case.drops else {
+        return Ok(None);
+    };
+    let silent = matches!(case.reply, ReplyKind::None | ReplyKind::Local);
+    if case.label != Label::TimedOut || !silent {
+        return Ok(None);
+    }
+    let reason = evidence.drop_reason(drops.reason)?;
+    if OTHERS.contains(&reason.as_str()) || local_firewall::who(&reason).is_some() {
+        return Ok(None);
+    }
+    let (what, fix) = if reason == "NETFILTER_DROP" {
+        match local_firewall::rules(case, Ending::Drop, evidence) {
+            Ok(rules) if !rules.found.is_empty() => return Ok(None),
+            Ok(Firewall { complete: true, .. }) => unexplained(case, evidence),
+            Ok(_) | Err(_) => {
+                let [nft, legacy] = ["nft list ruleset", "iptables-legacy-save"]
+                    .map(|list| words::command(case, list, evidence));
+                (
+                    "netfilter did, and not all of its rules could be read".to_owned(),
+                    format!("look for rules that drop in {nft} and {legacy}"),
+                )
+            }
+        }
+    } else {
+        explained(case, &reason, evidence)
+    };
+    let certainty = if drops.all && reason != "NETFILTER_DROP" {
+        Certainty::Certain
+    } else {
+        Certainty::Likely
+    };
+    let which = if drops.all { "every packet" } else { "packets" };
+    Ok(Some(Cause::new(
+        Code::DroppedHere,
+        certainty,
+        &format!("this host itself dropped {which} of the attempt ({reason}): {what}"),
+        &fix,
+        Facts::new()
+            .with("drop_reason", &reason)
+            .with("remote", case.remote_socket())
+            .with("all_dropped", drops.all),
+    )))
+}
+
+/// Netfilter dropped it, and no rule that drops was found.
+fn unexplained(case: &Case, evidence: &mut dyn Evidence) -> (String, String) {
+    let used = "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max";
+    let [used, count] = [used, "conntrack -S"].map(|it| words::command(case, it, evidence));
+    (
+        "no rule that drops it was found, so that connection tracking or NAT may have: its table \
+         is full, or it has no port left"
+            .to_owned(),
+        format!(
+            "{used} compares the table with its size; {count} counts insert_failed and drop; widen the ports of MASQUERADE or SNAT rules"
+        ),
+    )
+}
+
+/// Reasons that are worth a sentence; the kernel's name says the others.
+fn explained(case: &Case, reason: &str, evidence: &mut dyn Evidence) -> (String, String) {
+    let (what, fix) = match reason {
+        "IP_RPFILTER" => {
+            let loose = words::command(case, "sysctl -w net.ipv4.conf.all.rp_filter=2", evidence);
+            return (
+                "the reverse path filter dropped the answer, because the way back to its sender, \
+                 looked up without the socket's mark, is another interface than it came by"
+                    .to_owned(),
+                format!(
+                    "{loose} (rp_filter; also in /etc/sysctl.d); where routes go by marks, \
+                     net.ipv4.conf.all.src_valid_mark=1; or mend the route back"
+                ),
+            );
+        }
+        reason if reason.starts_with("TCP_MD5") || reason.starts_with("TCP_AO") => (
+            "the two sides do not agree on TCP MD5 or TCP-AO signatures",
+            "set the same key on both sides, or on neither (BGP session passwords)",
+        ),
+        reason if reason.starts_with("QDISC") || reason.starts_with("FQ_") => {
+            let show = words::command(case, "tc -s qdisc show", evidence);
+            return (
+                "the queue of the interface was full, or its policy dropped the packet".to_owned(),
+                format!("{show} counts the drops: raise the limit or the rate"),
+            );
+        }
+        _ => (
+            "the kernel names no more than this reason",
+            "search for the reason in include/net/dropreason-core.h of the kernel source; \
+             `perf trace -e skb:kfree_skb` shows where it is dropped",
+        ),
+    };
+    (what.to_owned(), fix.to_owned())
+}

@@ -1,0 +1,263 @@
+use crate::{
+    diagnosis::{
+        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, Undiagnosed,
+        question::Ports,
+        words,
+        words::{count, holdings},
+    },
+    record::{Label, Remote},
+};
+
+/// Where a wider range may begin: below are ports that servers are known by.
+pub(crate) const LOW: u16 = 10_000;
+pub(crate) const HIGH: u16 = u16::MAX;
+
+/// Port exhausted: connections to one destination hold every ephemeral port.
+/// There are too many at once, or `TIME_WAIT` holds each for 60 s after its end.
+///
+/// Wrong when these sockets came only after the attempt; that others hold the
+/// ports is `ports_held_by_bind`.
+pub(crate) const RULE: Rule = Rule {
+    code: Code::EphemeralRangeUsedUp,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "sockets hold every port that connect tries, most of them connected to the destination",
+        ),
+        (
+            Certainty::Likely,
+            "sockets hold nine tenths of the range, most of them connected to the destination",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some(Remote { addr, port }) = case.remote else {
+        return Ok(None);
+    };
+    let Some(ports) = ports(case, evidence)? else {
+        return Ok(None);
+    };
+    let available = available(&ports);
+    if ports.connected < ports.bound || !is_full(&ports) {
+        return Ok(None);
+    }
+    let held = ports.connected.saturating_add(ports.bound);
+    let certainty = if held >= tried(&ports) {
+        Certainty::Certain
+    } else {
+        Certainty::Likely
+    };
+    let (low, high) = ports.range;
+    let states: Vec<_> = ports
+        .states
+        .iter()
+        .map(|(state, sockets)| format!("{} {state}", count(*sockets)))
+        .collect();
+    let by = match holdings(&ports.connected_by) {
+        by if by.is_empty() => String::new(),
+        by => format!("; most by {by}"),
+    };
+    let why = format!(
+        "connections to {addr}:{port} hold {} of the {} ports of the range {low} {high}: {}{by}",
+        count(ports.connected),
+        count(available),
+        states.join(", "),
+        addr = bracketed(addr),
+    );
+    Ok(Some(Cause::new(
+        Code::EphemeralRangeUsedUp,
+        certainty,
+        &why,
+        &advice(case, &ports, addr.is_loopback(), evidence),
+        facts(&ports),
+    )))
+}
+
+/// The use of the ports of which the attempt found none.
+pub(crate) fn ports(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<Ports>, Undiagnosed> {
+    if case.label != Label::PortExhausted {
+        return Ok(None);
+    }
+    let remote = case.remote_socket();
+    evidence
+        .ports(case.netns, case.local_addr, remote)
+        .map(Some)
+}
+
+/// Ports that the kernel can choose from.
+pub(crate) fn available(ports: &Ports) -> u32 {
+    let (low, high) = ports.range;
+    size(low, high).saturating_sub(ports.reserved)
+}
+
+/// Number of them that a connect or bind tries: of an odd number the kernel leaves one out,
+/// now this one and now that (`__inet_hash_connect`, `inet_csk_find_open_port`).
+pub(crate) fn tried(ports: &Ports) -> u32 {
+    let (low, high) = ports.range;
+    let available = available(ports);
+    if available > 1 && size(low, high) % 2 == 1 {
+        available - 1
+    } else {
+        available
+    }
+}
+
+/// Whether nine tenths of those tried are held: by the time of the look some may have
+/// been given back.
+pub(crate) fn is_full(ports: &Ports) -> bool {
+    let held = u64::from(ports.connected) + u64::from(ports.bound);
+    available(ports) > 0 && held * 10 >= u64::from(tried(ports)) * 9
+}
+
+/// What shows how the ports are used.
+pub(crate) fn facts(ports: &Ports) -> Facts {
+    let (low, high) = ports.range;
+    Facts::new()
+        .with("range", [low, high])
+        .with("reserved", ports.reserved)
+        .with("available", available(ports))
+        .with("connected", ports.connected)
+        .with("bound", ports.bound)
+        .with("free", ports.free)
+        .with("states", &ports.states)
+        .with("connected_by", &ports.connected_by)
+        .with("bound_by", &ports.bound_by)
+        .with("tcp_tw_reuse", ports.tw_reuse)
+}
+
+fn size(low: u16, high: u16) -> u32 {
+    (u32::from(high) + 1).saturating_sub(low.into())
+}
+
+fn bracketed(addr: std::net::IpAddr) -> String {
+    if addr.is_ipv4() {
+        addr.to_string()
+    } else {
+        format!("[{addr}]")
+    }
+}
+
+/// The steps that help here, the state of the sockets first. By default (2)
+/// `tcp_tw_reuse` is in force for loopback only; a port can be used again after a second.
+fn advice(case: &Case, ports: &Ports, to_loopback: bool, evidence: &mut dyn Evidence) -> String {
+    let mut steps = Vec::new();
+    let held = |state: &str| ports.states.get(state).copied().unwrap_or(0);
+    let (waiting, open, half_closed) = (held("TIME_WAIT"), held("ESTABLISHED"), held("CLOSE_WAIT"));
+    let mut set = |setting: &str| words::command(case, &format!("sysctl -w {setting}"), evidence);
+    let (low, high) = ports.range;
+    let (wide_low, wide_high) = (LOW.min(low), HIGH);
+    let wide = size(wide_low, wide_high);
+    let added = wide.saturating_sub(size(low, high));
+    if added > 0 {
+        steps.push(format!(
+            "{} has {} ports and adds {}",
+            set(&format!(
+                "net.ipv4.ip_local_port_range=\"{wide_low} {wide_high}\""
+            )),
+            count(wide),
+            count(added),
+        ));
+    }
+    let reused = ports.tw_reuse == 1 || (ports.tw_reuse == 2 && to_loopback);
+    if waiting > 0 && !reused {
+        steps.push(format!(
+            "{} lets the {} in TIME_WAIT be used again after a second",
+            set("net.ipv4.tcp_tw_reuse=1"),
+            count(waiting),
+        ));
+    }
+    if !steps.is_empty() {
+        steps.push("also in /etc/sysctl.d".to_owned());
+    }
+    steps.push(of_application(waiting, open, half_closed).to_owned());
+    steps.join("; ")
+}
+
+/// The step for the application, by the state that most of its sockets are in.
+fn of_application(waiting: u32, open: u32, half_closed: u32) -> &'static str {
+    if half_closed > waiting && half_closed > open {
+        "the other side has closed most of them: let the application close its sockets too"
+    } else if waiting > open {
+        "keep connections open (a pool) instead of one per request"
+    } else {
+        "use fewer connections at once (a smaller pool, HTTP/2), or more source or server addresses"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn ports(range: (u16, u16), tw_reuse: u8, waiting: u32) -> Ports {
+        Ports {
+            range,
+            reserved: 0,
+            tw_reuse,
+            states: BTreeMap::from([("TIME_WAIT".to_owned(), waiting)]),
+            connected: 0,
+            bound: 0,
+            free: 0,
+            connected_by: Vec::new(),
+            bound_by: Vec::new(),
+        }
+    }
+
+    fn advice(ports: &Ports, to_loopback: bool) -> String {
+        let case = crate::diagnosis::tests::exhausted();
+        let mut nothing = crate::diagnosis::tests::Script::default();
+        super::advice(&case, ports, to_loopback, &mut nothing)
+    }
+
+    #[test]
+    fn one_port_of_an_odd_range_is_not_tried() {
+        let held = |range, reserved, connected| {
+            let ports = Ports {
+                reserved,
+                connected,
+                ..ports(range, 0, 0)
+            };
+            (tried(&ports), is_full(&ports))
+        };
+        assert_eq!(held((40_000, 40_004), 0, 4), (4, true));
+        assert_eq!(held((40_000, 40_004), 0, 3), (4, false));
+        assert_eq!(held((40_000, 40_003), 0, 3), (4, false));
+        assert_eq!(held((40_000, 40_000), 0, 0), (1, false));
+        assert_eq!(held((40_000, 40_000), 0, 1), (1, true));
+        assert_eq!(held((40_000, 40_002), 2, 0), (1, false));
+        assert_eq!(held((40_000, 40_004), 5, 0), (0, false));
+    }
+
+    #[test]
+    fn the_application_is_told_by_the_state() {
+        assert!(of_application(10, 200, 0).contains("fewer"));
+        assert!(of_application(200, 10, 0).contains("pool"));
+        assert!(of_application(0, 0, 0).contains("fewer"));
+        assert!(of_application(5, 10, 200).contains("close its sockets"));
+    }
+
+    #[test]
+    fn the_wider_range_is_counted() {
+        let advice = advice(&ports((32_768, 60_999), 2, 0), false);
+        assert!(
+            advice.contains("\"10000 65535\"` has 55,536 ports and adds 27,304"),
+            "{advice}"
+        );
+    }
+
+    #[test]
+    fn what_would_not_help_is_not_said() {
+        let widest = advice(&ports((1024, 65_535), 1, 5), false);
+        assert!(!widest.contains("sysctl"), "{widest}");
+        let loopback = advice(&ports((1024, 65_535), 2, 5), true);
+        assert!(!loopback.contains("tcp_tw_reuse"), "{loopback}");
+        let waiting = advice(&ports((1024, 65_535), 2, 5000), false);
+        assert!(waiting.contains("the 5,000 in TIME_WAIT"), "{waiting}");
+    }
+}

@@ -1,0 +1,109 @@
+use crate::{
+    diagnosis::{
+        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, place, question::Neighbour,
+        words,
+    },
+    record::{Icmp, IcmpVersion, Label, ReplyKind},
+};
+
+/// Timed out, unreachable: the server does not exist or is not running. On our
+/// own network it does not answer ARP or neighbour discovery; elsewhere the router
+/// in front of it says so.
+///
+/// Wrong when the netmask is too wide and no route tells so, and when a router says host
+/// unreachable for another reason.
+pub(crate) const RULE: Rule = Rule {
+    code: Code::HostDown,
+    look,
+    proofs: &[(
+        Certainty::Likely,
+        "a silent neighbour behind an interface with carrier, whose address no namespace of this \
+         machine has and no other route covers, or a router's word",
+    )],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let (true, Some(remote), Some(way)) = (may_be(case), case.remote_socket(), case.way()) else {
+        return Ok(None);
+    };
+    if case.reply == ReplyKind::Icmp {
+        return Ok(by_router(case));
+    }
+    let addr = remote.ip();
+    let Some(out) = place::way_out(case, evidence)?.filter(|out| out.gateway.is_none()) else {
+        return Ok(None);
+    };
+    let Some(state) = place::silent(case, &out, addr, evidence)? else {
+        return Ok(None);
+    };
+    let link = evidence.link(case.netns, out.device.index)?;
+    // Another rule has more to say of these, or the packet went to the wrong network.
+    if !place::can_send(link.as_ref())
+        || !evidence.holders(case.netns, addr)?.is_empty()
+        || !evidence.covering(case.netns, way)?.is_empty()
+    {
+        return Ok(None);
+    }
+    let asked = if addr.is_ipv4() {
+        "ARP"
+    } else {
+        "neighbour discovery"
+    };
+    let device = &out.device.name;
+    let neighbour = format!("ip neigh show {addr} dev {device}");
+    let neighbour = words::command(case, &neighbour, evidence);
+    Ok(Some(Cause::new(
+        Code::HostDown,
+        Certainty::Likely,
+        &format!("{addr} should be on the network of {device} and does not answer {asked}"),
+        &format!(
+            "start the host or correct its address; {neighbour} shows REACHABLE once it is back"
+        ),
+        Facts::new()
+            .with("neighbour", state)
+            .with("device", device)
+            .with("device_kind", link.and_then(|link| link.kind))
+            .with("addr", addr),
+    )))
+}
+
+/// An attempt that may have met no host: unanswered, or answered by this host or
+/// a router.
+pub(crate) fn may_be(case: &Case) -> bool {
+    let label = matches!(case.label, Label::TimedOut | Label::Unreachable);
+    label && case.call.is_none()
+}
+
+/// A neighbour that was asked to the end does not answer; one that is still asked may be slow.
+pub(crate) fn certainty(state: Neighbour) -> Certainty {
+    match state {
+        Neighbour::Failed => Certainty::Certain,
+        Neighbour::Incomplete | Neighbour::Known | Neighbour::Absent => Certainty::Likely,
+    }
+}
+
+fn by_router(case: &Case) -> Option<Cause> {
+    let icmp = case.icmp.filter(is_host_unreachable)?;
+    let (addr, from) = (case.remote?.addr, icmp.from?);
+    if from == addr {
+        return None;
+    }
+    Some(Cause::new(
+        Code::HostDown,
+        Certainty::Likely,
+        &format!("the router {from} says that {addr} cannot be reached on its own network"),
+        &format!("start the host {addr} or correct its address; on {from}: `ip neigh show {addr}`"),
+        Facts::new()
+            .with("from", from)
+            .with("icmp_type", icmp.icmp_type)
+            .with("icmp_code", icmp.code)
+            .with("addr", addr),
+    ))
+}
+
+fn is_host_unreachable(icmp: &Icmp) -> bool {
+    match icmp.version {
+        IcmpVersion::V4 => (icmp.icmp_type, icmp.code) == (3, 1),
+        IcmpVersion::V6 => (icmp.icmp_type, icmp.code) == (1, 3),
+    }
+}

@@ -1,0 +1,110 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::proxy_in_path;
+use crate::{
+    diagnosis::{
+        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, place, question::Listener,
+        words,
+    },
+    record::Remote,
+};
+
+/// Refused: the server listens on this port in the namespace to which the way leads, but not
+/// on the address that the client uses: on 127.0.0.1, on the other address family, or bound
+/// to another interface.
+///
+/// Wrong when the server is another than the one the client means.
+pub(crate) const RULE: Rule = Rule {
+    code: Code::ListeningElsewhere,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "listeners on the port in the namespace that has the address, none of which accepts it, \
+             and no rule leads the attempt elsewhere",
+        ),
+        (
+            Certainty::Likely,
+            "the same, and rules that cannot be read (legacy iptables)",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some(Remote { addr, port }) = place::reset_by(case) else {
+        return Ok(None);
+    };
+    let Some(home) = place::home(case, evidence)? else {
+        return Ok(None);
+    };
+    let found = evidence.listeners(home, addr, port)?.on_port;
+    // One that accepts it came after the attempt, or a device decides.
+    let accepts = |listener: &Listener| may_accept(case, home, listener);
+    if found.iter().any(accepts) {
+        return Ok(None);
+    }
+    let rewriting = proxy_in_path::rewriting(case, Some(home), evidence)?;
+    if rewriting.may_be() {
+        return Ok(None);
+    }
+    let Some(first) = found.first() else {
+        return Ok(None);
+    };
+    let listeners = words::listeners(&found);
+    let place = if home == case.netns {
+        String::new()
+    } else {
+        format!(" of {addr}, which is in network namespace {home},")
+    };
+    let certainty = if rewriting.is_ruled_out {
+        Certainty::Certain
+    } else {
+        Certainty::Likely
+    };
+    Ok(Some(Cause::new(
+        Code::ListeningElsewhere,
+        certainty,
+        &format!("port {port}{place} is listened on, but not on {addr}: {listeners}"),
+        &fix(case, home, first),
+        Facts::new().with("netns", home).with("listeners", &found),
+    )))
+}
+
+/// A listener that takes connections to the address, as far as is known.
+fn may_accept(case: &Case, home: u32, listener: &Listener) -> bool {
+    let addr = case.remote.map(|remote| remote.addr);
+    // Connections from its own namespace come by loopback.
+    let other_device = listener.device.as_ref().is_some_and(|it| it.name != "lo");
+    let by_loopback = home == case.netns;
+    addr.is_some_and(|addr| listener.accepts(addr)) && !(other_device && by_loopback)
+}
+
+fn fix(case: &Case, home: u32, first: &Listener) -> String {
+    let Some(Remote { addr, port }) = case.remote else {
+        return String::new();
+    };
+    let own = SocketAddr::new(first.addr, port);
+    let any = words::any_address(addr);
+    let server = words::process(first.process.as_ref());
+    if first.accepts(addr) {
+        let device = first.device.as_ref().map_or("?", |device| &device.name);
+        return format!("let {server} listen without being bound to the interface {device}");
+    }
+    let listen = format!("let {server} listen on {addr} or {any}, port {port}");
+    // It listens on every address of the other family.
+    let every = first.addr.is_unspecified();
+    let family = if first.addr.is_ipv4() { "IPv4" } else { "IPv6" };
+    match (home == case.netns, every) {
+        (true, false) => format!("connect to {own}, or {listen}"),
+        (true, true) if addr.is_loopback() => {
+            let loopback: IpAddr = match first.addr {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            };
+            let own = SocketAddr::new(loopback, port);
+            format!("connect to {own}, or {listen}")
+        }
+        (_, true) => format!("connect to an {family} address of that host, or {listen}"),
+        (false, false) => listen,
+    }
+}

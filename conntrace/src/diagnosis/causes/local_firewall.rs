@@ -1,0 +1,172 @@
+use crate::{
+    diagnosis::{
+        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, Undiagnosed,
+        firewall_facts::{Direction, Ending, Firewall, Found, Match, Packet},
+        way::Route,
+        words,
+    },
+    record::Label,
+};
+
+/// Timed out: a rule of this host's own firewall or another policy of it dropped the SYN, or
+/// the answer to it. The kernel names the reason of every packet it drops (`kfree_skb`).
+///
+/// Wrong when the dropped packet was one of several and the others were lost
+/// elsewhere.
+pub(crate) const RULE: Rule = Rule {
+    code: Code::LocalFirewall,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "NETFILTER_DROP of every packet and a rule that matches the SYN fully, or the drop reason \
+             of a policy",
+        ),
+        (
+            Certainty::Likely,
+            "NETFILTER_DROP and a rule that may match, or that matches the answer, or a drop of some \
+             packets",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let (Some(drops), Some(remote)) = (case.drops, case.remote_socket()) else {
+        return Ok(None);
+    };
+    if case.label != Label::TimedOut {
+        return Ok(None);
+    }
+    let reason = evidence.drop_reason(drops.reason)?;
+    let facts = Facts::new()
+        .with("drop_reason", &reason)
+        .with("remote", remote);
+    let all = |certainty| match drops.all {
+        true => certainty,
+        false => Certainty::Likely,
+    };
+    if let Some((who, find)) = who(&reason) {
+        let find: Vec<_> = find
+            .iter()
+            .map(|find| words::command(case, find, evidence))
+            .collect();
+        let find = find.join(" and ");
+        return Ok(Some(Cause::new(
+            Code::LocalFirewall,
+            all(Certainty::Certain),
+            &format!("this host itself dropped packets of the attempt: {who} ({reason})"),
+            &format!("find it with {find}; let tcp to {remote} and its answers pass"),
+            facts,
+        )));
+    }
+    if reason != "NETFILTER_DROP" {
+        return Ok(None);
+    }
+    let Firewall { found, complete } = rules(case, Ending::Drop, evidence)?;
+    let Some(first) = found.first() else {
+        // Of rules that could not all be read none is known to be absent.
+        return if complete {
+            Ok(None)
+        } else {
+            Err(Undiagnosed::Unsupported)
+        };
+    };
+    let (certainty, what) = match first.matches {
+        Match::Fully => (all(Certainty::Certain), "by"),
+        Match::Possibly => (Certainty::Likely, "probably by"),
+    };
+    let list = words::command(case, &words::list_chain(first), evidence);
+    Ok(Some(Cause::new(
+        Code::LocalFirewall,
+        certainty,
+        &format!(
+            "this host's own firewall dropped packets of the attempt (NETFILTER_DROP), {what} {}",
+            words::rule(first)
+        ),
+        &format!("{list} shows it: let tcp to {remote} and its answers pass there"),
+        facts.with("rules", &found),
+    )))
+}
+
+/// The rules that may have ended the attempt's SYN so, or the SYN-ACK.
+pub(crate) fn rules(
+    case: &Case,
+    ending: Ending,
+    evidence: &mut dyn Evidence,
+) -> Result<Firewall, Undiagnosed> {
+    let Some(syn) = syn(case, evidence)? else {
+        return Ok(Firewall::default());
+    };
+    // It may come by another interface than the SYN left by, and has no mark yet.
+    let answer = Packet {
+        direction: Direction::In,
+        device: None,
+        mark: None,
+        uid: None,
+        ..syn.clone()
+    };
+    let mut all = evidence.firewall(case.netns, syn, ending)?;
+    if ending == Ending::Drop {
+        let mut of_answer = evidence.firewall(case.netns, answer, ending)?;
+        // Which of the two was dropped is not recorded: NAT may have dropped the SYN.
+        let of_one = of_answer.found.iter_mut();
+        of_one.for_each(|found| found.matches = Match::Possibly);
+        all.complete &= of_answer.complete;
+        all.found.extend(of_answer.found);
+        all.found
+            .sort_by_key(|found| found.matches == Match::Possibly);
+        all.found.dedup_by(|one, other| is_same(one, other));
+    }
+    Ok(all)
+}
+
+/// The SYN as it is sent.
+pub(crate) fn syn(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<Packet>, Undiagnosed> {
+    let Some(remote) = case.remote_socket() else {
+        return Ok(None);
+    };
+    Ok(Some(Packet {
+        direction: Direction::Out,
+        remote,
+        local: case.local_addr,
+        local_port: case.bound_port,
+        device: device(case, evidence)?,
+        mark: Some(case.mark),
+        uid: case.socket_uid,
+    }))
+}
+
+/// Name of the interface that the SYN leaves by.
+fn device(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<String>, Undiagnosed> {
+    let Some(way) = case.way() else {
+        return Ok(None);
+    };
+    Ok(match evidence.route(case.netns, way)? {
+        Route::Local => Some("lo".to_owned()),
+        Route::Out(out) => Some(out.device.name),
+        Route::None(_) => None,
+    })
+}
+
+fn is_same(one: &Found, other: &Found) -> bool {
+    (one.handle, &one.family, &one.table, &one.chain)
+        == (other.handle, &other.family, &other.table, &other.chain)
+}
+
+/// The policy behind a reason that is no rule of netfilter's, and the commands that find it.
+pub(crate) fn who(reason: &str) -> Option<(&'static str, &'static [&'static str])> {
+    Some(match reason {
+        "BPF_CGROUP_EGRESS" => (
+            "a BPF program on the process's cgroup",
+            &["bpftool cgroup tree"],
+        ),
+        "SOCKET_FILTER" => (
+            "a BPF program on the socket or its cgroup",
+            &["bpftool cgroup tree", "ss -tnp --bpf"],
+        ),
+        "TC_EGRESS" | "TC_INGRESS" => ("traffic control on an interface", &["bpftool net show"]),
+        "XFRM_POLICY" => ("an IPsec policy", &["ip xfrm policy"]),
+        "SECURITY_HOOK" => ("a security module", &["ausearch -m avc -ts recent"]),
+        _ => return None,
+    })
+}

@@ -1,0 +1,31 @@
+//! The rules: one cause per file.
+
+pub(crate) mod admin_prohibited;
+pub(crate) mod answers_sometimes;
+pub(crate) mod bad_destination;
+pub(crate) mod cgroup_policy;
+pub(crate) mod dropped_here;
+pub(crate) mod ephemeral_range_used_up;
+pub(crate) mod host_down;
+pub(crate) mod icmp_unreachable;
+pub(crate) mod listening_elsewhere;
+pub(crate) mod local_firewall;
+pub(crate) mod neighbour_unresolved;
+pub(crate) mod no_route;
+pub(crate) mod no_source_address;
+pub(crate) mod nothing_listening;
+pub(crate) mod own_link_down;
+pub(crate) mod ports_held_by_bind;
+pub(crate) mod private_address_not_local;
+pub(crate) mod prohibit_route;
+pub(crate) mod proxy_in_path;
+pub(crate) mod rejected_by_firewall;
+pub(crate) mod remote_filtered;
+pub(crate) mod route_went_away;
+pub(crate) mod security_module;
+pub(crate) mod silent_host;
+pub(crate) mod socket_port_range;
+pub(crate) mod source_not_local;
+pub(crate) mod tuple_in_use;
+pub(crate) mod wrong_port;
+pub(crate) mod wrong_source;

@@ -1,0 +1,60 @@
+use super::host_down::{certainty, may_be};
+use crate::{
+    diagnosis::{Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, place, words},
+    record::ReplyKind,
+};
+
+/// Unreachable, timed out: the next hop, not the destination, does not answer ARP
+/// or neighbour discovery. The gateway is off, or the route names the wrong one.
+///
+/// Wrong when the route changed between the attempt and the look.
+pub(crate) const RULE: Rule = Rule {
+    code: Code::NeighbourUnresolved,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "the gateway's neighbour entry is FAILED on an interface with carrier",
+        ),
+        (
+            Certainty::Likely,
+            "the gateway's neighbour entry is INCOMPLETE: it is being asked, and has not answered",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    if !may_be(case) || case.reply == ReplyKind::Icmp {
+        return Ok(None);
+    }
+    let (Some(to), Some(out)) = (case.remote, place::way_out(case, evidence)?) else {
+        return Ok(None);
+    };
+    let Some(gateway) = out.gateway else {
+        return Ok(None);
+    };
+    let Some(state) = place::silent(case, &out, gateway, evidence)? else {
+        return Ok(None);
+    };
+    let link = evidence.link(case.netns, out.device.index)?;
+    if !place::can_send(link.as_ref()) {
+        return Ok(None);
+    }
+    let (to, device) = (to.addr, &out.device.name);
+    let get = words::command(case, &format!("ip route get {to}"), evidence);
+    let neighbour = words::command(case, &format!("ip neigh show {gateway}"), evidence);
+    Ok(Some(Cause::new(
+        Code::NeighbourUnresolved,
+        certainty(state),
+        &format!("the gateway {gateway} on {device}, the way to {to}, does not answer"),
+        &format!(
+            "bring up the gateway {gateway}, or mend the route that {get} shows; {neighbour} shows \
+             whether it is back"
+        ),
+        Facts::new()
+            .with("neighbour", state)
+            .with("gateway", gateway)
+            .with("device", device)
+            .with("prefix_len", out.prefix_len),
+    )))
+}

@@ -1,0 +1,138 @@
+use std::net::SocketAddr;
+
+use super::{proxy_in_path, wrong_port};
+use crate::{
+    diagnosis::{
+        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, Undiagnosed, place,
+        place::End, words,
+    },
+    record::Remote,
+};
+
+/// Refused: the server is not started, does not listen on that port, or the address is
+/// another host's than the one meant. Certain where the way leads to a namespace of this
+/// machine, whose sockets can be looked at; of another host there is the RST.
+///
+/// Wrong when the server stopped or started between the attempt and the look, when
+/// the RST is that of a firewall in the host's name.
+pub(crate) const RULE: Rule = Rule {
+    code: Code::NothingListening,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "the namespace that has the address has no listener on the port, and no rule leads the \
+             attempt elsewhere",
+        ),
+        (
+            Certainty::Likely,
+            "a RST from an address that is no namespace's of this machine, or of a namespace behind \
+             a gateway, or rules that cannot be read (legacy iptables)",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some(Remote { addr, port }) = place::reset_by(case) else {
+        return Ok(None);
+    };
+    // Of a proxy there is more to say. Where that is unknown, this is no less true.
+    if let Ok(Some(_)) = proxy_in_path::variable(case, evidence) {
+        return Ok(None);
+    }
+    let direct = place::home(case, evidence)?;
+    let home = match direct {
+        Some(home) => Some(home),
+        None if addr.is_loopback() => return Ok(None),
+        None => match behind_a_gateway(case, evidence)? {
+            Some(End::Here(home)) => Some(home),
+            Some(End::Rewritten) => return Ok(None),
+            Some(End::Leaves(_) | End::Stops) | None => None,
+        },
+    };
+    let rewriting = proxy_in_path::rewriting(case, home, evidence)?;
+    if rewriting.may_be() {
+        return Ok(None);
+    }
+    let Some(home) = home else {
+        return Ok(Some(of_another_host(case, addr, port)));
+    };
+    let listeners = evidence.listeners(home, addr, port)?;
+    // The rules about these say more.
+    if !listeners.on_port.is_empty()
+        || (direct.is_some() && wrong_port::of_similar(listeners, addr).is_some())
+    {
+        return Ok(None);
+    }
+    // A remark: the way does not lead there.
+    let elsewhere = evidence.listeners_elsewhere(home, port).ok();
+    let place = if home == case.netns {
+        "the client's own network namespace".to_owned()
+    } else {
+        format!("network namespace {home} of this machine")
+    };
+    // Of tables that nothing is known of, one may lead the attempt elsewhere, and a gateway may
+    // choose its route by more than is asked for.
+    let certainty = if rewriting.is_ruled_out && direct.is_some() {
+        Certainty::Certain
+    } else {
+        Certainty::Likely
+    };
+    let start = format!("start the server that should listen on port {port} there");
+    Ok(Some(Cause::new(
+        Code::NothingListening,
+        certainty,
+        &format!("{addr} is an address of {place}, and no socket there listens on port {port}"),
+        &format!("{start}, or correct the address or port that the client uses"),
+        Facts::new()
+            .with("netns", home)
+            .with("port", port)
+            .with("listeners_in_other_namespaces", elsewhere),
+    )))
+}
+
+/// The end of a way whose first gateway may be a namespace of this machine, such as a
+/// container's node.
+fn behind_a_gateway(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<End>, Undiagnosed> {
+    let Some(out) = place::way_out(case, evidence)? else {
+        return Ok(None);
+    };
+    let link = evidence.link(case.netns, out.device.index)?;
+    let is_veth = link.is_some_and(|link| link.kind.as_deref() == Some("veth"));
+    // Of others the next hop is hardly on this machine, and all namespaces would be asked.
+    if out.gateway.is_none() || !is_veth {
+        return Ok(None);
+    }
+    place::end_of_way(case, out, evidence).map(Some)
+}
+
+fn of_another_host(case: &Case, addr: std::net::IpAddr, port: u16) -> Cause {
+    let works = case.heard.handshake_lately();
+    let works = works.filter(|works| works.port != port);
+    let remote = SocketAddr::new(addr, port);
+    // It restarts, or another host has the address now.
+    let before = case.heard.on_this_port_ago_s;
+    let answered = match before {
+        Some(ago_s) => format!("; it completed a handshake there {ago_s} s before"),
+        None => String::new(),
+    };
+    Cause::new(
+        Code::NothingListening,
+        Certainty::Likely,
+        &format!(
+            "{addr} is up and refuses {port}: nothing listens there, or a firewall resets it{answered}"
+        ),
+        &format!(
+            "on {addr}: {} shows the listener and its address; start the server, open the firewall, \
+             or correct the {remote} that the client uses",
+            words::quoted(&format!("ss -ltn 'sport = :{port}'"))
+        ),
+        Facts::new()
+            .with("reply", case.reply)
+            .with("from", addr)
+            .with("port", port)
+            .with("answered_seconds_ago", before)
+            .with("works_port", works.map(|works| works.port))
+            .with("works_seconds_ago", works.map(|works| works.ago_s)),
+    )
+}

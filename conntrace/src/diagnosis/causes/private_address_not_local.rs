@@ -1,0 +1,101 @@
+use super::{host_down::may_be, proxy_in_path};
+use crate::{
+    diagnosis::{
+        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, Undiagnosed, place,
+        place::End, words,
+    },
+    record::{Icmp, IcmpVersion, ReplyKind},
+};
+
+/// Timed out, unreachable: an internal address is used from another network. The
+/// destination is private, no interface of this machine is in its network, the way leaves
+/// it by the default gateway, and nothing of that private network was ever heard.
+///
+/// Wrong where the private networks of an organisation are routed: then the host
+/// behind the gateway may simply be down or filtered. From a private address that
+/// is as good a guess, so the cause is only possible.
+pub(crate) const RULE: Rule = Rule {
+    code: Code::PrivateAddressNotLocal,
+    look,
+    proofs: &[
+        (
+            Certainty::Likely,
+            "a private destination by the default gateway, from a public address",
+        ),
+        (
+            Certainty::Possible,
+            "a private destination by the default gateway, from a private address",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some(to) = case.remote.filter(|to| place::is_private(to.addr)) else {
+        return Ok(None);
+    };
+    // What answered is at the end of this very route.
+    if !may_be(case) || case.heard.answered() || !is_unheard(case)? {
+        return Ok(None);
+    }
+    let Some(out) = place::way_out(case, evidence)?.filter(|out| out.prefix_len == 0) else {
+        return Ok(None);
+    };
+    let Some(gateway) = out.gateway else {
+        return Ok(None);
+    };
+    let link = evidence.link(case.netns, out.device.index)?;
+    if link.is_none_or(|link| place::is_tunnel(&link))
+        || proxy_in_path::rewriting(case, None, evidence)?.may_be()
+        // By a gateway that answers for others' addresses (proxy ARP) the way leads there.
+        || !evidence.holders(case.netns, to.addr)?.is_empty()
+    {
+        return Ok(None);
+    }
+    let leaves_by = match place::end_of_way(case, out.clone(), evidence)? {
+        End::Here(_) | End::Rewritten => return Ok(None),
+        // A route of its own leads there.
+        End::Leaves(last) if last.prefix_len != 0 => return Ok(None),
+        End::Leaves(_) | End::Stops => &out.device.name,
+    };
+    let to = to.addr;
+    let certainty = if case.local_addr.is_none_or(place::is_private) {
+        Certainty::Possible
+    } else {
+        Certainty::Likely
+    };
+    let get = words::command(case, &format!("ip route get {to}"), evidence);
+    Ok(Some(Cause::new(
+        Code::PrivateAddressNotLocal,
+        certainty,
+        &format!(
+            "{to} is a private address, no network of this machine has it, and it is looked for \
+             behind the default gateway {gateway} on {leaves_by}"
+        ),
+        &format!(
+            "use the public address of that server, or connect this host to its network (VPN, \
+             peering), so that {get} shows a route of its own"
+        ),
+        Facts::new()
+            .with("gateway", gateway)
+            .with("device", leaves_by)
+            .with("source", case.local_addr)
+            .with("network_silent_seconds", case.heard.network_silent_s)
+            .with("from", case.icmp.and_then(|icmp| icmp.from)),
+    )))
+}
+
+/// A router says that it knows no such network, or nothing of it was ever heard.
+fn is_unheard(case: &Case) -> Result<bool, Undiagnosed> {
+    match case.reply {
+        ReplyKind::None => Ok(case.heard.network_silent()?.is_some()),
+        ReplyKind::Icmp => Ok(case.icmp.as_ref().is_some_and(is_net_unreachable)),
+        ReplyKind::SynAck | ReplyKind::Rst | ReplyKind::Local => Ok(false),
+    }
+}
+
+fn is_net_unreachable(icmp: &Icmp) -> bool {
+    match icmp.version {
+        IcmpVersion::V4 => icmp.icmp_type == 3 && matches!(icmp.code, 0 | 6),
+        IcmpVersion::V6 => (icmp.icmp_type, icmp.code) == (1, 0),
+    }
+}

@@ -1,0 +1,183 @@
+use std::net::{IpAddr, SocketAddr};
+
+use super::local_firewall;
+use crate::{
+    diagnosis::{
+        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, Undiagnosed,
+        firewall_facts::{Direction, Ending, Firewall, Found, Match, Packet},
+        question::ProxyVariable,
+        words,
+    },
+    record::{Label, Remote, ReplyKind},
+};
+
+/// Refused, timed out: the process did not try its real destination but the proxy
+/// that its environment names, and that is not there.
+///
+/// The address is compared without DNS, so a proxy that is named and not numbered
+/// is not recognised; nor is one that stands in a configuration file. Wrong when
+/// the process connects to that address for another purpose.
+pub(crate) const RULE: Rule = Rule {
+    code: Code::ProxyInPath,
+    look,
+    proofs: &[(
+        Certainty::Certain,
+        "a proxy variable of the process's environment that names this address and port",
+    )],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let (Some(ended), Some(remote)) = (ended(case), case.remote_socket()) else {
+        return Ok(None);
+    };
+    let Some(variable) = variable(case, evidence)?.map(ProxyVariable::as_str) else {
+        return Ok(None);
+    };
+    Ok(Some(Cause::new(
+        Code::ProxyInPath,
+        Certainty::Certain,
+        &format!(
+            "{remote} is the proxy that {variable} in the process's environment names, and it {ended}"
+        ),
+        &format!(
+            "start the proxy at {remote}, or correct {variable} where the process is started, or \
+             name the destination in no_proxy"
+        ),
+        Facts::new()
+            .with("variable", variable)
+            .with("proxy", remote),
+    )))
+}
+
+fn ended(case: &Case) -> Option<&'static str> {
+    match (case.label, case.reply) {
+        (Label::Refused, ReplyKind::Rst) => Some("refused the connection"),
+        (Label::TimedOut, ReplyKind::None) => Some("did not answer"),
+        _ => None,
+    }
+}
+
+/// The variable of the process's environment that names the destination a proxy.
+pub(crate) fn variable(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<ProxyVariable>, Undiagnosed> {
+    match (case.process, case.remote_socket()) {
+        (Some(process), Some(remote)) => evidence.proxy(process, remote),
+        _ => Ok(None),
+    }
+}
+
+/// The rules that lead the attempt to another destination, here or where it arrives.
+#[derive(Debug, Default)]
+pub(crate) struct Rewriting {
+    /// Those of the client's namespace, the first of them the surest.
+    pub(crate) rules: Vec<Found>,
+    /// There is none there either where it arrives, and no rule was left out.
+    pub(crate) is_ruled_out: bool,
+    /// There may be one where it arrives.
+    pub(crate) may_be_at_home: bool,
+}
+
+impl Rewriting {
+    /// A rule is known that leads the attempt elsewhere, or may do so.
+    pub(crate) fn may_be(&self) -> bool {
+        !self.rules.is_empty() || self.may_be_at_home
+    }
+}
+
+/// Looks for them in the client's namespace, and in the destination's where that is another.
+pub(crate) fn rewriting(
+    case: &Case,
+    home: Option<u32>,
+    evidence: &mut dyn Evidence,
+) -> Result<Rewriting, Undiagnosed> {
+    let Some(syn) = local_firewall::syn(case, evidence)? else {
+        return Ok(Rewriting::default());
+    };
+    let Firewall { found, complete } = evidence.firewall(case.netns, syn, Ending::Rewrite)?;
+    let mut rewriting = Rewriting {
+        rules: found,
+        is_ruled_out: complete,
+        may_be_at_home: false,
+    };
+    if let (Some(home), Some(remote)) = (home.filter(|home| *home != case.netns), case.remote) {
+        let there = at_arrival(home, remote, case.local_addr, evidence)?;
+        rewriting.is_ruled_out &= there.complete;
+        rewriting.may_be_at_home = !there.found.is_empty();
+    }
+    rewriting.is_ruled_out &= !rewriting.may_be();
+    Ok(rewriting)
+}
+
+/// The rules of a namespace that lead a SYN elsewhere which arrives there.
+pub(crate) fn at_arrival(
+    netns: u32,
+    remote: Remote,
+    local: Option<IpAddr>,
+    evidence: &mut dyn Evidence,
+) -> Result<Firewall, Undiagnosed> {
+    let arriving = Packet {
+        direction: Direction::Arriving,
+        remote: SocketAddr::new(remote.addr, remote.port),
+        // It may have been translated on its way.
+        local,
+        local_port: None,
+        device: None,
+        mark: None,
+        uid: None,
+    };
+    evidence.firewall(netns, arriving, Ending::Rewrite)
+}
+
+/// The same cause, by a rule of this host's firewall.
+pub(crate) mod rewritten {
+    use super::*;
+
+    /// Refused, timed out: a rule of this host's firewall rewrites the destination of the
+    /// attempt (REDIRECT, DNAT), such as a transparent proxy's or that of a published
+    /// container port, and what it leads to is not there.
+    ///
+    /// Only possible where a condition of the rule cannot be evaluated.
+    pub(crate) const RULE: Rule = Rule {
+        code: Code::ProxyInPath,
+        look,
+        proofs: &[
+            (
+                Certainty::Likely,
+                "a rule whose conditions the SYN meets rewrites its destination",
+            ),
+            (
+                Certainty::Possible,
+                "a rule that rewrites destinations, of whose conditions some are unknown",
+            ),
+        ],
+    };
+
+    fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+        let (Some(ended), Some(remote)) = (ended(case), case.remote_socket()) else {
+            return Ok(None);
+        };
+        let Rewriting { rules, .. } = rewriting(case, None, evidence)?;
+        let Some(rule) = rules.first() else {
+            return Ok(None);
+        };
+        let (certainty, may) = match rule.matches {
+            Match::Fully => (Certainty::Likely, "rewrites"),
+            Match::Possibly => (Certainty::Possible, "may rewrite"),
+        };
+        let list = words::command(case, &words::list_chain(rule), evidence);
+        Ok(Some(Cause::new(
+            Code::ProxyInPath,
+            certainty,
+            &format!(
+                "{} {may} the destination of connections to {remote}, and what it leads to {ended}",
+                words::rule(rule)
+            ),
+            &format!(
+                "{list} shows where connections to {remote} go: start that server, or delete the rule"
+            ),
+            Facts::new().with("remote", remote).with("rules", &rules),
+        )))
+    }
+}

@@ -1,0 +1,77 @@
+use crate::{
+    diagnosis::{
+        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule,
+        question::Neighbour,
+        way::{Route, RouteOut},
+        words,
+    },
+    record::{Label, ReplyKind},
+};
+
+/// Timed out: the host is off, its firewall drops everything, or the address is wrong.
+/// These cannot be told apart from here; it was tried, and in that time nothing at all
+/// was heard of it, on whatever port.
+///
+/// Wrong when other attempts than those traced reached the host, and when all that went
+/// there went to one port that is filtered.
+pub(crate) const RULE: Rule = Rule {
+    code: Code::SilentHost,
+    look,
+    proofs: &[(
+        Certainty::Possible,
+        "a record that the host was tried, and no answer since",
+    )],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let unanswered = case.label == Label::TimedOut && case.reply == ReplyKind::None;
+    if !unanswered || !case.heard.outwaited || case.own_failure.is_some() {
+        return Ok(None);
+    }
+    let (Some(silent_s), Some(way)) = (case.heard.silent()?, case.way()) else {
+        return Ok(None);
+    };
+    let addr = way.to;
+    let Route::Out(out) = evidence.route(case.netns, way)? else {
+        return Ok(None);
+    };
+    // It answered ARP at some time, or was entered by hand.
+    let resolves = is_neighbour(case, &out, addr, evidence);
+    let what = if resolves {
+        format!("{addr} has a link-layer address in the neighbour table, but")
+    } else {
+        format!("{addr} is off, filtered or a wrong address:")
+    };
+    let ping = words::command(case, &format!("ping -c 3 -W 1 {addr}"), evidence);
+    let check = if resolves {
+        format!("look at the firewall of {addr}; {ping} shows whether it answers anything")
+    } else {
+        let trace = words::command(case, &format!("traceroute -n -q 1 -w 1 {addr}"), evidence);
+        format!(
+            "check the address; {ping} and {trace} show whether anything answers there and how far \
+             packets come"
+        )
+    };
+    Ok(Some(Cause::new(
+        Code::SilentHost,
+        Certainty::Possible,
+        &format!(
+            "{what} nothing was heard of it on any port in the {silent_s} s since it was first tried"
+        ),
+        &check,
+        Facts::new()
+            .with("addr", addr)
+            .with("silent_seconds", silent_s)
+            .with("resolves", resolves),
+    )))
+}
+
+fn is_neighbour(
+    case: &Case,
+    out: &RouteOut,
+    addr: std::net::IpAddr,
+    evidence: &mut dyn Evidence,
+) -> bool {
+    out.gateway.is_none()
+        && evidence.neighbour(case.netns, out.device.index, addr) == Ok(Neighbour::Known)
+}

@@ -1,0 +1,78 @@
+use super::ephemeral_range_used_up::{HIGH, LOW, available, facts, ports};
+use crate::diagnosis::{
+    Case, Cause, Certainty, Code, Evidence, Finding, Rule, question::Ports, words, words::count,
+};
+
+/// Port exhausted though ports of the range are free: reserved ports leave none,
+/// which is certain, or the socket has a range of its own (`IP_LOCAL_PORT_RANGE`,
+/// Linux 6.3), which the kernel tells nobody and is what remains.
+///
+/// Wrong when many ports were given back between the attempt and the look, so that
+/// more than half of the range must be free.
+pub(crate) const RULE: Rule = Rule {
+    code: Code::SocketPortRange,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "ip_local_reserved_ports covers the whole of ip_local_port_range",
+        ),
+        (
+            Certainty::Likely,
+            "more than half of the range is free, and connections to the destination are there",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some(ports) = ports(case, evidence)? else {
+        return Ok(None);
+    };
+    let (low, high) = ports.range;
+    let available = available(&ports);
+    if available == 0 {
+        return Ok(Some(all_reserved(case, &ports, evidence)));
+    }
+    // Without any connection to it they may all have been closed at once.
+    let explained = ports.connected == 0 || ports.free < available.div_ceil(2);
+    if explained || case.remote.is_none() {
+        return Ok(None);
+    }
+    let free = count(ports.free);
+    Ok(Some(Cause::new(
+        Code::SocketPortRange,
+        Certainty::Likely,
+        &format!(
+            "{free} of the {} ports of the range {low} {high} are free, so the socket has a narrower \
+             range of its own (IP_LOCAL_PORT_RANGE)",
+            count(available)
+        ),
+        "widen the range that the application sets with setsockopt(IP_LOCAL_PORT_RANGE), or let it \
+         set none",
+        facts(&ports),
+    )))
+}
+
+fn all_reserved(case: &Case, ports: &Ports, evidence: &mut dyn Evidence) -> Cause {
+    let (low, high) = ports.range;
+    let reserved = words::command(case, "sysctl net.ipv4.ip_local_reserved_ports", evidence);
+    let (wide_low, wide_high) = (LOW.min(low), HIGH);
+    // Where it is as wide already only fewer reserved ports help.
+    let widen = if (low, high) == (wide_low, wide_high) {
+        String::new()
+    } else {
+        let range = format!("sysctl -w net.ipv4.ip_local_port_range=\"{wide_low} {wide_high}\"");
+        let range = words::command(case, &range, evidence);
+        format!(", or widen the range: {range} (also in /etc/sysctl.d)")
+    };
+    Cause::new(
+        Code::SocketPortRange,
+        Certainty::Certain,
+        &format!(
+            "net.ipv4.ip_local_reserved_ports leaves none of the {} ports of the range {low} {high}",
+            count(ports.reserved)
+        ),
+        &format!("reserve fewer ports ({reserved}){widen}"),
+        facts(ports),
+    )
+}

@@ -1,0 +1,44 @@
+use crate::{
+    diagnosis::{Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, words},
+    record::{Errno, Label},
+};
+
+/// Address unavailable: the application chose a source address that this host
+/// does not have. It has moved away (failover, DHCP), or was copied from another
+/// host's configuration.
+///
+/// Wrong when the address came or went between the call and the look.
+pub(crate) const RULE: Rule = Rule {
+    code: Code::SourceNotLocal,
+    look,
+    proofs: &[(
+        Certainty::Certain,
+        "no interface of the namespace has the address (RTM_GETADDR), and no route of type local covers it",
+    )],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    // A port that was taken is not the fault here.
+    if case.label != Label::AddressUnavailable || case.call.is_none() {
+        return Ok(None);
+    }
+    let Some(source) = case.local_addr else {
+        return Ok(None);
+    };
+    if evidence.is_own(case.netns, source)? {
+        return Ok(None);
+    }
+    let list = words::command(case, "ip -br addr", evidence);
+    Ok(Some(Cause::new(
+        Code::SourceNotLocal,
+        Certainty::Certain,
+        &format!("{source} is not assigned to any interface of the process's network namespace"),
+        &format!(
+            "let the application bind to an address that {list} lists, or to none, which leaves the \
+             choice to the route"
+        ),
+        Facts::new()
+            .with("source", source)
+            .with("errno", case.errno.as_ref().map(Errno::to_string)),
+    )))
+}

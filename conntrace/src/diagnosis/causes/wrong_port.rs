@@ -1,0 +1,63 @@
+use std::net::IpAddr;
+
+use super::proxy_in_path;
+use crate::{
+    diagnosis::{
+        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, place,
+        question::{Listener, Listeners},
+        words,
+    },
+    record::Remote,
+};
+
+/// Refused: the client uses the wrong port of this machine: nothing listens on it, and
+/// something does on one that is easily mistaken for it: a digit more, less or other,
+/// or two in each other's place.
+///
+/// Wrong when the port that works is another server's and the right one is down.
+pub(crate) const RULE: Rule = Rule {
+    code: Code::WrongPort,
+    look,
+    proofs: &[(
+        Certainty::Likely,
+        "no listener on the port, and one on a port that is easily mistaken for it",
+    )],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some(Remote { addr, port }) = place::reset_by(case) else {
+        return Ok(None);
+    };
+    let Some(home) = place::home(case, evidence)? else {
+        return Ok(None);
+    };
+    let listeners = evidence.listeners(home, addr, port)?;
+    let nothing = listeners.on_port.is_empty();
+    let Some(similar) = of_similar(listeners, addr).filter(|_| nothing) else {
+        return Ok(None);
+    };
+    if proxy_in_path::rewriting(case, Some(home), evidence)?.may_be() {
+        return Ok(None);
+    }
+    let found = words::listeners(&similar);
+    let instead = similar.first().map_or(port, |first| first.port);
+    Ok(Some(Cause::new(
+        Code::WrongPort,
+        Certainty::Likely,
+        &format!(
+            "nothing listens on port {port} of {addr}, an address of this machine, but: {found}"
+        ),
+        &format!(
+            "connect to port {instead} if that is the server meant; else start it on port {port}"
+        ),
+        Facts::new().with("netns", home).with("listeners", &similar),
+    )))
+}
+
+/// Listeners that accept the address on a port that is easily mistaken for the one tried;
+/// `None` if there are none.
+pub(crate) fn of_similar(listeners: Listeners, addr: IpAddr) -> Option<Vec<Listener>> {
+    let mut similar = listeners.on_similar;
+    similar.retain(|listener| listener.device.is_none() && listener.accepts(addr));
+    (!similar.is_empty()).then_some(similar)
+}

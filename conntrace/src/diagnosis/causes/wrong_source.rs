@@ -1,0 +1,120 @@
+use super::no_route;
+use crate::{
+    diagnosis::{
+        Call, Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, place,
+        way::{Route, RouteOut},
+        words,
+    },
+    record::{Label, ReplyKind},
+};
+
+/// Unreachable, timed out: the way is there, but not with the source address of the attempt.
+/// No interface of the namespace has it (`ip_nonlocal_bind`, the address moved away or was
+/// removed under the attempt), or a policy rule routes that source elsewhere.
+///
+/// Wrong when addresses or routes changed between the attempt and the look. A transparent
+/// proxy's sockets have foreign sources by design (`IP_TRANSPARENT`).
+pub(crate) const RULE: Rule = Rule {
+    code: Code::WrongSource,
+    look,
+    proofs: &[
+        (
+            Certainty::Certain,
+            "there is a route without the chosen source, and none with it",
+        ),
+        (
+            Certainty::Likely,
+            "no answer, and no interface of the namespace has the source address",
+        ),
+    ],
+};
+
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let unanswered = case.label == Label::TimedOut && case.reply == ReplyKind::None;
+    if unanswered {
+        unanswerable(case, evidence)
+    } else {
+        unroutable(case, evidence)
+    }
+}
+
+/// Packets leave with a source address to which no answer can come.
+fn unanswerable(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let (Some(to), Some(source)) = (case.remote.map(|remote| remote.addr), case.local_addr) else {
+        return Ok(None);
+    };
+    if evidence.is_own(case.netns, source)? {
+        return Ok(None);
+    }
+    let list = words::command(case, "ip -br addr", evidence);
+    Ok(Some(Cause::new(
+        Code::WrongSource,
+        Certainty::Likely,
+        &format!(
+            "{source}, the source of the packets to {to}, is not assigned to any interface of this \
+             network namespace (any more): no answer can reach it"
+        ),
+        &format!(
+            "give the address back, or let the application connect anew; {list} lists the addresses \
+             that there are"
+        ),
+        Facts::new()
+            .with("source", source)
+            .with("source_is_own", false)
+            .with("to", to),
+    )))
+}
+
+fn unroutable(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    if case.label != Label::Unreachable || case.call != Some(Call::Connect) {
+        return Ok(None);
+    }
+    let (Some(to), Some(source)) = (case.remote.map(|remote| remote.addr), case.local_addr) else {
+        return Ok(None);
+    };
+    if place::no_way(case, evidence)?.is_none() {
+        return Ok(None);
+    }
+    let Some(freely) = no_route::way_without_source(case, evidence)? else {
+        return Ok(None);
+    };
+    let device = match &freely {
+        Route::Out(RouteOut { device, .. }) => Some(device.name.as_str()),
+        Route::Local | Route::None(_) => None,
+    };
+    let is_own = evidence.is_own(case.netns, source)?;
+    let why_not = if is_own {
+        format!("a policy rule leads packets from {source} another way")
+    } else {
+        format!("{source} is not assigned to any interface of this network namespace")
+    };
+    let way = device.map_or_else(String::new, |device| format!(", by {device}"));
+    let list = words::command(
+        case,
+        &if is_own {
+            format!("{} rule show", words::ip(to))
+        } else {
+            "ip -br addr".to_owned()
+        },
+        evidence,
+    );
+    let fix = if is_own {
+        format!("let the application bind to no source address; {list} shows the rule")
+    } else {
+        format!(
+            "let the application bind to an address that {list} lists, or to none; a virtual \
+             address that moves (keepalived) is used only where it is"
+        )
+    };
+    Ok(Some(Cause::new(
+        Code::WrongSource,
+        Certainty::Certain,
+        &format!("the route to {to} is there{way}, but not from the chosen source: {why_not}"),
+        &fix,
+        Facts::new()
+            .with("source", source)
+            .with("source_is_own", is_own)
+            .with("device", device)
+            .with("to", to),
+    )))
+}

@@ -1,0 +1,9 @@
+//! Attempts that this host's policy denied.
+
+use super::{Call, Case};
+use crate::record::{Errno, Label};
+
+/// Whether connect was denied, with this errno.
+pub(super) fn by_connect(case: &Case, errno: Errno) -> bool {
+    case.label == Label::Denied && case.call == Some(Call::Connect) && case.errno == Some(errno)
+}

@@ -1,0 +1,197 @@
+//! The place where a destination is, and the way that leads there.
+
+use std::net::IpAddr;
+
+use super::{
+    Case, Evidence, Undiagnosed,
+    causes::proxy_in_path,
+    question::Neighbour,
+    way::{Link, Route, RouteOut, Way},
+};
+use crate::record::{Errno, Label, Remote, ReplyKind};
+
+/// Namespaces of this machine that a way is followed through.
+const NAMESPACES_MAX: usize = 4;
+
+/// The destination that refused the attempt with a RST. After SYNs that crossed
+/// (`ECONNRESET`) the other side was there and spoke TCP.
+pub(super) fn reset_by(case: &Case) -> Option<Remote> {
+    let reset = case.label == Label::Refused && case.reply == ReplyKind::Rst;
+    case.remote
+        .filter(|_| reset && case.errno == Some(Errno::ECONNREFUSED))
+}
+
+/// The network namespace of this machine whose own address the destination is; `None` of
+/// another host's.
+pub(super) fn home(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<u32>, Undiagnosed> {
+    let Some(way) = case.way() else {
+        return Ok(None);
+    };
+    let to = way.to;
+    match evidence.route(case.netns, way)? {
+        Route::Local => Ok(Some(case.netns)),
+        Route::Out(RouteOut {
+            gateway: None,
+            device,
+            ..
+        }) => evidence.owner(case.netns, device.index, to),
+        Route::Out(_) | Route::None(_) => Ok(None),
+    }
+}
+
+/// The way out that the attempt took.
+pub(super) fn way_out(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<RouteOut>, Undiagnosed> {
+    let Some(way) = case.way() else {
+        return Ok(None);
+    };
+    match evidence.route(case.netns, way)? {
+        Route::Out(out) => Ok(Some(out)),
+        Route::Local | Route::None(_) => Ok(None),
+    }
+}
+
+/// The errno of a connect that finds no way.
+pub(super) fn no_way(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<Errno>, Undiagnosed> {
+    let Some(way) = case.way() else {
+        return Ok(None);
+    };
+    match evidence.route(case.netns, way)? {
+        Route::None(errno) => Ok(Some(Errno(errno))),
+        Route::Local | Route::Out(_) => Ok(None),
+    }
+}
+
+/// The end of a way within this machine.
+pub(super) enum End {
+    /// This namespace of this machine has the address.
+    Here(u32),
+    /// A namespace of this machine rewrites the destination, or may do so.
+    Rewritten,
+    /// It leaves by this route, which is the first one's where no namespace of this machine
+    /// is the next hop.
+    Leaves(RouteOut),
+    /// No further namespace has a way there.
+    Stops,
+}
+
+/// Follows the way through the namespaces of this machine that are its next hops.
+pub(super) fn end_of_way(
+    case: &Case,
+    first: RouteOut,
+    evidence: &mut dyn Evidence,
+) -> Result<End, Undiagnosed> {
+    let Some(to) = case.remote else {
+        return Ok(End::Leaves(first));
+    };
+    let (mut netns, mut out) = (case.netns, first);
+    for _ in 0..NAMESPACES_MAX {
+        let next_hop = out.gateway.unwrap_or(to.addr);
+        let Some(next) = evidence.owner(netns, out.device.index, next_hop)? else {
+            return Ok(End::Leaves(out));
+        };
+        let forwarded = Way {
+            to: to.addr,
+            from: None,
+            device: None,
+            mark: 0,
+            uid: None,
+            port: to.port,
+        };
+        let rewritten = proxy_in_path::at_arrival(next, to, case.local_addr, evidence)?;
+        if !rewritten.found.is_empty() {
+            return Ok(End::Rewritten);
+        }
+        match evidence.route(next, forwarded)? {
+            Route::Local => return Ok(End::Here(next)),
+            Route::None(_) => return Ok(End::Stops),
+            Route::Out(further) => (netns, out) = (next, further),
+        }
+    }
+    Err(Undiagnosed::Incomplete)
+}
+
+/// The state of a neighbour that did not answer; `None` of one that did, or that was not
+/// asked lately.
+pub(super) fn silent(
+    case: &Case,
+    out: &RouteOut,
+    addr: IpAddr,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<Neighbour>, Undiagnosed> {
+    let state = evidence.neighbour(case.netns, out.device.index, addr)?;
+    Ok(match state {
+        Neighbour::Incomplete | Neighbour::Failed => Some(state),
+        Neighbour::Known | Neighbour::Absent => None,
+    })
+}
+
+/// An interface that packets can leave by.
+pub(super) fn can_send(link: Option<&Link>) -> bool {
+    link.is_some_and(|link| link.up && link.carrier)
+}
+
+/// Kinds of interfaces behind which a tunnel begins, whose far end this host cannot see.
+pub(super) fn is_tunnel(link: &Link) -> bool {
+    let kind = link.kind.as_deref().unwrap_or_default();
+    matches!(
+        kind,
+        "wireguard"
+            | "vxlan"
+            | "geneve"
+            | "gre"
+            | "gretap"
+            | "ip6gre"
+            | "ipip"
+            | "sit"
+            | "ip6tnl"
+            | "vti"
+            | "vti6"
+            | "xfrm"
+            | "tun"
+            | "ovpn"
+            | "ppp"
+            | "l2tp"
+            | "amt"
+            | "gtp"
+    )
+}
+
+/// Addresses that no router of the internet knows: RFC 1918, RFC 6598, unique local.
+pub(super) fn is_private(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => {
+            let [a, b, ..] = addr.octets();
+            addr.is_private() || (a == 100 && b & 0xc0 == 64)
+        }
+        IpAddr::V6(addr) => addr.is_unique_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_addresses() {
+        for (addr, expected) in [
+            ("10.1.2.3", true),
+            ("172.31.255.255", true),
+            ("172.32.0.0", false),
+            ("192.168.0.1", true),
+            ("100.64.0.1", true),
+            ("100.128.0.1", false),
+            ("169.254.1.1", false),
+            ("fd00::1", true),
+            ("fe80::1", false),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(is_private(addr.parse().unwrap()), expected, "{addr}");
+        }
+    }
+}

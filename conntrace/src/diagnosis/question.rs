@@ -1,0 +1,423 @@
+//! What a rule can ask about the host, and what it can be told.
+//!
+//! Questions are narrow, so that every answer is small enough for a recording,
+//! and complete: an answer depends on its question and the moment only.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Undiagnosed,
+    firewall_facts::{Ending, Firewall, Packet},
+    way::{Covering, DeadEnd, Device, Link, OwnAddresses, Route, Way},
+};
+
+/// Answers what the rules ask: the host, a recording, or a test.
+pub trait Evidence {
+    /// The answer, which may be that there is nothing.
+    ///
+    /// # Errors
+    /// The reason why the answer is unknown: a rule must not take that for "no".
+    fn answer(&mut self, question: Question) -> Result<Answer, Undiagnosed>;
+}
+
+macro_rules! questions {
+    ($(
+        $(#[$doc:meta])*
+        $ask:ident: $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* } -> $answer:ty;
+    )+) => {
+        /// What can be asked.
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Question {
+            $($(#[$doc])* $name { $($(#[$field_doc])* $field: $type,)* },)+
+        }
+
+        /// What can be answered, to the question of the same name.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Answer {
+            $($(#[$doc])* $name($answer),)+
+        }
+
+        impl dyn Evidence + '_ {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// The reason why the answer is unknown.
+                pub fn $ask(&mut self, $($field: $type,)*) -> Result<$answer, Undiagnosed> {
+                    // A recording that someone else made may answer another question.
+                    match self.answer(Question::$name { $($field,)* })? {
+                        Answer::$name(answer) => Ok(answer),
+                        _ => Err(Undiagnosed::Incomplete),
+                    }
+                }
+            )+
+        }
+    };
+}
+
+questions! {
+    /// The way that packets take.
+    route: Route {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Everything of the socket that decides it.
+        way: Way,
+    } -> Route;
+    /// The route or rule that forbids a way; `None` if nothing does.
+    dead_end: DeadEnd {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Everything of the socket that decides it.
+        way: Way,
+    } -> Option<DeadEnd>;
+    /// Other routes than the one used that cover the destination, default routes apart.
+    covering: Covering {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Everything of the socket that decides it.
+        way: Way,
+    } -> Vec<Covering>;
+    /// The state of an interface; `None` if it is gone.
+    link: Link {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Index of the interface.
+        device: u32,
+    } -> Option<Link>;
+    /// The namespace's own addresses of one family.
+    own_addresses: OwnAddresses {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Of IPv6.
+        v6: bool,
+    } -> OwnAddresses;
+    /// Membership of an address among the namespace's own.
+    is_own: IsOwn {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// The address.
+        addr: IpAddr,
+    } -> bool;
+    /// The state of a neighbour's link-layer address.
+    neighbour: Neighbour {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Index of the interface towards it.
+        device: u32,
+        /// Its address.
+        addr: IpAddr,
+    } -> Neighbour;
+    /// The other namespace of this machine that is the neighbour at that address: it has
+    /// the address, and an interface with the link-layer address that packets go to.
+    owner: Owner {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Index of the interface towards it.
+        device: u32,
+        /// The address.
+        addr: IpAddr,
+    } -> Option<u32>;
+    /// Other namespaces of this machine that have the address.
+    holders: Holders {
+        /// Inode number of the network namespace that is left out.
+        netns: u32,
+        /// The address.
+        addr: IpAddr,
+    } -> Vec<u32>;
+    /// The options by which `nsenter` gets into the namespace, such as `-t 812 -n` or
+    /// `--net=/run/netns/a`; `None` of the one that conntrace itself runs in.
+    door: Door {
+        /// Inode number of the network namespace.
+        netns: u32,
+    } -> Option<String>;
+    /// Listeners on a port, or on one that is easily mistaken for it. Those that accept the
+    /// address come first: not all are told.
+    listeners: Listeners {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// The address.
+        addr: IpAddr,
+        /// The port.
+        port: u16,
+    } -> Listeners;
+    /// Listeners on a port in other namespaces that can be seen: a remark, on which no rule
+    /// builds.
+    listeners_elsewhere: ListenersElsewhere {
+        /// Inode number of the network namespace that is left out.
+        netns: u32,
+        /// The port.
+        port: u16,
+    } -> Vec<Listener>;
+    /// The choice of local ports, and how many are in use.
+    ports: Ports {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// The local address, if it was chosen.
+        local: Option<IpAddr>,
+        /// The destination; `None` of a bind.
+        remote: Option<SocketAddr>,
+    } -> Ports;
+    /// The socket that has these two ends.
+    tuple: Tuple {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// This end.
+        local: SocketAddr,
+        /// The other end.
+        remote: SocketAddr,
+    } -> Option<Holder>;
+    /// The proxy variable of a process's environment that names this address.
+    proxy: Proxy {
+        /// The process.
+        process: Process,
+        /// The address.
+        remote: SocketAddr,
+    } -> Option<ProxyVariable>;
+    /// The kernel's name for the reason of a drop.
+    drop_reason: DropReason {
+        /// Its number.
+        number: u16,
+    } -> String;
+    /// Rules of the firewall that may have ended the packet's way so.
+    firewall: Firewall {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// The packet.
+        packet: Packet,
+        /// The end that it met.
+        ending: Ending,
+    } -> Firewall;
+    /// The number of BPF programs that decide on connects of a cgroup.
+    connect_programs: ConnectPrograms {
+        /// The cgroup's id.
+        cgroup: u64,
+        /// Of IPv6 sockets.
+        v6: bool,
+    } -> u32;
+    /// The BPF programs that, as a security module, decide on every connect.
+    security_programs: SecurityPrograms {} -> Vec<Program>;
+    /// The profile by which a security module confines a process.
+    confinement: Confinement {
+        /// The process.
+        process: Process,
+    } -> Option<String>;
+}
+
+impl Question {
+    /// Questions about a network namespace, which is named by a number that is another's
+    /// after its end.
+    #[must_use]
+    pub fn is_of_namespace(&self) -> bool {
+        match self {
+            Self::Route { .. }
+            | Self::DeadEnd { .. }
+            | Self::Covering { .. }
+            | Self::Link { .. }
+            | Self::OwnAddresses { .. }
+            | Self::IsOwn { .. }
+            | Self::Neighbour { .. }
+            | Self::Owner { .. }
+            | Self::Holders { .. }
+            | Self::Door { .. }
+            | Self::Listeners { .. }
+            | Self::ListenersElsewhere { .. }
+            | Self::Ports { .. }
+            | Self::Tuple { .. }
+            | Self::Firewall { .. } => true,
+            Self::Proxy { .. }
+            | Self::DropReason { .. }
+            | Self::ConnectPrograms { .. }
+            | Self::Confinement { .. }
+            | Self::SecurityPrograms {} => false,
+        }
+    }
+
+    /// Questions whose answer only adds to a cause: without it no rule says anything else.
+    #[must_use]
+    pub fn is_aside(&self) -> bool {
+        matches!(self, Self::ListenersElsewhere { .. } | Self::Door { .. })
+    }
+}
+
+/// A process, told from a later one with the same pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// When it started, `CLOCK_BOOTTIME` nanoseconds.
+    pub started_ns: u64,
+}
+
+/// What is known of a neighbour's link-layer address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Neighbour {
+    /// It is known.
+    Known,
+    /// It was asked for, and there was no answer yet.
+    Incomplete,
+    /// It was asked for to the end, and there was no answer.
+    Failed,
+    /// Nobody has asked lately.
+    Absent,
+}
+
+/// Who accepts connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listeners {
+    /// On this port, on whatever address.
+    pub on_port: Vec<Listener>,
+    /// On ports that are easily mistaken for it.
+    pub on_similar: Vec<Listener>,
+}
+
+/// A socket that accepts connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Inode number of its network namespace.
+    pub netns: u32,
+    /// The address it accepts; unspecified for all.
+    pub addr: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// Accepts nothing but IPv6.
+    pub only_v6: bool,
+    /// The interface that it is bound to (`SO_BINDTODEVICE`).
+    pub device: Option<Device>,
+    /// Whose it is, if that could be found out.
+    pub process: Option<Named>,
+}
+
+impl Listener {
+    /// Whether it accepts connections to that address.
+    #[must_use]
+    pub fn accepts(&self, addr: IpAddr) -> bool {
+        accepts(self.addr, self.only_v6, addr)
+    }
+}
+
+/// Whether a socket that listens on `own` accepts connections to an address.
+#[must_use]
+pub fn accepts(own: IpAddr, only_v6: bool, addr: IpAddr) -> bool {
+    match (own, addr) {
+        (IpAddr::V4(own), IpAddr::V4(_)) if own.is_unspecified() => true,
+        (IpAddr::V6(own), IpAddr::V6(_)) if own.is_unspecified() => true,
+        (IpAddr::V6(own), IpAddr::V4(_)) if own.is_unspecified() => !only_v6,
+        (own, addr) => own == addr,
+    }
+}
+
+/// A process as a line names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Named {
+    /// Its id.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+}
+
+/// How local ports are chosen, and how many are in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    /// `ip_local_port_range`.
+    pub range: (u16, u16),
+    /// Ports of the range that `ip_local_reserved_ports` leaves out.
+    pub reserved: u32,
+    /// `tcp_tw_reuse`.
+    pub tw_reuse: u8,
+    /// Sockets to the destination by state, all local ports counted.
+    pub states: BTreeMap<String, u32>,
+    /// Ports of the range that these hold, without the reserved ones.
+    pub connected: u32,
+    /// Ports of the range that others hold: bound sockets that are not connected,
+    /// listening ones among them. Of a bind: that any socket holds.
+    pub bound: u32,
+    /// Ports of the range that no socket has, whatever its destination.
+    pub free: u32,
+    /// Who has most of the sockets to the destination, where there was time to look.
+    pub connected_by: Vec<Holding>,
+    /// Who has most of the bound ones.
+    pub bound_by: Vec<Holding>,
+}
+
+/// How much a process holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// The process.
+    pub process: Named,
+    /// How many sockets.
+    pub sockets: u32,
+}
+
+/// A socket and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The socket's state.
+    pub state: String,
+    /// Whose it is, if anyone's.
+    pub process: Option<Named>,
+}
+
+/// A BPF program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its id.
+    pub id: u32,
+    /// Its name; empty if it was given none.
+    pub name: String,
+}
+
+/// A variable that names a proxy, in either case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyVariable {
+    /// For http.
+    HttpProxy,
+    /// For https.
+    HttpsProxy,
+    /// For everything.
+    AllProxy,
+}
+
+impl ProxyVariable {
+    /// Its name, in small letters.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HttpProxy => "http_proxy",
+            Self::HttpsProxy => "https_proxy",
+            Self::AllProxy => "all_proxy",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_listener_accepts() {
+        let accepts = |own: &str, only_v6, addr: &str| {
+            Listener {
+                netns: 1,
+                addr: own.parse().unwrap(),
+                port: 1,
+                only_v6,
+                device: None,
+                process: None,
+            }
+            .accepts(addr.parse().unwrap())
+        };
+        assert!(accepts("0.0.0.0", false, "10.0.0.1") && accepts("::", false, "10.0.0.1"));
+        assert!(accepts("::", true, "::1") && accepts("127.0.0.1", false, "127.0.0.1"));
+        assert!(!accepts("::", true, "10.0.0.1") && !accepts("127.0.0.1", false, "10.0.0.1"));
+        assert!(!accepts("0.0.0.0", false, "::1") && !accepts("::1", false, "127.0.0.1"));
+    }
+}

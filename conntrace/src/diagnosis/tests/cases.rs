@@ -1,0 +1,159 @@
+//! How attempts end.
+
+use super::script::{FAR, NETNS, OWN, PORT, PROCESS, ip};
+use crate::{
+    diagnosis::{
+        Call, Case,
+        case::{CaseDrops, Handshake, Heard},
+    },
+    record::{Errno, Icmp, IcmpVersion, Label, Remote, ReplyKind},
+};
+
+pub(super) fn case(label: Label, reply: ReplyKind) -> Case {
+    Case {
+        label,
+        errno: None,
+        call: None,
+        netns: NETNS,
+        netns_mix: 0,
+        process: Some(PROCESS),
+        cgroup: Some(77),
+        remote: Some(to(FAR)),
+        local_addr: Some(ip(OWN)),
+        bound_port: None,
+        bound_device: None,
+        mark: 0,
+        socket_uid: None,
+        reply,
+        icmp: None,
+        own_failure: None,
+        drops: None,
+        heard: Heard {
+            outwaited: label == Label::TimedOut,
+            ..Heard::default()
+        },
+    }
+}
+
+/// A case whose destination completed a handshake on this port, so many seconds ago.
+pub(super) fn works(port: u16, ago_s: u64, mut case: Case) -> Case {
+    case.heard.handshake = Some(Handshake { port, ago_s });
+    if case.remote.is_some_and(|remote| remote.port == port) {
+        case.heard.on_this_port_ago_s = Some(ago_s);
+    }
+    case
+}
+
+/// Unanswered, from a host that sent a RST so many seconds ago.
+pub(super) fn reset_before(ago_s: u64) -> Case {
+    let mut case = silence();
+    case.heard.reset = Some(Handshake { port: 22, ago_s });
+    case
+}
+
+/// Unanswered, from a host that was tried for so many seconds and not heard of, nor was
+/// any of its network.
+pub(super) fn silent(silent_s: u64) -> Case {
+    let mut case = silence();
+    case.heard.silent_s = Some(silent_s);
+    case.heard.network_silent_s = Some(silent_s);
+    case
+}
+
+/// The same, but an answer may have been forgotten.
+pub(super) fn forgetful(mut case: Case) -> Case {
+    case.heard.may_be_forgotten = true;
+    case
+}
+
+/// The same, but the application gave up after one SYN.
+pub(super) fn hasty(mut case: Case) -> Case {
+    case.heard.outwaited = false;
+    case
+}
+
+/// Given up while this host's own sending failed.
+pub(super) fn cut_off(errno: Errno) -> Case {
+    Case {
+        own_failure: Some(errno),
+        ..case(Label::TimedOut, ReplyKind::Local)
+    }
+}
+
+pub(super) fn to(addr: &str) -> Remote {
+    Remote {
+        addr: ip(addr),
+        port: PORT,
+    }
+}
+
+pub(super) fn reset(addr: &str) -> Case {
+    Case {
+        errno: Some(Errno::ECONNREFUSED),
+        remote: Some(to(addr)),
+        ..case(Label::Refused, ReplyKind::Rst)
+    }
+}
+
+pub(super) fn silence() -> Case {
+    case(Label::TimedOut, ReplyKind::None)
+}
+
+pub(super) fn icmp(label: Label, icmp_type: u8, code: u8) -> Case {
+    let from = ip("10.9.9.9");
+    Case {
+        icmp: Some(Icmp {
+            version: IcmpVersion::V4,
+            icmp_type,
+            code,
+            errno: None,
+            from: Some(from),
+        }),
+        ..case(label, ReplyKind::Icmp)
+    }
+}
+
+pub(super) fn no_neighbour() -> Case {
+    let errno = Some(Errno::EHOSTUNREACH);
+    Case {
+        errno,
+        ..case(Label::Unreachable, ReplyKind::Local)
+    }
+}
+
+pub(super) fn failed_call(label: Label, errno: Errno) -> Case {
+    Case {
+        errno: Some(errno),
+        call: Some(Call::Connect),
+        ..case(label, ReplyKind::None)
+    }
+}
+
+pub(in crate::diagnosis) fn exhausted() -> Case {
+    Case {
+        errno: Some(Errno::EADDRNOTAVAIL),
+        ..case(Label::PortExhausted, ReplyKind::None)
+    }
+}
+
+pub(super) fn tuple_taken() -> Case {
+    Case {
+        errno: Some(Errno::EADDRNOTAVAIL),
+        bound_port: Some(40_000),
+        ..case(Label::AddressUnavailable, ReplyKind::None)
+    }
+}
+
+pub(super) fn not_local() -> Case {
+    failed_call(Label::AddressUnavailable, Errno::EADDRNOTAVAIL)
+}
+
+pub(super) fn dropped() -> Case {
+    Case {
+        drops: Some(CaseDrops {
+            reason: 8,
+            all: true,
+        }),
+        ..case(Label::TimedOut, ReplyKind::Local)
+    }
+}

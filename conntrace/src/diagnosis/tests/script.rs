@@ -1,0 +1,487 @@
+//! A host that says what it is told to.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+};
+
+use crate::diagnosis::{
+    Evidence, Undiagnosed,
+    firewall_facts::{Direction, Ending, Firewall, Found, Match, Packet, Verdict},
+    question::{
+        Answer, Holder, Holding, Listener, Listeners, Named, Neighbour, Ports, Process, Program,
+        ProxyVariable, Question,
+    },
+    way::{Covering, DeadEnd, Device, Link, OwnAddresses, Route, RouteOut},
+};
+
+pub(super) const NETNS: u32 = 7;
+pub(super) const CONTAINER: u32 = 8;
+pub(super) const PROCESS: Process = Process {
+    pid: 4242,
+    started_ns: 5,
+};
+pub(super) const OWN: &str = "10.0.0.2";
+pub(super) const FAR: &str = "10.0.0.5";
+pub(super) const PUBLIC: &str = "203.0.113.9";
+pub(super) const PORT: u16 = 5432;
+
+/// A host that knows what it is told, and of all else that there is nothing.
+#[derive(Default, Clone)]
+pub(in crate::diagnosis) struct Script {
+    answers: HashMap<Question, Answer>,
+    /// By namespace, destination and source.
+    routes: HashMap<(u32, IpAddr, Option<IpAddr>), Route>,
+    dead_end: Option<DeadEnd>,
+    covering: Vec<Covering>,
+    rules: Vec<(Ending, Found)>,
+    legacy: bool,
+    /// Questions whose answer is unknown.
+    pub(super) unknown: Vec<Question>,
+    /// Knows nothing of what it was not told.
+    blind: bool,
+    pub(super) asked: Vec<Question>,
+}
+
+impl Evidence for Script {
+    fn answer(&mut self, question: Question) -> Result<Answer, Undiagnosed> {
+        self.asked.push(question.clone());
+        if self.unknown.contains(&question) {
+            return Err(Undiagnosed::Unsupported);
+        }
+        let told = self.answers.get(&question).cloned();
+        let known = told.or_else(|| self.of_network(&question));
+        match known {
+            Some(answer) => Ok(answer),
+            None if self.blind => Err(Undiagnosed::NoTime),
+            None => nothing(&question).ok_or(Undiagnosed::NoTime),
+        }
+    }
+}
+
+/// The answer that there is nothing; `None` where there is no such answer.
+fn nothing(question: &Question) -> Option<Answer> {
+    Some(match question {
+        Question::Route { .. } | Question::Ports { .. } | Question::DropReason { .. } => {
+            return None;
+        }
+        Question::DeadEnd { .. } => Answer::DeadEnd(None),
+        Question::Covering { .. } => Answer::Covering(vec![]),
+        Question::Link { .. } => Answer::Link(Some(link(true, None))),
+        Question::OwnAddresses { .. } => Answer::OwnAddresses(OwnAddresses {
+            usable: vec![ip(OWN)],
+            any: true,
+        }),
+        Question::IsOwn { .. } => Answer::IsOwn(true),
+        Question::Neighbour { .. } => Answer::Neighbour(Neighbour::Absent),
+        Question::Owner { .. } => Answer::Owner(None),
+        Question::Holders { .. } => Answer::Holders(vec![]),
+        Question::Door { .. } => Answer::Door(None),
+        Question::Listeners { .. } => Answer::Listeners(Listeners::default()),
+        Question::ListenersElsewhere { .. } => Answer::ListenersElsewhere(vec![]),
+        Question::Tuple { .. } => Answer::Tuple(None),
+        Question::Proxy { .. } => Answer::Proxy(None),
+        Question::Firewall { .. } => Answer::Firewall(Firewall {
+            found: vec![],
+            complete: true,
+        }),
+        Question::ConnectPrograms { .. } => Answer::ConnectPrograms(0),
+        Question::SecurityPrograms {} => Answer::SecurityPrograms(vec![]),
+        Question::Confinement { .. } => Answer::Confinement(None),
+    })
+}
+
+impl Script {
+    /// Knows nothing but what it is told.
+    pub(super) fn blind() -> Self {
+        Self {
+            blind: true,
+            ..Self::default()
+        }
+    }
+
+    /// The same host, which cannot tell this.
+    pub(super) fn without(&self, question: &Question) -> Self {
+        let mut script = self.clone();
+        script.asked.clear();
+        script.unknown.push(question.clone());
+        script
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the others are answered one by one"
+    )]
+    fn of_network(&self, question: &Question) -> Option<Answer> {
+        match question {
+            Question::Route { netns, way } => {
+                let exact = self.routes.get(&(*netns, way.to, way.from));
+                Some(Answer::Route(exact?.clone()))
+            }
+            Question::DeadEnd { .. } => {
+                let found = self.dead_end.clone();
+                found.map(|found| Answer::DeadEnd(Some(found)))
+            }
+            Question::Covering { .. } if !self.covering.is_empty() => {
+                Some(Answer::Covering(self.covering.clone()))
+            }
+            Question::Firewall { ending, .. } if self.legacy || !self.rules.is_empty() => {
+                let of_it = self.rules.iter().filter(|(of, _)| of == ending);
+                Some(Answer::Firewall(Firewall {
+                    found: of_it.map(|(_, found)| found.clone()).collect(),
+                    complete: !self.legacy,
+                }))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn with(mut self, question: Question, answer: Answer) -> Self {
+        self.answers.insert(question, answer);
+        self
+    }
+
+    pub(super) fn route_in(
+        mut self,
+        netns: u32,
+        to: &str,
+        from: Option<&str>,
+        route: Route,
+    ) -> Self {
+        self.routes.insert((netns, ip(to), from.map(ip)), route);
+        self
+    }
+
+    pub(super) fn route_from(self, to: &str, from: Option<&str>, route: Route) -> Self {
+        self.route_in(NETNS, to, from, route)
+    }
+
+    /// The way from `OWN`, and without a source.
+    pub(super) fn route(self, to: &str, route: Route) -> Self {
+        self.route_from(to, Some(OWN), route.clone())
+            .route_from(to, None, route)
+    }
+
+    pub(super) fn dead_end(mut self, dead_end: DeadEnd) -> Self {
+        self.dead_end = Some(dead_end);
+        self
+    }
+
+    pub(super) fn covered(mut self) -> Self {
+        self.covering.push(Covering {
+            prefix: (ip("10.0.0.0"), 8),
+            table: 254,
+            gateway: Some(ip("10.0.0.1")),
+            device: None,
+        });
+        self
+    }
+
+    pub(super) fn link(self, link: Link) -> Self {
+        self.link_of(2, link)
+    }
+
+    pub(super) fn link_of(self, device: u32, link: Link) -> Self {
+        let question = Question::Link {
+            netns: NETNS,
+            device,
+        };
+        self.with(question, Answer::Link(Some(link)))
+    }
+
+    pub(super) fn own(self, addr: &str, is_own: bool) -> Self {
+        let question = Question::IsOwn {
+            netns: NETNS,
+            addr: ip(addr),
+        };
+        self.with(question, Answer::IsOwn(is_own))
+    }
+
+    pub(super) fn no_addresses(self, v6: bool) -> Self {
+        let question = Question::OwnAddresses { netns: NETNS, v6 };
+        self.with(question, Answer::OwnAddresses(OwnAddresses::default()))
+    }
+
+    pub(super) fn neighbour(self, addr: &str, state: Neighbour) -> Self {
+        let question = Question::Neighbour {
+            netns: NETNS,
+            device: 2,
+            addr: ip(addr),
+        };
+        self.with(question, Answer::Neighbour(state))
+    }
+
+    pub(super) fn listeners(self, on_port: Vec<Listener>, on_similar: Vec<Listener>) -> Self {
+        let question = Question::Listeners {
+            netns: NETNS,
+            addr: ip(FAR),
+            port: PORT,
+        };
+        let listeners = Listeners {
+            on_port,
+            on_similar,
+        };
+        self.with(question, Answer::Listeners(listeners))
+    }
+
+    pub(super) fn elsewhere(self, found: Vec<Listener>) -> Self {
+        let question = Question::ListenersElsewhere {
+            netns: NETNS,
+            port: PORT,
+        };
+        self.with(question, Answer::ListenersElsewhere(found))
+    }
+
+    pub(super) fn owner(self, addr: &str, netns: Option<u32>) -> Self {
+        let question = Question::Owner {
+            netns: NETNS,
+            device: 2,
+            addr: ip(addr),
+        };
+        self.with(question, Answer::Owner(netns))
+    }
+
+    pub(super) fn without_owner(mut self, addr: &str) -> Self {
+        self.unknown.push(Question::Owner {
+            netns: NETNS,
+            device: 2,
+            addr: ip(addr),
+        });
+        self
+    }
+
+    pub(super) fn held(self, addr: &str) -> Self {
+        let question = Question::Holders {
+            netns: NETNS,
+            addr: ip(addr),
+        };
+        self.with(question, Answer::Holders(vec![CONTAINER]))
+    }
+
+    pub(super) fn proxy(self, found: Option<ProxyVariable>) -> Self {
+        let question = Question::Proxy {
+            process: PROCESS,
+            remote: socket(FAR, PORT),
+        };
+        self.with(question, Answer::Proxy(found))
+    }
+
+    pub(super) fn ports(self, remote: Option<SocketAddr>, ports: Ports) -> Self {
+        let question = Question::Ports {
+            netns: NETNS,
+            local: Some(ip(OWN)),
+            remote,
+        };
+        self.with(question, Answer::Ports(ports))
+    }
+
+    pub(super) fn drop_reason(self, name: &str) -> Self {
+        let question = Question::DropReason { number: 8 };
+        self.with(question, Answer::DropReason(name.to_owned()))
+    }
+
+    /// A rule of this chain ends packets so.
+    pub(super) fn rule(mut self, ending: Ending, chain: &str, matches: Match) -> Self {
+        let found = Found {
+            family: "inet".to_owned(),
+            table: "filter".to_owned(),
+            chain: chain.to_owned(),
+            handle: Some(4),
+            comment: None,
+            verdict: match ending {
+                Ending::Drop => Verdict::Drop,
+                Ending::RejectByReset => Verdict::RejectByReset,
+                Ending::RejectByIcmp => Verdict::RejectByIcmp,
+                Ending::Rewrite => Verdict::Rewrite,
+            },
+            matches,
+        };
+        self.rules.push((ending, found));
+        self
+    }
+
+    /// There are tables of legacy iptables, which cannot be read.
+    pub(super) fn legacy(mut self) -> Self {
+        self.legacy = true;
+        self
+    }
+
+    pub(super) fn rewrites(self) -> Self {
+        self.rule(Ending::Rewrite, "OUTPUT", Match::Fully)
+    }
+
+    /// A rule of that namespace leads elsewhere what arrives there for `FAR`.
+    pub(super) fn rewrites_in(self, netns: u32) -> Self {
+        let rules = Self::default().rewrites().rules;
+        self.only(netns, Direction::Arriving, rules)
+    }
+
+    /// A rule that drops the answer, and would let the SYN pass.
+    pub(super) fn drops_answer(self) -> Self {
+        let rules = Self::default()
+            .rule(Ending::Drop, "input", Match::Fully)
+            .rules;
+        self.only(NETNS, Direction::In, rules)
+    }
+
+    /// These rules of a namespace meet packets of this direction alone.
+    fn only(mut self, netns: u32, direction: Direction, rules: Vec<(Ending, Found)>) -> Self {
+        let packet = Packet {
+            direction,
+            remote: socket(FAR, PORT),
+            local: Some(ip(OWN)),
+            local_port: None,
+            device: None,
+            mark: None,
+            uid: None,
+        };
+        for (ending, found) in rules {
+            let question = Question::Firewall {
+                netns,
+                packet: packet.clone(),
+                ending,
+            };
+            let firewall = Firewall {
+                found: vec![found],
+                complete: true,
+            };
+            self.answers.insert(question, Answer::Firewall(firewall));
+        }
+        self
+    }
+
+    pub(super) fn tuple(self, holder: Option<Holder>) -> Self {
+        let question = Question::Tuple {
+            netns: NETNS,
+            local: socket(OWN, 40_000),
+            remote: socket(FAR, PORT),
+        };
+        self.with(question, Answer::Tuple(holder))
+    }
+
+    pub(super) fn programs(self, count: u32) -> Self {
+        let question = Question::ConnectPrograms {
+            cgroup: 77,
+            v6: false,
+        };
+        self.with(question, Answer::ConnectPrograms(count))
+    }
+
+    /// Programs with these names decide as a security module.
+    pub(super) fn security_programs(self, names: &[&str]) -> Self {
+        let program = |(id, name): (u32, &&str)| Program {
+            id,
+            name: (*name).to_owned(),
+        };
+        let programs = (12..).zip(names).map(program).collect();
+        self.with(
+            Question::SecurityPrograms {},
+            Answer::SecurityPrograms(programs),
+        )
+    }
+
+    pub(super) fn confinement(self, profile: Option<&str>) -> Self {
+        let question = Question::Confinement { process: PROCESS };
+        self.with(question, Answer::Confinement(profile.map(Into::into)))
+    }
+}
+
+pub(super) fn link(carrier: bool, kind: Option<&str>) -> Link {
+    Link {
+        name: "eth0".to_owned(),
+        up: true,
+        carrier,
+        kind: kind.map(Into::into),
+        resolves_neighbours: true,
+        loopback: false,
+    }
+}
+
+pub(super) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub(super) fn socket(addr: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip(addr), port)
+}
+
+pub(super) fn named(pid: u32, comm: &str) -> Named {
+    Named {
+        pid,
+        comm: comm.to_owned(),
+    }
+}
+
+pub(super) fn out(gateway: Option<&str>, prefix_len: u8) -> Route {
+    Route::Out(RouteOut {
+        gateway: gateway.map(ip),
+        device: Device {
+            index: 2,
+            name: "eth0".to_owned(),
+        },
+        prefix_len,
+        table: 254,
+    })
+}
+
+pub(super) fn listener(netns: u32, addr: &str, port: u16) -> Listener {
+    Listener {
+        netns,
+        addr: ip(addr),
+        port,
+        only_v6: false,
+        device: None,
+        process: Some(named(812, "postgres")),
+    }
+}
+
+pub(super) fn ports(connected: u32, bound: u32, reserved: u32) -> Ports {
+    let holding = |comm: &str, sockets| Holding {
+        process: named(9, comm),
+        sockets,
+    };
+    Ports {
+        range: (32_768, 60_999),
+        reserved,
+        tw_reuse: 2,
+        states: BTreeMap::from([
+            ("ESTABLISHED".to_owned(), 100),
+            ("TIME_WAIT".to_owned(), connected.saturating_sub(100)),
+        ]),
+        connected,
+        bound,
+        free: 28_232_u32.saturating_sub(reserved + connected + bound),
+        connected_by: vec![holding("crawler", 100)],
+        bound_by: vec![holding("binder", bound)],
+    }
+}
+
+pub(super) fn proxied() -> Script {
+    here().proxy(Some(ProxyVariable::HttpsProxy))
+}
+
+/// The destination is an address of this namespace, and nobody listens.
+pub(super) fn here() -> Script {
+    Script::default().route(FAR, Route::Local)
+}
+
+/// The destination is on the network of an interface.
+pub(super) fn far() -> Script {
+    Script::default().route(FAR, out(None, 24))
+}
+
+/// The default route leads there.
+pub(super) fn gateway() -> Script {
+    Script::default().route(FAR, out(Some("10.0.0.1"), 0))
+}
+
+pub(super) fn holder() -> Option<Holder> {
+    Some(Holder {
+        state: "TIME_WAIT".to_owned(),
+        process: None,
+    })
+}
+
+pub(super) fn remote() -> Option<SocketAddr> {
+    Some(socket(FAR, PORT))
+}

@@ -1,0 +1,193 @@
+//! What the host has answered, for a second: the one memory of evidence, which a
+//! live run fills by looking and a replay from its recording.
+//!
+//! Time is the kernel's, of the attempt at hand, so that both forget alike.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::netns::About;
+use crate::diagnosis::{
+    Undiagnosed,
+    question::{Answer, Question},
+};
+
+/// How long an answer holds.
+const VALID_NS: u64 = 1_000_000_000;
+/// How long it is not asked again what there was no time to answer.
+const BUSY_NS: u64 = 100_000_000;
+/// How many answers are remembered; then it starts over.
+const LEN_MAX: usize = 4096;
+
+/// What came of a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// This.
+    Answer(Answer),
+    /// Nothing is known, for this reason.
+    Unknown(Undiagnosed),
+}
+
+impl From<Result<Answer, Undiagnosed>> for Found {
+    fn from(result: Result<Answer, Undiagnosed>) -> Self {
+        result.map_or_else(Self::Unknown, Self::Answer)
+    }
+}
+
+impl From<Found> for Result<Answer, Undiagnosed> {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Answer(answer) => Ok(answer),
+            Found::Unknown(reason) => Err(reason),
+        }
+    }
+}
+
+/// An answer that was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// When the attempt had ended for which it was asked, `CLOCK_BOOTTIME`
+    /// nanoseconds.
+    pub asked_ns: u64,
+    /// Random bits of that attempt's network namespace.
+    pub netns_mix: u16,
+    /// The question.
+    pub question: Question,
+    /// What came of it.
+    pub found: Found,
+}
+
+/// The answers of the last second.
+#[derive(Debug, Default)]
+pub(crate) struct Known(HashMap<Question, Answered>);
+
+#[derive(Debug)]
+struct Answered {
+    asked_ns: u64,
+    netns_mix: u16,
+    found: Found,
+}
+
+impl Known {
+    /// The answer to a question about this attempt, and until when it holds. A
+    /// namespace's number may be another's by now: what was asked of one with other
+    /// random bits, or of unknown ones before the process began, is not known of it.
+    pub(crate) fn get(&self, question: &Question, about: &About) -> Option<(u64, &Found)> {
+        let Answered {
+            asked_ns,
+            netns_mix,
+            found,
+        } = self.0.get(question)?;
+        let until_ns = asked_ns.saturating_add(validity(found));
+        let is_of_it = !question.is_of_namespace() || about.is_of(*asked_ns, *netns_mix);
+        (is_of_it && about.at_ns < until_ns).then_some((until_ns, found))
+    }
+
+    /// Remembers an answer; returns until when it holds.
+    pub(crate) fn put(&mut self, told: Told) -> u64 {
+        let Told {
+            asked_ns,
+            netns_mix,
+            question,
+            found,
+        } = told;
+        if self.0.len() >= LEN_MAX && !self.0.contains_key(&question) {
+            self.0.clear();
+        }
+        let until_ns = asked_ns.saturating_add(validity(&found));
+        let answered = Answered {
+            asked_ns,
+            netns_mix,
+            found,
+        };
+        self.0.insert(question, answered);
+        until_ns
+    }
+}
+
+fn validity(found: &Found) -> u64 {
+    match found {
+        Found::Unknown(Undiagnosed::NoTime) => BUSY_NS,
+        Found::Answer(_) | Found::Unknown(_) => VALID_NS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnosis::question::Process;
+
+    fn told(number: u16, asked_ns: u64, found: Found) -> Told {
+        Told {
+            asked_ns,
+            netns_mix: 0,
+            question: Question::DropReason { number },
+            found,
+        }
+    }
+
+    fn at(at_ns: u64) -> About {
+        About {
+            process: None,
+            tid: None,
+            netns_mix: 0,
+            at_ns,
+        }
+    }
+
+    #[test]
+    fn answers_hold_for_a_second() {
+        let mut known = Known::default();
+        let question = Question::DropReason { number: 1 };
+        assert_eq!(known.get(&question, &at(5)), None);
+        let until = known.put(told(1, 5, Found::Unknown(Undiagnosed::NoAccess)));
+        assert_eq!(
+            known.get(&question, &at(until - 1)),
+            Some((until, &Found::Unknown(Undiagnosed::NoAccess)))
+        );
+        assert_eq!(known.get(&question, &at(until)), None);
+        let until = known.put(told(1, 5, Found::Unknown(Undiagnosed::NoTime)));
+        assert_eq!(until, 5 + BUSY_NS);
+    }
+
+    #[test]
+    fn a_later_process_may_be_in_another_namespace() {
+        let mut known = Known::default();
+        let question = Question::Door { netns: 7 };
+        let by = |started_ns| About {
+            process: Some(Process { pid: 1, started_ns }),
+            ..at(100)
+        };
+        let told = |netns_mix| Told {
+            asked_ns: 50,
+            netns_mix,
+            question: question.clone(),
+            found: Found::Unknown(Undiagnosed::NoAccess),
+        };
+        known.put(told(0));
+        assert!(known.get(&question, &by(50)).is_some());
+        assert!(known.get(&question, &by(51)).is_none());
+        let of_namespace = |netns_mix| About {
+            netns_mix,
+            ..by(51)
+        };
+        assert!(known.get(&question, &of_namespace(1)).is_none());
+        known.put(told(1));
+        assert!(known.get(&question, &of_namespace(1)).is_some());
+        assert!(known.get(&question, &of_namespace(2)).is_none());
+        known.put(self::told(1, 50, Found::Unknown(Undiagnosed::NoAccess)));
+        let question = Question::DropReason { number: 1 };
+        assert!(known.get(&question, &by(51)).is_some());
+    }
+
+    #[test]
+    fn starts_over_when_full() {
+        let mut known = Known::default();
+        for number in 0..=u16::try_from(LEN_MAX).unwrap() {
+            known.put(told(number, 0, Found::Unknown(Undiagnosed::NoAccess)));
+        }
+        assert_eq!(known.0.len(), 1);
+    }
+}

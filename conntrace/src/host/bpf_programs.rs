@@ -1,0 +1,95 @@
+//! BPF programs that decide on connects: those of a cgroup, and as a security module.
+
+use std::{fs::File, io};
+
+use super::netns::reason;
+use crate::{
+    diagnosis::{Undiagnosed, question::Program},
+    record::sanitize,
+    sys,
+    sys::{Attached, proc_file},
+};
+
+/// How many links of programs to hooks are looked at.
+const LINKS_MAX: usize = 4096;
+/// How many programs an answer names.
+const NAMED_MAX: usize = 4;
+/// Most bytes of a program's name in a line; the kernel keeps 15.
+const NAME_JSON_MAX: usize = 96;
+
+/// Looks at programs.
+pub(super) struct Programs {
+    /// The cgroup (v2) filesystem.
+    cgroups: Option<File>,
+    /// What programs of security attach to that decide on connects.
+    connect_hook: Option<u32>,
+}
+
+impl Programs {
+    /// Opens the cgroup (v2) filesystem.
+    pub(super) fn open(connect_hook: Option<u32>) -> Self {
+        let mounts = proc_file::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        Self {
+            cgroups: sys::cgroup_mount_point(&mounts).and_then(|path| File::open(path).ok()),
+            connect_hook,
+        }
+    }
+
+    /// How many are in effect there, those of the cgroups above it included.
+    pub(super) fn on_connect(&self, cgroup: u64, v6: bool) -> Result<u32, Undiagnosed> {
+        let mount = self.cgroups.as_ref().ok_or(Undiagnosed::Unsupported)?;
+        let look = || -> io::Result<u32> {
+            let path = sys::path_of(&sys::open_cgroup(mount, cgroup)?)?;
+            sys::connect_programs(&File::open(path)?, v6)
+        };
+        look().map_err(|error| reason(&error))
+    }
+
+    /// Those that, as a security module, decide on every connect.
+    ///
+    /// # Errors
+    /// When the kernel does not tell on what its programs decide, or there are too many.
+    pub(super) fn of_security(&self) -> Result<Vec<Program>, Undiagnosed> {
+        let hook = self.connect_hook.ok_or(Undiagnosed::Unsupported)?;
+        let mut found = Vec::new();
+        let mut link = 0;
+        for _ in 0..LINKS_MAX {
+            let next = sys::next_link(link).map_err(|error| reason(&error))?;
+            let Some(next) = next else {
+                let named = found.into_iter().take(NAMED_MAX);
+                return Ok(named.filter_map(|id| named_program(id).ok()).collect());
+            };
+            link = next;
+            match sys::attached(link) {
+                Ok(Attached::Security { hook: 0, .. }) => return Err(Undiagnosed::Unsupported),
+                Ok(Attached::Security { hook: at, program }) if at == hook => found.push(program),
+                Ok(Attached::Security { .. } | Attached::Otherwise) => {}
+                // It is gone by now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(reason(&error)),
+            }
+        }
+        Err(Undiagnosed::Incomplete)
+    }
+}
+
+fn named_program(id: u32) -> io::Result<Program> {
+    let name = sys::program_name(id)?;
+    Ok(Program {
+        id,
+        name: sanitize::bounded(&name, NAME_JSON_MAX),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_hook_nothing_is_known() {
+        assert_eq!(
+            Programs::open(None).of_security(),
+            Err(Undiagnosed::Unsupported)
+        );
+    }
+}

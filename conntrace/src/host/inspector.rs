@@ -1,0 +1,487 @@
+//! The helper's thread: looks what is asked for, in whatever namespace it is.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap, HashSet},
+    io,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use super::{
+    bpf_programs::Programs,
+    netlink::{
+        nftables, route, sock_diag,
+        sock_diag::{LISTEN, Sock},
+    },
+    netns::{About, Namespaces},
+    procfs::{port_range::PortRules, process},
+};
+use crate::{
+    capture::Facts,
+    diagnosis::{
+        Undiagnosed,
+        firewall_facts::Packet,
+        is_similar,
+        question::{Answer, Holder, Listener, Listeners, Named, Ports, Question, accepts},
+        way::Route,
+    },
+};
+
+/// How old a dump may be: there is no more than one a second per namespace.
+const DUMP_AGE_MAX: Duration = Duration::from_secs(1);
+/// How many namespaces' sockets are remembered.
+const DUMPS_MAX: usize = 16;
+/// Most owners of sockets that are remembered; then it starts over.
+const OWNERS_MAX: usize = 4096;
+/// How many listeners an answer names.
+const LISTENERS_MAX: usize = 4;
+/// What is left of the time for an answer when owners are no longer looked for.
+const RESERVE: Duration = Duration::from_millis(5);
+
+/// Which sockets of a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Which {
+    Bound,
+    Connected,
+}
+
+type Dump = std::sync::Arc<[Sock]>;
+
+/// A dump, and what for.
+struct Taken {
+    at: Instant,
+    /// When the attempt had ended for which it was asked.
+    asked_ns: u64,
+    /// Random bits of that attempt's network namespace.
+    netns_mix: u16,
+    dump: Dump,
+}
+
+/// Answers questions about the host, one at a time.
+pub(super) struct Helper {
+    namespaces: Namespaces,
+    dumps: HashMap<(u32, Which), Taken>,
+    /// The process that had a socket when it was last asked for, by inode.
+    owners: RefCell<HashMap<u32, u32>>,
+    facts: &'static Facts,
+    programs: Programs,
+}
+
+impl Helper {
+    pub(super) fn new() -> io::Result<Self> {
+        let facts = Facts::running();
+        Ok(Self {
+            namespaces: Namespaces::new()?,
+            dumps: HashMap::new(),
+            owners: RefCell::default(),
+            facts,
+            programs: Programs::open(facts.connect_hook),
+        })
+    }
+
+    /// The answer, as far as it is found by then.
+    ///
+    /// # Errors
+    /// The reason why it is unknown.
+    #[expect(clippy::too_many_lines, reason = "an arm for every question")]
+    pub(super) fn answer(
+        &mut self,
+        question: &Question,
+        about: &About,
+        until: Instant,
+    ) -> Result<Answer, Undiagnosed> {
+        let namespaces = &mut self.namespaces;
+        Ok(match *question {
+            Question::Route { netns, ref way } => {
+                Answer::Route(namespaces.inside(netns, about, until, || route::route(way))?)
+            }
+            Question::DeadEnd { netns, ref way } => {
+                Answer::DeadEnd(namespaces.inside(netns, about, until, || route::dead_end(way))?)
+            }
+            Question::Covering { netns, ref way } => {
+                let look = || match route::route(way)? {
+                    Route::Out(used) => route::covering(way, &used),
+                    Route::Local | Route::None(_) => Ok(vec![]),
+                };
+                Answer::Covering(namespaces.inside(netns, about, until, look)?)
+            }
+            Question::Link { netns, device } => {
+                Answer::Link(namespaces.inside(netns, about, until, || route::link(device))?)
+            }
+            Question::OwnAddresses { netns, v6 } => {
+                let look = || route::own_addresses(v6);
+                Answer::OwnAddresses(namespaces.inside(netns, about, until, look)?)
+            }
+            Question::IsOwn { netns, addr } => {
+                Answer::IsOwn(namespaces.inside(netns, about, until, || route::is_own(addr))?)
+            }
+            Question::Neighbour {
+                netns,
+                device,
+                addr,
+            } => {
+                let look = || route::neighbour(device, addr);
+                Answer::Neighbour(namespaces.inside(netns, about, until, look)?)
+            }
+            Question::Owner {
+                netns,
+                device,
+                addr,
+            } => Answer::Owner(self.owner(netns, device, addr, about, until)?),
+            Question::Holders { netns, addr } => {
+                Answer::Holders(self.holders(netns, addr, about, until)?)
+            }
+            Question::Door { netns } => Answer::Door(namespaces.door(netns, about, until)?),
+            Question::Listeners { netns, addr, port } => {
+                Answer::Listeners(self.listeners(netns, (addr, port), about, until)?)
+            }
+            Question::ListenersElsewhere { netns, port } => {
+                Answer::ListenersElsewhere(self.listeners_elsewhere(netns, port, about, until))
+            }
+            Question::Ports {
+                netns,
+                local,
+                remote,
+            } => Answer::Ports(self.ports(netns, local, remote, about, until)?),
+            Question::Tuple {
+                netns,
+                local,
+                remote,
+            } => Answer::Tuple(self.tuple(netns, (local, remote), about, until)?),
+            Question::Proxy { process, remote } => Answer::Proxy(process::proxy(process, remote)?),
+            Question::DropReason { number } => {
+                let name = self.facts.drop_reasons.name(number);
+                Answer::DropReason(name.ok_or(Undiagnosed::Unsupported)?)
+            }
+            Question::Firewall {
+                netns,
+                ref packet,
+                ending,
+            } => {
+                // Rules of another namespace may mean another user by the same number.
+                let uid = packet.uid.filter(|_| namespaces.is_home(netns));
+                let packet = Packet {
+                    uid,
+                    ..packet.clone()
+                };
+                let look = || nftables::ended_by(&packet, ending);
+                Answer::Firewall(namespaces.inside(netns, about, until, look)?)
+            }
+            Question::ConnectPrograms { cgroup, v6 } => {
+                Answer::ConnectPrograms(self.programs.on_connect(cgroup, v6)?)
+            }
+            Question::SecurityPrograms {} => Answer::SecurityPrograms(self.programs.of_security()?),
+            Question::Confinement { process } => {
+                Answer::Confinement(process::confinement(process)?)
+            }
+        })
+    }
+
+    /// It can answer no more.
+    pub(super) fn is_stranded(&self) -> bool {
+        self.namespaces.is_stranded()
+    }
+
+    /// The process that has a socket. Who had it the last time is looked at first.
+    fn owner_of(&self, sock: &Sock, about: &About, until: Instant) -> Option<Named> {
+        let mut owners = self.owners.borrow_mut();
+        let known = owners.get(&sock.inode).copied();
+        let found = process::owner(sock.inode, known.or(first(about)), owners_until(until));
+        if owners.len() >= OWNERS_MAX {
+            owners.clear();
+        }
+        owners.extend(found.as_ref().map(|owner| (sock.inode, owner.pid)));
+        found
+    }
+
+    /// The namespace's sockets, as of at most a second ago, and if it may have had
+    /// its number for less, as of now.
+    fn dump(
+        &mut self,
+        netns: u32,
+        which: Which,
+        about: &About,
+        until: Instant,
+    ) -> Result<Dump, Undiagnosed> {
+        let now = Instant::now();
+        self.dumps
+            .retain(|_, taken| now.saturating_duration_since(taken.at) < DUMP_AGE_MAX);
+        let stays = self.namespaces.is_home(netns);
+        let taken = self.dumps.get(&(netns, which));
+        if let Some(taken) = taken.filter(|it| stays || about.is_of(it.asked_ns, it.netns_mix)) {
+            return Ok(Dump::clone(&taken.dump));
+        }
+        self.dumps.remove(&(netns, which));
+        let dump: Dump = self
+            .namespaces
+            .inside(netns, about, until, || match which {
+                Which::Bound => sock_diag::bound(),
+                Which::Connected => sock_diag::connected(),
+            })?
+            .into();
+        if self.dumps.len() < DUMPS_MAX {
+            let taken = Taken {
+                at: Instant::now(),
+                asked_ns: about.at_ns,
+                netns_mix: about.netns_mix,
+                dump: Dump::clone(&dump),
+            };
+            self.dumps.insert((netns, which), taken);
+        }
+        Ok(dump)
+    }
+
+    /// The namespace that packets to this neighbour go to. That it has the address
+    /// would not be enough: so may any number of hosts and containers elsewhere.
+    fn owner(
+        &mut self,
+        netns: u32,
+        device: u32,
+        addr: IpAddr,
+        about: &About,
+        until: Instant,
+    ) -> Result<Option<u32>, Undiagnosed> {
+        let look = || {
+            Ok((
+                route::link(device)?,
+                route::link_address_of_neighbour(device, addr)?,
+            ))
+        };
+        let (link, neighbour) = self.namespaces.inside(netns, about, until, look)?;
+        let Some(neighbour) = neighbour else {
+            // Behind a device without neighbours no namespace can be told.
+            let has_neighbours = link.is_some_and(|link| link.resolves_neighbours);
+            return if has_neighbours {
+                Err(Undiagnosed::Incomplete)
+            } else {
+                Ok(None)
+            };
+        };
+        let is_it = || Ok(route::is_own(addr)? && route::link_addresses()?.contains(&neighbour));
+        match self.find(netns, about, until, is_it)?[..] {
+            [] => Ok(None),
+            [owner] => Ok(Some(owner)),
+            // Separate networks can have equal addresses of both kinds.
+            [..] => Err(Undiagnosed::Incomplete),
+        }
+    }
+
+    /// The other namespaces that have the address.
+    fn holders(
+        &mut self,
+        netns: u32,
+        addr: IpAddr,
+        about: &About,
+        until: Instant,
+    ) -> Result<Vec<u32>, Undiagnosed> {
+        self.find(netns, about, until, || route::is_own(addr))
+    }
+
+    /// The other namespaces in which this is so. Where one has gone since they were listed,
+    /// they are listed anew.
+    fn find(
+        &mut self,
+        netns: u32,
+        about: &About,
+        until: Instant,
+        is_so: impl Fn() -> io::Result<bool>,
+    ) -> Result<Vec<u32>, Undiagnosed> {
+        let first = self.look_into_all(netns, about, until, &is_so);
+        if first != Err(Undiagnosed::NoAccess) {
+            return first;
+        }
+        self.namespaces.forget();
+        self.look_into_all(netns, about, until, &is_so)
+    }
+
+    fn look_into_all(
+        &mut self,
+        netns: u32,
+        about: &About,
+        until: Instant,
+        is_so: &impl Fn() -> io::Result<bool>,
+    ) -> Result<Vec<u32>, Undiagnosed> {
+        let mut found = Vec::new();
+        let mut unknown = None;
+        for other in self.namespaces.all(about, until)? {
+            if other == netns {
+                continue;
+            }
+            if Instant::now() >= until {
+                return Err(Undiagnosed::NoTime);
+            }
+            match self.namespaces.inside(other, about, until, is_so) {
+                Ok(true) => found.push(other),
+                Ok(false) => {}
+                Err(reason) => unknown = Some(reason),
+            }
+        }
+        match unknown {
+            Some(reason) if found.is_empty() => Err(reason),
+            _ => Ok(found),
+        }
+    }
+
+    fn listeners(
+        &mut self,
+        netns: u32,
+        (addr, port): (IpAddr, u16),
+        about: &About,
+        until: Instant,
+    ) -> Result<Listeners, Undiagnosed> {
+        let dump = self.dump(netns, Which::Bound, about, until)?;
+        let those = |wanted: &dyn Fn(u16) -> bool| {
+            let found = dump
+                .iter()
+                .filter(|sock| sock.state == LISTEN && wanted(sock.local.port()));
+            let mut found: Vec<_> = found.collect();
+            // Many sockets can share a port (SO_REUSEPORT).
+            found.sort_by_key(|sock| {
+                let accepts = accepts(sock.local.ip(), sock.only_v6, addr);
+                (!accepts, sock.local, sock.only_v6)
+            });
+            found.dedup_by_key(|sock| (sock.local, sock.only_v6));
+            let told = found.into_iter().take(LISTENERS_MAX);
+            told.map(|sock| listener(netns, sock, self.owner_of(sock, about, until)))
+                .collect()
+        };
+        Ok(Listeners {
+            on_port: those(&|found| found == port),
+            on_similar: those(&|found| is_similar(found, port)),
+        })
+    }
+
+    fn listeners_elsewhere(
+        &mut self,
+        netns: u32,
+        port: u16,
+        about: &About,
+        until: Instant,
+    ) -> Vec<Listener> {
+        let mut found = Vec::new();
+        for other in self.namespaces.seen(until) {
+            if other == netns || Instant::now() >= until {
+                continue;
+            }
+            let dump = self.dump(other, Which::Bound, about, until).ok();
+            let socks = dump.iter().flat_map(|dump| dump.iter());
+            let on_port = socks
+                .filter(|sock| sock.state == LISTEN && sock.local.port() == port)
+                .take(LISTENERS_MAX - found.len());
+            let on_port: Vec<_> = on_port.cloned().collect();
+            for sock in &on_port {
+                found.push(listener(other, sock, self.owner_of(sock, about, until)));
+            }
+        }
+        found
+    }
+
+    fn tuple(
+        &mut self,
+        netns: u32,
+        (local, remote): (SocketAddr, SocketAddr),
+        about: &About,
+        until: Instant,
+    ) -> Result<Option<Holder>, Undiagnosed> {
+        let dump = self.dump(netns, Which::Connected, about, until)?;
+        let sock = dump
+            .iter()
+            .find(|sock| sock.local == local && sock.remote == remote);
+        Ok(sock.map(|sock| Holder {
+            state: sock.state_name().to_owned(),
+            process: self.owner_of(sock, about, until),
+        }))
+    }
+
+    fn ports(
+        &mut self,
+        netns: u32,
+        local: Option<IpAddr>,
+        remote: Option<SocketAddr>,
+        about: &About,
+        until: Instant,
+    ) -> Result<Ports, Undiagnosed> {
+        let rules = || PortRules::read().ok_or(io::ErrorKind::NotFound.into());
+        let rules = self.namespaces.inside(netns, about, until, rules)?;
+        let bound = self.dump(netns, Which::Bound, about, until)?;
+        let connected = self.dump(netns, Which::Connected, about, until)?;
+        let (to_remote, holding): (Vec<&Sock>, Vec<&Sock>) = match remote {
+            Some(remote) => {
+                let ours = |sock: &&Sock| {
+                    sock.remote == remote && local.is_none_or(|local| sock.local.ip() == local)
+                };
+                (
+                    connected.iter().filter(ours).collect(),
+                    bound.iter().collect(),
+                )
+            }
+            // A bind needs a port that nobody has.
+            None => (Vec::new(), bound.iter().chain(connected.iter()).collect()),
+        };
+        let mut states = BTreeMap::new();
+        let counted = if remote.is_some() {
+            &to_remote
+        } else {
+            &holding
+        };
+        for sock in counted {
+            *states.entry(sock.state_name().to_owned()).or_default() += 1;
+        }
+        let all: Vec<_> = bound.iter().chain(connected.iter()).collect();
+        let used = ports_of(&rules, &to_remote);
+        let others = ports_of(&rules, &holding);
+        let holders = |socks: &[&Sock]| {
+            let inodes: HashSet<u32> = socks
+                .iter()
+                .filter(|sock| sock.inode != 0 && rules.has(sock.local.port()))
+                .map(|sock| sock.inode)
+                .collect();
+            process::holdings(&inodes, first(about), owners_until(until))
+        };
+        Ok(Ports {
+            range: rules.range,
+            reserved: rules.reserved_in_range(),
+            tw_reuse: rules.tw_reuse,
+            states,
+            connected: count(&used),
+            bound: count(&others.difference(&used).copied().collect()),
+            free: rules
+                .available()
+                .saturating_sub(count(&ports_of(&rules, &all))),
+            connected_by: holders(&to_remote),
+            bound_by: holders(&holding),
+        })
+    }
+}
+
+/// Until when owners are looked for: the rest of an answer matters more.
+fn owners_until(until: Instant) -> Instant {
+    until.checked_sub(RESERVE).unwrap_or(until)
+}
+
+/// Who to look at first for the owner of a socket.
+fn first(about: &About) -> Option<u32> {
+    about.process.map(|process| process.pid)
+}
+
+fn count(ports: &HashSet<u16>) -> u32 {
+    // There are no more ports than that.
+    u32::try_from(ports.len()).unwrap_or(u32::MAX)
+}
+
+fn listener(netns: u32, sock: &Sock, owner: Option<Named>) -> Listener {
+    Listener {
+        netns,
+        addr: sock.local.ip(),
+        port: sock.local.port(),
+        only_v6: sock.only_v6,
+        device: sock.device.clone(),
+        process: owner,
+    }
+}
+
+fn ports_of(rules: &PortRules, socks: &[&Sock]) -> HashSet<u16> {
+    let ports = socks.iter().map(|sock| sock.local.port());
+    ports.filter(|&port| rules.has(port)).collect()
+}

@@ -1,0 +1,194 @@
+//! A question to the kernel by netlink, and all messages of its answer.
+
+pub(super) mod nftables;
+pub mod route;
+pub(crate) mod sock_diag;
+
+use std::{io, ops::ControlFlow};
+
+use netlink_sys::{Socket, SocketAddr};
+
+/// Room for a datagram: what the kernel fills one with at most, and more.
+const DATAGRAM_MAX: usize = 64 * 1024;
+const HEADER_LEN: usize = 16;
+/// `NLMSG_ERROR`: with errno 0 it is an acknowledgement.
+const ERROR: u16 = 2;
+/// `NLMSG_DONE`: the end of a dump.
+const DONE: u16 = 3;
+/// `NLM_F_DUMP_INTR`: what is dumped changed meanwhile, so that some may be missing.
+const INTERRUPTED: u16 = 0x10;
+/// `NLM_F_MULTI`: further messages follow, up to the end of the dump.
+const MULTI: u16 = 2;
+
+/// Sends a request in the calling thread's namespace and hands over each message
+/// of the answer, by its type and without its header.
+///
+/// # Errors
+/// The kernel's errno; `Interrupted` if a dump is inconsistent.
+pub(crate) fn ask(
+    protocol: isize,
+    request: &[u8],
+    mut each: impl FnMut(u16, &[u8]),
+) -> io::Result<()> {
+    ask_while(protocol, request, |kind, body| {
+        each(kind, body);
+        Ok(())
+    })
+}
+
+/// Like [`ask`], and ends with the first error of `each`.
+///
+/// # Errors
+/// As above.
+pub(crate) fn ask_while(
+    protocol: isize,
+    request: &[u8],
+    each: impl FnMut(u16, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    exchange(protocol, request, each)?.map_err(io::Error::from_raw_os_error)
+}
+
+/// Like [`ask`], until `each` has enough; false if what is dumped changed meanwhile, so that
+/// some may be missing.
+///
+/// # Errors
+/// The kernel's errno.
+pub(crate) fn dump(
+    protocol: isize,
+    request: &[u8],
+    mut each: impl FnMut(u16, &[u8]) -> ControlFlow<()>,
+) -> io::Result<bool> {
+    let mut has_enough = false;
+    let each = |kind, body: &[u8]| {
+        has_enough = each(kind, body).is_break();
+        if has_enough {
+            Err(io::ErrorKind::Other.into())
+        } else {
+            Ok(())
+        }
+    };
+    match ask_while(protocol, request, each) {
+        Ok(()) => Ok(true),
+        Err(_) if has_enough => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Like [`ask_while`], with what the kernel says as an errno of its own: an error of
+/// the socket is another matter.
+///
+/// # Errors
+/// Those of the socket and of `each`; `Interrupted` if a dump is inconsistent.
+pub(crate) fn exchange(
+    protocol: isize,
+    request: &[u8],
+    mut each: impl FnMut(u16, &[u8]) -> io::Result<()>,
+) -> io::Result<Result<(), i32>> {
+    let socket = Socket::new(protocol)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.send(request, 0)?;
+    let mut datagram = Vec::with_capacity(DATAGRAM_MAX);
+    loop {
+        datagram.clear();
+        socket.recv(&mut datagram, 0)?;
+        let mut rest = datagram.as_slice();
+        if rest.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        while let Some((message, after)) = split(rest) {
+            rest = after;
+            if message.flags & INTERRUPTED != 0 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            match message.kind {
+                // Its body is an errno, of a dump that ended early.
+                DONE | ERROR => return outcome(message.body),
+                kind => each(kind, message.body)?,
+            }
+            if message.flags & MULTI == 0 {
+                return Ok(Ok(()));
+            }
+        }
+    }
+}
+
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    body: &'a [u8],
+}
+
+/// The first message, and what follows it.
+fn split(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
+    let len = u32_at(bytes, 0)? as usize;
+    let body = bytes.get(HEADER_LEN..len)?;
+    let message = Message {
+        kind: u16_at(bytes, 4)?,
+        flags: u16_at(bytes, 6)?,
+        body,
+    };
+    let after = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    Some((message, after))
+}
+
+fn outcome(body: &[u8]) -> io::Result<Result<(), i32>> {
+    match u32_at(body, 0).map(u32::cast_signed) {
+        // A dump ends with what its last call returned, which need not be 0.
+        Some(0..) => Ok(Ok(())),
+        Some(errno) => Ok(Err(errno.saturating_neg())),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// The attributes (`struct nlattr`) in these bytes, by type and value.
+pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let len = usize::from(u16_at(bytes, 0)?);
+        let attribute = (u16_at(bytes, 2)?, bytes.get(4..len)?);
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some(attribute)
+    })
+}
+
+/// A request of this type: `struct nlmsghdr` and the body.
+pub(crate) fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<u8>> {
+    let len = u32::try_from(HEADER_LEN + body.len()).map_err(io::Error::other)?;
+    let mut bytes = len.to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    // Sequence number and port id: a socket asks only once.
+    bytes.extend([0; 8]);
+    bytes.extend(body);
+    Ok(bytes)
+}
+
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u16::from_ne_bytes(*bytes))
+}
+
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_that_lie_end_it() {
+        let mut message = request(20, 0, b"body").unwrap();
+        assert_eq!(split(&message).unwrap().0.body, b"body");
+        for lie in [0_u32, 3, 15, 21, u32::MAX] {
+            message[..4].copy_from_slice(&lie.to_ne_bytes());
+            assert!(split(&message).is_none(), "{lie}");
+        }
+        assert_eq!(attributes(&[0, 0, 1, 0]).count(), 0);
+        assert_eq!(attributes(&[9, 0, 1, 0, 7]).count(), 0);
+        let two = [5, 0, 1, 0, 7, 0, 0, 0, 4, 0, 2, 0];
+        let found: Vec<_> = attributes(&two).collect();
+        assert_eq!(found, [(1, &[7][..]), (2, &[][..])]);
+    }
+}

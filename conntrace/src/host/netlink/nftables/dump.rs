@@ -1,0 +1,130 @@
+//! Reads the ruleset of the calling thread's namespace by netlink.
+
+use std::{collections::HashMap, io, ops::ControlFlow};
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use super::{
+    rule::Sets,
+    ruleset::{CHAIN, RULE, Ruleset, SET, TABLE},
+    sets,
+    sets::Set,
+};
+use crate::host::netlink;
+
+/// `NLM_F_REQUEST | NLM_F_DUMP`.
+const FLAGS: u16 = 0x1 | 0x300;
+/// `struct nfgenmsg`.
+const HEADER_LEN: usize = 4;
+/// `NFT_MSG_NEWSETELEM`; one more asks for it.
+pub(super) const ELEMENT: u16 = (10 << 8) + 12;
+/// Most sets that are read for a packet, and elements of all of them.
+const SETS_MAX: usize = 256;
+const ELEMENTS_MAX: usize = 65_536;
+
+/// Dumps that belong together.
+#[derive(Debug)]
+pub(super) struct Dump {
+    /// The ruleset's generation, its lower 16 bits (`nfgenmsg.res_id`).
+    generation: Option<u16>,
+    /// The ruleset did not change since the first dump.
+    pub(super) is_whole: bool,
+}
+
+impl Dump {
+    pub(super) fn new() -> Self {
+        Self {
+            generation: None,
+            is_whole: true,
+        }
+    }
+
+    /// Hands over each message of this type (`NFT_MSG_NEW*`) by its family and its
+    /// attributes, until `each` has enough. Family 0 is any.
+    pub(super) fn all(
+        &mut self,
+        kind: u16,
+        family: u8,
+        attributes: &[u8],
+        mut each: impl FnMut(u8, &[u8]) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        let body = [&[family, 0, 0, 0], attributes].concat();
+        let request = netlink::request(kind + 1, FLAGS, &body)?;
+        let is_whole = netlink::dump(NETLINK_NETFILTER, &request, |told, message| {
+            let Some((header, rest)) = message.split_first_chunk::<HEADER_LEN>() else {
+                return ControlFlow::Continue(());
+            };
+            let [family, _, generation @ ..] = *header;
+            let generation = u16::from_be_bytes(generation);
+            self.is_whole &= *self.generation.get_or_insert(generation) == generation;
+            if told == kind {
+                each(family, rest)
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        self.is_whole &= is_whole;
+        Ok(())
+    }
+
+    /// Reads all but the elements of sets.
+    pub(super) fn ruleset(&mut self) -> io::Result<Ruleset> {
+        let mut rules = Ruleset::default();
+        for kind in [TABLE, CHAIN, RULE, SET] {
+            self.all(kind, 0, &[], |family, message| {
+                rules.add(kind, family, message)
+            })?;
+        }
+        Ok(rules)
+    }
+
+    /// Hands over each message with elements of a set.
+    pub(super) fn elements(
+        &mut self,
+        (family, table, set): &sets::Name,
+        each: impl FnMut(u8, &[u8]) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        let of = [attribute(1, table)?, attribute(2, set)?].concat();
+        self.all(ELEMENT, *family, &of, each)
+    }
+
+    fn set(&mut self, name: &sets::Name, kind: sets::Kind, room: usize) -> io::Result<Set> {
+        let mut set = Set::new(kind, room);
+        self.elements(name, |_, message| set.add(message))?;
+        set.finish();
+        Ok(set)
+    }
+}
+
+/// The sets of a ruleset, each read when it is first asked for.
+#[derive(Debug)]
+pub(super) struct LiveSets<'a> {
+    pub(super) dump: &'a mut Dump,
+    pub(super) kinds: HashMap<sets::Name, sets::Kind>,
+    pub(super) known: HashMap<sets::Name, Option<Set>>,
+}
+
+impl Sets for LiveSets<'_> {
+    fn set(&mut self, name: &sets::Name) -> Option<&Set> {
+        if !self.known.contains_key(name) && self.known.len() < SETS_MAX {
+            let kind = self.kinds.get(name).cloned();
+            let used: usize = self.known.values().flatten().map(Set::len).sum();
+            let room = ELEMENTS_MAX.saturating_sub(used);
+            let set = kind.and_then(|kind| self.dump.set(name, kind, room).ok());
+            // It is gone, or the kernel does not tell.
+            self.dump.is_whole &= set.is_some();
+            self.known.insert(name.clone(), set);
+        }
+        self.known.get(name)?.as_ref()
+    }
+}
+
+/// `struct nlattr` and a name, padded.
+fn attribute(kind: u16, name: &[u8]) -> io::Result<Vec<u8>> {
+    let len = u16::try_from(4 + name.len() + 1).map_err(io::Error::other)?;
+    let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend(name);
+    bytes.push(0);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    Ok(bytes)
+}

@@ -1,0 +1,83 @@
+//! The firewall of the calling thread's namespace, by `nf_tables`, which iptables uses
+//! as well unless it is its legacy variant.
+
+mod dump;
+mod found;
+mod hooks;
+mod parse;
+mod position;
+mod registers;
+mod rule;
+mod ruleset;
+mod seen;
+mod sets;
+mod truth;
+mod walk;
+mod xt;
+
+use std::{collections::HashMap, fs, io};
+
+use nix::net::if_::if_nametoindex;
+
+use self::dump::{Dump, LiveSets};
+use crate::diagnosis::firewall_facts::{Ending, Firewall, Match, Packet};
+
+/// Most reads of a ruleset that changes meanwhile.
+const READS_MAX: usize = 3;
+
+/// The rules that could have ended the packet's way so, in the network namespace of the
+/// calling thread: a walk of the `nf_tables` ruleset as it is now. A condition that
+/// depends on more than the packet is unknown, such as a rate limit.
+///
+/// Not looked at: BPF programs, connection tracking and NAT when their tables are full,
+/// and the chains of legacy iptables (see [`Firewall::complete`]).
+///
+/// # Errors
+/// The kernel does not tell: it has no `nf_tables`, or the caller lacks `CAP_NET_ADMIN`.
+pub fn ended_by(packet: &Packet, ending: Ending) -> io::Result<Firewall> {
+    let device = packet.device.as_deref();
+    let index = device.and_then(|name| if_nametoindex(name).ok());
+    let has_legacy = has_legacy_tables(packet.remote.ip().to_canonical().is_ipv6());
+    let mut reads = 1;
+    loop {
+        let mut dump = Dump::new();
+        let rules = dump.ruleset()?;
+        let mut sets = LiveSets {
+            dump: &mut dump,
+            kinds: rules.sets.clone(),
+            known: HashMap::new(),
+        };
+        let mut firewall = walk::ended_by(packet, index, ending, &rules, &mut sets);
+        if !dump.is_whole && reads < READS_MAX {
+            reads += 1;
+            continue;
+        }
+        if has_legacy || !dump.is_whole {
+            firewall.complete = false;
+            let found = firewall.found.iter_mut();
+            found.for_each(|found| found.matches = Match::Possibly);
+        }
+        return Ok(firewall);
+    }
+}
+
+/// Legacy iptables has tables in this namespace, or that is unknown.
+fn has_legacy_tables(is_v6: bool) -> bool {
+    let name = if is_v6 {
+        "ip6_tables_names"
+    } else {
+        "ip_tables_names"
+    };
+    has_names(fs::read(format!("/proc/thread-self/net/{name}")))
+}
+
+/// A file that is there only with the module of legacy iptables has names of tables.
+fn has_names(file: io::Result<Vec<u8>>) -> bool {
+    match file {
+        Ok(names) => !names.trim_ascii().is_empty(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+#[cfg(test)]
+mod tests;

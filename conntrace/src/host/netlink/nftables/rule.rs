@@ -1,0 +1,384 @@
+//! A rule, evaluated for a packet: what becomes of the packet, and how sure that is.
+
+use super::{
+    parse::{name_of, nested, number, number_of, value},
+    registers::Registers,
+    ruleset::Rule,
+    seen::{Change, Seen},
+    sets,
+    sets::{Looked, Set},
+    truth::{Byte, Truth, bytes, equal, order, within},
+    xt,
+};
+use crate::diagnosis::firewall_facts;
+
+/// The verdict of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Ends the base chain, not the packet's way.
+    Accept,
+    /// Ends the packet's way here.
+    End(firewall_facts::Verdict),
+    /// The packet goes on elsewhere.
+    Stolen,
+    /// Gives the packet another destination, and ends the base chain.
+    Rewrite,
+    Jump(Vec<u8>),
+    Goto(Vec<u8>),
+    Return,
+    /// On to the next rule.
+    Continue,
+}
+
+/// Reads sets with their elements.
+pub(super) trait Sets {
+    /// `None` if it is unknown.
+    fn set(&mut self, name: &sets::Name) -> Option<&Set>;
+}
+
+/// The effect of a rule on a packet that is at it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// The verdicts it may meet; none if it goes on to the next rule.
+    pub(super) verdicts: Vec<(Truth, Verdict)>,
+    /// Changes that the rule possibly makes.
+    pub(super) changes: Vec<Change>,
+    /// The text of an iptables comment.
+    pub(super) comment: Option<Vec<u8>>,
+    /// Elements of sets that were compared.
+    pub(super) compared: usize,
+}
+
+/// Evaluates a rule of a table.
+pub(super) fn evaluate(
+    rule: &Rule,
+    (family, table): (u8, &[u8]),
+    seen: &Seen,
+    sets: &mut dyn Sets,
+) -> Outcome {
+    let mut state = Evaluation {
+        family,
+        table,
+        seen,
+        sets,
+        registers: Registers::new(),
+        holds: Truth::True,
+        outcome: Outcome::default(),
+    };
+    for (name, data) in rule.expressions() {
+        state.step(name, data);
+        if state.holds == Truth::False || !state.outcome.verdicts.is_empty() {
+            break;
+        }
+    }
+    state.outcome
+}
+
+struct Evaluation<'a> {
+    family: u8,
+    table: &'a [u8],
+    seen: &'a Seen,
+    sets: &'a mut dyn Sets,
+    registers: Registers,
+    /// All conditions up to here.
+    holds: Truth,
+    outcome: Outcome,
+}
+
+impl Evaluation<'_> {
+    fn step(&mut self, name: &[u8], data: &[u8]) {
+        match name {
+            b"counter" | b"last" | b"log" | b"dup" | b"flow_offload" => {}
+            b"meta" => self.meta(data),
+            b"payload" => self.payload(data),
+            b"ct" => self.ct(data),
+            b"fib" => self.fib(data),
+            b"bitwise" => self.bitwise(data),
+            b"byteorder" => self.byteorder(data),
+            b"cmp" => self.require(self.compare(data)),
+            b"range" => self.require(self.range(data)),
+            b"lookup" => self.look_up(data),
+            b"immediate" => self.immediate(data),
+            b"reject" => {
+                // NFT_REJECT_TCP_RST
+                let resets = number_of(data, 1) == Some(1);
+                self.end(Verdict::End(reject(resets)));
+            }
+            b"queue" => self.end(Verdict::End(firewall_facts::Verdict::Queue)),
+            b"notrack" => self.outcome.changes.push(Change::Untracked),
+            b"nat" => {
+                // NFT_NAT_DNAT
+                let of_destination = number_of(data, 1) == Some(1);
+                self.translate(of_destination);
+            }
+            b"masq" => self.translate(false),
+            b"redir" => self.translate(true),
+            b"fwd" => self.end(Verdict::Stolen),
+            b"objref" => {
+                // NFT_OBJECT_COUNTER, _CT_HELPER, _CT_TIMEOUT, _SECMARK, _CT_EXPECT
+                if !matches!(number_of(data, 1), Some(1 | 3 | 7 | 8 | 9)) {
+                    self.doubt();
+                }
+            }
+            b"synproxy" | b"tproxy" => {
+                self.doubt();
+                self.end(Verdict::Stolen);
+            }
+            b"match" => self.xt_match(data),
+            b"target" => self.xt_target(data),
+            // Limits and such, and what loads something that is not known of a packet.
+            _ => self.doubt(),
+        }
+    }
+
+    fn require(&mut self, condition: Truth) {
+        self.holds = self.holds.and(condition);
+    }
+
+    /// Nothing is known of an expression.
+    fn doubt(&mut self) {
+        self.registers = Registers::new();
+        self.require(Truth::Unknown);
+    }
+
+    fn end(&mut self, verdict: Verdict) {
+        self.outcome.verdicts.push((self.holds, verdict));
+    }
+
+    /// Ends the chain as `nf_nat_setup_info` does.
+    fn translate(&mut self, of_destination: bool) {
+        let (change, verdict) = if of_destination {
+            (Change::Destination, Verdict::Rewrite)
+        } else {
+            (Change::Source, Verdict::Accept)
+        };
+        self.outcome.changes.push(change);
+        self.end(verdict);
+    }
+
+    fn load(&self, data: &[u8], register: u16, len: usize) -> Vec<Byte> {
+        let register = number_of(data, register).unwrap_or(u32::MAX);
+        self.registers.load(register, len)
+    }
+
+    fn store(&mut self, data: &[u8], register: u16, bytes: &[Byte]) {
+        match number_of(data, register) {
+            Some(register) => self.registers.store(register, bytes),
+            None => self.doubt(),
+        }
+    }
+
+    fn meta(&mut self, data: &[u8]) {
+        let key = number_of(data, 2).unwrap_or(u32::MAX);
+        // NFTA_META_SREG: it sets.
+        if value(data, 3).is_none() {
+            let bytes = self.seen.meta(key, self.family);
+            self.store(data, 1, &bytes);
+        } else if key == 3 {
+            self.outcome.changes.push(Change::Mark);
+        }
+    }
+
+    fn payload(&mut self, data: &[u8]) {
+        // NFTA_PAYLOAD_SREG: it writes.
+        if value(data, 5).is_some() {
+            self.outcome.changes.push(Change::Header);
+            return;
+        }
+        let [base, offset, len] = [2, 3, 4].map(|kind| number_of(data, kind));
+        let (Some(base), Some(offset), Some(len)) = (base, offset, len) else {
+            return self.doubt();
+        };
+        let bytes = self.seen.payload(base, small(offset), small(len));
+        self.store(data, 1, &bytes);
+    }
+
+    fn fib(&mut self, data: &[u8]) {
+        // NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR and nothing else
+        let asks_type = number_of(data, 2) == Some(3) && number_of(data, 3) == Some(2);
+        match self.seen.destination_type().filter(|_| asks_type) {
+            Some(kind) => self.store(data, 1, &bytes(Some(kind.to_ne_bytes()))),
+            None => self.doubt(),
+        }
+    }
+
+    fn ct(&mut self, data: &[u8]) {
+        // NFTA_CT_SREG: it sets.
+        if value(data, 4).is_some() {
+            return;
+        }
+        // NFT_CT_STATE
+        if number_of(data, 2) == Some(0) && self.family != super::ruleset::NETDEV {
+            let state = self.seen.state();
+            self.store(data, 1, &state);
+        } else {
+            self.store(data, 1, &[Byte::UNKNOWN; 16]);
+        }
+    }
+
+    fn bitwise(&mut self, data: &[u8]) {
+        let len = small(number_of(data, 3).unwrap_or_default());
+        let bytes = self.load(data, 1, len);
+        let (mask, xor) = (nested(data, 4, 1), nested(data, 5, 1));
+        // NFT_BITWISE_MASK_XOR; the others are rarely seen.
+        let is_mask = number_of(data, 6).unwrap_or_default() == 0;
+        let result = match (mask, xor) {
+            (Some(mask), Some(xor)) if is_mask && mask.len() == len && xor.len() == len => {
+                let parts = bytes.iter().zip(mask.iter().zip(xor));
+                parts
+                    .map(|(byte, (mask, xor))| byte.bitwise(*mask, *xor))
+                    .collect()
+            }
+            (_, _) => vec![Byte::UNKNOWN; len],
+        };
+        self.store(data, 2, &result);
+    }
+
+    fn byteorder(&mut self, data: &[u8]) {
+        let len = small(number_of(data, 4).unwrap_or_default());
+        let size = small(number_of(data, 5).unwrap_or_default());
+        let mut bytes = self.load(data, 1, len);
+        if !matches!(size, 2 | 4 | 8) {
+            bytes.fill(Byte::UNKNOWN);
+        } else if cfg!(target_endian = "little") {
+            bytes.chunks_mut(size).for_each(<[Byte]>::reverse);
+        }
+        self.store(data, 2, &bytes);
+    }
+
+    fn compare(&self, data: &[u8]) -> Truth {
+        let Some(with) = nested(data, 3, 1) else {
+            return Truth::Unknown;
+        };
+        let bytes = self.load(data, 1, with.len());
+        let order = || order(&bytes, with);
+        match number_of(data, 2) {
+            // NFT_CMP_EQ, _NEQ, _LT, _LTE, _GT, _GTE
+            Some(0) => equal(&bytes, with),
+            Some(1) => equal(&bytes, with).not(),
+            Some(2) => order().map(std::cmp::Ordering::is_lt).into(),
+            Some(3) => order().map(std::cmp::Ordering::is_le).into(),
+            Some(4) => order().map(std::cmp::Ordering::is_gt).into(),
+            Some(5) => order().map(std::cmp::Ordering::is_ge).into(),
+            Some(_) | None => Truth::Unknown,
+        }
+    }
+
+    fn range(&self, data: &[u8]) -> Truth {
+        let (Some(low), Some(high)) = (nested(data, 3, 1), nested(data, 4, 1)) else {
+            return Truth::Unknown;
+        };
+        let is_within = within(&self.load(data, 1, low.len()), low, high);
+        match number_of(data, 2) {
+            // NFT_RANGE_EQ, NFT_RANGE_NEQ
+            Some(0) => is_within,
+            Some(1) => is_within.not(),
+            Some(_) | None => Truth::Unknown,
+        }
+    }
+
+    fn look_up(&mut self, data: &[u8]) {
+        let name = name_of(data, 1).unwrap_or_default();
+        let name = (self.family, self.table.to_vec(), name.to_vec());
+        let register = number_of(data, 2).unwrap_or(u32::MAX);
+        let key = |set: &Set| self.registers.load(register, set.key_len());
+        let set = self.sets.set(&name);
+        self.outcome.compared += set.map_or(0, Set::len);
+        let looked = set.map(|set| set.look_up(&key(set)));
+        let looked = looked.unwrap_or_else(Looked::unknown);
+        // NFT_LOOKUP_F_INV
+        let is_inverted = number_of(data, 5).unwrap_or_default() & 1 != 0;
+        let is_found = looked.is_found.invert(is_inverted);
+        match number_of(data, 3) {
+            None => self.require(is_found),
+            // NFT_REG_VERDICT
+            Some(0) => {
+                let found = looked.values.iter();
+                let holds = self.holds;
+                let verdicts = found.map(|(is_it, data)| (holds.and(*is_it), verdict(data)));
+                let verdicts: Vec<_> = verdicts.collect();
+                let lacks = verdicts.is_empty() && is_found != Truth::False;
+                self.outcome.verdicts.extend(verdicts);
+                if lacks {
+                    // It can be any.
+                    let unknown = Verdict::End(firewall_facts::Verdict::Unknown);
+                    self.outcome.verdicts.push((Truth::Unknown, unknown));
+                }
+                self.require(is_found);
+            }
+            Some(register) => {
+                let one = match looked.values.as_slice() {
+                    [(Truth::True, data)] => value(data, 1),
+                    _ => None,
+                };
+                let bytes = one.map(|bytes| bytes.iter().copied().map(Byte::known).collect());
+                let bytes: Vec<_> = bytes.unwrap_or_else(|| vec![Byte::UNKNOWN; 16]);
+                self.require(is_found);
+                self.registers.store(register, &bytes);
+            }
+        }
+    }
+
+    fn immediate(&mut self, data: &[u8]) {
+        let contents = value(data, 2).unwrap_or_default();
+        if let Some(bytes) = value(contents, 1) {
+            let bytes: Vec<_> = bytes.iter().copied().map(Byte::known).collect();
+            self.store(data, 1, &bytes);
+        } else {
+            self.end(verdict(contents));
+        }
+    }
+
+    fn xt_match(&mut self, data: &[u8]) {
+        let name = name_of(data, 1).unwrap_or_default();
+        let revision = number_of(data, 2).unwrap_or_default();
+        let info = value(data, 3).unwrap_or_default();
+        if name == b"comment" {
+            let comment = super::parse::until_nul(info).to_vec();
+            self.outcome.comment = Some(comment);
+            return;
+        }
+        self.require(xt::matches(name, revision, info, self.seen));
+    }
+
+    fn xt_target(&mut self, data: &[u8]) {
+        let name = name_of(data, 1).unwrap_or_default();
+        let info = value(data, 3).unwrap_or_default();
+        let target = xt::target(name, info, self.seen);
+        self.outcome.changes.extend(target.change);
+        if target.verdict != Verdict::Continue {
+            self.end(target.verdict);
+        }
+    }
+}
+
+/// A verdict in attributes of data (`NFTA_DATA_VERDICT`).
+fn verdict(data: &[u8]) -> Verdict {
+    let verdict = value(data, 2).unwrap_or_default();
+    let chain = || name_of(verdict, 2).unwrap_or_default().to_vec();
+    match value(verdict, 1).and_then(number).map(u32::cast_signed) {
+        // NFT_CONTINUE, NFT_BREAK, NFT_JUMP, NFT_GOTO, NFT_RETURN
+        Some(-1 | -2) => Verdict::Continue,
+        Some(-3) => Verdict::Jump(chain()),
+        Some(-4) => Verdict::Goto(chain()),
+        Some(-5) => Verdict::Return,
+        Some(0) => Verdict::End(firewall_facts::Verdict::Drop),
+        Some(1) => Verdict::Accept,
+        // NF_QUEUE, with the number of the queue above.
+        Some(code) if code > 0 && code & 0xff == 3 => Verdict::End(firewall_facts::Verdict::Queue),
+        Some(_) | None => Verdict::End(firewall_facts::Verdict::Unknown),
+    }
+}
+
+pub(super) fn reject(resets: bool) -> firewall_facts::Verdict {
+    if resets {
+        firewall_facts::Verdict::RejectByReset
+    } else {
+        firewall_facts::Verdict::RejectByIcmp
+    }
+}
+
+/// A number of bytes that no register has more of.
+fn small(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX).min(256)
+}

@@ -1,0 +1,200 @@
+//! The ruleset of a namespace, as `nf_tables` dumps it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::ControlFlow,
+};
+
+use super::{
+    parse::{elements, name_of, nested, number, number_of, until_nul, value},
+    sets,
+    sets::Kind,
+};
+
+/// Most rules that are kept, and bytes of their expressions.
+const RULES_MAX: usize = 65_536;
+const BYTES_MAX: usize = 32 << 20;
+
+/// `NFT_MSG_NEWTABLE`, `NEWCHAIN`, `NEWRULE` and `NEWSET`; one more asks for it.
+pub(super) const TABLE: u16 = 10 << 8;
+pub(super) const CHAIN: u16 = (10 << 8) + 3;
+pub(super) const RULE: u16 = (10 << 8) + 6;
+pub(super) const SET: u16 = (10 << 8) + 9;
+
+/// `NFT_TABLE_F_DORMANT`
+const DORMANT: u32 = 1;
+
+/// `NFPROTO_*`
+pub(super) const INET: u8 = 1;
+pub(super) const NETDEV: u8 = 5;
+
+/// A chain, by the number of its family, its table and its name.
+pub(super) type Name = (u8, Vec<u8>, Vec<u8>);
+
+/// A chain that a hook runs.
+#[derive(Debug, Clone)]
+pub(super) struct BaseChain {
+    pub(super) name: Name,
+    pub(super) hook: u32,
+    pub(super) priority: i32,
+    /// Names of interfaces; those that end with a star are prefixes.
+    pub(super) devices: Vec<Vec<u8>>,
+    /// The policy is `drop`.
+    pub(super) drops: bool,
+    /// The type is `nat`.
+    pub(super) is_nat: bool,
+}
+
+/// A rule.
+#[derive(Debug, Clone)]
+pub(super) struct Rule {
+    pub(super) handle: Option<u64>,
+    /// Attributes: the list of expressions.
+    pub(super) expressions: Vec<u8>,
+    /// Data of user space, such as the comment (`NFTA_RULE_USERDATA`).
+    pub(super) user_data: Vec<u8>,
+}
+
+/// All tables, chains, rules and sets, without the elements of these.
+#[derive(Debug, Default)]
+pub(super) struct Ruleset {
+    /// Tables that are switched off.
+    dormant: HashSet<(u8, Vec<u8>)>,
+    pub(super) base_chains: Vec<BaseChain>,
+    pub(super) chains: HashMap<Name, Vec<Rule>>,
+    pub(super) sets: HashMap<sets::Name, Kind>,
+    rules: usize,
+    bytes: usize,
+    /// Rules were left out.
+    pub(super) is_cut: bool,
+}
+
+impl Ruleset {
+    /// Adds a message of a dump, in the order tables, chains, rules, sets. It begins
+    /// after `struct nfgenmsg`.
+    pub(super) fn add(&mut self, kind: u16, family: u8, message: &[u8]) -> ControlFlow<()> {
+        match kind {
+            TABLE if number_of(message, 2).unwrap_or_default() & DORMANT != 0 => {
+                let table = name_of(message, 1).unwrap_or_default();
+                self.dormant.insert((family, table.to_vec()));
+            }
+            CHAIN => self.add_chain(family, message),
+            RULE => self.add_rule(family, message),
+            SET => {
+                let name = sets::name(family, message);
+                self.sets
+                    .extend(name.map(|name| (name, Kind::parse(message))));
+            }
+            _ => {}
+        }
+        if self.is_cut {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    fn add_chain(&mut self, family: u8, message: &[u8]) {
+        let Some(name) = chain(family, message, 3) else {
+            return;
+        };
+        self.chains.entry(name.clone()).or_default();
+        let (family, table, _) = &name;
+        let hook = nested(message, 4, 1).and_then(number);
+        let is_active = !self.dormant.contains(&(*family, table.clone()));
+        if let Some(hook) = hook.filter(|_| is_active) {
+            let priority = nested(message, 4, 2).and_then(number);
+            self.base_chains.push(BaseChain {
+                hook,
+                priority: priority.unwrap_or_default().cast_signed(),
+                devices: devices(value(message, 4).unwrap_or_default()),
+                // NF_DROP
+                drops: number_of(message, 5) == Some(0),
+                is_nat: name_of(message, 7) == Some(b"nat"),
+                name,
+            });
+        }
+    }
+
+    fn add_rule(&mut self, family: u8, message: &[u8]) {
+        let Some(name) = chain(family, message, 2) else {
+            return;
+        };
+        let rule = Rule {
+            handle: handle(message),
+            expressions: value(message, 4).unwrap_or_default().to_vec(),
+            user_data: value(message, 7).unwrap_or_default().to_vec(),
+        };
+        self.rules += 1;
+        self.bytes += rule.expressions.len();
+        if self.rules > RULES_MAX || self.bytes > BYTES_MAX {
+            self.is_cut = true;
+        } else {
+            self.chains.entry(name).or_default().push(rule);
+        }
+    }
+}
+
+impl Rule {
+    /// The name and the data of each expression.
+    pub(super) fn expressions(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        elements(&self.expressions).map(|expression| {
+            let data = value(expression, 2).unwrap_or_default();
+            (name_of(expression, 1).unwrap_or_default(), data)
+        })
+    }
+
+    /// The comment that `nft` stores with a rule: type 0
+    /// (`NFTNL_UDATA_RULE_COMMENT`), length, text.
+    pub(super) fn comment(&self) -> Option<&[u8]> {
+        let mut rest = self.user_data.as_slice();
+        while let [kind, len, after @ ..] = rest {
+            let (text, next) = after.split_at_checked(usize::from(*len))?;
+            if *kind == 0 {
+                return Some(until_nul(text));
+            }
+            rest = next;
+        }
+        None
+    }
+}
+
+/// The chain of a message, by the type of the attribute with its name.
+pub(super) fn chain(family: u8, message: &[u8], name: u16) -> Option<Name> {
+    let (table, chain) = (name_of(message, 1)?, name_of(message, name)?);
+    Some((family, table.to_vec(), chain.to_vec()))
+}
+
+pub(super) fn handle(message: &[u8]) -> Option<u64> {
+    let bytes = value(message, 3)?.first_chunk()?;
+    Some(u64::from_be_bytes(*bytes))
+}
+
+/// The interfaces of a hook (`NFTA_HOOK_DEV`, `NFTA_HOOK_DEVS`).
+fn devices(hook: &[u8]) -> Vec<Vec<u8>> {
+    let list = value(hook, 4).unwrap_or_default();
+    let names = crate::host::netlink::attributes(list).map(|(kind, name)| {
+        let name = until_nul(name).to_vec();
+        // NFTA_DEVICE_PREFIX
+        let star: &[u8] = if kind & 0x3fff == 2 { b"*" } else { b"" };
+        [&name, star].concat()
+    });
+    let one = name_of(hook, 3).map(<[u8]>::to_vec);
+    let mut names: Vec<_> = one.into_iter().chain(names).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// `NFPROTO_*`, as `nft` names them.
+pub(super) fn family_name(family: u8) -> &'static str {
+    match family {
+        INET => "inet",
+        2 => "ip",
+        3 => "arp",
+        NETDEV => "netdev",
+        7 => "bridge",
+        10 => "ip6",
+        _ => "unknown",
+    }
+}

@@ -1,0 +1,264 @@
+//! Walks of captured rulesets, and of bytes that are none.
+
+use std::{collections::HashMap, fmt::Write as _, fs, io, ops::ControlFlow, process::Command};
+
+use proptest::prelude::*;
+
+use super::{
+    dump::{Dump, ELEMENT},
+    has_names,
+    rule::Sets,
+    ruleset::{CHAIN, RULE, Ruleset, SET, TABLE},
+    sets,
+    sets::Set,
+    walk,
+};
+use crate::diagnosis::firewall_facts::{Direction, Ending, Firewall, Match, Packet, Verdict};
+use conntrace_testnet;
+
+/// A script that sets a ruleset, and what the kernel then dumps of it: a line per message
+/// with its type, its family and its attributes.
+const SMTP: (&str, &str) = (
+    include_str!("fixtures/smtp.sh"),
+    include_str!("fixtures/smtp.hex"),
+);
+const SETS: (&str, &str) = (
+    include_str!("fixtures/sets.sh"),
+    include_str!("fixtures/sets.hex"),
+);
+
+/// Elements of a set that are kept.
+const ROOM: usize = 100;
+
+#[derive(Default)]
+struct Captured {
+    rules: Ruleset,
+    sets: HashMap<sets::Name, Set>,
+}
+
+impl Captured {
+    fn add(&mut self, kind: u16, family: u8, message: &[u8]) {
+        let _ = self.rules.add(kind, family, message);
+        let Some(name) = sets::name(family, message) else {
+            return;
+        };
+        if kind == SET {
+            let set = Set::new(sets::Kind::parse(message), ROOM);
+            self.sets.insert(name, set);
+        } else if kind == ELEMENT
+            && let Some(set) = self.sets.get_mut(&name)
+        {
+            let _ = set.add(message);
+        }
+    }
+
+    fn parse(dump: &str) -> Self {
+        let mut captured = Self::default();
+        for line in dump.lines() {
+            let [kind, family, hex] = line.split(' ').collect::<Vec<_>>()[..] else {
+                panic!("{line}");
+            };
+            captured.add(kind.parse().unwrap(), family.parse().unwrap(), &bytes(hex));
+        }
+        captured.sets.values_mut().for_each(Set::finish);
+        captured
+    }
+
+    fn walk(&mut self, packet: &Packet, ending: Ending) -> Firewall {
+        let Self { rules, sets } = self;
+        walk::ended_by(packet, None, ending, rules, &mut Known(sets))
+    }
+
+    /// Handles, comments and matches of what is found.
+    fn found(&mut self, port: u16, ending: Ending) -> Vec<(u64, String, Match)> {
+        let firewall = self.walk(&syn(port), ending);
+        assert!(firewall.complete);
+        let found = firewall.found.into_iter();
+        found
+            .map(|it| {
+                (
+                    it.handle.unwrap(),
+                    it.comment.unwrap_or_default(),
+                    it.matches,
+                )
+            })
+            .collect()
+    }
+}
+
+struct Known<'a>(&'a HashMap<sets::Name, Set>);
+
+impl Sets for Known<'_> {
+    fn set(&mut self, name: &sets::Name) -> Option<&Set> {
+        self.0.get(name)
+    }
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let pairs = hex.as_bytes().chunks(2);
+    pairs
+        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+fn syn(port: u16) -> Packet {
+    Packet {
+        direction: Direction::Out,
+        remote: ([192, 0, 2, 2], port).into(),
+        local: None,
+        local_port: None,
+        device: None,
+        mark: None,
+        uid: None,
+    }
+}
+
+#[test]
+fn the_rule_that_acts_is_found_and_not_its_neighbour() {
+    let mut smtp = Captured::parse(SMTP.1);
+    let (reset, icmp) = (Ending::RejectByReset, Ending::RejectByIcmp);
+    let found = |handle, comment: &str| [(handle, comment.to_owned(), Match::Fully)];
+    assert_eq!(smtp.found(25, reset), found(4, "to us only"));
+    assert_eq!(smtp.found(587, icmp), found(5, ""));
+    assert_eq!(smtp.found(25, icmp), []);
+    assert_eq!(smtp.found(587, reset), []);
+    assert_eq!(smtp.found(80, icmp), []);
+    assert_eq!(smtp.found(80, Ending::Drop), []);
+    let firewall = smtp.walk(&syn(25), reset);
+    let place = &firewall.found[0];
+    assert_eq!(
+        (
+            place.family.as_str(),
+            place.table.as_str(),
+            place.chain.as_str()
+        ),
+        ("ip", "filter", "SMTPOUTPUT")
+    );
+    assert_eq!(place.verdict, Verdict::RejectByReset);
+}
+
+#[test]
+fn sets_and_maps() {
+    let mut sets = Captured::parse(SETS.1);
+    let mut comments = |port| {
+        let found = sets.found(port, Ending::Drop).into_iter();
+        found
+            .map(|(_, comment, it)| (comment, it))
+            .collect::<Vec<_>>()
+    };
+    let fully = |comment: &str| [(comment.to_owned(), Match::Fully)];
+    assert_eq!(comments(81), fully("networks"));
+    assert_eq!(comments(9), fully("ports"));
+    assert_eq!(comments(8), []);
+    assert_eq!(comments(82), fully("map"));
+    assert_eq!(comments(83), fully("user"));
+    assert_eq!(comments(84), [("unknown".to_owned(), Match::Possibly)]);
+    assert_eq!(comments(443), []);
+    // The set could not be read.
+    sets.sets.clear();
+    let firewall = sets.walk(&syn(443), Ending::Drop);
+    assert_eq!(firewall.found[0].matches, Match::Possibly);
+}
+
+#[test]
+fn a_ruleset_that_is_cut_proves_nothing() {
+    let mut smtp = Captured::parse(SMTP.1);
+    smtp.rules.is_cut = true;
+    let firewall = smtp.walk(&syn(25), Ending::RejectByReset);
+    assert!(!firewall.complete);
+    assert_eq!(firewall.found[0].matches, Match::Possibly);
+    // A jump to a chain that was not told.
+    let mut smtp = Captured::parse(SMTP.1);
+    smtp.rules.chains.retain(|name, _| name.2 != b"SMTPOUTPUT");
+    let firewall = smtp.walk(&syn(25), Ending::RejectByReset);
+    assert!(firewall.found.is_empty() && !firewall.complete);
+}
+
+#[test]
+fn legacy_tables() {
+    assert!(has_names(Ok(b"filter\n".to_vec())));
+    assert!(!has_names(Ok(Vec::new())));
+    assert!(!has_names(Err(io::ErrorKind::NotFound.into())));
+    assert!(has_names(Err(io::ErrorKind::PermissionDenied.into())));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        v6: bool,
+        answers: bool,
+    ) {
+        for (_, dump) in [SMTP, SETS] {
+            let mut captured = Captured::default();
+            for line in dump.lines() {
+                let mut parts = line.split(' ');
+                let kind = parts.next().unwrap().parse().unwrap();
+                let family = parts.next().unwrap().parse().unwrap();
+                let mut message = bytes(parts.next().unwrap());
+                for (at, byte) in &changes {
+                    let at = at.index(message.len());
+                    message[at] = *byte;
+                }
+                captured.add(kind, family, &message);
+            }
+            captured.sets.values_mut().for_each(Set::finish);
+            let mut packet = syn(25);
+            if v6 {
+                packet.remote = ([1; 8], 25).into();
+            }
+            if answers {
+                packet.direction = Direction::In;
+            }
+            captured.walk(&packet, Ending::Drop);
+        }
+    }
+}
+
+#[test]
+#[ignore = "captures the fixtures anew: needs root, nft and iptables"]
+fn capture() {
+    for (name, script) in [("smtp", SMTP.0), ("sets", SETS.0)] {
+        let dump = conntrace_testnet::run("capture", |_| {
+            let status = Command::new("sh").args(["-ec", script]).status().unwrap();
+            assert!(status.success());
+            dump()
+        });
+        let folder = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/host/netlink/nftables/fixtures"
+        );
+        fs::write(format!("{folder}/{name}.hex"), dump.unwrap()).unwrap();
+    }
+}
+
+fn dump() -> String {
+    let mut lines = String::new();
+    let mut line = |kind: u16, family: u8, message: &[u8]| {
+        write!(lines, "{kind} {family} ").unwrap();
+        for byte in message {
+            write!(lines, "{byte:02x}").unwrap();
+        }
+        lines.push('\n');
+    };
+    let mut names = Vec::new();
+    let mut dump = Dump::new();
+    for kind in [TABLE, CHAIN, RULE, SET] {
+        let each = |family, message: &[u8]| {
+            line(kind, family, message);
+            if kind == SET {
+                names.extend(sets::name(family, message));
+            }
+            ControlFlow::Continue(())
+        };
+        dump.all(kind, 0, &[], each).unwrap();
+    }
+    for name in names {
+        let each = |family, message: &[u8]| {
+            line(ELEMENT, family, message);
+            ControlFlow::Continue(())
+        };
+        dump.elements(&name, each).unwrap();
+    }
+    lines
+}

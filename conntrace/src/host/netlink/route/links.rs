@@ -1,0 +1,123 @@
+//! Network interfaces (`RTM_GETLINK`).
+
+use std::{collections::HashMap, io};
+
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::errno::Errno;
+
+use super::message::{DUMP, REQUEST, answer, malformed, name, push, too_many, typed};
+use crate::{
+    diagnosis::way::Link,
+    host::{netlink, netlink::u32_at},
+};
+
+/// Most interfaces of a namespace.
+const LINKS_MAX: usize = 16_384;
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+/// `struct ifinfomsg`.
+const INTERFACE_LEN: usize = 16;
+const IFF_UP: u32 = 1;
+const IFF_LOOPBACK: u32 = 8;
+const IFF_NOARP: u32 = 0x80;
+const IFF_LOWER_UP: u32 = 0x1_0000;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_EXT_MASK: u16 = 29;
+const IFLA_CARRIER: u16 = 33;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const RTEXT_FILTER_SKIP_STATS: u32 = 8;
+
+/// An interface as it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Interface {
+    pub(super) index: u32,
+    pub(super) link: Link,
+    /// Link-layer address; `None` of one that is all zeroes or empty, as loopback's and
+    /// a tunnel's.
+    pub(super) address: Option<Vec<u8>>,
+    /// Is a VRF, or enslaved to one.
+    pub(super) is_of_vrf: bool,
+}
+
+/// The interface of this index, if there is one.
+pub(super) fn one(index: u32) -> io::Result<Option<Interface>> {
+    let request = netlink::request(RTM_GETLINK, REQUEST, &body(index))?;
+    match answer(&request, parse)? {
+        Ok(found) => Ok(Some(found)),
+        Err(errno) if errno == Errno::ENODEV as i32 => Ok(None),
+        Err(errno) => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// All interfaces of the namespace, by index.
+pub(super) fn all() -> io::Result<HashMap<u32, Interface>> {
+    let request = netlink::request(RTM_GETLINK, DUMP, &body(0))?;
+    let mut found = HashMap::new();
+    netlink::ask_while(NETLINK_ROUTE, &request, |kind, body| {
+        if kind != RTM_NEWLINK {
+            return Ok(());
+        }
+        if found.len() >= LINKS_MAX {
+            return Err(too_many("more than 16,384 interfaces"));
+        }
+        let interface = parse(body).ok_or_else(malformed)?;
+        found.insert(interface.index, interface);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn body(index: u32) -> Vec<u8> {
+    let mut body = vec![0; 4];
+    body.extend(index.to_ne_bytes());
+    body.resize(INTERFACE_LEN, 0);
+    push(
+        &mut body,
+        IFLA_EXT_MASK,
+        &RTEXT_FILTER_SKIP_STATS.to_ne_bytes(),
+    );
+    body
+}
+
+fn parse(body: &[u8]) -> Option<Interface> {
+    let flags = u32_at(body, 8)?;
+    let mut interface = Interface {
+        index: u32_at(body, 4)?,
+        link: Link {
+            name: String::new(),
+            up: flags & IFF_UP != 0,
+            carrier: flags & IFF_LOWER_UP != 0,
+            kind: None,
+            resolves_neighbours: false,
+            loopback: flags & IFF_LOOPBACK != 0,
+        },
+        address: None,
+        is_of_vrf: false,
+    };
+    let link = &mut interface.link;
+    for (kind, value) in typed(body.get(INTERFACE_LEN..)?) {
+        match kind {
+            IFLA_ADDRESS => interface.address = Some(value.to_vec()).filter(|it| is_one(it)),
+            IFLA_IFNAME => link.name = name(value),
+            IFLA_CARRIER => link.carrier = *value.first()? != 0,
+            IFLA_LINKINFO => {
+                let mut infos = typed(value);
+                let own = typed(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
+                link.kind = own.map(|(_, value)| name(value));
+                interface.is_of_vrf = infos.any(|(kind, value)| {
+                    matches!(kind, IFLA_INFO_KIND | IFLA_INFO_SLAVE_KIND) && name(value) == "vrf"
+                });
+            }
+            _ => {}
+        }
+    }
+    link.resolves_neighbours = flags & IFF_NOARP == 0 && interface.address.is_some();
+    Some(interface)
+}
+
+fn is_one(address: &[u8]) -> bool {
+    address.iter().any(|&byte| byte != 0)
+}

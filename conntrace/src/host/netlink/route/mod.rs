@@ -1,0 +1,277 @@
+//! Routes, rules, interfaces, addresses and neighbours of the calling thread's
+//! namespace, by rtnetlink.
+//!
+//! What cannot be known from here is an error of kind `Unsupported`, an answer over
+//! a limit one of kind `QuotaExceeded`, and a dump during which the tables changed
+//! one of kind `Interrupted`.
+
+mod addresses;
+mod links;
+mod lookup;
+mod message;
+mod neighbours;
+mod rules;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use std::{io, net::IpAddr};
+
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::errno::Errno;
+
+pub(in crate::host) use self::message::device;
+use self::{
+    message::{DUMP, Entry, Kind, ROUTE_LEN, cannot_tell, covers, family, malformed, too_many},
+    rules::{Packet, Rule},
+    walk::{End, Forbidden, is_usable},
+};
+use crate::{
+    diagnosis::{
+        question::Neighbour,
+        way::{
+            Covering, DeadEnd, DeadEndKind, Link, OwnAddresses, Route, RouteOut, RuleFacts, Way,
+        },
+    },
+    host::netlink,
+};
+
+/// Most routes that are read, of all tables of a family: it takes 0.03 s.
+const ROUTES_MAX: usize = 65_536;
+/// Most routes that an answer names.
+const COVERING_MAX: usize = 4;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+
+/// Looks a way up as connect does, by the kernel itself. For a socket with
+/// `IP_TRANSPARENT` that is so only if its source is assigned here.
+///
+/// # Errors
+/// See the module; an error of the kernel is an answer, not an error.
+pub fn route(way: &Way) -> io::Result<Route> {
+    Ok(lookup::resolve(way)?.route)
+}
+
+/// Finds the rule or route that forbids a way; `None` if the way is open, or closed
+/// for lack of a route, by its source or by the state of its interface.
+///
+/// # Errors
+/// See the module; `Unsupported` also where the kernel decides differently.
+pub fn dead_end(way: &Way) -> io::Result<Option<DeadEnd>> {
+    let resolved = lookup::resolve(way)?;
+    let Route::None(errno) = resolved.route else {
+        return Ok(None);
+    };
+    let tables = Tables::dump(way, resolved.from)?;
+    // `ip_route_output_key_hash_rcu` asks no rule about a source that is not assigned
+    // here, and takes any destination of a bound device for on-link.
+    let is_v4 = tables.packet.to.is_ipv4();
+    if is_v4 && (tables.packet.device.is_some() || is_foreign(resolved.from)?) {
+        return Ok(None);
+    }
+    match walk::walk(&tables.rules, &tables.entries, &tables.packet)? {
+        End::Forbidden(forbidden) if errno_of(&forbidden) as i32 == errno => {
+            dead_end_of(&forbidden, tables.packet.device).map(Some)
+        }
+        End::Nothing if errno == Errno::ENETUNREACH as i32 => Ok(None),
+        // Broadcast and the like are no destinations of TCP.
+        End::Found(entry) if entry.kind == Kind::Other => Ok(None),
+        End::Forbidden(_) | End::Nothing | End::Found(_) => Err(cannot_tell(
+            "rules and tables say otherwise than the kernel",
+        )),
+    }
+}
+
+/// Finds other routes that cover a destination: in tables that rules for this packet
+/// look up, by another interface or gateway than `used`, without default routes; the
+/// most specific first, at most 4.
+///
+/// # Errors
+/// See the module.
+pub fn covering(way: &Way, used: &RouteOut) -> io::Result<Vec<Covering>> {
+    let resolved = lookup::resolve(way)?;
+    let dumped = Tables::dump(way, resolved.from)?;
+    let tables = walk::tables(&dumped.rules, &dumped.packet)?;
+    let is_looked_up = |entry: &Entry| {
+        let mut those = tables.iter().filter(|(table, _)| *table == entry.table);
+        those.any(|(_, suppressed)| suppressed.is_none_or(|len| entry.prefix.1 > len))
+    };
+    let is_used = |entry: &Entry| {
+        let index = Some(used.device.index);
+        let mut hops = entry.hops.iter();
+        hops.any(|hop| hop.gateway == used.gateway && hop.device == index)
+    };
+    let others = dumped.entries.iter().filter(|entry| {
+        entry.kind == Kind::Unicast && entry.prefix.1 != 0 && is_looked_up(entry) && !is_used(entry)
+    });
+    let mut others: Vec<_> = others.collect();
+    others.sort_by_key(|entry| (u8::MAX - entry.prefix.1, entry.metric));
+    let named = others.into_iter().take(COVERING_MAX).map(|entry| {
+        let hop = entry.hops.first();
+        Covering {
+            prefix: entry.prefix,
+            table: entry.table,
+            gateway: hop.and_then(|hop| hop.gateway),
+            device: hop.and_then(|hop| hop.device).map(device),
+        }
+    });
+    Ok(named.collect())
+}
+
+/// Reads the state of an interface; `None` if there is none of this index.
+///
+/// # Errors
+/// See the module.
+pub fn link(index: u32) -> io::Result<Option<Link>> {
+    Ok(links::one(index)?.map(|found| found.link))
+}
+
+/// Lists the addresses of one family that are assigned in this namespace.
+///
+/// # Errors
+/// See the module.
+pub fn own_addresses(v6: bool) -> io::Result<OwnAddresses> {
+    addresses::of_family(v6)
+}
+
+/// Checks for an address of this namespace: assigned to an interface, be it up or
+/// down, or of 127.0.0.0/8 with loopback up.
+///
+/// # Errors
+/// See the module.
+pub fn is_own(addr: IpAddr) -> io::Result<bool> {
+    addresses::has(addr.to_canonical())
+}
+
+/// Reads the state of a neighbour behind this interface.
+///
+/// # Errors
+/// See the module.
+pub fn neighbour(device: u32, addr: IpAddr) -> io::Result<Neighbour> {
+    let entry = neighbours::entry(device, addr)?;
+    Ok(neighbours::Entry::state(entry.as_ref()))
+}
+
+/// Reads the link-layer address of a neighbour, if it is known.
+///
+/// # Errors
+/// See the module.
+pub fn link_address_of_neighbour(device: u32, addr: IpAddr) -> io::Result<Option<Vec<u8>>> {
+    Ok(neighbours::entry(device, addr)?.and_then(|entry| entry.address))
+}
+
+/// Lists the link-layer addresses of all interfaces of this namespace that are up.
+/// A bridge answers for addresses of its own with its own.
+///
+/// # Errors
+/// See the module.
+pub fn link_addresses() -> io::Result<Vec<Vec<u8>>> {
+    let links = links::all()?;
+    let up = links.into_values().filter(|found| found.link.up);
+    let mut found: Vec<_> = up.filter_map(|found| found.address).collect();
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// Rules and routes of a moment, and the packet that they are asked about.
+struct Tables {
+    rules: Vec<Rule>,
+    /// Those that cover the destination, of all tables.
+    entries: Vec<Entry>,
+    packet: Packet,
+}
+
+impl Tables {
+    fn dump(way: &Way, from: Option<IpAddr>) -> io::Result<Self> {
+        let way = lookup::normal(way);
+        if let Some(device) = way.device
+            && links::one(device)?.is_some_and(|found| found.is_of_vrf)
+        {
+            // Which rules it meets changed between kernels (`l3mdev_update_flow`).
+            return Err(cannot_tell("an interface of a VRF"));
+        }
+        Ok(Self {
+            rules: rules::dump(way.to.is_ipv6())?,
+            entries: entries(way.to)?,
+            packet: Packet {
+                to: way.to,
+                from,
+                device: way.device,
+                mark: way.mark,
+                uid: way.uid,
+                port: way.port,
+            },
+        })
+    }
+}
+
+/// All routes of all tables that cover a destination.
+fn entries(to: IpAddr) -> io::Result<Vec<Entry>> {
+    let v6 = to.is_ipv6();
+    let mut body = [0; ROUTE_LEN];
+    body[0] = family(v6);
+    let request = netlink::request(RTM_GETROUTE, DUMP, &body)?;
+    let mut found = Vec::new();
+    let mut read = 0;
+    netlink::ask_while(NETLINK_ROUTE, &request, |kind, body| {
+        if kind != RTM_NEWROUTE || body.first() != Some(&family(v6)) {
+            return Ok(());
+        }
+        read += 1;
+        if read > ROUTES_MAX {
+            return Err(too_many("more than 65,536 routes"));
+        }
+        let entry = Entry::parse(body).ok_or_else(malformed)?;
+        if covers(entry.prefix, to) && !entry.is_cloned {
+            found.push(entry);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn errno_of(forbidden: &Forbidden<'_>) -> Errno {
+    match forbidden.kind {
+        DeadEndKind::Unreachable if forbidden.entry.is_some() => Errno::EHOSTUNREACH,
+        DeadEndKind::Unreachable => Errno::ENETUNREACH,
+        DeadEndKind::Blackhole => Errno::EINVAL,
+        DeadEndKind::Prohibit => Errno::EACCES,
+    }
+}
+
+fn dead_end_of(forbidden: &Forbidden<'_>, bound: Option<u32>) -> io::Result<DeadEnd> {
+    let instead = forbidden.instead.map(|entry| way_out(entry, bound));
+    Ok(DeadEnd {
+        kind: forbidden.kind,
+        rule: RuleFacts {
+            priority: forbidden.rule.priority,
+            text: forbidden.rule.to_string(),
+        },
+        table: forbidden.entry.map(|entry| entry.table),
+        prefix: forbidden.entry.map(|entry| entry.prefix),
+        instead: instead.transpose()?,
+    })
+}
+
+fn way_out(entry: &Entry, bound: Option<u32>) -> io::Result<RouteOut> {
+    let mut hops = entry.hops.iter();
+    let hop = hops.find(|hop| is_usable(hop, bound));
+    let Some((hop, index)) = hop.and_then(|hop| Some((hop, hop.device?))) else {
+        return Err(cannot_tell("a route of which the next hop is not listed"));
+    };
+    Ok(RouteOut {
+        gateway: hop.gateway,
+        device: device(index),
+        prefix_len: entry.prefix.1,
+        table: entry.table,
+    })
+}
+
+fn is_foreign(from: Option<IpAddr>) -> io::Result<bool> {
+    match from {
+        Some(from) => Ok(!is_own(from)?),
+        None => Ok(false),
+    }
+}

@@ -1,0 +1,64 @@
+//! The neighbour table (`RTM_GETNEIGH`).
+
+use std::{io, net::IpAddr};
+
+use nix::errno::Errno;
+
+use super::message::{REQUEST, answer, family, octets, push, typed};
+use crate::{
+    diagnosis::question::Neighbour,
+    host::{netlink, netlink::u16_at},
+};
+
+const RTM_GETNEIGH: u16 = 30;
+/// `struct ndmsg`.
+const HEADER_LEN: usize = 12;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NUD_NONE: u16 = 0;
+const NUD_INCOMPLETE: u16 = 1;
+const NUD_FAILED: u16 = 0x20;
+
+/// An entry of the neighbour table.
+pub(super) struct Entry {
+    state: u16,
+    /// Link-layer address; `None` while unknown, or of a link without.
+    pub(super) address: Option<Vec<u8>>,
+}
+
+impl Entry {
+    /// The state of an entry, or of a missing one.
+    pub(super) fn state(entry: Option<&Self>) -> Neighbour {
+        match entry.map(|entry| entry.state) {
+            Some(NUD_FAILED) => Neighbour::Failed,
+            Some(NUD_INCOMPLETE) => Neighbour::Incomplete,
+            Some(NUD_NONE) | None => Neighbour::Absent,
+            Some(_) => Neighbour::Known,
+        }
+    }
+}
+
+/// The entry of an address behind an interface, if there is one.
+pub(super) fn entry(device: u32, addr: IpAddr) -> io::Result<Option<Entry>> {
+    let mut body = vec![family(addr.is_ipv6()), 0, 0, 0];
+    body.extend(device.to_ne_bytes());
+    body.resize(HEADER_LEN, 0);
+    push(&mut body, NDA_DST, &octets(addr));
+    let request = netlink::request(RTM_GETNEIGH, REQUEST, &body)?;
+    match answer(&request, parse)? {
+        Ok(found) => Ok(Some(found)),
+        Err(errno) if errno == Errno::ENOENT as i32 => Ok(None),
+        Err(errno) => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+fn parse(body: &[u8]) -> Option<Entry> {
+    let mut attributes = typed(body.get(HEADER_LEN..)?);
+    let address = attributes.find(|(kind, _)| *kind == NDA_LLADDR);
+    Some(Entry {
+        state: u16_at(body, 8)?,
+        address: address
+            .map(|(_, address)| address.to_vec())
+            .filter(|address| address.iter().any(|&byte| byte != 0)),
+    })
+}

@@ -1,0 +1,393 @@
+//! Policy rules (`ip rule`): the dump, and the match of a packet of this host's own.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::net::if_::if_nametoindex;
+
+use super::message::{
+    DUMP, INET, INET6, addr, bits, covers, family, malformed, name, too_many, typed,
+};
+use crate::{
+    diagnosis::way::DeadEndKind,
+    host::{
+        netlink,
+        netlink::{u16_at, u32_at},
+    },
+};
+
+/// Most rules of a namespace.
+const RULES_MAX: usize = 4096;
+const RTM_NEWRULE: u16 = 32;
+const RTM_GETRULE: u16 = 34;
+/// `struct fib_rule_hdr`.
+const HEADER_LEN: usize = 12;
+const FIB_RULE_INVERT: u32 = 2;
+/// The interface does not exist.
+const FIB_RULE_IIF_DETACHED: u32 = 8;
+const FIB_RULE_OIF_DETACHED: u32 = 16;
+/// The source that the route would give decides.
+const FIB_RULE_FIND_SADDR: u32 = 0x10000;
+const FRA_DST: u16 = 1;
+const FRA_SRC: u16 = 2;
+const FRA_IIFNAME: u16 = 3;
+const FRA_GOTO: u16 = 4;
+const FRA_PRIORITY: u16 = 6;
+const FRA_FWMARK: u16 = 10;
+const FRA_FLOW: u16 = 11;
+const FRA_SUPPRESS_IFGROUP: u16 = 13;
+const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
+const FRA_TABLE: u16 = 15;
+const FRA_FWMASK: u16 = 16;
+const FRA_OIFNAME: u16 = 17;
+const FRA_PAD: u16 = 18;
+const FRA_L3MDEV: u16 = 19;
+const FRA_UID_RANGE: u16 = 20;
+const FRA_PROTOCOL: u16 = 21;
+const FRA_IP_PROTO: u16 = 22;
+const FRA_DPORT_RANGE: u16 = 24;
+const FRA_DPORT_MASK: u16 = 29;
+const IPPROTO_TCP: u8 = 6;
+/// Of a packet that this host makes itself (`flowi_iif`).
+const LOOPBACK_IFINDEX: u32 = 1;
+
+/// A policy rule (`struct fib_rule`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) priority: u32,
+    pub(super) action: Action,
+    pub(super) conditions: Conditions,
+    /// Routes with prefixes of at most this length are passed over.
+    pub(super) suppress_prefix_len: Option<u8>,
+    /// Routes by interfaces of a group are passed over.
+    pub(super) suppresses_group: bool,
+}
+
+/// The action of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Lookup(u32),
+    /// Goes on at the first rule of that priority; `None` if there is none.
+    Goto(Option<u32>),
+    Nop,
+    Forbid(DeadEndKind),
+    /// Not known.
+    Other,
+}
+
+/// The conditions of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Conditions {
+    pub(super) inverted: bool,
+    pub(super) from: Option<(IpAddr, u8)>,
+    pub(super) to: Option<(IpAddr, u8)>,
+    /// Value and mask.
+    pub(super) mark: (u32, u32),
+    pub(super) iif: Option<Interface>,
+    pub(super) oif: Option<Interface>,
+    pub(super) uids: Option<(u32, u32)>,
+    pub(super) protocol: Option<u8>,
+    pub(super) ports: Option<Ports>,
+    /// Packets of interfaces of a VRF.
+    pub(super) is_of_vrf: bool,
+    /// A condition that cannot be decided from here: source port, type of service,
+    /// tunnel id, or one of a newer kernel.
+    pub(super) has_unknown: bool,
+}
+
+/// An interface of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Interface {
+    pub(super) name: String,
+    /// `None` if there is none of that name.
+    pub(super) index: Option<u32>,
+}
+
+/// Destination ports of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ports {
+    pub(super) first: u16,
+    pub(super) last: u16,
+    /// 0 for a range.
+    pub(super) mask: u16,
+}
+
+/// The packet that rules are matched with: a SYN of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Packet {
+    pub(super) to: IpAddr,
+    pub(super) from: Option<IpAddr>,
+    pub(super) device: Option<u32>,
+    pub(super) mark: u32,
+    pub(super) uid: Option<u32>,
+    pub(super) port: u16,
+}
+
+/// All rules of a family, in the order of their evaluation.
+pub(super) fn dump(v6: bool) -> io::Result<Vec<Rule>> {
+    let mut body = [0; HEADER_LEN];
+    body[0] = family(v6);
+    let request = netlink::request(RTM_GETRULE, DUMP, &body)?;
+    let mut rules = Vec::new();
+    netlink::ask_while(NETLINK_ROUTE, &request, |kind, body| {
+        if kind != RTM_NEWRULE || body.first() != Some(&family(v6)) {
+            return Ok(());
+        }
+        if rules.len() >= RULES_MAX {
+            return Err(too_many("more than 4096 policy rules"));
+        }
+        rules.push(Rule::parse(body).ok_or_else(malformed)?);
+        Ok(())
+    })?;
+    Ok(rules)
+}
+
+impl Rule {
+    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+        let any: IpAddr = match *body.first()? {
+            INET => Ipv4Addr::UNSPECIFIED.into(),
+            INET6 => Ipv6Addr::UNSPECIFIED.into(),
+            _ => return None,
+        };
+        let flags = u32_at(body, 8)?;
+        let mut raw = Raw::new(any, *body.get(4)?);
+        for (kind, value) in typed(body.get(HEADER_LEN..)?) {
+            raw.read(kind, value, flags)?;
+        }
+        let (to_len, from_len) = (*body.get(1)?, *body.get(2)?);
+        let mut conditions = raw.conditions;
+        conditions.inverted = flags & FIB_RULE_INVERT != 0;
+        conditions.has_unknown |= *body.get(3)? != 0;
+        conditions.has_unknown |= flags & FIB_RULE_FIND_SADDR != 0;
+        conditions.to = (to_len != 0).then_some((raw.to, to_len));
+        conditions.from = (from_len != 0).then_some((raw.from, from_len));
+        Some(Self {
+            priority: raw.priority,
+            action: match *body.get(7)? {
+                1 => Action::Lookup(raw.table),
+                2 => Action::Goto(raw.target),
+                3 => Action::Nop,
+                6 => Action::Forbid(DeadEndKind::Blackhole),
+                7 => Action::Forbid(DeadEndKind::Unreachable),
+                8 => Action::Forbid(DeadEndKind::Prohibit),
+                _ => Action::Other,
+            },
+            conditions,
+            suppress_prefix_len: raw.suppress_prefix_len,
+            suppresses_group: raw.suppresses_group,
+        })
+    }
+
+    /// `fib_rule_match`; `None` if a condition decides that cannot be known.
+    pub(super) fn matches(&self, packet: &Packet) -> Option<bool> {
+        let all = self.conditions.all(packet);
+        all.map(|all| all != self.conditions.inverted)
+    }
+}
+
+/// A rule being read.
+struct Raw {
+    priority: u32,
+    table: u32,
+    target: Option<u32>,
+    to: IpAddr,
+    from: IpAddr,
+    conditions: Conditions,
+    suppress_prefix_len: Option<u8>,
+    suppresses_group: bool,
+}
+
+impl Raw {
+    fn new(any: IpAddr, table: u8) -> Self {
+        Self {
+            priority: 0,
+            table: table.into(),
+            target: None,
+            to: any,
+            from: any,
+            conditions: Conditions::default(),
+            suppress_prefix_len: None,
+            suppresses_group: false,
+        }
+    }
+
+    /// Reads an attribute (`FRA_*`).
+    fn read(&mut self, kind: u16, value: &[u8], flags: u32) -> Option<()> {
+        let number = || u32_at(value, 0);
+        let all = &mut self.conditions;
+        match kind {
+            FRA_DST => self.to = addr(value)?,
+            FRA_SRC => self.from = addr(value)?,
+            FRA_IIFNAME => all.iif = Some(interface(value, flags & FIB_RULE_IIF_DETACHED != 0)),
+            FRA_GOTO => self.target = number(),
+            FRA_PRIORITY => self.priority = number()?,
+            FRA_FWMARK => all.mark.0 = number()?,
+            // -1 if unset.
+            FRA_SUPPRESS_IFGROUP => self.suppresses_group = number()? != u32::MAX,
+            FRA_SUPPRESS_PREFIXLEN => {
+                let len = Some(number()?).filter(|len| *len <= i32::MAX.cast_unsigned());
+                self.suppress_prefix_len = len.map(|len| u8::try_from(len).unwrap_or(u8::MAX));
+            }
+            FRA_TABLE => self.table = number()?,
+            FRA_FWMASK => all.mark.1 = number()?,
+            FRA_OIFNAME => all.oif = Some(interface(value, flags & FIB_RULE_OIF_DETACHED != 0)),
+            FRA_L3MDEV => all.is_of_vrf = *value.first()? != 0,
+            FRA_UID_RANGE => all.uids = Some((number()?, u32_at(value, 4)?)),
+            FRA_IP_PROTO => all.protocol = value.first().copied().filter(|&it| it != 0),
+            FRA_DPORT_RANGE => {
+                let ports = all.ports.get_or_insert(Ports::ANY);
+                (ports.first, ports.last) = (u16_at(value, 0)?, u16_at(value, 2)?);
+            }
+            FRA_DPORT_MASK => all.ports.get_or_insert(Ports::ANY).mask = u16_at(value, 0)?,
+            // Realm, padding, and who made the rule: no conditions.
+            FRA_FLOW | FRA_PAD | FRA_PROTOCOL => {}
+            _ => all.has_unknown = true,
+        }
+        Some(())
+    }
+}
+
+fn interface(value: &[u8], is_detached: bool) -> Interface {
+    let name = name(value);
+    Interface {
+        index: (!is_detached)
+            .then(|| if_nametoindex(name.as_str()).ok())
+            .flatten(),
+        name,
+    }
+}
+
+impl Ports {
+    const ANY: Self = Self {
+        first: 0,
+        last: u16::MAX,
+        mask: 0,
+    };
+
+    fn has(self, port: u16) -> bool {
+        if self.mask == 0 {
+            (self.first..=self.last).contains(&port)
+        } else {
+            (self.first ^ port) & self.mask == 0
+        }
+    }
+}
+
+impl Conditions {
+    /// One that does not hold decides, whatever is unknown beside it.
+    fn all(&self, packet: &Packet) -> Option<bool> {
+        let to = self.to.is_none_or(|to| covers(to, packet.to));
+        let from = self.from.is_none_or(|from| self.is_from(from, packet));
+        let mark = (self.mark.0 ^ packet.mark) & self.mark.1 == 0;
+        let iif = self.iif.as_ref();
+        let iif = iif.is_none_or(|iif| iif.index == Some(LOOPBACK_IFINDEX));
+        let oif = self.oif.as_ref();
+        let oif = oif.is_none_or(|oif| oif.index.is_some() && oif.index == packet.device);
+        let protocol = self.protocol.is_none_or(|it| it == IPPROTO_TCP);
+        let ports = self.ports.is_none_or(|ports| ports.has(packet.port));
+        let known = to && from && mark && iif && oif && protocol && ports;
+        let uid = match (self.uids, packet.uid) {
+            (None, _) => Some(true),
+            (Some((first, last)), Some(uid)) => Some((first..=last).contains(&uid)),
+            (Some(_), None) => None,
+        };
+        // Without a device it is of no VRF.
+        let is_of_no_vrf = self.is_of_vrf && packet.device.is_none();
+        if !known || uid == Some(false) || is_of_no_vrf {
+            return Some(false);
+        }
+        let is_decided = uid.is_some() && !self.is_of_vrf && !self.has_unknown;
+        is_decided.then_some(true)
+    }
+
+    /// IPv4 takes an unknown source for 0.0.0.0, IPv6 for one that matches nothing.
+    fn is_from(&self, from: (IpAddr, u8), packet: &Packet) -> bool {
+        match packet.from {
+            Some(addr) => covers(from, addr),
+            None => covers(from, Ipv4Addr::UNSPECIFIED.into()),
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    /// As `ip rule` shows it: `print_rule` of iproute2.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.conditions)?;
+        match self.action {
+            Action::Lookup(table) => write!(out, " lookup {}", table_name(table))?,
+            Action::Goto(Some(target)) => write!(out, " goto {target}")?,
+            Action::Goto(None) => write!(out, " goto none")?,
+            Action::Nop => write!(out, " nop")?,
+            Action::Forbid(DeadEndKind::Blackhole) => write!(out, " blackhole")?,
+            Action::Forbid(DeadEndKind::Unreachable) => write!(out, " unreachable")?,
+            Action::Forbid(DeadEndKind::Prohibit) => write!(out, " prohibit")?,
+            Action::Other => {}
+        }
+        match self.suppress_prefix_len {
+            Some(len) => write!(out, " suppress_prefixlength {len}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Conditions {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.inverted {
+            write!(out, "not ")?;
+        }
+        match self.from {
+            Some(from) => write!(out, "from {}", prefix(from))?,
+            None => write!(out, "from all")?,
+        }
+        if let Some(to) = self.to {
+            write!(out, " to {}", prefix(to))?;
+        }
+        match self.mark {
+            (0, 0) => {}
+            (mark, u32::MAX) => write!(out, " fwmark {mark:#x}")?,
+            (0, mask) => write!(out, " fwmark 0/{mask:#x}")?,
+            (mark, mask) => write!(out, " fwmark {mark:#x}/{mask:#x}")?,
+        }
+        for (word, interface) in [("iif", &self.iif), ("oif", &self.oif)] {
+            if let Some(Interface { name, index }) = interface {
+                let detached = if index.is_some() { "" } else { " [detached]" };
+                write!(out, " {word} {name}{detached}")?;
+            }
+        }
+        if let Some((first, last)) = self.uids {
+            write!(out, " uidrange {first}-{last}")?;
+        }
+        match self.protocol {
+            Some(IPPROTO_TCP) => write!(out, " ipproto tcp")?,
+            Some(17) => write!(out, " ipproto udp")?,
+            Some(other) => write!(out, " ipproto {other}")?,
+            None => {}
+        }
+        match self.ports {
+            Some(Ports { first, last, .. }) if first == last => write!(out, " dport {first}"),
+            Some(Ports { first, last, .. }) => write!(out, " dport {first}-{last}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn prefix((addr, len): (IpAddr, u8)) -> String {
+    if len == bits(addr) {
+        addr.to_string()
+    } else {
+        format!("{addr}/{len}")
+    }
+}
+
+/// The names that every host has in `rt_tables`.
+fn table_name(table: u32) -> String {
+    match table {
+        253 => "default".to_owned(),
+        254 => "main".to_owned(),
+        255 => "local".to_owned(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,251 @@
+//! Looks at the sockets to a port, in a thread of its own: a dump of tens of thousands
+//! takes longer than a cause may wait for its answer.
+
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    netlink::{
+        sock_diag,
+        sock_diag::{Sock, TIME_WAIT},
+    },
+    netns::{About, Namespaces},
+    procfs::{port_range::PortRules, sysctl},
+};
+use crate::output::event::{PortUse, States};
+
+/// How long a namespace is looked for.
+const ENTER_MAX: Duration = Duration::from_secs(1);
+/// How many destinations an answer tells of.
+const TOLD_MAX: usize = 64;
+/// How long `TIME_WAIT` lasts (`TCP_TIMEWAIT_LEN`).
+const TIME_WAIT_MS: u32 = 60_000;
+
+/// What to look at: the sockets to this port of other hosts.
+#[derive(Debug, Clone)]
+pub(crate) struct Look {
+    pub(crate) netns: u32,
+    pub(crate) port: u16,
+    /// The way into the namespace.
+    pub(crate) about: About,
+    /// Use from this many percent on is told of.
+    pub(crate) percent: u32,
+    /// Local and remote addresses that are told of in any case.
+    pub(crate) told: Vec<(IpAddr, IpAddr)>,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    pub(crate) look: Look,
+    pub(crate) took: Duration,
+    /// `None` if the namespace cannot be entered, or its sockets cannot be listed.
+    pub(crate) found: Option<Uses>,
+}
+
+/// How the ports are used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Uses {
+    /// Those that are told of.
+    pub(crate) told: Vec<PortUse>,
+    /// How many there are.
+    pub(crate) available: u32,
+    /// Ports used for any of the others, at most.
+    pub(crate) most_of_others: u32,
+    /// There was no room for all that is to be told of.
+    pub(crate) has_more: bool,
+}
+
+/// The worker's end.
+pub(crate) struct PortScout {
+    looks: SyncSender<Look>,
+    answers: Receiver<Looked>,
+}
+
+impl PortScout {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When there is none to be had.
+    pub(crate) fn start() -> io::Result<Self> {
+        let (looks, received) = sync_channel(1);
+        let (sender, answers) = channel();
+        thread::Builder::new()
+            .name("conntrace-ports".to_owned())
+            .spawn(move || serve(&received, &sender))?;
+        Ok(Self { looks, answers })
+    }
+
+    /// Asks, and waits for nothing. False when the thread is gone.
+    pub(crate) fn ask(&self, look: Look) -> bool {
+        self.looks.try_send(look).is_ok()
+    }
+
+    /// The answer, once there is one.
+    ///
+    /// # Errors
+    /// When there will be none.
+    pub(crate) fn answer(&self) -> Result<Looked, TryRecvError> {
+        self.answers.try_recv()
+    }
+}
+
+fn serve(looks: &Receiver<Look>, answers: &Sender<Looked>) {
+    let mut namespaces = match Namespaces::new() {
+        Ok(namespaces) => namespaces,
+        Err(error) => {
+            log::warn!("no port_pressure: cannot tell the own network namespace: {error}");
+            return;
+        }
+    };
+    for look in looks {
+        let began = Instant::now();
+        let until = began + ENTER_MAX;
+        let found = namespaces
+            .inside(look.netns, &look.about, until, || uses(&look))
+            .ok();
+        let looked = Looked {
+            look,
+            took: began.elapsed(),
+            found,
+        };
+        if answers.send(looked).is_err() {
+            return;
+        }
+        if namespaces.is_stranded() {
+            log::warn!("no further port_pressure: cannot get back to the own network namespace");
+            return;
+        }
+    }
+}
+
+/// In the calling thread's namespace.
+fn uses(look: &Look) -> io::Result<Uses> {
+    let rules = PortRules::read().ok_or(io::ErrorKind::NotFound)?;
+    let reuse = Reuse {
+        tw_reuse: rules.tw_reuse,
+        after_ms: sysctl::tw_reuse_after_ms(),
+    };
+    let reserved = rules.reserved_in_range();
+    let unused = |(local, remote)| PortUse {
+        netns: look.netns,
+        local,
+        remote: SocketAddr::new(remote, look.port),
+        range: rules.range,
+        reserved,
+        used: 0,
+        reusable: 0,
+        states: States::default(),
+    };
+    let mut all = HashMap::new();
+    for sock in sock_diag::connected_to(look.port)? {
+        let ends = (sock.local.ip(), sock.remote.ip());
+        let found = all.entry(ends).or_insert_with(|| unused(ends));
+        found.states.count(sock.state);
+        // No two of them have the same port: nothing else tells them apart.
+        match rules.has(sock.local.port()) {
+            true if reuse.allows(&sock) => found.reusable += 1,
+            true => found.used += 1,
+            false => {}
+        }
+    }
+    let asked = look.told.iter().take(TOLD_MAX);
+    let asked = asked.map(|ends| all.remove(ends).unwrap_or_else(|| unused(*ends)));
+    let mut told: Vec<_> = asked.collect();
+    let mut others: Vec<_> = all.into_values().collect();
+    others.sort_unstable_by_key(|found| Reverse(found.used));
+    let pressed = others.partition_point(|found| found.percent() >= look.percent);
+    let room = TOLD_MAX - told.len();
+    told.extend(others.drain(..pressed.min(room)));
+    Ok(Uses {
+        told,
+        available: rules.available(),
+        most_of_others: others.first().map_or(0, |found| found.used),
+        has_more: pressed > room,
+    })
+}
+
+/// When the next connection may have a port that is in `TIME_WAIT`
+/// (`tcp_twsk_unique`).
+struct Reuse {
+    tw_reuse: u8,
+    /// `None` without timestamps, which it takes.
+    after_ms: Option<u32>,
+}
+
+impl Reuse {
+    /// Whether it may have this one's. That the other side has no timestamps is not to
+    /// be seen; then it may not.
+    fn allows(&self, sock: &Sock) -> bool {
+        let for_these = match self.tw_reuse {
+            0 => false,
+            2 => sock.local.ip().is_loopback() || sock.remote.ip().is_loopback(),
+            _ => true,
+        };
+        let age_ms = TIME_WAIT_MS.saturating_sub(sock.timer_ms);
+        for_these && sock.state == TIME_WAIT && self.after_ms.is_some_and(|after| age_ms > after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn time_wait_that_may_be_reused() {
+        let sock = |addr: [u8; 4], timer_ms| Sock {
+            state: TIME_WAIT,
+            local: (addr, 40_000).into(),
+            remote: (addr, 80).into(),
+            inode: 0,
+            only_v6: false,
+            device: None,
+            timer_ms,
+        };
+        let allows = |tw_reuse, after_ms, addr, timer_ms| {
+            Reuse { tw_reuse, after_ms }.allows(&sock(addr, timer_ms))
+        };
+        let (loopback, other) = ([127, 0, 0, 1], [192, 0, 2, 1]);
+        assert!(allows(2, Some(1000), loopback, 58_000) && allows(1, Some(1000), other, 58_000));
+        assert!(!allows(2, Some(1000), other, 58_000) && !allows(0, Some(1000), loopback, 0));
+        assert!(!allows(1, Some(1000), other, 59_500), "too young");
+        assert!(!allows(1, None, other, 58_000), "no timestamps");
+    }
+
+    #[test]
+    fn uses_of_a_destination() {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = server.local_addr().unwrap().port();
+        let _clients = [(); 3].map(|()| TcpStream::connect(server.local_addr().unwrap()).unwrap());
+        let home: IpAddr = Ipv4Addr::LOCALHOST.into();
+        let look = Look {
+            netns: 1,
+            port,
+            about: About {
+                process: None,
+                tid: None,
+                netns_mix: 0,
+                at_ns: 0,
+            },
+            percent: 100,
+            told: vec![(home, home), (home, [127, 0, 0, 2].into())],
+        };
+        let found = uses(&look).unwrap();
+        let told: Vec<_> = found.told.iter().map(|found| found.used).collect();
+        assert_eq!((told, found.most_of_others), (vec![3, 0], 0));
+        let [own, _] = found.told[..] else {
+            panic!("{found:?}");
+        };
+        assert_eq!(own.remote, server.local_addr().unwrap());
+        assert_eq!(own.states.established, 3);
+    }
+}

@@ -1,0 +1,321 @@
+//! Which program a process ran when it called connect.
+
+use std::{
+    fs,
+    fs::{File, OpenOptions},
+    io::{BufRead as _, BufReader, Read as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
+    },
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    host::{Began, cache::Cache},
+    output::event::PATH_JSON_MAX,
+    record::{Caller, ExeId, clock, sanitize},
+    sys,
+    sys::FileStatus,
+};
+
+/// How long an answer is kept.
+const AGE_MAX: Duration = Duration::from_secs(1);
+const LEN_MAX: usize = 4096;
+/// How far the time of an inode's change may lie behind the clock: it is the kernel's last
+/// tick (`ktime_get_coarse_real_ts64`), of which there are at least 100 a second.
+const TICK: SignedDuration = SignedDuration::from_millis(10);
+/// Most bytes of a process's mounts that are looked through.
+const MOUNTS_MAX: u64 = 1 << 20;
+
+/// `/proc/PID/stat` counts in hundredths of a second (`USER_HZ`), on every
+/// architecture Linux has today.
+pub(crate) const TICK_NS: u64 = 10_000_000;
+
+/// A process, told from a later one with the same pid by its start, and the program it
+/// ran.
+type Key = (u32, u64, ExeId);
+
+/// The paths of programs that were asked for lately.
+#[derive(Debug)]
+pub(crate) struct Exes {
+    looks: Cache<Key, Look>,
+}
+
+/// What a look at a process found.
+#[derive(Debug, Clone)]
+struct Look {
+    /// When it began, `CLOCK_BOOTTIME` nanoseconds.
+    at_ns: u64,
+    found: Option<Exe>,
+}
+
+/// The file with the wanted device and inode number.
+#[derive(Debug, Clone)]
+struct Exe {
+    path: Arc<str>,
+    /// When its inode last changed; no file has got the inode number since.
+    changed: Timestamp,
+}
+
+impl Exes {
+    pub(crate) fn new() -> Self {
+        Self {
+            looks: Cache::new(AGE_MAX, LEN_MAX),
+        }
+    }
+
+    /// Path of the program that the caller ran when the attempt began. `None` of a kernel
+    /// thread, and when the process has ended or become another program: a file that is
+    /// not the recorded one is never named. Nor is one that changed since, for it may be
+    /// a new file that was given the number of a deleted one.
+    pub(crate) fn path(&mut self, caller: &Caller, began: Began, now: Instant) -> Option<Arc<str>> {
+        let exe = caller.exe?;
+        let key = (caller.pid, caller.started_ns, exe);
+        let serves = |look: &Look| began.boot_ns <= look.at_ns;
+        let look = self.looks.get_if(key, now, serves, || Look {
+            at_ns: clock::boot_ns(),
+            found: look(caller, exe),
+        });
+        look.found
+            .filter(|found| found.changed + TICK < began.wall)
+            .map(|found| found.path)
+    }
+}
+
+fn look(caller: &Caller, exe: ExeId) -> Option<Exe> {
+    let process = format!("/proc/{}", caller.pid);
+    let process = Path::new(&process);
+    // Held open, so that what is told is of one file: the process may become another
+    // program meanwhile.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(process.join("exe"))
+        .ok()?;
+    let file = OwnedFd::from(file);
+    let status = sys::status(file.as_fd()).ok()?;
+    if !is_it(&status, exe, process, caller) {
+        return None;
+    }
+    let path = sys::path_of(&file).ok()?;
+    let (seconds, nanoseconds) = status.changed;
+    let changed = Timestamp::new(seconds, i32::try_from(nanoseconds).ok()?).ok()?;
+    // Looked at last: if it is still the same process now, it was so before.
+    let stat = fs::read(process.join("stat")).ok()?;
+    (start_ticks(&stat)? == caller.started_ns / TICK_NS).then(|| Exe {
+        path: sanitize::bounded(path.as_os_str().as_bytes(), PATH_JSON_MAX).into(),
+        changed,
+    })
+}
+
+/// Compares what the process runs now with what it ran.
+///
+/// The kernel records the superblock's device, which `stat` tells too, but for btrfs and
+/// for overlayfs over several filesystems: these have a device per subvolume or layer.
+/// There the device of the mount decides, which is the superblock's. An inode number may
+/// then be that of several files, so that the process must have kept its name as well.
+fn is_it(status: &FileStatus, exe: ExeId, process: &Path, caller: &Caller) -> bool {
+    if status.inode != exe.inode {
+        return false;
+    }
+    kernel_device(status.device) == exe.device
+        || (mount_device(process, status.mount) == Some(exe.device)
+            && name(process).as_deref() == Some(caller.leader_comm.as_bytes()))
+}
+
+/// As the kernel has it within (`MKDEV`).
+fn kernel_device((major, minor): (u32, u32)) -> u32 {
+    major << 20 | minor
+}
+
+/// The process's name; not the one in stat, which has line ends and backslashes escaped.
+fn name(process: &Path) -> Option<Vec<u8>> {
+    let mut name = fs::read(process.join("comm")).ok()?;
+    (name.pop()? == b'\n').then_some(name)
+}
+
+/// The device of the superblock that is mounted with this id, if the process sees that
+/// mount. Not from `/proc/PID/maps`: a process can keep its memory locked.
+fn mount_device(process: &Path, id: u64) -> Option<u32> {
+    let mounts = File::open(process.join("mountinfo")).ok()?;
+    let mut mounts = BufReader::new(mounts.take(MOUNTS_MAX));
+    let mut line = Vec::new();
+    while mounts.read_until(b'\n', &mut line).ok()? > 0 {
+        if let Some((_, device)) = mount(&line).filter(|&(mount, _)| mount == id) {
+            return Some(device);
+        }
+        line.clear();
+    }
+    None
+}
+
+/// Id and device of a line such as `72 66 0:45 / /mnt rw - overlay overlay rw`.
+fn mount(line: &[u8]) -> Option<(u64, u32)> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let mut field = |n| str::from_utf8(fields.nth(n)?).ok();
+    let id = field(0)?.parse().ok()?;
+    let (major, minor) = field(1)?.split_once(':')?;
+    let device = (major.parse().ok()?, minor.parse().ok()?);
+    Some((id, kernel_device(device)))
+}
+
+/// Field 22 of `/proc/PID/stat`: when the process started, in ticks since boot.
+/// Field 2 is the name in parentheses and can hold any byte.
+pub(crate) fn start_ticks(stat: &[u8]) -> Option<u64> {
+    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
+    let rest = std::str::from_utf8(stat.get(after_name..)?).ok()?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::linux::fs::MetadataExt as _;
+
+    use super::*;
+    use crate::record::{Comm, clock::WallClock};
+
+    /// This process and its program, as the kernel side would record them.
+    fn own() -> Caller {
+        let pid = std::process::id();
+        let stat = fs::read(format!("/proc/{pid}/stat")).unwrap();
+        let exe = fs::metadata("/proc/self/exe").unwrap();
+        let (major, minor) = (
+            nix::sys::stat::major(exe.st_dev()),
+            nix::sys::stat::minor(exe.st_dev()),
+        );
+        let device = (major.try_into().unwrap(), minor.try_into().unwrap());
+        Caller {
+            pid,
+            tid: Some(pid),
+            uid: 0,
+            cgroup_id: Some(1),
+            started_ns: start_ticks(&stat).unwrap() * TICK_NS + 1,
+            comm: Comm([0; 16]),
+            leader_comm: Comm([0; 16]),
+            exe: Some(ExeId {
+                device: kernel_device(device),
+                inode: exe.st_ino(),
+            }),
+        }
+    }
+
+    fn began() -> Began {
+        let mut clock = WallClock::default();
+        clock.follow().unwrap();
+        Began::new(clock::boot_ns(), &clock)
+    }
+
+    fn path(caller: &Caller, began: Began) -> Option<Arc<str>> {
+        Exes::new().path(caller, began, Instant::now())
+    }
+
+    #[test]
+    fn a_name_cannot_shift_the_fields() {
+        let stat = b"7 (x) 1 2) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20\n";
+        assert_eq!(start_ticks(stat), Some(777));
+        assert_eq!(start_ticks(b"7 (x"), None);
+        assert_eq!(start_ticks(b"7 (x) R 1"), None);
+    }
+
+    #[test]
+    fn mounts() {
+        let line = b"72 66 0:45 / /mnt/a\\040b rw,relatime shared:7 - overlay overlay rw\n";
+        assert_eq!(mount(line), Some((72, 45)));
+        assert_eq!(
+            mount(b"1 1 8:2 / / rw - ext4 /dev/sda2 rw\n"),
+            Some((1, 8 << 20 | 2))
+        );
+        for nonsense in [&b"72 66"[..], b"x 66 0:45 /", b"72 66 45 /", b""] {
+            assert_eq!(mount(nonsense), None);
+        }
+    }
+
+    #[test]
+    fn the_own_mount_has_the_own_device() {
+        // /proc has the same device in both, whatever lies below this program.
+        let proc = OwnedFd::from(File::open("/proc/self/stat").unwrap());
+        let status = sys::status(proc.as_fd()).unwrap();
+        let device = mount_device(Path::new("/proc/self"), status.mount);
+        assert_eq!(device, Some(kernel_device(status.device)));
+        assert_eq!(mount_device(Path::new("/proc/self"), u64::MAX), None);
+    }
+
+    #[test]
+    fn another_process_with_the_same_pid_is_not_asked() {
+        let own = own();
+        let exe = std::env::current_exe().unwrap();
+        assert_eq!(path(&own, began()).as_deref(), exe.to_str());
+        let later = Caller {
+            started_ns: own.started_ns + TICK_NS,
+            ..own.clone()
+        };
+        assert_eq!(path(&later, began()), None);
+        let none = Caller {
+            pid: u32::MAX,
+            ..own
+        };
+        assert_eq!(path(&none, began()), None);
+    }
+
+    #[test]
+    fn another_file_is_not_named() {
+        let own = own();
+        let exe = own.exe.unwrap();
+        let others = [
+            None,
+            Some(ExeId {
+                inode: exe.inode + 1,
+                ..exe
+            }),
+            Some(ExeId {
+                device: exe.device ^ 1,
+                ..exe
+            }),
+        ];
+        for exe in others {
+            assert_eq!(
+                path(&Caller { exe, ..own.clone() }, began()),
+                None,
+                "{exe:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_changed_since_is_not_named() {
+        let own = own();
+        let status = fs::metadata("/proc/self/exe").unwrap();
+        let nanoseconds = i32::try_from(status.st_ctime_nsec()).unwrap();
+        let changed = Timestamp::new(status.st_ctime(), nanoseconds).unwrap();
+        let at = |wall| Began { wall, ..began() };
+        assert_eq!(path(&own, at(changed + TICK)), None);
+        let later = changed + TICK + SignedDuration::from_nanos(1);
+        assert!(path(&own, at(later)).is_some());
+    }
+
+    #[test]
+    fn a_look_serves_only_attempts_that_began_before_it() {
+        let own = own();
+        let mut exes = Exes::new();
+        let now = Instant::now();
+        let early = began();
+        assert!(exes.path(&own, early, now).is_some());
+        let first = last_look(&mut exes, &own, now);
+        assert!(first >= early.boot_ns);
+        assert!(exes.path(&own, early, now).is_some());
+        assert_eq!(last_look(&mut exes, &own, now), first);
+        assert!(exes.path(&own, began(), now).is_some());
+        assert!(last_look(&mut exes, &own, now) > first);
+    }
+
+    fn last_look(exes: &mut Exes, caller: &Caller, now: Instant) -> u64 {
+        let key = (caller.pid, caller.started_ns, caller.exe.unwrap());
+        let look = exes.looks.get(key, now, || panic!("it is remembered"));
+        look.at_ns
+    }
+}

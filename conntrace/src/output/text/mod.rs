@@ -1,0 +1,155 @@
+//! Aligned text for a person: a header, a row for each line, what to do about it the first
+//! time, and equal failures folded.
+
+mod attempt;
+mod folds;
+mod header;
+mod local_time;
+mod page;
+mod rows;
+mod screen;
+mod totals;
+
+use std::{io, time::Duration};
+
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{
+    Format,
+    event::{Details, Event, Line, Subject},
+};
+use attempt::Ending;
+use folds::{Case, Folds, Telling};
+use local_time::LocalTime;
+use page::{Page, WIDTH_MIN};
+use rows::Rows;
+
+/// Aligned text for a person.
+///
+/// Without a terminal (`default`) there are no colours, and a line is as long as it has to
+/// be: nothing wraps, so that each can be searched for.
+#[derive(Debug)]
+pub struct Text {
+    rows: Rows,
+    folds: Folds,
+    /// Looks for the width of the terminal again, which its user may change.
+    ask_width: Option<fn() -> Option<u16>>,
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::for_terminal(None, false, true)
+    }
+}
+
+impl Text {
+    /// Text for a terminal of this many columns, with colours and with characters beyond
+    /// ASCII or without. One narrower than 40 columns is treated as if it had 40; `None`
+    /// stands for one on which nothing needs to wrap.
+    #[must_use]
+    pub fn for_terminal(width: Option<u16>, colour: bool, utf8: bool) -> Self {
+        let page = Page {
+            width: columns(width),
+            colour,
+            utf8,
+        };
+        Self {
+            rows: Rows::new(page, LocalTime::of(TimeZone::system())),
+            folds: Folds::default(),
+            ask_width: None,
+        }
+    }
+
+    /// Turns to the moment of a line, before which the repeats that are due are told.
+    fn turn(&mut self, line: &Line, out: &mut Vec<u8>) {
+        let now = line.time.0;
+        let counts = matches!(
+            line.event,
+            Event::Start(_) | Event::Summary(_) | Event::Stop(_)
+        );
+        if counts || self.folds.is_due(now) {
+            self.release(out);
+        }
+        if self.rows.turn(now)
+            && let Some(ask_width) = self.ask_width
+        {
+            self.rows.resize(columns(ask_width()), out);
+        }
+    }
+
+    /// Tells every repeat that is held back.
+    fn release(&mut self, out: &mut Vec<u8>) {
+        let rows = &mut self.rows;
+        self.folds.release(|folded| rows.folded(folded, out));
+    }
+
+    /// Tells of an attempt, unless it is a repeat: then it is counted.
+    fn attempt(
+        &mut self,
+        case: Case<'_>,
+        ending: &Ending<'_>,
+        told: (&Subject, &Details),
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        let telling = self.folds.admit(case, told, now);
+        if telling == Telling::Held {
+            return;
+        }
+        self.rows.attempt(ending, told, out);
+        if telling == Telling::First
+            && let Some(cause) = ending.cause
+        {
+            self.rows.fix(&cause.fix, out);
+        }
+    }
+}
+
+impl Format for Text {
+    fn render(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
+        let now = line.time.0;
+        self.turn(line, out);
+        match &line.event {
+            Event::Outcome(outcome) => {
+                let told = (&outcome.subject, &outcome.details);
+                let case = Case::of_outcome(outcome);
+                self.attempt(case, &Ending::of_outcome(outcome), told, now, out);
+            }
+            Event::Stall(stall) => {
+                let told = (&stall.subject, &stall.details);
+                let case = Case::of_stall(&stall.subject);
+                self.attempt(case, &Ending::STALL, told, now, out);
+            }
+            Event::PortPressure(pressure) => self.rows.port_pressure(pressure, out),
+            Event::Start(start) => self.rows.header(start, &line.hostname, now, out),
+            Event::Loss(loss) => self.rows.loss(loss, out),
+            Event::Summary(totals) => self.rows.summary(totals, out),
+            Event::Stop(stop) => self.rows.stop(stop, out),
+        }
+        Ok(())
+    }
+
+    fn idle(&mut self, now: Timestamp, out: &mut Vec<u8>) -> Option<Duration> {
+        if self.folds.is_due(now) {
+            self.release(out);
+        }
+        let wait = self.folds.wait(now)?;
+        Some(wait.unsigned_abs())
+    }
+
+    fn held(&self) -> u64 {
+        self.folds.lines()
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        self.release(out);
+    }
+}
+
+/// Columns to lay out for.
+fn columns(width: Option<u16>) -> usize {
+    width.map_or(usize::MAX, |width| WIDTH_MIN.max(width.into()))
+}
+
+#[cfg(test)]
+mod tests;

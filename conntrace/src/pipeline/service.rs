@@ -1,0 +1,132 @@
+//! Messages to a service manager (systemd): `sd_notify(3)`.
+
+use std::{
+    env,
+    sync::{
+        Once,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use sd_notify::NotifyState;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Control;
+
+/// Time between two looks for a new status where no watchdog asks for more.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// The service manager that started this process and wants to be told how it goes.
+#[derive(Debug)]
+pub struct Service {
+    /// The process is taken for stuck when it has not pinged for so long.
+    watchdog: Option<Duration>,
+    /// To the thread that tells: the socket blocks where nobody empties it.
+    messages: SyncSender<Message>,
+}
+
+/// One message to the service manager.
+#[derive(Debug, Default)]
+struct Message {
+    is_ready: bool,
+    status: Option<String>,
+    makes_progress: bool,
+    is_stopping: bool,
+}
+
+/// Messages that may wait for a socket that takes none; further ones are dropped.
+const WAITING_MAX: usize = 8;
+
+/// Shortest time between two pings.
+const PING_MIN: Duration = Duration::from_millis(10);
+
+impl Service {
+    /// Finds it by the environment variables `NOTIFY_SOCKET`, `WATCHDOG_USEC` and
+    /// `WATCHDOG_PID`, and starts the thread that sends messages to it. That thread has the
+    /// capabilities that the caller has now.
+    #[must_use]
+    pub fn from_env() -> Option<Self> {
+        env::var_os("NOTIFY_SOCKET")?;
+        let (messages, received) = sync_channel(WAITING_MAX);
+        let told = thread::Builder::new()
+            .name("conntrace-tell".to_owned())
+            .spawn(move || received.iter().for_each(|message| send(&message)));
+        if let Err(error) = told {
+            log::warn!("cannot notify the service manager: {error}");
+            return None;
+        }
+        Some(Self {
+            watchdog: sd_notify::watchdog_enabled().filter(|watchdog| !watchdog.is_zero()),
+            messages,
+        })
+    }
+
+    /// Tells that the end has begun.
+    pub(crate) fn stopping(&self) {
+        self.tell(Message {
+            is_stopping: true,
+            ..Message::default()
+        });
+    }
+
+    fn tell(&self, message: Message) {
+        // It is full where nobody empties the socket.
+        let _ = self.messages.try_send(message);
+    }
+
+    /// Time between two pings, and between two turns of the worker at most: a third of the
+    /// watchdog's, so that one may be late.
+    pub(crate) fn ping_every(&self) -> Option<Duration> {
+        self.watchdog.map(|watchdog| PING_MIN.max(watchdog / 3))
+    }
+}
+
+/// Tells the service manager that tracing is live, how it goes, and that the worker makes
+/// progress, for as long as it does. It does not end by itself.
+pub(crate) async fn attend(service: Option<&Service>, control: &Control) {
+    let Some(service) = service else {
+        return std::future::pending().await;
+    };
+    let every = service.ping_every().unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut was_ready, mut turns) = (false, 0);
+    loop {
+        ticks.tick().await;
+        let now = control.turns();
+        // The first turn comes behind the start line.
+        let is_ready = now > 0;
+        if !is_ready {
+            ticks.reset_after(PING_MIN);
+        }
+        let message = Message {
+            is_ready: is_ready && !was_ready,
+            status: control.take_status(),
+            makes_progress: now != turns && service.watchdog.is_some(),
+            is_stopping: false,
+        };
+        (was_ready, turns) = (is_ready, now);
+        if message.is_ready || message.makes_progress || message.status.is_some() {
+            service.tell(message);
+        }
+    }
+}
+
+fn send(message: &Message) {
+    static SAID: Once = Once::new();
+    let flag = |is_set: bool, state| is_set.then_some(state);
+    let states: Vec<_> = [
+        flag(message.is_ready, NotifyState::Ready),
+        message.status.as_deref().map(NotifyState::Status),
+        flag(message.makes_progress, NotifyState::Watchdog),
+        flag(message.is_stopping, NotifyState::Stopping),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if let Err(error) = sd_notify::notify(&states) {
+        SAID.call_once(|| log::warn!("cannot notify the service manager: {error}"));
+    }
+}

@@ -1,0 +1,268 @@
+use std::{
+    fs::File,
+    io,
+    io::Read as _,
+    os::fd::{AsFd as _, BorrowedFd},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use serde_json::Value;
+
+use crate::{
+    output::{
+        Destination, Json, Output,
+        event::{Event, tests::start_line},
+    },
+    pipeline::*,
+    record::{Counters, Label, decode::tests::refused},
+    sys::Backlog,
+};
+
+/// As many as a ring holds, and more than a pipe does as lines.
+const MANY: usize = 40_000;
+
+/// A ring that a test fills.
+struct Ring {
+    records: Arc<Mutex<Vec<Vec<u8>>>>,
+    filled: EventFd,
+    counters: Arc<Mutex<Counters>>,
+    detached: Arc<AtomicBool>,
+}
+
+impl Ring {
+    fn of(records: Vec<Vec<u8>>) -> Self {
+        let counters = Counters {
+            attempts: records.len() as u64,
+            endings: records.len() as u64,
+            ..Counters::default()
+        };
+        // Ready as long as it is not empty, which the reader finds out.
+        let filled = EventFd::from_value_and_flags(1, EfdFlags::EFD_NONBLOCK).unwrap();
+        Self {
+            records: Arc::new(Mutex::new(records)),
+            filled,
+            counters: Arc::new(Mutex::new(counters)),
+            detached: Arc::default(),
+        }
+    }
+}
+
+impl Source for Ring {
+    fn drain(&mut self, max: usize, mut each: impl FnMut(&[u8])) -> usize {
+        let mut records = self.records.lock().unwrap();
+        let taken = records.len().min(max);
+        records.drain(..taken).for_each(|record| each(&record));
+        if records.is_empty() {
+            let _ = self.filled.read();
+        }
+        taken
+    }
+
+    fn descriptors(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        [Some(self.filled.as_fd()), None]
+    }
+
+    fn backlog(&self) -> Backlog {
+        Backlog::default()
+    }
+
+    fn counters(&mut self) -> io::Result<Counters> {
+        Ok(*self.counters.lock().unwrap())
+    }
+
+    fn in_map(&self) -> u64 {
+        0
+    }
+
+    fn detach(&mut self) {
+        self.detached.store(true, Ordering::Relaxed);
+    }
+}
+
+fn config() -> Config {
+    let Event::Start(start) = start_line().event else {
+        panic!("a start line");
+    };
+    Config {
+        start,
+        labelling: Labelling {
+            patience_ms: 200,
+            labels: vec![Label::Refused],
+            stalls: true,
+            limit: None,
+            causes: false,
+        },
+        summary_every: None,
+        recorder: None,
+        service: None,
+    }
+}
+
+fn many() -> Vec<Vec<u8>> {
+    (0..MANY).map(|_| refused().to_vec()).collect()
+}
+
+/// Runs until everything is read from the ring, and `then` is over.
+fn run_until(ring: Ring, to: File, then: impl Future<Output = ()>) -> Result<Totals, AgentError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let left = Arc::clone(&ring.records);
+    let detached = Arc::clone(&ring.detached);
+    let stop = async {
+        while !left.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        then.await;
+        "test"
+    };
+    let destination = Destination::open_file(to).unwrap();
+    let way = Output::queued(Box::new(Json::default()), destination);
+    let totals = runtime.block_on(run(ring, way, config(), stop));
+    assert!(detached.load(Ordering::Relaxed));
+    totals
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn of_type<'a>(lines: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    lines.iter().filter(move |line| line["type"] == kind)
+}
+
+async fn nothing() {}
+
+/// What a reader takes that keeps up, and the totals.
+fn read_all(ring: Ring) -> (Vec<Value>, Totals) {
+    let (mut reader, writer) = io::pipe().unwrap();
+    let read = thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    });
+    let totals = run_until(
+        ring,
+        File::from(std::os::fd::OwnedFd::from(writer)),
+        nothing(),
+    );
+    (lines(&read.join().unwrap()), totals.unwrap())
+}
+
+#[test]
+fn a_full_ring_becomes_lines_and_none_is_lost() {
+    let (lines, totals) = read_all(Ring::of(many()));
+    assert_eq!(of_type(&lines, "outcome").count(), MANY);
+    assert_eq!(totals.outcomes[&Label::Refused], MANY as u64);
+    assert_eq!(totals.undelivered.output, 0);
+    assert_eq!(lines.first().unwrap()["type"], "start");
+    assert_eq!(lines.last().unwrap()["type"], "stop");
+}
+
+/// A record of another length cannot be decoded, and an ending is accounted for all the same.
+#[test]
+fn short_records_are_malformed() {
+    let mut records = vec![vec![1, 2, 3], refused().to_vec()];
+    records.push(vec![7; refused().len()]);
+    let (lines, totals) = read_all(Ring::of(records));
+    assert_eq!(totals.lost.malformed, 2);
+    assert_eq!(totals.attempts, totals.lost.sum() + 1);
+    assert_eq!(totals.in_flight, 0);
+    assert_eq!(lines.last().unwrap()["lost"]["malformed"], 2);
+}
+
+/// Nobody reads: the ring is read to its end, and what finds no room is counted. Once
+/// somebody reads, the rest comes, and a line says what is missing.
+#[test]
+fn a_blocked_output_blocks_nobody() {
+    let (reader, writer) = io::pipe().unwrap();
+    let ring = Ring::of(many());
+    let (left, counters) = (Arc::clone(&ring.records), Arc::clone(&ring.counters));
+    let began = Instant::now();
+    let read = Arc::new(Mutex::new(String::new()));
+    let text = Arc::clone(&read);
+    let reading = async move {
+        // The queue has room for all of these; twice as many more have not.
+        for _ in 0..2 {
+            *counters.lock().unwrap() = Counters {
+                attempts: counters.lock().map_or(0, |c| c.attempts) + MANY as u64,
+                endings: 0,
+                ..Counters::default()
+            };
+            *left.lock().unwrap() = many();
+            while !left.lock().unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        thread::spawn(move || {
+            let mut reader = reader;
+            let mut all = String::new();
+            reader.read_to_string(&mut all).unwrap();
+            *text.lock().unwrap() = all;
+        });
+        // A loss is told within a second of there being room.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+    };
+    let to = File::from(std::os::fd::OwnedFd::from(writer));
+    let totals = run_until(ring, to, reading).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(60));
+    let until = Instant::now() + Duration::from_secs(10);
+    while read.lock().unwrap().is_empty() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let lines = lines(&read.lock().unwrap());
+    let undelivered = totals.undelivered.output;
+    let outcomes = of_type(&lines, "outcome").count() as u64;
+    assert!(undelivered > 0, "{totals:?}");
+    assert_eq!(outcomes + undelivered, totals.outcomes[&Label::Refused]);
+    let told = of_type(&lines, "loss").map(|line| line["undelivered"]["output"].as_u64().unwrap());
+    assert_eq!(told.sum::<u64>(), undelivered);
+    let stop = lines.last().unwrap();
+    assert_eq!(stop["undelivered"]["output"], undelivered);
+    assert_eq!(stop["type"], "stop");
+}
+
+/// The reader has gone: the end, and no error of ours.
+#[test]
+fn a_closed_output_ends_it() {
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let to = File::from(std::os::fd::OwnedFd::from(writer));
+    let ended = run_until(Ring::of(many()), to, std::future::pending());
+    assert!(ended.unwrap_err().is_closed_output());
+}
+
+/// Neither a full device nor anything else that is no regular file is tried again.
+#[test]
+fn an_output_that_fails_ends_it_with_its_error() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let ended = run_until(Ring::of(many()), full, std::future::pending());
+    let error = anyhow::Error::from(ended.unwrap_err());
+    let message = format!("{error:#}");
+    assert!(
+        message.contains("cannot write lines to stdout: No space"),
+        "{message}"
+    );
+}
+
+/// Nobody reads until the end, and nobody will: that is said.
+#[test]
+fn a_stuck_output_does_not_hold_up_the_end_for_ever() {
+    let (_reader, writer) = io::pipe().unwrap();
+    let to = File::from(std::os::fd::OwnedFd::from(writer));
+    let began = Instant::now();
+    let ended = run_until(Ring::of(many()), to, nothing());
+    assert!(
+        matches!(ended, Err(AgentError::OutputStuck(lines)) if lines > 39_000),
+        "{ended:?}"
+    );
+    assert!(began.elapsed() < STOP_MAX * 2);
+}

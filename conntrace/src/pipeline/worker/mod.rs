@@ -1,0 +1,389 @@
+//! The worker: decodes, labels and writes, in the order the kernel saw.
+
+mod port_pressure;
+mod top_failures;
+mod totals;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    num::NonZeroU64,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use top_failures::Tops;
+
+use super::diagnoser::Diagnosis;
+use crate::{
+    diagnosis,
+    diagnosis::{Diagnosed, Undiagnosed},
+    host,
+    host::{Began, Callers, Owners},
+    output::{
+        Output, event,
+        event::{Event, Line, Lost, Owner, Start, Stop, Totals, Undelivered},
+        rate_limit,
+        rate_limit::Limit,
+    },
+    port_pressure::Pressure,
+    record,
+    record::{Attempt, Label, Malformed, Moment, Verdict, WireRecord, clock::WallClock, label},
+    recording::{Entry, Note, Purpose, Recorder, Snapshot},
+    sys::Backlog,
+};
+
+/// How attempts become lines.
+#[derive(Debug, Clone)]
+pub struct Labelling {
+    /// Closed unanswered after this many milliseconds is a timeout.
+    pub patience_ms: u64,
+    /// Lines for outcomes with these labels; the others are only counted.
+    pub labels: Vec<Label>,
+    /// Lines for stalls.
+    pub stalls: bool,
+    /// Outcome and stall lines a second per cgroup, thread name, remote and label.
+    pub limit: Option<NonZeroU64>,
+    /// Looks for causes.
+    pub causes: bool,
+}
+
+/// What was found out about an attempt.
+struct FoundOut {
+    /// `None` of one whose caller is unknown.
+    owner: Option<Owner>,
+    diagnosed: Diagnosed,
+}
+
+/// The worker's state.
+pub struct Worker {
+    output: Output,
+    labelling: Labelling,
+    limit: Limit,
+    callers: Callers,
+    diagnosis: Option<Diagnosis>,
+    /// Watches how local ports are used; `None` in a replay and once it has stopped.
+    pressure: Option<Pressure>,
+    recorder: Option<Recorder>,
+    /// Finds out about every attempt, printed or not: a replay may print it.
+    is_thorough: bool,
+    host: Arc<str>,
+    clock: WallClock,
+    outcomes: BTreeMap<Label, u64>,
+    /// Printed outcomes by the reason for which their diagnosis is incomplete.
+    undiagnosed: BTreeMap<Undiagnosed, u64>,
+    malformed: u64,
+    top: Tops,
+    /// What loss lines have said so far.
+    told: (Lost, Undelivered),
+}
+
+impl Worker {
+    /// Writes to `output` what this host's records say, and to `recorder` all that it takes
+    /// to write the same again.
+    #[must_use]
+    pub fn new(output: Output, labelling: Labelling, recorder: Option<Recorder>) -> Self {
+        Self {
+            callers: Callers::Live(Owners::new()),
+            diagnosis: labelling.causes.then(Diagnosis::live),
+            pressure: labelling.causes.then(Pressure::new),
+            is_thorough: recorder.is_some(),
+            recorder,
+            host: host::host_name(),
+            ..Self::of_recording(output, labelling)
+        }
+    }
+
+    /// Writes to `output` what a recording holds: [`Self::replay`].
+    #[must_use]
+    pub fn of_recording(output: Output, labelling: Labelling) -> Self {
+        Self {
+            output,
+            limit: Limit::new(labelling.limit),
+            callers: Callers::Recorded(Owner::default()),
+            diagnosis: labelling.causes.then(Diagnosis::of_recording),
+            pressure: None,
+            labelling,
+            recorder: None,
+            is_thorough: true,
+            host: Arc::default(),
+            clock: WallClock::default(),
+            outcomes: BTreeMap::new(),
+            undiagnosed: BTreeMap::new(),
+            malformed: 0,
+            top: Tops::default(),
+            told: Default::default(),
+        }
+    }
+
+    /// Takes the next entry of a recording.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub fn replay(&mut self, entry: Entry) -> io::Result<()> {
+        match entry {
+            Entry::Record(record) => self.record(&record, Instant::now()),
+            Entry::Note(Note::Owner(owner)) => {
+                self.callers = Callers::Recorded(owner);
+                Ok(())
+            }
+            Entry::Note(Note::Told(told)) => {
+                if let Some(diagnosis) = &mut self.diagnosis {
+                    diagnosis.tell(told);
+                }
+                Ok(())
+            }
+            Entry::Note(Note::Clock { boot_to_wall }) => {
+                self.clock.set(boot_to_wall);
+                Ok(())
+            }
+            Entry::Note(Note::Start {
+                host,
+                time,
+                boot_ns,
+                start,
+            }) => {
+                self.host = host;
+                self.start(start, time, boot_ns)
+            }
+            Entry::Note(Note::PortPressure { time, level, found }) => {
+                self.port_pressure(level, &found, time);
+                Ok(())
+            }
+            Entry::Note(Note::Snapshot { time, snapshot }) => {
+                self.snapshot(&snapshot, time).map(drop)
+            }
+        }
+    }
+
+    /// Renders what was held back of earlier lines and is due. Returns how long after this more
+    /// is due, `None` when nothing is held back.
+    pub fn idle(&mut self) -> Option<Duration> {
+        self.output.idle(Timestamp::now())
+    }
+
+    /// Hands everything to the reader, also what was held back: no line follows.
+    ///
+    /// # Errors
+    /// When a direct output cannot be written.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.output.finish();
+        self.hand_over()
+    }
+
+    /// Hands everything noted and written so far to its reader.
+    ///
+    /// # Errors
+    /// When a direct output cannot be written.
+    pub fn hand_over(&mut self) -> io::Result<()> {
+        // Before the lines: a kill in between costs a line, not its record.
+        if let Some(recorder) = &mut self.recorder {
+            recorder.flush();
+        }
+        self.output.hand_over()
+    }
+
+    /// Returns true if the output has room for a line of any length.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.output.has_room()
+    }
+
+    /// Number of lines that were made and will not be written.
+    #[must_use]
+    pub fn undelivered(&self) -> u64 {
+        self.output.undelivered()
+    }
+
+    /// Tracing is live.
+    ///
+    /// # Errors
+    /// When a direct output cannot be written.
+    pub fn start(&mut self, start: Start, now: Timestamp, boot_ns: u64) -> io::Result<()> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.start(&self.host, (now, boot_ns), &start);
+        }
+        self.write_own(Event::Start(start), now)
+    }
+
+    /// Looks for no cause while so many records wait that some could be lost.
+    pub fn heed(&mut self, backlog: Backlog) {
+        if let Some(diagnosis) = &mut self.diagnosis {
+            diagnosis.heed(backlog);
+        }
+    }
+
+    /// Looks at the wall clock, for the records that follow.
+    pub fn follow_clock(&mut self) {
+        if let Err(error) = self.clock.follow() {
+            log::warn!("cannot read the clock: {error}");
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.clock(self.clock.distance());
+        }
+    }
+
+    /// Makes a line of a record, or counts it.
+    ///
+    /// # Errors
+    /// When a direct output cannot be written.
+    pub fn record(&mut self, record: &WireRecord, now: Instant) -> io::Result<()> {
+        self.line_of(record, now);
+        if self.output.is_due() {
+            self.hand_over()?;
+        }
+        Ok(())
+    }
+
+    fn line_of(&mut self, record: &WireRecord, now: Instant) {
+        let attempt = match record::decode(record) {
+            Ok(attempt) => attempt,
+            Err(error) => return self.malformed(record, &error),
+        };
+        if let Moment::Connects(count) = attempt.moment {
+            return self.hint(&attempt, count, now);
+        }
+        let verdict = label(&attempt, self.labelling.patience_ms);
+        // Only once, or the answers could differ.
+        let found = self
+            .is_thorough
+            .then(|| self.find_out(&attempt, verdict.as_ref(), now));
+        let owner = found.as_ref().and_then(|found| found.owner.as_ref());
+        self.note(record, owner);
+        match verdict {
+            None if self.labelling.stalls => self.stall(&attempt, found, now),
+            None => {}
+            Some(verdict) => self.outcome(&attempt, &verdict, found, now),
+        }
+    }
+
+    fn malformed(&mut self, record: &WireRecord, error: &Malformed) {
+        self.note(record, None);
+        // The first says it all; the loss lines count the others.
+        if self.malformed == 0 {
+            log::warn!("a record of the kernel side is malformed: {error}");
+        }
+        self.malformed += 1;
+    }
+
+    /// Records what it takes to make the record's line again.
+    fn note(&mut self, record: &WireRecord, owner: Option<&Owner>) {
+        if let Some(recorder) = &mut self.recorder {
+            let told = self.diagnosis.as_mut().map(Diagnosis::take_told);
+            told.into_iter()
+                .flatten()
+                .for_each(|told| recorder.told(told));
+            recorder.record(record, owner);
+        }
+    }
+
+    /// What the host, or the recording, knows about an attempt.
+    fn find_out(&mut self, attempt: &Attempt, verdict: Option<&Verdict>, now: Instant) -> FoundOut {
+        let callers = &mut self.callers;
+        let caller = attempt.caller.as_ref();
+        let began = Began::new(attempt.since_ns, &self.clock);
+        FoundOut {
+            owner: caller.map(|caller| callers.owner(caller, began, now)),
+            diagnosed: verdict.map_or_else(Diagnosed::default, |verdict| {
+                self.diagnosed(attempt, verdict)
+            }),
+        }
+    }
+
+    fn diagnosed(&mut self, attempt: &Attempt, verdict: &Verdict) -> Diagnosed {
+        match &mut self.diagnosis {
+            Some(diagnosis) => diagnosis.cause(attempt, verdict),
+            None => Diagnosed {
+                cause: None,
+                undiagnosed: diagnosis::has_causes(verdict.label).then_some(Undiagnosed::Off),
+            },
+        }
+    }
+
+    fn stall(&mut self, attempt: &Attempt, found: Option<FoundOut>, now: Instant) {
+        let alike = rate_limit::Key::new(attempt, None);
+        let Some(suppressed) = self.limit.admit(alike, attempt.at_ns) else {
+            return;
+        };
+        let found = found.unwrap_or_else(|| self.find_out(attempt, None, now));
+        let started = self.clock.at(attempt.since_ns);
+        let mut stall = event::stall(attempt, started, found.owner.unwrap_or_default());
+        stall.details.suppressed = suppressed;
+        self.write(Event::Stall(Box::new(stall)), self.clock.at(attempt.at_ns));
+    }
+
+    fn outcome(
+        &mut self,
+        attempt: &Attempt,
+        verdict: &Verdict,
+        found: Option<FoundOut>,
+        now: Instant,
+    ) {
+        *self.outcomes.entry(verdict.label).or_default() += 1;
+        if !verdict.label.is_hidden() {
+            self.top.count(attempt, verdict.label);
+        }
+        if !self.labelling.labels.contains(&verdict.label) {
+            return;
+        }
+        let alike = rate_limit::Key::new(attempt, Some(verdict.label));
+        let Some(suppressed) = self.limit.admit(alike, attempt.at_ns) else {
+            return;
+        };
+        let found = found.unwrap_or_else(|| self.find_out(attempt, Some(verdict), now));
+        let started = self.clock.at(attempt.since_ns);
+        let owner = found.owner.unwrap_or_default();
+        let mut outcome = event::outcome(attempt, verdict, started, owner, found.diagnosed);
+        outcome.details.suppressed = suppressed;
+        if let Some(reason) = outcome.undiagnosed {
+            *self.undiagnosed.entry(reason).or_default() += 1;
+        }
+        self.write(
+            Event::Outcome(Box::new(outcome)),
+            self.clock.at(attempt.at_ns),
+        );
+    }
+
+    /// Writes the line of these totals, what was lost before it, and returns them.
+    ///
+    /// # Errors
+    /// When a direct output cannot be written.
+    pub fn snapshot(&mut self, snapshot: &Snapshot, now: Timestamp) -> io::Result<Totals> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.snapshot(now, snapshot);
+        }
+        let lost = self.lost(snapshot);
+        self.tell_loss(lost, now)?;
+        let totals = self.totals(snapshot, lost);
+        match &snapshot.purpose {
+            Purpose::Loss => {}
+            Purpose::Summary => self.write_own(Event::Summary(self.with_top(&totals)), now)?,
+            Purpose::Stop(reason) => {
+                self.write_own(Event::Summary(self.with_top(&totals)), now)?;
+                let stop = Stop {
+                    reason: reason.clone(),
+                    totals: totals.clone(),
+                };
+                self.write_own(Event::Stop(stop), now)?;
+                // Nothing follows the stop.
+                self.pressure = None;
+            }
+        }
+        if snapshot.purpose != Purpose::Loss {
+            self.top.clear();
+        }
+        Ok(totals)
+    }
+
+    fn write(&mut self, event: Event, time: Timestamp) {
+        self.output.write(&Line::new(event, time, &self.host));
+    }
+
+    /// Writes a line about tracing itself, behind all that precedes it.
+    fn write_own(&mut self, event: Event, time: Timestamp) -> io::Result<()> {
+        self.hand_over()?;
+        self.output.write_own(&Line::new(event, time, &self.host))
+    }
+}

@@ -1,0 +1,220 @@
+use super::*;
+use crate::output::event::States;
+
+const PORT: Port = (7, 5432);
+const NOW_AND_THEN: Duration = Duration::from_millis(1);
+
+fn about() -> About {
+    About {
+        process: None,
+        tid: None,
+        netns_mix: 0,
+        at_ns: 0,
+    }
+}
+
+/// Of a range of 10,000 ports.
+fn used(host: u8, used: u32) -> PortUse {
+    PortUse {
+        netns: PORT.0,
+        local: [10, 0, 0, 1].into(),
+        remote: ([10, 0, 0, host], PORT.1).into(),
+        range: (40_000, 49_999),
+        reserved: 0,
+        used,
+        reusable: 0,
+        states: States::default(),
+    }
+}
+
+fn uses(told: &[PortUse], most_of_others: u32) -> Uses {
+    Uses {
+        told: told.to_vec(),
+        available: 10_000,
+        most_of_others,
+        has_more: false,
+    }
+}
+
+/// A watch, and the time.
+struct Scene {
+    watch: Watch,
+    now: Instant,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            watch: Watch::new(now),
+            now,
+        }
+    }
+
+    fn hint(&mut self, count: u32) {
+        self.now += NOW_AND_THEN;
+        self.watch.hint(PORT, about(), count, self.now);
+    }
+
+    /// Connects of a window until a look is asked for: how many.
+    fn connects_until_look(&mut self) -> u32 {
+        for count in 1..1_000_000 {
+            if connects::is_hint(count) {
+                self.hint(count);
+            }
+            self.now += Duration::from_secs(1);
+            if self.watch.next_look().is_some_and(|at| at <= self.now) {
+                return count;
+            }
+        }
+        panic!("no look");
+    }
+
+    /// Takes the look that is due, with this answer; returns the levels told.
+    fn look(&mut self, found: Option<Uses>) -> Vec<u8> {
+        self.now += PAUSE;
+        let look = self.watch.look(self.now).expect("a look is due");
+        assert!(self.watch.look(self.now).is_none(), "one at a time");
+        assert_eq!((look.netns, look.port), PORT);
+        let looked = Looked {
+            look,
+            took: NOW_AND_THEN,
+            found,
+        };
+        let lines = self.watch.looked(&looked, self.now);
+        lines.into_iter().map(|(level, _)| level).collect()
+    }
+}
+
+#[test]
+fn looks_often_enough_and_seldom() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.watch.next_look(), None);
+    assert_eq!(scene.connects_until_look(), connects::FIRST);
+    // As if every connect left a socket: each look comes before half the room is gone.
+    let (mut looks, mut total) = (0, connects::FIRST);
+    let levels = loop {
+        let levels = scene.look(Some(uses(&[used(2, total)], 0)));
+        looks += 1;
+        if !levels.is_empty() {
+            break levels;
+        }
+        let room = 5000 - total;
+        let connects = scene.connects_until_look();
+        assert!(
+            connects <= room / 2 + connects::STEP,
+            "{connects} of {room}"
+        );
+        total += connects;
+    };
+    assert_eq!(levels, [50]);
+    assert!((5000..5700).contains(&total), "{total}");
+    assert!(looks <= 12, "{looks}");
+}
+
+#[test]
+fn what_leaves_no_socket_is_seldom_looked_at() {
+    let mut scene = Scene::new();
+    scene.hint(64);
+    scene.look(Some(uses(&[], 0)));
+    assert!(scene.connects_until_look() >= 2000);
+}
+
+#[test]
+fn each_level_once_until_it_has_fallen_back() {
+    let mut scene = Scene::new();
+    let steps: [(u32, &[u8]); 11] = [
+        (4999, &[]),
+        (5000, &[50]),
+        (7999, &[]),
+        (4500, &[]),
+        (8000, &[80]),
+        (8500, &[]),
+        (9999, &[95]),
+        (4000, &[]),
+        (3999, &[0]),
+        (100, &[]),
+        (9600, &[95]),
+    ];
+    for (count, expected) in steps {
+        scene.hint(64);
+        scene.now += AGAIN;
+        // Whether anything is due is not of interest here.
+        scene.watch.ports.get_mut(&PORT).unwrap().room = 0;
+        let levels = scene.look(Some(uses(&[used(2, count)], 0)));
+        assert_eq!(levels, expected, "{count}");
+    }
+}
+
+#[test]
+fn looks_again_only_while_one_is_above_a_level() {
+    let mut scene = Scene::new();
+    scene.hint(64);
+    assert_eq!(
+        scene.look(Some(uses(&[used(2, 5000), used(3, 4500)], 9))),
+        [50]
+    );
+    let again = scene.watch.next_look().expect("a look is due later");
+    assert_eq!(again, scene.now + AGAIN);
+    scene.now = again;
+    assert_eq!(scene.look(Some(uses(&[used(2, 3000)], 9))), [0]);
+    assert_eq!(scene.watch.next_look(), None, "and nothing wakes us");
+}
+
+#[test]
+fn a_look_that_fails_claims_nothing() {
+    let mut scene = Scene::new();
+    scene.hint(64);
+    assert_eq!(scene.look(Some(uses(&[used(2, 9000)], 0))), [80]);
+    scene.now += AGAIN;
+    assert!(scene.look(None).is_empty());
+    assert_eq!(scene.watch.next_look(), None);
+    assert!(scene.connects_until_look() >= AFTER_FAILURE / 2);
+}
+
+#[test]
+fn looking_takes_a_twentieth_of_the_time() {
+    let mut scene = Scene::new();
+    scene.hint(64);
+    let look = scene.watch.look(scene.now).unwrap();
+    let took = Duration::from_millis(50);
+    let looked = Looked {
+        look,
+        took,
+        found: Some(uses(&[used(2, 4990)], 0)),
+    };
+    scene.watch.looked(&looked, scene.now);
+    let ended = scene.now;
+    scene.hint(64);
+    assert_eq!(scene.watch.next_look(), Some(ended + took * PAUSE_OF_TOOK));
+    assert!(scene.watch.look(scene.now).is_none());
+}
+
+#[test]
+fn there_is_an_end_to_what_is_watched() {
+    let mut scene = Scene::new();
+    scene.hint(64);
+    scene.look(Some(uses(&[used(2, 9000)], 0)));
+    for other in 1..=2 * u16::try_from(PORTS_MAX).unwrap() {
+        scene.now += NOW_AND_THEN;
+        scene.watch.hint((8, other), about(), 64, scene.now);
+        assert!(scene.watch.ports.len() <= PORTS_MAX);
+    }
+    assert!(scene.watch.ports.contains_key(&PORT), "it is above a level");
+    assert!(scene.watch.ports.contains_key(&(8, 128)), "the newest");
+}
+
+#[test]
+fn a_range_without_ports_is_used_up() {
+    let none = PortUse {
+        reserved: 10_000,
+        ..used(2, 0)
+    };
+    assert_eq!((none.available(), none.percent()), (0, 100));
+    let odd = PortUse {
+        range: (5, 4),
+        reserved: 7,
+        ..used(2, u32::MAX)
+    };
+    assert_eq!((odd.available(), odd.percent()), (0, 100));
+}

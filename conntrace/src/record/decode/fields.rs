@@ -1,0 +1,58 @@
+//! A record's bytes, read field by field.
+
+use conntrace_common::record::RECORD_SIZE;
+
+use super::malformed;
+use crate::record::{Errno, Malformed};
+
+/// The largest errno the kernel returns (`MAX_ERRNO`).
+const MAX_ERRNO: u32 = 4095;
+
+/// A record's bytes, read by the offsets of the struct itself.
+pub(super) struct Fields<'a>(pub(super) &'a [u8; RECORD_SIZE]);
+
+impl Fields<'_> {
+    /// The bytes at `at`, which comes from `offset_of!` and so lies inside.
+    pub(super) fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.0
+            .get(at..)
+            .and_then(|rest| rest.first_chunk())
+            .copied()
+            .unwrap_or([0; N])
+    }
+
+    pub(super) fn u8(&self, at: usize) -> u8 {
+        let [byte] = self.array(at);
+        byte
+    }
+
+    pub(super) fn u16(&self, at: usize) -> u16 {
+        u16::from_ne_bytes(self.array(at))
+    }
+
+    pub(super) fn u32(&self, at: usize) -> u32 {
+        u32::from_ne_bytes(self.array(at))
+    }
+
+    pub(super) fn u64(&self, at: usize) -> u64 {
+        u64::from_ne_bytes(self.array(at))
+    }
+
+    /// A number that 0 stands for the absence of.
+    pub(super) fn some_u32(&self, at: usize) -> Option<u32> {
+        Some(self.u32(at)).filter(|&value| value != 0)
+    }
+
+    /// A number that 0 stands for the absence of.
+    pub(super) fn some_u64(&self, at: usize) -> Option<u64> {
+        Some(self.u64(at)).filter(|&value| value != 0)
+    }
+
+    pub(super) fn errno(&self, field: &'static str, at: usize) -> Result<Option<Errno>, Malformed> {
+        match self.u32(at) {
+            0 => Ok(None),
+            value @ 1..=MAX_ERRNO => Ok(Some(Errno(value as i32))),
+            value => Err(malformed(field, value)),
+        }
+    }
+}

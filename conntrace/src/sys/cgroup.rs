@@ -1,0 +1,12 @@
+//! Where cgroup v2 is mounted.
+
+use std::path::PathBuf;
+
+/// Where cgroup v2 is mounted: `... MOUNT_POINT ... - cgroup2 ...`.
+pub(crate) fn mount_point(mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        right.starts_with("cgroup2 ").then_some(())?;
+        left.split(' ').nth(4).map(PathBuf::from)
+    })
+}
