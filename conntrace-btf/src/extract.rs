@@ -7,7 +7,7 @@ use super::*;
 
 /// What to keep of a kernel's BTF. What it does not have is left out.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct BtfSelection {
     /// As [`Btf::member`] takes them; structs keep no other members.
     pub members: Vec<&'static str>,
     /// Their enums keep no others.
@@ -40,13 +40,13 @@ impl<'a> Btf<'a> {
     ///
     /// # Errors
     /// When this one points outside itself.
-    pub fn extract(&self, wanted: &Wanted) -> Result<Vec<u8>, BtfError> {
+    pub fn extract(&self, wanted: &BtfSelection) -> Result<Vec<u8>, BtfError> {
         let cut = self.cut(wanted);
         cut.ok_or(BtfError::Damaged(self.types.len()))
     }
 
-    fn cut(&self, wanted: &Wanted) -> Option<Vec<u8>> {
-        let mut cut = Cut {
+    fn cut(&self, wanted: &BtfSelection) -> Option<Vec<u8>> {
+        let mut cut = SelectedTypes {
             btf: self,
             entries: HashSet::new(),
             types: BTreeSet::new(),
@@ -75,7 +75,7 @@ impl<'a> Btf<'a> {
 
 /// What a word of a type is, which decides what becomes of it.
 #[derive(Clone, Copy)]
-enum Word {
+enum TypeWord {
     /// It stays.
     Plain,
     /// Where a name is, in the strings.
@@ -85,7 +85,7 @@ enum Word {
 }
 
 /// What is kept.
-struct Cut<'b, 'a> {
+struct SelectedTypes<'b, 'a> {
     btf: &'b Btf<'a>,
     /// Where the members and enumerators are described, as bytes of the types.
     entries: HashSet<usize>,
@@ -93,7 +93,7 @@ struct Cut<'b, 'a> {
     types: BTreeSet<u32>,
 }
 
-impl<'a> Cut<'_, 'a> {
+impl<'a> SelectedTypes<'_, 'a> {
     /// Keeps the members on this path, if the kernel has it; its first struct.
     fn keep_way(&mut self, path: &str) -> Option<u32> {
         let mut search = Search::default();
@@ -122,7 +122,7 @@ impl<'a> Cut<'_, 'a> {
             // Id 0 is void, and everywhere.
             if id != 0 && self.types.insert(id) {
                 let words = self.words(id)?;
-                let types = words.iter().filter(|(is, _)| matches!(is, Word::Type));
+                let types = words.iter().filter(|(is, _)| matches!(is, TypeWord::Type));
                 todo.extend(types.map(|&(_, id)| id));
             }
         }
@@ -130,7 +130,7 @@ impl<'a> Cut<'_, 'a> {
     }
 
     /// A type's words, without the entries that are not kept.
-    fn words(&self, id: u32) -> Option<Vec<(Word, u32)>> {
+    fn words(&self, id: u32) -> Option<Vec<(TypeWord, u32)>> {
         let ty = self.btf.by_id(id)?;
         let mut entries = entries(&ty);
         let mut info = u32_at(self.btf.types, ty.at + 4)?;
@@ -139,8 +139,8 @@ impl<'a> Cut<'_, 'a> {
             info = info & !0xffff | u32::try_from(entries.len()).ok()?;
         }
         let mut words = vec![
-            (Word::Name, ty.name),
-            (Word::Plain, info),
+            (TypeWord::Name, ty.name),
+            (TypeWord::Plain, info),
             (third_word(ty.kind), ty.size_or_type),
         ];
         for at in entries {
@@ -158,10 +158,10 @@ impl<'a> Cut<'_, 'a> {
         for &id in &self.types {
             for (is, word) in self.words(id)? {
                 let word = match is {
-                    Word::Plain => word,
-                    Word::Name => strings.add(self.btf.name(word)?)?,
-                    Word::Type if word == 0 => 0,
-                    Word::Type => *ids.get(&word)?,
+                    TypeWord::Plain => word,
+                    TypeWord::Name => strings.add(self.btf.name(word)?)?,
+                    TypeWord::Type if word == 0 => 0,
+                    TypeWord::Type => *ids.get(&word)?,
                 };
                 types.extend(word.to_ne_bytes());
             }
@@ -198,24 +198,24 @@ fn entries(ty: &Type) -> Vec<usize> {
 }
 
 /// What the words of an entry are.
-fn entry_words(kind: u8) -> &'static [Word] {
+fn entry_words(kind: u8) -> &'static [TypeWord] {
     match kind {
-        KIND_INT => &[Word::Plain],
-        KIND_ARRAY => &[Word::Type, Word::Type, Word::Plain],
-        KIND_STRUCT | KIND_UNION => &[Word::Name, Word::Type, Word::Plain],
-        KIND_ENUM => &[Word::Name, Word::Plain],
-        KIND_ENUM64 => &[Word::Name, Word::Plain, Word::Plain],
-        KIND_FUNC_PROTO => &[Word::Name, Word::Type],
+        KIND_INT => &[TypeWord::Plain],
+        KIND_ARRAY => &[TypeWord::Type, TypeWord::Type, TypeWord::Plain],
+        KIND_STRUCT | KIND_UNION => &[TypeWord::Name, TypeWord::Type, TypeWord::Plain],
+        KIND_ENUM => &[TypeWord::Name, TypeWord::Plain],
+        KIND_ENUM64 => &[TypeWord::Name, TypeWord::Plain, TypeWord::Plain],
+        KIND_FUNC_PROTO => &[TypeWord::Name, TypeWord::Type],
         _ => &[],
     }
 }
 
 /// What the last word is that every type has.
-fn third_word(kind: u8) -> Word {
+fn third_word(kind: u8) -> TypeWord {
     match kind {
         KIND_PTR | KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_FUNC
-        | KIND_FUNC_PROTO | KIND_TYPE_TAG => Word::Type,
-        _ => Word::Plain,
+        | KIND_FUNC_PROTO | KIND_TYPE_TAG => TypeWord::Type,
+        _ => TypeWord::Plain,
     }
 }
 

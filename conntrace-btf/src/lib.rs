@@ -10,7 +10,7 @@ mod signature;
 
 use std::collections::HashMap;
 
-pub use extract::{Prototype, Wanted};
+pub use extract::{BtfSelection, Prototype};
 pub use signature::Signature;
 
 const MAGIC: u16 = 0xeb9f;
@@ -60,7 +60,7 @@ pub enum BtfError {
 
 /// A struct's member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member {
+pub struct MemberLayout {
     /// From the struct's start, in bits.
     pub bit_offset: u32,
     /// Bits, if it is a bitfield.
@@ -144,12 +144,12 @@ impl<'a> Btf<'a> {
     ///
     /// # Errors
     /// When the kernel has no such member.
-    pub fn member(&self, path: &str) -> Result<Member, BtfError> {
+    pub fn member(&self, path: &str) -> Result<MemberLayout, BtfError> {
         self.find_path(path, &mut Search::default())
             .ok_or_else(|| BtfError::Missing(path.to_owned()))
     }
 
-    fn find_path(&self, path: &str, search: &mut Search) -> Option<Member> {
+    fn find_path(&self, path: &str, search: &mut Search) -> Option<MemberLayout> {
         let (name, rest) = path.split_once('.')?;
         let mut ty = self.by_id(*self.structs.get(name.as_bytes())?)?;
         let mut bits = 0u32;
@@ -159,7 +159,7 @@ impl<'a> Btf<'a> {
             let (member, type_id) = self.find_member(&ty, part, 0, search)?;
             bits = bits.checked_add(member.bit_offset)?;
             ty = self.resolve(type_id)?;
-            found = Some(Member {
+            found = Some(MemberLayout {
                 bit_offset: bits,
                 ..member
             });
@@ -173,7 +173,7 @@ impl<'a> Btf<'a> {
         name: &str,
         depth: usize,
         search: &mut Search,
-    ) -> Option<(Member, u32)> {
+    ) -> Option<(MemberLayout, u32)> {
         if depth > DEPTH_MAX || !matches!(ty.kind, KIND_STRUCT | KIND_UNION) {
             return None;
         }
@@ -192,7 +192,7 @@ impl<'a> Btf<'a> {
                 (place, 0)
             };
             if self.name(name_at)? == name.as_bytes() {
-                let member = Member {
+                let member = MemberLayout {
                     bit_offset,
                     bitfield: (bits != 0).then_some(bits),
                     size: self.size(type_id, 0)?,
@@ -207,7 +207,7 @@ impl<'a> Btf<'a> {
             search.way.push(at);
             let bit_offset = bit_offset.checked_add(inner.bit_offset)?;
             Some((
-                Member {
+                MemberLayout {
                     bit_offset,
                     ..inner
                 },

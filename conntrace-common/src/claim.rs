@@ -3,7 +3,7 @@
 //! Apart from the programs, because a test of the agent tries every order of the steps.
 
 /// A place that one at a time may write.
-pub trait Claims {
+pub trait Claimable {
     /// How many have claimed it: the one that has it, and others for a moment.
     fn claims(&self) -> u32;
 
@@ -14,7 +14,7 @@ pub trait Claims {
 
 /// A slot of the table of attempts: each socket is locked for itself, so that only two that
 /// want the same slot at once need care.
-pub trait Named: Claims {
+pub trait AttemptSlot: Claimable {
     /// Says whose it is, by the address of the socket; 0 for nobody's. Not before what was
     /// done before.
     fn name(&mut self, sock: u64);
@@ -23,7 +23,7 @@ pub trait Named: Claims {
 /// Of several that claim it at once, one gets it or none: who finds itself alone after it
 /// has added itself is seen by all who come later.
 #[inline(always)]
-pub fn claim(place: &mut impl Claims) -> bool {
+pub fn claim(place: &mut impl Claimable) -> bool {
     if place.claims() != 0 {
         return false;
     }
@@ -37,7 +37,7 @@ pub fn claim(place: &mut impl Claims) -> bool {
 
 /// In this order: who claims it next must not find it named.
 #[inline(always)]
-pub fn give_back(slot: &mut impl Named) {
+pub fn give_back(slot: &mut impl AttemptSlot) {
     slot.name(0);
     slot.add_claims(u32::MAX);
 }

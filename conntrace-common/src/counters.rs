@@ -1,6 +1,6 @@
 //! What the kernel side counts, per CPU: a slot for each [`Counter`].
 
-use crate::{hosts::Work, record::ENTRY_SIZE};
+use crate::{hosts::HostScratch, record::ENTRY_SIZE};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
@@ -50,4 +50,4 @@ counters! {
 /// Words of what each CPU has: two sets of counters, the first attachment's mark, an entry
 /// for each attachment to write, and for these and the other programs memory to work in.
 pub const PER_CPU_WORDS: usize =
-    2 * COUNTERS + 2 + (2 * ENTRY_SIZE + 3 * size_of::<Work>()) / size_of::<u64>();
+    2 * COUNTERS + 2 + (2 * ENTRY_SIZE + 3 * size_of::<HostScratch>()) / size_of::<u64>();

@@ -7,7 +7,7 @@ pub const POISON: u32 = u32::MAX;
 
 /// A member of a kernel struct.
 #[derive(Clone, Copy, Debug)]
-pub struct Member {
+pub struct KernelMember {
     /// `struct.member`, anonymous structs and unions left out.
     pub path: &'static str,
     /// Bytes the programs take it to have; another size is another kernel's
@@ -51,7 +51,7 @@ macro_rules! offsets {
         }
 
         /// What each field of [`Offsets`] stands for.
-        pub const MEMBERS: &[Member] = &[$(Member { path: $path, size: $size }),+];
+        pub const MEMBERS: &[KernelMember] = &[$(KernelMember { path: $path, size: $size }),+];
 
         impl Offsets {
             /// Nothing resolved: what the object file contains.

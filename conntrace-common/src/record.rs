@@ -1,4 +1,4 @@
-//! The wire format: one fixed-size [`Record`] per ending and per first stall, and per
+//! The wire format: one fixed-size [`RawRecord`] per ending and per first stall, and per
 //! hint that a destination uses up local ports.
 //!
 //! All numbers are in the host's byte order but ports and addresses, which stay
@@ -65,7 +65,7 @@ pub const AF_INET6: u16 = 10;
 /// `TCP_CLOSE` -> `TCP_SYN_SENT` (`tcp_v4_connect`, `tcp_v6_connect`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt {
+pub struct RawAttempt {
     /// When it began, `CLOCK_BOOTTIME` nanoseconds.
     pub started_ns: u64,
     /// `task_struct.start_boottime` of the thread group's leader, nanoseconds:
@@ -82,7 +82,7 @@ pub struct Attempt {
     /// Thread group id in the root pid namespace.
     pub pid: u32,
     /// Thread id in the root pid namespace.
-    pub tid: u32,
+    pub tid_or_cpu: u32,
     /// Real user id in the root user namespace.
     pub uid: u32,
     /// Inode number of the socket's network namespace.
@@ -119,9 +119,9 @@ pub struct Attempt {
 /// socket brought along.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct RawRecord {
     /// Who called, where to.
-    pub attempt: Attempt,
+    pub attempt: RawAttempt,
     /// When the kernel saw this moment, `CLOCK_BOOTTIME` nanoseconds.
     pub at_ns: u64,
     /// `sk->sk_err` if it was set since the attempt began, else 0; of a call that
@@ -130,7 +130,7 @@ pub struct Record {
     /// `sk->sk_err_soft` if it was set since the attempt began, else 0.
     pub soft_error: u32,
     /// SYNs handed to the IP layer (`tcp_sock.segs_out`).
-    pub syn_sent: u32,
+    pub syns_or_connects: u32,
     /// SYN retransmissions that left TCP (`tcp_sock.total_retrans`).
     pub syn_retransmitted: u32,
     /// Who sent the ICMP error (the outer source address); laid out like
@@ -164,7 +164,7 @@ pub struct Record {
     pub drop_reason: u16,
     /// What was remembered of the remote. The silence of this attempt is noted before, its
     /// answers are afterwards: an answer is no evidence about the attempt itself.
-    pub remembered: Heard,
+    pub remembered: RawHistory,
 }
 
 /// What was heard of a host, in the attempt's network namespace, from attempts that
@@ -172,7 +172,7 @@ pub struct Record {
 /// they share a word ([`pack`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct RawHistory {
     /// The newest handshake that completed with it, and its port.
     pub handshake: u64,
     /// When a handshake on the attempt's own port last completed.
@@ -192,7 +192,7 @@ pub struct Heard {
     pub reserved: u32,
 }
 
-impl Heard {
+impl RawHistory {
     /// Nothing was heard.
     pub const NOTHING: Self = Self {
         handshake: 0,
@@ -230,9 +230,9 @@ pub const fn packed_port(word: u64) -> u16 {
     (word & PORT_BITS) as u16
 }
 
-/// Size of an [`Attempt`] in bytes.
+/// Size of an [`RawAttempt`] in bytes.
 pub const ATTEMPT_SIZE: usize = 136;
-/// Size of a [`Record`] in bytes, also on the wire and in a recording.
+/// Size of a [`RawRecord`] in bytes, also on the wire and in a recording.
 pub const RECORD_SIZE: usize = 248;
 
 /// Size in bytes of what the kernel side keeps of an attempt under way: the
@@ -248,5 +248,5 @@ pub const IN_MAP_MAX: u32 = 65_536;
 /// agent need not know.
 pub const SLOT_SIZE: usize = 16 + ENTRY_SIZE;
 
-const _: () = assert!(size_of::<Attempt>() == ATTEMPT_SIZE);
-const _: () = assert!(size_of::<Record>() == RECORD_SIZE);
+const _: () = assert!(size_of::<RawAttempt>() == ATTEMPT_SIZE);
+const _: () = assert!(size_of::<RawRecord>() == RECORD_SIZE);

@@ -11,19 +11,19 @@ use aya_ebpf::{bindings::BPF_ANY, programs::BtfTracePointContext};
 use conntrace_common::{
     counters::Counter,
     filter::kind,
-    hosts::Work,
+    hosts::HostScratch,
     record::{
-        Attempt, FLAG_JOINED_LATE, FLAG_UNTRACKED, KIND_ENDING, KIND_STALL, STATE_CLOSE,
+        FLAG_JOINED_LATE, FLAG_UNTRACKED, KIND_ENDING, KIND_STALL, RawAttempt, STATE_CLOSE,
         STATE_ESTABLISHED, STATE_SYN_SENT,
     },
 };
 
 use crate::{
-    attempt_table::{self, Began},
+    attempt_table::{self, StartedAttempt},
     connect_counter, failed_calls, filter, host_history,
-    kernel::{self, Caller, Icmp6Error, OpenFile, Sock},
-    maps::{Counts, Entry, ICMP6_ERRORS, Transition, map_is_full, map_was_full, per_cpu},
-    report::{self, Moment},
+    kernel::{self, CurrentTask, Icmp6Error, KernelSock, OpenFile},
+    maps::{AttemptEntry, Counts, ICMP6_ERRORS, Transition, map_is_full, map_was_full, per_cpu},
+    report::{self, AttemptEvent},
 };
 
 /// `TCP_SYN_RECV`: a server's side of a handshake is in it, or an attempt after a
@@ -46,23 +46,23 @@ pub enum Attachment {
 }
 
 /// What an attachment has on this CPU, and no other program touches.
-struct Own<'a> {
+struct CpuState<'a> {
     attachment: Attachment,
     counts: &'a mut Counts,
     /// To write an entry in.
-    entry: &'a mut Entry,
-    work: &'a mut Work,
+    entry: &'a mut AttemptEntry,
+    work: &'a mut HostScratch,
 }
 
 /// What a state change means to an attempt. Without fields: the compiler may copy one
 /// that it has not set, which the verifier does not let it do.
-enum Change {
+enum AttemptChange {
     Opens,
     Completes,
     Closes,
 }
 
-impl Change {
+impl AttemptChange {
     #[inline(always)]
     fn of(old: i32, new: i32) -> Option<Self> {
         const CLOSE: i32 = STATE_CLOSE as i32;
@@ -82,7 +82,7 @@ impl Change {
 #[inline(always)]
 pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Option<()> {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    let change = Change::of(old, new)?;
+    let change = AttemptChange::of(old, new)?;
     let passive = old == SYN_RECV;
     let cpu = per_cpu()?;
     let transition = Transition {
@@ -94,13 +94,13 @@ pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Opti
         return None;
     }
     let mut own = match attachment {
-        Attachment::First => Own {
+        Attachment::First => CpuState {
             attachment,
             counts: &mut cpu.first,
             entry: &mut cpu.first_entry,
             work: &mut cpu.first_work,
         },
-        Attachment::Second => Own {
+        Attachment::Second => CpuState {
             attachment,
             counts: &mut cpu.others,
             entry: &mut cpu.second_entry,
@@ -109,12 +109,12 @@ pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Opti
     };
     let sock = transition.sock;
     let handled = match change {
-        Change::Opens => open(ctx, sock, &mut own),
-        Change::Completes if REPORT_ESTABLISHED.load() == 0 => {
+        AttemptChange::Opens => open(ctx, sock, &mut own),
+        AttemptChange::Completes if REPORT_ESTABLISHED.load() == 0 => {
             complete(ctx, sock, passive, &mut own)
         }
-        Change::Completes => end(ctx, sock, passive, STATE_ESTABLISHED, &mut own),
-        Change::Closes => end(ctx, sock, passive, STATE_CLOSE, &mut own),
+        AttemptChange::Completes => end(ctx, sock, passive, STATE_ESTABLISHED, &mut own),
+        AttemptChange::Closes => end(ctx, sock, passive, STATE_CLOSE, &mut own),
     };
     match attachment {
         Attachment::First => cpu.handled = transition,
@@ -127,8 +127,8 @@ pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Opti
 }
 
 #[inline(always)]
-fn open(ctx: &BtfTracePointContext, key: u64, own: &mut Own<'_>) -> Option<()> {
-    let sock = Sock::from_arg(ctx)?;
+fn open(ctx: &BtfTracePointContext, key: u64, own: &mut CpuState<'_>) -> Option<()> {
+    let sock = KernelSock::from_arg(ctx)?;
     failed_calls::opened();
     if !filter::destination_passes(&sock) {
         return None;
@@ -144,7 +144,7 @@ fn open(ctx: &BtfTracePointContext, key: u64, own: &mut Own<'_>) -> Option<()> {
         }
         _ => {}
     }
-    *own.entry = describe(sock, Caller::current(), 0);
+    *own.entry = describe(sock, CurrentTask::current(), 0);
     if !attempt_table::insert(key, own.entry) {
         if own.attachment == Attachment::First {
             not_kept(own.counts);
@@ -159,7 +159,7 @@ fn open(ctx: &BtfTracePointContext, key: u64, own: &mut Own<'_>) -> Option<()> {
     aya_log_ebpf::debug!(
         ctx,
         "tid {} opens in netns {}",
-        own.entry.attempt.tid,
+        own.entry.attempt.tid_or_cpu,
         own.entry.attempt.netns
     );
     Some(())
@@ -180,19 +180,19 @@ fn not_kept(counts: &mut Counts) {
 /// An attempt of this caller on this socket as it is now. One that is not seen
 /// from its beginning is taken for the socket's first: nothing is subtracted.
 #[inline(always)]
-fn describe(sock: Sock, caller: Caller, seen: u8) -> Entry {
+fn describe(sock: KernelSock, caller: CurrentTask, seen: u8) -> AttemptEntry {
     let whole = seen == 0;
     let family = sock.family();
     let netns = sock.netns_for_good();
-    Entry {
-        attempt: Attempt {
+    AttemptEntry {
+        attempt: RawAttempt {
             started_ns: kernel::now_ns(),
             process_started_ns: caller.process_started_ns,
             cgroup_id: caller.cgroup_id,
             exe_inode: caller.exe.inode,
             exe_device: caller.exe.device,
             pid: caller.pid,
-            tid: caller.tid,
+            tid_or_cpu: caller.tid_or_cpu,
             uid: caller.uid,
             netns: netns as u32,
             bound_device: sock.bound_device(),
@@ -226,20 +226,25 @@ fn describe(sock: Sock, caller: Caller, seen: u8) -> Entry {
 /// removing the entry, and remembered of the host. A server's own handshakes pass
 /// here as well; they have none.
 #[inline(always)]
-fn complete(ctx: &BtfTracePointContext, key: u64, passive: bool, own: &mut Own<'_>) -> Option<()> {
+fn complete(
+    ctx: &BtfTracePointContext,
+    key: u64,
+    passive: bool,
+    own: &mut CpuState<'_>,
+) -> Option<()> {
     let began = match attempt_table::forget(key) {
         Some(began) => began,
         None => {
             unkept(ctx, own.attachment, passive)?;
             own.counts.count(Counter::Attempts);
-            Began {
+            StartedAttempt {
                 at_ns: kernel::now_ns(),
                 is_seen: false,
             }
         }
     };
     own.counts.count(Counter::Established);
-    host_history::answered(Sock::from_arg(ctx)?, &began, own.work);
+    host_history::answered(KernelSock::from_arg(ctx)?, &began, own.work);
     Some(())
 }
 
@@ -251,11 +256,11 @@ fn end(
     key: u64,
     passive: bool,
     state: u8,
-    own: &mut Own<'_>,
+    own: &mut CpuState<'_>,
 ) -> Option<()> {
     let sock = if attempt_table::take(key, own.entry) {
         // It is one: no other has an entry.
-        Sock::from_arg(ctx)?
+        KernelSock::from_arg(ctx)?
     } else {
         let sock = unkept(ctx, own.attachment, passive)?;
         let seen = if map_was_full() {
@@ -263,11 +268,11 @@ fn end(
         } else {
             FLAG_JOINED_LATE
         };
-        *own.entry = describe(sock, Caller::unknown(), seen);
+        *own.entry = describe(sock, CurrentTask::unknown(), seen);
         own.counts.count(Counter::Attempts);
         sock
     };
-    let moment = Moment {
+    let moment = AttemptEvent {
         sock,
         kind: KIND_ENDING,
         state,
@@ -287,11 +292,11 @@ fn end(
 /// cannot tell it from one that the first has just reported, and a server's socket
 /// has no entry either.
 #[inline(always)]
-fn unkept(ctx: &BtfTracePointContext, attachment: Attachment, passive: bool) -> Option<Sock> {
+fn unkept(ctx: &BtfTracePointContext, attachment: Attachment, passive: bool) -> Option<KernelSock> {
     if passive || attachment == Attachment::Second || filter::is_set(kind::OF_CALLER) {
         return None;
     }
-    let sock = Sock::from_arg(ctx)?;
+    let sock = KernelSock::from_arg(ctx)?;
     filter::destination_passes(&sock).then_some(sock)
 }
 
@@ -348,7 +353,7 @@ pub fn icmp6_came(sock: u64, packet: u64, errno: i32) -> Option<()> {
 /// (from Linux 6.17 on the tracepoint also fires for retransmissions that failed).
 #[inline(always)]
 pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
-    let sock = Sock::from_arg(ctx)?;
+    let sock = KernelSock::from_arg(ctx)?;
     if sock.state() != STATE_SYN_SENT {
         return None;
     }
@@ -357,7 +362,7 @@ pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
         return None;
     }
     entry.stalled = 1;
-    let moment = Moment {
+    let moment = AttemptEvent {
         sock,
         kind: KIND_STALL,
         state: STATE_SYN_SENT,

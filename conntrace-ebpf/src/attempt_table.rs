@@ -12,27 +12,27 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use conntrace_common::{
-    claim::{Claims, Named, claim, give_back},
+    claim::{AttemptSlot, Claimable, claim, give_back},
     record::SLOTS,
 };
 
 use crate::{
     kernel,
-    maps::{ATTEMPTS, Entry, Slot, slot},
+    maps::{ATTEMPTS, AttemptEntry, TableSlot, slot},
     sync,
 };
 
 /// 2^32 divided by the golden ratio: odd, and without a pattern.
 const SPREAD: u32 = 0x9e37_79b9;
 
-impl Slot {
+impl TableSlot {
     #[inline(always)]
     fn is_of(&self, sock: u64) -> bool {
         self.sock == sock
     }
 }
 
-impl Claims for Slot {
+impl Claimable for TableSlot {
     #[inline(always)]
     fn claims(&self) -> u32 {
         sync::load(&self.claims)
@@ -44,7 +44,7 @@ impl Claims for Slot {
     }
 }
 
-impl Named for Slot {
+impl AttemptSlot for TableSlot {
     /// x86-64 keeps stores in their order.
     #[inline(always)]
     fn name(&mut self, sock: u64) {
@@ -54,7 +54,7 @@ impl Named for Slot {
 
 /// Keeps the entry of an attempt that has none; `false` where there is no room.
 #[inline(always)]
-pub fn insert(sock: u64, entry: &Entry) -> bool {
+pub fn insert(sock: u64, entry: &AttemptEntry) -> bool {
     let Some(slot) = slot_of(sock) else {
         return false;
     };
@@ -72,7 +72,7 @@ pub fn insert(sock: u64, entry: &Entry) -> bool {
 /// socket connects anew while tracing starts; its entry is found first, then, and this one
 /// goes with the socket.
 #[inline(always)]
-pub fn insert_found(sock: u64, entry: &Entry) -> bool {
+pub fn insert_found(sock: u64, entry: &AttemptEntry) -> bool {
     let Some(slot) = slot_of(sock) else {
         return false;
     };
@@ -81,13 +81,13 @@ pub fn insert_found(sock: u64, entry: &Entry) -> bool {
 }
 
 #[inline(always)]
-fn insert_in_map(sock: u64, entry: &Entry) -> bool {
+fn insert_in_map(sock: u64, entry: &AttemptEntry) -> bool {
     ATTEMPTS.insert(sock, entry, u64::from(BPF_NOEXIST)).is_ok()
 }
 
 /// The entry of this socket's attempt.
 #[inline(always)]
-pub fn find(sock: u64) -> Option<&'static mut Entry> {
+pub fn find(sock: u64) -> Option<&'static mut AttemptEntry> {
     let slot = slot_of(sock)?;
     if slot.is_of(sock) {
         return Some(&mut slot.entry);
@@ -103,7 +103,7 @@ pub fn find(sock: u64) -> Option<&'static mut Entry> {
 /// Moves the entry of this socket's attempt to `entry`; `false` if it has none. Who takes it
 /// has the right to report the attempt.
 #[inline(always)]
-pub fn take(sock: u64, entry: &mut Entry) -> bool {
+pub fn take(sock: u64, entry: &mut AttemptEntry) -> bool {
     let Some(slot) = slot_of(sock) else {
         return false;
     };
@@ -125,15 +125,15 @@ pub fn take(sock: u64, entry: &mut Entry) -> bool {
 }
 
 /// Start of an attempt whose entry is removed.
-pub struct Began {
+pub struct StartedAttempt {
     pub at_ns: u64,
     /// It was seen to begin then, and not found under way.
     pub is_seen: bool,
 }
 
-impl Began {
+impl StartedAttempt {
     #[inline(always)]
-    fn of(entry: &Entry) -> Self {
+    fn of(entry: &AttemptEntry) -> Self {
         Self {
             at_ns: entry.attempt.started_ns,
             is_seen: entry.seen == 0,
@@ -144,10 +144,10 @@ impl Began {
 /// Removes the entry of this socket's attempt, and tells when that began; `None` if it has
 /// none.
 #[inline(always)]
-pub fn forget(sock: u64) -> Option<Began> {
+pub fn forget(sock: u64) -> Option<StartedAttempt> {
     let slot = slot_of(sock)?;
     if slot.is_of(sock) {
-        let began = Began::of(&slot.entry);
+        let began = StartedAttempt::of(&slot.entry);
         give_back(slot);
         return Some(began);
     }
@@ -157,13 +157,13 @@ pub fn forget(sock: u64) -> Option<Began> {
     // Nearly always there is none, and looking takes no lock.
     let kept = ATTEMPTS.get_ptr(sock)?;
     // SAFETY: the map is preallocated, so the memory stays.
-    let began = Began::of(unsafe { &*kept });
+    let began = StartedAttempt::of(unsafe { &*kept });
     ATTEMPTS.remove(sock).is_ok().then_some(began)
 }
 
 /// The slot of this socket, whoever has it.
 #[inline(always)]
-fn slot_of(sock: u64) -> Option<&'static mut Slot> {
+fn slot_of(sock: u64) -> Option<&'static mut TableSlot> {
     // The upper half is the same for nearly all.
     let hash = kernel::lower_half(sock).wrapping_mul(SPREAD);
     slot(hash >> (u32::BITS - SLOTS.ilog2()))

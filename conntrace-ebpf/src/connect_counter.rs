@@ -6,7 +6,7 @@
 
 use conntrace_common::{
     connects::{FIRST, WINDOW_BITS, bucket_of, is_hint},
-    record::Attempt,
+    record::RawAttempt,
 };
 
 use crate::{maps, report};
@@ -14,7 +14,7 @@ use crate::{maps, report};
 /// Counts an attempt that opens, and tells if it is one of many.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
-pub fn count(attempt: &Attempt) -> Option<()> {
+pub fn count(attempt: &RawAttempt) -> Option<()> {
     let (netns, port) = (attempt.netns, attempt.remote_port);
     let bucket = bucket_of(maps::hash_secret(), netns, attempt.remote_addr, port);
     let bucket = maps::connects(bucket)?;

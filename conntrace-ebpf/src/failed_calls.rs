@@ -16,14 +16,14 @@ use conntrace_common::{
     calls::{AT_RETURN, KEPT, TWICE},
     counters::Counter,
     filter::kind,
-    record::{Attempt, KIND_BIND_FAILED, KIND_CONNECT_FAILED},
+    record::{KIND_BIND_FAILED, KIND_CONNECT_FAILED, RawAttempt},
 };
 
 use crate::{
     attempt_table,
-    filter::{self, Destination},
-    kernel::{self, CallArgs, Caller, OpenSocket, Passed, Routing, SockAddr},
-    maps::{CALLS, Call, ENDED, per_cpu, seen_calls},
+    filter::{self, RemoteFields},
+    kernel::{self, CallArgs, CurrentTask, OpenSocket, Passed, Routing, SockAddr},
+    maps::{CALLS, ENDED, PendingCall, per_cpu, seen_calls},
     report,
 };
 
@@ -52,7 +52,7 @@ const TOLD: u64 = 1;
 
 /// What is called.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum CallKind {
     Connect,
     Bind,
 }
@@ -60,7 +60,7 @@ pub enum What {
 /// What a kernel function takes as its first argument; the second is the address
 /// that was passed, the third its length.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum First {
+pub enum FirstArg {
     Sock,
     Socket,
 }
@@ -68,16 +68,16 @@ pub enum First {
 /// A kernel function on the way of a call.
 #[derive(Clone, Copy)]
 pub struct Function {
-    pub what: What,
-    pub first: First,
+    pub what: CallKind,
+    pub first: FirstArg,
 }
 
 impl Function {
     #[inline(always)]
     fn socket(self, first: u64) -> Option<OpenSocket> {
         match self.first {
-            First::Sock => OpenSocket::of_sock(first),
-            First::Socket => OpenSocket::of_socket(first),
+            FirstArg::Sock => OpenSocket::of_sock(first),
+            FirstArg::Socket => OpenSocket::of_socket(first),
         }
     }
 }
@@ -91,7 +91,7 @@ pub fn syscall_enters(ctx: &TracePointContext) -> Option<()> {
 
 /// A system call returns.
 #[inline(always)]
-pub fn syscall_returns(ctx: &TracePointContext, what: What) -> Option<()> {
+pub fn syscall_returns(ctx: &TracePointContext, what: CallKind) -> Option<()> {
     let call = let_go()?;
     failed(what, &call, kernel::call_returned(ctx)?)
 }
@@ -120,14 +120,14 @@ pub fn leaves(ctx: &RetProbeContext, function: Function) -> Option<()> {
 /// Which of the programs at a function's return runs (fexit). The kernel runs the one
 /// that was attached last before the others (`bpf_trampoline_link_prog`): the first.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum ReturnProgram {
     First,
     Second,
 }
 
 /// A function returns, its arguments at hand (fexit).
 #[inline(always)]
-pub fn returns(ctx: &FExitContext, function: Function, turn: Turn) -> Option<()> {
+pub fn returns(ctx: &FExitContext, function: Function, turn: ReturnProgram) -> Option<()> {
     // The result lies behind the arguments; `bpf_get_func_ret` is newer (5.17).
     let ret: i32 = ctx.arg(3);
     if ret == 0 {
@@ -147,8 +147,8 @@ pub fn returns(ctx: &FExitContext, function: Function, turn: Turn) -> Option<()>
 }
 
 #[inline(never)]
-fn describe(socket: &OpenSocket, passed: Passed) -> Option<Call> {
-    Some(Call {
+fn describe(socket: &OpenSocket, passed: Passed) -> Option<PendingCall> {
+    Some(PendingCall {
         started_ns: kernel::now_ns(),
         passed,
         sock: socket.sock,
@@ -162,7 +162,7 @@ fn describe(socket: &OpenSocket, passed: Passed) -> Option<Call> {
 /// Keeps the running thread's call. One that it still has was left without its
 /// return being seen.
 #[inline(always)]
-fn keep(call: &Call) -> Option<()> {
+fn keep(call: &PendingCall) -> Option<()> {
     let thread = kernel::thread_key();
     if CALLS.insert(thread, call, u64::from(BPF_NOEXIST)).is_err() {
         per_cpu()?.others.count(Counter::CallMissed);
@@ -174,7 +174,7 @@ fn keep(call: &Call) -> Option<()> {
 
 /// The running thread's call, which is kept no longer.
 #[inline(always)]
-fn let_go() -> Option<Call> {
+fn let_go() -> Option<PendingCall> {
     let thread = kernel::thread_key();
     let kept = CALLS.get_ptr(thread)?;
     #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
@@ -208,7 +208,7 @@ pub fn ended_within(sock: u64) {
 /// and the first has run. A mark of the first's that the second did not see, because it
 /// was skipped, is of an earlier call by the time that the first finds it.
 #[inline(always)]
-fn is_told(what: What, sock: u64, turn: Turn) -> bool {
+fn is_told(what: CallKind, sock: u64, turn: ReturnProgram) -> bool {
     let thread = kernel::thread_key();
     let mark = ENDED.get_ptr(thread);
     #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
@@ -216,9 +216,9 @@ fn is_told(what: What, sock: u64, turn: Turn) -> bool {
     let mark = mark.map_or(0, |mark| unsafe { *mark });
     let by_first = sock.wrapping_add(TOLD);
     let told = mark == sock
-        || (turn == Turn::Second && mark == by_first)
-        || (what == What::Connect && attempt_table::find(sock).is_some());
-    if turn == Turn::First && seen_calls() & TWICE != 0 {
+        || (turn == ReturnProgram::Second && mark == by_first)
+        || (what == CallKind::Connect && attempt_table::find(sock).is_some());
+    if turn == ReturnProgram::First && seen_calls() & TWICE != 0 {
         // Cannot fail: the oldest mark gives way, which has long been read.
         let _ = ENDED.insert(thread, by_first, u64::from(BPF_ANY));
     } else if mark != 0 {
@@ -230,7 +230,7 @@ fn is_told(what: What, sock: u64, turn: Turn) -> bool {
 /// A call returned this and made no attempt. A function of its own: more than a dozen
 /// programs end here, seldom.
 #[inline(never)]
-fn failed(what: What, call: &Call, ret: i64) -> Option<()> {
+fn failed(what: CallKind, call: &PendingCall, ret: i64) -> Option<()> {
     if !(-ERRNO_MAX..0).contains(&ret) {
         return None;
     }
@@ -244,8 +244,8 @@ fn failed(what: What, call: &Call, ret: i64) -> Option<()> {
     }
     let routing = Routing::of_sock(call.sock)?;
     let kind = match what {
-        What::Connect => KIND_CONNECT_FAILED,
-        What::Bind => KIND_BIND_FAILED,
+        CallKind::Connect => KIND_CONNECT_FAILED,
+        CallKind::Bind => KIND_BIND_FAILED,
     };
     let counter = report::report_call(kind, errno, |attempt| {
         routing.describe(attempt);
@@ -258,29 +258,29 @@ fn failed(what: What, call: &Call, ret: i64) -> Option<()> {
 /// Of bind only what an outgoing connection would meet: no port left, or an address
 /// that is not this host's.
 #[inline(always)]
-fn wanted(what: What, errno: u32, asked: &SockAddr) -> bool {
+fn wanted(what: CallKind, errno: u32, asked: &SockAddr) -> bool {
     match what {
-        What::Connect => !OF_AN_ATTEMPT.contains(&errno),
-        What::Bind => errno == EADDRNOTAVAIL || (errno == EADDRINUSE && asked.port == 0),
+        CallKind::Connect => !OF_AN_ATTEMPT.contains(&errno),
+        CallKind::Bind => errno == EADDRNOTAVAIL || (errno == EADDRINUSE && asked.port == 0),
     }
 }
 
 /// Whether it fits the filters of its socket. A bind has no destination to fit.
 #[inline(always)]
-fn passes(what: What, call: &Call, asked: &SockAddr) -> bool {
-    if what == What::Bind && filter::is_set(kind::OF_REMOTE) {
+fn passes(what: CallKind, call: &PendingCall, asked: &SockAddr) -> bool {
+    if what == CallKind::Bind && filter::is_set(kind::OF_REMOTE) {
         return false;
     }
-    filter::destination_passes(&Asked { call, asked })
+    filter::destination_passes(&CallTarget { call, asked })
 }
 
 /// Where a call to connect wants to.
-struct Asked<'a> {
-    call: &'a Call,
+struct CallTarget<'a> {
+    call: &'a PendingCall,
     asked: &'a SockAddr,
 }
 
-impl Destination for Asked<'_> {
+impl RemoteFields for CallTarget<'_> {
     #[inline(always)]
     fn netns(&self) -> u32 {
         self.call.netns
@@ -305,21 +305,21 @@ impl Destination for Asked<'_> {
 /// The attempt that such a call was to make, or, of bind, the address that one was to
 /// come from.
 #[inline(always)]
-fn fill(attempt: &mut Attempt, what: What, call: &Call, asked: &SockAddr) {
+fn fill(attempt: &mut RawAttempt, what: CallKind, call: &PendingCall, asked: &SockAddr) {
     attempt.started_ns = call.started_ns;
     attempt.netns = call.netns;
     attempt.family = call.family;
     match what {
-        What::Connect => {
+        CallKind::Connect => {
             attempt.remote_addr = asked.addr;
             attempt.remote_port = asked.port;
             attempt.local_addr = call.local_addr;
             attempt.bound_port = call.bound_port;
         }
-        What::Bind => {
+        CallKind::Bind => {
             attempt.local_addr = asked.addr;
             attempt.bound_port = u16::from_be(asked.port);
         }
     }
-    Caller::current().sign(attempt);
+    CurrentTask::current().sign(attempt);
 }

@@ -8,7 +8,7 @@ use conntrace_common::{
 };
 
 use crate::{
-    kernel::{self, Caller, Sock},
+    kernel::{self, CurrentTask, KernelSock},
     maps::{FILTER_COMMS, FILTER_IDS, FILTER_NETWORKS, FILTER_PORTS},
 };
 
@@ -27,7 +27,7 @@ pub fn is_set(kinds: u32) -> bool {
 }
 
 /// Where to, and from which namespace: asked for only as far as filters are set.
-pub trait Destination {
+pub trait RemoteFields {
     fn netns(&self) -> u32;
     fn family(&self) -> u16;
     /// Laid out like `Attempt::remote_addr`.
@@ -36,38 +36,38 @@ pub trait Destination {
     fn remote_port(&self) -> u16;
 }
 
-impl Destination for Sock {
+impl RemoteFields for KernelSock {
     #[inline(always)]
     fn netns(&self) -> u32 {
-        Sock::netns(*self)
+        KernelSock::netns(*self)
     }
 
     #[inline(always)]
     fn family(&self) -> u16 {
-        Sock::family(*self)
+        KernelSock::family(*self)
     }
 
     #[inline(always)]
     fn remote_addr(&self) -> [u8; 16] {
-        Sock::remote_addr(*self, Sock::family(*self))
+        KernelSock::remote_addr(*self, KernelSock::family(*self))
     }
 
     #[inline(always)]
     fn remote_port(&self) -> u16 {
-        Sock::remote_port(*self)
+        KernelSock::remote_port(*self)
     }
 }
 
 /// Whether everything fits that does not ask who called.
 #[inline(always)]
-pub fn destination_passes(to: &impl Destination) -> bool {
+pub fn destination_passes(to: &impl RemoteFields) -> bool {
     (!is_set(kind::PORT) || port_passes(u16::from_be(to.remote_port())))
         && (!is_set(kind::NETNS) || id_passes(kind::NETNS, u64::from(to.netns())))
         && (!is_set(kind::NETWORK) || network_passes(to))
 }
 
 /// Who called: asked for only as far as filters are set.
-pub trait Calls {
+pub trait CallerFields {
     fn pid(&self) -> u32;
     fn uid(&self) -> u32;
     /// Of the thread and of its process.
@@ -78,7 +78,7 @@ pub trait Calls {
 /// The running task.
 pub struct Current;
 
-impl Calls for Current {
+impl CallerFields for Current {
     #[inline(always)]
     fn pid(&self) -> u32 {
         (kernel::thread_key() >> 32) as u32
@@ -101,7 +101,7 @@ impl Calls for Current {
 }
 
 /// Who holds a socket: its cgroup is not known.
-impl Calls for Caller {
+impl CallerFields for CurrentTask {
     #[inline(always)]
     fn pid(&self) -> u32 {
         self.pid
@@ -125,7 +125,7 @@ impl Calls for Caller {
 
 /// Whether the caller fits.
 #[inline(always)]
-pub fn caller_passes(caller: &impl Calls) -> bool {
+pub fn caller_passes(caller: &impl CallerFields) -> bool {
     (!is_set(kind::PID) || id_passes(kind::PID, u64::from(caller.pid())))
         && (!is_set(kind::UID) || id_passes(kind::UID, u64::from(caller.uid())))
         && (!is_set(kind::COMM) || comm_passes(caller.names()))
@@ -162,7 +162,7 @@ fn comm_passes([comm, leader_comm]: [[u8; COMM_LEN]; 2]) -> bool {
 }
 
 #[inline(always)]
-fn network_passes(to: &impl Destination) -> bool {
+fn network_passes(to: &impl RemoteFields) -> bool {
     let addr = to.remote_addr();
     let addr = if to.family() == AF_INET {
         let [a, b, c, d, ..] = addr;

@@ -9,16 +9,18 @@
 //! Two CPUs that write a set at once: one does, and the other leaves a mark in it.
 
 use conntrace_common::{
-    claim::{Claims, claim},
-    hosts::{Fact, Key, News, Set, Work},
-    record::{FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_UNTRACKED, Record, STATE_ESTABLISHED},
+    claim::{Claimable, claim},
+    hosts::{HostBucket, HostFact, HostKey, HostScratch, HostUpdate},
+    record::{
+        FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_UNTRACKED, RawRecord, STATE_ESTABLISHED,
+    },
 };
 
 use crate::{
-    attempt_table::Began,
-    kernel::{self, Sock},
+    attempt_table::StartedAttempt,
+    kernel::{self, KernelSock},
     maps::{hash_secret, host_set},
-    report::Moment,
+    report::AttemptEvent,
     sync::{self, load, store},
 };
 
@@ -33,10 +35,10 @@ pub struct HostSet {
     /// How many have claimed it to write.
     claims: u32,
     reserved: u32,
-    set: Set,
+    set: HostBucket,
 }
 
-impl Claims for HostSet {
+impl Claimable for HostSet {
     #[inline(always)]
     fn claims(&self) -> u32 {
         sync::load(&self.claims)
@@ -50,18 +52,18 @@ impl Claims for HostSet {
 
 /// The socket's other side, in its network namespace.
 #[inline(always)]
-pub fn key_of(sock: Sock) -> Key {
-    Key::new(sock.netns_for_good(), sock.remote_addr_mapped())
+pub fn key_of(sock: KernelSock) -> HostKey {
+    HostKey::new(sock.netns_for_good(), sock.remote_addr_mapped())
 }
 
 /// A handshake completed of which there is no record. To look at the clock takes longer than
 /// all the rest, and is for the few that are noted.
 #[inline(always)]
-pub fn answered(sock: Sock, began: &Began, work: &mut Work) {
-    work.fact = Fact {
+pub fn answered(sock: KernelSock, began: &StartedAttempt, work: &mut HostScratch) {
+    work.fact = HostUpdate {
         at_ns: 0,
         started_ns: began.at_ns,
-        news: News::Handshake,
+        news: HostFact::Handshake,
         port: sock.remote_port(),
         is_whole: u16::from(began.is_seen),
     };
@@ -74,8 +76,8 @@ pub fn answered(sock: Sock, began: &Began, work: &mut Work) {
 
 /// Notes what the record of a moment says of its host, and tells it what is remembered.
 #[inline(always)]
-pub fn remember(record: &mut Record, moment: &Moment, work: &mut Work) {
-    work.fact = Fact {
+pub fn remember(record: &mut RawRecord, moment: &AttemptEvent, work: &mut HostScratch) {
+    work.fact = HostUpdate {
         at_ns: record.at_ns,
         started_ns: record.attempt.started_ns,
         news: news(record, moment),
@@ -104,37 +106,37 @@ pub fn remember(record: &mut Record, moment: &Moment, work: &mut Work) {
 /// packet, which a rule that rejects does before it answers. An attempt that was given up
 /// before the SYN was sent again has not listened for long enough to tell of silence.
 #[inline(always)]
-fn news(record: &Record, moment: &Moment) -> News {
+fn news(record: &RawRecord, moment: &AttemptEvent) -> HostFact {
     let by_reset = record.error == ECONNREFUSED || record.error == ECONNRESET;
     let by_timeout = record.error == 0 || record.error == ETIMEDOUT;
     if moment.state == STATE_ESTABLISHED {
-        News::Handshake
+        HostFact::Handshake
     } else if record.drops != 0 {
-        News::None
+        HostFact::None
     } else if record.flags & FLAG_HEARD != 0 {
         if by_reset && record.flags & FLAG_ICMP == 0 {
-            News::Reset
+            HostFact::Reset
         } else {
-            News::Heard
+            HostFact::Heard
         }
     } else if record.flags & FLAG_ICMP == 0
         && record.syn_retransmitted != 0
         && record.soft_error == 0
         && by_timeout
     {
-        News::Silence
+        HostFact::Silence
     } else {
-        News::None
+        HostFact::None
     }
 }
 
 /// Visits the place of the host's network, if it is in one, as the host's own.
 #[inline(always)]
-fn visit_network(work: &mut Work) -> Option<()> {
+fn visit_network(work: &mut HostScratch) -> Option<()> {
     work.key = work.key.network()?;
     let news = load(&work.fact.news);
-    if news == News::Handshake || news == News::Reset {
-        store(&mut work.fact.news, News::Heard);
+    if news == HostFact::Handshake || news == HostFact::Reset {
+        store(&mut work.fact.news, HostFact::Heard);
     }
     visit(work);
     Some(())
@@ -144,7 +146,7 @@ fn visit_network(work: &mut Work) -> Option<()> {
 /// afterwards. A function of its own, or the programs would have it a dozen times; it returns
 /// nothing, for Linux 6.1 would have to follow all else to follow that.
 #[inline(never)]
-fn visit(work: &mut Work) {
+fn visit(work: &mut HostScratch) {
     let key = work.key;
     let Some(place) = host_set(key.set(hash_secret())) else {
         // It cannot be: the table has it.
@@ -171,7 +173,7 @@ fn visit(work: &mut Work) {
     } else {
         place.set.miss(load(&work.fact.at_ns));
     }
-    if load(&work.fact.news) == News::Silence {
+    if load(&work.fact.news) == HostFact::Silence {
         work.tell(place.set.missed_ns());
     }
 }

@@ -12,8 +12,8 @@ use conntrace_common::{
     connects,
     counters::{COUNTERS, Counter, PER_CPU_WORDS},
     filter::{self, COMMS_MAX, IDS_MAX, NETWORKS_MAX, PORT_WORDS},
-    hosts::{self, Work},
-    record::{Attempt, COMM_LEN, ENTRY_SIZE, IN_MAP_MAX, SLOT_SIZE, SLOTS},
+    hosts::{self, HostScratch},
+    record::{COMM_LEN, ENTRY_SIZE, IN_MAP_MAX, RawAttempt, SLOT_SIZE, SLOTS},
 };
 
 use crate::{
@@ -26,8 +26,8 @@ use crate::{
 /// kernel (one is an address).
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Entry {
-    pub attempt: Attempt,
+pub struct AttemptEntry {
+    pub attempt: RawAttempt,
     /// Newest error queue entry when the attempt began (`sk_error_queue.prev`).
     pub error_queue_before: u64,
     /// `tcp_sock.segs_out` when the attempt began.
@@ -56,9 +56,9 @@ pub struct Entry {
     pub icmp6: u8,
 }
 
-const _: () = assert!(size_of::<Entry>() == ENTRY_SIZE);
+const _: () = assert!(size_of::<AttemptEntry>() == ENTRY_SIZE);
 
-impl Entry {
+impl AttemptEntry {
     /// Word by word, and volatile: the compiler makes a call of memmove of a plain copy,
     /// which goes byte by byte on this target.
     #[inline(always)]
@@ -75,17 +75,17 @@ impl Entry {
 
 /// A place in the table of attempts (`table`).
 #[repr(C)]
-pub struct Slot {
+pub struct TableSlot {
     /// Address of the socket whose attempt has it; 0 if none has.
     pub sock: u64,
     /// How many have claimed it: the one that has it, and others for a moment.
     pub claims: u32,
     /// Not zero once a socket that hashes here had to go into the map.
     pub spilled: u32,
-    pub entry: Entry,
+    pub entry: AttemptEntry,
 }
 
-const _: () = assert!(size_of::<Slot>() == SLOT_SIZE);
+const _: () = assert!(size_of::<TableSlot>() == SLOT_SIZE);
 
 /// One CPU's counters, and the mark that its first attachment leaves.
 #[repr(C)]
@@ -98,13 +98,13 @@ pub struct PerCpu {
     pub handled: Transition,
     /// Where the first attachment writes an entry before it goes into its map: the
     /// stack has no room for one.
-    pub first_entry: Entry,
+    pub first_entry: AttemptEntry,
     /// Likewise the second.
-    pub second_entry: Entry,
+    pub second_entry: AttemptEntry,
     /// Scratch memory of each program that looks into the memory of hosts.
-    pub first_work: Work,
-    pub second_work: Work,
-    pub stall_work: Work,
+    pub first_work: HostScratch,
+    pub second_work: HostScratch,
+    pub stall_work: HostScratch,
 }
 
 const _: () = assert!(size_of::<PerCpu>() == PER_CPU_WORDS * size_of::<u64>());
@@ -145,18 +145,18 @@ impl Counts {
 
 /// Attempts under way, by a hash of the socket's address: 640 KiB.
 #[map]
-static TABLE: Array<Slot> = Array::with_max_entries(SLOTS, 0);
+static TABLE: Array<TableSlot> = Array::with_max_entries(SLOTS, 0);
 
 /// Those whose slot is another's, by socket address. Preallocated (no allocation in a
 /// softirq) and no LRU (an eviction would be silent). As many as may be in `SYN_SENT` at
 /// once whatever the table takes, for how many that is depends on their addresses: 10 MiB.
 #[map]
-pub static ATTEMPTS: HashMap<u64, Entry> = HashMap::with_max_entries(IN_MAP_MAX, 0);
+pub static ATTEMPTS: HashMap<u64, AttemptEntry> = HashMap::with_max_entries(IN_MAP_MAX, 0);
 
 /// What is kept of a call to connect or bind while it runs.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Call {
+pub struct PendingCall {
     /// When it began, `CLOCK_BOOTTIME` nanoseconds.
     pub started_ns: u64,
     /// The address it was passed.
@@ -174,12 +174,13 @@ pub struct Call {
 }
 
 // The agent reads when it began.
-const _: () = assert!(size_of::<Call>() == CALL_SIZE && offset_of!(Call, started_ns) == 0);
+const _: () =
+    assert!(size_of::<PendingCall>() == CALL_SIZE && offset_of!(PendingCall, started_ns) == 0);
 
 /// Calls of connect or bind under way on TCP sockets that are in no state yet, by
 /// thread. They take microseconds: as many threads as this are not in them at once.
 #[map]
-pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(4096, 0);
+pub static CALLS: HashMap<u64, PendingCall> = HashMap::with_max_entries(4096, 0);
 
 /// The last ICMPv6 error of attempts to which one came, by socket address: apart,
 /// because it is rare and the stack has no room for it. LRU: what so many attempts
@@ -265,7 +266,7 @@ pub fn per_cpu() -> Option<&'static mut PerCpu> {
 /// This slot of the table. Other CPUs use it too: `table` says how.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
-pub fn slot(index: u32) -> Option<&'static mut Slot> {
+pub fn slot(index: u32) -> Option<&'static mut TableSlot> {
     let slot = TABLE.get_ptr_mut(index)?;
     // SAFETY: the value lives as long as the program.
     Some(unsafe { &mut *slot })

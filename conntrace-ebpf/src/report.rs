@@ -5,30 +5,30 @@ use core::mem::MaybeUninit;
 use conntrace_common::{
     counters::Counter,
     hash::addr_of,
-    hosts::Work,
+    hosts::HostScratch,
     record::{
-        Attempt, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_CONNECTS, ORIGIN_ICMP6, RECORD_SIZE,
-        Record, STATE_CLOSE, STATE_SYN_SENT,
+        FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_CONNECTS, ORIGIN_ICMP6, RECORD_SIZE, RawAttempt,
+        RawRecord, STATE_CLOSE, STATE_SYN_SENT,
     },
 };
 
 use crate::{
     host_history,
-    kernel::{self, Sock},
-    maps::{Entry, ICMP6_ERRORS, RECORDS},
+    kernel::{self, KernelSock},
+    maps::{AttemptEntry, ICMP6_ERRORS, RECORDS},
 };
 
 /// A moment of an attempt that is worth a record.
-pub struct Moment {
-    pub sock: Sock,
+pub struct AttemptEvent {
+    pub sock: KernelSock,
     pub kind: u8,
     pub state: u8,
 }
 
 /// Reports the moment, and says what to count.
 #[inline(always)]
-pub fn report(entry: &Entry, moment: &Moment, work: &mut Work) -> Counter {
-    let Some(mut slot) = RECORDS.reserve::<Record>(0) else {
+pub fn report(entry: &AttemptEntry, moment: &AttemptEvent, work: &mut HostScratch) -> Counter {
+    let Some(mut slot) = RECORDS.reserve::<RawRecord>(0) else {
         return Counter::RingFull;
     };
     fill(&mut slot, entry, moment, work);
@@ -40,8 +40,8 @@ pub fn report(entry: &Entry, moment: &Moment, work: &mut Work) -> Counter {
 /// says what to count. The attempt, all zero, is filled where it lies: the stack has no
 /// room for it.
 #[inline(always)]
-pub fn report_call(kind: u8, errno: u32, fill: impl FnOnce(&mut Attempt)) -> Counter {
-    let Some(mut slot) = RECORDS.reserve::<Record>(0) else {
+pub fn report_call(kind: u8, errno: u32, fill: impl FnOnce(&mut RawAttempt)) -> Counter {
+    let Some(mut slot) = RECORDS.reserve::<RawRecord>(0) else {
         return Counter::CallRingFull;
     };
     let record = zeroed(&mut slot);
@@ -58,14 +58,14 @@ pub fn report_call(kind: u8, errno: u32, fill: impl FnOnce(&mut Attempt)) -> Cou
 /// Tells that this attempt is one of so many to its destination. Where the ring is full
 /// the hint is dropped, uncounted: no attempt ends by it, and the next one comes soon.
 #[inline(always)]
-pub fn report_connects(attempt: &Attempt, count: u32) {
-    let Some(mut slot) = RECORDS.reserve::<Record>(0) else {
+pub fn report_connects(attempt: &RawAttempt, count: u32) {
+    let Some(mut slot) = RECORDS.reserve::<RawRecord>(0) else {
         return;
     };
     let record = zeroed(&mut slot);
     record.attempt = *attempt;
     record.at_ns = attempt.started_ns;
-    record.syn_sent = count;
+    record.syns_or_connects = count;
     record.kind = KIND_CONNECTS;
     record.state = STATE_SYN_SENT;
     slot.submit(0);
@@ -74,7 +74,7 @@ pub fn report_connects(attempt: &Attempt, count: u32) {
 /// A record is written where it lies: one built on the stack first would not fit it.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a ring slot is uninitialised memory")]
-fn zeroed(slot: &mut MaybeUninit<Record>) -> &mut Record {
+fn zeroed(slot: &mut MaybeUninit<RawRecord>) -> &mut RawRecord {
     let words = slot.as_mut_ptr().cast::<u64>();
     for word in 0..RECORD_SIZE / size_of::<u64>() {
         // SAFETY: a record is that many words. Volatile, or the compiler makes it
@@ -86,20 +86,25 @@ fn zeroed(slot: &mut MaybeUninit<Record>) -> &mut Record {
 }
 
 #[inline(always)]
-fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment, work: &mut Work) {
+fn fill(
+    slot: &mut MaybeUninit<RawRecord>,
+    entry: &AttemptEntry,
+    moment: &AttemptEvent,
+    work: &mut HostScratch,
+) {
     let record = zeroed(slot);
     let sock = moment.sock;
     // Before the branches below: the verifier goes from here through each of them.
     work.key = host_history::key_of(sock);
     record.attempt = entry.attempt;
     record.at_ns = kernel::now_ns();
-    record.syn_sent = sock.segs_out().wrapping_sub(entry.segs_out_before);
+    record.syns_or_connects = sock.segs_out().wrapping_sub(entry.segs_out_before);
     record.syn_retransmitted = sock
         .total_retrans()
         .wrapping_sub(entry.total_retrans_before);
-    record.error = error(entry, sock, record.syn_sent);
+    record.error = error(entry, sock, record.syns_or_connects);
     record.soft_error = since(sock.soft_error(), entry.soft_error_before);
-    record.local_port = local_port(entry, sock.sport(), record.syn_sent);
+    record.local_port = local_port(entry, sock.sport(), record.syns_or_connects);
     record.rto_count = sock.rto_count();
     record.kind = moment.kind;
     record.state = moment.state;
@@ -127,7 +132,7 @@ fn fill(slot: &mut MaybeUninit<Record>, entry: &Entry, moment: &Moment, work: &m
 
 /// The ICMPv6 error that came for this socket.
 #[inline(always)]
-fn fill_icmp6(record: &mut Record, key: u64) {
+fn fill_icmp6(record: &mut RawRecord, key: u64) {
     let Some(error) = ICMP6_ERRORS.get_ptr(key) else {
         return;
     };
@@ -146,7 +151,7 @@ fn fill_icmp6(record: &mut Record, key: u64) {
 /// `sk_err`, if it is this attempt's: `tcp_connect_init` clears what was left of
 /// it, but without a SYN that has not run.
 #[inline(always)]
-fn error(entry: &Entry, sock: Sock, syn_sent: u32) -> u32 {
+fn error(entry: &AttemptEntry, sock: KernelSock, syn_sent: u32) -> u32 {
     if syn_sent == 0 {
         since(sock.error(), entry.error_before)
     } else {
@@ -164,7 +169,7 @@ fn since(now: u32, before: u16) -> u32 {
 /// attempt's value until the port search (`inet_hash_connect`) has found one.
 /// Without a SYN an unchanged value is the old one.
 #[inline(always)]
-fn local_port(entry: &Entry, sport: u16, syn_sent: u32) -> u16 {
+fn local_port(entry: &AttemptEntry, sport: u16, syn_sent: u32) -> u16 {
     if entry.attempt.bound_port != 0 || syn_sent != 0 || sport != entry.sport_before {
         sport
     } else {

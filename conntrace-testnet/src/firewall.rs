@@ -6,7 +6,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 /// What becomes of a packet that the rule matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum FirewallVerdict {
     /// It is dropped.
     Drop,
     /// It is answered with ICMP port unreachable.
@@ -51,12 +51,12 @@ const PORT_UNREACHABLE: u8 = 1;
 ///
 /// # Errors
 /// When the kernel has no `nf_tables` for that, or refuses.
-pub fn firewall(port: u16, verdict: Verdict) -> io::Result<()> {
+pub fn firewall(port: u16, verdict: FirewallVerdict) -> io::Result<()> {
     set(port, verdict)
         .map_err(|error| io::Error::new(error.kind(), format!("nf_tables takes no rule: {error}")))
 }
 
-fn set(port: u16, verdict: Verdict) -> io::Result<()> {
+fn set(port: u16, verdict: FirewallVerdict) -> io::Result<()> {
     let socket = &mut Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.send_to(&batch(port, verdict)?, &SocketAddr::new(0, 0), 0)?;
@@ -71,7 +71,7 @@ fn set(port: u16, verdict: Verdict) -> io::Result<()> {
 }
 
 /// A table, a chain and a rule: all or none.
-fn batch(port: u16, verdict: Verdict) -> io::Result<Vec<u8>> {
+fn batch(port: u16, verdict: FirewallVerdict) -> io::Result<Vec<u8>> {
     let table = format!("port{port}\0").into_bytes();
     let hook = [number(1, OUTPUT_HOOK)?, number(2, 0)?].concat();
     let chain = [
@@ -96,7 +96,7 @@ fn batch(port: u16, verdict: Verdict) -> io::Result<Vec<u8>> {
 }
 
 /// `meta l4proto tcp`, `tcp dport PORT`, and the verdict.
-fn expressions(port: u16, verdict: Verdict) -> io::Result<Vec<u8>> {
+fn expressions(port: u16, verdict: FirewallVerdict) -> io::Result<Vec<u8>> {
     let protocol = [number(1, REGISTER)?, number(2, L4_PROTOCOL)?];
     let dport = [
         number(1, REGISTER)?,
@@ -105,17 +105,17 @@ fn expressions(port: u16, verdict: Verdict) -> io::Result<Vec<u8>> {
         number(4, DPORT_BYTES)?,
     ];
     let last = match verdict {
-        Verdict::Drop => {
+        FirewallVerdict::Drop => {
             // NF_DROP, into the register of verdicts: both are 0.
             let code = attribute(2 | NLA_F_NESTED, &number(1, 0)?)?;
             let drop = [number(1, 0)?, attribute(2 | NLA_F_NESTED, &code)?];
             expression(b"immediate\0", &drop.concat())
         }
-        Verdict::RejectByIcmp => {
+        FirewallVerdict::RejectByIcmp => {
             let reject = [number(1, BY_ICMPX)?, attribute(2, &[PORT_UNREACHABLE])?];
             expression(b"reject\0", &reject.concat())
         }
-        Verdict::RejectByReset => expression(b"reject\0", &number(1, BY_RESET)?),
+        FirewallVerdict::RejectByReset => expression(b"reject\0", &number(1, BY_RESET)?),
     };
     Ok([
         expression(b"meta\0", &protocol.concat())?,
@@ -176,7 +176,11 @@ mod tests {
 
     #[test]
     fn a_batch_is_messages_of_the_length_they_say() {
-        for verdict in [Verdict::Drop, Verdict::RejectByIcmp, Verdict::RejectByReset] {
+        for verdict in [
+            FirewallVerdict::Drop,
+            FirewallVerdict::RejectByIcmp,
+            FirewallVerdict::RejectByReset,
+        ] {
             let bytes = batch(u16::MAX, verdict).unwrap();
             let (mut rest, mut kinds) = (&bytes[..], Vec::new());
             while let Some(length) = rest.first_chunk() {

@@ -35,9 +35,9 @@ mod tun;
 pub use destroy::destroy;
 pub use disconnect::disconnect;
 pub use far_end::{FarEnd, answer};
-pub use firewall::{Verdict, firewall};
+pub use firewall::{FirewallVerdict, firewall};
 pub use port_range::set_local_port_range;
-pub use ports::{Answer, IcmpReason, ThenTo, answer_of};
+pub use ports::{FarAnswer, IcmpReason, ThenTo, answer_of};
 
 use far_thread::FarThread;
 use link::Links;
@@ -80,7 +80,7 @@ const ADDRESS_POLL: Duration = Duration::from_millis(1);
 /// Why there is no stage, or not all of it. The message holds the kernel's error
 /// and the remedy, so the error is not offered as a source again.
 #[derive(Debug, thiserror::Error)]
-pub enum StageError {
+pub enum TestnetError {
     /// The thread for the stage or for its far end was not started.
     #[error("cannot start the thread of a stage: {0}")]
     Thread(io::Error),
@@ -114,15 +114,15 @@ pub enum StageError {
 
 /// A network namespace to provoke endings in, as [`run`] sets it up.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Testnet {
     /// The namespace's inode number, as of `/proc/thread-self/ns/net`.
     pub netns: u32,
     /// Whether the stage has IPv6: `::1`, and addresses on its devices.
     pub has_v6: bool,
     /// Why there is no far side: scenes that need it are skipped.
-    pub far: Result<(), StageError>,
+    pub far: Result<(), TestnetError>,
     /// Why there is no near side: scenes that need it are skipped.
-    pub near: Result<(), StageError>,
+    pub near: Result<(), TestnetError>,
     /// Held for its drop.
     _far_thread: Option<FarThread>,
     /// Held open, for the device goes when it is closed. Nobody reads it: the
@@ -132,7 +132,7 @@ pub struct Stage {
 
 /// A route that leads nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeadEnd {
+pub enum DeadEndRoute {
     /// connect returns `EHOSTUNREACH`.
     Unreachable,
     /// connect returns `EACCES`.
@@ -150,15 +150,15 @@ pub enum DeadEnd {
 /// # Errors
 ///
 /// When there is no namespace with a working `lo`. A missing device is told by
-/// [`Stage::far`] and [`Stage::near`].
-pub fn run<T: Send>(name: &str, act: impl FnOnce(&Stage) -> T + Send) -> Result<T, StageError> {
+/// [`Testnet::far`] and [`Testnet::near`].
+pub fn run<T: Send>(name: &str, act: impl FnOnce(&Testnet) -> T + Send) -> Result<T, TestnetError> {
     // A thread's name cannot hold a NUL: Builder would panic.
     let name = name.replace('\0', "");
     thread::scope(|scope| {
         let thread = thread::Builder::new()
             .name(name)
-            .spawn_scoped(scope, || Ok(act(&Stage::set()?)))
-            .map_err(StageError::Thread)?;
+            .spawn_scoped(scope, || Ok(act(&Testnet::set()?)))
+            .map_err(TestnetError::Thread)?;
         match thread.join() {
             Ok(outcome) => outcome,
             Err(panic) => panic::resume_unwind(panic),
@@ -166,16 +166,16 @@ pub fn run<T: Send>(name: &str, act: impl FnOnce(&Stage) -> T + Send) -> Result<
     })
 }
 
-impl Stage {
+impl Testnet {
     /// Moves the calling thread, and no other, to a new stage.
-    fn set() -> Result<Self, StageError> {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|error| StageError::Namespace(error.into()))?;
-        let netns = current_netns().map_err(StageError::Proc)?;
+    fn set() -> Result<Self, TestnetError> {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|error| TestnetError::Namespace(error.into()))?;
+        let netns = current_netns().map_err(TestnetError::Proc)?;
         // A host may have IPv6 off for every new interface. Where this fails the
         // test below finds out.
         let _ = fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0");
-        let mut links = Links::open().map_err(StageError::Link)?;
-        links.set_up("lo").map_err(StageError::Link)?;
+        let mut links = Links::open().map_err(TestnetError::Link)?;
+        links.set_up("lo").map_err(TestnetError::Link)?;
         let has_v6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
         let (far, far_thread) = split(raise_far(&mut links, has_v6));
         let (near, near_device) = split(raise_near(&mut links, has_v6));
@@ -195,12 +195,12 @@ impl Stage {
     /// # Errors
     ///
     /// When the kernel refuses, and when the caller is not on the stage.
-    pub fn add_dead_end(&self, kind: DeadEnd, to: IpAddr) -> io::Result<()> {
+    pub fn add_dead_end(&self, kind: DeadEndRoute, to: IpAddr) -> io::Result<()> {
         self.check_is_here("add a route")?;
         let kind = match kind {
-            DeadEnd::Unreachable => RouteType::Unreachable,
-            DeadEnd::Prohibit => RouteType::Prohibit,
-            DeadEnd::Blackhole => RouteType::BlackHole,
+            DeadEndRoute::Unreachable => RouteType::Unreachable,
+            DeadEndRoute::Prohibit => RouteType::Prohibit,
+            DeadEndRoute::Blackhole => RouteType::BlackHole,
         };
         Links::open()?.add_dead_end(kind, to)
     }
@@ -287,13 +287,13 @@ fn current_netns() -> io::Result<u32> {
     u32::try_from(inode).map_err(io::Error::other)
 }
 
-fn raise_far(links: &mut Links, has_v6: bool) -> Result<FarThread, StageError> {
+fn raise_far(links: &mut Links, has_v6: bool) -> Result<FarThread, TestnetError> {
     let addresses = addresses(FAR_LOCAL_V4, FAR_LOCAL_V6, has_v6);
     let device = raise(links, FAR_DEVICE, Layer::Ip, &addresses)?;
-    FarThread::spawn(device).map_err(StageError::Thread)
+    FarThread::spawn(device).map_err(TestnetError::Thread)
 }
 
-fn raise_near(links: &mut Links, has_v6: bool) -> Result<File, StageError> {
+fn raise_near(links: &mut Links, has_v6: bool) -> Result<File, TestnetError> {
     let addresses = addresses(NEAR_LOCAL_V4, NEAR_LOCAL_V6, has_v6);
     raise(links, NEAR_DEVICE, Layer::Ethernet, &addresses)
 }
@@ -310,17 +310,17 @@ fn raise(
     name: &'static str,
     layer: Layer,
     addresses: &[(IpAddr, u8)],
-) -> Result<File, StageError> {
-    let device = tun::open().map_err(StageError::NoTun)?;
-    tun::attach(&device, name, layer).map_err(|error| StageError::Device { name, error })?;
-    links.lengthen_queue(name).map_err(StageError::Link)?;
-    links.set_up(name).map_err(StageError::Link)?;
+) -> Result<File, TestnetError> {
+    let device = tun::open().map_err(TestnetError::NoTun)?;
+    tun::attach(&device, name, layer).map_err(|error| TestnetError::Device { name, error })?;
+    links.lengthen_queue(name).map_err(TestnetError::Link)?;
+    links.set_up(name).map_err(TestnetError::Link)?;
     for &(address, prefix_length) in addresses {
         links
             .add_address(name, address, prefix_length)
-            .map_err(StageError::Link)?;
+            .map_err(TestnetError::Link)?;
         if address.is_ipv6() {
-            await_packets_to(address).map_err(StageError::Link)?;
+            await_packets_to(address).map_err(TestnetError::Link)?;
         }
     }
     Ok(device)
@@ -353,7 +353,7 @@ fn hears_itself(address: IpAddr) -> io::Result<()> {
 }
 
 /// What there is, apart from why there is none.
-fn split<T>(raised: Result<T, StageError>) -> (Result<(), StageError>, Option<T>) {
+fn split<T>(raised: Result<T, TestnetError>) -> (Result<(), TestnetError>, Option<T>) {
     match raised {
         Ok(raised) => (Ok(()), Some(raised)),
         Err(error) => (Err(error), None),

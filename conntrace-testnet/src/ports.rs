@@ -17,7 +17,7 @@ pub enum IcmpReason {
 
 /// What the far end does with a SYN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum FarAnswer {
     /// A SYN-ACK. The connection then acknowledges and forgets whatever is sent,
     /// and is reset when the near side closes, so that no `TIME_WAIT` is left.
     Accept,
@@ -30,7 +30,7 @@ pub enum Answer {
     Unreachable(IcmpReason),
     /// Nothing, ever.
     Silence,
-    /// Nothing before the n-th SYN of an attempt, then as [`Answer::Accept`].
+    /// Nothing before the n-th SYN of an attempt, then as [`FarAnswer::Accept`].
     /// The kernel sends the second SYN after 1 s.
     AcceptNth(u8),
     /// Nothing before the n-th SYN of an attempt, then a RST.
@@ -48,7 +48,7 @@ pub enum Answer {
 /// What the far end does with the SYN-ACK that answers its SYN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThenTo {
-    /// An acknowledgement, then as [`Answer::Accept`].
+    /// An acknowledgement, then as [`FarAnswer::Accept`].
     Accept,
     /// A RST: the application is told ECONNRESET.
     Reset,
@@ -56,11 +56,11 @@ pub enum ThenTo {
     Silence,
 }
 
-/// Port of [`Answer::Accept`].
+/// Port of [`FarAnswer::Accept`].
 pub const ACCEPTS: u16 = 80;
-/// Port of [`Answer::Reset`], as any port without a name of its own.
+/// Port of [`FarAnswer::Reset`], as any port without a name of its own.
 pub const RESETS: u16 = 81;
-/// Port of [`Answer::Silence`].
+/// Port of [`FarAnswer::Silence`].
 pub const SILENT: u16 = 82;
 /// Port of [`IcmpReason::Port`].
 pub const PORT_UNREACHABLE: u16 = 83;
@@ -72,39 +72,39 @@ pub const NET_UNREACHABLE: u16 = 85;
 pub const ADMIN_PROHIBITED: u16 = 86;
 /// Port of [`IcmpReason::TtlExceeded`].
 pub const TTL_EXCEEDED: u16 = 87;
-/// Port of [`Answer::AcceptNth`] with n = 2.
+/// Port of [`FarAnswer::AcceptNth`] with n = 2.
 pub const ACCEPTS_SECOND_SYN: u16 = 88;
-/// Port of [`Answer::Syn`], then an acknowledgement.
+/// Port of [`FarAnswer::Syn`], then an acknowledgement.
 pub const SYN_THEN_ACCEPTS: u16 = 89;
-/// Port of [`Answer::Syn`], then a RST.
+/// Port of [`FarAnswer::Syn`], then a RST.
 pub const SYN_THEN_RESETS: u16 = 90;
-/// Port of [`Answer::Syn`], then nothing.
+/// Port of [`FarAnswer::Syn`], then nothing.
 pub const SYN_THEN_SILENT: u16 = 91;
-/// Port of [`Answer::WrongSynAck`].
+/// Port of [`FarAnswer::WrongSynAck`].
 pub const WRONG_SYN_ACK: u16 = 92;
-/// Port of [`Answer::WrongReset`].
+/// Port of [`FarAnswer::WrongReset`].
 pub const WRONG_RESET: u16 = 93;
-/// Port of [`Answer::ResetNth`] with n = 2.
+/// Port of [`FarAnswer::ResetNth`] with n = 2.
 pub const RESETS_SECOND_SYN: u16 = 94;
 
 /// What the far end does with a SYN to `port`, at every far address.
 #[must_use]
-pub const fn answer_of(port: u16) -> Answer {
+pub const fn answer_of(port: u16) -> FarAnswer {
     match port {
-        ACCEPTS => Answer::Accept,
-        SILENT => Answer::Silence,
-        PORT_UNREACHABLE => Answer::Unreachable(IcmpReason::Port),
-        HOST_UNREACHABLE => Answer::Unreachable(IcmpReason::Host),
-        NET_UNREACHABLE => Answer::Unreachable(IcmpReason::Net),
-        ADMIN_PROHIBITED => Answer::Unreachable(IcmpReason::AdminProhibited),
-        TTL_EXCEEDED => Answer::Unreachable(IcmpReason::TtlExceeded),
-        ACCEPTS_SECOND_SYN => Answer::AcceptNth(2),
-        SYN_THEN_ACCEPTS => Answer::Syn(ThenTo::Accept),
-        SYN_THEN_RESETS => Answer::Syn(ThenTo::Reset),
-        SYN_THEN_SILENT => Answer::Syn(ThenTo::Silence),
-        WRONG_SYN_ACK => Answer::WrongSynAck,
-        WRONG_RESET => Answer::WrongReset,
-        RESETS_SECOND_SYN => Answer::ResetNth(2),
-        _ => Answer::Reset,
+        ACCEPTS => FarAnswer::Accept,
+        SILENT => FarAnswer::Silence,
+        PORT_UNREACHABLE => FarAnswer::Unreachable(IcmpReason::Port),
+        HOST_UNREACHABLE => FarAnswer::Unreachable(IcmpReason::Host),
+        NET_UNREACHABLE => FarAnswer::Unreachable(IcmpReason::Net),
+        ADMIN_PROHIBITED => FarAnswer::Unreachable(IcmpReason::AdminProhibited),
+        TTL_EXCEEDED => FarAnswer::Unreachable(IcmpReason::TtlExceeded),
+        ACCEPTS_SECOND_SYN => FarAnswer::AcceptNth(2),
+        SYN_THEN_ACCEPTS => FarAnswer::Syn(ThenTo::Accept),
+        SYN_THEN_RESETS => FarAnswer::Syn(ThenTo::Reset),
+        SYN_THEN_SILENT => FarAnswer::Syn(ThenTo::Silence),
+        WRONG_SYN_ACK => FarAnswer::WrongSynAck,
+        WRONG_RESET => FarAnswer::WrongReset,
+        RESETS_SECOND_SYN => FarAnswer::ResetNth(2),
+        _ => FarAnswer::Reset,
     }
 }

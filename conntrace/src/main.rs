@@ -5,7 +5,7 @@ use std::{fs::File, io, process::ExitCode};
 use anyhow::Context as _;
 use conntrace::{
     capture::{self, Settings, StartError, privileges},
-    cli::{Cli, Command, DemoArgs, DoctorArgs, ExplainArgs, Format, ReplayArgs, RunArgs},
+    cli::{Cli, Command, DemoArgs, DoctorArgs, ExplainArgs, FormatArg, ReplayArgs, RunArgs},
     commands::{demo, doctor, explain},
     output::{self, Destination, Output, Progress, event, stderr},
     pipeline::{
@@ -196,8 +196,8 @@ fn examine(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     start_log(0);
     let (diagnosis, tried) = doctor::examine(args.tier.tier);
     let text = match args.format {
-        Format::Text => doctor::text(&diagnosis),
-        Format::Json => doctor::json(&diagnosis)?,
+        FormatArg::Text => doctor::text(&diagnosis),
+        FormatArg::Json => doctor::json(&diagnosis)?,
     };
     print(&text).context("cannot write the diagnosis")?;
     Ok(tried.map_or_else(|error| start_exit_code(&error), |()| ExitCode::SUCCESS))

@@ -12,7 +12,7 @@ use std::{
 
 use clap::Parser as _;
 use conntrace::{
-    capture::{CgroupId, Name, NetnsInode, Network, Ports},
+    capture::{CgroupId, NetnsInode, Network, PortRange, TaskName},
     cli::Cli,
     output::{Format, Json, Output, Text, event::LINE_LEN_MAX},
     pipeline::{Labelling, Worker, replay},
@@ -51,7 +51,7 @@ pub fn recording(bytes: &[u8]) {
 /// Any words are an option's value or say what is wanted.
 pub fn filter(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    if let Ok(Name(name)) = text.parse() {
+    if let Ok(TaskName(name)) = text.parse() {
         assert_eq!(name.last(), Some(&0));
     }
     if let Ok(Network { addr, prefix_len }) = text.parse() {
@@ -59,9 +59,9 @@ pub fn filter(bytes: &[u8]) {
         let again = format!("{addr}/{prefix_len}").parse();
         assert_eq!(again, Ok(Network { addr, prefix_len }));
     }
-    if let Ok(Ports(range)) = text.parse() {
+    if let Ok(PortRange(range)) = text.parse() {
         let again = format!("{}-{}", range.start(), range.end()).parse();
-        assert_eq!(again, Ok(Ports(range)));
+        assert_eq!(again, Ok(PortRange(range)));
     }
     if let Ok(NetnsInode(inode)) = text.parse() {
         assert_eq!(inode.to_string().parse(), Ok(NetnsInode(inode)));
@@ -112,7 +112,7 @@ fn outputs() -> [Output; 2] {
 }
 
 fn output(format: impl Format + 'static, len_max: Option<usize>) -> Output {
-    let lines = Lines {
+    let lines = LineSink {
         line: Vec::new(),
         len_max,
     };
@@ -120,12 +120,12 @@ fn output(format: impl Format + 'static, len_max: Option<usize>) -> Output {
 }
 
 /// Takes lines, and JSON of at most this length.
-struct Lines {
+struct LineSink {
     line: Vec<u8>,
     len_max: Option<usize>,
 }
 
-impl Write for Lines {
+impl Write for LineSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             self.line.extend(piece);
@@ -143,7 +143,7 @@ impl Write for Lines {
     }
 }
 
-impl Lines {
+impl LineSink {
     fn check(&self) {
         let line = str::from_utf8(&self.line).expect("UTF-8");
         assert!(
@@ -179,7 +179,7 @@ fn resealed(bytes: &[u8]) -> Vec<u8> {
 
 /// The header of this version's recordings.
 fn header() -> Vec<u8> {
-    let file = Memory::default();
+    let file = FuzzFile::default();
     drop(Recorder::new(Box::new(file.clone()), String::new()));
     let header = file.0.lock().expect("no writer has panicked");
     header.clone()
@@ -187,9 +187,9 @@ fn header() -> Vec<u8> {
 
 /// A file in memory.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Vec<u8>>>);
+struct FuzzFile(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Memory {
+impl Write for FuzzFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().expect("no writer has panicked").write(bytes)
     }

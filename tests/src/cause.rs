@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use conntrace_testnet::Stage;
+use conntrace_testnet::Testnet;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -20,12 +20,12 @@ const TRIES: usize = 3;
 impl Live {
     /// Plays a scenario of this many endings and keeps its namespace and sockets
     /// until all are told; what the last of them says.
-    pub fn last_line<T>(&self, endings: usize, act: impl FnOnce(&Stage) -> T + Send) -> Value {
+    pub fn last_line<T>(&self, endings: usize, act: impl FnOnce(&Testnet) -> T + Send) -> Value {
         let began = format!("{:.9}", Timestamp::now());
-        let scene = self.play(|stage| {
-            let held = act(stage);
+        let scene = self.play(|testnet| {
+            let held = act(testnet);
             self.tracer()
-                .wait_for_endings_since(&began, stage.netns, endings);
+                .wait_for_endings_since(&began, testnet.netns, endings);
             drop(held);
         });
         self.endings(&scene, endings).pop().unwrap()
@@ -39,7 +39,7 @@ impl Live {
         endings: usize,
         (code, certainty): (&str, &str),
         evidence: &Value,
-        mut act: impl FnMut(&Stage) -> T + Send,
+        mut act: impl FnMut(&Testnet) -> T + Send,
     ) -> Value {
         let mut line = Value::Null;
         for _ in 0..TRIES {

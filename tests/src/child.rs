@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{Live, Scene};
+use crate::{Live, PlayedScenario};
 
 /// Names the role in the child's environment.
 const ROLE: &str = "CONNTRACE_TEST_ROLE";
@@ -95,7 +95,7 @@ pub fn program_comm() -> String {
 
 /// The one line of a child's attempt, which must have all of `part`, and no path
 /// but this program's.
-pub fn expect_child(scene: &Scene<u32>, remote: SocketAddr, part: &Value) -> Value {
+pub fn expect_child(scene: &PlayedScenario<u32>, remote: SocketAddr, part: &Value) -> Value {
     let line = Live::get().endings(scene, 1).remove(0);
     let comm = program_comm();
     assert_has(

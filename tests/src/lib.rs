@@ -40,7 +40,7 @@ pub use child::{
     say_and_wait,
 };
 pub use ia32::{Ia32, connect_as_ia32, has_ia32};
-pub use line::{Expected, Reply, Unless, remote_end};
+pub use line::{ExpectedLine, ExpectedReply, Unless, remote_end};
 pub use loaded::{Loaded, held_by, loaded, namespaces, wait_until_freed};
 pub use lsm::{Denial, hides_hooks, lacks_lsm};
 pub use mounts::{in_private_mounts, mount_tracefs, without_tracefs};
@@ -55,12 +55,14 @@ pub use signal::let_interrupt;
 pub use socket::{
     Attempted, attempt, attempt_on, bound, has_syn_sent, lacks_mptcp, mptcp, tcp, wait_for_syn_sent,
 };
-pub use storm::{Ended, Thread, Written, active_opens, can_destroy, has_ended, without_linger};
+pub use storm::{
+    AgentOutput, StormOutcome, Thread, active_opens, can_destroy, has_ended, without_linger,
+};
 pub use suite::{
-    Live, Scene, accounted, assert_adds_up, is_covered, is_root, is_slow, kernel_version,
+    Live, PlayedScenario, accounted, assert_adds_up, is_covered, is_root, is_slow, kernel_version,
     lacks_bound_sockets, lacks_drop_reasons, lacks_functions, lacks_port_range, live_test,
     own_netns, plain_test, run, run_one_by_one, unless,
 };
-pub use tracer::{Tracer, check};
+pub use tracer::{TracerProcess, check};
 pub use uring::{Uring, lacks_uring, lacks_uring_bind};
 pub use written::{checked, count, number, of_type, told_lost, told_undelivered};

@@ -22,7 +22,7 @@ const STALLS_AFTER_US: u64 = 990_000;
 
 /// What answered, as the line has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reply {
+pub enum ExpectedReply {
     /// Nothing.
     None,
     /// The handshake's second step.
@@ -56,7 +56,7 @@ pub enum Unless {
 
 /// What a line must say.
 #[derive(Debug, Clone)]
-pub struct Expected {
+pub struct ExpectedLine {
     /// The attempt as the application saw it.
     pub attempted: Attempted,
     /// The label.
@@ -68,14 +68,14 @@ pub struct Expected {
     /// SYNs that left again.
     pub syn_retransmitted: u32,
     /// What answered.
-    pub reply: Reply,
+    pub reply: ExpectedReply,
     /// Who gave up.
     pub timeout_by: Option<&'static str>,
     /// Whether a local port was assigned.
     pub has_port: bool,
 }
 
-impl Expected {
+impl ExpectedLine {
     /// One SYN, no answer, and the errno the application was told.
     pub fn new(label: &'static str, attempted: &Attempted) -> Self {
         let errno =
@@ -86,7 +86,7 @@ impl Expected {
             errno,
             syn_sent: 1,
             syn_retransmitted: 0,
-            reply: Reply::None,
+            reply: ExpectedReply::None,
             timeout_by: None,
             has_port: true,
         }
@@ -96,7 +96,7 @@ impl Expected {
     pub fn established(attempted: &Attempted) -> Self {
         assert_eq!(attempted.errno, 0);
         Self {
-            reply: Reply::SynAck,
+            reply: ExpectedReply::SynAck,
             ..Self::new("established", attempted)
         }
     }
@@ -105,7 +105,7 @@ impl Expected {
     pub fn refused(attempted: &Attempted) -> Self {
         assert_eq!(attempted.errno, Errno::ECONNREFUSED as i32);
         Self {
-            reply: Reply::Rst,
+            reply: ExpectedReply::Rst,
             ..Self::new("refused", attempted)
         }
     }
@@ -189,7 +189,7 @@ impl Expected {
 
     /// Fails unless `stall` is the first SYN retransmission of the attempt that
     /// ended as `outcome`, in every field. `reply` is what had answered by then.
-    pub fn assert_stall(&self, stall: &Value, outcome: &Value, reply: Reply) {
+    pub fn assert_stall(&self, stall: &Value, outcome: &Value, reply: ExpectedReply) {
         let unanswered = STALLS_AFTER_US..2_000_000;
         self.assert_stall_within(unanswered, stall, outcome, reply);
     }
@@ -201,7 +201,7 @@ impl Expected {
         after_us: Range<u64>,
         stall: &Value,
         outcome: &Value,
-        reply: Reply,
+        reply: ExpectedReply,
     ) {
         assert_times(stall);
         let elapsed_us = stall["elapsed_us"].as_u64().unwrap();
@@ -257,7 +257,7 @@ impl Expected {
     }
 }
 
-impl Reply {
+impl ExpectedReply {
     fn json(self, remote: SocketAddr) -> Value {
         let v6 = remote.ip().to_canonical().is_ipv6();
         let router = if v6 {

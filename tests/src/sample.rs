@@ -11,12 +11,12 @@ use conntrace::{
     record::{Counters, WireRecord},
     recording::{Purpose, Recorder, Snapshot},
 };
-use conntrace_common::record::{AF_INET, FLAG_HEARD, KIND_ENDING, Record, STATE_CLOSE};
+use conntrace_common::record::{AF_INET, FLAG_HEARD, KIND_ENDING, RawRecord, STATE_CLOSE};
 use jiff::{SignedDuration, Timestamp};
 
 /// Two refusals of different callers, totals between and after them.
 pub fn sample() -> Vec<u8> {
-    let file = Memory::default();
+    let file = MemoryFile::default();
     let mut recorder = Recorder::new(Box::new(file.clone()), "memory".to_owned()).unwrap();
     recorder.start(&"web-1".into(), (Timestamp::UNIX_EPOCH, 0), &start());
     recorder.clock(Some(SignedDuration::from_secs(1_700_000_000)));
@@ -32,9 +32,9 @@ pub fn sample() -> Vec<u8> {
 
 /// A file in memory.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Vec<u8>>>);
+struct MemoryFile(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Memory {
+impl Write for MemoryFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().write(bytes)
     }
@@ -81,17 +81,26 @@ fn totals(endings: u64, purpose: Purpose) -> Snapshot {
 fn refused() -> WireRecord {
     let mut bytes = [0; size_of::<WireRecord>()];
     for (at, value) in [
-        (offset_of!(Record, kind), &[KIND_ENDING][..]),
-        (offset_of!(Record, state), &[STATE_CLOSE]),
-        (offset_of!(Record, flags), &[FLAG_HEARD]),
-        (offset_of!(Record, attempt.family), &AF_INET.to_ne_bytes()),
-        (offset_of!(Record, at_ns), &310_000_u64.to_ne_bytes()),
-        (offset_of!(Record, attempt.pid), &4242_u32.to_ne_bytes()),
-        (offset_of!(Record, attempt.tid), &4243_u32.to_ne_bytes()),
-        (offset_of!(Record, attempt.comm), b"curl"),
-        (offset_of!(Record, attempt.remote_addr), &[10, 0, 0, 5]),
-        (offset_of!(Record, error), &111_u32.to_ne_bytes()),
-        (offset_of!(Record, syn_sent), &1_u32.to_ne_bytes()),
+        (offset_of!(RawRecord, kind), &[KIND_ENDING][..]),
+        (offset_of!(RawRecord, state), &[STATE_CLOSE]),
+        (offset_of!(RawRecord, flags), &[FLAG_HEARD]),
+        (
+            offset_of!(RawRecord, attempt.family),
+            &AF_INET.to_ne_bytes(),
+        ),
+        (offset_of!(RawRecord, at_ns), &310_000_u64.to_ne_bytes()),
+        (offset_of!(RawRecord, attempt.pid), &4242_u32.to_ne_bytes()),
+        (
+            offset_of!(RawRecord, attempt.tid_or_cpu),
+            &4243_u32.to_ne_bytes(),
+        ),
+        (offset_of!(RawRecord, attempt.comm), b"curl"),
+        (offset_of!(RawRecord, attempt.remote_addr), &[10, 0, 0, 5]),
+        (offset_of!(RawRecord, error), &111_u32.to_ne_bytes()),
+        (
+            offset_of!(RawRecord, syns_or_connects),
+            &1_u32.to_ne_bytes(),
+        ),
     ] {
         bytes[at..at + value.len()].copy_from_slice(value);
     }

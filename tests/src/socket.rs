@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace_testnet::{Stage, disconnect};
+use conntrace_testnet::{Testnet, disconnect};
 use nix::{errno::Errno, unistd::gettid};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{Live, Scene};
+use crate::{Live, PlayedScenario};
 
 /// How often a scenario is played at most until it goes as meant.
 const TRIES: usize = 20;
@@ -82,14 +82,14 @@ impl Live {
     pub fn play_lasting<T: Send>(
         &self,
         lasting: impl RangeBounds<Duration>,
-        act: impl Fn(&Stage) -> T + Sync,
-    ) -> Scene<T> {
-        let scene = self.play_all_lasting(lasting, |stage| {
+        act: impl Fn(&Testnet) -> T + Sync,
+    ) -> PlayedScenario<T> {
+        let scene = self.play_all_lasting(lasting, |testnet| {
             let began = Instant::now();
-            let value = act(stage);
+            let value = act(testnet);
             vec![(value, began.elapsed())]
         });
-        Scene {
+        PlayedScenario {
             netns: scene.netns,
             began: scene.began,
             value: scene.value.into_iter().next().unwrap(),
@@ -101,8 +101,8 @@ impl Live {
     pub fn play_all_lasting<T: Send>(
         &self,
         lasting: impl RangeBounds<Duration>,
-        act: impl Fn(&Stage) -> Vec<(T, Duration)> + Sync,
-    ) -> Scene<Vec<T>> {
+        act: impl Fn(&Testnet) -> Vec<(T, Duration)> + Sync,
+    ) -> PlayedScenario<Vec<T>> {
         let mut wrong = Duration::ZERO;
         for _ in 0..TRIES {
             let scene = self.play(&act);
@@ -110,7 +110,7 @@ impl Live {
             match lasted.find(|lasted| !lasting.contains(lasted)) {
                 Some(lasted) => wrong = lasted,
                 None => {
-                    return Scene {
+                    return PlayedScenario {
                         netns: scene.netns,
                         began: scene.began,
                         value: scene.value.into_iter().map(|(value, _)| value).collect(),

@@ -29,7 +29,7 @@ pub type Thread = (u32, u32);
 
 /// What an outcome line says of an attempt.
 #[derive(Debug)]
-pub struct Ended {
+pub struct StormOutcome {
     /// When it began, as its id has it: the clock of the lines may be corrected
     /// between two of them.
     pub began: u64,
@@ -42,17 +42,17 @@ pub struct Ended {
 }
 
 /// What an agent wrote.
-pub struct Written {
+pub struct AgentOutput {
     /// In the order they began. No thread has the number 0: an attempt that was not
     /// seen to begin.
-    pub outcomes: HashMap<Thread, Vec<Ended>>,
+    pub outcomes: HashMap<Thread, Vec<StormOutcome>>,
     /// Loss lines.
     pub losses: usize,
     /// The last line.
     pub stop: Value,
 }
 
-impl Written {
+impl AgentOutput {
     /// Reads a file of lines.
     pub fn read(path: &Path) -> Self {
         let mut written = Self {
@@ -92,7 +92,7 @@ impl Written {
         let addr: Option<IpAddr> = addr.map(|addr| addr.parse().unwrap());
         let port = line["remote"]["port"].as_u64();
         let port = port.map(|port| u16::try_from(port).unwrap());
-        let ended = Ended {
+        let ended = StormOutcome {
             began: u64::from_str_radix(began, 16).unwrap(),
             remote: addr.zip(port).map(SocketAddr::from),
             told: [word("label"), word("errno"), word("timeout_by")].join(" "),

@@ -14,13 +14,13 @@ use std::{
     time::Duration,
 };
 
-use conntrace_testnet::{self, Stage, set_local_port_range};
+use conntrace_testnet::{self, Testnet, set_local_port_range};
 use jiff::Timestamp;
 use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use crate::{Expected, Tracer};
+use crate::{ExpectedLine, TracerProcess};
 
 /// How the message begins of a test that has not the endings it should have.
 const ENDINGS: &str = "endings, got";
@@ -127,7 +127,7 @@ fn untraced() -> u64 {
 
 /// What all scenarios of a test program share: one tracer that sees everything.
 pub struct Live {
-    tracer: Tracer,
+    tracer: TracerProcess,
     /// Since when, and how many endings each scenario's namespace must have in
     /// the end.
     endings: Mutex<HashMap<u32, (String, usize)>>,
@@ -157,7 +157,7 @@ pub fn is_covered(key: &str) -> bool {
 /// or any.
 pub fn lacks_functions(tier: Option<&str>) -> Option<String> {
     let options = tier.map(|tier| ["--tier", tier]);
-    let tracer = Tracer::start(options.as_ref().map_or(&[][..], |options| &options[..]));
+    let tracer = TracerProcess::start(options.as_ref().map_or(&[][..], |options| &options[..]));
     let start = tracer.lines(|line| line["type"] == "start").remove(0);
     tracer.stop();
     let hooks = start["hooks"].as_array().unwrap();
@@ -171,7 +171,7 @@ pub fn lacks_functions(tier: Option<&str>) -> Option<String> {
 }
 
 /// A scenario that has been played: its namespace, and what `act` returned.
-pub struct Scene<T> {
+pub struct PlayedScenario<T> {
     /// Inode number of its network namespace.
     pub netns: u32,
     /// When it began, as lines write it. Lines from before are of another
@@ -193,7 +193,7 @@ impl Live {
         let live = live.get_or_insert_with(|| {
             Arc::new(Self {
                 // With totals every second a loss is told within one.
-                tracer: Tracer::start(&[&["--all", "--summary", "1"], options].concat()),
+                tracer: TracerProcess::start(&[&["--all", "--summary", "1"], options].concat()),
                 endings: Mutex::default(),
                 namespaces: Mutex::default(),
             })
@@ -202,21 +202,21 @@ impl Live {
     }
 
     /// The tracer itself.
-    pub fn tracer(&self) -> &Tracer {
+    pub fn tracer(&self) -> &TracerProcess {
         &self.tracer
     }
 
     /// Plays a scenario on a stage of its own.
-    pub fn play<T: Send>(&self, act: impl FnOnce(&Stage) -> T + Send) -> Scene<T> {
+    pub fn play<T: Send>(&self, act: impl FnOnce(&Testnet) -> T + Send) -> PlayedScenario<T> {
         let began = format!("{:.9}", Timestamp::now());
-        let (netns, value) = conntrace_testnet::run("scenario", |stage| {
-            stage.far.as_ref().expect("a stage with a far end");
+        let (netns, value) = conntrace_testnet::run("scenario", |testnet| {
+            testnet.far.as_ref().expect("a stage with a far end");
             let namespace = File::open("/proc/thread-self/ns/net").unwrap();
             self.namespaces.lock().unwrap().push(namespace);
-            (stage.netns, act(stage))
+            (testnet.netns, act(testnet))
         })
         .expect("a stage");
-        Scene {
+        PlayedScenario {
             netns,
             began,
             value,
@@ -225,7 +225,7 @@ impl Live {
 
     /// Waits for exactly as many endings in this namespace as expected, and
     /// compares each whole line, in the order they ended. Returns the lines.
-    pub fn expect<T>(&self, scene: &Scene<T>, expected: &[Expected]) -> Vec<Value> {
+    pub fn expect<T>(&self, scene: &PlayedScenario<T>, expected: &[ExpectedLine]) -> Vec<Value> {
         let lines = self.endings(scene, expected.len());
         for (line, expected) in lines.iter().zip(expected) {
             expected.assert_is(line, scene.netns);
@@ -234,8 +234,8 @@ impl Live {
     }
 
     /// Waits for exactly this many endings in the scenario's namespace.
-    pub fn endings<T>(&self, scene: &Scene<T>, count: usize) -> Vec<Value> {
-        let Scene { netns, began, .. } = scene;
+    pub fn endings<T>(&self, scene: &PlayedScenario<T>, count: usize) -> Vec<Value> {
+        let PlayedScenario { netns, began, .. } = scene;
         self.tracer.wait_for_endings_since(began, *netns, count);
         thread::sleep(SETTLE);
         let lines = self.tracer.lines(|line| is_ending(line, *netns, began));
@@ -247,14 +247,14 @@ impl Live {
     }
 
     /// The stall lines of the scenario's namespace.
-    pub fn stalls<T>(&self, scene: &Scene<T>) -> Vec<Value> {
+    pub fn stalls<T>(&self, scene: &PlayedScenario<T>) -> Vec<Value> {
         self.tracer
             .lines(|line| line["type"] == "stall" && is_of(line, scene.netns, &scene.began))
     }
 
     /// The only stall line of the scenario's namespace, whose outcome is known to have
     /// a SYN that was sent again.
-    pub fn only_stall<T>(&self, scene: &Scene<T>) -> Value {
+    pub fn only_stall<T>(&self, scene: &PlayedScenario<T>) -> Value {
         let mut stalls = self.stalls(scene);
         assert!(stalls.len() <= 1, "one stall, got {stalls:#?}");
         let none = || panic!("{NO_STALL} in namespace {}", scene.netns);

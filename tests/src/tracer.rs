@@ -28,20 +28,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LINE_LEN_MAX: usize = 7900;
 
 /// A running `conntrace run`. Killed when dropped.
-pub struct Tracer {
+pub struct TracerProcess {
     child: Child,
-    lines: Arc<Lines>,
+    lines: Arc<TracerLines>,
     checker: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Lines {
-    state: Mutex<State>,
+struct TracerLines {
+    state: Mutex<TracerState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct TracerState {
     lines: Vec<Value>,
     /// When the attempts of the outcome lines began, by namespace.
     endings: HashMap<u64, Vec<String>>,
@@ -51,7 +51,7 @@ struct State {
     bad: Option<String>,
 }
 
-impl Tracer {
+impl TracerProcess {
     /// Starts it with these options and waits for its start line.
     pub fn start(options: &[&str]) -> Self {
         let mut command = conntrace();
@@ -62,7 +62,7 @@ impl Tracer {
             .stderr(Stdio::piped())
             .spawn()
             .expect("conntrace starts");
-        let lines = Arc::new(Lines::default());
+        let lines = Arc::new(TracerLines::default());
         let stdout = child.stdout.take().unwrap();
         // Reading must keep up with conntrace, checking need not.
         let (raw_sender, raw) = mpsc::channel();
@@ -154,20 +154,20 @@ impl Tracer {
     }
 }
 
-impl Drop for Tracer {
+impl Drop for TracerProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Lines {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl TracerLines {
+    fn lock(&self) -> MutexGuard<'_, TracerState> {
         self.state.lock().unwrap()
     }
 
     /// Waits until the lines are as wanted, but not for ever.
-    fn wait_until(&self, wanted: impl Fn(&State) -> bool) {
+    fn wait_until(&self, wanted: impl Fn(&TracerState) -> bool) {
         let lines = self.lock();
         drop(
             self.changed

@@ -10,7 +10,7 @@ use std::{
 };
 
 use conntrace_testnet::{FAR_V4, FAR_V6, destroy, ports};
-use conntrace_tests::{Attempted, Expected, Live, attempt_on, live_test, run, tcp};
+use conntrace_tests::{Attempted, ExpectedLine, Live, attempt_on, live_test, run, tcp};
 use nix::errno::Errno;
 use socket2::Socket;
 
@@ -55,7 +55,7 @@ fn aborted(remote: SocketAddr, attempt: fn(&Socket, SocketAddr) -> Attempted) {
     });
     let told = Errno::from_raw(scene.value.errno);
     assert_eq!(told, Errno::ECONNABORTED);
-    live.expect(&scene, &[Expected::new("aborted", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::new("aborted", &scene.value)]);
     assert!(live.stalls(&scene).is_empty());
 }
 

@@ -17,12 +17,12 @@ use std::{
 };
 
 use conntrace_testnet::{
-    DeadEnd, FAR_DEVICE, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, NEAR_DEVICE, ports,
+    DeadEndRoute, FAR_DEVICE, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, NEAR_DEVICE, ports,
 };
 use conntrace_tests::{
-    Attempted, Cgroup, Denial, Expected, Live, Scene, Uring, attempt, attempt_on, in_role, ip,
-    is_covered, is_root, lacks_functions, lacks_lsm, lacks_mptcp, lacks_uring, live_test,
-    mount_tracefs, mptcp, remote_end, role, run, tcp, unless, with_ip,
+    Attempted, Cgroup, Denial, ExpectedLine, Live, PlayedScenario, Uring, attempt, attempt_on,
+    in_role, ip, is_covered, is_root, lacks_functions, lacks_lsm, lacks_mptcp, lacks_uring,
+    live_test, mount_tracefs, mptcp, remote_end, role, run, tcp, unless, with_ip,
 };
 use libtest_mimic::Trial;
 use nix::errno::Errno;
@@ -41,15 +41,20 @@ const PORT: u16 = 5432;
 const BOUND_PORT: u16 = 45_678;
 
 /// A route, what connect returns for it, and the label.
-const ROUTES: [(&str, DeadEnd, Errno, &str); 3] = [
+const ROUTES: [(&str, DeadEndRoute, Errno, &str); 3] = [
     (
         "unreachable",
-        DeadEnd::Unreachable,
+        DeadEndRoute::Unreachable,
         Errno::EHOSTUNREACH,
         "unreachable",
     ),
-    ("prohibit", DeadEnd::Prohibit, Errno::EACCES, "denied"),
-    ("blackhole", DeadEnd::Blackhole, Errno::EINVAL, "failed"),
+    ("prohibit", DeadEndRoute::Prohibit, Errno::EACCES, "denied"),
+    (
+        "blackhole",
+        DeadEndRoute::Blackhole,
+        Errno::EINVAL,
+        "failed",
+    ),
 ];
 
 /// A child that connects, where a policy denies it: of its cgroup, or of a security
@@ -123,12 +128,12 @@ fn live() -> Arc<Live> {
 }
 
 /// Nothing left, and nothing was chosen to leave from.
-fn unsent(label: &'static str, errno: Errno, attempted: &Attempted) -> Expected {
+fn unsent(label: &'static str, errno: Errno, attempted: &Attempted) -> ExpectedLine {
     assert_eq!(Errno::from_raw(attempted.errno), errno);
-    Expected {
+    ExpectedLine {
         syn_sent: 0,
         has_port: false,
-        ..Expected::new(label, attempted)
+        ..ExpectedLine::new(label, attempted)
     }
 }
 
@@ -165,11 +170,11 @@ fn no_route_bound(local: SocketAddr, remote: SocketAddr) {
     assert_eq!(line["local"], local);
 }
 
-fn by_route(dead_end: DeadEnd, remote: SocketAddr, errno: Errno, label: &'static str) {
+fn by_route(dead_end: DeadEndRoute, remote: SocketAddr, errno: Errno, label: &'static str) {
     let live = live();
-    let scene = live.play(|stage| {
+    let scene = live.play(|testnet| {
         let host = remote.ip().to_canonical();
-        stage.add_dead_end(dead_end, host).unwrap();
+        testnet.add_dead_end(dead_end, host).unwrap();
         attempt(remote)
     });
     live.expect(&scene, &[unsent(label, errno, &scene.value)]);
@@ -229,7 +234,7 @@ fn again_on_the_same_socket() {
         &[
             unsent("unreachable", Errno::ENETUNREACH, first),
             unsent("unreachable", Errno::ENETUNREACH, second),
-            Expected::refused(third),
+            ExpectedLine::refused(third),
         ],
     );
 }
@@ -237,8 +242,8 @@ fn again_on_the_same_socket() {
 /// Whatever state changes show, the system call does not show again.
 fn attempts_are_told_once() {
     let live = live();
-    let scene = live.play(|stage| {
-        stage
+    let scene = live.play(|testnet| {
+        testnet
             .set_sysctl("net/ipv4/ip_local_port_range", "40000 40001")
             .unwrap();
         let accepts = SocketAddr::from((FAR_V4, ports::ACCEPTS));
@@ -362,7 +367,7 @@ fn denied_by_lsm() {
 }
 
 /// Every attempt of the child was.
-fn denied(live: &Live, scene: &Scene<u32>, by_uring: bool) -> Vec<Value> {
+fn denied(live: &Live, scene: &PlayedScenario<u32>, by_uring: bool) -> Vec<Value> {
     let each = 1 + usize::from(by_uring);
     let lines = live.endings(scene, each * FAR.len());
     for (lines, host) in lines.chunks(each).zip(FAR) {
@@ -397,7 +402,7 @@ fn mptcp_gets_no_further() {
         &scene,
         &[
             unsent("unreachable", Errno::ENETUNREACH, unreachable),
-            Expected::refused(refused),
+            ExpectedLine::refused(refused),
         ],
     );
 }

@@ -16,7 +16,7 @@ use std::{
 
 use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, ports};
 use conntrace_tests::{
-    Dir, Live, Recording, Tracer, Uring, assert_adds_up, attempt, is_root, lacks_functions,
+    Dir, Live, Recording, TracerProcess, Uring, assert_adds_up, attempt, is_root, lacks_functions,
     lacks_uring_bind, live_test, matching, mount_tracefs, replay, run_with_replay, stdout, tcp,
     unless, without_tracefs,
 };
@@ -98,8 +98,8 @@ fn is_covered() {
 /// Two ports, both bound; connect is never called.
 fn bind_exhausted(local: IpAddr) {
     let live = live();
-    let scene = live.play(|stage| {
-        stage
+    let scene = live.play(|testnet| {
+        testnet
             .set_sysctl("net/ipv4/ip_local_port_range", "40000 40001")
             .unwrap();
         let local = SocketAddr::new(local, 0);
@@ -119,8 +119,8 @@ fn bind_exhausted(local: IpAddr) {
 /// No system call of bind.
 fn bind_exhausted_io_uring() {
     let live = live();
-    let scene = live.play(|stage| {
-        stage
+    let scene = live.play(|testnet| {
+        testnet
             .set_sysctl("net/ipv4/ip_local_port_range", "40000 40001")
             .unwrap();
         let local = SocketAddr::from((FAR_LOCAL_V4, 0));
@@ -177,7 +177,7 @@ fn filtered() {
         (["--pid", &pid], &["unreachable", "address_unavailable"]),
         (["--pid", "1"], &[]),
     ] {
-        let tracer = Tracer::start(&[&[TRACE], options.as_slice()].concat());
+        let tracer = TracerProcess::start(&[&[TRACE], options.as_slice()].concat());
         conntrace_testnet::run("filtered", |_| {
             attempt((ELSEWHERE_V4, PORT));
             let local = SocketAddr::from((ELSEWHERE_V4, 0));

@@ -19,9 +19,10 @@ use std::{
 
 use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, Cgroup, Expected, Ia32, Live, Partner, Scene, attempt, attempt_on, connect_as_ia32,
-    expect_child, has_ia32, in_role, in_role_to, live_test, own_cgroup, own_netns, pass_on,
-    program_comm, receive, remote_of_role, role, run, say_and_wait, tcp, unless, wait_for_syn_sent,
+    Attempted, Cgroup, ExpectedLine, Ia32, Live, Partner, PlayedScenario, attempt, attempt_on,
+    connect_as_ia32, expect_child, has_ia32, in_role, in_role_to, live_test, own_cgroup, own_netns,
+    pass_on, program_comm, receive, remote_of_role, role, run, say_and_wait, tcp, unless,
+    wait_for_syn_sent,
 };
 use nix::{
     errno::Errno,
@@ -196,7 +197,7 @@ fn child_inherits(host: IpAddr) {
         assert!(hold(socket).wait().unwrap().success());
         attempted
     });
-    live.expect(&scene, &[Expected::gave_up("timed_out", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("timed_out", &scene.value)]);
 }
 
 /// The process that called connect is long gone when another closes the socket.
@@ -209,7 +210,7 @@ fn parent_is_gone(host: IpAddr) {
 }
 
 /// Plays a child that hands its socket on and exits.
-fn hand_on(mut calling: Command) -> Scene<u32> {
+fn hand_on(mut calling: Command) -> PlayedScenario<u32> {
     let live = Live::get();
     live.play(|_| {
         let mut calling = calling.spawn().unwrap();
@@ -243,7 +244,7 @@ fn passed_on_and_closed(host: IpAddr) {
         assert!(closing.wait().unwrap().success());
         attempted
     });
-    live.expect(&scene, &[Expected::gave_up("cancelled", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
 /// One process makes the socket, another connects it.
@@ -280,7 +281,7 @@ fn many_threads(host: IpAddr) {
         let of_thread = |line: &&Value| line["process"]["tid"] == attempted.tid;
         let of_thread: Vec<_> = lines.iter().filter(of_thread).collect();
         assert_eq!(of_thread.len(), 1, "thread {}", attempted.tid);
-        Expected::refused(attempted).assert_is(of_thread[0], scene.netns);
+        ExpectedLine::refused(attempted).assert_is(of_thread[0], scene.netns);
         assert!(attempted.comm.starts_with("caller-"));
         assert_eq!(of_thread[0]["process"]["leader_comm"], program_comm());
     }
@@ -299,7 +300,7 @@ fn thread_is_gone(host: IpAddr) {
         })
     });
     assert_eq!(scene.value.comm, "short-lived");
-    live.expect(&scene, &[Expected::gave_up("cancelled", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
 /// A socket stays in the namespace it was made in; the thread does not.
@@ -315,7 +316,7 @@ fn thread_in_another_netns(host: IpAddr) {
         });
         moving.join().unwrap()
     });
-    live.expect(&scene, &[Expected::refused(&scene.value)]);
+    live.expect(&scene, &[ExpectedLine::refused(&scene.value)]);
 }
 
 /// It is process 1 to itself.
@@ -389,5 +390,5 @@ fn ia32(by: Ia32) {
         let errno = connect_as_ia32(by, &socket, remote);
         Attempted::on(&socket, remote, errno)
     });
-    live.expect(&scene, &[Expected::refused(&scene.value)]);
+    live.expect(&scene, &[ExpectedLine::refused(&scene.value)]);
 }

@@ -15,7 +15,8 @@ use std::{
 
 use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Tracer, assert_adds_up, attempt, live_test, remote_end, run, tcp,
+    Attempted, ExpectedLine, Live, TracerProcess, assert_adds_up, attempt, live_test, remote_end,
+    run, tcp,
 };
 use nix::errno::Errno;
 use serde_json::json;
@@ -28,7 +29,7 @@ const CONNECT: &str = "CONNTRACE_TEST_CONNECT";
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A way to end an attempt, and its name.
-type Way = (&'static str, fn(&Socket));
+type AbortMethod = (&'static str, fn(&Socket));
 
 fn main() -> ExitCode {
     if env::var_os(CONNECT).is_some() {
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
     let mapped = SocketAddr::from((FAR_V4.to_ipv6_mapped(), ports::SILENT));
     let v6 = SocketAddr::from((FAR_V6, ports::SILENT));
     for (name, remote) in [("v4", silent_v4()), ("v6", v6), ("mapped", mapped)] {
-        let ways: [Way; 3] = [
+        let ways: [AbortMethod; 3] = [
             ("close", |_| {}),
             ("shutdown", |socket| {
                 // Linux ends the attempt and then says that there was none.
@@ -80,7 +81,7 @@ fn cancelled(remote: SocketAddr, end: fn(&Socket)) {
         end(&socket);
         attempted
     });
-    live.expect(&scene, &[Expected::gave_up("cancelled", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
 fn exit() {
@@ -108,7 +109,7 @@ fn exit() {
 /// both are counted.
 fn hidden_without_all() {
     let live = Live::get();
-    let tracer = Tracer::start(&[]);
+    let tracer = TracerProcess::start(&[]);
     let scene = live.play_lasting(..PATIENCE, |_| {
         let cancelled = begin(&tcp(silent_v4()), silent_v4());
         [
@@ -118,13 +119,13 @@ fn hidden_without_all() {
         ]
     });
     let [cancelled, established, refused] = scene.value.each_ref();
-    let refused = Expected::refused(refused);
+    let refused = ExpectedLine::refused(refused);
     // The other tracer sees them all.
     live.expect(
         &scene,
         &[
-            Expected::gave_up("cancelled", cancelled),
-            Expected::established(established),
+            ExpectedLine::gave_up("cancelled", cancelled),
+            ExpectedLine::established(established),
             refused.clone(),
         ],
     );

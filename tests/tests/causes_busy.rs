@@ -16,7 +16,8 @@ use std::{
 };
 
 use conntrace_tests::{
-    Tracer, attempt, in_role_to, is_slow, live_test, own_netns, remote_of_role, role, run, unless,
+    TracerProcess, attempt, in_role_to, is_slow, live_test, own_netns, remote_of_role, role, run,
+    unless,
 };
 use serde_json::Value;
 
@@ -67,7 +68,7 @@ fn connect_in_a_process(port: u16) {
 
 fn causes() {
     // On the machine's own loopback: no process has to be there for its namespace.
-    let tracer = Tracer::start(&["--no-stalls", "--port", "4400-4900"]);
+    let tracer = TracerProcess::start(&["--no-stalls", "--port", "4400-4900"]);
     let netns = own_netns();
     let other = Ipv4Addr::new(127, 0, 0, 2);
     let _listener = TcpListener::bind((other, ELSEWHERE)).unwrap();

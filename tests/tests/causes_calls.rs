@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use conntrace_testnet::{DeadEnd, FAR_LOCAL_V4, FAR_V4, ports};
+use conntrace_testnet::{DeadEndRoute, FAR_LOCAL_V4, FAR_V4, ports};
 use conntrace_tests::{
     Cgroup, Denial, Live, Partner, attempt, bound, hides_hooks, in_role_to, lacks_bound_sockets,
     lacks_lsm, live_test, mount_tracefs, remote_of_role, role, run, say_and_wait, tcp, unless,
@@ -88,16 +88,18 @@ fn no_route(host: IpAddr) {
 
 fn unreachable_route(host: IpAddr) {
     let evidence = json!({ "route_errno": "EHOSTUNREACH", "to": host });
-    live().expect_cause(1, ("no_route", CERTAIN), &evidence, |stage| {
-        stage.add_dead_end(DeadEnd::Unreachable, host).unwrap();
+    live().expect_cause(1, ("no_route", CERTAIN), &evidence, |testnet| {
+        testnet
+            .add_dead_end(DeadEndRoute::Unreachable, host)
+            .unwrap();
         attempt((host, PORT))
     });
 }
 
 fn prohibit_route(host: IpAddr) {
     let evidence = json!({ "route_errno": "EACCES", "to": host });
-    live().expect_cause(1, ("prohibit_route", CERTAIN), &evidence, |stage| {
-        stage.add_dead_end(DeadEnd::Prohibit, host).unwrap();
+    live().expect_cause(1, ("prohibit_route", CERTAIN), &evidence, |testnet| {
+        testnet.add_dead_end(DeadEndRoute::Prohibit, host).unwrap();
         attempt((host, PORT))
     });
 }
@@ -113,10 +115,10 @@ fn source_not_local(host: IpAddr) {
 /// A bind to port 0 finds none that nobody has.
 fn ports_held_by_bind() {
     let evidence = json!({ "range": RANGE, "available": 2, "connected": 0, "bound": 2 });
-    live().expect_cause(1, ("ports_held_by_bind", CERTAIN), &evidence, |stage| {
+    live().expect_cause(1, ("ports_held_by_bind", CERTAIN), &evidence, |testnet| {
         let [low, high] = RANGE;
         let range = format!("{low} {high}");
-        stage
+        testnet
             .set_sysctl("net/ipv4/ip_local_port_range", &range)
             .unwrap();
         let held = RANGE.map(|port| bound((FAR_LOCAL_V4, port).into()));

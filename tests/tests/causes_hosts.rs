@@ -17,9 +17,9 @@ use std::{
 
 use conntrace_testnet::{self, FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Dir, Live, Partner, Recording, Tracer, assert_cause, attempt, give_up, in_role_to, link_into,
-    live_test, nft, own_netns, remote_of_role, replay, role, run_with_replay, say_and_wait, stdout,
-    wait_out, with_nft,
+    Dir, Live, Partner, Recording, TracerProcess, assert_cause, attempt, give_up, in_role_to,
+    link_into, live_test, nft, own_netns, remote_of_role, replay, role, run_with_replay,
+    say_and_wait, stdout, wait_out, with_nft,
 };
 use jiff::Timestamp;
 use nix::sched::{CloneFlags, unshare};
@@ -201,27 +201,27 @@ fn not_of_another_namespace() {
     });
 }
 
-fn outcomes_of(tracer: &Tracer, netns: u32) -> Vec<Value> {
+fn outcomes_of(tracer: &TracerProcess, netns: u32) -> Vec<Value> {
     tracer.lines(|line| line["type"] == "outcome" && line["netns"] == netns)
 }
 
 /// A namespace gets the number of one that is gone, and its addresses are as likely
 /// those of others.
 fn not_of_an_earlier_namespace() {
-    let tracer = Tracer::start(&[]);
+    let tracer = TracerProcess::start(&[]);
     let mut gone = Vec::new();
     for _ in 0..NAMESPACES {
         // Lines from before are of an earlier one.
         let began = format!("{:.9}", Timestamp::now());
-        let (netns, is_later) = conntrace_testnet::run("namespace", |stage| {
-            let is_later = gone.contains(&stage.netns);
+        let (netns, is_later) = conntrace_testnet::run("namespace", |testnet| {
+            let is_later = gone.contains(&testnet.netns);
             if is_later {
                 attempt((FAR_V4, ports::RESETS));
-                tracer.wait_for_endings_since(&began, stage.netns, 1);
+                tracer.wait_for_endings_since(&began, testnet.netns, 1);
             } else {
                 assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);
             }
-            (stage.netns, is_later)
+            (testnet.netns, is_later)
         })
         .unwrap();
         if is_later {
@@ -240,14 +240,14 @@ fn not_of_an_earlier_namespace() {
 
 /// What passes no filter teaches nothing.
 fn not_of_what_is_filtered_out() {
-    let tracer = Tracer::start(&["--port", &ports::SILENT.to_string()]);
+    let tracer = TracerProcess::start(&["--port", &ports::SILENT.to_string()]);
     let began = format!("{:.9}", Timestamp::now());
-    let netns = conntrace_testnet::run("filtered", |stage| {
+    let netns = conntrace_testnet::run("filtered", |testnet| {
         assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);
         attempt((FAR_V4, ports::RESETS));
         give_up((FAR_V4, ports::SILENT));
-        tracer.wait_for_endings_since(&began, stage.netns, 1);
-        stage.netns
+        tracer.wait_for_endings_since(&began, testnet.netns, 1);
+        testnet.netns
     });
     let line = outcomes_of(&tracer, netns.unwrap()).pop().unwrap();
     assert!(line["cause"].is_null(), "{line:#}");
@@ -257,8 +257,8 @@ fn not_of_what_is_filtered_out() {
 /// that follows. Handshakes are only counted here, and a replay says the same of it all.
 fn silent_host_and_its_replay() {
     let dir = Dir::new("causes-hosts");
-    let recording = conntrace_testnet::run("silent", |stage| {
-        let recording = Recording::start(&dir.0, &["--netns", &stage.netns.to_string()]);
+    let recording = conntrace_testnet::run("silent", |testnet| {
+        let recording = Recording::start(&dir.0, &["--netns", &testnet.netns.to_string()]);
         give_up((SILENT_V4, ports::SILENT));
         wait_out((SILENT_V4, ports::SILENT));
         assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);

@@ -47,8 +47,8 @@ fn ticks(agent: &Agent) -> u64 {
 fn storm(name: &str, options: &[&str]) -> (String, u64) {
     let dir = Dir::new(name);
     let file = LinesFile::new(&dir.0);
-    let spent = conntrace_testnet::run("storm", |stage| {
-        let netns = stage.netns.to_string();
+    let spent = conntrace_testnet::run("storm", |testnet| {
+        let netns = testnet.netns.to_string();
         let agent = file.run(&[&["--netns", &netns, "--summary", "0"], options].concat());
         let before = ticks(&agent);
         for _ in 0..FAILURES {
@@ -144,8 +144,8 @@ fn of_many_kinds() {
     let file = LinesFile::new(&dir.0);
     let recording = dir.file("recording");
     let path = recording.to_str().unwrap();
-    let options = conntrace_testnet::run("kinds", |stage| {
-        let netns = stage.netns.to_string();
+    let options = conntrace_testnet::run("kinds", |testnet| {
+        let netns = testnet.netns.to_string();
         let agent = file.run(&["--netns", &netns, "--summary", "0", "--record", path]);
         for _ in 0..3 {
             for host in 2..KINDS {

@@ -18,7 +18,7 @@ use std::{
 
 use conntrace_testnet::{self, FAR_V4, ports};
 use conntrace_tests::{
-    Tracer, accounted, assert_adds_up, attempt, binary, conntrace, copy_program, live_test,
+    TracerProcess, accounted, assert_adds_up, attempt, binary, conntrace, copy_program, live_test,
     plain_test, run_one_by_one,
 };
 use nix::sys::signal::{Signal, kill};
@@ -53,11 +53,11 @@ fn refuse(count: usize) -> u32 {
 }
 
 fn refuse_as(comm: &str, count: usize) -> u32 {
-    conntrace_testnet::run(comm, |stage| {
+    conntrace_testnet::run(comm, |testnet| {
         for _ in 0..count {
             attempt(refusing());
         }
-        stage.netns
+        testnet.netns
     })
     .unwrap()
 }
@@ -100,7 +100,7 @@ fn without_privilege() {
 }
 
 fn start_and_stop() {
-    let tracer = Tracer::start(&[]);
+    let tracer = TracerProcess::start(&[]);
     let pid = tracer.pid();
     let lines = tracer.stop();
     let start = &lines[0];
@@ -136,7 +136,7 @@ fn gives_up_capabilities() {
 }
 
 fn keeps_capabilities(options: &[&str], expected: &[&str], bits: &[u32]) {
-    let tracer = Tracer::start(options);
+    let tracer = TracerProcess::start(options);
     let kept: u64 = bits.iter().map(|bit| 1 << bit).sum();
     let tasks = fs::read_dir(format!("/proc/{}/task", tracer.pid())).unwrap();
     let mut threads = 0;
@@ -157,7 +157,7 @@ fn keeps_capabilities(options: &[&str], expected: &[&str], bits: &[u32]) {
 }
 
 fn summaries_add_up() {
-    let tracer = Tracer::start(&["--summary", "1"]);
+    let tracer = TracerProcess::start(&["--summary", "1"]);
     // A name of its own: the tracer sees the other tests' attempts as well.
     let netns = refuse_as("three-hundred", 300);
     tracer.wait_for_endings(netns, 300);
@@ -192,13 +192,13 @@ fn summaries_add_up() {
 }
 
 fn failures_only_by_default() {
-    let tracer = Tracer::start(&[]);
+    let tracer = TracerProcess::start(&[]);
     // The namespace's number may be another test's by the time it stops.
     let name = "by-default";
-    let netns = conntrace_testnet::run(name, |stage| {
+    let netns = conntrace_testnet::run(name, |testnet| {
         attempt((FAR_V4, ports::ACCEPTS));
         attempt(refusing());
-        stage.netns
+        testnet.netns
     })
     .unwrap();
     tracer.wait_for_endings(netns, 1);
@@ -212,10 +212,10 @@ fn failures_only_by_default() {
 }
 
 fn no_stalls() {
-    let tracer = Tracer::start(&["--all", "--no-stalls"]);
-    let netns = conntrace_testnet::run("scenario", |stage| {
+    let tracer = TracerProcess::start(&["--all", "--no-stalls"]);
+    let netns = conntrace_testnet::run("scenario", |testnet| {
         attempt((FAR_V4, ports::ACCEPTS_SECOND_SYN));
-        stage.netns
+        testnet.netns
     })
     .unwrap();
     tracer.wait_for_endings(netns, 1);
@@ -232,13 +232,13 @@ fn first_failure_after_quiet() {
     let mut child = to_pipe(&["--format", "json", "--summary", "0"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     lines.next().unwrap().unwrap();
-    let mut waits: Vec<Duration> = conntrace_testnet::run("scenario", |stage| {
+    let mut waits: Vec<Duration> = conntrace_testnet::run("scenario", |testnet| {
         let mut waits = Vec::new();
         for _ in 0..7 {
             std::thread::sleep(Duration::from_millis(300));
             attempt(refusing());
             let told = Instant::now();
-            let own = format!("\"netns\":{}", stage.netns);
+            let own = format!("\"netns\":{}", testnet.netns);
             while !lines.next().unwrap().unwrap().contains(&own) {}
             waits.push(told.elapsed());
         }
@@ -340,7 +340,7 @@ fn text() {
 }
 
 fn two_at_once() {
-    let (one, other) = (Tracer::start(&[]), Tracer::start(&[]));
+    let (one, other) = (TracerProcess::start(&[]), TracerProcess::start(&[]));
     // An earlier namespace may have had the number.
     let began = format!("{:.9}", jiff::Timestamp::now());
     let netns = refuse(50);

@@ -16,7 +16,7 @@ use std::{
 };
 
 use conntrace_testnet::{FAR_V4, FAR_V6, ports};
-use conntrace_tests::{Attempted, Expected, Live, Reply, live_test, run, tcp};
+use conntrace_tests::{Attempted, ExpectedLine, ExpectedReply, Live, live_test, run, tcp};
 use nix::errno::Errno;
 use serde_json::Value;
 
@@ -97,17 +97,17 @@ fn hundred(deadline: &Deadline, remote: SocketAddr) {
     assert!(stalls.is_empty() || deadline.may_stall, "{stalls:#?}");
     for attempted in &scene.value {
         let line = lines[&attempted.tid.into()];
-        let expected = Expected::gave_up(deadline.label, attempted);
+        let expected = ExpectedLine::gave_up(deadline.label, attempted);
         match stalls.get(&line["attempt_id"]) {
             None => expected.assert_is(line, scene.netns),
             Some(stall) => {
-                let stalled = Expected {
+                let stalled = ExpectedLine {
                     syn_sent: 2,
                     syn_retransmitted: 1,
                     ..expected
                 };
                 stalled.assert_is(line, scene.netns);
-                stalled.assert_stall(stall, line, Reply::None);
+                stalled.assert_stall(stall, line, ExpectedReply::None);
             }
         }
     }

@@ -16,9 +16,9 @@ use std::{
 
 use conntrace_testnet::{self, FAR_V4, ports};
 use conntrace_tests::{
-    Agent, Dir, LinesFile, Tracer, accounted, as_under_test, attempt, binary, check, copy_program,
-    in_private_mounts, is_root, kernel_version, live_test, run_one_by_one, stderr, unless,
-    without_tracefs,
+    Agent, Dir, LinesFile, TracerProcess, accounted, as_under_test, attempt, binary, check,
+    copy_program, in_private_mounts, is_root, kernel_version, live_test, run_one_by_one, stderr,
+    unless, without_tracefs,
 };
 use libtest_mimic::Trial;
 use nix::{
@@ -149,8 +149,8 @@ fn assert_cannot_trace(starter: &[&str], status: i32, why: &str, blocks: &str) {
 fn traced(starter: &[&str]) -> (Value, Value) {
     let dir = Dir::new("degraded");
     let file = LinesFile::new(&dir.0);
-    conntrace_testnet::run("degraded", |stage| {
-        let netns = stage.netns.to_string();
+    conntrace_testnet::run("degraded", |testnet| {
+        let netns = testnet.netns.to_string();
         let mut command = through(starter, &["--netns", &netns]);
         as_under_test(&mut command);
         let agent = Agent::spawn(command.stdout(File::create(file.path()).unwrap()));
@@ -210,7 +210,7 @@ fn attached(start: &Value, probes: bool) -> Vec<&Value> {
 /// What the start line of this kernel says where nothing is missing.
 fn usual_start() -> &'static Value {
     static USUALLY: OnceLock<Value> = OnceLock::new();
-    USUALLY.get_or_init(|| Tracer::start(&[]).stop().remove(0))
+    USUALLY.get_or_init(|| TracerProcess::start(&[]).stop().remove(0))
 }
 
 /// Whether functions can be probed so. Debian's kernels leave that to root by default,

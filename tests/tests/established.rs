@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, process::ExitCode};
 
 use conntrace_testnet::{FAR_V4, FAR_V6, ports};
-use conntrace_tests::{Expected, Live, attempt, live_test, run};
+use conntrace_tests::{ExpectedLine, Live, attempt, live_test, run};
 
 fn main() -> ExitCode {
     run(vec![
@@ -19,6 +19,6 @@ fn main() -> ExitCode {
 fn established(remote: SocketAddr) {
     let live = Live::get();
     let scene = live.play(|_| attempt(remote));
-    live.expect(&scene, &[Expected::established(&scene.value)]);
+    live.expect(&scene, &[ExpectedLine::established(&scene.value)]);
     assert!(live.stalls(&scene).is_empty());
 }

@@ -161,8 +161,8 @@ fn lacks_reuse() -> Option<&'static str> {
 fn line(start: impl FnOnce() -> Partner + Send) -> Value {
     let live = Live::get();
     let began = format!("{:.9}", Timestamp::now());
-    let scene = live.play(|stage| {
-        let netns = stage.netns;
+    let scene = live.play(|testnet| {
+        let netns = testnet.netns;
         in_private_mounts(|| {
             let partner = start();
             live.tracer().wait_for_endings_since(&began, netns, 1);

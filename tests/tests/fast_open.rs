@@ -10,8 +10,10 @@ use std::{
     time::Duration,
 };
 
-use conntrace_testnet::{FAR_V4, FAR_V6, Stage, ports};
-use conntrace_tests::{Attempted, Expected, Live, Reply, Scene, attempt_on, live_test, run, tcp};
+use conntrace_testnet::{FAR_V4, FAR_V6, Testnet, ports};
+use conntrace_tests::{
+    Attempted, ExpectedLine, ExpectedReply, Live, PlayedScenario, attempt_on, live_test, run, tcp,
+};
 use nix::{
     errno::Errno,
     libc::MSG_FASTOPEN,
@@ -67,8 +69,8 @@ fn main() -> ExitCode {
     run(tests)
 }
 
-fn set_fast_open(stage: &Stage, value: &str) {
-    stage.set_sysctl("net/ipv4/tcp_fastopen", value).unwrap();
+fn set_fast_open(testnet: &Testnet, value: &str) {
+    testnet.set_sysctl("net/ipv4/tcp_fastopen", value).unwrap();
 }
 
 /// `sendto` with `MSG_FASTOPEN`: connects and writes.
@@ -97,8 +99,8 @@ fn attempted(socket: &Socket, remote: SocketAddr, error: Option<&std::io::Error>
 }
 
 /// A host whose listener has granted a cookie, and the attempt that asked for it.
-fn granted(stage: &Stage, host: IpAddr) -> (TcpListener, Attempted) {
-    set_fast_open(stage, WITH_COOKIES);
+fn granted(testnet: &Testnet, host: IpAddr) -> (TcpListener, Attempted) {
+    set_fast_open(testnet, WITH_COOKIES);
     let listener = TcpListener::bind((host, 0)).unwrap();
     let remote = listener.local_addr().unwrap();
     let socket = tcp(remote);
@@ -111,8 +113,8 @@ fn granted(stage: &Stage, host: IpAddr) -> (TcpListener, Attempted) {
 /// Connects to the host's listener, which must have the data with the SYN.
 fn with_cookie(host: IpAddr, connect: fn(&Socket, SocketAddr) -> Attempted) {
     let live = Live::get();
-    let scene = live.play(|stage| {
-        let (listener, asked) = granted(stage, host);
+    let scene = live.play(|testnet| {
+        let (listener, asked) = granted(testnet, host);
         let remote = listener.local_addr().unwrap();
         let socket = tcp(remote);
         let attempted = connect(&socket, remote);
@@ -121,7 +123,10 @@ fn with_cookie(host: IpAddr, connect: fn(&Socket, SocketAddr) -> Attempted) {
         assert_eq!(tfo_accepted(), 1, "data came in a SYN");
         [asked, attempted]
     });
-    live.expect(&scene, &scene.value.each_ref().map(Expected::established));
+    live.expect(
+        &scene,
+        &scene.value.each_ref().map(ExpectedLine::established),
+    );
 }
 
 /// `TCPFastOpenPassive`: SYNs with data that listeners of this namespace took.
@@ -150,15 +155,18 @@ fn deferred_with_cookie(host: IpAddr) {
 /// A cookie is a host's, whatever the port.
 fn refused(host: IpAddr, connect: fn(&Socket, SocketAddr) -> Attempted) {
     let live = Live::get();
-    let scene = live.play(|stage| {
-        let (_listener, asked) = granted(stage, host);
+    let scene = live.play(|testnet| {
+        let (_listener, asked) = granted(testnet, host);
         let remote = SocketAddr::new(host, CLOSED_PORT);
         [asked, connect(&tcp(remote), remote)]
     });
     let [asked, refused] = scene.value.each_ref();
     live.expect(
         &scene,
-        &[Expected::established(asked), Expected::refused(refused)],
+        &[
+            ExpectedLine::established(asked),
+            ExpectedLine::refused(refused),
+        ],
     );
 }
 
@@ -177,12 +185,15 @@ fn deferred_refused(host: IpAddr) {
 fn without_cookie(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::ACCEPTS));
     let live = Live::get();
-    let scene = live.play(|stage| {
-        set_fast_open(stage, WITH_COOKIES);
+    let scene = live.play(|testnet| {
+        set_fast_open(testnet, WITH_COOKIES);
         let (sends, connects) = (tcp(remote), tcp(remote));
         [send(&sends, remote), defer(&connects, remote)]
     });
-    live.expect(&scene, &scene.value.each_ref().map(Expected::established));
+    live.expect(
+        &scene,
+        &scene.value.each_ref().map(ExpectedLine::established),
+    );
 }
 
 /// No SYN has left: nothing is wrong with the network.
@@ -191,10 +202,10 @@ fn never_written(
     host: IpAddr,
     lasting: impl std::ops::RangeBounds<Duration>,
     after: Duration,
-) -> Scene<Attempted> {
+) -> PlayedScenario<Attempted> {
     let remote = SocketAddr::from((host, ports::ACCEPTS));
-    live.play_lasting(lasting, |stage| {
-        set_fast_open(stage, WITHOUT_COOKIES);
+    live.play_lasting(lasting, |testnet| {
+        set_fast_open(testnet, WITHOUT_COOKIES);
         let socket = tcp(remote);
         let deferred = defer(&socket, remote);
         thread::sleep(after);
@@ -205,9 +216,9 @@ fn never_written(
 fn never_written_under_patience(host: IpAddr) {
     let live = Live::get();
     let scene = never_written(&live, host, ..PATIENCE, Duration::ZERO);
-    let expected = Expected {
+    let expected = ExpectedLine {
         syn_sent: 0,
-        ..Expected::gave_up("cancelled", &scene.value)
+        ..ExpectedLine::gave_up("cancelled", &scene.value)
     };
     live.expect(&scene, &[expected]);
 }
@@ -216,9 +227,9 @@ fn never_written_under_patience(host: IpAddr) {
 fn never_written_over_patience(host: IpAddr) {
     let live = Live::get();
     let scene = never_written(&live, host, PATIENCE.., OVER_PATIENCE);
-    let expected = Expected {
+    let expected = ExpectedLine {
         syn_sent: 0,
-        ..Expected::gave_up("timed_out", &scene.value)
+        ..ExpectedLine::gave_up("timed_out", &scene.value)
     };
     live.expect(&scene, &[expected]);
 }
@@ -238,37 +249,37 @@ fn written(socket: &Socket, remote: SocketAddr) -> Attempted {
 fn written_then_given_up(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::SILENT));
     let live = Live::get();
-    let scene = live.play_lasting(PATIENCE..BEFORE_STALL, |stage| {
-        set_fast_open(stage, WITHOUT_COOKIES);
+    let scene = live.play_lasting(PATIENCE..BEFORE_STALL, |testnet| {
+        set_fast_open(testnet, WITHOUT_COOKIES);
         let socket = tcp(remote);
         let attempted = written(&socket, remote);
         thread::sleep(OVER_PATIENCE);
         attempted
     });
-    live.expect(&scene, &[Expected::gave_up("timed_out", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("timed_out", &scene.value)]);
 }
 
 /// Blocking, and the kernel gives up.
 fn written_then_timed_out(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::SILENT));
     let live = Live::get();
-    let scene = live.play(|stage| {
-        set_fast_open(stage, WITHOUT_COOKIES);
+    let scene = live.play(|testnet| {
+        set_fast_open(testnet, WITHOUT_COOKIES);
         let socket = tcp(remote);
         let timeout = Duration::from_millis(1500);
         socket.set_tcp_user_timeout(Some(timeout)).unwrap();
         told_by_read(&socket, remote)
     });
     assert_eq!(Errno::from_raw(scene.value.errno), Errno::ETIMEDOUT);
-    let expected = Expected {
+    let expected = ExpectedLine {
         syn_sent: 2,
         syn_retransmitted: 1,
         timeout_by: Some("kernel"),
-        ..Expected::new("timed_out", &scene.value)
+        ..ExpectedLine::new("timed_out", &scene.value)
     };
     let lines = live.expect(&scene, std::slice::from_ref(&expected));
     let stall = live.only_stall(&scene);
-    expected.assert_stall(&stall, lines.first().unwrap(), Reply::None);
+    expected.assert_stall(&stall, lines.first().unwrap(), ExpectedReply::None);
 }
 
 /// Connects, writes and waits: what the application is told in the end.
@@ -285,19 +296,19 @@ fn told_by_read(socket: &Socket, remote: SocketAddr) -> Attempted {
 fn written_then_unreachable(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::HOST_UNREACHABLE));
     let live = Live::get();
-    let scene = live.play_lasting(..BEFORE_STALL, |stage| {
-        set_fast_open(stage, WITHOUT_COOKIES);
+    let scene = live.play_lasting(..BEFORE_STALL, |testnet| {
+        set_fast_open(testnet, WITHOUT_COOKIES);
         told_by_read(&tcp(remote), remote)
     });
     assert_eq!(Errno::from_raw(scene.value.errno), Errno::EHOSTUNREACH);
     let reply = if host.is_ipv6() {
-        Reply::Icmp6(1, 3)
+        ExpectedReply::Icmp6(1, 3)
     } else {
-        Reply::Icmp(3, 1)
+        ExpectedReply::Icmp(3, 1)
     };
-    let expected = Expected {
+    let expected = ExpectedLine {
         reply,
-        ..Expected::new("unreachable", &scene.value)
+        ..ExpectedLine::new("unreachable", &scene.value)
     };
     live.expect(&scene, &[expected]);
 }

@@ -15,7 +15,8 @@ use std::{
 
 use conntrace_testnet::{self, FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Cgroup, Tracer, assert_adds_up, attempt, conntrace, kernel_version, live_test, run, unless,
+    Cgroup, TracerProcess, assert_adds_up, attempt, conntrace, kernel_version, live_test, run,
+    unless,
 };
 use serde_json::Value;
 
@@ -42,9 +43,9 @@ const ALL: [&str; 5] = [
 ];
 
 /// Options, and which of [`ALL`] pass them.
-type Case = (&'static str, &'static [&'static str], &'static [usize]);
+type FilterCase = (&'static str, &'static [&'static str], &'static [usize]);
 
-const CASES: [Case; 22] = [
+const CASES: [FilterCase; 22] = [
     ("none", &[], &[0, 1, 2, 3, 4]),
     ("to_network_v4", &["--to", "192.0.2.0/24"], &[0, 2, 3]),
     ("to_host_v4", &["--to", "192.0.2.2"], &[0, 2]),
@@ -108,15 +109,15 @@ fn main() -> ExitCode {
         check(&["--comm", leader.trim()], false, &[0, 1, 2, 3, 4], play);
     }));
     tests.push(live_test("netns_by_path", || {
-        conntrace_testnet::run("filtered", |stage| {
-            let inode = stage.netns.to_string();
+        conntrace_testnet::run("filtered", |testnet| {
+            let inode = testnet.netns.to_string();
             // The tracer is another thread: it needs the path of this one.
             let own = format!(
                 "/proc/{}/task/{}/ns/net",
                 process::id(),
                 nix::unistd::gettid()
             );
-            let tracer = Tracer::start(&["--all", "--netns", &own, "--netns", &inode]);
+            let tracer = TracerProcess::start(&["--all", "--netns", &own, "--netns", &inode]);
             play();
             assert_passed(tracer, &[0, 1, 2, 3, 4]);
         })
@@ -166,13 +167,13 @@ fn play() {
 /// Traces `act` on a stage with these options, and no other namespace unless they
 /// name one.
 fn check(options: &[&str], names_netns: bool, passing: &[usize], act: impl FnOnce() + Send) {
-    conntrace_testnet::run("filtered", |stage| {
-        let netns = stage.netns.to_string();
+    conntrace_testnet::run("filtered", |testnet| {
+        let netns = testnet.netns.to_string();
         let mut options = [&["--all"], options].concat();
         if !names_netns {
             options.extend(["--netns", &netns]);
         }
-        let tracer = Tracer::start(&options);
+        let tracer = TracerProcess::start(&options);
         act();
         assert_passed(tracer, passing);
     })
@@ -181,7 +182,7 @@ fn check(options: &[&str], names_netns: bool, passing: &[usize], act: impl FnOnc
 
 /// These attempts have their lines, no others have, and the totals know of no
 /// others either.
-fn assert_passed(tracer: Tracer, passing: &[usize]) {
+fn assert_passed(tracer: TracerProcess, passing: &[usize]) {
     thread::sleep(SETTLE);
     let lines = tracer.stop();
     let remote = |line: &Value| {

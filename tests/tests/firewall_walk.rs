@@ -15,7 +15,9 @@ use std::{
 };
 
 use conntrace::{
-    diagnosis::firewall_facts::{Direction, Ending, Firewall, Found, Match, Packet},
+    diagnosis::firewall_facts::{
+        Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd,
+    },
     host::firewall_ended_by,
 };
 use conntrace_testnet::{self, FAR_DEVICE, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, ports};
@@ -24,8 +26,8 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use Direction::{Arriving, In, Out};
-use Ending::{Drop, RejectByIcmp, RejectByReset, Rewrite};
 use Match::{Fully, Possibly};
+use PacketEnd::{Drop, RejectByIcmp, RejectByReset, Rewrite};
 
 /// Longest time that a packet and its answer take.
 const WAY: Duration = Duration::from_millis(100);
@@ -55,8 +57,8 @@ fn main() -> ExitCode {
     ])
 }
 
-fn syn(port: u16) -> Packet {
-    Packet {
+fn syn(port: u16) -> FirewallPacket {
+    FirewallPacket {
         direction: Out,
         remote: (FAR_V4, port).into(),
         local: Some(FAR_LOCAL_V4.into()),
@@ -67,16 +69,16 @@ fn syn(port: u16) -> Packet {
     }
 }
 
-fn syn_ack(port: u16) -> Packet {
-    Packet {
+fn syn_ack(port: u16) -> FirewallPacket {
+    FirewallPacket {
         direction: In,
         uid: None,
         ..syn(port)
     }
 }
 
-fn syn_v6(port: u16) -> Packet {
-    Packet {
+fn syn_v6(port: u16) -> FirewallPacket {
+    FirewallPacket {
         remote: (FAR_V6, port).into(),
         local: Some(FAR_LOCAL_V6.into()),
         ..syn(port)
@@ -114,13 +116,13 @@ fn output(rules: &str) -> String {
 }
 
 /// The comments of the rules found (the chain of a policy), and the match of each.
-fn found(packet: &Packet, ending: Ending) -> Vec<(String, Match)> {
+fn found(packet: &FirewallPacket, ending: PacketEnd) -> Vec<(String, Match)> {
     let Firewall { found, complete } = firewall_ended_by(packet, ending).unwrap();
     assert!(complete);
     found.into_iter().map(named).collect()
 }
 
-fn named(found: Found) -> (String, Match) {
+fn named(found: MatchingRule) -> (String, Match) {
     let name = match found.handle {
         Some(_) => found.comment.unwrap(),
         None => format!("policy of {}", found.chain),
@@ -129,7 +131,7 @@ fn named(found: Found) -> (String, Match) {
 }
 
 /// Asserts which rules are found.
-fn assert_found(packet: &Packet, ending: Ending, expected: &[(&str, Match)]) {
+fn assert_found(packet: &FirewallPacket, ending: PacketEnd, expected: &[(&str, Match)]) {
     let found = found(packet, ending);
     let found: Vec<_> = found
         .iter()
@@ -141,7 +143,7 @@ fn assert_found(packet: &Packet, ending: Ending, expected: &[(&str, Match)]) {
 /// Sends a SYN to the port of the far host, and asserts that this ruleset drops or
 /// rejects it by the rule that is found first and matches fully; `None`: that it
 /// lets it pass.
-fn assert_acts(port: u16, ending: Ending, rule: Option<&str>) {
+fn assert_acts(port: u16, ending: PacketEnd, rule: Option<&str>) {
     let packet = syn(port);
     let expected: Vec<_> = rule.iter().map(|rule| (*rule, Fully)).collect();
     assert_found(&packet, ending, &expected);
@@ -223,7 +225,7 @@ fn addresses_and_ports() {
         assert_acts(87, Drop, Some("more"));
         assert_acts(ports::ACCEPTS, Drop, None);
         assert_found(&syn(86), Drop, &[("source port", Fully)]);
-        let unknown = Packet {
+        let unknown = FirewallPacket {
             local_port: None,
             ..syn(86)
         };
@@ -355,12 +357,12 @@ fn maps_of_verdicts() {
         assert_found(&syn(83), Drop, &[]);
         assert_acts(ports::ACCEPTS, Drop, None);
         assert_found(&syn(86), Drop, &[("sources", Fully)]);
-        let unknown = Packet {
+        let unknown = FirewallPacket {
             local_port: None,
             ..syn(86)
         };
         assert_found(&unknown, Drop, &[("sources", Possibly)]);
-        let marked = Packet {
+        let marked = FirewallPacket {
             mark: Some(7),
             ..syn(88)
         };
@@ -439,12 +441,12 @@ fn marks_users_and_interfaces() {
             oif lo counter drop comment "loopback"
             "#,
         ));
-        let marked = |mark| Packet { mark, ..syn(81) };
+        let marked = |mark| FirewallPacket { mark, ..syn(81) };
         assert_found(&marked(Some(0x15)), Drop, &[("mark", Fully)]);
         assert_found(&marked(None), Drop, &[("mark", Possibly)]);
         assert_found(&syn(81), Drop, &[]);
         assert_acts(82, Drop, Some("user"));
-        let of = |uid| Packet { uid, ..syn(83) };
+        let of = |uid| FirewallPacket { uid, ..syn(83) };
         assert_found(&of(Some(1500)), Drop, &[("users", Fully)]);
         assert_found(&of(Some(2001)), Drop, &[]);
         assert_found(&of(None), Drop, &[("users", Possibly)]);
@@ -457,7 +459,7 @@ fn marks_users_and_interfaces() {
             Drop,
             &[("unmarked", Possibly), ("loopback", Possibly)],
         );
-        let unknown = Packet {
+        let unknown = FirewallPacket {
             device: None,
             ..syn(84)
         };
@@ -537,7 +539,7 @@ fn hooks_and_priorities() {
         );
         assert_acts(81, Drop, Some("egress"));
         assert_found(&syn_ack(82), Drop, &[("ingress", Fully)]);
-        let other = Packet {
+        let other = FirewallPacket {
             device: Some("near".to_owned()),
             ..syn(81)
         };
@@ -570,7 +572,7 @@ fn loopback() {
         nft(
             r#"chain i { type filter hook input priority 0; tcp dport 5432 iifname "lo" counter reject comment "own"; }"#,
         );
-        let own = |local: Ipv4Addr, device: Option<&str>| Packet {
+        let own = |local: Ipv4Addr, device: Option<&str>| FirewallPacket {
             remote: (local, 5432).into(),
             local: Some(local.into()),
             device: device.map(str::to_owned),
@@ -624,8 +626,8 @@ fn iptables_types_of_addresses() {
 }
 
 /// A SYN to this host itself.
-fn to_own(port: u16) -> Packet {
-    Packet {
+fn to_own(port: u16) -> FirewallPacket {
+    FirewallPacket {
         remote: (FAR_LOCAL_V4, port).into(),
         device: Some("lo".to_owned()),
         ..syn(port)
@@ -646,7 +648,7 @@ fn rewritten_destinations() {
             chain p { type nat hook prerouting priority 0; tcp dport 80 redirect to :8080 comment "arrival"; }
             chain f { type filter hook output priority 10; tcp dport 83 drop comment "drop"; }
         "#);
-        let to = |remote: Ipv4Addr, port: u16| Packet {
+        let to = |remote: Ipv4Addr, port: u16| FirewallPacket {
             remote: (remote, port).into(),
             ..syn(port)
         };
@@ -662,7 +664,7 @@ fn rewritten_destinations() {
         let outside = Ipv4Addr::new(203, 0, 113, 1);
         assert_found(&to(outside, 443), Rewrite, &[("map", Fully)]);
         // Where it arrives, and not where it leaves.
-        let arriving = Packet {
+        let arriving = FirewallPacket {
             direction: Arriving,
             device: None,
             ..syn(80)
@@ -702,7 +704,7 @@ fn translation() {
 }
 
 /// The rules found in an answer that may be incomplete.
-fn found_of(packet: &Packet) -> Vec<(String, Match)> {
+fn found_of(packet: &FirewallPacket) -> Vec<(String, Match)> {
     let firewall = firewall_ended_by(packet, Drop).unwrap();
     firewall.found.into_iter().map(named).collect()
 }
@@ -762,7 +764,7 @@ fn iptables() {
         "#);
         assert_found(&syn(81), Drop, &[("new", Fully)]);
         assert_acts(82, Drop, Some("owner"));
-        let marked = Packet {
+        let marked = FirewallPacket {
             mark: Some(9),
             ..syn(83)
         };

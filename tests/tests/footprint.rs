@@ -121,8 +121,8 @@ fn wait_until_at_rest(pid: u32) {
 /// Nothing happens in the only namespace that is watched: no thread runs but for
 /// a summary.
 fn idle() {
-    conntrace_testnet::run("idle", |stage| {
-        let filter = ["--netns", &stage.netns.to_string()];
+    conntrace_testnet::run("idle", |testnet| {
+        let filter = ["--netns", &testnet.netns.to_string()];
         let every = SUMMARY_SECONDS.to_string();
         let run = |options: [&str; 2]| {
             let null = File::options().write(true).open("/dev/null").unwrap();

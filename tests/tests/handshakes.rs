@@ -13,10 +13,10 @@ use std::{
     time::Duration,
 };
 
-use conntrace_testnet::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Stage, ports};
+use conntrace_testnet::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Testnet, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Reply, Scene, attempt, attempt_on, kernel_version, live_test, run,
-    tcp,
+    Attempted, ExpectedLine, ExpectedReply, Live, PlayedScenario, attempt, attempt_on,
+    kernel_version, live_test, run, tcp,
 };
 use nix::errno::Errno;
 use socket2::Socket;
@@ -87,16 +87,16 @@ fn main() -> ExitCode {
 }
 
 /// The SYN-ACK that answers a SYN which crossed ours is counted with the SYNs.
-fn crossing(expected: Expected) -> Expected {
-    Expected {
+fn crossing(expected: ExpectedLine) -> ExpectedLine {
+    ExpectedLine {
         syn_sent: expected.syn_sent + 1,
         ..expected
     }
 }
 
 /// The kernel sent its SYN again, once.
-fn sent_again(expected: Expected) -> Expected {
-    Expected {
+fn sent_again(expected: ExpectedLine) -> ExpectedLine {
+    ExpectedLine {
         syn_sent: expected.syn_sent + 1,
         syn_retransmitted: 1,
         ..expected
@@ -113,7 +113,7 @@ fn crossed(host: IpAddr) {
             Attempted::within(LONG, &tcp(remote), remote),
         ]
     });
-    let established = scene.value.each_ref().map(Expected::established);
+    let established = scene.value.each_ref().map(ExpectedLine::established);
     live.expect(&scene, &established.map(crossing));
     assert!(live.stalls(&scene).is_empty());
 }
@@ -132,9 +132,9 @@ fn reset_in_syn_recv(host: IpAddr, attempt: fn(SocketAddr) -> Attempted) {
     let live = Live::get();
     let scene = live.play_lasting(..PROMPT, |_| attempt(remote));
     assert_eq!(Errno::from_raw(scene.value.errno), Errno::ECONNRESET);
-    let expected = Expected {
-        reply: Reply::Rst,
-        ..Expected::new("refused", &scene.value)
+    let expected = ExpectedLine {
+        reply: ExpectedReply::Rst,
+        ..ExpectedLine::new("refused", &scene.value)
     };
     live.expect(&scene, &[crossing(expected)]);
     assert!(live.stalls(&scene).is_empty());
@@ -152,9 +152,9 @@ fn crossed_then_kernel_timeout(host: IpAddr) {
         attempt_on(&socket, remote)
     });
     assert_eq!(Errno::from_raw(scene.value.errno), Errno::ETIMEDOUT);
-    let expected = Expected {
+    let expected = ExpectedLine {
         timeout_by: Some("kernel"),
-        ..Expected::new("timed_out", &scene.value)
+        ..ExpectedLine::new("timed_out", &scene.value)
     };
     live.expect(&scene, &[sent_again(crossing(expected))]);
     assert!(live.stalls(&scene).is_empty());
@@ -179,13 +179,18 @@ fn crossed_then_given_up(host: IpAddr, end: fn(&Socket)) {
     let remote = SocketAddr::new(host, ports::SYN_THEN_SILENT);
     let live = Live::get();
     let scene = give_up(&live, remote, OVER_PATIENCE, end);
-    let expected = Expected::gave_up("timed_out", &scene.value);
+    let expected = ExpectedLine::gave_up("timed_out", &scene.value);
     live.expect(&scene, &[crossing(expected)]);
     assert!(live.stalls(&scene).is_empty());
 }
 
 /// Begins an attempt, and ends it after this long.
-fn give_up(live: &Live, remote: SocketAddr, after: Duration, end: fn(&Socket)) -> Scene<Attempted> {
+fn give_up(
+    live: &Live,
+    remote: SocketAddr,
+    after: Duration,
+    end: fn(&Socket),
+) -> PlayedScenario<Attempted> {
     live.play_lasting(..PROMPT, |_| {
         let socket = tcp(remote);
         let attempted = Attempted::begin(&socket, remote);
@@ -210,20 +215,20 @@ fn wrong_reset(host: IpAddr) {
 fn answer_to_another(remote: SocketAddr) {
     let live = Live::get();
     let scene = give_up(&live, remote, PATIENCE / 2, |_| {});
-    let expected = sent_again(Expected::gave_up("timed_out", &scene.value));
+    let expected = sent_again(ExpectedLine::gave_up("timed_out", &scene.value));
     let lines = live.expect(&scene, std::slice::from_ref(&expected));
     let stall = live.only_stall(&scene);
-    expected.assert_stall_within(AT_ONCE_US, &stall, &lines[0], Reply::None);
+    expected.assert_stall_within(AT_ONCE_US, &stall, &lines[0], ExpectedReply::None);
 }
 
 fn second_syn_reset(host: IpAddr) {
     let remote = SocketAddr::new(host, ports::RESETS_SECOND_SYN);
     let live = Live::get();
     let scene = live.play(|_| attempt(remote));
-    let expected = sent_again(Expected::refused(&scene.value));
+    let expected = sent_again(ExpectedLine::refused(&scene.value));
     let lines = live.expect(&scene, std::slice::from_ref(&expected));
     let stall = live.only_stall(&scene);
-    expected.assert_stall(&stall, &lines[0], Reply::None);
+    expected.assert_stall(&stall, &lines[0], ExpectedReply::None);
 }
 
 /// A socket whose remote end is itself: its SYN crosses its SYN.
@@ -235,10 +240,10 @@ fn to_itself(own: SocketAddr) {
         attempt_on(&socket, own)
     });
     assert_eq!(scene.value.local_port, Some(OWN_PORT));
-    let expected = crossing(Expected::established(&scene.value));
+    let expected = crossing(ExpectedLine::established(&scene.value));
     // 5.10 counts a SYN-ACK more, 6.1 does not.
     let more = u32::from(kernel_version() < (6, 1));
-    let expected = Expected {
+    let expected = ExpectedLine {
         syn_sent: expected.syn_sent + more,
         ..expected
     };
@@ -255,7 +260,7 @@ fn to_own_listener(own: SocketAddr) {
         listener.accept().unwrap();
         attempted
     });
-    live.expect(&scene, &[Expected::established(&scene.value)]);
+    live.expect(&scene, &[ExpectedLine::established(&scene.value)]);
 }
 
 /// Nobody accepts, and the one place in the queue is taken: the kernel drops
@@ -275,8 +280,8 @@ fn to_full_listener(own: SocketAddr) {
     live.expect(
         &scene,
         &[
-            Expected::established(first),
-            Expected::gave_up("timed_out", second),
+            ExpectedLine::established(first),
+            ExpectedLine::gave_up("timed_out", second),
         ],
     );
 }
@@ -284,15 +289,15 @@ fn to_full_listener(own: SocketAddr) {
 /// A listener that keeps nothing of a SYN.
 fn with_syn_cookies(own: SocketAddr) {
     let live = Live::get();
-    let scene = live.play(|stage: &Stage| {
-        stage.set_sysctl("net/ipv4/tcp_syncookies", "2").unwrap();
+    let scene = live.play(|testnet: &Testnet| {
+        testnet.set_sysctl("net/ipv4/tcp_syncookies", "2").unwrap();
         let listener = listen(own, 8);
         let client = tcp(own);
         let attempted = attempt_on(&client, own);
         listener.accept().unwrap();
         attempted
     });
-    live.expect(&scene, &[Expected::established(&scene.value)]);
+    live.expect(&scene, &[ExpectedLine::established(&scene.value)]);
 }
 
 /// A listener with room for `backlog` + 1 connections that nobody accepts.

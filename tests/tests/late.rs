@@ -19,10 +19,10 @@ use std::{
 };
 
 use conntrace_common::record::SLOTS;
-use conntrace_testnet::{self, FAR_V4, FAR_V6, Stage, ports};
+use conntrace_testnet::{self, FAR_V4, FAR_V6, Testnet, ports};
 use conntrace_tests::{
-    Attempted, Tracer, assert_adds_up, is_slow, live_test, number, remote_end, run_one_by_one, tcp,
-    told_lost, unless,
+    Attempted, TracerProcess, assert_adds_up, is_slow, live_test, number, remote_end,
+    run_one_by_one, tcp, told_lost, unless,
 };
 use serde_json::{Value, json};
 use socket2::Socket;
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     ])
 }
 
-fn on_stage<T: Send>(act: impl FnOnce(&Stage) -> T + Send) -> T {
+fn on_stage<T: Send>(act: impl FnOnce(&Testnet) -> T + Send) -> T {
     conntrace_testnet::run("late", act).unwrap()
 }
 
@@ -85,17 +85,17 @@ fn outcomes(lines: &[Value]) -> Vec<&Value> {
 
 /// One is closed, the other is still under way in the end.
 fn joined_late(host: IpAddr) {
-    let (lines, port, netns) = on_stage(|stage| {
+    let (lines, port, netns) = on_stage(|testnet| {
         let silent = SocketAddr::new(host, ports::SILENT);
         let (closed, kept) = (begin(silent), begin(silent));
         let port = closed.local_addr().unwrap().as_socket().unwrap().port();
-        let tracer = Tracer::start(&["--netns", &stage.netns.to_string(), "--no-stalls"]);
+        let tracer = TracerProcess::start(&["--netns", &testnet.netns.to_string(), "--no-stalls"]);
         thread::sleep(OVER_PATIENCE);
         drop(closed);
         thread::sleep(SETTLE);
         let lines = tracer.stop();
         drop(kept);
-        (lines, port, stage.netns)
+        (lines, port, testnet.netns)
     });
     let [line] = outcomes(&lines)[..] else {
         panic!("one ending, got {lines:#?}");
@@ -127,10 +127,10 @@ fn joined_late(host: IpAddr) {
 }
 
 fn joined_late_then_established() {
-    let lines = on_stage(|stage| {
+    let lines = on_stage(|testnet| {
         let socket = begin((FAR_V4, ports::ACCEPTS_SECOND_SYN));
-        let tracer = Tracer::start(&["--all", "--netns", &stage.netns.to_string()]);
-        tracer.wait_for_endings(stage.netns, 1);
+        let tracer = TracerProcess::start(&["--all", "--netns", &testnet.netns.to_string()]);
+        tracer.wait_for_endings(testnet.netns, 1);
         drop(socket);
         tracer.stop()
     });
@@ -153,10 +153,10 @@ fn joined_late_filtered() {
         (["--port", "81"], 0),
         (["--uid", "0"], 1),
     ] {
-        let lines = on_stage(|stage| {
+        let lines = on_stage(|testnet| {
             let _socket = begin((FAR_V4, ports::SILENT));
-            let netns = stage.netns.to_string();
-            Tracer::start(&[&["--netns", &netns], &options[..]].concat()).stop()
+            let netns = testnet.netns.to_string();
+            TracerProcess::start(&[&["--netns", &netns], &options[..]].concat()).stop()
         });
         let totals = lines.last().unwrap();
         assert_eq!(totals["in_flight"], attempts, "{options:?}");
@@ -167,8 +167,8 @@ fn joined_late_filtered() {
 /// What finds the map full still gets its line; where only its caller tells
 /// whether it is wanted, it is counted.
 fn full_map() {
-    let (lines, by_process) = on_stage(|stage| {
-        let netns = stage.netns.to_string();
+    let (lines, by_process) = on_stage(|testnet| {
+        let netns = testnet.netns.to_string();
         let options = [
             "--netns",
             &netns,
@@ -176,12 +176,12 @@ fn full_map() {
             "--label",
             "cancelled,timed_out",
         ];
-        let tracer = Tracer::start(&options);
-        let by_process = Tracer::start(&[&options[..], &["--uid", "0"]].concat());
+        let tracer = TracerProcess::start(&options);
+        let by_process = TracerProcess::start(&[&options[..], &["--uid", "0"]].concat());
         let fillers = Fillers::start(0..ATTEMPTS_MAX);
         let surplus = Fillers::start(ATTEMPTS_MAX..UNDER_WAY);
         // No more at once than the queue takes.
-        surplus.end(|ended| tracer.wait_for_endings(stage.netns, ended));
+        surplus.end(|ended| tracer.wait_for_endings(testnet.netns, ended));
         thread::sleep(SETTLE);
         let lines = (tracer.stop(), by_process.stop());
         drop(fillers);
@@ -223,10 +223,10 @@ fn full_map() {
 /// faster than lines are made. A debug build makes lines so slowly that the ring can overflow:
 /// of it what is lost is counted. `.ci/run` has the test run with a release build as well.
 fn closed_at_once() {
-    let lines = on_stage(|stage| {
-        let netns = stage.netns.to_string();
+    let lines = on_stage(|testnet| {
+        let netns = testnet.netns.to_string();
         let options = ["--netns", &netns, "--no-stalls", "--all", "--summary", "1"];
-        let tracer = Tracer::start(&options);
+        let tracer = TracerProcess::start(&options);
         let fillers = Fillers::start(0..AT_ONCE);
         fillers.end_at_once();
         let is_over = |line: &Value| {

@@ -9,7 +9,7 @@ use std::{collections::HashMap, fs, net::IpAddr, process::ExitCode, thread, time
 
 use conntrace_testnet::{self, FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, Dir, Recording, Tracer, assert_adds_up, attempt, live_test, replay,
+    Attempted, Dir, Recording, TracerProcess, assert_adds_up, attempt, live_test, replay,
     run_one_by_one_with_replay, stderr, stdout, tcp,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -91,12 +91,12 @@ fn assert_counted(lines: &[Value]) -> u64 {
 }
 
 fn storm(to: IpAddr) {
-    let tracer = Tracer::start(&["--limit", "5", "--no-stalls"]);
-    let netns = conntrace_testnet::run("storm", |stage| {
+    let tracer = TracerProcess::start(&["--limit", "5", "--no-stalls"]);
+    let netns = conntrace_testnet::run("storm", |testnet| {
         refuse_many(to);
         thread::sleep(Duration::from_millis(1_100));
         attempt((to, ports::RESETS));
-        stage.netns
+        testnet.netns
     })
     .unwrap();
     let lines = tracer.stop();
@@ -115,13 +115,13 @@ fn storm(to: IpAddr) {
 
 /// Another remote or label is not held back by the storm.
 fn each_kind_on_its_own() {
-    let tracer = Tracer::start(&["--limit", "1", "--no-stalls"]);
-    let netns = conntrace_testnet::run("storm", |stage| {
+    let tracer = TracerProcess::start(&["--limit", "1", "--no-stalls"]);
+    let netns = conntrace_testnet::run("storm", |testnet| {
         refuse_many(FAR_V4.into());
         attempt((FAR_V6, ports::RESETS));
         attempt((FAR_V4, ports::PORT_UNREACHABLE));
         attempt((FAR_V4, ports::HOST_UNREACHABLE));
-        stage.netns
+        testnet.netns
     })
     .unwrap();
     let lines = tracer.stop();
@@ -142,8 +142,8 @@ fn each_kind_on_its_own() {
 /// Those of one service to one destination are one warning.
 fn stalls_are_limited() {
     let silent = (FAR_V4, ports::SILENT).into();
-    let tracer = Tracer::start(&["--limit", "1"]);
-    let netns = conntrace_testnet::run("stalling", |stage| {
+    let tracer = TracerProcess::start(&["--limit", "1"]);
+    let netns = conntrace_testnet::run("stalling", |testnet| {
         let sockets = [0; 3].map(|_| {
             let socket = tcp(silent);
             Attempted::begin(&socket, silent);
@@ -151,7 +151,7 @@ fn stalls_are_limited() {
         });
         thread::sleep(Duration::from_millis(1_500));
         drop(sockets);
-        stage.netns
+        testnet.netns
     })
     .unwrap();
     let lines = tracer.stop();

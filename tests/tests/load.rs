@@ -8,7 +8,7 @@ use std::{
 };
 
 use conntrace_testnet::{self, FAR_V4, ports};
-use conntrace_tests::{Tracer, assert_adds_up, attempt, live_test, run};
+use conntrace_tests::{TracerProcess, assert_adds_up, attempt, live_test, run};
 
 fn main() -> ExitCode {
     run(vec![live_test("summaries", summaries)])
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
 
 /// Every second has its summary.
 fn summaries() {
-    let tracer = Tracer::start(&["--summary", "1", "--no-stalls"]);
+    let tracer = TracerProcess::start(&["--summary", "1", "--no-stalls"]);
     conntrace_testnet::run("load", |_| {
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(5_500) {

@@ -16,8 +16,8 @@ use std::{
 
 use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Reply, assert_has, attempt_on, lacks_mptcp, live_test, mptcp, nft,
-    own_netns, run, unless, with_nft,
+    Attempted, ExpectedLine, ExpectedReply, Live, assert_has, attempt_on, lacks_mptcp, live_test,
+    mptcp, nft, own_netns, run, unless, with_nft,
 };
 use nix::errno::Errno;
 use serde_json::{Value, json};
@@ -76,37 +76,37 @@ fn fallback(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::ACCEPTS));
     let live = Live::get();
     let scene = live.play(|_| attempt_on(&mptcp(remote), remote));
-    live.expect(&scene, &[Expected::established(&scene.value)]);
+    live.expect(&scene, &[ExpectedLine::established(&scene.value)]);
 }
 
 fn refused(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::RESETS));
     let live = Live::get();
     let scene = live.play(|_| attempt_on(&mptcp(remote), remote));
-    live.expect(&scene, &[Expected::refused(&scene.value)]);
+    live.expect(&scene, &[ExpectedLine::refused(&scene.value)]);
 }
 
 fn timed_out(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::SILENT));
     let live = Live::get();
-    let scene = live.play(|stage| {
-        stage.set_sysctl("net/ipv4/tcp_syn_retries", "1").unwrap();
+    let scene = live.play(|testnet| {
+        testnet.set_sysctl("net/ipv4/tcp_syn_retries", "1").unwrap();
         // From Linux 6.5 these come on top.
-        if let Err(error) = stage.set_sysctl("net/ipv4/tcp_syn_linear_timeouts", "0") {
+        if let Err(error) = testnet.set_sysctl("net/ipv4/tcp_syn_linear_timeouts", "0") {
             assert_eq!(error.kind(), ErrorKind::NotFound);
         }
         attempt_on(&mptcp(remote), remote)
     });
     assert_eq!(Errno::from_raw(scene.value.errno), Errno::ETIMEDOUT);
-    let expected = Expected {
+    let expected = ExpectedLine {
         syn_sent: 2,
         syn_retransmitted: 1,
         timeout_by: Some("kernel"),
-        ..Expected::new("timed_out", &scene.value)
+        ..ExpectedLine::new("timed_out", &scene.value)
     };
     let lines = live.expect(&scene, std::slice::from_ref(&expected));
     let stall = live.only_stall(&scene);
-    expected.assert_stall(&stall, &lines[0], Reply::None);
+    expected.assert_stall(&stall, &lines[0], ExpectedReply::None);
 }
 
 fn given_up(host: IpAddr) {
@@ -115,14 +115,14 @@ fn given_up(host: IpAddr) {
     let scene = live.play_lasting(PATIENCE..BEFORE_STALL, |_| {
         Attempted::within(OVER_PATIENCE, &mptcp(remote), remote)
     });
-    live.expect(&scene, &[Expected::gave_up("timed_out", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("timed_out", &scene.value)]);
 }
 
 fn cancelled(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::SILENT));
     let live = Live::get();
     let scene = live.play_lasting(..PATIENCE, |_| Attempted::begin(&mptcp(remote), remote));
-    live.expect(&scene, &[Expected::gave_up("cancelled", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
 /// An MPTCP listener at that address of this host.
@@ -145,7 +145,7 @@ fn both_ends() {
             listener.accept().unwrap();
             attempted
         });
-        live.expect(&scene, &[Expected::established(&scene.value)]);
+        live.expect(&scene, &[ExpectedLine::established(&scene.value)]);
     }
 }
 
@@ -182,7 +182,7 @@ fn join(live: &Live, prepare: fn(SocketAddr)) -> Value {
         attempted
     });
     let lines = live.endings(&scene, endings);
-    Expected::established(&scene.value).assert_is(&lines[0], scene.netns);
+    ExpectedLine::established(&scene.value).assert_is(&lines[0], scene.netns);
     let remote = scene.value.remote;
     // The server's side has the other address, too, and may try it, but nothing
     // listens on the client's port.

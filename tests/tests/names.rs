@@ -77,8 +77,8 @@ fn comm(name: &[u8]) -> &[u8] {
 /// file with these options. What was written.
 fn lines_of(dir: &Dir, options: &[&str]) -> Vec<u8> {
     let file = LinesFile::new(&dir.0);
-    conntrace_testnet::run("names", |stage| {
-        let filter = ["--netns", &stage.netns.to_string()];
+    conntrace_testnet::run("names", |testnet| {
+        let filter = ["--netns", &testnet.netns.to_string()];
         let agent = file.run(&[&filter, options].concat());
         for (number, name) in NAMES.into_iter().enumerate() {
             let program = dir.0.join(OsStr::from_bytes(comm(name)));

@@ -109,13 +109,13 @@ fn refuse_while(act: impl FnOnce()) {
 fn appends_for_its_readers() {
     let dir = Dir::new("appends");
     let file = dir.file("lines");
-    conntrace_testnet::run("appends", |stage| {
-        run(&file, stage.netns).stop(Signal::SIGTERM);
+    conntrace_testnet::run("appends", |testnet| {
+        run(&file, testnet.netns).stop(Signal::SIGTERM);
         let first = read(&file);
         let mode = fs::metadata(&file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o640);
         fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
-        let netns = stage.netns.to_string();
+        let netns = testnet.netns.to_string();
         let mut command = conntrace();
         command.args(["--netns", &netns, "--output"]).arg(&file);
         as_under_test(&mut command);
@@ -145,8 +145,8 @@ fn rotated_under_load() {
     let dir = Dir::new("rotated");
     let file = dir.file("lines");
     let rotated = |n: usize| dir.file(&format!("lines.{n}"));
-    conntrace_testnet::run("rotated", |stage| {
-        let agent = run(&file, stage.netns);
+    conntrace_testnet::run("rotated", |testnet| {
+        let agent = run(&file, testnet.netns);
         refuse_while(|| {
             for n in 0..ROTATIONS {
                 thread::sleep(Duration::from_millis(50));
@@ -177,8 +177,8 @@ fn rotated_under_load() {
 fn hangup_without_a_file() {
     let dir = Dir::new("hangup");
     let file = dir.file("lines");
-    conntrace_testnet::run("hangup", |stage| {
-        let netns = stage.netns.to_string();
+    conntrace_testnet::run("hangup", |testnet| {
+        let netns = testnet.netns.to_string();
         let agent = Agent::run(&["--netns", &netns], File::create(&file).unwrap());
         wait_for(&file, "\"type\":\"start\"");
         agent.signal(Signal::SIGHUP);
@@ -230,8 +230,8 @@ fn only_regular_files() {
 fn cannot_be_opened_anew() {
     let dir = Dir::new("anew");
     let (file, old) = (dir.file("lines"), dir.file("old"));
-    let errors = conntrace_testnet::run("anew", |stage| {
-        let agent = run(&file, stage.netns);
+    let errors = conntrace_testnet::run("anew", |testnet| {
+        let agent = run(&file, testnet.netns);
         fs::rename(&file, &old).unwrap();
         symlink("/etc/hostname", &file).unwrap();
         agent.signal(Signal::SIGHUP);
@@ -262,8 +262,8 @@ fn begins_on_a_line_of_its_own() {
     let dir = Dir::new("half-line");
     let file = dir.file("lines");
     fs::write(&file, "{\"time\":\"20").unwrap();
-    conntrace_testnet::run("half-line", |stage| {
-        run(&file, stage.netns).stop(Signal::SIGTERM);
+    conntrace_testnet::run("half-line", |testnet| {
+        run(&file, testnet.netns).stop(Signal::SIGTERM);
     })
     .unwrap();
     let text = read(&file);
@@ -278,8 +278,8 @@ fn redirected_to_a_full_disk() {
     let file = dir.file("lines");
     in_private_mounts(|| {
         tmpfs(&dir.0, MsFlags::empty(), "128k");
-        conntrace_testnet::run("redirected", |stage| {
-            let netns = stage.netns.to_string();
+        conntrace_testnet::run("redirected", |testnet| {
+            let netns = testnet.netns.to_string();
             let agent = Agent::run(&["--netns", &netns], File::create(&file).unwrap());
             wait_for(&file, "\"type\":\"start\"");
             (0..1_000).for_each(|_| refuse());
@@ -302,12 +302,12 @@ fn redirected_to_a_full_disk() {
 fn may_not_grow() {
     let dir = Dir::new("may-not-grow");
     let file = dir.file("lines");
-    conntrace_testnet::run("may-not-grow", |stage| {
+    conntrace_testnet::run("may-not-grow", |testnet| {
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -f 64; exec \"$@\"", "sh"]);
         command
             .arg(binary())
-            .args(["--netns", &stage.netns.to_string()]);
+            .args(["--netns", &testnet.netns.to_string()]);
         command.arg("--output").arg(&file);
         as_under_test(&mut command);
         let agent = Agent::spawn(command.stdout(Stdio::null()));
@@ -345,8 +345,8 @@ fn disk_full_and_free_again() {
     let file = dir.file("lines");
     in_private_mounts(|| {
         tmpfs(&dir.0, MsFlags::empty(), "128k");
-        let errors = conntrace_testnet::run("full", |stage| {
-            let agent = run(&file, stage.netns);
+        let errors = conntrace_testnet::run("full", |testnet| {
+            let agent = run(&file, testnet.netns);
             // More than fits on the disk, and after that more than may wait.
             for _ in 0..4 {
                 thread::scope(|scope| {
@@ -397,8 +397,8 @@ fn rotated_away_from_a_full_disk() {
         fs::create_dir(&full).unwrap();
         tmpfs(&full, MsFlags::empty(), "128k");
         let mut first = String::new();
-        conntrace_testnet::run("away", |stage| {
-            let agent = run(&file, stage.netns);
+        conntrace_testnet::run("away", |testnet| {
+            let agent = run(&file, testnet.netns);
             (0..1_000).for_each(|_| refuse());
             thread::sleep(Duration::from_millis(500));
             fs::rename(&file, &old).unwrap();

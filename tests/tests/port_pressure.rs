@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_V4, FAR_V6, Stage, ports};
+use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_V4, FAR_V6, Testnet, ports};
 use conntrace_tests::{
     Agent, Dir, LinesFile, assert_adds_up, attempt, attempt_on, check, is_slow, live_test, replay,
     run_one_by_one_with_replay, stdout, tcp, unless,
@@ -66,13 +66,13 @@ fn main() -> ExitCode {
 }
 
 /// An agent that traces this namespace, and its lines.
-struct Traced {
+struct PressureAgent {
     agent: Agent,
     file: LinesFile,
     dir: Dir,
 }
 
-impl Traced {
+impl PressureAgent {
     fn start(netns: &[u32], options: &[&str]) -> Self {
         let dir = Dir::new("port-pressure");
         let file = LinesFile::new(&dir.0);
@@ -85,8 +85,8 @@ impl Traced {
         Self { agent, file, dir }
     }
 
-    fn on(stage: &Stage, options: &[&str]) -> Self {
-        Self::start(&[stage.netns], options)
+    fn on(testnet: &Testnet, options: &[&str]) -> Self {
+        Self::start(&[testnet.netns], options)
     }
 
     /// Waits until there are so many lines of port pressure.
@@ -125,13 +125,13 @@ fn time(line: &Value) -> Timestamp {
     line["time"].as_str().unwrap().parse().unwrap()
 }
 
-fn narrow(stage: &Stage) {
+fn narrow(testnet: &Testnet) {
     let range = format!("{} {}", RANGE.0, RANGE.1);
-    set(stage, "ip_local_port_range", &range);
+    set(testnet, "ip_local_port_range", &range);
 }
 
-fn set(stage: &Stage, name: &str, value: &str) {
-    stage
+fn set(testnet: &Testnet, name: &str, value: &str) {
+    testnet
         .set_sysctl(&format!("net/ipv4/{name}"), value)
         .unwrap();
 }
@@ -207,11 +207,11 @@ fn closes_last(addr: Ipv4Addr) -> SocketAddr {
 /// kernel takes a millisecond to find a port.
 fn time_wait_at_full_rate() {
     let (available, enough) = (60_999 - 32_768 + 1, 15_500);
-    let (lines, times) = conntrace_testnet::run("pressure", |stage| {
-        set(stage, "tcp_tw_reuse", "0");
-        set(stage, "tcp_max_tw_buckets", "100000");
+    let (lines, times) = conntrace_testnet::run("pressure", |testnet| {
+        set(testnet, "tcp_tw_reuse", "0");
+        set(testnet, "tcp_max_tw_buckets", "100000");
         let server = closes_last(FAR_LOCAL_V4);
-        let traced = Traced::on(stage, &[]);
+        let traced = PressureAgent::on(testnet, &[]);
         let mut count = 0;
         let times = paced(RATE, || {
             tcp(server).connect(&server.into()).unwrap();
@@ -241,9 +241,9 @@ fn time_wait_at_full_rate() {
 /// gone. Then it begins anew.
 fn held_and_given_back(host: IpAddr) {
     let remote = SocketAddr::new(host, ports::ACCEPTS);
-    let (netns, lines) = conntrace_testnet::run("pressure", |stage| {
-        narrow(stage);
-        let traced = Traced::on(stage, &[]);
+    let (netns, lines) = conntrace_testnet::run("pressure", |testnet| {
+        narrow(testnet);
+        let traced = PressureAgent::on(testnet, &[]);
         let mut held = Vec::new();
         let mut next = || {
             let socket = tcp(remote);
@@ -260,7 +260,7 @@ fn held_and_given_back(host: IpAddr) {
         let mut held = Vec::new();
         hold(&mut held, remote, PORTS * 6 / 10);
         traced.wait_for(5);
-        (stage.netns, traced.stop())
+        (testnet.netns, traced.stop())
     })
     .unwrap();
     assert_eq!(levels(&lines), [50, 80, 95, 0, 50]);
@@ -296,10 +296,10 @@ fn held_and_given_back(host: IpAddr) {
 /// Far more connects than there are ports, which leave no port in use: refused ones,
 /// and those that the server closes first. What is held at last is told of.
 fn what_leaves_no_socket() {
-    let lines = conntrace_testnet::run("pressure", |stage| {
-        narrow(stage);
+    let lines = conntrace_testnet::run("pressure", |testnet| {
+        narrow(testnet);
         let server = closes_first(FAR_LOCAL_V4);
-        let traced = Traced::on(stage, &[]);
+        let traced = PressureAgent::on(testnet, &[]);
         for _ in 0..2 * PORTS {
             attempt((FAR_V4, ports::RESETS));
         }
@@ -326,19 +326,19 @@ fn what_leaves_no_socket() {
 /// On loopback the kernel gives a port in `TIME_WAIT` to the next connection after a
 /// second, where `tcp_tw_reuse` is 2: that is no shortage. Where it is 0, it is.
 fn what_can_be_reused() {
-    let lines = conntrace_testnet::run("pressure", |stage| {
-        narrow(stage);
-        set(stage, "tcp_max_tw_buckets", "100000");
+    let lines = conntrace_testnet::run("pressure", |testnet| {
+        narrow(testnet);
+        set(testnet, "tcp_max_tw_buckets", "100000");
         let server = closes_last(Ipv4Addr::LOCALHOST);
         let connect = |count: usize| (0..count).for_each(|_| drop(attempt(server)));
-        set(stage, "tcp_tw_reuse", "0");
+        set(testnet, "tcp_tw_reuse", "0");
         connect(PORTS * 7 / 10);
-        set(stage, "tcp_tw_reuse", "2");
+        set(testnet, "tcp_tw_reuse", "2");
         thread::sleep(REUSABLE_AFTER);
-        let traced = Traced::on(stage, &[]);
+        let traced = PressureAgent::on(testnet, &[]);
         connect(PORTS * 2 / 10);
         thread::sleep(Duration::from_secs(1));
-        set(stage, "tcp_tw_reuse", "0");
+        set(testnet, "tcp_tw_reuse", "0");
         connect(PORTS / 10);
         traced.wait_for(1);
         traced.stop()
@@ -357,9 +357,9 @@ fn what_can_be_reused() {
 fn split_over_two() {
     let [a, b, c, d] = FAR_V4.octets();
     let other = SocketAddr::from(([a, b, c, d + 1], ports::ACCEPTS));
-    let lines = conntrace_testnet::run("pressure", |stage| {
-        narrow(stage);
-        let traced = Traced::on(stage, &[]);
+    let lines = conntrace_testnet::run("pressure", |testnet| {
+        narrow(testnet);
+        let traced = PressureAgent::on(testnet, &[]);
         let mut held = Vec::new();
         for _ in 0..10 {
             hold(&mut held, (FAR_V4, ports::ACCEPTS), PORTS * 3 / 100);
@@ -387,16 +387,16 @@ fn namespaces_apart() {
     let (numbers, stages) = mpsc::channel();
     let (held, both_hold) = (Barrier::new(3), Barrier::new(3));
     let play = |more: usize| {
-        conntrace_testnet::run("pressure", |stage| {
-            narrow(stage);
-            numbers.send(stage.netns).unwrap();
+        conntrace_testnet::run("pressure", |testnet| {
+            narrow(testnet);
+            numbers.send(testnet.netns).unwrap();
             held.wait();
             let mut sockets = Vec::new();
             hold(&mut sockets, remote, PORTS * 3 / 10);
             thread::sleep(SETTLED);
             hold(&mut sockets, remote, more);
             both_hold.wait();
-            stage.netns
+            testnet.netns
         })
         .unwrap()
     };
@@ -404,7 +404,7 @@ fn namespaces_apart() {
         let _calm = scope.spawn(|| play(0));
         let pressed = scope.spawn(|| play(PORTS * 3 / 10));
         let both = [stages.recv().unwrap(), stages.recv().unwrap()];
-        let traced = Traced::start(&both, &[]);
+        let traced = PressureAgent::start(&both, &[]);
         held.wait();
         traced.wait_for(1);
         thread::sleep(Duration::from_secs(1));
@@ -424,9 +424,9 @@ fn namespaces_apart() {
 /// Without diagnosis, or of attempts that are not traced, there is none.
 fn not_asked_for() {
     for options in [&["--no-diagnosis"][..], &["--port", "1"]] {
-        let lines = conntrace_testnet::run("pressure", |stage| {
-            narrow(stage);
-            let traced = Traced::on(stage, options);
+        let lines = conntrace_testnet::run("pressure", |testnet| {
+            narrow(testnet);
+            let traced = PressureAgent::on(testnet, options);
             let mut held = Vec::new();
             hold(&mut held, (FAR_V4, ports::ACCEPTS), PORTS * 7 / 10);
             thread::sleep(Duration::from_secs(2));

@@ -11,11 +11,11 @@ use std::{
 };
 
 use conntrace_testnet::{
-    FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Stage, ports, set_local_port_range,
+    FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Testnet, ports, set_local_port_range,
 };
 use conntrace_tests::{
-    Attempted, Expected, Live, Scene, attempt, attempt_on, bound, lacks_port_range, live_test, run,
-    tcp, unless,
+    Attempted, ExpectedLine, Live, PlayedScenario, attempt, attempt_on, bound, lacks_port_range,
+    live_test, run, tcp, unless,
 };
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use serde_json::json;
@@ -32,7 +32,7 @@ const REUSABLE_AFTER: Duration = Duration::from_millis(1100);
 
 /// A family's addresses: ours, a far host's port that accepts, our loopback.
 #[derive(Clone, Copy)]
-struct Family {
+struct FamilyAddresses {
     name: &'static str,
     local: IpAddr,
     far: SocketAddr,
@@ -40,17 +40,17 @@ struct Family {
 }
 
 /// Its name, and what plays and checks it.
-type Scenario = (&'static str, fn(Family));
+type Scenario = (&'static str, fn(FamilyAddresses));
 
 fn main() -> ExitCode {
     let families = [
-        Family {
+        FamilyAddresses {
             name: "v4",
             local: FAR_LOCAL_V4.into(),
             far: (FAR_V4, ports::ACCEPTS).into(),
             loopback: Ipv4Addr::LOCALHOST.into(),
         },
-        Family {
+        FamilyAddresses {
             name: "v6",
             local: FAR_LOCAL_V6.into(),
             far: (FAR_V6, ports::ACCEPTS).into(),
@@ -95,9 +95,9 @@ fn main() -> ExitCode {
     run(tests.chain([long]).collect())
 }
 
-fn narrow(stage: &Stage) {
+fn narrow(testnet: &Testnet) {
     let range = RANGE.map(|port| port.to_string()).join(" ");
-    stage
+    testnet
         .set_sysctl("net/ipv4/ip_local_port_range", &range)
         .unwrap();
 }
@@ -122,25 +122,25 @@ fn fill(remote: SocketAddr, socket: impl Fn() -> Socket) -> [Attempted; 3] {
 }
 
 /// Two connections, and no port for a third.
-fn expect_two(live: &Live, scene: &Scene<[Attempted; 3]>) {
+fn expect_two(live: &Live, scene: &PlayedScenario<[Attempted; 3]>) {
     let [one, other, third] = scene.value.each_ref();
     live.expect(
         scene,
         &[
-            Expected::established(one),
-            Expected::established(other),
-            Expected::port_exhausted(third),
+            ExpectedLine::established(one),
+            ExpectedLine::established(other),
+            ExpectedLine::port_exhausted(third),
         ],
     );
 }
 
-fn socket_range_full(family: Family) {
+fn socket_range_full(family: FamilyAddresses) {
     let live = Live::get();
     let scene = live.play(|_| fill(family.far, || ranged(family.far)));
     expect_two(&live, &scene);
 }
 
-fn full_bound_without_port(family: Family) {
+fn full_bound_without_port(family: FamilyAddresses) {
     let live = Live::get();
     let scene = live.play(|_| {
         fill(family.far, || {
@@ -155,10 +155,10 @@ fn full_bound_without_port(family: Family) {
 }
 
 /// The kernel takes no notice of a range that lies outside of the sysctl's.
-fn outside_is_ignored(family: Family) {
+fn outside_is_ignored(family: FamilyAddresses) {
     let live = Live::get();
-    let scene = live.play(|stage| {
-        narrow(stage);
+    let scene = live.play(|testnet| {
+        narrow(testnet);
         fill(family.far, || {
             let socket = tcp(family.far);
             set_local_port_range(&socket, 50_000, 50_001).unwrap();
@@ -169,42 +169,42 @@ fn outside_is_ignored(family: Family) {
 }
 
 /// Where one socket's range is full another socket finds a port.
-fn socket_range_is_its_own(family: Family) {
+fn socket_range_is_its_own(family: FamilyAddresses) {
     let live = Live::get();
     let scene = live.play(|_| (fill(family.far, || ranged(family.far)), attempt(family.far)));
     let ([one, other, third], fourth) = &scene.value;
     live.expect(
         &scene,
         &[
-            Expected::established(one),
-            Expected::established(other),
-            Expected::port_exhausted(third),
-            Expected::established(fourth),
+            ExpectedLine::established(one),
+            ExpectedLine::established(other),
+            ExpectedLine::port_exhausted(third),
+            ExpectedLine::established(fourth),
         ],
     );
 }
 
-fn reserve(stage: &Stage, reserved: &str) {
-    stage
+fn reserve(testnet: &Testnet, reserved: &str) {
+    testnet
         .set_sysctl("net/ipv4/ip_local_reserved_ports", reserved)
         .unwrap();
 }
 
-fn reserved_ports_leave_none(family: Family) {
+fn reserved_ports_leave_none(family: FamilyAddresses) {
     let live = Live::get();
-    let scene = live.play(|stage| {
-        narrow(stage);
-        reserve(stage, "40000-40001");
+    let scene = live.play(|testnet| {
+        narrow(testnet);
+        reserve(testnet, "40000-40001");
         attempt(family.far)
     });
-    live.expect(&scene, &[Expected::port_exhausted(&scene.value)]);
+    live.expect(&scene, &[ExpectedLine::port_exhausted(&scene.value)]);
 }
 
-fn reserved_ports_leave_one(family: Family) {
+fn reserved_ports_leave_one(family: FamilyAddresses) {
     let live = Live::get();
-    let scene = live.play(|stage| {
-        narrow(stage);
-        reserve(stage, "40000");
+    let scene = live.play(|testnet| {
+        narrow(testnet);
+        reserve(testnet, "40000");
         let sockets = [tcp(family.far), tcp(family.far)];
         sockets
             .each_ref()
@@ -214,7 +214,10 @@ fn reserved_ports_leave_one(family: Family) {
     assert_eq!(one.local_port, Some(RANGE[1]));
     live.expect(
         &scene,
-        &[Expected::established(one), Expected::port_exhausted(other)],
+        &[
+            ExpectedLine::established(one),
+            ExpectedLine::port_exhausted(other),
+        ],
     );
 }
 
@@ -226,9 +229,9 @@ fn long_list_of_reserved_ports() {
     assert_eq!(reserved.len(), 2001);
     let evidence = json!({ "range": RANGE, "reserved": 2, "available": 0 });
     let cause = ("socket_port_range", "certain");
-    Live::get().expect_cause(1, cause, &evidence, |stage| {
-        narrow(stage);
-        reserve(stage, &reserved.join(","));
+    Live::get().expect_cause(1, cause, &evidence, |testnet| {
+        narrow(testnet);
+        reserve(testnet, &reserved.join(","));
         attempt((FAR_V4, ports::ACCEPTS))
     });
 }
@@ -261,7 +264,7 @@ fn is_in_time_wait(remote: SocketAddr, local_port: Option<u16>) -> bool {
     })
 }
 
-fn listener(family: Family) -> (Socket, SocketAddr) {
+fn listener(family: FamilyAddresses) -> (Socket, SocketAddr) {
     let own = SocketAddr::new(family.loopback, OWN_PORT);
     let listener = tcp(own);
     listener.bind(&own.into()).unwrap();
@@ -269,15 +272,15 @@ fn listener(family: Family) -> (Socket, SocketAddr) {
     (listener, own)
 }
 
-fn reuse_time_wait(stage: &Stage, value: &str) {
-    stage.set_sysctl("net/ipv4/tcp_tw_reuse", value).unwrap();
+fn reuse_time_wait(testnet: &Testnet, value: &str) {
+    testnet.set_sysctl("net/ipv4/tcp_tw_reuse", value).unwrap();
 }
 
-fn time_wait_holds(family: Family) {
+fn time_wait_holds(family: FamilyAddresses) {
     let live = Live::get();
-    let scene = live.play(|stage| {
-        narrow(stage);
-        reuse_time_wait(stage, "0");
+    let scene = live.play(|testnet| {
+        narrow(testnet);
+        reuse_time_wait(testnet, "0");
         let (listener, own) = listener(family);
         [
             leave_time_wait(&listener, tcp(own)),
@@ -289,31 +292,31 @@ fn time_wait_holds(family: Family) {
 }
 
 /// With `tcp_tw_reuse` the same ports serve again after a second.
-fn time_wait_reused(family: Family) {
+fn time_wait_reused(family: FamilyAddresses) {
     let live = Live::get();
-    let scene = live.play(|stage| {
-        narrow(stage);
-        reuse_time_wait(stage, "1");
+    let scene = live.play(|testnet| {
+        narrow(testnet);
+        reuse_time_wait(testnet, "1");
         let (listener, own) = listener(family);
         let held = [(); 2].map(|()| leave_time_wait(&listener, tcp(own)));
         thread::sleep(REUSABLE_AFTER);
         (held, attempt(own))
     });
     let ([one, other], third) = &scene.value;
-    live.expect(&scene, &[one, other, third].map(Expected::established));
+    live.expect(&scene, &[one, other, third].map(ExpectedLine::established));
 }
 
 /// An application that insists on one source port, to one destination, twice:
 /// with these settings of the namespace.
 fn same_bound_port_twice(
     live: &Live,
-    family: Family,
+    family: FamilyAddresses,
     settings: [(&str, &str); 2],
-) -> Scene<[Attempted; 2]> {
+) -> PlayedScenario<[Attempted; 2]> {
     let source = SocketAddr::new(family.loopback, RANGE[0]);
-    live.play(|stage| {
+    live.play(|testnet| {
         for (name, value) in settings {
-            stage.set_sysctl(name, value).unwrap();
+            testnet.set_sysctl(name, value).unwrap();
         }
         let (listener, own) = listener(family);
         [
@@ -324,7 +327,7 @@ fn same_bound_port_twice(
 }
 
 /// Without timestamps it meets its own `TIME_WAIT`, whatever `tcp_tw_reuse` says.
-fn time_wait_holds_a_bound_port(family: Family) {
+fn time_wait_holds_a_bound_port(family: FamilyAddresses) {
     let settings = [
         ("net/ipv4/tcp_timestamps", "0"),
         ("net/ipv4/tcp_tw_reuse", "1"),
@@ -335,30 +338,30 @@ fn time_wait_holds_a_bound_port(family: Family) {
     live.expect(
         &scene,
         &[
-            Expected::established(first),
-            Expected::address_unavailable(second, RANGE[0]),
+            ExpectedLine::established(first),
+            ExpectedLine::address_unavailable(second, RANGE[0]),
         ],
     );
 }
 
 /// With timestamps it does not: only the search for a port asks `tcp_tw_reuse`.
-fn time_wait_leaves_a_bound_port(family: Family) {
+fn time_wait_leaves_a_bound_port(family: FamilyAddresses) {
     let settings = [
         ("net/ipv4/tcp_timestamps", "1"),
         ("net/ipv4/tcp_tw_reuse", "0"),
     ];
     let live = Live::get();
     let scene = same_bound_port_twice(&live, family, settings);
-    let expected = scene.value.each_ref().map(Expected::established);
+    let expected = scene.value.each_ref().map(ExpectedLine::established);
     live.expect(&scene, &expected);
 }
 
 /// Sockets that are only bound, to ports of the narrow range: the search skips
 /// these for every destination.
-fn held_by_binds(family: Family, at: IpAddr) {
+fn held_by_binds(family: FamilyAddresses, at: IpAddr) {
     let live = Live::get();
-    let scene = live.play(|stage| {
-        narrow(stage);
+    let scene = live.play(|testnet| {
+        narrow(testnet);
         let _holders = RANGE.map(|port| {
             let holder = tcp(family.far);
             holder.bind(&SocketAddr::new(at, port).into()).unwrap();
@@ -367,19 +370,19 @@ fn held_by_binds(family: Family, at: IpAddr) {
         let elsewhere = SocketAddr::new(family.far.ip(), ports::RESETS);
         [attempt(family.far), attempt(elsewhere)]
     });
-    let expected = scene.value.each_ref().map(Expected::port_exhausted);
+    let expected = scene.value.each_ref().map(ExpectedLine::port_exhausted);
     live.expect(&scene, &expected);
 }
 
-fn binds_hold(family: Family) {
+fn binds_hold(family: FamilyAddresses) {
     held_by_binds(family, any(family));
 }
 
-fn binds_to_another_address_hold(family: Family) {
+fn binds_to_another_address_hold(family: FamilyAddresses) {
     held_by_binds(family, family.loopback);
 }
 
-fn any(family: Family) -> IpAddr {
+fn any(family: FamilyAddresses) -> IpAddr {
     match family.local {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -387,11 +390,11 @@ fn any(family: Family) -> IpAddr {
 }
 
 /// With the range full, who insists on a port in use is not told of the range.
-fn connection_holds_a_bound_port(family: Family) {
+fn connection_holds_a_bound_port(family: FamilyAddresses) {
     let source = SocketAddr::new(family.local, RANGE[0]);
     let live = Live::get();
-    let scene = live.play(|stage| {
-        narrow(stage);
+    let scene = live.play(|testnet| {
+        narrow(testnet);
         let sockets = [bound(source), tcp(family.far)];
         let [one, other] = sockets
             .each_ref()
@@ -403,10 +406,10 @@ fn connection_holds_a_bound_port(family: Family) {
     live.expect(
         &scene,
         &[
-            Expected::established(one),
-            Expected::established(other),
-            Expected::address_unavailable(last, source.port()),
-            Expected::port_exhausted(fourth),
+            ExpectedLine::established(one),
+            ExpectedLine::established(other),
+            ExpectedLine::address_unavailable(last, source.port()),
+            ExpectedLine::port_exhausted(fourth),
         ],
     );
 }

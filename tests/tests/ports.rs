@@ -9,8 +9,10 @@ use std::{
     time::Duration,
 };
 
-use conntrace_testnet::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Stage, ports};
-use conntrace_tests::{Attempted, Expected, Live, attempt, attempt_on, bound, live_test, run, tcp};
+use conntrace_testnet::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Testnet, ports};
+use conntrace_tests::{
+    Attempted, ExpectedLine, Live, attempt, attempt_on, bound, live_test, run, tcp,
+};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::Socket;
 
@@ -71,8 +73,8 @@ fn main() -> ExitCode {
     run(tests)
 }
 
-fn narrow(stage: &Stage) {
-    stage
+fn narrow(testnet: &Testnet) {
+    testnet
         .set_sysctl("net/ipv4/ip_local_port_range", RANGE)
         .unwrap();
 }
@@ -93,8 +95,8 @@ fn connected(socket: Socket, remote: SocketAddr) -> (Socket, Attempted) {
 
 fn exhausted(remote: SocketAddr, fail: impl Fn(SocketAddr) -> Attempted + Sync) {
     let live = Live::get();
-    let scene = live.play(|stage| {
-        narrow(stage);
+    let scene = live.play(|testnet| {
+        narrow(testnet);
         let [(_one, first), (_other, second)] = fill(remote);
         [first, second, fail(remote)]
     });
@@ -102,9 +104,9 @@ fn exhausted(remote: SocketAddr, fail: impl Fn(SocketAddr) -> Attempted + Sync) 
     live.expect(
         &scene,
         &[
-            Expected::established(first),
-            Expected::established(second),
-            Expected::port_exhausted(third),
+            ExpectedLine::established(first),
+            ExpectedLine::established(second),
+            ExpectedLine::port_exhausted(third),
         ],
     );
 }
@@ -113,8 +115,8 @@ fn exhausted(remote: SocketAddr, fail: impl Fn(SocketAddr) -> Attempted + Sync) 
 fn exhausted_only_for_that_remote() {
     let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
     let live = Live::get();
-    let scene = live.play(|stage| {
-        narrow(stage);
+    let scene = live.play(|testnet| {
+        narrow(testnet);
         let [(_one, first), (_other, second)] = fill(remote);
         [
             first,
@@ -127,10 +129,10 @@ fn exhausted_only_for_that_remote() {
     live.expect(
         &scene,
         &[
-            Expected::established(first),
-            Expected::established(second),
-            Expected::port_exhausted(third),
-            Expected::refused(fourth),
+            ExpectedLine::established(first),
+            ExpectedLine::established(second),
+            ExpectedLine::port_exhausted(third),
+            ExpectedLine::refused(fourth),
         ],
     );
 }
@@ -139,8 +141,8 @@ fn exhausted_only_for_that_remote() {
 fn given_back() {
     let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
     let live = Live::get();
-    let scene = live.play(|stage| {
-        narrow(stage);
+    let scene = live.play(|testnet| {
+        narrow(testnet);
         let [(one, first), (_other, second)] = fill(remote);
         let third = attempt(remote);
         drop(one);
@@ -153,10 +155,10 @@ fn given_back() {
     live.expect(
         &scene,
         &[
-            Expected::established(first),
-            Expected::established(second),
-            Expected::port_exhausted(third),
-            Expected::established(fourth),
+            ExpectedLine::established(first),
+            ExpectedLine::established(second),
+            ExpectedLine::port_exhausted(third),
+            ExpectedLine::established(fourth),
         ],
     );
 }
@@ -165,15 +167,15 @@ fn given_back() {
 fn bound_port_is_no_exhaustion() {
     let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
     let live = Live::get();
-    let scene = live.play(|stage| {
-        narrow(stage);
+    let scene = live.play(|testnet| {
+        narrow(testnet);
         let [(_one, first), (_other, second)] = fill(remote);
         let bound = bound((FAR_LOCAL_V4, BOUND_PORT).into());
         let (_bound, third) = connected(bound, remote);
         [first, second, third]
     });
     assert_eq!(scene.value[2].local_port, Some(BOUND_PORT));
-    let expected = scene.value.each_ref().map(Expected::established);
+    let expected = scene.value.each_ref().map(ExpectedLine::established);
     live.expect(&scene, &expected);
 }
 
@@ -189,8 +191,8 @@ fn tuple_in_use(local: SocketAddr, remote: SocketAddr) {
     live.expect(
         &scene,
         &[
-            Expected::established(first),
-            Expected::address_unavailable(second, local.port()),
+            ExpectedLine::established(first),
+            ExpectedLine::address_unavailable(second, local.port()),
         ],
     );
 }
@@ -209,8 +211,8 @@ fn kernels_choice_in_use(local: IpAddr, remote: SocketAddr) {
     live.expect(
         &scene,
         &[
-            Expected::established(first),
-            Expected::address_unavailable(second, *port),
+            ExpectedLine::established(first),
+            ExpectedLine::address_unavailable(second, *port),
         ],
     );
 }

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace_testnet::{self, FAR_V4, Stage, ports};
+use conntrace_testnet::{self, FAR_V4, Testnet, ports};
 use conntrace_tests::{
     Agent, Dir, LinesFile, assert_adds_up, attempt, check, checked, count, in_private_mounts,
     is_slow, live_test, number, of_type, run_one_by_one, told_lost, told_undelivered, unless,
@@ -79,12 +79,12 @@ fn refuse_while<T>(act: impl FnOnce() -> T) -> T {
 }
 
 /// Plays on a stage; the options make an agent see nothing else.
-fn on_stage<T: Send>(act: impl FnOnce(&Stage, &[&str]) -> T + Send) -> T {
-    let play = |stage: &Stage| {
-        stage.far.as_ref().unwrap();
+fn on_stage<T: Send>(act: impl FnOnce(&Testnet, &[&str]) -> T + Send) -> T {
+    let play = |testnet: &Testnet| {
+        testnet.far.as_ref().unwrap();
         act(
-            stage,
-            &["--netns", &stage.netns.to_string(), "--summary", "1"],
+            testnet,
+            &["--netns", &testnet.netns.to_string(), "--summary", "1"],
         )
     };
     conntrace_testnet::run("pressure", play).unwrap()

@@ -15,7 +15,7 @@ use std::{
 
 use conntrace_testnet::{FAR_V4, ports};
 use conntrace_tests::{
-    Cgroup, Dir, Expected, Live, attempt, copy_program, live_test, own_cgroup, run,
+    Cgroup, Dir, ExpectedLine, Live, attempt, copy_program, live_test, own_cgroup, run,
 };
 use serde_json::json;
 
@@ -60,7 +60,7 @@ fn thread_is_told_from_process() {
             .unwrap()
     });
     assert_eq!(scene.value.comm, "worker-7");
-    let lines = live.expect(&scene, &[Expected::refused(&scene.value)]);
+    let lines = live.expect(&scene, &[ExpectedLine::refused(&scene.value)]);
     assert_ne!(
         lines[0]["process"]["comm"],
         lines[0]["process"]["leader_comm"]

@@ -56,12 +56,12 @@ fn no_environment() {
     let dir = Dir::new("no-environment");
     let recording = Recording::start(&dir.0, &[]);
     let exe = env::current_exe().unwrap();
-    let (netns, child) = conntrace_testnet::run("no-environment", |stage| {
+    let (netns, child) = conntrace_testnet::run("no-environment", |testnet| {
         let mut child = Command::new(&exe);
         child.env(CONNECT, SECRET).stdin(Stdio::null());
         let mut child = child.spawn().unwrap();
         assert!(child.wait().unwrap().success());
-        (stage.netns, child.id())
+        (testnet.netns, child.id())
     })
     .unwrap();
     recording.wait_for(&format!("\"netns\":{netns},"), 1);
@@ -90,11 +90,11 @@ fn no_secrets_of_a_proxy() {
         "http://{SECRET}:{SECRET}@{FAR_V4}:{}/{SECRET}",
         ports::RESETS
     );
-    conntrace_testnet::run("no-secrets", |stage| {
+    conntrace_testnet::run("no-secrets", |testnet| {
         let mut child = Command::new(env::current_exe().unwrap());
         child.env(CONNECT, "1").env("ALL_PROXY", &proxy);
         let mut child = child.stdin(Stdio::piped()).spawn().unwrap();
-        recording.wait_for(&format!("\"netns\":{},", stage.netns), 1);
+        recording.wait_for(&format!("\"netns\":{},", testnet.netns), 1);
         drop(child.stdin.take());
         assert!(child.wait().unwrap().success());
     })
@@ -191,9 +191,9 @@ fn replaces_nothing() {
 fn killed() {
     let dir = Dir::new("killed");
     let recording = Recording::start(&dir.0, &[]);
-    let netns = conntrace_testnet::run("killed", |stage| {
+    let netns = conntrace_testnet::run("killed", |testnet| {
         attempt((FAR_V4, ports::RESETS));
-        stage.netns
+        testnet.netns
     });
     recording.wait_for(&format!("\"netns\":{},", netns.unwrap()), 1);
     let lines = recording.kill();
@@ -215,9 +215,9 @@ fn full_disk() {
         mount(tmpfs, &disk, tmpfs, MsFlags::empty(), Some("size=64k")).unwrap();
         symlink(dir.file("lines"), disk.join("lines")).unwrap();
         let recording = Recording::start(&disk, &[]);
-        let netns = conntrace_testnet::run("full-disk", |stage| {
+        let netns = conntrace_testnet::run("full-disk", |testnet| {
             (0..ATTEMPTS).for_each(|_| drop(attempt((FAR_V4, ports::RESETS))));
-            stage.netns
+            testnet.netns
         });
         recording.wait_for(&format!("\"netns\":{},", netns.unwrap()), ATTEMPTS);
         let (lines, errors) = recording.stop();

@@ -14,8 +14,8 @@ use std::{
 
 use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Reply, Scene, Unless, attempt, attempt_on, is_covered, live_test,
-    nft, run, tcp, with_nft,
+    Attempted, ExpectedLine, ExpectedReply, Live, PlayedScenario, Unless, attempt, attempt_on,
+    is_covered, live_test, nft, run, tcp, with_nft,
 };
 use nix::{
     errno::Errno,
@@ -41,20 +41,20 @@ const LOOPBACK_V6: (Ipv6Addr, u16) = (Ipv6Addr::LOCALHOST, LOOPBACK_PORT);
 fn main() -> ExitCode {
     let mut tests = vec![
         live_test("port_unreachable_v4", || {
-            unreachable_port(FAR_V4, |_| {}, Reply::Icmp(3, 3));
+            unreachable_port(FAR_V4, |_| {}, ExpectedReply::Icmp(3, 3));
         }),
         live_test("port_unreachable_mapped", || {
-            unreachable_port(FAR_V4.to_ipv6_mapped(), |_| {}, Reply::Icmp(3, 3));
+            unreachable_port(FAR_V4.to_ipv6_mapped(), |_| {}, ExpectedReply::Icmp(3, 3));
         }),
         live_test("port_unreachable_v4_recverr", || {
-            unreachable_port(FAR_V4, keep_errors_v4, Reply::Icmp(3, 3));
+            unreachable_port(FAR_V4, keep_errors_v4, ExpectedReply::Icmp(3, 3));
         }),
         // Without IPV6_RECVERR the kernel queues nothing.
         live_test("port_unreachable_v6", || {
-            unreachable_port(FAR_V6, |_| {}, Reply::Icmp6(1, 4));
+            unreachable_port(FAR_V6, |_| {}, ExpectedReply::Icmp6(1, 4));
         }),
         live_test("port_unreachable_v6_recverr", || {
-            unreachable_port(FAR_V6, keep_errors_v6, Reply::Icmp(1, 4));
+            unreachable_port(FAR_V6, keep_errors_v6, ExpectedReply::Icmp(1, 4));
         }),
     ];
     for (name, remote) in [
@@ -75,30 +75,44 @@ fn main() -> ExitCode {
     }
     tests.extend([
         with_nft("rejected_at_input_v4", || {
-            rejected_by_retry(LOOPBACK_V4, AT_INPUT, |_| {}, Reply::Local(3, 3));
+            rejected_by_retry(LOOPBACK_V4, AT_INPUT, |_| {}, ExpectedReply::Local(3, 3));
         }),
         with_nft("rejected_at_input_v6_recverr", || {
-            rejected_by_retry(LOOPBACK_V6, AT_INPUT, keep_errors_v6, Reply::Local(1, 4));
+            rejected_by_retry(
+                LOOPBACK_V6,
+                AT_INPUT,
+                keep_errors_v6,
+                ExpectedReply::Local(1, 4),
+            );
         }),
         with_nft("rejected_at_output_v4", || {
-            rejected_at_output((FAR_V4, ports::SILENT), |_| {}, Reply::Local(3, 3));
+            rejected_at_output((FAR_V4, ports::SILENT), |_| {}, ExpectedReply::Local(3, 3));
         }),
         with_nft("rejected_at_output_v6_recverr", || {
-            rejected_at_output((FAR_V6, ports::SILENT), keep_errors_v6, Reply::Local(1, 4));
+            rejected_at_output(
+                (FAR_V6, ports::SILENT),
+                keep_errors_v6,
+                ExpectedReply::Local(1, 4),
+            );
         }),
         with_nft("rejected_early_v4", || {
-            rejected_early(LOOPBACK_V4, AT_INPUT, |_| {}, Reply::Local(3, 3));
+            rejected_early(LOOPBACK_V4, AT_INPUT, |_| {}, ExpectedReply::Local(3, 3));
         }),
         with_nft("rejected_early_mapped", || {
             let remote = (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), LOOPBACK_PORT);
-            rejected_early(remote, AT_INPUT, |_| {}, Reply::Local(3, 3));
+            rejected_early(remote, AT_INPUT, |_| {}, ExpectedReply::Local(3, 3));
         }),
         with_nft("rejected_early_at_output_v4", || {
             let remote = (FAR_V4, ports::SILENT);
-            rejected_early(remote, AT_OUTPUT, |_| {}, Reply::Local(3, 3));
+            rejected_early(remote, AT_OUTPUT, |_| {}, ExpectedReply::Local(3, 3));
         }),
         with_nft("rejected_early_v6_recverr", || {
-            rejected_early(LOOPBACK_V6, AT_INPUT, keep_errors_v6, Reply::Local(1, 4));
+            rejected_early(
+                LOOPBACK_V6,
+                AT_INPUT,
+                keep_errors_v6,
+                ExpectedReply::Local(1, 4),
+            );
         }),
         with_nft("rejected_early_v6_unread", rejected_early_v6_unread),
         with_nft("rejected_early_v6_read", rejected_early_v6_read),
@@ -111,17 +125,17 @@ fn main() -> ExitCode {
 fn reset(remote: SocketAddr) {
     let live = Live::get();
     let scene = live.play(|_| attempt(remote));
-    live.expect(&scene, &[Expected::refused(&scene.value)]);
+    live.expect(&scene, &[ExpectedLine::refused(&scene.value)]);
 }
 
 fn reset_polled(remote: SocketAddr) {
     let live = Live::get();
     let scene = live.play(|_| Attempted::within(LONG, &tcp(remote), remote));
-    live.expect(&scene, &[Expected::refused(&scene.value)]);
+    live.expect(&scene, &[ExpectedLine::refused(&scene.value)]);
 }
 
 /// The router says no, to a blocking application and to one that polls.
-fn unreachable_port(host: impl Into<IpAddr>, prepare: fn(&Socket), reply: Reply) {
+fn unreachable_port(host: impl Into<IpAddr>, prepare: fn(&Socket), reply: ExpectedReply) {
     let remote = SocketAddr::new(host.into(), ports::PORT_UNREACHABLE);
     let live = Live::get();
     let scene = live.play_lasting(..PROMPT, |_| {
@@ -143,13 +157,13 @@ fn unreachable_port(host: impl Into<IpAddr>, prepare: fn(&Socket), reply: Reply)
 /// SYN sent again 1 s later ends the attempt.
 fn rejected_by_retry(
     remote: impl Into<SocketAddr>,
-    rule: Rule,
+    rule: ChainRule,
     prepare: fn(&Socket),
-    reply: Reply,
+    reply: ExpectedReply,
 ) {
     let live = Live::get();
     let scene = rejected(&live, remote.into(), rule, prepare);
-    let expected = Expected {
+    let expected = ExpectedLine {
         syn_sent: 2,
         syn_retransmitted: 1,
         ..refused(&scene.value, reply)
@@ -162,10 +176,10 @@ fn rejected_by_retry(
 /// As [`rejected_by_retry`], but no SYN leaves this host. Whether the one sent
 /// again makes a stall differs: before Linux 6.17 the tracepoint tells only of
 /// those that could be sent.
-fn rejected_at_output(remote: impl Into<SocketAddr>, prepare: fn(&Socket), reply: Reply) {
+fn rejected_at_output(remote: impl Into<SocketAddr>, prepare: fn(&Socket), reply: ExpectedReply) {
     let live = Live::get();
     let scene = rejected(&live, remote.into(), AT_OUTPUT, prepare);
-    let expected = Expected {
+    let expected = ExpectedLine {
         syn_sent: 2,
         syn_retransmitted: 1,
         ..refused(&scene.value, reply)
@@ -173,7 +187,12 @@ fn rejected_at_output(remote: impl Into<SocketAddr>, prepare: fn(&Socket), reply
     live.expect(&scene, &[expected]);
 }
 
-fn rejected(live: &Live, remote: SocketAddr, rule: Rule, prepare: fn(&Socket)) -> Scene<Attempted> {
+fn rejected(
+    live: &Live,
+    remote: SocketAddr,
+    rule: ChainRule,
+    prepare: fn(&Socket),
+) -> PlayedScenario<Attempted> {
     // Where the softirq that delivers the ICMP error is late, the socket is free.
     live.play_lasting(PROMPT..2 * PROMPT, |_| {
         reject(remote, rule);
@@ -185,7 +204,12 @@ fn rejected(live: &Live, remote: SocketAddr, rule: Rule, prepare: fn(&Socket)) -
 
 /// As [`rejected_by_retry`], but poll wakes the application at once, `SO_ERROR`
 /// tells it, and it closes: nothing but the error queue still knows.
-fn rejected_early(remote: impl Into<SocketAddr>, rule: Rule, prepare: fn(&Socket), reply: Reply) {
+fn rejected_early(
+    remote: impl Into<SocketAddr>,
+    rule: ChainRule,
+    prepare: fn(&Socket),
+    reply: ExpectedReply,
+) {
     let remote = remote.into();
     let live = Live::get();
     let scene = live.play_lasting(..PROMPT, |_| {
@@ -215,7 +239,7 @@ fn rejected_early_v6_unread() {
         errno: Errno::ECONNREFUSED as i32,
         ..scene.value.clone()
     };
-    live.expect(&scene, &[refused(&told, Reply::Local6(1, 4))]);
+    live.expect(&scene, &[refused(&told, ExpectedReply::Local6(1, 4))]);
 }
 
 /// As [`rejected_early_v6_unread`], but the application reads `SO_ERROR` before
@@ -241,8 +265,8 @@ fn rejected_early_v6_read() {
         ..scene.value.clone()
     };
     let expected = match is_covered("icmp6_detail") {
-        true => refused(&told, Reply::Local6(1, 4)),
-        false => Expected::gave_up("cancelled", &scene.value),
+        true => refused(&told, ExpectedReply::Local6(1, 4)),
+        false => ExpectedLine::gave_up("cancelled", &scene.value),
     };
     live.expect(&scene, &[expected]);
 }
@@ -266,7 +290,7 @@ fn error_queue_read_early() {
         errno: Errno::ECONNREFUSED as i32,
         ..scene.value.clone()
     };
-    live.expect(&scene, &[refused(&told, Reply::LocalUnknown)]);
+    live.expect(&scene, &[refused(&told, ExpectedReply::LocalUnknown)]);
 }
 
 /// A firewall's RST cannot be told from the remote host's.
@@ -279,18 +303,18 @@ fn rejected_by_reset() {
     });
     live.expect(
         &scene,
-        &[Expected {
-            reply: Reply::Dropped(Unless::Rst),
-            ..Expected::refused(&scene.value)
+        &[ExpectedLine {
+            reply: ExpectedReply::Dropped(Unless::Rst),
+            ..ExpectedLine::refused(&scene.value)
         }],
     );
 }
 
 /// One SYN, and ECONNREFUSED by something else than a RST.
-fn refused(attempted: &Attempted, reply: Reply) -> Expected {
-    Expected {
+fn refused(attempted: &Attempted, reply: ExpectedReply) -> ExpectedLine {
+    ExpectedLine {
         reply,
-        ..Expected::refused(attempted)
+        ..ExpectedLine::refused(attempted)
     }
 }
 
@@ -308,15 +332,15 @@ fn take_errno(socket: &Socket) -> Option<i32> {
 }
 
 /// The chain a firewall's rule is in.
-type Rule = &'static str;
+type ChainRule = &'static str;
 
 /// The SYN arrives over `lo`.
-const AT_INPUT: Rule = "input";
+const AT_INPUT: ChainRule = "input";
 /// The SYN does not leave.
-const AT_OUTPUT: Rule = "output";
+const AT_OUTPUT: ChainRule = "output";
 
 /// From now on this thread's namespace rejects SYNs to `remote` with an ICMP
 /// port unreachable.
-fn reject(remote: SocketAddr, rule: Rule) {
+fn reject(remote: SocketAddr, rule: ChainRule) {
     nft(rule, remote, "reject with icmpx type port-unreachable");
 }

@@ -20,10 +20,10 @@ use std::{
 
 use conntrace::{
     record,
-    record::{Attempt, ExeId, Heard},
-    recording::{Entry, Reader},
+    record::{Attempt, ExeId, HostTimes},
+    recording::{Entry, RecordingReader},
 };
-use conntrace_testnet::{self, FAR_DEVICE, FAR_V4, FAR_V6, Stage, ports};
+use conntrace_testnet::{self, FAR_DEVICE, FAR_V4, FAR_V6, Testnet, ports};
 use conntrace_tests::{
     Dir, Recording, attempt, attempt_on, ip, live_test, mount_tracefs, run, tcp, unless, wait_out,
     with_ip,
@@ -59,27 +59,27 @@ fn main() -> ExitCode {
 }
 
 /// What is recorded of the attempts of a stage, of their endings.
-fn recorded(options: &[&str], endings: usize, act: impl FnOnce(&Stage) + Send) -> Vec<Attempt> {
+fn recorded(options: &[&str], endings: usize, act: impl FnOnce(&Testnet) + Send) -> Vec<Attempt> {
     let name = format!("remembered-{:?}", thread::current().id());
     let dir = Dir::new(&name.replace(['(', ')'], "-"));
-    let recording = conntrace_testnet::run("remembered", |stage| {
-        let netns = stage.netns.to_string();
+    let recording = conntrace_testnet::run("remembered", |testnet| {
+        let netns = testnet.netns.to_string();
         let options = [&["--netns", netns.as_str(), "--no-stalls"], options].concat();
         let recording = Recording::start(&dir.0, &options);
-        act(stage);
+        act(testnet);
         recording.wait_for("\"type\":\"outcome\"", endings);
         recording
     });
     recording.unwrap().stop();
     let file = BufReader::new(File::open(dir.file("recording")).unwrap());
-    let mut reader = Reader::new(file).unwrap();
+    let mut reader = RecordingReader::new(file).unwrap();
     let mut attempts = Vec::new();
     while let Some(entry) = reader.next_entry().unwrap() {
         if let Entry::Record(record) = entry {
             attempts.push(record::decode(&record).unwrap());
         }
     }
-    attempts.retain(|attempt| attempt.moment != record::Moment::Stalled);
+    attempts.retain(|attempt| attempt.moment != record::RecordKind::Stalled);
     attempts
 }
 
@@ -129,14 +129,17 @@ fn call_that_fails() {
         attempt_on(&socket, remote);
     });
     let failed = attempts.last().unwrap();
-    assert!(matches!(failed.moment, record::Moment::ConnectFailed(_)));
+    assert!(matches!(
+        failed.moment,
+        record::RecordKind::ConnectFailed(_)
+    ));
     assert_eq!((failed.mark, failed.bound_device), (MARK, None));
     assert_eq!(failed.socket_uid, Some(0));
     assert_eq!(failed.caller.as_ref().unwrap().exe, Some(own_exe()));
 }
 
 /// What the last attempt was told, and when it began and ended.
-fn last(attempts: &[Attempt]) -> (&Heard, u64, u64) {
+fn last(attempts: &[Attempt]) -> (&HostTimes, u64, u64) {
     let last = attempts.last().unwrap();
     (&last.remembered, last.since_ns, last.at_ns)
 }
@@ -153,9 +156,9 @@ fn answers(options: &[&str]) {
     });
     // Its own silence is told, the RST only to the next one.
     let first = &attempts[0];
-    let silent = Heard {
+    let silent = HostTimes {
         silent_since_ns: Some(first.since_ns),
-        ..Heard::default()
+        ..HostTimes::default()
     };
     assert_eq!(first.remembered, silent);
     assert_eq!(attempts[1].remembered, silent, "no evidence about itself");
@@ -221,7 +224,7 @@ fn neighbours() {
         attempt((third, ports::RESETS));
     });
     let since_ns = Some(attempts[0].since_ns);
-    let silences = |told: &Heard| (told.silent_since_ns, told.network_silent_since_ns);
+    let silences = |told: &HostTimes| (told.silent_since_ns, told.network_silent_since_ns);
     assert_eq!(silences(&attempts[0].remembered), (since_ns, since_ns));
     let third_ns = Some(attempts[1].since_ns);
     assert_eq!(silences(&attempts[1].remembered), (third_ns, since_ns));

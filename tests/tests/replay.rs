@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace_testnet::{self, FAR_V4, FAR_V6, Stage, ports};
+use conntrace_testnet::{self, FAR_V4, FAR_V6, Testnet, ports};
 use conntrace_tests::{
     Attempted, Dir, Recording, assert_adds_up, attempt, attempt_on, binary, conntrace, live_test,
     matching, replay, run_with_replay, stderr, stdout, tcp,
@@ -63,7 +63,7 @@ fn recorded() -> &'static Recorded {
 }
 
 /// A mix of endings, and one stall.
-fn play(stage: &Stage) -> u32 {
+fn play(testnet: &Testnet) -> u32 {
     attempt((FAR_V4, ports::RESETS));
     attempt((FAR_V6, ports::RESETS));
     attempt((FAR_V4, ports::HOST_UNREACHABLE));
@@ -76,7 +76,7 @@ fn play(stage: &Stage) -> u32 {
     let timeout = Some(Duration::from_millis(1500));
     socket.set_tcp_user_timeout(timeout).unwrap();
     attempt_on(&socket, silent);
-    stage.netns
+    testnet.netns
 }
 
 fn the_same_lines() {

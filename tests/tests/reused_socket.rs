@@ -12,8 +12,10 @@ use std::{
     time::Duration,
 };
 
-use conntrace_testnet::{FAR_V4, FAR_V6, NEAR_V4, Stage, ports};
-use conntrace_tests::{Attempted, Expected, Live, Reply, attempt_on, live_test, run, tcp};
+use conntrace_testnet::{FAR_V4, FAR_V6, NEAR_V4, Testnet, ports};
+use conntrace_tests::{
+    Attempted, ExpectedLine, ExpectedReply, Live, attempt_on, live_test, run, tcp,
+};
 use nix::{
     errno::Errno,
     libc::MSG_ERRQUEUE,
@@ -89,7 +91,7 @@ fn attempts<const N: usize>(host: IpAddr, ports: [u16; N]) -> [Attempted; N] {
 fn refused_twice(host: IpAddr) {
     let live = Live::get();
     let scene = live.play(|_| attempts(host, [ports::RESETS; 2]));
-    live.expect(&scene, &scene.value.each_ref().map(Expected::refused));
+    live.expect(&scene, &scene.value.each_ref().map(ExpectedLine::refused));
 }
 
 fn refused_then_established(host: IpAddr) {
@@ -98,7 +100,10 @@ fn refused_then_established(host: IpAddr) {
     let [first, second] = scene.value.each_ref();
     live.expect(
         &scene,
-        &[Expected::refused(first), Expected::established(second)],
+        &[
+            ExpectedLine::refused(first),
+            ExpectedLine::established(second),
+        ],
     );
 }
 
@@ -116,7 +121,10 @@ fn refused_polled_then_established(host: IpAddr) {
     let [first, second] = scene.value.each_ref();
     live.expect(
         &scene,
-        &[Expected::refused(first), Expected::established(second)],
+        &[
+            ExpectedLine::refused(first),
+            ExpectedLine::established(second),
+        ],
     );
 }
 
@@ -133,8 +141,8 @@ fn refused_then_timed_out(host: IpAddr) {
     live.expect(
         &scene,
         &[
-            Expected::refused(first),
-            Expected::gave_up("timed_out", second),
+            ExpectedLine::refused(first),
+            ExpectedLine::gave_up("timed_out", second),
         ],
     );
 }
@@ -145,7 +153,7 @@ fn icmp_then_reset(host: IpAddr) {
         attempts(host, [ports::HOST_UNREACHABLE, ports::RESETS])
     });
     let [first, second] = scene.value.each_ref();
-    live.expect(&scene, &[unreachable(first), Expected::refused(second)]);
+    live.expect(&scene, &[unreachable(first), ExpectedLine::refused(second)]);
 }
 
 fn icmp_then_established(host: IpAddr) {
@@ -154,7 +162,10 @@ fn icmp_then_established(host: IpAddr) {
         attempts(host, [ports::HOST_UNREACHABLE, ports::ACCEPTS])
     });
     let [first, second] = scene.value.each_ref();
-    live.expect(&scene, &[unreachable(first), Expected::established(second)]);
+    live.expect(
+        &scene,
+        &[unreachable(first), ExpectedLine::established(second)],
+    );
 }
 
 /// Both leave an entry in the error queue; the second's must be told.
@@ -171,12 +182,12 @@ fn icmp_then_other_icmp() {
         )
     });
     let [first, second, third] = scene.value.each_ref();
-    let refused = Expected {
-        reply: Reply::Icmp(3, 3),
-        ..Expected::refused(second)
+    let refused = ExpectedLine {
+        reply: ExpectedReply::Icmp(3, 3),
+        ..ExpectedLine::refused(second)
     };
-    let prohibited = Expected {
-        reply: Reply::Icmp(3, 13),
+    let prohibited = ExpectedLine {
+        reply: ExpectedReply::Icmp(3, 13),
         ..unreachable(third)
     };
     live.expect(&scene, &[unreachable(first), refused, prohibited]);
@@ -191,11 +202,11 @@ fn icmp_v6_recverr_then_reset() {
         remotes.map(|remote| attempt_on(&socket, remote))
     });
     let [first, second] = scene.value.each_ref();
-    let unreachable = Expected {
-        reply: Reply::Icmp(1, 3),
+    let unreachable = ExpectedLine {
+        reply: ExpectedReply::Icmp(1, 3),
         ..unreachable(first)
     };
-    live.expect(&scene, &[unreachable, Expected::refused(second)]);
+    live.expect(&scene, &[unreachable, ExpectedLine::refused(second)]);
 }
 
 fn icmp_then_timed_out(host: IpAddr) {
@@ -224,7 +235,7 @@ fn icmp_then_given_up(
     let [first, second] = scene.value.each_ref();
     live.expect(
         &scene,
-        &[unreachable(first), Expected::gave_up(label, second)],
+        &[unreachable(first), ExpectedLine::gave_up(label, second)],
     );
 }
 
@@ -239,7 +250,7 @@ fn give_up(socket: Socket, remote: SocketAddr, after: Duration) -> Attempted {
 }
 
 fn refused_then_exhausted(host: IpAddr) {
-    then_exhausted(host, ports::RESETS, Expected::refused);
+    then_exhausted(host, ports::RESETS, ExpectedLine::refused);
 }
 
 fn icmp_then_exhausted(host: IpAddr) {
@@ -248,10 +259,10 @@ fn icmp_then_exhausted(host: IpAddr) {
 
 /// The socket still holds the first attempt's port when the search for the
 /// second's finds none.
-fn then_exhausted(host: IpAddr, first_port: u16, first: fn(&Attempted) -> Expected) {
+fn then_exhausted(host: IpAddr, first_port: u16, first: fn(&Attempted) -> ExpectedLine) {
     let live = Live::get();
-    let scene = live.play_lasting(..PROMPT, |stage: &Stage| {
-        stage
+    let scene = live.play_lasting(..PROMPT, |testnet: &Testnet| {
+        testnet
             .set_sysctl("net/ipv4/ip_local_port_range", "40000 40001")
             .unwrap();
         let (socket, [fails, accepts]) = socket_to(host, [first_port, ports::ACCEPTS]);
@@ -266,12 +277,12 @@ fn then_exhausted(host: IpAddr, first_port: u16, first: fn(&Attempted) -> Expect
         &scene,
         &[
             first(failed),
-            Expected::established(one),
-            Expected::established(other),
-            Expected {
+            ExpectedLine::established(one),
+            ExpectedLine::established(other),
+            ExpectedLine {
                 syn_sent: 0,
                 has_port: false,
-                ..Expected::new("port_exhausted", exhausted)
+                ..ExpectedLine::new("port_exhausted", exhausted)
             },
         ],
     );
@@ -289,8 +300,8 @@ fn abandoned_then_established(host: IpAddr) {
     live.expect(
         &scene,
         &[
-            Expected::gave_up("cancelled", first),
-            Expected::established(second),
+            ExpectedLine::gave_up("cancelled", first),
+            ExpectedLine::established(second),
         ],
     );
 }
@@ -309,21 +320,21 @@ fn stalled_then_established() {
         [stalled, refused, attempt_on(&socket, accepts)]
     });
     let [stalled, refused, established] = scene.value.each_ref();
-    let stalled = Expected {
+    let stalled = ExpectedLine {
         syn_sent: 2,
         syn_retransmitted: 1,
-        ..Expected::gave_up("timed_out", stalled)
+        ..ExpectedLine::gave_up("timed_out", stalled)
     };
     let lines = live.expect(
         &scene,
         &[
             stalled.clone(),
-            Expected::refused(refused),
-            Expected::established(established),
+            ExpectedLine::refused(refused),
+            ExpectedLine::established(established),
         ],
     );
     let stall = live.only_stall(&scene);
-    stalled.assert_stall(&stall, &lines[0], Reply::None);
+    stalled.assert_stall(&stall, &lines[0], ExpectedReply::None);
 }
 
 /// The first attempt's entry is read while the second is under way. Should its memory
@@ -351,10 +362,10 @@ fn is_told_what_answered() -> bool {
     let lines = live.endings(&scene, 2);
     let is_told = !lines[1]["reply"]["icmp_type"].is_null();
     let reply = match is_told {
-        true => Reply::Local(3, 1),
-        false => Reply::LocalUnknown,
+        true => ExpectedReply::Local(3, 1),
+        false => ExpectedReply::LocalUnknown,
     };
-    let neighbour = Expected {
+    let neighbour = ExpectedLine {
         reply,
         ..unreachable(second)
     };
@@ -365,15 +376,15 @@ fn is_told_what_answered() -> bool {
 }
 
 /// The far router knows no such host. For IPv6 the kernel keeps only the errno.
-fn unreachable(attempted: &Attempted) -> Expected {
+fn unreachable(attempted: &Attempted) -> ExpectedLine {
     assert_eq!(Errno::from_raw(attempted.errno), Errno::EHOSTUNREACH);
     let is_v6 = attempted.remote.ip().to_canonical().is_ipv6();
-    Expected {
+    ExpectedLine {
         reply: if is_v6 {
-            Reply::Icmp6(1, 3)
+            ExpectedReply::Icmp6(1, 3)
         } else {
-            Reply::Icmp(3, 1)
+            ExpectedReply::Icmp(3, 1)
         },
-        ..Expected::new("unreachable", attempted)
+        ..ExpectedLine::new("unreachable", attempted)
     }
 }

@@ -16,8 +16,8 @@ use std::{
 
 use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Reply, Uring, attempt_on, is_root, live_test, run, tcp, unless,
-    wait_for_syn_sent,
+    Attempted, ExpectedLine, ExpectedReply, Live, Uring, attempt_on, is_root, live_test, run, tcp,
+    unless, wait_for_syn_sent,
 };
 use nix::{
     errno::Errno,
@@ -100,7 +100,7 @@ fn expect_refused(play: impl FnOnce(&Socket, SocketAddr) -> Attempted + Send, ho
     let remote = SocketAddr::from((host, ports::RESETS));
     let live = Live::get();
     let scene = live.play(|_| play(&tcp(remote), remote));
-    live.expect(&scene, &[Expected::refused(&scene.value)]);
+    live.expect(&scene, &[ExpectedLine::refused(&scene.value)]);
 }
 
 fn uring_established(host: IpAddr) {
@@ -110,7 +110,7 @@ fn uring_established(host: IpAddr) {
         let socket = tcp(remote);
         Uring::new().unwrap().connect(&socket, remote)
     });
-    live.expect(&scene, &[Expected::established(&scene.value)]);
+    live.expect(&scene, &[ExpectedLine::established(&scene.value)]);
 }
 
 fn uring_refused(host: IpAddr) {
@@ -148,7 +148,7 @@ fn refused_in_kernel_thread(
         comm: of["comm"].as_str().unwrap().to_owned(),
         ..scene.value
     };
-    Expected::refused(&attempted).assert_is(line, scene.netns);
+    ExpectedLine::refused(&attempted).assert_is(line, scene.netns);
 }
 
 /// The timeout takes the request back, the socket stays in `SYN_SENT` until it is
@@ -161,7 +161,7 @@ fn uring_linked_timeout(host: IpAddr) {
         ring.connect_within(OVER_PATIENCE, &tcp(remote), remote)
     });
     assert_eq!(Errno::from_raw(scene.value.errno), Errno::ECANCELED);
-    live.expect(&scene, &[Expected::gave_up("timed_out", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("timed_out", &scene.value)]);
 }
 
 /// Somebody kills the socket while its owner is in connect: the owner is named.
@@ -181,7 +181,7 @@ fn killed_by_ss(host: IpAddr) {
     });
     assert_eq!(Errno::from_raw(scene.value.errno), Errno::ECONNABORTED);
     assert_eq!(scene.value.comm, "connecting");
-    live.expect(&scene, &[Expected::new("aborted", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::new("aborted", &scene.value)]);
 }
 
 /// A socket under repair is connected without a packet (`tcp_connect`): what a
@@ -200,10 +200,10 @@ fn repair(host: IpAddr) {
         socket.bind(&SocketAddr::new(local, 45_678).into()).unwrap();
         attempt_on(&socket, remote)
     });
-    let expected = Expected {
+    let expected = ExpectedLine {
         syn_sent: 0,
-        reply: Reply::None,
-        ..Expected::established(&scene.value)
+        reply: ExpectedReply::None,
+        ..ExpectedLine::established(&scene.value)
     };
     live.expect(&scene, &[expected]);
 }

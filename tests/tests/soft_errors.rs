@@ -9,7 +9,9 @@ use std::{
 };
 
 use conntrace_testnet::{FAR_V4, FAR_V6, ports};
-use conntrace_tests::{Attempted, Expected, Live, Reply, attempt_on, nft, run, tcp, with_nft};
+use conntrace_tests::{
+    Attempted, ExpectedLine, ExpectedReply, Live, attempt_on, nft, run, tcp, with_nft,
+};
 use nix::{
     errno::Errno,
     sys::socket::{
@@ -102,16 +104,16 @@ const INPUT: Chain = ("input", LOOPBACK_PORT);
 
 impl Rejection {
     /// What the application is told and the line says of this attempt.
-    fn expected(&self, attempted: &Attempted) -> Expected {
+    fn expected(&self, attempted: &Attempted) -> ExpectedLine {
         let (errno, icmp_type, code) = if attempted.remote.is_ipv6() {
             self.v6
         } else {
             self.v4
         };
         assert_eq!(Errno::from_raw(attempted.errno), errno);
-        Expected {
-            reply: Reply::Local(icmp_type, code),
-            ..Expected::new(self.label, attempted)
+        ExpectedLine {
+            reply: ExpectedReply::Local(icmp_type, code),
+            ..ExpectedLine::new(self.label, attempted)
         }
     }
 }
@@ -136,7 +138,7 @@ fn retries_end(rejection: &Rejection, host: IpAddr, (chain, port): Chain) {
         setsockopt(&socket, TcpUserTimeout, &USER_TIMEOUT_MS).unwrap();
         attempt_on(&socket, remote)
     });
-    let expected = Expected {
+    let expected = ExpectedLine {
         syn_sent: 2,
         syn_retransmitted: 1,
         ..rejection.expected(&scene.value)

@@ -17,7 +17,7 @@ use std::{
 use conntrace::{diagnosis::Code, record::Label};
 use conntrace_testnet::{self, FAR_V4, ports};
 use conntrace_tests::{
-    Attempted, Tracer, assert_adds_up, attempt, binary, conntrace, copy_program, live_test,
+    Attempted, TracerProcess, assert_adds_up, attempt, binary, conntrace, copy_program, live_test,
     plain_test, run_one_by_one, tcp,
 };
 use serde_json::Value;
@@ -109,7 +109,7 @@ fn doctor() {
     let output = output(&[&["doctor", "--format", "json"], &tier[..]].concat());
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
     let found = diagnosis(&output);
-    let start = &Tracer::start(&[]).stop()[0];
+    let start = &TracerProcess::start(&[]).stop()[0];
     assert_eq!(found["can_trace"], true);
     assert!(found["obstacle"].is_null());
     for same in ["kernel", "tier", "version"] {
@@ -205,13 +205,13 @@ fn doctor_without_btf() {
 /// tracer with these options. Returns the labels printed for them; all three
 /// must be counted whatever was printed.
 fn printed(options: &[&str]) -> Vec<String> {
-    let tracer = Tracer::start(options);
-    let netns = conntrace_testnet::run("scenario", |stage| {
+    let tracer = TracerProcess::start(options);
+    let netns = conntrace_testnet::run("scenario", |testnet| {
         let silent = (FAR_V4, ports::SILENT).into();
         Attempted::begin(&tcp(silent), silent);
         attempt((FAR_V4, ports::ACCEPTS));
         attempt((FAR_V4, ports::RESETS));
-        stage.netns
+        testnet.netns
     })
     .unwrap();
     let lines = tracer.stop();
@@ -247,10 +247,10 @@ fn label_decides_over_all() {
 
 fn stalls_have_no_label() {
     let stalled = |options: &[&str]| -> BTreeSet<String> {
-        let tracer = Tracer::start(options);
-        let netns = conntrace_testnet::run("scenario", |stage| {
+        let tracer = TracerProcess::start(options);
+        let netns = conntrace_testnet::run("scenario", |testnet| {
             attempt((FAR_V4, ports::ACCEPTS_SECOND_SYN));
-            stage.netns
+            testnet.netns
         })
         .unwrap();
         let lines = tracer.stop();

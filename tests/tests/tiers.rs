@@ -12,17 +12,19 @@ use std::{
     time::Duration,
 };
 
-use conntrace_testnet::{self, DeadEnd, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Stage, ports};
+use conntrace_testnet::{
+    self, DeadEndRoute, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Testnet, ports,
+};
 use conntrace_tests::{
-    Attempted, Tracer, attempt, attempt_on, is_root, kernel_version, lacks_functions, live_test,
-    mount_tracefs, run, tcp, unless,
+    Attempted, TracerProcess, attempt, attempt_on, is_root, kernel_version, lacks_functions,
+    live_test, mount_tracefs, run, tcp, unless,
 };
 use jiff::Timestamp;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
 /// A way to trace: its options, and how coverage names what it must see.
-struct Way {
+struct TracingMode {
     name: &'static str,
     options: &'static [&'static str],
     /// Whether functions are hooked.
@@ -31,26 +33,26 @@ struct Way {
     calls: bool,
 }
 
-const WAYS: [Way; 4] = [
-    Way {
+const WAYS: [TracingMode; 4] = [
+    TracingMode {
         name: "full",
         options: &["--tier", "full"],
         functions: true,
         calls: false,
     },
-    Way {
+    TracingMode {
         name: "kprobe",
         options: &["--tier", "kprobe"],
         functions: true,
         calls: false,
     },
-    Way {
+    TracingMode {
         name: "tracepoint",
         options: &["--tier", "tracepoint"],
         functions: false,
         calls: false,
     },
-    Way {
+    TracingMode {
         name: "syscalls",
         options: &["--tier", "tracepoint", "--trace-syscalls"],
         functions: false,
@@ -87,7 +89,7 @@ fn main() -> ExitCode {
     let no_tracefs = mount_tracefs()
         .err()
         .map(|error| format!("needs tracefs: {error}"));
-    let lacks = |way: &Way| match (way.functions, way.calls) {
+    let lacks = |way: &TracingMode| match (way.functions, way.calls) {
         (true, _) if is_root() => lacks_functions(Some(way.name)),
         (_, true) => no_tracefs.clone(),
         _ => None,
@@ -112,8 +114,8 @@ fn main() -> ExitCode {
 
 /// `coverage` is at least what the contract has for the tier, and no tier claims what
 /// it cannot see.
-fn covers(way: &Way) {
-    let tracer = Tracer::start(way.options);
+fn covers(way: &TracingMode) {
+    let tracer = TracerProcess::start(way.options);
     let start = tracer.lines(|line| line["type"] == "start").remove(0);
     tracer.stop();
     let tier = if way.calls { "tracepoint" } else { way.name };
@@ -135,13 +137,13 @@ fn covers(way: &Way) {
 
 /// Both tracers see the same attempts, and every field of every line is the same but
 /// for what only one of them can know.
-fn say_the_same(way: &Way, other: &Way) {
+fn say_the_same(way: &TracingMode, other: &TracingMode) {
     // Causes name what is known of an answer, which is not the same.
     let options = ["--all", "--no-diagnosis"];
-    let all = |way: &Way| Tracer::start(&[&options, way.options].concat());
+    let all = |way: &TracingMode| TracerProcess::start(&[&options, way.options].concat());
     let tracers = [all(way), all(other)];
     let (netns, count) =
-        conntrace_testnet::run("tiers", |stage| (stage.netns, provoke(stage))).unwrap();
+        conntrace_testnet::run("tiers", |testnet| (testnet.netns, provoke(testnet))).unwrap();
     for tracer in &tracers {
         tracer.wait_for_endings(netns, count);
     }
@@ -188,9 +190,9 @@ fn assert_same(line: &Value, other: &Value) {
 }
 
 /// An ending of every kind, one after the other; returns how many.
-fn provoke(stage: &Stage) -> usize {
-    stage
-        .add_dead_end(DeadEnd::Prohibit, FORBIDDEN.into())
+fn provoke(testnet: &Testnet) -> usize {
+    testnet
+        .add_dead_end(DeadEndRoute::Prohibit, FORBIDDEN.into())
         .unwrap();
     let far: [IpAddr; 3] = [FAR_V4.into(), FAR_V6.into(), FAR_V4.to_ipv6_mapped().into()];
     let answers = [
@@ -215,13 +217,13 @@ fn provoke(stage: &Stage) -> usize {
         attempt((host.to_ipv6_mapped(), ports::ACCEPTS));
         count += 2;
     }
-    count + without_ports(stage)
+    count + without_ports(testnet)
 }
 
 /// No port to connect from, none to bind, and one that is taken.
-fn without_ports(stage: &Stage) -> usize {
+fn without_ports(testnet: &Testnet) -> usize {
     let range = "net/ipv4/ip_local_port_range";
-    stage.set_sysctl(range, "40000 40001").unwrap();
+    testnet.set_sysctl(range, "40000 40001").unwrap();
     let mut count = 0;
     for (host, local) in [
         (IpAddr::from(FAR_V4), IpAddr::from(FAR_LOCAL_V4)),

@@ -14,10 +14,10 @@ use std::{
     time::Duration,
 };
 
-use conntrace_testnet::{FAR_V4, FAR_V6, Stage, ports};
+use conntrace_testnet::{FAR_V4, FAR_V6, Testnet, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Reply, Scene, Unless, attempt, attempt_on, has_syn_sent, live_test,
-    nft, remote_end, run, tcp, with_nft,
+    Attempted, ExpectedLine, ExpectedReply, Live, PlayedScenario, Unless, attempt, attempt_on,
+    has_syn_sent, live_test, nft, remote_end, run, tcp, with_nft,
 };
 use nix::errno::Errno;
 use serde_json::json;
@@ -100,10 +100,10 @@ fn user_timeout(remote: SocketAddr) {
 /// SYNs at 0 and 1 s, the end at 3 s.
 fn retries_used_up(remote: SocketAddr) {
     let live = Live::get();
-    let scene = live.play(|stage: &Stage| {
-        stage.set_sysctl("net/ipv4/tcp_syn_retries", "1").unwrap();
+    let scene = live.play(|testnet: &Testnet| {
+        testnet.set_sysctl("net/ipv4/tcp_syn_retries", "1").unwrap();
         // From Linux 6.5 these come on top.
-        if let Err(error) = stage.set_sysctl("net/ipv4/tcp_syn_linear_timeouts", "0") {
+        if let Err(error) = testnet.set_sysctl("net/ipv4/tcp_syn_linear_timeouts", "0") {
             assert_eq!(error.kind(), ErrorKind::NotFound);
         }
         attempt(remote)
@@ -111,18 +111,18 @@ fn retries_used_up(remote: SocketAddr) {
     expect_stalled(&live, &scene, by_kernel(&scene.value));
 }
 
-fn by_kernel(attempted: &Attempted) -> Expected {
+fn by_kernel(attempted: &Attempted) -> ExpectedLine {
     assert_eq!(Errno::from_raw(attempted.errno), Errno::ETIMEDOUT);
-    Expected {
+    ExpectedLine {
         timeout_by: Some("kernel"),
-        ..Expected::new("timed_out", attempted)
+        ..ExpectedLine::new("timed_out", attempted)
     }
 }
 
 fn deadline(remote: SocketAddr, deadline: Duration) {
     let live = Live::get();
     let scene = live.play_lasting(PATIENCE..BEFORE_STALL, |_| give_up(remote, deadline));
-    live.expect(&scene, &[Expected::gave_up("timed_out", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("timed_out", &scene.value)]);
     assert!(live.stalls(&scene).is_empty());
 }
 
@@ -133,9 +133,9 @@ fn dropped_here(remote: SocketAddr) {
         nft("output", remote, "drop");
         give_up(remote, ms(300))
     });
-    let expected = Expected {
-        reply: Reply::Dropped(Unless::None),
-        ..Expected::gave_up("timed_out", &scene.value)
+    let expected = ExpectedLine {
+        reply: ExpectedReply::Dropped(Unless::None),
+        ..ExpectedLine::gave_up("timed_out", &scene.value)
     };
     live.expect(&scene, &[expected]);
 }
@@ -148,10 +148,10 @@ fn dropped_here_at_first() {
         nft("output", remote, "numgen inc mod 1000 == 0 drop");
         attempt(remote)
     });
-    let expected = Expected {
+    let expected = ExpectedLine {
         syn_sent: 2,
         syn_retransmitted: 1,
-        ..Expected::refused(&scene.value)
+        ..ExpectedLine::refused(&scene.value)
     };
     live.expect(&scene, &[expected]);
 }
@@ -159,7 +159,7 @@ fn dropped_here_at_first() {
 fn deadline_under_patience() {
     let live = Live::get();
     let scene = live.play_lasting(..PATIENCE, |_| give_up(silent_v4(), ms(100)));
-    live.expect(&scene, &[Expected::gave_up("cancelled", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
 /// The kernel sends the SYN again in about the same millisecond: mostly the
@@ -167,7 +167,7 @@ fn deadline_under_patience() {
 fn deadline_at_first_retransmission() {
     let live = Live::get();
     let scene = live.play_lasting(..BEFORE_SECOND_STALL, |_| give_up(silent_v4(), ms(1000)));
-    let by_application = Expected::gave_up("timed_out", &scene.value);
+    let by_application = ExpectedLine::gave_up("timed_out", &scene.value);
     live.tracer().wait_for_endings(scene.netns, 1);
     if live.stalls(&scene).is_empty() {
         live.expect(&scene, &[by_application]);
@@ -179,7 +179,11 @@ fn deadline_at_first_retransmission() {
 fn deadline_after_stall(remote: SocketAddr) {
     let live = Live::get();
     let scene = live.play_lasting(..BEFORE_SECOND_STALL, |_| give_up(remote, ms(1200)));
-    expect_stalled(&live, &scene, Expected::gave_up("timed_out", &scene.value));
+    expect_stalled(
+        &live,
+        &scene,
+        ExpectedLine::gave_up("timed_out", &scene.value),
+    );
 }
 
 fn give_up(remote: SocketAddr, deadline: Duration) -> Attempted {
@@ -197,7 +201,7 @@ fn connect_timeout_of_std() {
         let errno = Errno::EINPROGRESS as i32;
         Attempted::on(&tcp(silent_v4()), silent_v4(), errno)
     });
-    live.expect(&scene, &[Expected::gave_up("timed_out", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("timed_out", &scene.value)]);
     assert!(live.stalls(&scene).is_empty());
 }
 
@@ -235,17 +239,17 @@ fn killed() {
 fn answered_late(remote: SocketAddr) {
     let live = Live::get();
     let scene = live.play(|_| attempt(remote));
-    expect_stalled(&live, &scene, Expected::established(&scene.value));
+    expect_stalled(&live, &scene, ExpectedLine::established(&scene.value));
 }
 
 /// The SYN was sent again once: one stall line, and this outcome.
-fn expect_stalled(live: &Live, scene: &Scene<Attempted>, outcome: Expected) {
-    let expected = Expected {
+fn expect_stalled(live: &Live, scene: &PlayedScenario<Attempted>, outcome: ExpectedLine) {
+    let expected = ExpectedLine {
         syn_sent: 2,
         syn_retransmitted: 1,
         ..outcome
     };
     let lines = live.expect(scene, std::slice::from_ref(&expected));
     let stall = live.only_stall(scene);
-    expected.assert_stall(&stall, &lines[0], Reply::None);
+    expected.assert_stall(&stall, &lines[0], ExpectedReply::None);
 }

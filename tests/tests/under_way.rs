@@ -16,8 +16,8 @@ use std::{
 
 use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Reply, Scene, attempt_on, kernel_version, let_interrupt, live_test,
-    run, tcp, wait_for_syn_sent,
+    Attempted, ExpectedLine, ExpectedReply, Live, PlayedScenario, attempt_on, kernel_version,
+    let_interrupt, live_test, run, tcp, wait_for_syn_sent,
 };
 use nix::{
     errno::Errno,
@@ -106,13 +106,13 @@ fn send_timeout_over_patience(host: IpAddr) {
     let scene = live.play_lasting(PATIENCE..BEFORE_STALL, |_| {
         send_timeout(silent(host), ms(150))
     });
-    live.expect(&scene, &[Expected::gave_up("timed_out", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("timed_out", &scene.value)]);
 }
 
 fn send_timeout_under_patience(host: IpAddr) {
     let live = Live::get();
     let scene = live.play_lasting(..PATIENCE, |_| send_timeout(silent(host), ms(30)));
-    live.expect(&scene, &[Expected::gave_up("cancelled", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
 /// The application is told that the call took too long, and goes on all the same.
@@ -130,15 +130,15 @@ fn send_timeout_then_established(host: IpAddr) {
 }
 
 /// The second SYN was answered: one stall and this outcome.
-fn expect_answered_late(live: &Live, scene: &Scene<Attempted>) {
-    let expected = Expected {
+fn expect_answered_late(live: &Live, scene: &PlayedScenario<Attempted>) {
+    let expected = ExpectedLine {
         syn_sent: 2,
         syn_retransmitted: 1,
-        ..Expected::established(&scene.value)
+        ..ExpectedLine::established(&scene.value)
     };
     let lines = live.expect(scene, std::slice::from_ref(&expected));
     let stall = live.only_stall(scene);
-    expected.assert_stall(&stall, &lines[0], Reply::None);
+    expected.assert_stall(&stall, &lines[0], ExpectedReply::None);
 }
 
 /// A blocking connect in a thread of its own, into which this signal comes.
@@ -168,7 +168,7 @@ fn interrupted_then_closed(host: IpAddr) {
     let scene = live.play_lasting(..PATIENCE, |_| {
         interrupted(&tcp(silent(host)), silent(host))
     });
-    live.expect(&scene, &[Expected::gave_up("cancelled", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
 /// The application waits on after EINTR and is told of the handshake by poll.
@@ -218,7 +218,7 @@ fn connect_to_other(host: IpAddr, other: SocketAddr) {
         }
         attempted
     });
-    live.expect(&scene, &[Expected::gave_up("cancelled", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
 fn connect_when_established(host: IpAddr) {
@@ -233,7 +233,7 @@ fn connect_when_established(host: IpAddr) {
         }
         attempted
     });
-    live.expect(&scene, &[Expected::established(&scene.value)]);
+    live.expect(&scene, &[ExpectedLine::established(&scene.value)]);
 }
 
 /// Ways of giving up that differ in the kernel (`tcp_close`, `tcp_disconnect`).
@@ -245,7 +245,7 @@ fn given_up(host: IpAddr, give_up: fn(&Socket)) {
         give_up(&socket);
         attempted
     });
-    live.expect(&scene, &[Expected::gave_up("cancelled", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
 fn linger_0(socket: &Socket) {
@@ -281,5 +281,5 @@ fn shut_down_by_another_thread(host: IpAddr) {
         })
     });
     assert_eq!(scene.value.comm, "connecting");
-    live.expect(&scene, &[Expected::gave_up("cancelled", &scene.value)]);
+    live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }

@@ -9,7 +9,8 @@ use std::{
 
 use conntrace_testnet::{FAR_V4, FAR_V6, NEAR_V4, NEAR_V6, ports};
 use conntrace_tests::{
-    Attempted, Expected, Live, Reply, Scene, attempt, attempt_on, live_test, run, tcp,
+    Attempted, ExpectedLine, ExpectedReply, Live, PlayedScenario, attempt, attempt_on, live_test,
+    run, tcp,
 };
 use nix::{
     errno::Errno,
@@ -56,18 +57,21 @@ const REASONS: [Reason; 4] = [
 fn main() -> ExitCode {
     let mut tests = vec![
         live_test("neighbour_v4", || {
-            neighbour_fails(NEAR_V4.into(), Reply::Local(3, 1));
+            neighbour_fails(NEAR_V4.into(), ExpectedReply::Local(3, 1));
         }),
         live_test("neighbour_mapped", || {
-            neighbour_fails(NEAR_V4.to_ipv6_mapped().into(), Reply::Local(3, 1));
+            neighbour_fails(NEAR_V4.to_ipv6_mapped().into(), ExpectedReply::Local(3, 1));
         }),
         live_test("neighbour_v6", || {
-            neighbour_fails(NEAR_V6.into(), Reply::Local6(1, 3));
+            neighbour_fails(NEAR_V6.into(), ExpectedReply::Local6(1, 3));
         }),
         live_test("neighbour_v6_recverr", neighbour_fails_v6_recverr),
     ];
     for (name, port, (type4, code4, errno4), (type6, code6, errno6)) in REASONS {
-        let (reply4, reply6) = (Reply::Icmp(type4, code4), Reply::Icmp(type6, code6));
+        let (reply4, reply6) = (
+            ExpectedReply::Icmp(type4, code4),
+            ExpectedReply::Icmp(type6, code6),
+        );
         let v4 = SocketAddr::from((FAR_V4, port));
         let mapped = SocketAddr::from((FAR_V4.to_ipv6_mapped(), port));
         let v6 = SocketAddr::from((FAR_V6, port));
@@ -80,7 +84,7 @@ fn main() -> ExitCode {
             }),
             // Without IPV6_RECVERR the kernel keeps only the errno.
             live_test(&format!("{name}_v6"), move || {
-                unreachable(v6, |_| {}, errno6, Reply::Icmp6(type6, code6));
+                unreachable(v6, |_| {}, errno6, ExpectedReply::Icmp6(type6, code6));
             }),
             live_test(&format!("{name}_v6_recverr"), move || {
                 unreachable(v6, keep_errors, errno6, reply6);
@@ -91,7 +95,7 @@ fn main() -> ExitCode {
 }
 
 /// The router says no, to a blocking application and to one that polls.
-fn unreachable(remote: SocketAddr, prepare: fn(&Socket), errno: Errno, reply: Reply) {
+fn unreachable(remote: SocketAddr, prepare: fn(&Socket), errno: Errno, reply: ExpectedReply) {
     let live = Live::get();
     let scene = live.play_lasting(..PROMPT, |_| {
         let blocking = tcp(remote);
@@ -113,14 +117,14 @@ fn unreachable(remote: SocketAddr, prepare: fn(&Socket), errno: Errno, reply: Re
 
 /// Nobody answers ARP or neighbour discovery: after about 3 s the kernel tells
 /// itself. The one SYN still waits for an address, so none is sent again.
-fn neighbour_fails(host: IpAddr, reply: Reply) {
+fn neighbour_fails(host: IpAddr, reply: ExpectedReply) {
     let live = Live::get();
     let scene = live.play(|_| attempt((host, ports::ACCEPTS)));
     assert_eq!(Errno::from_raw(scene.value.errno), Errno::EHOSTUNREACH);
     assert_neighbour_failed(&live, &scene, reply);
 }
 
-fn assert_neighbour_failed(live: &Live, scene: &Scene<Attempted>, reply: Reply) {
+fn assert_neighbour_failed(live: &Live, scene: &PlayedScenario<Attempted>, reply: ExpectedReply) {
     let line = live.endings(scene, 1).remove(0);
     let expected = told_unreachable(&scene.value, reply).waiting_for_neighbour(&line);
     expected.assert_is(&line, scene.netns);
@@ -137,13 +141,13 @@ fn neighbour_fails_v6_recverr() {
         attempt_on(&socket, remote)
     });
     assert_eq!(Errno::from_raw(scene.value.errno), Errno::EHOSTUNREACH);
-    assert_neighbour_failed(&live, &scene, Reply::Local(1, 3));
+    assert_neighbour_failed(&live, &scene, ExpectedReply::Local(1, 3));
 }
 
-fn told_unreachable(attempted: &Attempted, reply: Reply) -> Expected {
-    Expected {
+fn told_unreachable(attempted: &Attempted, reply: ExpectedReply) -> ExpectedLine {
+    ExpectedLine {
         reply,
-        ..Expected::new("unreachable", attempted)
+        ..ExpectedLine::new("unreachable", attempted)
     }
 }
 

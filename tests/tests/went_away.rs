@@ -14,7 +14,7 @@ use std::{
 };
 
 use conntrace_testnet::{
-    FAR_DEVICE, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_ROUTER_V4, FAR_ROUTER_V6, Stage, ports,
+    FAR_DEVICE, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_ROUTER_V4, FAR_ROUTER_V6, Testnet, ports,
 };
 use conntrace_tests::{
     Attempted, Live, Partner, in_role_to, ip, link_into, nft, remote_of_role, role, run,
@@ -42,13 +42,13 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// The part of the way that goes away.
 #[derive(Clone, Copy)]
-enum Gone {
+enum LostPart {
     Link,
     Address,
     Route,
 }
 
-impl Gone {
+impl LostPart {
     const ALL: [(Self, &'static str); 3] = [
         (Self::Link, "link"),
         (Self::Address, "address"),
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
         return serve();
     }
     let mut tests = Vec::new();
-    for (gone, name) in Gone::ALL {
+    for (gone, name) in LostPart::ALL {
         for (v6, family) in [(false, "v4"), (true, "v6")] {
             tests.push(with_ip(&format!("{name}_{family}_given_up"), move || {
                 given_up(gone, v6);
@@ -102,7 +102,7 @@ fn main() -> ExitCode {
 }
 
 /// An attempt that nobody answers, under which the way goes away.
-fn cut_off(stage: &Stage, gone: Gone, v6: bool) -> (Socket, SocketAddr) {
+fn cut_off(testnet: &Testnet, gone: LostPart, v6: bool) -> (Socket, SocketAddr) {
     let to: IpAddr = if v6 {
         BEYOND_V6.into()
     } else {
@@ -118,7 +118,7 @@ fn cut_off(stage: &Stage, gone: Gone, v6: bool) -> (Socket, SocketAddr) {
         "{family}route add {to} via {via} dev {FAR_DEVICE}"
     ));
     let (name, value) = RETRIES;
-    stage.set_sysctl(name, value).unwrap();
+    testnet.set_sysctl(name, value).unwrap();
     let remote = SocketAddr::new(to, ports::SILENT);
     let socket = tcp(remote);
     Attempted::begin(&socket, remote);
@@ -148,9 +148,9 @@ fn assert_cut_off(line: &Value, label: &str, timeout_by: &Value) {
 }
 
 /// The application closes after the retransmission that could not be sent.
-fn given_up(gone: Gone, v6: bool) {
-    let line = Live::get().last_line(1, |stage| {
-        let (socket, _) = cut_off(stage, gone, v6);
+fn given_up(gone: LostPart, v6: bool) {
+    let line = Live::get().last_line(1, |testnet| {
+        let (socket, _) = cut_off(testnet, gone, v6);
         thread::sleep(AFTER_RETRANSMISSION);
         drop(socket);
     });
@@ -162,10 +162,10 @@ fn given_up(gone: Gone, v6: bool) {
 }
 
 /// At the end of the retries the kernel tells the application its own soft error.
-fn kernel_ends(gone: Gone, v6: bool) {
+fn kernel_ends(gone: LostPart, v6: bool) {
     let mut told = None;
-    let line = Live::get().last_line(1, |stage| {
-        let (socket, _) = cut_off(stage, gone, v6);
+    let line = Live::get().last_line(1, |testnet| {
+        let (socket, _) = cut_off(testnet, gone, v6);
         let end = Instant::now() + LONG;
         while told.is_none() && Instant::now() < end {
             thread::sleep(Duration::from_millis(20));

@@ -25,14 +25,14 @@ const COMPRESSIONS: [(&[u8], &str, &str); 4] = [
 
 /// A kernel to look into.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Kernel {
+pub(crate) struct KernelFile {
     /// Major and minor, as in `6.12`.
     version: String,
     /// A vmlinuz, a vmlinux, or its BTF alone.
     file: PathBuf,
 }
 
-impl FromStr for Kernel {
+impl FromStr for KernelFile {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -48,7 +48,7 @@ impl FromStr for Kernel {
     }
 }
 
-pub(crate) fn btf(root: &Path, kernels: &[Kernel]) -> Result<()> {
+pub(crate) fn btf(root: &Path, kernels: &[KernelFile]) -> Result<()> {
     let unpacked = target_dir(root).join("btf");
     for dir in [&unpacked, &root.join(EXTRACTS)] {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -121,11 +121,11 @@ mod tests {
 
     #[test]
     fn a_kernel_is_a_version_and_a_file() {
-        let kernel: Kernel = "6.12=/boot/a=b".parse().unwrap();
+        let kernel: KernelFile = "6.12=/boot/a=b".parse().unwrap();
         assert_eq!(kernel.version, "6.12");
         assert_eq!(kernel.file, Path::new("/boot/a=b"));
         for bad in ["", "6.12", "6=/boot/x", "6.x=/boot/x", ".=x", "../6.1=x"] {
-            assert!(bad.parse::<Kernel>().is_err(), "{bad}");
+            assert!(bad.parse::<KernelFile>().is_err(), "{bad}");
         }
     }
 

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    record::{Record, Sources, Tools, sha256},
+    record::{BuildRecord, Sources, Tools, sha256},
     run::{run, target_dir},
     toolchain::{TARGET, Toolchain, cargo_home, forget_outer_cargo},
 };
@@ -37,7 +37,7 @@ struct Built {
 pub(crate) fn build(root: &Path) -> Result<()> {
     let sources = Sources::read(root)?;
     let built = compile(root, &sources)?;
-    let record = Record {
+    let record = BuildRecord {
         tools: built.tools,
         object_sha256: sha256(&built.bytes),
         sources_sha256: sources.sha256(),
@@ -55,7 +55,7 @@ pub(crate) fn build(root: &Path) -> Result<()> {
 /// Fails unless the committed object is what the sources give.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let sources = Sources::read(root)?;
-    let record = Record::read(&root.join(RECORD)).context(STALE)?;
+    let record = BuildRecord::read(&root.join(RECORD)).context(STALE)?;
     let committed = read(&root.join(OBJECT)).context(STALE)?;
     ensure!(
         sha256(&committed) == record.object_sha256,

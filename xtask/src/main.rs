@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", about, disable_help_subcommand = true)]
-struct Cli {
+struct XtaskCli {
     #[command(subcommand)]
     task: Task,
 }
@@ -47,7 +47,7 @@ enum Task {
     Btf {
         /// Which kernel, and its vmlinuz, its vmlinux or its BTF alone; may be repeated
         #[arg(long = "kernel", value_name = "VERSION=FILE", required = true)]
-        kernels: Vec<btf::Kernel>,
+        kernels: Vec<btf::KernelFile>,
     },
     /// Check formatting, clippy, the list of files with unsafe code, dependencies
     Lint {
@@ -108,7 +108,7 @@ enum Task {
 const NOT_RUN: u8 = 3;
 
 fn main() -> ExitCode {
-    match run_task(Cli::parse().task) {
+    match run_task(XtaskCli::parse().task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");

@@ -33,7 +33,7 @@ pub(crate) struct Tools {
 
 /// The contents of toolchain.txt.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Record {
+pub(crate) struct BuildRecord {
     pub(crate) tools: Tools,
     /// Of the stripped object.
     pub(crate) object_sha256: String,
@@ -70,7 +70,7 @@ impl Sources {
     }
 }
 
-impl Record {
+impl BuildRecord {
     pub(crate) fn read(file: &Path) -> Result<Self> {
         fs::read_to_string(file)
             .map_err(anyhow::Error::from)
@@ -133,7 +133,7 @@ impl fmt::Display for Tools {
     }
 }
 
-impl fmt::Display for Record {
+impl fmt::Display for BuildRecord {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{HEADER}{}", self.tools)?;
         writeln!(out, "conntrace.bpf.o: {}", self.object_sha256)?;
@@ -152,12 +152,12 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn sample() -> Record {
+    fn sample() -> BuildRecord {
         let sources = Sources(BTreeMap::from([
             ("conntrace-ebpf/src/maps.rs".to_owned(), b"b".to_vec()),
             ("conntrace-common/Cargo.toml".to_owned(), b"a".to_vec()),
         ]));
-        Record {
+        BuildRecord {
             tools: Tools {
                 rustc: "rustc 1.96.0 (ac68faa20 2026-05-25), LLVM version: 22.1.8".to_owned(),
                 bpf_linker: "bpf-linker 0.13.0".to_owned(),
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        assert_eq!(Record::parse(&sample().to_string()).unwrap(), sample());
+        assert_eq!(BuildRecord::parse(&sample().to_string()).unwrap(), sample());
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
             (format!("{good}rustc: 2\n"), "\"rustc\" is there twice"),
             (format!("{good}what?\n"), "not `key: value`: \"what?\""),
         ] {
-            assert_eq!(Record::parse(&bad).unwrap_err().to_string(), why);
+            assert_eq!(BuildRecord::parse(&bad).unwrap_err().to_string(), why);
         }
     }
 }

@@ -17,7 +17,7 @@ type Hosts = (&'static str, Vec<[u8; 16]>);
 type Table = fn(u64, [u8; 16]) -> u32;
 
 fn hosts_set(secret: u64, addr: [u8; 16]) -> u32 {
-    hosts::Key::new(NETNS, addr).set(secret)
+    hosts::HostKey::new(NETNS, addr).set(secret)
 }
 
 /// Addresses lie there as the socket has them: an IPv4 one in the first four bytes.

@@ -9,9 +9,9 @@ const NETWORK: u64 = 1 << 31;
 
 /// A host as one network namespace sees it, or a private network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key(pub(super) [u64; 3]);
+pub struct HostKey(pub(super) [u64; 3]);
 
-impl Key {
+impl HostKey {
     /// Of a namespace's inode number, which a later one may have, and in the upper half its
     /// random bits, which that one has not (`net.hash_mix`); and of an address, an IPv4 one
     /// v4-mapped.

@@ -1,6 +1,6 @@
 //! The words of a place, and how facts change them.
 
-use super::{FRESH_NS, Key, LATELY_NS, PORTS};
+use super::{FRESH_NS, HostKey, LATELY_NS, PORTS};
 use crate::{
     record::{pack, packed_ns, packed_port},
     shared::{load, store},
@@ -9,7 +9,7 @@ use crate::{
 /// The facts known of one host. Of a network, whose place is alike, no ports and no RST.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct HostFacts {
     /// The host or network that it is of; all zero while the place is free.
     pub(super) host: [u64; 3],
     /// Start of the first attempt that was not answered; 0 once anything was heard.
@@ -29,7 +29,7 @@ pub struct Known {
 /// A fact that an attempt tells of a host.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum News {
+pub enum HostFact {
     /// Nothing.
     #[default]
     None,
@@ -46,20 +46,20 @@ pub enum News {
 /// News of a host, from one attempt.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Fact {
+pub struct HostUpdate {
     /// Time at which it was seen.
     pub at_ns: u64,
     /// Start of the attempt.
     pub started_ns: u64,
     /// The fact.
-    pub news: News,
+    pub news: HostFact,
     /// The port of the host.
     pub port: u16,
     /// 1 where the attempt was seen from its beginning, so that it is known how long it took.
     pub is_whole: u16,
 }
 
-impl Fact {
+impl HostUpdate {
     /// Duration of a handshake in microseconds, at least 1; 0 if that is not known.
     #[inline(always)]
     fn took_us(&self) -> u64 {
@@ -71,10 +71,10 @@ impl Fact {
     }
 }
 
-impl Known {
+impl HostFacts {
     /// Begins anew: nothing is known but when it may have been forgotten.
     #[inline(always)]
-    pub(super) fn begin(&mut self, key: &Key, forgot_ns: u64) {
+    pub(super) fn begin(&mut self, key: &HostKey, forgot_ns: u64) {
         for (word, of_key) in self.host.iter_mut().zip(key.0) {
             store(word, of_key);
         }
@@ -89,14 +89,14 @@ impl Known {
     }
 
     #[inline(always)]
-    pub(super) fn is_of(&self, key: &Key) -> bool {
+    pub(super) fn is_of(&self, key: &HostKey) -> bool {
         let differing = self.host.iter().zip(&key.0);
         differing.fold(0, |other, (at, own)| other | (load(at) ^ own)) == 0
     }
 
     /// It is of the same namespace. A free place is of none.
     #[inline(always)]
-    pub(super) fn is_beside(&self, key: &Key) -> bool {
+    pub(super) fn is_beside(&self, key: &HostKey) -> bool {
         key.is_in(load(&self.host[0]))
     }
 
@@ -136,18 +136,18 @@ impl Known {
     /// A fact says more than what is known. One without a time is as old as its attempt.
     #[inline(always)]
     #[must_use]
-    pub fn lacks(&self, fact: &Fact) -> bool {
+    pub fn lacks(&self, fact: &HostUpdate) -> bool {
         let news = load(&fact.news);
-        if news == News::None {
+        if news == HostFact::None {
             return false;
         }
-        if news == News::Silence {
+        if news == HostFact::Silence {
             return !self.is_noted();
         }
         let noted_ns = match news {
-            News::Handshake => self.on_port_ns(load(&fact.port)),
-            News::Reset => packed_ns(load(&self.reset)),
-            News::Heard | News::Silence | News::None => load(&self.heard_ns),
+            HostFact::Handshake => self.on_port_ns(load(&fact.port)),
+            HostFact::Reset => packed_ns(load(&self.reset)),
+            HostFact::Heard | HostFact::Silence | HostFact::None => load(&self.heard_ns),
         };
         let now_ns = load(&fact.at_ns).max(load(&fact.started_ns));
         now_ns.saturating_sub(noted_ns) >= FRESH_NS || load(&self.silent_since_ns) != 0
@@ -167,10 +167,10 @@ impl Known {
     }
 
     #[inline(always)]
-    pub(super) fn note(&mut self, fact: &Fact) {
+    pub(super) fn note(&mut self, fact: &HostUpdate) {
         let at_ns = load(&fact.at_ns);
         let news = load(&fact.news);
-        if news == News::Silence {
+        if news == HostFact::Silence {
             if !self.is_noted() {
                 // What was heard longer ago has gone without a note, where it was stale.
                 let kept_ns = at_ns.saturating_sub(LATELY_NS);
@@ -181,10 +181,10 @@ impl Known {
             }
             return;
         }
-        if news == News::Reset {
+        if news == HostFact::Reset {
             store(&mut self.reset, pack(at_ns, load(&fact.port)));
         }
-        if news == News::Handshake {
+        if news == HostFact::Handshake {
             store(&mut self.handshake_took_us, fact.took_us());
             self.note_port(at_ns, load(&fact.port));
         }

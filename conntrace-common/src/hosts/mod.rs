@@ -9,7 +9,7 @@
 //! carries a checksum of its words: a reader that meets a writer finds it torn, on any
 //! architecture and without an order of the accesses.
 //!
-//! Every value is read from memory where it is needed ([`Work`]): the verifier follows the
+//! Every value is read from memory where it is needed ([`HostScratch`]): the verifier follows the
 //! values that it finds in registers, and would go through all that comes behind anew for
 //! each that differs.
 
@@ -17,9 +17,9 @@ mod key;
 mod known;
 mod work;
 
-pub use key::Key;
-pub use known::{Fact, Known, News};
-pub use work::Work;
+pub use key::HostKey;
+pub use known::{HostFact, HostFacts, HostUpdate};
+pub use work::HostScratch;
 
 use crate::shared::{load, store};
 
@@ -39,22 +39,22 @@ pub const FRESH_NS: u64 = 1_000_000_000;
 /// One host, or one network.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Place {
+pub struct HostSlot {
     /// Of all other words; anything else while they are written.
     check: u64,
-    known: Known,
+    known: HostFacts,
 }
 
-impl Place {
+impl HostSlot {
     /// Copies what it holds. `false` where the checksum does not match.
     #[inline(always)]
-    fn read(&self, work: &mut Work) -> bool {
+    fn read(&self, work: &mut HostScratch) -> bool {
         store(&mut work.check, load(&self.check));
         load(&work.check) == work.known.copy(&self.known)
     }
 
     #[inline(always)]
-    fn write(&mut self, known: &Known) {
+    fn write(&mut self, known: &HostFacts) {
         let check = self.known.copy(known);
         store(&mut self.check, check);
     }
@@ -63,15 +63,15 @@ impl Place {
 /// Places of the hosts that share a hash.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Set {
+pub struct HostBucket {
     /// Time at which a fact was last dropped, because another CPU was writing the set.
     missed_ns: u64,
     /// Time at which a host or a network was last given no place.
     turned_away_ns: u64,
-    ways: [Place; WAYS],
+    ways: [HostSlot; WAYS],
 }
 
-impl Set {
+impl HostBucket {
     /// Time at which a fact was last not noted in it.
     #[inline(always)]
     #[must_use]
@@ -88,7 +88,7 @@ impl Set {
     /// Finds out what is known of a host. Of one that has no place, that is when it may have
     /// been forgotten; of one whose place is torn, that it is forgotten now.
     #[inline(always)]
-    pub fn look(&self, key: &Key, now_ns: u64, work: &mut Work) {
+    pub fn look(&self, key: &HostKey, now_ns: u64, work: &mut HostScratch) {
         self.find(key, work);
         match self.ways.get(work.index()) {
             Some(place) if place.read(work) => {}
@@ -101,7 +101,7 @@ impl Set {
     /// of it then. The caller has claimed the set. A place that was written since the look is
     /// left as it is.
     #[inline(always)]
-    pub fn note(&mut self, key: &Key, work: &mut Work) {
+    pub fn note(&mut self, key: &HostKey, work: &mut HostScratch) {
         let now_ns = load(&work.fact.at_ns);
         if let Some(place) = self.ways.get(work.index()) {
             if load(&place.check) != load(&work.check) {
@@ -126,7 +126,7 @@ impl Set {
 
     /// Finds the place of a host; [`WAYS`] if it has none.
     #[inline(always)]
-    fn find(&self, key: &Key, work: &mut Work) {
+    fn find(&self, key: &HostKey, work: &mut HostScratch) {
         store(&mut work.index, WAYS as u64);
         for (index, place) in self.ways.iter().enumerate() {
             if place.known.is_of(key) {
@@ -138,7 +138,7 @@ impl Set {
     /// Counts the places of a host's namespace. All that is known of one that has no place
     /// is when something about it may last have been forgotten.
     #[inline(always)]
-    fn look_beside(&self, key: &Key, work: &mut Work) {
+    fn look_beside(&self, key: &HostKey, work: &mut HostScratch) {
         store(&mut work.own, 0);
         work.known.begin(key, load(&self.turned_away_ns));
         for place in &self.ways {
@@ -157,7 +157,7 @@ impl Set {
     /// namespace's the one that was never heard, else the one that was not heard for longest.
     /// Never another namespace's that still counts.
     #[inline(always)]
-    fn choose(&self, key: &Key, now_ns: u64, work: &mut Work) {
+    fn choose(&self, key: &HostKey, now_ns: u64, work: &mut HostScratch) {
         store(&mut work.cost, TAKEN);
         for (index, place) in self.ways.iter().enumerate() {
             let cost = cost(&place.known, key, now_ns, load(&work.own));
@@ -181,7 +181,7 @@ const TAKEN: u64 = 3 << 62;
 
 /// Rank of a place for a new host, whose namespace has `own` of the set.
 #[inline(always)]
-fn cost(known: &Known, key: &Key, now_ns: u64, own: u64) -> u64 {
+fn cost(known: &HostFacts, key: &HostKey, now_ns: u64, own: u64) -> u64 {
     let is_own = known.is_beside(key);
     if own >= WAYS_OF_ONE && !is_own {
         return TAKEN;

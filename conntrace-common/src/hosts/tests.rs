@@ -3,7 +3,7 @@ extern crate std;
 use std::{array, net::IpAddr, vec::Vec};
 
 use super::*;
-use crate::record::{Heard, packed_ns, packed_port};
+use crate::record::{RawHistory, packed_ns, packed_port};
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// Long after the start of anything.
@@ -12,32 +12,32 @@ const NETNS: u64 = 0x1234_5678_f000_0001;
 const OTHER_NETNS: u64 = 0x8765_4321_f000_0002;
 const PORT: u16 = 443;
 
-fn key(netns: u64, addr: &str) -> Key {
+fn key(netns: u64, addr: &str) -> HostKey {
     let addr = match addr.parse().unwrap() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,
     };
-    Key::new(netns, addr.octets())
+    HostKey::new(netns, addr.octets())
 }
 
-fn host(number: u8) -> Key {
+fn host(number: u8) -> HostKey {
     key(NETNS, &std::format!("192.0.2.{number}"))
 }
 
 /// The programs' memory, with nothing of use in it.
-fn work(key: &Key) -> Work {
-    let fact = Fact {
+fn work(key: &HostKey) -> HostScratch {
+    let fact = HostUpdate {
         at_ns: 0,
         started_ns: 0,
-        news: News::None,
+        news: HostFact::None,
         port: PORT,
         is_whole: 1,
     };
-    Work {
+    HostScratch {
         key: *key,
         fact,
-        known: Known::default(),
-        told: Heard::NOTHING,
+        known: HostFacts::default(),
+        told: RawHistory::NOTHING,
         heard_ns: 7,
         is_news: 7,
         index: 7,
@@ -49,7 +49,13 @@ fn work(key: &Key) -> Work {
 
 /// Notes it of an attempt that began 5 ms earlier, as the programs do, and tells what is
 /// known then.
-fn note_on(set: &mut Set, key: &Key, news: News, port: u16, at_ns: u64) -> Heard {
+fn note_on(
+    set: &mut HostBucket,
+    key: &HostKey,
+    news: HostFact,
+    port: u16,
+    at_ns: u64,
+) -> RawHistory {
     let mut work = work(key);
     work.fact.news = news;
     work.fact.port = port;
@@ -63,11 +69,11 @@ fn note_on(set: &mut Set, key: &Key, news: News, port: u16, at_ns: u64) -> Heard
     work.told
 }
 
-fn note(set: &mut Set, key: &Key, news: News, at_ns: u64) -> Heard {
+fn note(set: &mut HostBucket, key: &HostKey, news: HostFact, at_ns: u64) -> RawHistory {
     note_on(set, key, news, PORT, at_ns)
 }
 
-fn look(set: &Set, key: &Key, at_ns: u64) -> Work {
+fn look(set: &HostBucket, key: &HostKey, at_ns: u64) -> HostScratch {
     let mut work = work(key);
     set.look(key, at_ns, &mut work);
     work.tell(set.missed_ns());
@@ -75,24 +81,24 @@ fn look(set: &Set, key: &Key, at_ns: u64) -> Work {
 }
 
 /// It has a place.
-fn is_kept(set: &Set, key: &Key) -> bool {
+fn is_kept(set: &HostBucket, key: &HostKey) -> bool {
     look(set, key, NOW_NS).index() < WAYS
 }
 
 #[test]
 fn of_a_host_that_was_never_met_nothing_is_told() {
-    let mut set = Set::default();
-    assert_eq!(look(&set, &host(1), NOW_NS).told, Heard::NOTHING);
-    note(&mut set, &host(1), News::Handshake, NOW_NS);
-    assert_eq!(look(&set, &host(2), NOW_NS).told, Heard::NOTHING);
+    let mut set = HostBucket::default();
+    assert_eq!(look(&set, &host(1), NOW_NS).told, RawHistory::NOTHING);
+    note(&mut set, &host(1), HostFact::Handshake, NOW_NS);
+    assert_eq!(look(&set, &host(2), NOW_NS).told, RawHistory::NOTHING);
     let elsewhere = key(OTHER_NETNS, "192.0.2.1");
-    assert_eq!(look(&set, &elsewhere, NOW_NS).told, Heard::NOTHING);
+    assert_eq!(look(&set, &elsewhere, NOW_NS).told, RawHistory::NOTHING);
 }
 
 #[test]
 fn a_handshake_is_told_with_its_port_its_time_and_how_long_it_took() {
-    let mut set = Set::default();
-    note(&mut set, &host(1), News::Handshake, NOW_NS);
+    let mut set = HostBucket::default();
+    note(&mut set, &host(1), HostFact::Handshake, NOW_NS);
     let told = look(&set, &host(1), NOW_NS).told;
     assert_eq!(packed_port(told.handshake), PORT);
     assert_eq!(packed_ns(told.handshake), NOW_NS & !0xffff);
@@ -100,17 +106,17 @@ fn a_handshake_is_told_with_its_port_its_time_and_how_long_it_took() {
     assert_eq!(told.handshake_took_us, 5000);
     assert_eq!((told.reset, told.forgotten_ns), (0, 0));
     // The RST of another port does not hide it.
-    note_on(&mut set, &host(1), News::Reset, 9, NOW_NS + 1);
-    let told = note_on(&mut set, &host(1), News::None, 9, NOW_NS);
+    note_on(&mut set, &host(1), HostFact::Reset, 9, NOW_NS + 1);
+    let told = note_on(&mut set, &host(1), HostFact::None, 9, NOW_NS);
     assert_eq!((packed_port(told.reset), told.port_handshake_ns), (9, 0));
     assert_eq!(packed_port(told.handshake), PORT);
 }
 
 #[test]
 fn how_long_it_took_is_not_told_of_an_attempt_that_was_found_under_way() {
-    let mut set = Set::default();
+    let mut set = HostBucket::default();
     let mut work = look(&set, &host(1), NOW_NS);
-    work.fact.news = News::Handshake;
+    work.fact.news = HostFact::Handshake;
     (work.fact.at_ns, work.fact.is_whole) = (NOW_NS, 0);
     set.note(&host(1), &mut work);
     assert_eq!(look(&set, &host(1), NOW_NS).told.handshake_took_us, 0);
@@ -118,39 +124,49 @@ fn how_long_it_took_is_not_told_of_an_attempt_that_was_found_under_way() {
 
 #[test]
 fn the_same_is_noted_once_a_second_and_another_port_at_once() {
-    let mut set = Set::default();
-    let lacks = |set: &Set, news: News, port: u16, at_ns: u64| {
+    let mut set = HostBucket::default();
+    let lacks = |set: &HostBucket, news: HostFact, port: u16, at_ns: u64| {
         let mut work = look(set, &host(1), at_ns);
         (work.fact.news, work.fact.port) = (news, port);
         // Of a handshake without a record only its beginning is known.
         work.fact.started_ns = at_ns;
         work.known.lacks(&work.fact)
     };
-    note(&mut set, &host(1), News::Handshake, NOW_NS);
+    note(&mut set, &host(1), HostFact::Handshake, NOW_NS);
     let later = NOW_NS + SECOND_NS;
-    assert!(!lacks(&set, News::Handshake, PORT, later - 100_000));
-    assert!(lacks(&set, News::Handshake, PORT, later));
-    assert!(lacks(&set, News::Handshake, PORT + 1, NOW_NS));
-    assert!(lacks(&set, News::Reset, PORT, NOW_NS));
-    assert!(!lacks(&set, News::Heard, PORT, NOW_NS));
-    assert!(!lacks(&set, News::None, PORT, later));
-    assert!(!lacks(&set, News::Silence, PORT, later));
+    assert!(!lacks(&set, HostFact::Handshake, PORT, later - 100_000));
+    assert!(lacks(&set, HostFact::Handshake, PORT, later));
+    assert!(lacks(&set, HostFact::Handshake, PORT + 1, NOW_NS));
+    assert!(lacks(&set, HostFact::Reset, PORT, NOW_NS));
+    assert!(!lacks(&set, HostFact::Heard, PORT, NOW_NS));
+    assert!(!lacks(&set, HostFact::None, PORT, later));
+    assert!(!lacks(&set, HostFact::Silence, PORT, later));
 }
 
 #[test]
 fn silence_begins_with_the_first_attempt_and_ends_with_any_answer() {
-    for answer in [News::Heard, News::Reset, News::Handshake] {
-        let mut set = Set::default();
-        let first = note(&mut set, &host(1), News::Silence, NOW_NS);
+    for answer in [HostFact::Heard, HostFact::Reset, HostFact::Handshake] {
+        let mut set = HostBucket::default();
+        let first = note(&mut set, &host(1), HostFact::Silence, NOW_NS);
         assert_eq!(first.silent_since_ns, NOW_NS - 5_000_000);
-        let second = note(&mut set, &host(1), News::Silence, NOW_NS + 9 * SECOND_NS);
+        let second = note(
+            &mut set,
+            &host(1),
+            HostFact::Silence,
+            NOW_NS + 9 * SECOND_NS,
+        );
         assert_eq!(second.silent_since_ns, first.silent_since_ns);
         // Told before it is noted: it is the attempt's own answer.
         let before = look(&set, &host(1), NOW_NS).told;
         assert_eq!(before.silent_since_ns, first.silent_since_ns);
         let told = note(&mut set, &host(1), answer, NOW_NS + 10 * SECOND_NS);
         assert_eq!(told.silent_since_ns, 0);
-        let later = note(&mut set, &host(1), News::Silence, NOW_NS + 20 * SECOND_NS);
+        let later = note(
+            &mut set,
+            &host(1),
+            HostFact::Silence,
+            NOW_NS + 20 * SECOND_NS,
+        );
         assert_eq!(later.silent_since_ns, 0);
     }
 }
@@ -158,9 +174,9 @@ fn silence_begins_with_the_first_attempt_and_ends_with_any_answer() {
 /// What was heard before is gone without a trace once it is stale.
 #[test]
 fn silence_is_not_told_for_longer_than_answers_are_kept() {
-    let mut set = Set::default();
+    let mut set = HostBucket::default();
     let mut work = look(&set, &host(1), NOW_NS);
-    work.fact.news = News::Silence;
+    work.fact.news = HostFact::Silence;
     (work.fact.at_ns, work.fact.started_ns) = (NOW_NS, SECOND_NS);
     set.note(&host(1), &mut work);
     let told = look(&set, &host(1), NOW_NS).told;
@@ -169,35 +185,35 @@ fn silence_is_not_told_for_longer_than_answers_are_kept() {
 
 #[test]
 fn a_fifth_port_takes_the_place_of_the_oldest_and_that_is_told() {
-    let mut set = Set::default();
+    let mut set = HostBucket::default();
     for (step, port) in (0..).zip([1, 2, 3, 4, 1]) {
         let at_ns = NOW_NS + 2 * SECOND_NS * step;
-        note_on(&mut set, &host(1), News::Handshake, port, at_ns);
+        note_on(&mut set, &host(1), HostFact::Handshake, port, at_ns);
     }
     assert_eq!(look(&set, &host(1), NOW_NS).told.forgotten_ns, 0);
     let fifth_ns = NOW_NS + 20 * SECOND_NS;
-    note_on(&mut set, &host(1), News::Handshake, 5, fifth_ns);
-    let on = |port| note_on(&mut set.clone(), &host(1), News::None, port, NOW_NS);
+    note_on(&mut set, &host(1), HostFact::Handshake, 5, fifth_ns);
+    let on = |port| note_on(&mut set.clone(), &host(1), HostFact::None, port, NOW_NS);
     assert_eq!(packed_port(on(1).handshake), 5);
     assert_eq!(on(1).forgotten_ns, fifth_ns);
     let kept = [1, 2, 3, 4, 5].map(|port| on(port).port_handshake_ns != 0);
     assert_eq!(kept, [true, false, true, true, true]);
     // An old one counts no more, and is not missed.
     let later_ns = fifth_ns + LATELY_NS;
-    note_on(&mut set, &host(1), News::Handshake, 6, later_ns);
+    note_on(&mut set, &host(1), HostFact::Handshake, 6, later_ns);
     assert_eq!(look(&set, &host(1), NOW_NS).told.forgotten_ns, fifth_ns);
 }
 
 #[test]
 fn no_namespace_evicts_what_another_was_told_lately() {
-    let mut set = Set::default();
+    let mut set = HostBucket::default();
     let theirs = [1, 2].map(host);
     for host in &theirs {
-        note(&mut set, host, News::Handshake, NOW_NS);
+        note(&mut set, host, HostFact::Handshake, NOW_NS);
     }
     for number in 0..200 {
         let ours = key(OTHER_NETNS, &std::format!("198.51.100.{number}"));
-        let news = [News::Handshake, News::Silence][number % 2];
+        let news = [HostFact::Handshake, HostFact::Silence][number % 2];
         note(&mut set, &ours, news, NOW_NS + number as u64);
     }
     assert!(theirs.iter().all(|host| is_kept(&set, host)));
@@ -210,27 +226,27 @@ fn no_namespace_evicts_what_another_was_told_lately() {
     let later_ns = NOW_NS + LATELY_NS + SECOND_NS;
     for number in 0..3 {
         let ours = key(OTHER_NETNS, &std::format!("203.0.113.{number}"));
-        note(&mut set, &ours, News::Handshake, later_ns);
+        note(&mut set, &ours, HostFact::Handshake, later_ns);
     }
     assert!(!theirs.iter().all(|host| is_kept(&set, host)));
 }
 
 #[test]
 fn one_namespace_has_three_places_of_four_and_its_networks_count() {
-    let mut set = Set::default();
+    let mut set = HostBucket::default();
     note(
         &mut set,
         &host(0).network().unwrap_or(host(0)),
-        News::Heard,
+        HostFact::Heard,
         NOW_NS,
     );
     let network = key(NETNS, "10.1.2.3").network().unwrap();
-    note(&mut set, &network, News::Heard, NOW_NS);
+    note(&mut set, &network, HostFact::Heard, NOW_NS);
     for number in 1..9 {
         note(
             &mut set,
             &host(number),
-            News::Handshake,
+            HostFact::Handshake,
             NOW_NS + u64::from(number),
         );
     }
@@ -242,33 +258,43 @@ fn one_namespace_has_three_places_of_four_and_its_networks_count() {
     let free = set.ways.iter().filter(|place| place.known.host == [0; 3]);
     assert_eq!(free.count(), 1);
     let theirs = key(OTHER_NETNS, "192.0.2.1");
-    note(&mut set, &theirs, News::Silence, NOW_NS);
+    note(&mut set, &theirs, HostFact::Silence, NOW_NS);
     assert!(is_kept(&set, &theirs));
 }
 
 #[test]
 fn of_its_own_the_one_never_heard_goes_first_then_the_one_not_heard_for_longest() {
-    let mut set = Set::default();
-    note(&mut set, &host(1), News::Handshake, NOW_NS);
-    note(&mut set, &host(2), News::Silence, NOW_NS + SECOND_NS);
-    note(&mut set, &host(3), News::Handshake, NOW_NS + SECOND_NS);
-    let told = note(&mut set, &host(4), News::Handshake, NOW_NS + 2 * SECOND_NS);
+    let mut set = HostBucket::default();
+    note(&mut set, &host(1), HostFact::Handshake, NOW_NS);
+    note(&mut set, &host(2), HostFact::Silence, NOW_NS + SECOND_NS);
+    note(&mut set, &host(3), HostFact::Handshake, NOW_NS + SECOND_NS);
+    let told = note(
+        &mut set,
+        &host(4),
+        HostFact::Handshake,
+        NOW_NS + 2 * SECOND_NS,
+    );
     assert!(!is_kept(&set, &host(2)) && is_kept(&set, &host(1)));
     assert_eq!(told.forgotten_ns, 0, "nothing was heard of it");
-    let told = note(&mut set, &host(5), News::Silence, NOW_NS + 3 * SECOND_NS);
+    let told = note(
+        &mut set,
+        &host(5),
+        HostFact::Silence,
+        NOW_NS + 3 * SECOND_NS,
+    );
     assert!(!is_kept(&set, &host(1)) && is_kept(&set, &host(3)));
     assert_eq!(told.forgotten_ns, NOW_NS + 3 * SECOND_NS);
 }
 
 #[test]
 fn what_was_forgotten_is_told_of_every_host_that_it_may_have_been() {
-    let mut set = Set::default();
+    let mut set = HostBucket::default();
     for number in 1..=3 {
         let at_ns = NOW_NS + u64::from(number);
-        note(&mut set, &host(number), News::Handshake, at_ns);
+        note(&mut set, &host(number), HostFact::Handshake, at_ns);
     }
     let forgot_ns = NOW_NS + SECOND_NS;
-    note(&mut set, &host(4), News::Handshake, forgot_ns);
+    note(&mut set, &host(4), HostFact::Handshake, forgot_ns);
     assert!(!is_kept(&set, &host(1)));
     // Of the one that went, before it has a place again and afterwards.
     assert_eq!(look(&set, &host(1), NOW_NS).told.forgotten_ns, forgot_ns);
@@ -276,32 +302,32 @@ fn what_was_forgotten_is_told_of_every_host_that_it_may_have_been() {
     assert_eq!(look(&set, &host(3), NOW_NS).told.forgotten_ns, 0);
     // The next one inherits it, also once the place that knew has gone itself.
     let later_ns = forgot_ns + SECOND_NS;
-    note(&mut set, &host(5), News::Silence, later_ns);
-    note(&mut set, &host(1), News::Silence, later_ns);
+    note(&mut set, &host(5), HostFact::Silence, later_ns);
+    note(&mut set, &host(1), HostFact::Silence, later_ns);
     assert!(look(&set, &host(1), NOW_NS).told.forgotten_ns >= forgot_ns);
     // Not of another namespace's.
     let theirs = key(OTHER_NETNS, "192.0.2.1");
-    assert_eq!(look(&set, &theirs, NOW_NS).told, Heard::NOTHING);
+    assert_eq!(look(&set, &theirs, NOW_NS).told, RawHistory::NOTHING);
 }
 
 #[test]
 fn who_is_turned_away_is_told_so_and_whoever_comes_later() {
-    let mut set = Set::default();
+    let mut set = HostBucket::default();
     for number in 1..=3 {
-        note(&mut set, &host(number), News::Handshake, NOW_NS);
+        note(&mut set, &host(number), HostFact::Handshake, NOW_NS);
     }
     let fourth = key(OTHER_NETNS, "192.0.2.1");
-    note(&mut set, &fourth, News::Handshake, NOW_NS);
+    note(&mut set, &fourth, HostFact::Handshake, NOW_NS);
     let third = |addr: &str| key(OTHER_NETNS ^ 1 << 40, addr);
     let away_ns = NOW_NS + SECOND_NS;
-    let told = note(&mut set, &third("192.0.2.9"), News::Handshake, away_ns);
+    let told = note(&mut set, &third("192.0.2.9"), HostFact::Handshake, away_ns);
     assert!(!is_kept(&set, &third("192.0.2.9")));
     assert_eq!((told.handshake, told.forgotten_ns), (0, away_ns));
     let before = look(&set, &third("192.0.2.9"), NOW_NS).told;
     assert_eq!(before.forgotten_ns, away_ns);
     // With a place of its own it still says so.
     let later_ns = NOW_NS + LATELY_NS + 2 * SECOND_NS;
-    let told = note(&mut set, &third("192.0.2.8"), News::Silence, later_ns);
+    let told = note(&mut set, &third("192.0.2.8"), HostFact::Silence, later_ns);
     assert!(is_kept(&set, &third("192.0.2.8")));
     assert_eq!(told.forgotten_ns, away_ns);
     // Nor is anything missing of those that have had theirs all along.
@@ -312,14 +338,14 @@ fn who_is_turned_away_is_told_so_and_whoever_comes_later() {
 #[test]
 fn what_another_cpu_has_noted_since_the_look_stays() {
     for has_place in [true, false] {
-        let mut set = Set::default();
+        let mut set = HostBucket::default();
         if has_place {
-            note(&mut set, &host(1), News::Handshake, NOW_NS);
+            note(&mut set, &host(1), HostFact::Handshake, NOW_NS);
         }
         let at_ns = NOW_NS + 9 * SECOND_NS;
         let mut slow = look(&set, &host(1), at_ns);
-        (slow.fact.news, slow.fact.at_ns) = (News::Reset, at_ns);
-        note_on(&mut set, &host(1), News::Handshake, 9, at_ns);
+        (slow.fact.news, slow.fact.at_ns) = (HostFact::Reset, at_ns);
+        note_on(&mut set, &host(1), HostFact::Handshake, 9, at_ns);
         set.note(&host(1), &mut slow);
         let told = look(&set, &host(1), at_ns).told;
         assert_eq!((packed_port(told.handshake), told.reset), (9, 0));
@@ -329,17 +355,17 @@ fn what_another_cpu_has_noted_since_the_look_stays() {
 
 #[test]
 fn what_another_cpu_could_not_note_is_told_of_all_hosts_of_the_set() {
-    let mut set = Set::default();
-    note(&mut set, &host(1), News::Silence, NOW_NS);
+    let mut set = HostBucket::default();
+    note(&mut set, &host(1), HostFact::Silence, NOW_NS);
     set.miss(NOW_NS + 7);
     assert_eq!(look(&set, &host(1), NOW_NS).told.forgotten_ns, NOW_NS + 7);
     assert_eq!(look(&set, &host(2), NOW_NS).told.forgotten_ns, NOW_NS + 7);
 }
 
 /// A place as words, the checksum first.
-fn words(place: &mut Place) -> Vec<&mut u64> {
-    let Place { check, known } = place;
-    let Known {
+fn words(place: &mut HostSlot) -> Vec<&mut u64> {
+    let HostSlot { check, known } = place;
+    let HostFacts {
         silent_since_ns,
         heard_ns,
         reset,
@@ -356,10 +382,10 @@ fn words(place: &mut Place) -> Vec<&mut u64> {
 
 #[test]
 fn a_place_of_which_any_word_is_of_another_writer_is_not_believed() {
-    let mut set = Set::default();
-    note(&mut set, &host(1), News::Handshake, NOW_NS);
+    let mut set = HostBucket::default();
+    note(&mut set, &host(1), HostFact::Handshake, NOW_NS);
     let count = words(&mut set.ways[0]).len();
-    assert_eq!(count * size_of::<u64>(), size_of::<Place>());
+    assert_eq!(count * size_of::<u64>(), size_of::<HostSlot>());
     for word in 0..count {
         for bit in 0..u64::BITS {
             let mut torn = set;
@@ -376,14 +402,14 @@ fn a_place_of_which_any_word_is_of_another_writer_is_not_believed() {
 /// Whatever a reader has of the old words and of the new ones.
 #[test]
 fn any_mixture_of_two_writers_is_not_believed() {
-    let mut set = Set::default();
-    note(&mut set, &host(1), News::Handshake, NOW_NS);
+    let mut set = HostBucket::default();
+    note(&mut set, &host(1), HostFact::Handshake, NOW_NS);
     let [mut old, mut new] = [set.ways[0]; 2];
-    note(&mut set, &host(1), News::Reset, NOW_NS + 5 * SECOND_NS);
+    note(&mut set, &host(1), HostFact::Reset, NOW_NS + 5 * SECOND_NS);
     note_on(
         &mut set,
         &host(1),
-        News::Handshake,
+        HostFact::Handshake,
         9,
         NOW_NS + 6 * SECOND_NS,
     );
@@ -404,11 +430,11 @@ fn any_mixture_of_two_writers_is_not_believed() {
 
 #[test]
 fn a_torn_place_is_written_anew_and_says_that_it_forgot() {
-    let mut set = Set::default();
-    note(&mut set, &host(1), News::Handshake, NOW_NS);
+    let mut set = HostBucket::default();
+    note(&mut set, &host(1), HostFact::Handshake, NOW_NS);
     set.ways[0].check ^= 1;
     let later_ns = NOW_NS + SECOND_NS;
-    note(&mut set, &host(1), News::Reset, later_ns);
+    note(&mut set, &host(1), HostFact::Reset, later_ns);
     let told = look(&set, &host(1), NOW_NS).told;
     assert_eq!((told.handshake, told.forgotten_ns), (0, later_ns));
     assert_eq!(packed_port(told.reset), PORT);
@@ -460,7 +486,7 @@ fn private_networks_have_a_place_that_is_no_hosts() {
 
 #[test]
 fn of_what_was_noted_in_any_order_nothing_is_ever_told_that_was_not() {
-    let mut set = Set::default();
+    let mut set = HostBucket::default();
     let mut handshakes: [Vec<(u64, u16)>; 8] = array::from_fn(|_| Vec::new());
     let mut heard_ns = [0; 8];
     let mut random = 1_u64;
@@ -472,25 +498,25 @@ fn of_what_was_noted_in_any_order_nothing_is_ever_told_that_was_not() {
         let at_ns = NOW_NS + step * 7 * SECOND_NS;
         let port = PORT + (random >> 40) as u16 % 6;
         let news = match random >> 50 & 7 {
-            0 => News::Handshake,
-            1 => News::Reset,
-            2 => News::Heard,
-            _ => News::Silence,
+            0 => HostFact::Handshake,
+            1 => HostFact::Reset,
+            2 => HostFact::Heard,
+            _ => HostFact::Silence,
         };
         let told = look(&set, &host, at_ns).told;
         check(&told, &handshakes[at], heard_ns[at], at_ns);
         note_on(&mut set, &host, news, port, at_ns);
-        if news == News::Handshake {
+        if news == HostFact::Handshake {
             handshakes[at].push((at_ns, port));
         }
-        if news != News::Silence {
+        if news != HostFact::Silence {
             heard_ns[at] = at_ns;
         }
     }
 }
 
 /// What is told is so; what is not told although it was so lately may have been forgotten.
-fn check(told: &Heard, handshakes: &[(u64, u16)], heard_ns: u64, at_ns: u64) {
+fn check(told: &RawHistory, handshakes: &[(u64, u16)], heard_ns: u64, at_ns: u64) {
     let is_late = |then_ns: u64| at_ns - then_ns < LATELY_NS;
     if told.handshake != 0 {
         let told = (packed_ns(told.handshake), packed_port(told.handshake));

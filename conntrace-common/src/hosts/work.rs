@@ -1,8 +1,8 @@
 //! Memory for the work on a set.
 
-use super::{Fact, Key, Known};
+use super::{HostFacts, HostKey, HostUpdate};
 use crate::{
-    record::Heard,
+    record::RawHistory,
     shared::{load, store},
 };
 
@@ -10,15 +10,15 @@ use crate::{
 /// that interrupts it does not have.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Work {
+pub struct HostScratch {
     /// The host or network that it is about.
-    pub key: Key,
+    pub key: HostKey,
     /// The fact to note.
-    pub fact: Fact,
+    pub fact: HostUpdate,
     /// The place that was found.
-    pub known: Known,
+    pub known: HostFacts,
     /// The facts to tell.
-    pub told: Heard,
+    pub told: RawHistory,
     /// Time at which it was last heard before; 0 if never.
     pub heard_ns: u64,
     /// 1 if the fact was news.
@@ -33,7 +33,7 @@ pub struct Work {
     pub(super) check: u64,
 }
 
-impl Work {
+impl HostScratch {
     /// The place that was found or chosen.
     #[inline(always)]
     pub(super) fn index(&self) -> usize {
@@ -74,7 +74,7 @@ impl Work {
 
     /// Tells it, but for what is known of the network.
     #[inline(always)]
-    pub fn tell_to(&self, told: &mut Heard) {
+    pub fn tell_to(&self, told: &mut RawHistory) {
         let own = &self.told;
         store(&mut told.handshake, load(&own.handshake));
         store(&mut told.port_handshake_ns, load(&own.port_handshake_ns));

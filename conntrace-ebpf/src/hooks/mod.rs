@@ -19,14 +19,18 @@ macro_rules! function {
         #[::aya_ebpf::macros::fexit]
         pub fn $fexit(ctx: ::aya_ebpf::programs::FExitContext) -> u32 {
             let function = function!($what, $first);
-            crate::failed_calls::returns(&ctx, function, crate::failed_calls::Turn::First);
+            crate::failed_calls::returns(&ctx, function, crate::failed_calls::ReturnProgram::First);
             0
         }
 
         #[::aya_ebpf::macros::fexit]
         pub fn $second(ctx: ::aya_ebpf::programs::FExitContext) -> u32 {
             let function = function!($what, $first);
-            crate::failed_calls::returns(&ctx, function, crate::failed_calls::Turn::Second);
+            crate::failed_calls::returns(
+                &ctx,
+                function,
+                crate::failed_calls::ReturnProgram::Second,
+            );
             0
         }
 
@@ -44,8 +48,8 @@ macro_rules! function {
     };
     ($what:ident, $first:ident) => {
         crate::failed_calls::Function {
-            what: crate::failed_calls::What::$what,
-            first: crate::failed_calls::First::$first,
+            what: crate::failed_calls::CallKind::$what,
+            first: crate::failed_calls::FirstArg::$first,
         }
     };
 }

@@ -1,6 +1,6 @@
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 
-use crate::failed_calls::{self, What};
+use crate::failed_calls::{self, CallKind};
 
 // The agent reads from tracefs where these find their arguments.
 
@@ -13,7 +13,7 @@ pub fn sys_enter_connect(ctx: TracePointContext) -> u32 {
 
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn sys_exit_connect(ctx: TracePointContext) -> u32 {
-    failed_calls::syscall_returns(&ctx, What::Connect);
+    failed_calls::syscall_returns(&ctx, CallKind::Connect);
     0
 }
 
@@ -26,6 +26,6 @@ pub fn sys_enter_bind(ctx: TracePointContext) -> u32 {
 
 #[tracepoint(category = "syscalls", name = "sys_exit_bind")]
 pub fn sys_exit_bind(ctx: TracePointContext) -> u32 {
-    failed_calls::syscall_returns(&ctx, What::Bind);
+    failed_calls::syscall_returns(&ctx, CallKind::Bind);
     0
 }

@@ -26,10 +26,10 @@ use conntrace_common::{
     record::COMM_LEN,
 };
 
-pub use packet::{Icmp, Icmp6Error, is_noted_drop, sock_of_packet_in};
-pub use sock::Sock;
+pub use packet::{Icmp6Error, QueuedIcmp, is_noted_drop, sock_of_packet_in};
+pub use sock::KernelSock;
 pub use sockaddr::{CallArgs, OpenSocket, Passed, Routing, SockAddr, call_returned};
-pub use task::{Caller, OpenFile, ancestor_cgroup_id, current_names, current_uid, thread_key};
+pub use task::{CurrentTask, OpenFile, ancestor_cgroup_id, current_names, current_uid, thread_key};
 
 /// Filled in by the agent before the programs are loaded.
 #[unsafe(no_mangle)]

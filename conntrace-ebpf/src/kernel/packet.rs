@@ -35,12 +35,12 @@ pub fn sock_of_packet_in(ctx: &BtfTracePointContext, state: u8) -> Option<u64> {
 
 /// An ICMP error in a socket's error queue (`struct sock_exterr_skb`).
 #[derive(Clone, Copy)]
-pub struct Icmp {
+pub struct QueuedIcmp {
     pub(super) packet: Struct,
     pub origin: u8,
 }
 
-impl Icmp {
+impl QueuedIcmp {
     #[inline(always)]
     fn load<T: Copy>(self, member: u32) -> T {
         self.packet.load(global!(OFFSETS.skb_cb) + member)

@@ -3,13 +3,13 @@
 use aya_ebpf::{helpers::generated::bpf_skc_to_tcp_sock, programs::BtfTracePointContext};
 use conntrace_common::record::{AF_INET, AF_INET6, ORIGIN_ICMP, ORIGIN_ICMP6};
 
-use super::{DEFER_CONNECT_MASK, Icmp, OFFSETS, Struct, global, v4_in_16};
+use super::{DEFER_CONNECT_MASK, OFFSETS, QueuedIcmp, Struct, global, v4_in_16};
 
 const IPPROTO_TCP: u16 = 6;
 
 /// A TCP socket.
 #[derive(Clone, Copy)]
-pub struct Sock {
+pub struct KernelSock {
     /// As the tracepoint's argument: newer verifiers trust it, and loads through
     /// it need no fault handling.
     pub(super) sock: Struct,
@@ -17,7 +17,7 @@ pub struct Sock {
     tcp: Struct,
 }
 
-impl Sock {
+impl KernelSock {
     /// The tracepoint's socket; `None` for any protocol but TCP (an MPTCP
     /// parent goes through the same tracepoints) and for request and TIME_WAIT
     /// sockets (`bpf_skc_to_tcp_sock`).
@@ -198,7 +198,7 @@ impl Sock {
     /// origin (`ip_icmp_error`, `ipv6_icmp_error`): transmit timestamps and
     /// zero-copy notices lie in the same queue.
     #[inline(always)]
-    pub fn icmp_since(self, before: u64) -> Option<Icmp> {
+    pub fn icmp_since(self, before: u64) -> Option<QueuedIcmp> {
         let newest = self.newest_error();
         if newest == 0 || newest == before {
             return None;
@@ -208,6 +208,6 @@ impl Sock {
         if origin != ORIGIN_ICMP && origin != ORIGIN_ICMP6 {
             return None;
         }
-        Some(Icmp { packet, origin })
+        Some(QueuedIcmp { packet, origin })
     }
 }

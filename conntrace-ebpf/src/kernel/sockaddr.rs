@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::{bpf_probe_read_kernel, bpf_probe_read_user},
     programs::TracePointContext,
 };
-use conntrace_common::record::{AF_INET, AF_INET6, Attempt, STATE_CLOSE};
+use conntrace_common::record::{AF_INET, AF_INET6, RawAttempt, STATE_CLOSE};
 
 use super::{CALL_OFFSETS, OFFSETS, Struct, global, task::current_task, v4_in_16};
 
@@ -145,7 +145,7 @@ impl Routing {
     }
 
     #[inline(always)]
-    pub fn describe(&self, attempt: &mut Attempt) {
+    pub fn describe(&self, attempt: &mut RawAttempt) {
         attempt.bound_device = self.bound_device;
         attempt.mark = self.mark;
         attempt.socket_uid = self.uid;

@@ -7,24 +7,24 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_task, bpf_get_current_task_btf, bpf_get_current_uid_gid,
     bpf_get_smp_processor_id,
 };
-use conntrace_common::record::{Attempt, COMM_LEN};
+use conntrace_common::record::{COMM_LEN, RawAttempt};
 
-use super::{OFFSETS, Sock, Struct, TASK_IS_TYPED, global, sockaddr::socket_of_file};
+use super::{KernelSock, OFFSETS, Struct, TASK_IS_TYPED, global, sockaddr::socket_of_file};
 
 /// Who runs right now. Only meaningful where the hook runs in the caller's
 /// context.
-pub struct Caller {
+pub struct CurrentTask {
     pub pid: u32,
-    pub tid: u32,
+    pub tid_or_cpu: u32,
     pub uid: u32,
     pub cgroup_id: u64,
     pub process_started_ns: u64,
-    pub exe: Exe,
+    pub exe: TaskExe,
     pub comm: [u8; COMM_LEN],
     pub leader_comm: [u8; COMM_LEN],
 }
 
-impl Caller {
+impl CurrentTask {
     /// Nobody: of an attempt that was not kept. The thread is the CPU's number,
     /// which sets two such attempts of the same moment apart.
     #[inline(always)]
@@ -32,11 +32,11 @@ impl Caller {
         Self {
             pid: 0,
             // SAFETY: no preconditions.
-            tid: unsafe { bpf_get_smp_processor_id() },
+            tid_or_cpu: unsafe { bpf_get_smp_processor_id() },
             uid: 0,
             cgroup_id: 0,
             process_started_ns: 0,
-            exe: Exe::NONE,
+            exe: TaskExe::NONE,
             comm: [0; COMM_LEN],
             leader_comm: [0; COMM_LEN],
         }
@@ -44,13 +44,13 @@ impl Caller {
 
     /// Writes that it was this one.
     #[inline(always)]
-    pub fn sign(self, attempt: &mut Attempt) {
+    pub fn sign(self, attempt: &mut RawAttempt) {
         attempt.process_started_ns = self.process_started_ns;
         attempt.exe_inode = self.exe.inode;
         attempt.exe_device = self.exe.device;
         attempt.cgroup_id = self.cgroup_id;
         attempt.pid = self.pid;
-        attempt.tid = self.tid;
+        attempt.tid_or_cpu = self.tid_or_cpu;
         attempt.uid = self.uid;
         attempt.comm = self.comm;
         attempt.leader_comm = self.leader_comm;
@@ -65,11 +65,11 @@ impl Caller {
         let [pid, tid, uid] = ids(task);
         Self {
             pid,
-            tid,
+            tid_or_cpu: tid,
             uid,
             cgroup_id: cgroup_id(task),
             process_started_ns: leader.load(global!(OFFSETS.start_boottime)),
-            exe: Exe::of(task),
+            exe: TaskExe::of(task),
             comm: task.load_name(comm),
             leader_comm: leader.load_name(comm),
         }
@@ -79,14 +79,14 @@ impl Caller {
 /// A task's executable: the file that `/proc/PID/exe` is of, also once that has another name
 /// or none.
 #[derive(Clone, Copy)]
-pub struct Exe {
+pub struct TaskExe {
     /// As the kernel encodes it.
     pub device: u32,
     /// 0 where there is none.
     pub inode: u64,
 }
 
-impl Exe {
+impl TaskExe {
     /// A kernel thread's.
     const NONE: Self = Self {
         device: 0,
@@ -191,7 +191,7 @@ pub fn ancestor_cgroup_id(level: i32) -> u64 {
 /// (`task_file_seq_show`).
 pub struct OpenFile {
     task: Struct,
-    pub sock: Sock,
+    pub sock: KernelSock,
     /// Address of the socket: the key of its attempt.
     pub key: u64,
 }
@@ -216,22 +216,22 @@ impl OpenFile {
         Some(Self {
             task: Struct::typed(task),
             key,
-            sock: Sock::at(key)?,
+            sock: KernelSock::at(key)?,
         })
     }
 
     /// The process that has the file open, as the caller: its thread and cgroup
     /// are not known.
     #[inline(always)]
-    pub fn holder(&self) -> Caller {
+    pub fn holder(&self) -> CurrentTask {
         let leader = leader(self.task);
-        Caller {
+        CurrentTask {
             pid: self.task.load(global!(OFFSETS.tgid)),
-            tid: 0,
+            tid_or_cpu: 0,
             uid: self.sock.uid(),
             cgroup_id: 0,
             process_started_ns: leader.load(global!(OFFSETS.start_boottime)),
-            exe: Exe::of(self.task),
+            exe: TaskExe::of(self.task),
             comm: self.task.load_name(global!(OFFSETS.comm)),
             leader_comm: leader.load_name(global!(OFFSETS.comm)),
         }

@@ -15,7 +15,7 @@ use etherparse::{
 
 use super::{
     FAR_ROUTER_V4, FAR_ROUTER_V6,
-    ports::{Answer, IcmpReason, ThenTo, answer_of},
+    ports::{FarAnswer, IcmpReason, ThenTo, answer_of},
 };
 
 /// Attempts whose SYNs are counted at a time. The table is emptied when full:
@@ -40,14 +40,14 @@ const MSS_V6: u16 = 1440;
 /// What the far end remembers between packets.
 #[derive(Debug, Default)]
 pub struct FarEnd {
-    /// SYNs seen so far, for [`Answer::AcceptNth`] and [`Answer::ResetNth`].
-    syns: HashMap<Attempt, u8>,
+    /// SYNs seen so far, for [`FarAnswer::AcceptNth`] and [`FarAnswer::ResetNth`].
+    syns: HashMap<FarAttempt, u8>,
 }
 
 /// One connection attempt. A retransmitted SYN has the sequence number of the
 /// first; a new attempt from the same port has not, and is counted anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Attempt {
+struct FarAttempt {
     from: SocketAddr,
     to: SocketAddr,
     sequence: u32,
@@ -55,7 +55,7 @@ struct Attempt {
 
 impl FarEnd {
     /// Counts a SYN of `attempt`: which one was it?
-    fn count_syn(&mut self, attempt: Attempt) -> u8 {
+    fn count_syn(&mut self, attempt: FarAttempt) -> u8 {
         if self.syns.len() >= ATTEMPTS_MAX && !self.syns.contains_key(&attempt) {
             self.syns.clear();
         }
@@ -78,13 +78,13 @@ pub fn answer(packet: &[u8], state: &mut FarEnd) -> Option<Vec<u8>> {
     let reply = if segment.rst() {
         return None;
     } else if segment.syn() && !segment.ack() {
-        let attempt = Attempt {
+        let attempt = FarAttempt {
             from,
             to,
             sequence: segment.sequence_number(),
         };
         let answer = answer_of(to.port());
-        if let Answer::Unreachable(reason) = answer {
+        if let FarAnswer::Unreachable(reason) = answer {
             return unreachable(packet, reason, from.ip());
         }
         answer_syn(answer, attempt, state)?
@@ -95,21 +95,21 @@ pub fn answer(packet: &[u8], state: &mut FarEnd) -> Option<Vec<u8>> {
 }
 
 /// The segment that answers a SYN; none where it is not one that does.
-fn answer_syn(answer: Answer, attempt: Attempt, state: &mut FarEnd) -> Option<TcpHeader> {
-    let Attempt { from, to, sequence } = attempt;
+fn answer_syn(answer: FarAnswer, attempt: FarAttempt, state: &mut FarEnd) -> Option<TcpHeader> {
+    let FarAttempt { from, to, sequence } = attempt;
     match answer {
-        Answer::Accept => Some(syn_ack(to, from, sequence)),
-        Answer::Reset => Some(refusal(to, from, sequence)),
-        Answer::AcceptNth(nth) => {
+        FarAnswer::Accept => Some(syn_ack(to, from, sequence)),
+        FarAnswer::Reset => Some(refusal(to, from, sequence)),
+        FarAnswer::AcceptNth(nth) => {
             (state.count_syn(attempt) >= nth).then(|| syn_ack(to, from, sequence))
         }
-        Answer::ResetNth(nth) => {
+        FarAnswer::ResetNth(nth) => {
             (state.count_syn(attempt) >= nth).then(|| refusal(to, from, sequence))
         }
-        Answer::Syn(_) => Some(syn(to, from)),
-        Answer::WrongSynAck => Some(syn_ack(to, from, sequence.wrapping_sub(WRONG_BY))),
-        Answer::WrongReset => Some(refusal(to, from, sequence.wrapping_sub(WRONG_BY))),
-        Answer::Unreachable(_) | Answer::Silence => None,
+        FarAnswer::Syn(_) => Some(syn(to, from)),
+        FarAnswer::WrongSynAck => Some(syn_ack(to, from, sequence.wrapping_sub(WRONG_BY))),
+        FarAnswer::WrongReset => Some(refusal(to, from, sequence.wrapping_sub(WRONG_BY))),
+        FarAnswer::Unreachable(_) | FarAnswer::Silence => None,
     }
 }
 
@@ -147,11 +147,11 @@ fn after_syn(from: SocketAddr, to: SocketAddr, segment: &TcpSlice) -> Option<Tcp
     let mut reply = TcpHeader::new(from.port(), to.port(), next, WINDOW);
     let answer = answer_of(from.port());
     match (segment.syn(), answer) {
-        (true, Answer::Syn(ThenTo::Accept)) => {
+        (true, FarAnswer::Syn(ThenTo::Accept)) => {
             reply.ack = true;
             reply.acknowledgment_number = segment.sequence_number().wrapping_add(1);
         }
-        (true, Answer::Syn(ThenTo::Reset)) | (false, Answer::Reset) => reply.rst = true,
+        (true, FarAnswer::Syn(ThenTo::Reset)) | (false, FarAnswer::Reset) => reply.rst = true,
         (false, _) if is_open(answer) && segment.fin() => reply.rst = true,
         (false, _) if is_open(answer) => {
             let length = u32::try_from(segment.payload().len()).ok()?;
@@ -167,10 +167,10 @@ fn after_syn(from: SocketAddr, to: SocketAddr, segment: &TcpSlice) -> Option<Tcp
 }
 
 /// Whether connections to a port that answers so come about.
-fn is_open(answer: Answer) -> bool {
+fn is_open(answer: FarAnswer) -> bool {
     matches!(
         answer,
-        Answer::Accept | Answer::AcceptNth(_) | Answer::Syn(ThenTo::Accept)
+        FarAnswer::Accept | FarAnswer::AcceptNth(_) | FarAnswer::Syn(ThenTo::Accept)
     )
 }
 

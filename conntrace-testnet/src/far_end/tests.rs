@@ -10,16 +10,16 @@ const SEQUENCE: u32 = u32::MAX;
 const LOCAL_PORT: u16 = 40_000;
 
 #[derive(Debug, Clone, Copy)]
-enum Family {
+enum IpFamily {
     V4,
     V6,
 }
 
-const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+const FAMILIES: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];
 
 /// A segment from this side to a far port.
 fn segment(
-    family: Family,
+    family: IpFamily,
     port: u16,
     shape: impl FnOnce(&mut TcpHeader),
     payload: &[u8],
@@ -27,20 +27,20 @@ fn segment(
     let mut header = TcpHeader::new(LOCAL_PORT, port, SEQUENCE, 1000);
     shape(&mut header);
     let ip = match family {
-        Family::V4 => PacketBuilder::ipv4(FAR_LOCAL_V4.octets(), FAR_V4.octets(), 64),
-        Family::V6 => PacketBuilder::ipv6(FAR_LOCAL_V6.octets(), FAR_V6.octets(), 64),
+        IpFamily::V4 => PacketBuilder::ipv4(FAR_LOCAL_V4.octets(), FAR_V4.octets(), 64),
+        IpFamily::V6 => PacketBuilder::ipv6(FAR_LOCAL_V6.octets(), FAR_V6.octets(), 64),
     };
     let mut bytes = Vec::new();
     ip.tcp_header(header).write(&mut bytes, payload).unwrap();
     bytes
 }
 
-fn syn(family: Family, port: u16) -> Vec<u8> {
+fn syn(family: IpFamily, port: u16) -> Vec<u8> {
     segment(family, port, |header| header.syn = true, &[])
 }
 
 /// A segment of an open connection, whose next byte from afar is number 7.
-fn later(family: Family, port: u16, fin: bool, payload: &[u8]) -> Vec<u8> {
+fn later(family: IpFamily, port: u16, fin: bool, payload: &[u8]) -> Vec<u8> {
     let shape = |header: &mut TcpHeader| {
         header.ack = true;
         header.acknowledgment_number = 7;
@@ -122,8 +122,8 @@ fn accepts() {
         );
         let mss = reply.options_iterator().next().unwrap().unwrap();
         let expected = match family {
-            Family::V4 => 1460,
-            Family::V6 => 1440,
+            IpFamily::V4 => 1460,
+            IpFamily::V6 => 1440,
         };
         assert_eq!(mss, TcpOptionElement::MaximumSegmentSize(expected));
     }
@@ -168,7 +168,7 @@ fn a_router_says_why() {
         (ports::ADMIN_PROHIBITED, (1, 1)),
         (ports::TTL_EXCEEDED, (3, 0)),
     ];
-    for (family, table) in [(Family::V4, v4), (Family::V6, v6)] {
+    for (family, table) in [(IpFamily::V4, v4), (IpFamily::V6, v6)] {
         for (port, (kind, code)) in table {
             let packet = syn(family, port);
             let reply = icmp_of(&answer_once(&packet).unwrap());
@@ -180,7 +180,7 @@ fn a_router_says_why() {
 
 #[test]
 fn an_icmp_error_stays_small() {
-    for (family, size) in [(Family::V4, 576), (Family::V6, 1280)] {
+    for (family, size) in [(IpFamily::V4, 576), (IpFamily::V6, 1280)] {
         let shape = |header: &mut TcpHeader| header.syn = true;
         let packet = segment(family, ports::HOST_UNREACHABLE, shape, &[0; 1400]);
         let reply = answer_once(&packet).unwrap();
@@ -226,7 +226,7 @@ fn resets_the_second_syn_of_an_attempt() {
 }
 
 /// The kernel's answer to a SYN of the far end.
-fn syn_ack_to(family: Family, port: u16) -> Vec<u8> {
+fn syn_ack_to(family: IpFamily, port: u16) -> Vec<u8> {
     let shape = |header: &mut TcpHeader| {
         header.syn = true;
         header.ack = true;
@@ -284,7 +284,7 @@ fn remembers_a_limited_number_of_attempts() {
             header.syn = true;
             header.sequence_number = sequence;
         };
-        let packet = segment(Family::V4, ports::ACCEPTS_SECOND_SYN, shape, &[]);
+        let packet = segment(IpFamily::V4, ports::ACCEPTS_SECOND_SYN, shape, &[]);
         assert_eq!(answer(&packet, &mut state), None);
         assert!(state.syns.len() <= ATTEMPTS_MAX);
     }
@@ -336,7 +336,7 @@ fn ignores_what_is_cut_short_or_in_fragments() {
             assert_eq!(answer_once(&packet[..length]), None, "{family:?} {length}");
         }
     }
-    let mut fragment = syn(Family::V4, ports::RESETS);
+    let mut fragment = syn(IpFamily::V4, ports::RESETS);
     fragment[6] = 0x20;
     assert_eq!(answer_once(&fragment), None);
 }
@@ -353,7 +353,7 @@ proptest! {
         port in 78_u16..97,
         changes in proptest::collection::vec((0_usize..80, any::<u8>()), 0..6),
     ) {
-        let mut packet = syn(if v6 { Family::V6 } else { Family::V4 }, port);
+        let mut packet = syn(if v6 { IpFamily::V6 } else { IpFamily::V4 }, port);
         for (index, value) in changes {
             let length = packet.len();
             packet[index % length] = value;

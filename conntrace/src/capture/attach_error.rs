@@ -7,7 +7,9 @@ use aya::{
     programs::{ProgramError, links::LinkError},
 };
 
-use super::{ProgramMissing, StartError, failed, hooks::PROBES, programs::Program, unsupported};
+use super::{
+    ProgramMissing, StartError, failed, hooks::PROBES, programs::HookProgram, unsupported,
+};
 use crate::sys::proc_file;
 
 /// Why a hook is not attached.
@@ -51,7 +53,7 @@ impl AttachError {
 
 /// Why a required program is not there: a refusal by policy is not the same as
 /// a kernel that cannot.
-pub(super) fn attach_error(program: &Program, error: AttachError) -> StartError {
+pub(super) fn attach_error(program: &HookProgram, error: AttachError) -> StartError {
     let lockdown = proc_file::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     if lockdown.contains("[confidentiality]") {
         return unsupported(

@@ -1,7 +1,7 @@
 //! The part of a kernel's BTF that the agent reads: `cargo xtask btf` keeps it of each kernel
 //! in the matrix, for the tests.
 
-use conntrace_btf::{Btf, BtfError, Wanted};
+use conntrace_btf::{Btf, BtfError, BtfSelection};
 
 use super::{drops, offsets, programs::PROGRAMS};
 
@@ -9,9 +9,9 @@ use super::{drops, offsets, programs::PROGRAMS};
 ///
 /// # Errors
 /// When the programs cannot run on the kernel that this BTF describes.
-pub fn btf_needs(btf: &Btf) -> Result<Wanted, BtfError> {
+pub fn btf_needs(btf: &Btf) -> Result<BtfSelection, BtfError> {
     offsets::resolve(btf)?;
-    Ok(Wanted {
+    Ok(BtfSelection {
         members: offsets::members().collect(),
         enumerators: offsets::enumerators().chain(drops::enumerators()).collect(),
         prototypes: PROGRAMS
@@ -50,7 +50,7 @@ mod tests {
         assert_eq!(extract(b"\x7fELF"), Err(BtfError::Header));
         let empty = Btf::parse(&test_kernels::all()[0].btf)
             .unwrap()
-            .extract(&Wanted {
+            .extract(&BtfSelection {
                 members: Vec::new(),
                 enumerators: Vec::new(),
                 prototypes: Vec::new(),

@@ -15,13 +15,13 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// function's return where all instances of that probe are taken (`pre_handler_kretprobe`,
 /// `nmissed`), which it counts where nobody can read it. The thread's next call would
 /// count it, but there may be none, and the place in the map would be taken for good.
-pub(super) struct Calls {
+pub(super) struct PendingCalls {
     map: HashMap<MapData, u64, [u64; CALL_SIZE / 8]>,
     longest: Duration,
     left: u64,
 }
 
-impl Calls {
+impl PendingCalls {
     pub(super) fn new(map: HashMap<MapData, u64, [u64; CALL_SIZE / 8]>) -> Self {
         Self {
             map,

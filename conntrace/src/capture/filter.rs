@@ -25,7 +25,7 @@ pub struct Filter {
     /// Process ids.
     pub pids: Vec<u32>,
     /// Names of threads or processes.
-    pub comms: Vec<Name>,
+    pub comms: Vec<TaskName>,
     /// User ids.
     pub uids: Vec<u32>,
     /// Cgroups, with those below them.
@@ -35,7 +35,7 @@ pub struct Filter {
     /// Destination networks.
     pub networks: Vec<Network>,
     /// Destination ports.
-    pub ports: Vec<Ports>,
+    pub ports: Vec<PortRange>,
 }
 
 impl Filter {
@@ -55,9 +55,9 @@ impl Filter {
 
 /// A task's name as the kernel keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Name(pub [u8; COMM_LEN]);
+pub struct TaskName(pub [u8; COMM_LEN]);
 
-impl FromStr for Name {
+impl FromStr for TaskName {
     type Err = String;
 
     /// What is too long is cut, as the kernel does.
@@ -196,9 +196,9 @@ impl FromStr for Network {
 
 /// A port, or those from one to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ports(pub RangeInclusive<u16>);
+pub struct PortRange(pub RangeInclusive<u16>);
 
-impl FromStr for Ports {
+impl FromStr for PortRange {
     type Err = String;
 
     /// `N` or `N-M`.
@@ -259,20 +259,20 @@ mod tests {
 
     #[test]
     fn ports() {
-        assert_eq!("80".parse(), Ok(Ports(80..=80)));
-        assert_eq!("0-65535".parse(), Ok(Ports(0..=65535)));
+        assert_eq!("80".parse(), Ok(PortRange(80..=80)));
+        assert_eq!("0-65535".parse(), Ok(PortRange(0..=65535)));
         for wrong in [
             "", "-", "80-", "-80", "70000", "9-3", "80,81", "http", "1-2-3",
         ] {
-            assert!(wrong.parse::<Ports>().is_err(), "{wrong}");
+            assert!(wrong.parse::<PortRange>().is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn names_are_cut_as_the_kernel_cuts_them() {
-        let name: Name = "a-very-long-process-name".parse().unwrap();
+        let name: TaskName = "a-very-long-process-name".parse().unwrap();
         assert_eq!(&name.0, b"a-very-long-pro\0");
-        assert!("".parse::<Name>().is_err());
+        assert!("".parse::<TaskName>().is_err());
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(Filter::default().kinds(), 0);
         let filter = Filter {
             pids: vec![1],
-            ports: vec![Ports(1..=2)],
+            ports: vec![PortRange(1..=2)],
             ..Filter::default()
         };
         assert_eq!(filter.kinds(), kind::PID | kind::PORT);

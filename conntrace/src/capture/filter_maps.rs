@@ -14,7 +14,7 @@ use conntrace_common::{
 
 use super::{
     ProgramMissing, StartError, failed,
-    filter::{Filter, Ports},
+    filter::{Filter, PortRange},
 };
 
 /// Sets every kind.
@@ -87,7 +87,7 @@ fn all_ids(filter: &Filter) -> impl Iterator<Item = Id> {
 }
 
 /// A bit for each port.
-fn port_bits(ranges: &[Ports]) -> Vec<u64> {
+fn port_bits(ranges: &[PortRange]) -> Vec<u64> {
     let mut words = vec![0u64; PORT_WORDS as usize];
     for port in ranges.iter().flat_map(|range| range.0.clone()) {
         if let Some(word) = words.get_mut(usize::from(port) / 64) {
@@ -103,10 +103,10 @@ mod tests {
 
     #[test]
     fn a_bit_for_each_port() {
-        let words = port_bits(&[Ports(63..=64), Ports(65535..=65535)]);
+        let words = port_bits(&[PortRange(63..=64), PortRange(65535..=65535)]);
         assert_eq!(words.len(), 1024);
         assert_eq!((words[0], words[1], words[1023]), (1 << 63, 1, 1 << 63));
-        let all = port_bits(&[Ports(0..=65535)]);
+        let all = port_bits(&[PortRange(0..=65535)]);
         assert!(all.iter().all(|&word| word == u64::MAX));
     }
 }

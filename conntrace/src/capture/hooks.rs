@@ -19,7 +19,7 @@ use super::{
     attach_error::{AttachError, attach_error, chain},
     failed,
     load::{Loads, load_typed},
-    programs::{PROGRAMS, Target},
+    programs::{HookTarget, PROGRAMS},
     tier::Tier,
     tracefs::SyscallsError,
 };
@@ -46,18 +46,18 @@ pub struct Hook {
 
 /// Every hook, and the links that hold the attached ones in place until they
 /// are dropped.
-pub(super) struct Attached {
+pub(super) struct AttachedHooks {
     pub(super) hooks: Vec<Hook>,
-    pub(super) links: Vec<Held>,
+    pub(super) links: Vec<HeldLink>,
     /// The best by which a function is hooked.
     pub(super) tier: Tier,
 }
 
 /// A link of whatever kind, only held until it is dropped.
-type Held = Box<dyn Any + Send>;
+type HeldLink = Box<dyn Any + Send>;
 
 /// How to attach.
-pub(super) struct Ways<'a> {
+pub(super) struct AttachOptions<'a> {
     /// Only this tier.
     pub(super) tier: Option<Tier>,
     /// System calls are to be traced where functions cannot be hooked, as far as it
@@ -81,12 +81,12 @@ pub(super) const PROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
 /// When a required one cannot be attached.
 pub(super) fn attach_all(
     ebpf: &mut Ebpf,
-    ways: &Ways<'_>,
+    ways: &AttachOptions<'_>,
     btf: &Btf,
-) -> Result<Attached, StartError> {
+) -> Result<AttachedHooks, StartError> {
     let tiers = Tier::to_try(ways.tier);
     let mut loads = load_typed(ebpf, ways, tiers, btf);
-    let mut attached = Attached {
+    let mut attached = AttachedHooks {
         hooks: Vec::new(),
         links: Vec::new(),
         tier: Tier::Tracepoint,
@@ -97,20 +97,22 @@ pub(super) fn attach_all(
     let mut seen_calls = UNSEEN;
     for program in &PROGRAMS {
         let tried = match (program.target, ways.calls) {
-            (Target::Entry(_) | Target::Return(_), _) if tiers.is_empty() => continue,
-            (Target::Entry(name), _) => {
+            (HookTarget::Entry(_) | HookTarget::Return(_), _) if tiers.is_empty() => continue,
+            (HookTarget::Entry(name), _) => {
                 attach_best(tiers, |tier| at_entry(ebpf, &mut loads, name, tier))
             }
-            (Target::Return(name), _) => attach_best(tiers, |tier| {
+            (HookTarget::Return(name), _) => attach_best(tiers, |tier| {
                 at_return(ebpf, &mut loads, name, tier, ways.preempts)
             }),
-            (Target::Syscall(_), None) => continue,
-            (Target::Syscall(_), _) if attached.tier != Tier::Tracepoint => continue,
-            (Target::Syscall(_), Some(Err(error))) => Err(AttachError::Syscalls(chain(error))),
-            (Target::Syscall(name), Some(Ok(_))) => to_syscall(ebpf, program.name, name),
-            (Target::Tracepoint(DROPS), _) if !ways.drop_reasons => Err(AttachError::NoDropReasons),
-            (Target::Tracepoint(_), _) => to_tracepoint(ebpf, &mut loads, program.name),
-            (Target::Iterator(_), _) => run_over(ebpf, &mut loads, program.name),
+            (HookTarget::Syscall(_), None) => continue,
+            (HookTarget::Syscall(_), _) if attached.tier != Tier::Tracepoint => continue,
+            (HookTarget::Syscall(_), Some(Err(error))) => Err(AttachError::Syscalls(chain(error))),
+            (HookTarget::Syscall(name), Some(Ok(_))) => to_syscall(ebpf, program.name, name),
+            (HookTarget::Tracepoint(DROPS), _) if !ways.drop_reasons => {
+                Err(AttachError::NoDropReasons)
+            }
+            (HookTarget::Tracepoint(_), _) => to_tracepoint(ebpf, &mut loads, program.name),
+            (HookTarget::Iterator(_), _) => run_over(ebpf, &mut loads, program.name),
         };
         let by_nature = tried.as_ref().is_err_and(AttachError::is_by_nature);
         let (kind, reason) = match tried {
@@ -139,14 +141,14 @@ pub(super) fn attach_all(
 }
 
 /// What attaching has made.
-struct Made {
+struct AttachedHook {
     kind: &'static str,
     tier: Tier,
-    links: Vec<Held>,
+    links: Vec<HeldLink>,
 }
 
-impl Made {
-    fn new(kind: &'static str, links: Vec<Held>) -> Self {
+impl AttachedHook {
+    fn new(kind: &'static str, links: Vec<HeldLink>) -> Self {
         Self {
             kind,
             tier: Tier::Tracepoint,
@@ -167,12 +169,12 @@ impl Made {
 /// Tries each of these tiers on a function until one can hook it.
 fn attach_best(
     tiers: &[Tier],
-    mut attach: impl FnMut(Tier) -> Result<Made, AttachError>,
-) -> Result<Made, AttachError> {
+    mut attach: impl FnMut(Tier) -> Result<AttachedHook, AttachError>,
+) -> Result<AttachedHook, AttachError> {
     let mut reasons = Vec::new();
     for &tier in tiers {
         match attach(tier) {
-            Ok(made) => return Ok(Made { tier, ..made }),
+            Ok(made) => return Ok(AttachedHook { tier, ..made }),
             Err(error) => reasons.push(format!("{}: {}", tier.as_str(), chain(&error))),
         }
     }
@@ -180,16 +182,16 @@ fn attach_best(
 }
 
 /// How it would be attached at best.
-fn best_kind(target: Target, tiers: &[Tier]) -> &'static str {
+fn best_kind(target: HookTarget, tiers: &[Tier]) -> &'static str {
     let full = tiers.contains(&Tier::Full);
     match target {
-        Target::Tracepoint(_) => "tp_btf",
-        Target::Iterator(_) => "iter",
-        Target::Syscall(_) => "tracepoint",
-        Target::Entry(_) if full => "fentry",
-        Target::Entry(_) => "kprobe",
-        Target::Return(_) if full => "fexit",
-        Target::Return(_) => "kretprobe",
+        HookTarget::Tracepoint(_) => "tp_btf",
+        HookTarget::Iterator(_) => "iter",
+        HookTarget::Syscall(_) => "tracepoint",
+        HookTarget::Entry(_) if full => "fentry",
+        HookTarget::Entry(_) => "kprobe",
+        HookTarget::Return(_) if full => "fexit",
+        HookTarget::Return(_) => "kretprobe",
     }
 }
 
@@ -198,14 +200,17 @@ fn at_entry(
     loads: &mut Loads,
     name: &str,
     tier: Tier,
-) -> Result<Made, AttachError> {
+) -> Result<AttachedHook, AttachError> {
     if tier == Tier::Full {
         let hook: &mut FEntry = loaded(ebpf, loads, &format!("fentry_{name}"))?;
         let link = hook.attach()?;
-        return Ok(Made::new("fentry", vec![Box::new(hook.take_link(link)?)]));
+        return Ok(AttachedHook::new(
+            "fentry",
+            vec![Box::new(hook.take_link(link)?)],
+        ));
     }
     let link = probe(ebpf, "kprobe_", name)?;
-    Ok(Made::new("kprobe", vec![link]))
+    Ok(AttachedHook::new("kprobe", vec![link]))
 }
 
 fn at_return(
@@ -214,7 +219,7 @@ fn at_return(
     name: &str,
     tier: Tier,
     preempts: bool,
-) -> Result<Made, AttachError> {
+) -> Result<AttachedHook, AttachError> {
     if tier == Tier::Full {
         let mut links = Vec::new();
         if preempts {
@@ -222,21 +227,21 @@ fn at_return(
         }
         // What is attached last runs first.
         links.push(by_fexit(ebpf, loads, &format!("fexit_{name}"))?);
-        return Ok(Made::new("fexit", links));
+        return Ok(AttachedHook::new("fexit", links));
     }
     // The return first: what has entered before is not its own.
     let links = ["kretprobe_", "kprobe_"].map(|at| probe(ebpf, at, name));
     let links = links.into_iter().collect::<Result<_, _>>()?;
-    Ok(Made::new("kretprobe", links))
+    Ok(AttachedHook::new("kretprobe", links))
 }
 
-fn by_fexit(ebpf: &mut Ebpf, loads: &mut Loads, named: &str) -> Result<Held, AttachError> {
+fn by_fexit(ebpf: &mut Ebpf, loads: &mut Loads, named: &str) -> Result<HeldLink, AttachError> {
     let hook: &mut FExit = loaded(ebpf, loads, named)?;
     let link = hook.attach()?;
     Ok(Box::new(hook.take_link(link)?))
 }
 
-fn probe(ebpf: &mut Ebpf, at: &str, name: &str) -> Result<Held, AttachError> {
+fn probe(ebpf: &mut Ebpf, at: &str, name: &str) -> Result<HeldLink, AttachError> {
     let hook: &mut KProbe = program(ebpf, &format!("{at}{name}"))?;
     // Before the verifier is: it takes its time, also where nothing can be attached.
     fs::metadata(PROBES).map_err(AttachError::NoProbes)?;
@@ -245,30 +250,37 @@ fn probe(ebpf: &mut Ebpf, at: &str, name: &str) -> Result<Held, AttachError> {
     Ok(Box::new(hook.take_link(link)?))
 }
 
-fn to_tracepoint(ebpf: &mut Ebpf, loads: &mut Loads, named: &str) -> Result<Made, AttachError> {
+fn to_tracepoint(
+    ebpf: &mut Ebpf,
+    loads: &mut Loads,
+    named: &str,
+) -> Result<AttachedHook, AttachError> {
     let hook: &mut BtfTracePoint = loaded(ebpf, loads, named)?;
     let link = hook.attach()?;
-    Ok(Made::new("tp_btf", vec![Box::new(hook.take_link(link)?)]))
+    Ok(AttachedHook::new(
+        "tp_btf",
+        vec![Box::new(hook.take_link(link)?)],
+    ))
 }
 
-fn to_syscall(ebpf: &mut Ebpf, named: &str, name: &str) -> Result<Made, AttachError> {
+fn to_syscall(ebpf: &mut Ebpf, named: &str, name: &str) -> Result<AttachedHook, AttachError> {
     let hook: &mut TracePoint = program(ebpf, named)?;
     hook.load()?;
     let link = hook.attach("syscalls", name)?;
-    Ok(Made::new(
+    Ok(AttachedHook::new(
         "tracepoint",
         vec![Box::new(hook.take_link(link)?)],
     ))
 }
 
 /// Runs an iterator, which has nothing to stay attached to.
-fn run_over(ebpf: &mut Ebpf, loads: &mut Loads, named: &str) -> Result<Made, AttachError> {
+fn run_over(ebpf: &mut Ebpf, loads: &mut Loads, named: &str) -> Result<AttachedHook, AttachError> {
     let hook: &mut Iter = loaded(ebpf, loads, named)?;
     let link = hook.attach()?;
     let mut run = hook.take_link(link)?.into_file()?;
     // It writes nothing; reading is what makes it run.
     io::copy(&mut run, &mut io::sink())?;
-    Ok(Made::new("iter", Vec::new()))
+    Ok(AttachedHook::new("iter", Vec::new()))
 }
 
 /// The program, if the kernel took it.

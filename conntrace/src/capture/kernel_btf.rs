@@ -7,8 +7,8 @@ use aya::Endianness;
 use conntrace_btf::Btf;
 
 use super::{
-    StartError, drop_reasons::DropReasons, failed, offsets, offsets::Resolved, programs::PROGRAMS,
-    unsupported,
+    StartError, drop_reasons::DropReasons, failed, offsets, offsets::ResolvedOffsets,
+    programs::PROGRAMS, unsupported,
 };
 
 /// Where the kernel describes its own types.
@@ -18,13 +18,13 @@ pub(crate) const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 const CONNECT_HOOK: &str = "bpf_lsm_socket_connect";
 
 /// What it takes to load and attach the programs.
-pub(super) struct Vmlinux {
-    pub(super) resolved: Resolved,
+pub(super) struct KernelBtf {
+    pub(super) resolved: ResolvedOffsets,
     /// What aya looks up the hooks in.
     pub(super) hookable: aya::Btf,
 }
 
-impl Vmlinux {
+impl KernelBtf {
     /// The running kernel's.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl Vmlinux {
 }
 
 /// What the programs read, and BTF of what they are attached to.
-fn look_up() -> Result<(Resolved, Vec<u8>), StartError> {
+fn look_up() -> Result<(ResolvedOffsets, Vec<u8>), StartError> {
     let bytes = fs::read(VMLINUX_BTF).map_err(|error| {
         if error.kind() == ErrorKind::NotFound {
             unsupported(
@@ -59,7 +59,7 @@ fn look_up() -> Result<(Resolved, Vec<u8>), StartError> {
             "conntrace reads this member and will not guess; please report the kernel",
         )
     })?;
-    FACTS.get_or_init(|| Facts::of(&btf));
+    FACTS.get_or_init(|| KernelFacts::of(&btf));
     let hooks = PROGRAMS.iter().filter_map(|it| it.target.prototype());
     let hookable = btf.only(hooks).map_err(|error| unreadable(&error))?;
     Ok((resolved, hookable))
@@ -77,21 +77,21 @@ fn unreadable(error: &dyn Display) -> StartError {
 /// # Errors
 /// Names the first that this kernel does not have.
 pub fn check_members() -> Result<usize, StartError> {
-    Ok(Vmlinux::read()?.resolved.offsets.len())
+    Ok(KernelBtf::read()?.resolved.offsets.len())
 }
 
 /// What moves from kernel to kernel, and is asked for while tracing.
 #[derive(Debug, Default)]
-pub(crate) struct Facts {
+pub(crate) struct KernelFacts {
     pub(crate) drop_reasons: DropReasons,
     /// The type's id of the function that programs attach to.
     pub(crate) connect_hook: Option<u32>,
 }
 
 /// The running kernel's: what the start has found is not looked for again.
-static FACTS: OnceLock<Facts> = OnceLock::new();
+static FACTS: OnceLock<KernelFacts> = OnceLock::new();
 
-impl Facts {
+impl KernelFacts {
     fn of(btf: &Btf<'_>) -> Self {
         Self {
             drop_reasons: DropReasons::of(btf),

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    hooks::{DROPS, Ways},
-    programs::{PROGRAMS, Target},
+    hooks::{AttachOptions, DROPS},
+    programs::{HookTarget, PROGRAMS},
     tier::Tier,
 };
 use aya::{
@@ -21,7 +21,7 @@ use aya::{
 const THREADS_MAX: usize = 4;
 
 /// A program that BTF tells where to attach: its name, and that of what it hooks.
-type Typed = (String, &'static str);
+type TypedProgram = (String, &'static str);
 
 /// What the kernel said to each program, by its name.
 pub(super) type Loads = HashMap<String, Result<(), ProgramError>>;
@@ -38,7 +38,12 @@ pub(super) fn loader_beside<T>(read: impl FnOnce() -> T) -> (EbpfLoader<'static>
 }
 
 /// Loads each of them, on its own, the first ones first.
-pub(super) fn load_typed(ebpf: &mut Ebpf, ways: &Ways<'_>, tiers: &[Tier], btf: &Btf) -> Loads {
+pub(super) fn load_typed(
+    ebpf: &mut Ebpf,
+    ways: &AttachOptions<'_>,
+    tiers: &[Tier],
+    btf: &Btf,
+) -> Loads {
     let wanted = typed(ways, tiers);
     let mut todo: Vec<_> = ebpf
         .programs_mut()
@@ -71,7 +76,7 @@ pub(super) fn load_typed(ebpf: &mut Ebpf, ways: &Ways<'_>, tiers: &[Tier], btf: 
 }
 
 /// Those that are to be attached.
-fn typed(ways: &Ways<'_>, tiers: &[Tier]) -> Vec<Typed> {
+fn typed(ways: &AttachOptions<'_>, tiers: &[Tier]) -> Vec<TypedProgram> {
     let at_return: &[_] = if ways.preempts {
         &["fexit_second_", "fexit_"]
     } else {
@@ -81,15 +86,15 @@ fn typed(ways: &Ways<'_>, tiers: &[Tier]) -> Vec<Typed> {
     let mut typed = Vec::new();
     for program in &PROGRAMS {
         match program.target {
-            Target::Tracepoint(DROPS) if !ways.drop_reasons => {}
-            Target::Tracepoint(name) | Target::Iterator(name) => {
+            HookTarget::Tracepoint(DROPS) if !ways.drop_reasons => {}
+            HookTarget::Tracepoint(name) | HookTarget::Iterator(name) => {
                 typed.push((program.name.to_owned(), name));
             }
-            Target::Entry(name) if is_full => typed.push((format!("fentry_{name}"), name)),
-            Target::Return(name) if is_full => {
+            HookTarget::Entry(name) if is_full => typed.push((format!("fentry_{name}"), name)),
+            HookTarget::Return(name) if is_full => {
                 typed.extend(at_return.iter().map(|at| (format!("{at}{name}"), name)));
             }
-            Target::Entry(_) | Target::Return(_) | Target::Syscall(_) => {}
+            HookTarget::Entry(_) | HookTarget::Return(_) | HookTarget::Syscall(_) => {}
         }
     }
     typed

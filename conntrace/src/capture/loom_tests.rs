@@ -12,19 +12,19 @@ use loom::{
     thread,
 };
 
-use conntrace_common::claim::{Claims, Named, claim, give_back};
+use conntrace_common::claim::{AttemptSlot, Claimable, claim, give_back};
 
 /// As x86-64 orders it: loads acquire, stores release, additions are barriers.
 #[derive(Default)]
-struct Slot {
+struct LoomSlot {
     claims: AtomicU32,
     sock: AtomicU64,
     entry: UnsafeCell<()>,
 }
 
-struct Shared(Arc<Slot>);
+struct Shared(Arc<LoomSlot>);
 
-impl Claims for Shared {
+impl Claimable for Shared {
     fn claims(&self) -> u32 {
         self.0.claims.load(Acquire)
     }
@@ -34,7 +34,7 @@ impl Claims for Shared {
     }
 }
 
-impl Named for Shared {
+impl AttemptSlot for Shared {
     fn name(&mut self, sock: u64) {
         self.0.sock.store(sock, Release);
     }
@@ -49,7 +49,7 @@ fn in_every_order(steps: impl Fn() + Send + Sync + 'static) {
 
 /// Attempts of one socket, one after the other, as `table` keeps and takes them. The
 /// model fails by itself should two be at the entry at once.
-fn attempts(slot: &Arc<Slot>, sock: u64, count: usize) {
+fn attempts(slot: &Arc<LoomSlot>, sock: u64, count: usize) {
     let mut shared = Shared(Arc::clone(slot));
     for _ in 0..count {
         if !claim(&mut shared) {
@@ -68,7 +68,7 @@ fn attempts(slot: &Arc<Slot>, sock: u64, count: usize) {
 #[test]
 fn a_slot_is_one_sockets_in_every_order_of_steps() {
     in_every_order(|| {
-        let slot = Arc::new(Slot::default());
+        let slot = Arc::new(LoomSlot::default());
         let others = [2, 3].map(|sock| {
             let slot = Arc::clone(&slot);
             thread::spawn(move || attempts(&slot, sock, 1))

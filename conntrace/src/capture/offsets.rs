@@ -8,7 +8,7 @@ use super::drops;
 /// Values of the globals `OFFSETS`, `DEFER_CONNECT_MASK`, `DROP_REASONS` and
 /// `TASK_IS_TYPED`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Resolved {
+pub(super) struct ResolvedOffsets {
     /// In the order of [`MEMBERS`].
     pub(super) offsets: Vec<u32>,
     /// The bit within the byte that the offset of `DEFER_CONNECT` names.
@@ -19,7 +19,7 @@ pub(super) struct Resolved {
     pub(super) task_is_typed: u8,
 }
 
-impl Resolved {
+impl ResolvedOffsets {
     /// Whether the kernel says why it drops a packet (Linux 5.17).
     pub(super) fn gives_drop_reasons(&self) -> bool {
         self.drop_reasons.iter().any(|&word| word != 0)
@@ -61,9 +61,9 @@ pub(super) fn enumerators() -> impl Iterator<Item = String> {
 ///
 /// # Errors
 /// Names the first member the kernel does not have, or has in another shape.
-pub(super) fn resolve(btf: &Btf<'_>) -> Result<Resolved, BtfError> {
+pub(super) fn resolve(btf: &Btf<'_>) -> Result<ResolvedOffsets, BtfError> {
     let (defer_connect, defer_connect_mask) = defer_connect(btf)?;
-    let offset_of = |member: &conntrace_common::offsets::Member| {
+    let offset_of = |member: &conntrace_common::offsets::KernelMember| {
         if member.path == DEFER_CONNECT {
             return Ok(defer_connect);
         }
@@ -74,7 +74,7 @@ pub(super) fn resolve(btf: &Btf<'_>) -> Result<Resolved, BtfError> {
         }
         Ok(found.bit_offset / 8)
     };
-    Ok(Resolved {
+    Ok(ResolvedOffsets {
         offsets: MEMBERS.iter().map(offset_of).collect::<Result<_, _>>()?,
         defer_connect_mask,
         drop_reasons: drops::noted(btf),

@@ -4,7 +4,7 @@ use conntrace_btf::Prototype;
 
 /// What a program is attached to.
 #[derive(Debug, Clone, Copy)]
-pub enum Target {
+pub enum HookTarget {
     /// A BTF tracepoint.
     Tracepoint(&'static str),
     /// Everything that the kernel iterates over by this name, once at the start.
@@ -17,7 +17,7 @@ pub enum Target {
     Syscall(&'static str),
 }
 
-impl Target {
+impl HookTarget {
     /// Its name in the kernel.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -51,11 +51,11 @@ impl Target {
 /// A hook: a program of the object, or, for a function, the programs of every tier
 /// that can hook it.
 #[derive(Debug)]
-pub struct Program {
+pub struct HookProgram {
     /// Its name, which says what it hooks.
     pub name: &'static str,
     /// What it is attached to.
-    pub target: Target,
+    pub target: HookTarget,
     /// Without it there is nothing to trace.
     pub required: bool,
     /// What it is there for.
@@ -64,11 +64,11 @@ pub struct Program {
     pub cost: &'static str,
 }
 
-const fn function(target: Target, purpose: &'static str, cost: &'static str) -> Program {
-    Program {
+const fn function(target: HookTarget, purpose: &'static str, cost: &'static str) -> HookProgram {
+    HookProgram {
         name: match target {
-            Target::Entry(name) | Target::Return(name) => name,
-            Target::Tracepoint(_) | Target::Iterator(_) | Target::Syscall(_) => "",
+            HookTarget::Entry(name) | HookTarget::Return(name) => name,
+            HookTarget::Tracepoint(_) | HookTarget::Iterator(_) | HookTarget::Syscall(_) => "",
         },
         target,
         required: false,
@@ -82,118 +82,118 @@ const NO_ROUTE: &str = "no route and what else ends before the SYN is not seen";
 const NO_BIND: &str = "a bind that fails is not seen";
 
 /// Every hook, in the order they are attached.
-pub const PROGRAMS: [Program; 18] = [
+pub const PROGRAMS: [HookProgram; 18] = [
     // The authority on beginnings and endings; attached twice, see the kernel
     // side's attempt.rs.
-    Program {
+    HookProgram {
         name: "set_state_first",
-        target: Target::Tracepoint("inet_sock_set_state"),
+        target: HookTarget::Tracepoint("inet_sock_set_state"),
         required: true,
         purpose: "sees every attempt begin and end",
         cost: "nothing can be traced",
     },
-    Program {
+    HookProgram {
         name: "set_state_second",
-        target: Target::Tracepoint("inet_sock_set_state"),
+        target: HookTarget::Tracepoint("inet_sock_set_state"),
         required: false,
         purpose: "takes over where the kernel skips the first attachment",
         cost: "an ending that the kernel skips is counted as lost.ending_missed",
     },
-    Program {
+    HookProgram {
         name: "tcp_retransmit_skb",
-        target: Target::Tracepoint("tcp_retransmit_skb"),
+        target: HookTarget::Tracepoint("tcp_retransmit_skb"),
         required: false,
         purpose: "sees the first SYN retransmission",
         cost: "no stall lines, so no warning before a timeout",
     },
-    Program {
+    HookProgram {
         name: "tcp_destroy_sock",
-        target: Target::Tracepoint("tcp_destroy_sock"),
+        target: HookTarget::Tracepoint("tcp_destroy_sock"),
         required: false,
         purpose: "frees what is left of an attempt whose ending no program saw",
         cost: "such attempts stay in_flight and hold their entry in the attempt map",
     },
-    Program {
+    HookProgram {
         name: "kfree_skb",
-        target: Target::Tracepoint("kfree_skb"),
+        target: HookTarget::Tracepoint("kfree_skb"),
         required: false,
         purpose: "sees this host drop an attempt's packets, and why",
         cost: "what this host's own firewall drops looks like silence of the other side",
     },
     function(
-        Target::Entry("ipv6_icmp_error"),
+        HookTarget::Entry("ipv6_icmp_error"),
         "sees which ICMPv6 error came, and from whom",
         "such an error is known by its errno alone, and not even by that if the application \
          reads it and closes",
     ),
     function(
-        Target::Return("security_socket_connect"),
+        HookTarget::Return("security_socket_connect"),
         "sees a security module deny connect",
         NO_POLICY,
     ),
     function(
-        Target::Return("tcp_v4_pre_connect"),
+        HookTarget::Return("tcp_v4_pre_connect"),
         "sees a cgroup's program deny connect, IPv4",
         NO_POLICY,
     ),
     function(
-        Target::Return("tcp_v6_pre_connect"),
+        HookTarget::Return("tcp_v6_pre_connect"),
         "sees a cgroup's program deny connect, IPv6",
         NO_POLICY,
     ),
     function(
-        Target::Return("tcp_v4_connect"),
+        HookTarget::Return("tcp_v4_connect"),
         "sees connect fail before an attempt opens, IPv4",
         NO_ROUTE,
     ),
     function(
-        Target::Return("tcp_v6_connect"),
+        HookTarget::Return("tcp_v6_connect"),
         "sees connect fail before an attempt opens, IPv6",
         NO_ROUTE,
     ),
     function(
-        Target::Return("inet_bind"),
+        HookTarget::Return("inet_bind"),
         "sees bind fail for lack of a port or address, IPv4",
         NO_BIND,
     ),
     function(
-        Target::Return("inet6_bind"),
+        HookTarget::Return("inet6_bind"),
         "sees bind fail for lack of a port or address, IPv6",
         NO_BIND,
     ),
     // The exits first: what has entered before is not theirs.
-    Program {
+    HookProgram {
         name: "sys_exit_connect",
-        target: Target::Syscall("sys_exit_connect"),
+        target: HookTarget::Syscall("sys_exit_connect"),
         required: false,
         purpose: "sees connect fail before an attempt opens",
         cost: "no route and denials are not seen",
     },
-    Program {
+    HookProgram {
         name: "sys_enter_connect",
-        target: Target::Syscall("sys_enter_connect"),
+        target: HookTarget::Syscall("sys_enter_connect"),
         required: false,
         purpose: "keeps what connect is asked for until it returns",
         cost: "no route and denials are not seen",
     },
-    Program {
+    HookProgram {
         name: "sys_exit_bind",
-        target: Target::Syscall("sys_exit_bind"),
+        target: HookTarget::Syscall("sys_exit_bind"),
         required: false,
         purpose: "sees bind fail for lack of a port or address",
         cost: NO_BIND,
     },
-    Program {
+    HookProgram {
         name: "sys_enter_bind",
-        target: Target::Syscall("sys_enter_bind"),
+        target: HookTarget::Syscall("sys_enter_bind"),
         required: false,
         purpose: "keeps what bind is asked for until it returns",
         cost: NO_BIND,
     },
     // The last: what begins from now on is seen by the others.
-    Program {
+    HookProgram {
         name: "under_way",
-        target: Target::Iterator("task_file"),
+        target: HookTarget::Iterator("task_file"),
         required: false,
         purpose: "finds the attempts under way when tracing begins, and whose they are",
         cost: "such attempts are known only by their ending, and nobody knows whose they were",

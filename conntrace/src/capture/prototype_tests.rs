@@ -9,8 +9,8 @@ use std::{
 use conntrace_btf::{Btf, Prototype, Signature};
 
 use crate::capture::{
-    PROGRAMS, Target, test_kernels,
-    test_kernels::{Kernel, Version},
+    HookTarget, PROGRAMS, test_kernels,
+    test_kernels::{TestKernel, Version},
 };
 
 /// `// proto: name(type arg, ...)` or `// proto (< 5.17): ...`.
@@ -123,7 +123,7 @@ fn hooked(source: &str) -> BTreeSet<String> {
 }
 
 /// The hooks of the agent that BTF knows.
-fn hooks() -> BTreeMap<String, (Target, Prototype)> {
+fn hooks() -> BTreeMap<String, (HookTarget, Prototype)> {
     let known = PROGRAMS.iter().filter_map(|program| {
         let prototype = program.target.prototype()?;
         let name = match &prototype {
@@ -136,7 +136,11 @@ fn hooks() -> BTreeMap<String, (Target, Prototype)> {
 }
 
 /// What is wrong with the quotes of a hook on this kernel, if something is.
-fn mistake(quotes: &BTreeSet<Quote>, has: Option<&Signature>, kernel: &Kernel) -> Option<String> {
+fn mistake(
+    quotes: &BTreeSet<Quote>,
+    has: Option<&Signature>,
+    kernel: &TestKernel,
+) -> Option<String> {
     let is_for = |quote: &&Quote| quote.is_for(kernel.version);
     let Some(has) = has else {
         let quote = quotes.iter().find(is_for)?;
@@ -166,7 +170,7 @@ fn every_hook_has_the_prototype_it_quotes() {
                 "{name} on {version:?}; if new: cargo xtask btf"
             );
             // The programs take the result for what follows the arguments.
-            if let (Target::Return(_), Some(has)) = (target, has) {
+            if let (HookTarget::Return(_), Some(has)) = (target, has) {
                 assert_eq!(has.returns, "int", "{name} on {version:?}");
                 assert!(quotes.iter().all(|quote| !quote.is_open), "{name}: `...`");
             }
@@ -201,7 +205,7 @@ fn a_wrong_quote_is_a_mistake() {
     };
     let quotes = |lines: &[&str]| lines.iter().filter_map(|line| Quote::parse(line)).collect();
     let is_right = |lines: &[&str], has: Option<&Signature>, version, is_running| {
-        let kernel = Kernel {
+        let kernel = TestKernel {
             version,
             btf: Vec::new(),
             is_running,

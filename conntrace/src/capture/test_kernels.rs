@@ -11,7 +11,7 @@ const EXTRACTS: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.3"];
 /// Major and minor.
 pub(super) type Version = (u32, u32);
 
-pub(super) struct Kernel {
+pub(super) struct TestKernel {
     pub(super) version: Version,
     /// Its BTF, or as much of it as `cargo xtask btf` keeps.
     pub(super) btf: Vec<u8>,
@@ -19,13 +19,13 @@ pub(super) struct Kernel {
     pub(super) is_running: bool,
 }
 
-pub(super) fn all() -> Vec<Kernel> {
-    let extracts = EXTRACTS.map(|version| Kernel {
+pub(super) fn all() -> Vec<TestKernel> {
+    let extracts = EXTRACTS.map(|version| TestKernel {
         version: self::version(version),
         btf: fs::read(folder().join(format!("{version}.btf"))).unwrap(),
         is_running: false,
     });
-    let running = fs::read(VMLINUX_BTF).ok().map(|btf| Kernel {
+    let running = fs::read(VMLINUX_BTF).ok().map(|btf| TestKernel {
         version: version(&release()),
         btf,
         is_running: true,

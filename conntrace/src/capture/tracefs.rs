@@ -43,8 +43,8 @@ pub(super) enum SyscallsError {
 /// When tracefs does not tell.
 pub(super) fn offsets() -> Result<CallOffsets, SyscallsError> {
     let tracefs = tracefs().ok_or(SyscallsError::NoTracefs)?;
-    let enter = Format::read(tracefs, "sys_enter_connect")?;
-    let exit = Format::read(tracefs, "sys_exit_connect")?;
+    let enter = TracepointFormat::read(tracefs, "sys_enter_connect")?;
+    let exit = TracepointFormat::read(tracefs, "sys_exit_connect")?;
     Ok(CallOffsets {
         args: [
             enter.field("fd")?,
@@ -62,12 +62,12 @@ pub(crate) fn tracefs() -> Option<&'static Path> {
 }
 
 /// A tracepoint's own description.
-struct Format {
+struct TracepointFormat {
     path: PathBuf,
     text: String,
 }
 
-impl Format {
+impl TracepointFormat {
     fn read(tracefs: &Path, name: &str) -> Result<Self, SyscallsError> {
         let path = tracefs.join("events/syscalls").join(name).join("format");
         match proc_file::read_to_string(&path) {

@@ -21,12 +21,12 @@ use nix::errno::Errno;
 
 use super::{
     ProgramMissing, StartError, Tier,
-    call_map::Calls,
+    call_map::PendingCalls,
     failed,
     filter::Filter,
     filter_maps,
-    hooks::{self, Attached, Hook, Ways, missed_hooks},
-    kernel_btf::Vmlinux,
+    hooks::{self, AttachOptions, AttachedHooks, Hook, missed_hooks},
+    kernel_btf::KernelBtf,
     load, offsets, preemption, privileges,
     source::Source,
     tracefs::{self, SyscallsError},
@@ -64,13 +64,13 @@ pub struct Settings {
 /// The attached programs. Dropping it detaches them.
 pub struct Tracer {
     ebpf: Ebpf,
-    attached: Attached,
+    attached: AttachedHooks,
     ring: RingBuf<MapData>,
     backlog: Backlog,
     per_cpu: PerCpuArray<MapData, [u64; PER_CPU_WORDS]>,
     table: AttemptTable,
     attempts: AttemptMap,
-    calls: Calls,
+    calls: PendingCalls,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
@@ -82,11 +82,11 @@ impl Tracer {
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         privileges::check()?;
         let calls = settings.trace_syscalls.then(tracefs::offsets);
-        let (loader, vmlinux) = load::loader_beside(Vmlinux::read);
+        let (loader, vmlinux) = load::loader_beside(KernelBtf::read);
         let vmlinux = vmlinux?;
         let mut ebpf = load_object(loader, settings, &vmlinux, calls.as_ref())?;
         filter_maps::set(&mut ebpf, &settings.filter)?;
-        let ways = Ways {
+        let ways = AttachOptions {
             tier: settings.tier,
             calls: calls.as_ref(),
             drop_reasons: vmlinux.resolved.gives_drop_reasons(),
@@ -107,7 +107,7 @@ impl Tracer {
             per_cpu: take_map(&mut ebpf, "PER_CPU")?,
             table: take_map(&mut ebpf, "TABLE")?,
             attempts: take_map(&mut ebpf, "ATTEMPTS")?,
-            calls: Calls::new(take_map(&mut ebpf, "CALLS")?),
+            calls: PendingCalls::new(take_map(&mut ebpf, "CALLS")?),
             log,
             ebpf,
         };
@@ -242,7 +242,7 @@ impl Tracer {
 fn load_object(
     loader: EbpfLoader<'static>,
     settings: &Settings,
-    Vmlinux { resolved, hookable }: &Vmlinux,
+    KernelBtf { resolved, hookable }: &KernelBtf,
     calls: Option<&Result<CallOffsets, SyscallsError>>,
 ) -> Result<Ebpf, StartError> {
     let call_offsets = match calls {
@@ -277,7 +277,11 @@ fn load_object(
     .map_err(|error| load_error(settings.object.as_deref(), resolved, error))
 }
 
-fn load_error(object: Option<&Path>, resolved: &offsets::Resolved, error: EbpfError) -> StartError {
+fn load_error(
+    object: Option<&Path>,
+    resolved: &offsets::ResolvedOffsets,
+    error: EbpfError,
+) -> StartError {
     if let EbpfError::MapError(MapError::CreateError { name, io_error, .. }) = &error {
         match io_error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EINVAL) if name == "RECORDS" => {

@@ -15,7 +15,7 @@ use clap::{
 use crate::{
     capture::{
         Tier,
-        filter::{CgroupId, Filter, Name, NetnsInode, Network, Ports},
+        filter::{CgroupId, Filter, NetnsInode, Network, PortRange, TaskName},
     },
     commands::doctor,
     output,
@@ -131,7 +131,7 @@ pub struct LineArgs {
     pub only: Vec<Label>,
     /// Output format; text on a terminal, otherwise json.
     #[arg(long, value_enum)]
-    pub format: Option<Format>,
+    pub format: Option<FormatArg>,
     /// Unanswered attempts closed after MS are `timed_out`, earlier ones `cancelled`.
     #[arg(long, value_name = "MS", default_value_t = 200, allow_negative_numbers = true,
           value_parser = number("milliseconds", 0..=u64::MAX))]
@@ -206,7 +206,7 @@ pub struct FilterArgs {
     pub pids: Vec<u32>,
     /// Only attempts of threads or processes with this name (its first 15 bytes).
     #[arg(long = "comm", value_name = "NAME")]
-    pub comms: Vec<Name>,
+    pub comms: Vec<TaskName>,
     /// Only attempts of this user id.
     #[arg(long = "uid", value_name = "UID", value_delimiter = ',', allow_negative_numbers = true,
           value_parser = user_id)]
@@ -232,7 +232,7 @@ pub struct FilterArgs {
         value_delimiter = ',',
         allow_negative_numbers = true
     )]
-    pub ports: Vec<Ports>,
+    pub ports: Vec<PortRange>,
 }
 
 impl FilterArgs {
@@ -257,8 +257,8 @@ impl FilterArgs {
 #[command(after_long_help = doctor::kernels())]
 pub struct DoctorArgs {
     /// Output format: text of one screen, or one JSON object with all findings.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = FormatArg::Text)]
+    pub format: FormatArg,
     /// How hooks are chosen.
     #[command(flatten)]
     pub tier: TierArgs,
@@ -278,8 +278,8 @@ pub struct ExplainArgs {
 pub struct DemoArgs {
     /// Write text for a person to stdout, or the lines as JSON, with the table and the verdict
     /// on stderr.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = FormatArg::Text)]
+    pub format: FormatArg,
     /// How hooks are chosen.
     #[command(flatten)]
     pub tier: TierArgs,
@@ -348,14 +348,14 @@ pub struct ReplayArgs {
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum FormatArg {
     /// JSON, an object per line.
     Json,
     /// Aligned text for a person.
     Text,
 }
 
-impl Format {
+impl FormatArg {
     /// The format asked for, or the one that suits stdout.
     #[must_use]
     pub fn or_suitable(asked: Option<Self>) -> Self {
@@ -405,7 +405,7 @@ impl LineArgs {
     /// Returns the renderer for stdout: of the format asked for, or of the one that suits it.
     #[must_use]
     pub fn renderer(&self) -> Box<dyn output::Format> {
-        Format::or_suitable(self.format).renderer()
+        FormatArg::or_suitable(self.format).renderer()
     }
 }
 
@@ -415,9 +415,9 @@ impl RunArgs {
     pub fn renderer(&self) -> Box<dyn output::Format> {
         match (&self.output, self.lines.format) {
             (None, _) => self.lines.renderer(),
-            (Some(_), None | Some(Format::Json)) => Box::new(Json::default()),
+            (Some(_), None | Some(FormatArg::Json)) => Box::new(Json::default()),
             // Not as wide as the terminal happens to be.
-            (Some(_), Some(Format::Text)) => Box::new(Text::default()),
+            (Some(_), Some(FormatArg::Text)) => Box::new(Text::default()),
         }
     }
 

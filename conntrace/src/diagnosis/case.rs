@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Undiagnosed, question::Process, way::Way};
+use super::{Undiagnosed, question::ProcessKey, way::Flow};
 use crate::record::{
-    Attempt, Errno, Icmp, Label, Moment, Remote, ReplyKind, Seen, Verdict, own_failure, reply,
+    Attempt, Errno, IcmpError, Label, RecordKind, Remote, ReplyKind, Seen, Verdict, own_failure,
+    reply,
 };
 
 /// What was heard of a host counts for so long: what answered a few minutes ago is the
@@ -21,13 +22,13 @@ pub struct Case {
     /// The errno that the application was told.
     pub errno: Option<Errno>,
     /// The call that failed, if it never came to a SYN.
-    pub call: Option<Call>,
+    pub call: Option<FailedCall>,
     /// Inode number of the socket's network namespace.
     pub netns: u32,
     /// Random bits of it, by which it is told from the next one with that number.
     pub netns_mix: u16,
     /// The process that called connect.
-    pub process: Option<Process>,
+    pub process: Option<ProcessKey>,
     /// Id of the caller's cgroup.
     pub cgroup: Option<u64>,
     /// The destination.
@@ -45,13 +46,13 @@ pub struct Case {
     /// The answer.
     pub reply: ReplyKind,
     /// The ICMP error of the answer.
-    pub icmp: Option<Icmp>,
+    pub icmp: Option<IcmpError>,
     /// The errno with which this host's own sending failed meanwhile (`sk_err_soft`).
     pub own_failure: Option<Errno>,
     /// The packets of it that this host dropped.
     pub drops: Option<CaseDrops>,
     /// The destination, as other attempts have found it.
-    pub heard: Heard,
+    pub heard: HostHistory,
 }
 
 /// Packets that this host dropped.
@@ -66,7 +67,7 @@ pub struct CaseDrops {
 /// What other attempts, those that are traced, have told of a host. In whole seconds, so
 /// that cases of the same second stay equal, and only for the labels whose rules ask.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Heard {
+pub struct HostHistory {
     /// The last handshake that completed, on whatever port.
     pub handshake: Option<Handshake>,
     /// Seconds since a handshake completed on this very port.
@@ -98,7 +99,7 @@ impl Handshake {
     }
 }
 
-impl Heard {
+impl HostHistory {
     fn new(attempt: &Attempt, label: Label) -> Self {
         let heard = &attempt.remembered;
         let ago_s = |then_ns| attempt.at_ns.saturating_sub(then_ns) / 1_000_000_000;
@@ -189,7 +190,7 @@ impl Heard {
 
 /// A call that fails before there is an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Call {
+pub enum FailedCall {
     /// connect.
     Connect,
     /// bind.
@@ -206,15 +207,16 @@ impl Case {
             label: verdict.label,
             errno: verdict.errno,
             call: match attempt.moment {
-                Moment::ConnectFailed(_) => Some(Call::Connect),
-                Moment::BindFailed(_) => Some(Call::Bind),
-                Moment::Stalled | Moment::Connects(_) | Moment::Established | Moment::Closed => {
-                    None
-                }
+                RecordKind::ConnectFailed(_) => Some(FailedCall::Connect),
+                RecordKind::BindFailed(_) => Some(FailedCall::Bind),
+                RecordKind::Stalled
+                | RecordKind::Connects(_)
+                | RecordKind::Established
+                | RecordKind::Closed => None,
             },
             netns: attempt.netns,
             netns_mix: attempt.netns_mix,
-            process: caller.map(|caller| Process {
+            process: caller.map(|caller| ProcessKey {
                 pid: caller.pid,
                 started_ns: caller.started_ns,
             }),
@@ -232,7 +234,7 @@ impl Case {
                 reason: drops.reason,
                 all: u32::from(drops.count) >= attempt.syn_sent,
             }),
-            heard: Heard::new(attempt, verdict.label),
+            heard: HostHistory::new(attempt, verdict.label),
         }
     }
 
@@ -245,9 +247,9 @@ impl Case {
 
     /// Everything of the socket that decides which way its packets take.
     #[must_use]
-    pub fn way(&self) -> Option<Way> {
+    pub fn way(&self) -> Option<Flow> {
         let Remote { addr, port } = self.remote?;
-        Some(Way {
+        Some(Flow {
             to: addr,
             from: self.local_addr,
             device: self.bound_device,
@@ -266,7 +268,7 @@ mod tests {
     const SECOND_NS: u64 = 1_000_000_000;
 
     /// Of an attempt that ended at this time.
-    fn heard(label: Label, remembered: record::Heard, at_ns: u64) -> Heard {
+    fn heard(label: Label, remembered: record::HostTimes, at_ns: u64) -> HostHistory {
         let attempt = Attempt {
             remembered,
             at_ns,
@@ -274,14 +276,14 @@ mod tests {
             syn_retransmitted: 1,
             ..unanswered()
         };
-        Heard::new(&attempt, label)
+        HostHistory::new(&attempt, label)
     }
 
-    fn answered(then_ns: u64) -> record::Heard {
-        record::Heard {
+    fn answered(then_ns: u64) -> record::HostTimes {
+        record::HostTimes {
             handshake: Some((then_ns, 80)),
             on_this_port_ns: Some(then_ns),
-            ..record::Heard::default()
+            ..record::HostTimes::default()
         }
     }
 
@@ -295,7 +297,7 @@ mod tests {
         assert_eq!(at(began - 1), at(began));
         assert_eq!(
             heard(Label::Denied, answered(began), began),
-            Heard::default()
+            HostHistory::default()
         );
     }
 
@@ -313,11 +315,11 @@ mod tests {
     fn what_may_be_forgotten_is_unknown() {
         let at_ns = 900 * SECOND_NS;
         for (forgotten_s, is_known) in [(299, true), (300, false), (900, false)] {
-            let remembered = record::Heard {
+            let remembered = record::HostTimes {
                 silent_since_ns: Some(at_ns - 2 * SECOND_NS),
                 network_silent_since_ns: Some(at_ns - 2 * SECOND_NS),
                 forgotten_ns: Some(forgotten_s * SECOND_NS),
-                ..record::Heard::default()
+                ..record::HostTimes::default()
             };
             let heard = heard(Label::TimedOut, remembered, at_ns);
             let two = if is_known {
@@ -333,9 +335,9 @@ mod tests {
     #[test]
     fn a_handshake_may_take_longer_than_was_waited() {
         for (took_us, outwaited) in [(2_999_999, true), (3_000_000, false)] {
-            let remembered = record::Heard {
+            let remembered = record::HostTimes {
                 handshake_took_us: Some(took_us),
-                ..record::Heard::default()
+                ..record::HostTimes::default()
             };
             let heard = heard(Label::TimedOut, remembered, 9 * SECOND_NS);
             assert_eq!(heard.outwaited, outwaited, "{took_us}");

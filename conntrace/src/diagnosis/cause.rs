@@ -279,7 +279,7 @@ impl Undiagnosed {
 
 /// Result of a search for a cause.
 #[derive(Debug, Clone, Default)]
-pub struct Diagnosed {
+pub struct DiagnosisResult {
     /// The cause, if there is evidence for one.
     pub cause: Option<Arc<WrittenCause>>,
     /// Reason for which the search is incomplete, if it is.

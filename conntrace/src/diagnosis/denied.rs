@@ -1,9 +1,11 @@
 //! Attempts that this host's policy denied.
 
-use super::{Call, Case};
+use super::{Case, FailedCall};
 use crate::record::{Errno, Label};
 
 /// Whether connect was denied, with this errno.
 pub(super) fn by_connect(case: &Case, errno: Errno) -> bool {
-    case.label == Label::Denied && case.call == Some(Call::Connect) && case.errno == Some(errno)
+    case.label == Label::Denied
+        && case.call == Some(FailedCall::Connect)
+        && case.errno == Some(errno)
 }

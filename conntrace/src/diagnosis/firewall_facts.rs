@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A packet of a TCP handshake as this host's firewall sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Packet {
+pub struct FirewallPacket {
     /// The direction, and with it the TCP flags.
     pub direction: Direction,
     /// The other end: the destination of a SYN, the source of a SYN-ACK.
@@ -42,7 +42,7 @@ pub enum Direction {
 /// The observed end of a packet at a firewall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ending {
+pub enum PacketEnd {
     /// It was dropped, and no answer was seen.
     Drop,
     /// It was answered with a RST.
@@ -58,7 +58,7 @@ pub enum Ending {
 pub struct Firewall {
     /// Those that match fully first, then in the order the packet meets them; at most
     /// four.
-    pub found: Vec<Found>,
+    pub found: Vec<MatchingRule>,
     /// Every rule that the packet may meet was looked at. If not, an empty `found`
     /// proves nothing: legacy iptables tables are loaded, the ruleset changed while it
     /// was read, or it exceeds a limit.
@@ -67,7 +67,7 @@ pub struct Firewall {
 
 /// A rule, or the policy of a chain, that could have ended a packet's way so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
+pub struct MatchingRule {
     /// The table's family, as `nft` names it.
     pub family: String,
     /// The table.
@@ -79,7 +79,7 @@ pub struct Found {
     /// The rule's comment.
     pub comment: Option<String>,
     /// The verdict of the rule.
-    pub verdict: Verdict,
+    pub verdict: RuleVerdict,
     /// The certainty that the packet meets the verdict.
     pub matches: Match,
 }
@@ -87,7 +87,7 @@ pub struct Found {
 /// The verdict of a rule that ends a packet's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum RuleVerdict {
     /// Drops the packet.
     Drop,
     /// Drops it and sends a RST to its source.

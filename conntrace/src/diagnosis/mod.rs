@@ -15,12 +15,12 @@ mod similar;
 pub mod way;
 mod words;
 
-pub use case::{Call, Case, CaseDrops, Handshake, Heard};
+pub use case::{Case, CaseDrops, FailedCall, Handshake, HostHistory};
 pub use question::Evidence;
 pub use similar::is_similar;
 
 use crate::record::Label;
-pub use cause::{Cause, Certainty, Code, Diagnosed, Facts, Undiagnosed, WrittenCause};
+pub use cause::{Cause, Certainty, Code, DiagnosisResult, Facts, Undiagnosed, WrittenCause};
 use causes::*;
 use question::{Answer, Question};
 
@@ -29,7 +29,7 @@ use question::{Answer, Question};
 pub type Finding = Result<Option<Cause>, Undiagnosed>;
 
 /// A rule, by which one cause is recognised.
-pub struct Rule {
+pub struct CauseRule {
     /// The cause.
     pub code: Code,
     /// Looks for it.
@@ -43,7 +43,7 @@ macro_rules! rules {
         /// Every rule, in the order they are asked: from what this host or a packet
         /// proves to what is only possible. Of two that build on the same facts the one
         /// that says more stands first, and what takes long to find out is asked last.
-        pub const RULES: &[Rule] = &[$($($name)::+::RULE),+];
+        pub const RULES: &[CauseRule] = &[$($($name)::+::RULE),+];
 
         #[cfg(test)]
         const CODES: &[Code] = &[$(Code::$code),+];
@@ -104,7 +104,7 @@ pub fn diagnose(case: &Case, evidence: &mut dyn Evidence) -> (Option<Cause>, Opt
     if !has_causes(case.label) {
         return (None, None);
     }
-    let mut asked = Asked {
+    let mut asked = FirstUnknown {
         evidence,
         unknown: None,
     };
@@ -121,12 +121,12 @@ pub fn diagnose(case: &Case, evidence: &mut dyn Evidence) -> (Option<Cause>, Opt
 }
 
 /// Evidence of which the first unknown answer is remembered.
-struct Asked<'a> {
+struct FirstUnknown<'a> {
     evidence: &'a mut dyn Evidence,
     unknown: Option<Undiagnosed>,
 }
 
-impl Evidence for Asked<'_> {
+impl Evidence for FirstUnknown<'_> {
     fn answer(&mut self, question: Question) -> Result<Answer, Undiagnosed> {
         let counts = !question.is_aside();
         let answer = self.evidence.answer(question);

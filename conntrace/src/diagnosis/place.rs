@@ -6,7 +6,7 @@ use super::{
     Case, Evidence, Undiagnosed,
     causes::proxy_in_path,
     question::Neighbour,
-    way::{Link, Route, RouteOut, Way},
+    way::{Flow, Link, Route, RouteOut},
 };
 use crate::record::{Errno, Label, Remote, ReplyKind};
 
@@ -68,7 +68,7 @@ pub(super) fn no_way(
 }
 
 /// The end of a way within this machine.
-pub(super) enum End {
+pub(super) enum PathEnd {
     /// This namespace of this machine has the address.
     Here(u32),
     /// A namespace of this machine rewrites the destination, or may do so.
@@ -85,17 +85,17 @@ pub(super) fn end_of_way(
     case: &Case,
     first: RouteOut,
     evidence: &mut dyn Evidence,
-) -> Result<End, Undiagnosed> {
+) -> Result<PathEnd, Undiagnosed> {
     let Some(to) = case.remote else {
-        return Ok(End::Leaves(first));
+        return Ok(PathEnd::Leaves(first));
     };
     let (mut netns, mut out) = (case.netns, first);
     for _ in 0..NAMESPACES_MAX {
         let next_hop = out.gateway.unwrap_or(to.addr);
         let Some(next) = evidence.owner(netns, out.device.index, next_hop)? else {
-            return Ok(End::Leaves(out));
+            return Ok(PathEnd::Leaves(out));
         };
-        let forwarded = Way {
+        let forwarded = Flow {
             to: to.addr,
             from: None,
             device: None,
@@ -105,11 +105,11 @@ pub(super) fn end_of_way(
         };
         let rewritten = proxy_in_path::at_arrival(next, to, case.local_addr, evidence)?;
         if !rewritten.found.is_empty() {
-            return Ok(End::Rewritten);
+            return Ok(PathEnd::Rewritten);
         }
         match evidence.route(next, forwarded)? {
-            Route::Local => return Ok(End::Here(next)),
-            Route::None(_) => return Ok(End::Stops),
+            Route::Local => return Ok(PathEnd::Here(next)),
+            Route::None(_) => return Ok(PathEnd::Stops),
             Route::Out(further) => (netns, out) = (next, further),
         }
     }

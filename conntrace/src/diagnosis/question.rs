@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Undiagnosed,
-    firewall_facts::{Ending, Firewall, Packet},
-    way::{Covering, DeadEnd, Device, Link, OwnAddresses, Route, Way},
+    firewall_facts::{Firewall, FirewallPacket, PacketEnd},
+    way::{Covering, DeadEnd, Flow, Link, NetDevice, OwnAddresses, Route},
 };
 
 /// Answers what the rules ask: the host, a recording, or a test.
@@ -68,21 +68,21 @@ questions! {
         /// Inode number of the network namespace.
         netns: u32,
         /// Everything of the socket that decides it.
-        way: Way,
+        way: Flow,
     } -> Route;
     /// The route or rule that forbids a way; `None` if nothing does.
     dead_end: DeadEnd {
         /// Inode number of the network namespace.
         netns: u32,
         /// Everything of the socket that decides it.
-        way: Way,
+        way: Flow,
     } -> Option<DeadEnd>;
     /// Other routes than the one used that cover the destination, default routes apart.
     covering: Covering {
         /// Inode number of the network namespace.
         netns: u32,
         /// Everything of the socket that decides it.
-        way: Way,
+        way: Flow,
     } -> Vec<Covering>;
     /// The state of an interface; `None` if it is gone.
     link: Link {
@@ -163,7 +163,7 @@ questions! {
         local: Option<IpAddr>,
         /// The destination; `None` of a bind.
         remote: Option<SocketAddr>,
-    } -> Ports;
+    } -> LocalPorts;
     /// The socket that has these two ends.
     tuple: Tuple {
         /// Inode number of the network namespace.
@@ -176,7 +176,7 @@ questions! {
     /// The proxy variable of a process's environment that names this address.
     proxy: Proxy {
         /// The process.
-        process: Process,
+        process: ProcessKey,
         /// The address.
         remote: SocketAddr,
     } -> Option<ProxyVariable>;
@@ -190,9 +190,9 @@ questions! {
         /// Inode number of the network namespace.
         netns: u32,
         /// The packet.
-        packet: Packet,
+        packet: FirewallPacket,
         /// The end that it met.
-        ending: Ending,
+        ending: PacketEnd,
     } -> Firewall;
     /// The number of BPF programs that decide on connects of a cgroup.
     connect_programs: ConnectPrograms {
@@ -202,11 +202,11 @@ questions! {
         v6: bool,
     } -> u32;
     /// The BPF programs that, as a security module, decide on every connect.
-    security_programs: SecurityPrograms {} -> Vec<Program>;
+    security_programs: SecurityPrograms {} -> Vec<BpfProgram>;
     /// The profile by which a security module confines a process.
     confinement: Confinement {
         /// The process.
-        process: Process,
+        process: ProcessKey,
     } -> Option<String>;
 }
 
@@ -248,7 +248,7 @@ impl Question {
 
 /// A process, told from a later one with the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Process {
+pub struct ProcessKey {
     /// Its id.
     pub pid: u32,
     /// When it started, `CLOCK_BOOTTIME` nanoseconds.
@@ -290,9 +290,9 @@ pub struct Listener {
     /// Accepts nothing but IPv6.
     pub only_v6: bool,
     /// The interface that it is bound to (`SO_BINDTODEVICE`).
-    pub device: Option<Device>,
+    pub device: Option<NetDevice>,
     /// Whose it is, if that could be found out.
-    pub process: Option<Named>,
+    pub process: Option<NamedProcess>,
 }
 
 impl Listener {
@@ -316,7 +316,7 @@ pub fn accepts(own: IpAddr, only_v6: bool, addr: IpAddr) -> bool {
 
 /// A process as a line names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Named {
+pub struct NamedProcess {
     /// Its id.
     pub pid: u32,
     /// Its name.
@@ -325,7 +325,7 @@ pub struct Named {
 
 /// How local ports are chosen, and how many are in use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ports {
+pub struct LocalPorts {
     /// `ip_local_port_range`.
     pub range: (u16, u16),
     /// Ports of the range that `ip_local_reserved_ports` leaves out.
@@ -351,7 +351,7 @@ pub struct Ports {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
     /// The process.
-    pub process: Named,
+    pub process: NamedProcess,
     /// How many sockets.
     pub sockets: u32,
 }
@@ -362,12 +362,12 @@ pub struct Holder {
     /// The socket's state.
     pub state: String,
     /// Whose it is, if anyone's.
-    pub process: Option<Named>,
+    pub process: Option<NamedProcess>,
 }
 
 /// A BPF program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Program {
+pub struct BpfProgram {
     /// Its id.
     pub id: u32,
     /// Its name; empty if it was given none.

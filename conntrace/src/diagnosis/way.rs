@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Everything of a socket that decides which way its packets take
 /// (`struct flowi4`, `struct flowi6`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Way {
+pub struct Flow {
     /// Destination address.
     pub to: IpAddr,
     /// Source address that the application chose by bind; `None` where the kernel
@@ -42,7 +42,7 @@ pub struct RouteOut {
     /// The next hop; `None` if the destination itself is the neighbour.
     pub gateway: Option<IpAddr>,
     /// The interface.
-    pub device: Device,
+    pub device: NetDevice,
     /// Prefix length of the route: 0 for a default route.
     pub prefix_len: u8,
     /// Routing table of the route. 0 (`RT_TABLE_UNSPEC`) if none has one: the kernel
@@ -52,7 +52,7 @@ pub struct RouteOut {
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Device {
+pub struct NetDevice {
     /// Interface index.
     pub index: u32,
     /// Interface name.
@@ -125,7 +125,7 @@ pub struct Covering {
     /// The first next hop; `None` if the destination itself is the neighbour.
     pub gateway: Option<IpAddr>,
     /// The interface; `None` if the kernel does not list it (nexthop objects).
-    pub device: Option<Device>,
+    pub device: Option<NetDevice>,
 }
 
 /// The addresses of one family that are assigned in a network namespace.

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Case, Evidence,
-    firewall_facts::Found,
-    question::{Holding, Listener, Named, Program},
+    firewall_facts::MatchingRule,
+    question::{BpfProgram, Holding, Listener, NamedProcess},
 };
 
 /// `55,536`
@@ -22,10 +22,10 @@ pub(super) fn count(number: u32) -> String {
 }
 
 /// `nginx[812]`, or `another process`.
-pub(super) fn process(process: Option<&Named>) -> String {
+pub(super) fn process(process: Option<&NamedProcess>) -> String {
     process.map_or_else(
         || "another process".to_owned(),
-        |Named { pid, comm }| format!("{comm}[{pid}]"),
+        |NamedProcess { pid, comm }| format!("{comm}[{pid}]"),
     )
 }
 
@@ -64,11 +64,11 @@ fn listener(listener: &Listener) -> String {
 }
 
 /// `restrict_connect (id 12), id 13`, the first of them.
-pub(super) fn programs(programs: &[Program]) -> String {
+pub(super) fn programs(programs: &[BpfProgram]) -> String {
     let words: Vec<_> = programs
         .iter()
         .take(3)
-        .map(|Program { id, name }| match name.as_str() {
+        .map(|BpfProgram { id, name }| match name.as_str() {
             "" => format!("id {id}"),
             name => format!("{name} (id {id})"),
         })
@@ -77,8 +77,8 @@ pub(super) fn programs(programs: &[Program]) -> String {
 }
 
 /// `rule 4 of inet filter output ("no mail")`, or a chain's policy.
-pub(super) fn rule(found: &Found) -> String {
-    let Found {
+pub(super) fn rule(found: &MatchingRule) -> String {
+    let MatchingRule {
         family,
         table,
         chain,
@@ -96,8 +96,8 @@ pub(super) fn rule(found: &Found) -> String {
 }
 
 /// The command that lists the chain of a rule.
-pub(super) fn list_chain(found: &Found) -> String {
-    let Found {
+pub(super) fn list_chain(found: &MatchingRule) -> String {
+    let MatchingRule {
         family,
         table,
         chain,

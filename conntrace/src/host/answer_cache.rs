@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::netns::About;
+use super::netns::AttemptRef;
 use crate::diagnosis::{
     Undiagnosed,
     question::{Answer, Question},
@@ -23,31 +23,31 @@ const LEN_MAX: usize = 4096;
 /// What came of a question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Found {
+pub enum Lookup {
     /// This.
     Answer(Answer),
     /// Nothing is known, for this reason.
     Unknown(Undiagnosed),
 }
 
-impl From<Result<Answer, Undiagnosed>> for Found {
+impl From<Result<Answer, Undiagnosed>> for Lookup {
     fn from(result: Result<Answer, Undiagnosed>) -> Self {
         result.map_or_else(Self::Unknown, Self::Answer)
     }
 }
 
-impl From<Found> for Result<Answer, Undiagnosed> {
-    fn from(found: Found) -> Self {
+impl From<Lookup> for Result<Answer, Undiagnosed> {
+    fn from(found: Lookup) -> Self {
         match found {
-            Found::Answer(answer) => Ok(answer),
-            Found::Unknown(reason) => Err(reason),
+            Lookup::Answer(answer) => Ok(answer),
+            Lookup::Unknown(reason) => Err(reason),
         }
     }
 }
 
 /// An answer that was given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct RecordedAnswer {
     /// When the attempt had ended for which it was asked, `CLOCK_BOOTTIME`
     /// nanoseconds.
     pub asked_ns: u64,
@@ -56,25 +56,25 @@ pub struct Told {
     /// The question.
     pub question: Question,
     /// What came of it.
-    pub found: Found,
+    pub found: Lookup,
 }
 
 /// The answers of the last second.
 #[derive(Debug, Default)]
-pub(crate) struct Known(HashMap<Question, Answered>);
+pub(crate) struct AnswerCache(HashMap<Question, Answered>);
 
 #[derive(Debug)]
 struct Answered {
     asked_ns: u64,
     netns_mix: u16,
-    found: Found,
+    found: Lookup,
 }
 
-impl Known {
+impl AnswerCache {
     /// The answer to a question about this attempt, and until when it holds. A
     /// namespace's number may be another's by now: what was asked of one with other
     /// random bits, or of unknown ones before the process began, is not known of it.
-    pub(crate) fn get(&self, question: &Question, about: &About) -> Option<(u64, &Found)> {
+    pub(crate) fn get(&self, question: &Question, about: &AttemptRef) -> Option<(u64, &Lookup)> {
         let Answered {
             asked_ns,
             netns_mix,
@@ -86,8 +86,8 @@ impl Known {
     }
 
     /// Remembers an answer; returns until when it holds.
-    pub(crate) fn put(&mut self, told: Told) -> u64 {
-        let Told {
+    pub(crate) fn put(&mut self, told: RecordedAnswer) -> u64 {
+        let RecordedAnswer {
             asked_ns,
             netns_mix,
             question,
@@ -107,20 +107,20 @@ impl Known {
     }
 }
 
-fn validity(found: &Found) -> u64 {
+fn validity(found: &Lookup) -> u64 {
     match found {
-        Found::Unknown(Undiagnosed::NoTime) => BUSY_NS,
-        Found::Answer(_) | Found::Unknown(_) => VALID_NS,
+        Lookup::Unknown(Undiagnosed::NoTime) => BUSY_NS,
+        Lookup::Answer(_) | Lookup::Unknown(_) => VALID_NS,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnosis::question::Process;
+    use crate::diagnosis::question::ProcessKey;
 
-    fn told(number: u16, asked_ns: u64, found: Found) -> Told {
-        Told {
+    fn told(number: u16, asked_ns: u64, found: Lookup) -> RecordedAnswer {
+        RecordedAnswer {
             asked_ns,
             netns_mix: 0,
             question: Question::DropReason { number },
@@ -128,8 +128,8 @@ mod tests {
         }
     }
 
-    fn at(at_ns: u64) -> About {
-        About {
+    fn at(at_ns: u64) -> AttemptRef {
+        AttemptRef {
             process: None,
             tid: None,
             netns_mix: 0,
@@ -139,37 +139,37 @@ mod tests {
 
     #[test]
     fn answers_hold_for_a_second() {
-        let mut known = Known::default();
+        let mut known = AnswerCache::default();
         let question = Question::DropReason { number: 1 };
         assert_eq!(known.get(&question, &at(5)), None);
-        let until = known.put(told(1, 5, Found::Unknown(Undiagnosed::NoAccess)));
+        let until = known.put(told(1, 5, Lookup::Unknown(Undiagnosed::NoAccess)));
         assert_eq!(
             known.get(&question, &at(until - 1)),
-            Some((until, &Found::Unknown(Undiagnosed::NoAccess)))
+            Some((until, &Lookup::Unknown(Undiagnosed::NoAccess)))
         );
         assert_eq!(known.get(&question, &at(until)), None);
-        let until = known.put(told(1, 5, Found::Unknown(Undiagnosed::NoTime)));
+        let until = known.put(told(1, 5, Lookup::Unknown(Undiagnosed::NoTime)));
         assert_eq!(until, 5 + BUSY_NS);
     }
 
     #[test]
     fn a_later_process_may_be_in_another_namespace() {
-        let mut known = Known::default();
+        let mut known = AnswerCache::default();
         let question = Question::Door { netns: 7 };
-        let by = |started_ns| About {
-            process: Some(Process { pid: 1, started_ns }),
+        let by = |started_ns| AttemptRef {
+            process: Some(ProcessKey { pid: 1, started_ns }),
             ..at(100)
         };
-        let told = |netns_mix| Told {
+        let told = |netns_mix| RecordedAnswer {
             asked_ns: 50,
             netns_mix,
             question: question.clone(),
-            found: Found::Unknown(Undiagnosed::NoAccess),
+            found: Lookup::Unknown(Undiagnosed::NoAccess),
         };
         known.put(told(0));
         assert!(known.get(&question, &by(50)).is_some());
         assert!(known.get(&question, &by(51)).is_none());
-        let of_namespace = |netns_mix| About {
+        let of_namespace = |netns_mix| AttemptRef {
             netns_mix,
             ..by(51)
         };
@@ -177,16 +177,16 @@ mod tests {
         known.put(told(1));
         assert!(known.get(&question, &of_namespace(1)).is_some());
         assert!(known.get(&question, &of_namespace(2)).is_none());
-        known.put(self::told(1, 50, Found::Unknown(Undiagnosed::NoAccess)));
+        known.put(self::told(1, 50, Lookup::Unknown(Undiagnosed::NoAccess)));
         let question = Question::DropReason { number: 1 };
         assert!(known.get(&question, &by(51)).is_some());
     }
 
     #[test]
     fn starts_over_when_full() {
-        let mut known = Known::default();
+        let mut known = AnswerCache::default();
         for number in 0..=u16::try_from(LEN_MAX).unwrap() {
-            known.put(told(number, 0, Found::Unknown(Undiagnosed::NoAccess)));
+            known.put(told(number, 0, Lookup::Unknown(Undiagnosed::NoAccess)));
         }
         assert_eq!(known.0.len(), 1);
     }

@@ -4,10 +4,10 @@ use std::{fs::File, io};
 
 use super::netns::reason;
 use crate::{
-    diagnosis::{Undiagnosed, question::Program},
+    diagnosis::{Undiagnosed, question::BpfProgram},
     record::sanitize,
     sys,
-    sys::{Attached, proc_file},
+    sys::{ProgramAttachment, proc_file},
 };
 
 /// How many links of programs to hooks are looked at.
@@ -49,7 +49,7 @@ impl Programs {
     ///
     /// # Errors
     /// When the kernel does not tell on what its programs decide, or there are too many.
-    pub(super) fn of_security(&self) -> Result<Vec<Program>, Undiagnosed> {
+    pub(super) fn of_security(&self) -> Result<Vec<BpfProgram>, Undiagnosed> {
         let hook = self.connect_hook.ok_or(Undiagnosed::Unsupported)?;
         let mut found = Vec::new();
         let mut link = 0;
@@ -61,9 +61,13 @@ impl Programs {
             };
             link = next;
             match sys::attached(link) {
-                Ok(Attached::Security { hook: 0, .. }) => return Err(Undiagnosed::Unsupported),
-                Ok(Attached::Security { hook: at, program }) if at == hook => found.push(program),
-                Ok(Attached::Security { .. } | Attached::Otherwise) => {}
+                Ok(ProgramAttachment::Security { hook: 0, .. }) => {
+                    return Err(Undiagnosed::Unsupported);
+                }
+                Ok(ProgramAttachment::Security { hook: at, program }) if at == hook => {
+                    found.push(program)
+                }
+                Ok(ProgramAttachment::Security { .. } | ProgramAttachment::Otherwise) => {}
                 // It is gone by now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(reason(&error)),
@@ -73,9 +77,9 @@ impl Programs {
     }
 }
 
-fn named_program(id: u32) -> io::Result<Program> {
+fn named_program(id: u32) -> io::Result<BpfProgram> {
     let name = sys::program_name(id)?;
-    Ok(Program {
+    Ok(BpfProgram {
         id,
         name: sanitize::bounded(&name, NAME_JSON_MAX),
     })

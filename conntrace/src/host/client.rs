@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{answer_cache::Found, inspector::Helper, netns::About};
+use super::{answer_cache::Lookup, inspector::HostInspector, netns::AttemptRef};
 use crate::{
     diagnosis::{
         Undiagnosed,
@@ -29,24 +29,24 @@ const WAITED_MAX: Duration = Duration::from_millis(600);
 struct Request {
     number: u64,
     question: Question,
-    about: About,
+    about: AttemptRef,
     until: Instant,
 }
 
 type Response = (u64, Result<Answer, Undiagnosed>);
 
 /// Asks the helper.
-pub(crate) struct Scout {
+pub(crate) struct HostClient {
     requests: SyncSender<Request>,
     responses: Receiver<Response>,
     /// Of the last request.
     number: u64,
-    window: Window,
+    window: LookupBudget,
     /// Records that wait meanwhile.
     backlog: Backlog,
 }
 
-impl Scout {
+impl HostClient {
     /// Starts the helper's thread.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Scout {
             requests,
             responses,
             number: 0,
-            window: Window::new(Instant::now()),
+            window: LookupBudget::new(Instant::now()),
             backlog: Backlog::default(),
         })
     }
@@ -74,17 +74,22 @@ impl Scout {
     }
 
     /// Looks, but not beyond this time.
-    pub(crate) fn look(&mut self, question: &Question, about: &About, until: Instant) -> Found {
+    pub(crate) fn look(
+        &mut self,
+        question: &Question,
+        about: &AttemptRef,
+        until: Instant,
+    ) -> Lookup {
         let began = Instant::now();
         if began >= until || self.backlog.is_large() || !self.window.admits(began) {
-            return Found::Unknown(Undiagnosed::NoTime);
+            return Lookup::Unknown(Undiagnosed::NoTime);
         }
         let found = self.ask(question, about, until);
         self.window.waited += began.elapsed();
         found
     }
 
-    fn ask(&mut self, question: &Question, about: &About, until: Instant) -> Found {
+    fn ask(&mut self, question: &Question, about: &AttemptRef, until: Instant) -> Lookup {
         // Late answers to earlier questions are of no use any more.
         while self.responses.try_recv().is_ok() {}
         self.number += 1;
@@ -95,7 +100,7 @@ impl Scout {
             until,
         };
         if self.requests.try_send(request).is_err() {
-            return Found::Unknown(Undiagnosed::NoTime);
+            return Lookup::Unknown(Undiagnosed::NoTime);
         }
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -104,14 +109,14 @@ impl Scout {
                     return answer.into();
                 }
                 Ok(_) => {}
-                Err(_) => return Found::Unknown(Undiagnosed::NoTime),
+                Err(_) => return Lookup::Unknown(Undiagnosed::NoTime),
             }
         }
     }
 }
 
 fn serve(requests: &Receiver<Request>, responses: &Sender<Response>) {
-    let mut helper = match Helper::new() {
+    let mut helper = match HostInspector::new() {
         Ok(helper) => helper,
         Err(error) => {
             log::warn!("no causes: cannot tell the own network namespace: {error}");
@@ -135,13 +140,13 @@ fn serve(requests: &Receiver<Request>, responses: &Sender<Response>) {
 }
 
 /// What was spent on looking lately.
-struct Window {
+struct LookupBudget {
     began: Instant,
     looks: u32,
     waited: Duration,
 }
 
-impl Window {
+impl LookupBudget {
     fn new(began: Instant) -> Self {
         Self {
             began,
@@ -167,7 +172,7 @@ mod tests {
     #[test]
     fn looks_are_limited() {
         let now = Instant::now();
-        let mut window = Window::new(now);
+        let mut window = LookupBudget::new(now);
         let admitted = (0..2 * LOOKS_MAX).filter(|_| window.admits(now));
         assert_eq!(admitted.count(), LOOKS_MAX as usize);
         assert!(window.admits(now + WINDOW));
@@ -177,8 +182,8 @@ mod tests {
 
     #[test]
     fn nobody_waits_beyond_the_time() {
-        let mut scout = Scout::start().unwrap();
-        let about = About {
+        let mut scout = HostClient::start().unwrap();
+        let about = AttemptRef {
             process: None,
             tid: None,
             netns_mix: 0,
@@ -188,10 +193,10 @@ mod tests {
         let now = Instant::now();
         assert_eq!(
             scout.look(&question, &about, now),
-            Found::Unknown(Undiagnosed::NoTime)
+            Lookup::Unknown(Undiagnosed::NoTime)
         );
         let until = now + Duration::from_secs(20);
-        let unknown = Found::Unknown(Undiagnosed::Unsupported);
+        let unknown = Lookup::Unknown(Undiagnosed::Unsupported);
         assert_eq!(scout.look(&question, &about, until), unknown);
     }
 }

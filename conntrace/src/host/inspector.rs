@@ -12,18 +12,20 @@ use super::{
     bpf_programs::Programs,
     netlink::{
         nftables, route, sock_diag,
-        sock_diag::{LISTEN, Sock},
+        sock_diag::{DiagSocket, LISTEN},
     },
-    netns::{About, Namespaces},
+    netns::{AttemptRef, Namespaces},
     procfs::{port_range::PortRules, process},
 };
 use crate::{
-    capture::Facts,
+    capture::KernelFacts,
     diagnosis::{
         Undiagnosed,
-        firewall_facts::Packet,
+        firewall_facts::FirewallPacket,
         is_similar,
-        question::{Answer, Holder, Listener, Listeners, Named, Ports, Question, accepts},
+        question::{
+            Answer, Holder, Listener, Listeners, LocalPorts, NamedProcess, Question, accepts,
+        },
         way::Route,
     },
 };
@@ -41,36 +43,36 @@ const RESERVE: Duration = Duration::from_millis(5);
 
 /// Which sockets of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Which {
+enum SocketSelection {
     Bound,
     Connected,
 }
 
-type Dump = std::sync::Arc<[Sock]>;
+type SocketDump = std::sync::Arc<[DiagSocket]>;
 
 /// A dump, and what for.
-struct Taken {
+struct CachedDump {
     at: Instant,
     /// When the attempt had ended for which it was asked.
     asked_ns: u64,
     /// Random bits of that attempt's network namespace.
     netns_mix: u16,
-    dump: Dump,
+    dump: SocketDump,
 }
 
 /// Answers questions about the host, one at a time.
-pub(super) struct Helper {
+pub(super) struct HostInspector {
     namespaces: Namespaces,
-    dumps: HashMap<(u32, Which), Taken>,
+    dumps: HashMap<(u32, SocketSelection), CachedDump>,
     /// The process that had a socket when it was last asked for, by inode.
     owners: RefCell<HashMap<u32, u32>>,
-    facts: &'static Facts,
+    facts: &'static KernelFacts,
     programs: Programs,
 }
 
-impl Helper {
+impl HostInspector {
     pub(super) fn new() -> io::Result<Self> {
-        let facts = Facts::running();
+        let facts = KernelFacts::running();
         Ok(Self {
             namespaces: Namespaces::new()?,
             dumps: HashMap::new(),
@@ -88,7 +90,7 @@ impl Helper {
     pub(super) fn answer(
         &mut self,
         question: &Question,
-        about: &About,
+        about: &AttemptRef,
         until: Instant,
     ) -> Result<Answer, Undiagnosed> {
         let namespaces = &mut self.namespaces;
@@ -161,7 +163,7 @@ impl Helper {
             } => {
                 // Rules of another namespace may mean another user by the same number.
                 let uid = packet.uid.filter(|_| namespaces.is_home(netns));
-                let packet = Packet {
+                let packet = FirewallPacket {
                     uid,
                     ..packet.clone()
                 };
@@ -184,7 +186,12 @@ impl Helper {
     }
 
     /// The process that has a socket. Who had it the last time is looked at first.
-    fn owner_of(&self, sock: &Sock, about: &About, until: Instant) -> Option<Named> {
+    fn owner_of(
+        &self,
+        sock: &DiagSocket,
+        about: &AttemptRef,
+        until: Instant,
+    ) -> Option<NamedProcess> {
         let mut owners = self.owners.borrow_mut();
         let known = owners.get(&sock.inode).copied();
         let found = process::owner(sock.inode, known.or(first(about)), owners_until(until));
@@ -200,32 +207,32 @@ impl Helper {
     fn dump(
         &mut self,
         netns: u32,
-        which: Which,
-        about: &About,
+        which: SocketSelection,
+        about: &AttemptRef,
         until: Instant,
-    ) -> Result<Dump, Undiagnosed> {
+    ) -> Result<SocketDump, Undiagnosed> {
         let now = Instant::now();
         self.dumps
             .retain(|_, taken| now.saturating_duration_since(taken.at) < DUMP_AGE_MAX);
         let stays = self.namespaces.is_home(netns);
         let taken = self.dumps.get(&(netns, which));
         if let Some(taken) = taken.filter(|it| stays || about.is_of(it.asked_ns, it.netns_mix)) {
-            return Ok(Dump::clone(&taken.dump));
+            return Ok(SocketDump::clone(&taken.dump));
         }
         self.dumps.remove(&(netns, which));
-        let dump: Dump = self
+        let dump: SocketDump = self
             .namespaces
             .inside(netns, about, until, || match which {
-                Which::Bound => sock_diag::bound(),
-                Which::Connected => sock_diag::connected(),
+                SocketSelection::Bound => sock_diag::bound(),
+                SocketSelection::Connected => sock_diag::connected(),
             })?
             .into();
         if self.dumps.len() < DUMPS_MAX {
-            let taken = Taken {
+            let taken = CachedDump {
                 at: Instant::now(),
                 asked_ns: about.at_ns,
                 netns_mix: about.netns_mix,
-                dump: Dump::clone(&dump),
+                dump: SocketDump::clone(&dump),
             };
             self.dumps.insert((netns, which), taken);
         }
@@ -239,7 +246,7 @@ impl Helper {
         netns: u32,
         device: u32,
         addr: IpAddr,
-        about: &About,
+        about: &AttemptRef,
         until: Instant,
     ) -> Result<Option<u32>, Undiagnosed> {
         let look = || {
@@ -272,7 +279,7 @@ impl Helper {
         &mut self,
         netns: u32,
         addr: IpAddr,
-        about: &About,
+        about: &AttemptRef,
         until: Instant,
     ) -> Result<Vec<u32>, Undiagnosed> {
         self.find(netns, about, until, || route::is_own(addr))
@@ -283,7 +290,7 @@ impl Helper {
     fn find(
         &mut self,
         netns: u32,
-        about: &About,
+        about: &AttemptRef,
         until: Instant,
         is_so: impl Fn() -> io::Result<bool>,
     ) -> Result<Vec<u32>, Undiagnosed> {
@@ -298,7 +305,7 @@ impl Helper {
     fn look_into_all(
         &mut self,
         netns: u32,
-        about: &About,
+        about: &AttemptRef,
         until: Instant,
         is_so: &impl Fn() -> io::Result<bool>,
     ) -> Result<Vec<u32>, Undiagnosed> {
@@ -327,10 +334,10 @@ impl Helper {
         &mut self,
         netns: u32,
         (addr, port): (IpAddr, u16),
-        about: &About,
+        about: &AttemptRef,
         until: Instant,
     ) -> Result<Listeners, Undiagnosed> {
-        let dump = self.dump(netns, Which::Bound, about, until)?;
+        let dump = self.dump(netns, SocketSelection::Bound, about, until)?;
         let those = |wanted: &dyn Fn(u16) -> bool| {
             let found = dump
                 .iter()
@@ -356,7 +363,7 @@ impl Helper {
         &mut self,
         netns: u32,
         port: u16,
-        about: &About,
+        about: &AttemptRef,
         until: Instant,
     ) -> Vec<Listener> {
         let mut found = Vec::new();
@@ -364,7 +371,7 @@ impl Helper {
             if other == netns || Instant::now() >= until {
                 continue;
             }
-            let dump = self.dump(other, Which::Bound, about, until).ok();
+            let dump = self.dump(other, SocketSelection::Bound, about, until).ok();
             let socks = dump.iter().flat_map(|dump| dump.iter());
             let on_port = socks
                 .filter(|sock| sock.state == LISTEN && sock.local.port() == port)
@@ -381,10 +388,10 @@ impl Helper {
         &mut self,
         netns: u32,
         (local, remote): (SocketAddr, SocketAddr),
-        about: &About,
+        about: &AttemptRef,
         until: Instant,
     ) -> Result<Option<Holder>, Undiagnosed> {
-        let dump = self.dump(netns, Which::Connected, about, until)?;
+        let dump = self.dump(netns, SocketSelection::Connected, about, until)?;
         let sock = dump
             .iter()
             .find(|sock| sock.local == local && sock.remote == remote);
@@ -399,16 +406,16 @@ impl Helper {
         netns: u32,
         local: Option<IpAddr>,
         remote: Option<SocketAddr>,
-        about: &About,
+        about: &AttemptRef,
         until: Instant,
-    ) -> Result<Ports, Undiagnosed> {
+    ) -> Result<LocalPorts, Undiagnosed> {
         let rules = || PortRules::read().ok_or(io::ErrorKind::NotFound.into());
         let rules = self.namespaces.inside(netns, about, until, rules)?;
-        let bound = self.dump(netns, Which::Bound, about, until)?;
-        let connected = self.dump(netns, Which::Connected, about, until)?;
-        let (to_remote, holding): (Vec<&Sock>, Vec<&Sock>) = match remote {
+        let bound = self.dump(netns, SocketSelection::Bound, about, until)?;
+        let connected = self.dump(netns, SocketSelection::Connected, about, until)?;
+        let (to_remote, holding): (Vec<&DiagSocket>, Vec<&DiagSocket>) = match remote {
             Some(remote) => {
-                let ours = |sock: &&Sock| {
+                let ours = |sock: &&DiagSocket| {
                     sock.remote == remote && local.is_none_or(|local| sock.local.ip() == local)
                 };
                 (
@@ -431,7 +438,7 @@ impl Helper {
         let all: Vec<_> = bound.iter().chain(connected.iter()).collect();
         let used = ports_of(&rules, &to_remote);
         let others = ports_of(&rules, &holding);
-        let holders = |socks: &[&Sock]| {
+        let holders = |socks: &[&DiagSocket]| {
             let inodes: HashSet<u32> = socks
                 .iter()
                 .filter(|sock| sock.inode != 0 && rules.has(sock.local.port()))
@@ -439,7 +446,7 @@ impl Helper {
                 .collect();
             process::holdings(&inodes, first(about), owners_until(until))
         };
-        Ok(Ports {
+        Ok(LocalPorts {
             range: rules.range,
             reserved: rules.reserved_in_range(),
             tw_reuse: rules.tw_reuse,
@@ -461,7 +468,7 @@ fn owners_until(until: Instant) -> Instant {
 }
 
 /// Who to look at first for the owner of a socket.
-fn first(about: &About) -> Option<u32> {
+fn first(about: &AttemptRef) -> Option<u32> {
     about.process.map(|process| process.pid)
 }
 
@@ -470,7 +477,7 @@ fn count(ports: &HashSet<u16>) -> u32 {
     u32::try_from(ports.len()).unwrap_or(u32::MAX)
 }
 
-fn listener(netns: u32, sock: &Sock, owner: Option<Named>) -> Listener {
+fn listener(netns: u32, sock: &DiagSocket, owner: Option<NamedProcess>) -> Listener {
     Listener {
         netns,
         addr: sock.local.ip(),
@@ -481,7 +488,7 @@ fn listener(netns: u32, sock: &Sock, owner: Option<Named>) -> Listener {
     }
 }
 
-fn ports_of(rules: &PortRules, socks: &[&Sock]) -> HashSet<u16> {
+fn ports_of(rules: &PortRules, socks: &[&DiagSocket]) -> HashSet<u16> {
     let ports = socks.iter().map(|sock| sock.local.port());
     ports.filter(|&port| rules.has(port)).collect()
 }

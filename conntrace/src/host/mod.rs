@@ -13,13 +13,13 @@ mod procfs;
 
 use std::{sync::Arc, time::Instant};
 
-pub(crate) use answer_cache::Known;
-pub use answer_cache::{Found, Told};
-pub(crate) use client::{Scout, WAIT_MAX};
+pub(crate) use answer_cache::AnswerCache;
+pub use answer_cache::{Lookup, RecordedAnswer};
+pub(crate) use client::{HostClient, WAIT_MAX};
 use jiff::Timestamp;
 pub use netlink::{nftables::ended_by as firewall_ended_by, route};
-pub(crate) use netns::About;
-pub(crate) use port_usage::{Look, Looked, PortScout, Uses};
+pub(crate) use netns::AttemptRef;
+pub(crate) use port_usage::{PortScan, PortScanResult, PortScanner, ScannedPorts};
 
 use self::procfs::{cgroup, cgroup::Cgroups, exe::Exes};
 use crate::{
@@ -37,12 +37,12 @@ pub fn host_name() -> Arc<str> {
 
 /// When an attempt began.
 #[derive(Debug, Clone, Copy)]
-pub struct Began {
+pub struct AttemptStart {
     boot_ns: u64,
     wall: Timestamp,
 }
 
-impl Began {
+impl AttemptStart {
     /// At this moment of `CLOCK_BOOTTIME`, in nanoseconds.
     #[must_use]
     pub fn new(boot_ns: u64, clock: &WallClock) -> Self {
@@ -64,7 +64,7 @@ pub enum Callers {
 
 impl Callers {
     /// What is known at `now` of the caller of an attempt that began then.
-    pub fn owner(&mut self, caller: &Caller, began: Began, now: Instant) -> Owner {
+    pub fn owner(&mut self, caller: &Caller, began: AttemptStart, now: Instant) -> Owner {
         match self {
             Self::Live(owners) => owners.of(caller, began, now),
             Self::Recorded(owner) => owner.clone(),
@@ -97,7 +97,7 @@ impl Owners {
 
     /// What is known at `now` of the caller of an attempt that began then. What is gone
     /// stays unknown.
-    pub fn of(&mut self, caller: &Caller, began: Began, now: Instant) -> Owner {
+    pub fn of(&mut self, caller: &Caller, began: AttemptStart, now: Instant) -> Owner {
         let cgroup = caller.cgroup_id.and_then(|id| self.cgroups.path(id, now));
         Owner {
             exe: self.exes.path(caller, began, now),

@@ -18,7 +18,7 @@ use super::procfs::{
     process::{is_still, pids, started_ticks},
 };
 use crate::{
-    diagnosis::{Undiagnosed, question::Process},
+    diagnosis::{Undiagnosed, question::ProcessKey},
     record::{Attempt, clock},
 };
 
@@ -36,8 +36,8 @@ const SEEN_MAX: usize = 1024;
 /// The attempt that is asked about, for which only its process knows the way into
 /// its namespace.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct About {
-    pub(crate) process: Option<Process>,
+pub(crate) struct AttemptRef {
+    pub(crate) process: Option<ProcessKey>,
     pub(crate) tid: Option<u32>,
     /// Random bits of its network namespace: another one may have its number by now.
     pub(crate) netns_mix: u16,
@@ -45,12 +45,12 @@ pub(crate) struct About {
     pub(crate) at_ns: u64,
 }
 
-impl About {
+impl AttemptRef {
     /// About this attempt.
     pub(crate) fn of(attempt: &Attempt) -> Self {
         let caller = attempt.caller.as_ref();
         Self {
-            process: caller.map(|caller| Process {
+            process: caller.map(|caller| ProcessKey {
                 pid: caller.pid,
                 started_ns: caller.started_ns,
             }),
@@ -74,14 +74,14 @@ impl About {
 
 /// A way into a namespace.
 #[derive(Debug, Clone)]
-enum Door {
+enum NetnsHandle {
     /// Through a process that is in it.
     Process(u32),
     /// Through a file that is mounted (`ip netns add`, container runtimes).
     Mounted(PathBuf),
 }
 
-impl Door {
+impl NetnsHandle {
     fn path(&self) -> PathBuf {
         match self {
             Self::Process(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
@@ -107,7 +107,7 @@ pub(super) struct Namespaces {
     home: File,
     home_inode: u32,
     /// Those of other processes, and those that are mounted, each with a way in.
-    seen: Vec<(u32, Door)>,
+    seen: Vec<(u32, NetnsHandle)>,
     /// The reason why these may not be all.
     unseen: Option<Undiagnosed>,
     seen_at: Option<Instant>,
@@ -138,7 +138,7 @@ impl Namespaces {
     pub(super) fn inside<T>(
         &mut self,
         netns: u32,
-        about: &About,
+        about: &AttemptRef,
         until: Instant,
         act: impl FnOnce() -> io::Result<T>,
     ) -> Result<T, Undiagnosed> {
@@ -175,7 +175,11 @@ impl Namespaces {
     ///
     /// # Errors
     /// When not all could be looked for.
-    pub(super) fn all(&mut self, about: &About, until: Instant) -> Result<Vec<u32>, Undiagnosed> {
+    pub(super) fn all(
+        &mut self,
+        about: &AttemptRef,
+        until: Instant,
+    ) -> Result<Vec<u32>, Undiagnosed> {
         if self.seen_ns < about.at_ns {
             self.forget();
         }
@@ -202,7 +206,7 @@ impl Namespaces {
     pub(super) fn door(
         &mut self,
         netns: u32,
-        about: &About,
+        about: &AttemptRef,
         until: Instant,
     ) -> Result<Option<String>, Undiagnosed> {
         if self.is_home(netns) {
@@ -221,22 +225,22 @@ impl Namespaces {
     fn of_others(
         &mut self,
         netns: u32,
-        about: &About,
+        about: &AttemptRef,
         until: Instant,
-    ) -> Result<(File, Door), Undiagnosed> {
+    ) -> Result<(File, NetnsHandle), Undiagnosed> {
         self.look_around(until);
         let unknown = self.unseen.unwrap_or(Undiagnosed::NoAccess);
         self.known(netns, about).ok_or(unknown)
     }
 
     /// Likewise, of those that were found lately.
-    fn known(&self, netns: u32, about: &About) -> Option<(File, Door)> {
+    fn known(&self, netns: u32, about: &AttemptRef) -> Option<(File, NetnsHandle)> {
         let (_, door) = self.seen.iter().find(|(inode, _)| *inode == netns)?;
         let file = open(&door.path(), netns)?;
         let before = match door {
-            Door::Process(pid) => started_ticks(*pid)? <= about.at_ns / TICK_NS,
+            NetnsHandle::Process(pid) => started_ticks(*pid)? <= about.at_ns / TICK_NS,
             // What is mounted stays until it is unmounted.
-            Door::Mounted(_) => true,
+            NetnsHandle::Mounted(_) => true,
         };
         before.then(|| (file, door.clone()))
     }
@@ -266,7 +270,7 @@ impl Namespaces {
             match fs::read_link(format!("/proc/{pid}/ns/net")) {
                 Ok(link) => {
                     if let Some(found) = number(&link) {
-                        self.note(found, Door::Process(pid))?;
+                        self.note(found, NetnsHandle::Process(pid))?;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !may_look() => {
@@ -278,19 +282,22 @@ impl Namespaces {
         }
         let mounts = fs::read("/proc/thread-self/mountinfo").map_err(|error| reason(&error))?;
         for (found, path) in mounted(&String::from_utf8_lossy(&mounts)) {
-            self.note(found, Door::Mounted(path))?;
+            self.note(found, NetnsHandle::Mounted(path))?;
         }
         Ok(())
     }
 
     /// Adds one. A mount outlives every process, a short-lived client above all.
-    fn note(&mut self, netns: u32, door: Door) -> Result<(), Undiagnosed> {
+    fn note(&mut self, netns: u32, door: NetnsHandle) -> Result<(), Undiagnosed> {
         if netns == self.home_inode {
             return Ok(());
         }
         let mut seen = self.seen.iter_mut();
         if let Some((_, known)) = seen.find(|(inode, _)| *inode == netns) {
-            if matches!((&*known, &door), (Door::Process(_), Door::Mounted(_))) {
+            if matches!(
+                (&*known, &door),
+                (NetnsHandle::Process(_), NetnsHandle::Mounted(_))
+            ) {
                 *known = door;
             }
             return Ok(());
@@ -334,7 +341,7 @@ pub(super) fn reason(error: &io::Error) -> Undiagnosed {
 
 /// Through the thread that called connect, its process if that is still this one, or
 /// another of its threads: each can be in a namespace of its own.
-fn of_attempt(netns: u32, about: &About) -> Option<(File, Door)> {
+fn of_attempt(netns: u32, about: &AttemptRef) -> Option<(File, NetnsHandle)> {
     let process = about.process?;
     let tasks = PathBuf::from(format!("/proc/{}/task", process.pid));
     let first = about.tid.into_iter().chain([process.pid]);
@@ -343,7 +350,7 @@ fn of_attempt(netns: u32, about: &About) -> Option<(File, Door)> {
     let mut all = first.chain(others.take(THREADS_MAX));
     let found = all.find_map(|tid: u32| {
         let path = tasks.join(tid.to_string()).join("ns/net");
-        Some((open(&path, netns)?, Door::Process(tid)))
+        Some((open(&path, netns)?, NetnsHandle::Process(tid)))
     })?;
     is_still(process).then_some(found)
 }
@@ -371,7 +378,7 @@ mod tests {
     #[test]
     fn the_own_namespace_needs_no_way() {
         let mut namespaces = Namespaces::new().unwrap();
-        let about = About {
+        let about = AttemptRef {
             process: None,
             tid: None,
             netns_mix: 0,
@@ -394,7 +401,7 @@ mod tests {
     #[test]
     fn a_look_that_was_cut_short_says_so() {
         let mut namespaces = Namespaces::new().unwrap();
-        let about = About {
+        let about = AttemptRef {
             process: None,
             tid: None,
             netns_mix: 0,
@@ -407,7 +414,7 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(10);
         assert!(namespaces.all(&about, until).is_ok());
         // Of an attempt that ended after the look it is not known.
-        let after = About {
+        let after = AttemptRef {
             at_ns: clock::boot_ns(),
             ..about
         };
@@ -419,9 +426,9 @@ mod tests {
     fn what_is_mounted_comes_first() {
         let mut namespaces = Namespaces::new().unwrap();
         for door in [
-            Door::Process(7),
-            Door::Mounted("/a".into()),
-            Door::Process(8),
+            NetnsHandle::Process(7),
+            NetnsHandle::Mounted("/a".into()),
+            NetnsHandle::Process(8),
         ] {
             namespaces.note(1, door).unwrap();
         }
@@ -435,12 +442,15 @@ mod tests {
                       77 30 0:4 net:[4026532001] /run/netns/a rw shared:7 - nsfs nsfs rw\n";
         let found: Vec<_> = mounted(mounts).collect();
         assert_eq!(found, [(4_026_532_001, "/run/netns/a".into())]);
-        let options = |path: &str| Door::Mounted(path.into()).options();
+        let options = |path: &str| NetnsHandle::Mounted(path.into()).options();
         assert_eq!(
             options("/run/netns/a"),
             Some("--net=/run/netns/a".to_owned())
         );
         assert_eq!(options("/run/netns/a;b"), None);
-        assert_eq!(Door::Process(812).options(), Some("-t 812 -n".to_owned()));
+        assert_eq!(
+            NetnsHandle::Process(812).options(),
+            Some("-t 812 -n".to_owned())
+        );
     }
 }

@@ -14,9 +14,9 @@ use std::{
 use super::{
     netlink::{
         sock_diag,
-        sock_diag::{Sock, TIME_WAIT},
+        sock_diag::{DiagSocket, TIME_WAIT},
     },
-    netns::{About, Namespaces},
+    netns::{AttemptRef, Namespaces},
     procfs::{port_range::PortRules, sysctl},
 };
 use crate::output::event::{PortUse, States};
@@ -30,11 +30,11 @@ const TIME_WAIT_MS: u32 = 60_000;
 
 /// What to look at: the sockets to this port of other hosts.
 #[derive(Debug, Clone)]
-pub(crate) struct Look {
+pub(crate) struct PortScan {
     pub(crate) netns: u32,
     pub(crate) port: u16,
     /// The way into the namespace.
-    pub(crate) about: About,
+    pub(crate) about: AttemptRef,
     /// Use from this many percent on is told of.
     pub(crate) percent: u32,
     /// Local and remote addresses that are told of in any case.
@@ -43,16 +43,16 @@ pub(crate) struct Look {
 
 /// What was found.
 #[derive(Debug)]
-pub(crate) struct Looked {
-    pub(crate) look: Look,
+pub(crate) struct PortScanResult {
+    pub(crate) look: PortScan,
     pub(crate) took: Duration,
     /// `None` if the namespace cannot be entered, or its sockets cannot be listed.
-    pub(crate) found: Option<Uses>,
+    pub(crate) found: Option<ScannedPorts>,
 }
 
 /// How the ports are used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Uses {
+pub(crate) struct ScannedPorts {
     /// Those that are told of.
     pub(crate) told: Vec<PortUse>,
     /// How many there are.
@@ -64,12 +64,12 @@ pub(crate) struct Uses {
 }
 
 /// The worker's end.
-pub(crate) struct PortScout {
-    looks: SyncSender<Look>,
-    answers: Receiver<Looked>,
+pub(crate) struct PortScanner {
+    looks: SyncSender<PortScan>,
+    answers: Receiver<PortScanResult>,
 }
 
-impl PortScout {
+impl PortScanner {
     /// Starts the thread.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl PortScout {
     }
 
     /// Asks, and waits for nothing. False when the thread is gone.
-    pub(crate) fn ask(&self, look: Look) -> bool {
+    pub(crate) fn ask(&self, look: PortScan) -> bool {
         self.looks.try_send(look).is_ok()
     }
 
@@ -92,12 +92,12 @@ impl PortScout {
     ///
     /// # Errors
     /// When there will be none.
-    pub(crate) fn answer(&self) -> Result<Looked, TryRecvError> {
+    pub(crate) fn answer(&self) -> Result<PortScanResult, TryRecvError> {
         self.answers.try_recv()
     }
 }
 
-fn serve(looks: &Receiver<Look>, answers: &Sender<Looked>) {
+fn serve(looks: &Receiver<PortScan>, answers: &Sender<PortScanResult>) {
     let mut namespaces = match Namespaces::new() {
         Ok(namespaces) => namespaces,
         Err(error) => {
@@ -111,7 +111,7 @@ fn serve(looks: &Receiver<Look>, answers: &Sender<Looked>) {
         let found = namespaces
             .inside(look.netns, &look.about, until, || uses(&look))
             .ok();
-        let looked = Looked {
+        let looked = PortScanResult {
             look,
             took: began.elapsed(),
             found,
@@ -127,7 +127,7 @@ fn serve(looks: &Receiver<Look>, answers: &Sender<Looked>) {
 }
 
 /// In the calling thread's namespace.
-fn uses(look: &Look) -> io::Result<Uses> {
+fn uses(look: &PortScan) -> io::Result<ScannedPorts> {
     let rules = PortRules::read().ok_or(io::ErrorKind::NotFound)?;
     let reuse = Reuse {
         tw_reuse: rules.tw_reuse,
@@ -164,7 +164,7 @@ fn uses(look: &Look) -> io::Result<Uses> {
     let pressed = others.partition_point(|found| found.percent() >= look.percent);
     let room = TOLD_MAX - told.len();
     told.extend(others.drain(..pressed.min(room)));
-    Ok(Uses {
+    Ok(ScannedPorts {
         told,
         available: rules.available(),
         most_of_others: others.first().map_or(0, |found| found.used),
@@ -183,7 +183,7 @@ struct Reuse {
 impl Reuse {
     /// Whether it may have this one's. That the other side has no timestamps is not to
     /// be seen; then it may not.
-    fn allows(&self, sock: &Sock) -> bool {
+    fn allows(&self, sock: &DiagSocket) -> bool {
         let for_these = match self.tw_reuse {
             0 => false,
             2 => sock.local.ip().is_loopback() || sock.remote.ip().is_loopback(),
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn time_wait_that_may_be_reused() {
-        let sock = |addr: [u8; 4], timer_ms| Sock {
+        let sock = |addr: [u8; 4], timer_ms| DiagSocket {
             state: TIME_WAIT,
             local: (addr, 40_000).into(),
             remote: (addr, 80).into(),
@@ -227,10 +227,10 @@ mod tests {
         let port = server.local_addr().unwrap().port();
         let _clients = [(); 3].map(|()| TcpStream::connect(server.local_addr().unwrap()).unwrap());
         let home: IpAddr = Ipv4Addr::LOCALHOST.into();
-        let look = Look {
+        let look = PortScan {
             netns: 1,
             port,
-            about: About {
+            about: AttemptRef {
                 process: None,
                 tid: None,
                 netns_mix: 0,

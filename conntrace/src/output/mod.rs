@@ -60,12 +60,12 @@ pub trait Format: Send {
 pub struct Output {
     format: Box<dyn Format>,
     batch: Chunk,
-    way: Way,
+    way: Delivery,
     undelivered: u64,
 }
 
 /// Way from the worker to whoever reads the lines.
-enum Way {
+enum Delivery {
     /// Written by the worker itself, which waits.
     Direct(Box<dyn Write + Send>),
     /// Written by another thread; what does not fit into the queue is counted.
@@ -75,7 +75,7 @@ enum Way {
 impl Output {
     /// Writes to `out` and waits for it: for a replay, which has nothing else to do.
     pub fn direct(format: Box<dyn Format>, out: impl Write + Send + 'static) -> Self {
-        Self::new(format, Way::Direct(Box::new(out)))
+        Self::new(format, Delivery::Direct(Box::new(out)))
     }
 
     /// Hands over to a [`Writer`], which a thread is to run, and waits for nobody.
@@ -83,10 +83,10 @@ impl Output {
     pub fn queued(format: Box<dyn Format>, destination: Destination) -> (Self, Writer) {
         let queue = Arc::new(Queue::default());
         let writer = Writer::new(Arc::clone(&queue), destination);
-        (Self::new(format, Way::Queue(queue)), writer)
+        (Self::new(format, Delivery::Queue(queue)), writer)
     }
 
-    fn new(format: Box<dyn Format>, way: Way) -> Self {
+    fn new(format: Box<dyn Format>, way: Delivery) -> Self {
         let batch = Chunk {
             bytes: Vec::with_capacity(BATCH_LEN + LINE_LEN_MAX),
             lines: 0,
@@ -129,8 +129,8 @@ impl Output {
     fn hand_over_within(&mut self, waiting_max: usize) -> io::Result<()> {
         let done = match &mut self.way {
             _ if self.batch.bytes.is_empty() => Ok(()),
-            Way::Direct(out) => out.write_all(&self.batch.bytes).and_then(|()| out.flush()),
-            Way::Queue(queue) => {
+            Delivery::Direct(out) => out.write_all(&self.batch.bytes).and_then(|()| out.flush()),
+            Delivery::Queue(queue) => {
                 if !queue.push(&self.batch, waiting_max) {
                     self.undelivered += self.batch.lines;
                 }
@@ -178,8 +178,8 @@ impl Output {
     #[must_use]
     pub fn has_room(&self) -> bool {
         match &self.way {
-            Way::Direct(_) => true,
-            Way::Queue(queue) => queue.has_room(self.batch.bytes.len() + LINE_LEN_MAX),
+            Delivery::Direct(_) => true,
+            Delivery::Queue(queue) => queue.has_room(self.batch.bytes.len() + LINE_LEN_MAX),
         }
     }
 
@@ -193,7 +193,7 @@ impl Output {
 /// The writer ends once it has written what waits.
 impl Drop for Output {
     fn drop(&mut self) {
-        if let Way::Queue(queue) = &self.way {
+        if let Delivery::Queue(queue) = &self.way {
             queue.close();
         }
     }

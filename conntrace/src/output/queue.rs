@@ -29,7 +29,7 @@ pub(super) struct Chunk {
 
 /// Work for the writer.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(super) enum WriterTask {
     /// Lines to write.
     Write(Chunk),
     /// The destination is to be opened anew.
@@ -48,7 +48,7 @@ pub(super) enum Pause {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     chunks: VecDeque<Chunk>,
     /// Bytes in `chunks` and with the writer.
     waiting: usize,
@@ -65,7 +65,7 @@ struct State {
 /// Lines on their way from the worker to the writer.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     changed: Condvar,
 }
 
@@ -107,17 +107,17 @@ impl Queue {
 
     /// Waits for work; `None` once the queue is closed and empty. The writer is done with the
     /// chunk `written`.
-    pub(super) fn next(&self, written: &Chunk) -> Option<Work> {
+    pub(super) fn next(&self, written: &Chunk) -> Option<WriterTask> {
         let mut state = self.lock();
         state.waiting = state.waiting.saturating_sub(written.bytes.len());
         state.lines = state.lines.saturating_sub(written.lines);
         loop {
             if state.reopen {
                 state.reopen = false;
-                return Some(Work::Reopen);
+                return Some(WriterTask::Reopen);
             }
             if let Some(chunk) = state.chunks.pop_front() {
-                return Some(Work::Write(chunk));
+                return Some(WriterTask::Write(chunk));
             }
             if state.closed {
                 return None;
@@ -139,7 +139,7 @@ impl Queue {
 
     /// Waits this long before a failed write is tried again.
     pub(super) fn pause(&self, at_most: Duration) -> Pause {
-        let nothing_else = |state: &mut State| !state.reopen && !state.closed;
+        let nothing_else = |state: &mut QueueState| !state.reopen && !state.closed;
         let waited = self
             .changed
             .wait_timeout_while(self.lock(), at_most, nothing_else);
@@ -163,7 +163,7 @@ impl Queue {
         chunks.iter().map(|chunk| chunk.lines).sum()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,7 +15,7 @@ const KEYS_MAX: usize = 4096;
 /// Common properties of lines that are limited together. A service that starts a process for
 /// every attempt is one, and so are all that run in its cgroup under one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
+pub(crate) struct LimitKey {
     /// `None` where nobody knows whose attempt it was.
     caller: Option<(Option<u64>, Comm)>,
     remote: Option<Remote>,
@@ -23,7 +23,7 @@ pub(crate) struct Key {
     label: Option<Label>,
 }
 
-impl Key {
+impl LimitKey {
     /// Of the line of this attempt: an outcome with this label, or a stall.
     #[must_use]
     pub(crate) fn new(attempt: &Attempt, label: Option<Label>) -> Self {
@@ -38,14 +38,14 @@ impl Key {
 
 /// A second of lines that are limited together.
 #[derive(Debug, Clone, Copy, Default)]
-struct Window {
+struct LimitWindow {
     began_ns: u64,
     printed: u64,
     /// Left out since the last one printed.
     suppressed: u64,
 }
 
-impl Window {
+impl LimitWindow {
     fn end_ns(&self) -> u64 {
         self.began_ns.saturating_add(WINDOW_NS)
     }
@@ -69,10 +69,10 @@ impl Window {
 pub(crate) struct Limit {
     /// Lines in a window; `None` for no limit.
     lines: Option<NonZeroU64>,
-    windows: HashMap<Key, Window>,
+    windows: HashMap<LimitKey, LimitWindow>,
     /// Window of all keys for which the table has no room. It also tells what was left out of
     /// keys that were forgotten.
-    others: Window,
+    others: LimitWindow,
     /// End of the first window of a full table, `CLOCK_BOOTTIME` nanoseconds: none makes room
     /// before that.
     full_until_ns: u64,
@@ -91,7 +91,7 @@ impl Limit {
 
     /// Admits a line of this moment, and returns the number left out since the last one that
     /// was admitted; `None` if it is left out itself.
-    pub(crate) fn admit(&mut self, key: Key, at_ns: u64) -> Option<u64> {
+    pub(crate) fn admit(&mut self, key: LimitKey, at_ns: u64) -> Option<u64> {
         let Some(lines) = self.lines else {
             return Some(0);
         };
@@ -108,13 +108,13 @@ impl Limit {
         self.suppressed
     }
 
-    fn window(&mut self, key: Key, at_ns: u64) -> &mut Window {
+    fn window(&mut self, key: LimitKey, at_ns: u64) -> &mut LimitWindow {
         if !self.windows.contains_key(&key) && !self.has_room(at_ns) {
             return &mut self.others;
         }
-        self.windows.entry(key).or_insert(Window {
+        self.windows.entry(key).or_insert(LimitWindow {
             began_ns: at_ns,
-            ..Window::default()
+            ..LimitWindow::default()
         })
     }
 
@@ -130,7 +130,7 @@ impl Limit {
                 }
                 stays
             });
-            let ends = self.windows.values().map(Window::end_ns);
+            let ends = self.windows.values().map(LimitWindow::end_ns);
             self.full_until_ns = ends.min().unwrap_or_default();
         }
         self.windows.len() < KEYS_MAX
@@ -154,13 +154,13 @@ mod tests {
         decode(&refused()).unwrap()
     }
 
-    fn key() -> Key {
-        Key::new(&attempt(), Some(Label::Refused))
+    fn key() -> LimitKey {
+        LimitKey::new(&attempt(), Some(Label::Refused))
     }
 
-    fn of_cgroup(id: u32) -> Key {
+    fn of_cgroup(id: u32) -> LimitKey {
         let (_, comm) = key().caller.unwrap();
-        Key {
+        LimitKey {
             caller: Some((Some(u64::from(id)), comm)),
             ..key()
         }
@@ -203,13 +203,16 @@ mod tests {
         (caller.pid, caller.tid, caller.started_ns) = (7, Some(8), 9);
         same.local_port = Some(1);
         assert_eq!(limit.admit(key(), 0), Some(0));
-        assert_eq!(limit.admit(Key::new(&same, Some(Label::Refused)), 0), None);
+        assert_eq!(
+            limit.admit(LimitKey::new(&same, Some(Label::Refused)), 0),
+            None
+        );
         for other in [
             of_cgroup(1),
             other_remote,
-            Key::new(&attempt(), Some(Label::TimedOut)),
-            Key::new(&attempt(), None),
-            Key::new(&other_name, Some(Label::Refused)),
+            LimitKey::new(&attempt(), Some(Label::TimedOut)),
+            LimitKey::new(&attempt(), None),
+            LimitKey::new(&other_name, Some(Label::Refused)),
         ] {
             assert_eq!(limit.admit(other, 0), Some(0), "{other:?}");
             assert_eq!(limit.admit(other, 0), None, "{other:?}");

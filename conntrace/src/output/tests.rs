@@ -14,15 +14,15 @@ use crate::{
 
 /// What has reached the reader.
 #[derive(Clone, Default)]
-struct Reader(Arc<Mutex<Vec<u8>>>);
+struct TestReader(Arc<Mutex<Vec<u8>>>);
 
-impl Reader {
+impl TestReader {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
 
-impl io::Write for Reader {
+impl io::Write for TestReader {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().write(bytes)
     }
@@ -33,9 +33,9 @@ impl io::Write for Reader {
 }
 
 /// A reader that has gone.
-struct Gone;
+struct ClosedReader;
 
-impl io::Write for Gone {
+impl io::Write for ClosedReader {
     fn write(&mut self, _: &[u8]) -> io::Result<usize> {
         Err(io::ErrorKind::BrokenPipe.into())
     }
@@ -60,7 +60,7 @@ fn every_line() -> [Line; 8] {
 
 /// One line each, and none before it is asked for.
 fn check_lines(format: impl Format + 'static) -> String {
-    let reader = Reader::default();
+    let reader = TestReader::default();
     let mut output = Output::direct(Box::new(format), reader.clone());
     for line in every_line() {
         output.write(&line);
@@ -76,7 +76,7 @@ fn check_lines(format: impl Format + 'static) -> String {
 /// The error arrives, at the latest when the buffer is full, as what it is:
 /// `main` takes a broken pipe for a clean stop.
 fn check_error<F: Format + Default + 'static>() {
-    let mut output = Output::direct(Box::new(F::default()), Gone);
+    let mut output = Output::direct(Box::new(F::default()), ClosedReader);
     assert!(output.hand_over().is_ok(), "there is nothing to write");
     output.write(&outcome_line());
     let error = output.hand_over().unwrap_err();

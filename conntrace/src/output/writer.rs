@@ -2,7 +2,7 @@ use std::{io, io::ErrorKind, sync::Arc, time::Duration};
 
 use super::{
     Destination, Progress,
-    queue::{Chunk, Pause, Queue, Work},
+    queue::{Chunk, Pause, Queue, WriterTask},
 };
 
 /// Time between two tries to write what could not be written.
@@ -73,12 +73,12 @@ impl Writer {
         while let Some(work) = self.queue.next(&written) {
             written = Chunk::default();
             match work {
-                Work::Reopen => {
+                WriterTask::Reopen => {
                     // Said for each request.
                     self.reopening = false;
                     self.reopen();
                 }
-                Work::Write(chunk) => {
+                WriterTask::Write(chunk) => {
                     if self.reopening {
                         self.reopen();
                     }

@@ -7,8 +7,8 @@ use foldhash::HashMap;
 
 use crate::{
     diagnosis,
-    diagnosis::{Case, Diagnosed, Evidence, Undiagnosed, question},
-    host::{About, Found, Known, Scout, Told, WAIT_MAX},
+    diagnosis::{Case, DiagnosisResult, Evidence, Undiagnosed, question},
+    host::{AnswerCache, AttemptRef, HostClient, Lookup, RecordedAnswer, WAIT_MAX},
     record::{Attempt, Verdict},
     sys::Backlog,
 };
@@ -17,27 +17,27 @@ use crate::{
 const CASES_MAX: usize = 4096;
 
 /// Looks for causes.
-pub struct Diagnosis {
+pub struct Diagnoser {
     /// What the rules said, and until when the answers hold that they had.
     cases: HashMap<Case, Remembered>,
-    known: Known,
+    known: AnswerCache,
     /// Looks at the host; `None` in a replay.
-    scout: Option<Scout>,
+    scout: Option<HostClient>,
     /// What was answered since it was last taken.
-    told: Vec<Told>,
+    told: Vec<RecordedAnswer>,
 }
 
 #[derive(Clone)]
 struct Remembered {
     until_ns: u64,
-    diagnosed: Diagnosed,
+    diagnosed: DiagnosisResult,
 }
 
-impl Diagnosis {
+impl Diagnoser {
     /// Looks at this host.
     #[must_use]
     pub fn live() -> Self {
-        let scout = Scout::start();
+        let scout = HostClient::start();
         if let Err(error) = &scout {
             log::warn!("no causes: cannot start the thread that looks for them: {error}");
         }
@@ -52,7 +52,7 @@ impl Diagnosis {
     pub fn of_recording() -> Self {
         Self {
             cases: HashMap::default(),
-            known: Known::default(),
+            known: AnswerCache::default(),
             scout: None,
             told: Vec::new(),
         }
@@ -66,14 +66,14 @@ impl Diagnosis {
     }
 
     /// Takes an answer from a recording.
-    pub fn tell(&mut self, told: Told) {
+    pub fn tell(&mut self, told: RecordedAnswer) {
         self.known.put(told);
     }
 
     /// Why the attempt ended so, if there is evidence.
-    pub fn cause(&mut self, attempt: &Attempt, verdict: &Verdict) -> Diagnosed {
+    pub fn cause(&mut self, attempt: &Attempt, verdict: &Verdict) -> DiagnosisResult {
         if !diagnosis::has_causes(verdict.label) {
-            return Diagnosed::default();
+            return DiagnosisResult::default();
         }
         let case = Case::new(attempt, verdict);
         let at_ns = attempt.at_ns;
@@ -85,7 +85,7 @@ impl Diagnosis {
     }
 
     /// The answers since the last call, for a recording.
-    pub fn take_told(&mut self) -> Vec<Told> {
+    pub fn take_told(&mut self) -> Vec<RecordedAnswer> {
         std::mem::take(&mut self.told)
     }
 
@@ -95,14 +95,14 @@ impl Diagnosis {
             known: &mut self.known,
             scout: self.scout.as_mut(),
             told: &mut self.told,
-            about: About::of(attempt),
+            about: AttemptRef::of(attempt),
             until: None,
             until_ns: u64::MAX,
         };
         let (cause, undiagnosed) = diagnosis::diagnose(&case, &mut asking);
         let remembered = Remembered {
             until_ns: asking.until_ns,
-            diagnosed: Diagnosed {
+            diagnosed: DiagnosisResult {
                 cause: cause.map(|cause| Arc::new(cause.into())),
                 undiagnosed,
             },
@@ -117,10 +117,10 @@ impl Diagnosis {
 
 /// One diagnosis under way.
 struct Asking<'a> {
-    known: &'a mut Known,
-    scout: Option<&'a mut Scout>,
-    told: &'a mut Vec<Told>,
-    about: About,
+    known: &'a mut AnswerCache,
+    scout: Option<&'a mut HostClient>,
+    told: &'a mut Vec<RecordedAnswer>,
+    about: AttemptRef,
     /// Until when it may take; set by the first look.
     until: Option<Instant>,
     /// Until when all answers hold.
@@ -140,15 +140,15 @@ impl Evidence for Asking<'_> {
 }
 
 impl Asking<'_> {
-    fn look(&mut self, question: question::Question) -> Found {
+    fn look(&mut self, question: question::Question) -> Lookup {
         let Some(scout) = &mut self.scout else {
             // The next entry of the recording may tell.
             self.until_ns = 0;
-            return Found::Unknown(Undiagnosed::NoTime);
+            return Lookup::Unknown(Undiagnosed::NoTime);
         };
         let until = *self.until.get_or_insert_with(|| Instant::now() + WAIT_MAX);
         let found = scout.look(&question, &self.about, until);
-        let told = Told {
+        let told = RecordedAnswer {
             asked_ns: self.about.at_ns,
             netns_mix: self.about.netns_mix,
             question,

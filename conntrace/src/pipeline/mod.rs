@@ -27,8 +27,8 @@ use crate::{
     recording::Recorder,
 };
 pub(crate) use control::Control;
-pub use diagnoser::Diagnosis;
-use reader::Reader;
+pub use diagnoser::Diagnoser;
+use reader::RingReader;
 pub use worker::{Labelling, Worker};
 
 /// Longest delay of the end by the worker, and by an output that takes nothing.
@@ -93,7 +93,7 @@ pub async fn run<S: Source + Send + 'static>(
     let control = Arc::new(Control::new().map_err(AgentError::Source)?);
     let progress = writer.progress();
     let mut written = spawn("write", move || writer.run())?;
-    let reader = Reader {
+    let reader = RingReader {
         source,
         worker: Worker::new(output, config.labelling, config.recorder),
         control: Arc::clone(&control),

@@ -34,7 +34,7 @@ const LOSS_CHECK: Duration = Duration::from_secs(1);
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 
 /// The reading thread's work.
-pub(super) struct Reader<S> {
+pub(super) struct RingReader<S> {
     pub(super) source: S,
     pub(super) worker: Worker,
     pub(super) control: Arc<Control>,
@@ -57,14 +57,14 @@ struct Due {
 
 /// Numbers that were told last.
 #[derive(Default)]
-struct Said {
+struct ReportedCounts {
     /// Losses in the kernel, malformed records and undelivered lines.
     lost: (u64, u64, u64),
     /// Attempts and failures at the last status.
     status: Option<(Instant, u64, u64)>,
 }
 
-impl<S: Source> Reader<S> {
+impl<S: Source> RingReader<S> {
     /// Reads until told to stop.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl<S: Source> Reader<S> {
             loss: None,
             status: self.tells_status.then_some(now),
         };
-        let (mut said, mut malformed) = (Said::default(), 0);
+        let (mut said, mut malformed) = (ReportedCounts::default(), 0);
         let tier = start.tier.clone();
         self.worker.heed(self.source.backlog());
         self.worker
@@ -182,7 +182,7 @@ impl<S: Source> Reader<S> {
             self.control.turned();
         }
         let stop = Purpose::Stop(reason.into());
-        let totals = self.tell_totals(stop, &mut Said::default(), malformed)?;
+        let totals = self.tell_totals(stop, &mut ReportedCounts::default(), malformed)?;
         self.worker.finish()?;
         Ok(totals)
     }
@@ -191,7 +191,7 @@ impl<S: Source> Reader<S> {
     fn tell_totals(
         &mut self,
         purpose: Purpose,
-        said: &mut Said,
+        said: &mut ReportedCounts,
         malformed: u64,
     ) -> io::Result<Totals> {
         let snapshot = self.snapshot(purpose, malformed)?;
@@ -219,7 +219,7 @@ impl<S: Source> Reader<S> {
 
     /// Writes what was lost since it was last told, if anything was. Returns whether to look
     /// again soon, because the output has no room for the line.
-    fn tell_loss(&mut self, said: &mut Said, malformed: u64) -> io::Result<bool> {
+    fn tell_loss(&mut self, said: &mut ReportedCounts, malformed: u64) -> io::Result<bool> {
         if !self.worker.has_room() {
             return Ok(true);
         }
@@ -236,7 +236,12 @@ impl<S: Source> Reader<S> {
 
     /// Tells how many attempts and failures there were, and how many a second since the last
     /// time.
-    fn tell_status(&mut self, tier: &str, said: &mut Said, now: Instant) -> io::Result<()> {
+    fn tell_status(
+        &mut self,
+        tier: &str,
+        said: &mut ReportedCounts,
+        now: Instant,
+    ) -> io::Result<()> {
         let counters = self.source.counters()?;
         let (attempts, failures) = (counters.attempts, self.worker.failures());
         let mut status = format!(

@@ -10,7 +10,7 @@ use super::{Labelling, Worker};
 use crate::{
     output,
     output::Output,
-    recording::{ReadError, Reader},
+    recording::{ReadError, RecordingReader},
 };
 
 /// Why a replay ended before the recording did.
@@ -33,7 +33,7 @@ pub enum ReplayError {
 /// When the recording or the output ends it early; the lines before that have
 /// been written.
 pub fn run(recording: impl Read, output: Output, labelling: Labelling) -> Result<(), ReplayError> {
-    let mut reader = Reader::new(BufReader::new(recording))?;
+    let mut reader = RecordingReader::new(BufReader::new(recording))?;
     let mut worker = Worker::of_recording(output, labelling);
     let ended = loop {
         match reader.next_entry() {
@@ -89,9 +89,9 @@ mod tests {
 
     /// Output that is read afterwards.
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    struct SharedOutput(Arc<Mutex<Vec<u8>>>);
 
-    impl Written {
+    impl SharedOutput {
         fn json(&self) -> Output {
             Output::direct(Box::new(Json::default()), self.clone())
         }
@@ -101,7 +101,7 @@ mod tests {
         }
     }
 
-    impl io::Write for Written {
+    impl io::Write for SharedOutput {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -113,14 +113,14 @@ mod tests {
 
     /// Given up by the application after 150 ms.
     fn cancelled() -> WireRecord {
-        use conntrace_common::record::Record;
+        use conntrace_common::record::RawRecord;
         use std::mem::offset_of;
 
         let mut bytes = refused();
-        put(&mut bytes, offset_of!(Record, flags), &[0]);
-        put(&mut bytes, offset_of!(Record, error), &[0; 4]);
+        put(&mut bytes, offset_of!(RawRecord, flags), &[0]);
+        put(&mut bytes, offset_of!(RawRecord, error), &[0; 4]);
         let at_ns = 150_001_000_u64.to_ne_bytes();
-        put(&mut bytes, offset_of!(Record, at_ns), &at_ns);
+        put(&mut bytes, offset_of!(RawRecord, at_ns), &at_ns);
         bytes
     }
 
@@ -165,7 +165,7 @@ mod tests {
 
     /// The lines of a live worker, and its recording on a disk this large.
     fn live(room: usize) -> (String, Vec<u8>) {
-        let (disk, output) = (Disk::new(room), Written::default());
+        let (disk, output) = (Disk::new(room), SharedOutput::default());
         let mut worker = Worker::new(output.json(), as_live(), Some(disk.recorder()));
         drive(&mut worker);
         drop(worker);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     fn replay(recording: &[u8], labelling: Labelling) -> (String, Result<(), ReplayError>) {
-        let output = Written::default();
+        let output = SharedOutput::default();
         let ended = run(recording, output.json(), labelling);
         (output.text(), ended)
     }

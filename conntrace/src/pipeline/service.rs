@@ -24,12 +24,12 @@ pub struct Service {
     /// The process is taken for stuck when it has not pinged for so long.
     watchdog: Option<Duration>,
     /// To the thread that tells: the socket blocks where nobody empties it.
-    messages: SyncSender<Message>,
+    messages: SyncSender<ServiceMessage>,
 }
 
 /// One message to the service manager.
 #[derive(Debug, Default)]
-struct Message {
+struct ServiceMessage {
     is_ready: bool,
     status: Option<String>,
     makes_progress: bool,
@@ -65,13 +65,13 @@ impl Service {
 
     /// Tells that the end has begun.
     pub(crate) fn stopping(&self) {
-        self.tell(Message {
+        self.tell(ServiceMessage {
             is_stopping: true,
-            ..Message::default()
+            ..ServiceMessage::default()
         });
     }
 
-    fn tell(&self, message: Message) {
+    fn tell(&self, message: ServiceMessage) {
         // It is full where nobody empties the socket.
         let _ = self.messages.try_send(message);
     }
@@ -101,7 +101,7 @@ pub(crate) async fn attend(service: Option<&Service>, control: &Control) {
         if !is_ready {
             ticks.reset_after(PING_MIN);
         }
-        let message = Message {
+        let message = ServiceMessage {
             is_ready: is_ready && !was_ready,
             status: control.take_status(),
             makes_progress: now != turns && service.watchdog.is_some(),
@@ -114,7 +114,7 @@ pub(crate) async fn attend(service: Option<&Service>, control: &Control) {
     }
 }
 
-fn send(message: &Message) {
+fn send(message: &ServiceMessage) {
     static SAID: Once = Once::new();
     let flag = |is_set: bool, state| is_set.then_some(state);
     let states: Vec<_> = [

@@ -11,10 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use schedule::Watch;
+use schedule::ScanSchedule;
 
 use crate::{
-    host::{About, PortScout},
+    host::{AttemptRef, PortScanner},
     output::event::PortUse,
     record::Attempt,
 };
@@ -24,9 +24,9 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// Watches the destinations that this host connects to often.
 pub(crate) struct Pressure {
-    watch: Watch,
+    watch: ScanSchedule,
     /// Looks at the sockets; started by the first hint.
-    scout: Option<PortScout>,
+    scout: Option<PortScanner>,
     /// There are no further looks.
     blind: bool,
 }
@@ -36,7 +36,7 @@ impl Pressure {
     #[must_use]
     pub(crate) fn new() -> Self {
         Self {
-            watch: Watch::new(Instant::now()),
+            watch: ScanSchedule::new(Instant::now()),
             scout: None,
             blind: false,
         }
@@ -49,7 +49,7 @@ impl Pressure {
         };
         if !self.blind {
             let port = (attempt.netns, remote.port);
-            self.watch.hint(port, About::of(attempt), count, now);
+            self.watch.hint(port, AttemptRef::of(attempt), count, now);
         }
     }
 
@@ -88,7 +88,7 @@ impl Pressure {
             return;
         };
         if self.scout.is_none() {
-            match PortScout::start() {
+            match PortScanner::start() {
                 Ok(scout) => self.scout = Some(scout),
                 Err(error) => log::warn!("no port_pressure: cannot start its thread: {error}"),
             }
@@ -100,7 +100,7 @@ impl Pressure {
 
     fn go_blind(&mut self, now: Instant) {
         self.blind = true;
-        self.watch = Watch::new(now);
+        self.watch = ScanSchedule::new(now);
     }
 }
 

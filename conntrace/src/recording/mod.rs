@@ -23,11 +23,11 @@ use conntrace_common::record::RECORD_SIZE;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use read::{Damage, ReadError, Reader};
+pub use read::{Damage, ReadError, RecordingReader};
 pub use write::{CreateError, Recorder};
 
 use crate::{
-    host::Told,
+    host::RecordedAnswer,
     output::event::{
         Container, HOST_JSON_MAX, LINE_LEN_MAX, NAME_JSON_MAX, Owner, PATH_JSON_MAX, PortUse, Start,
     },
@@ -97,7 +97,7 @@ pub enum Note {
     /// What is known of the caller, for the records that follow.
     Owner(Owner),
     /// What the host answered to a question about the next record.
-    Told(Told),
+    Told(RecordedAnswer),
     /// A destination uses up the local ports, or does so no more.
     PortPressure {
         /// The line's time.

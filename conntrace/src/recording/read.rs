@@ -82,7 +82,7 @@ fn told_before(offset: u64) -> &'static str {
 
 /// Where in a recording the reader is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ReadState {
     Start,
     Middle,
     End,
@@ -91,14 +91,14 @@ enum Place {
 /// Reads a recording entry by entry. Total: any bytes give entries that pass
 /// their checksums, then the end or what is wrong and where.
 #[derive(Debug)]
-pub struct Reader<R> {
+pub struct RecordingReader<R> {
     input: R,
     /// Where the next entry begins.
     offset: u64,
-    place: Place,
+    place: ReadState,
 }
 
-impl<R: Read> Reader<R> {
+impl<R: Read> RecordingReader<R> {
     /// Reads the header. `input` should be buffered.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl<R: Read> Reader<R> {
         Ok(Self {
             input,
             offset: HEADER_LEN as u64,
-            place: Place::Start,
+            place: ReadState::Start,
         })
     }
 
@@ -123,11 +123,13 @@ impl<R: Read> Reader<R> {
         let mut frame = [0; FRAME_LEN];
         let read = fill(&mut self.input, &mut frame)?;
         match (read, self.place) {
-            (0, Place::End) => return Ok(None),
-            (0, Place::Start | Place::Middle) => return Err(self.damaged(Damage::NoStop)),
-            (_, Place::End) => return Err(self.damaged(Damage::AfterStop)),
-            (FRAME_LEN, Place::Start | Place::Middle) => {}
-            (_, Place::Start | Place::Middle) => return Err(self.damaged(Damage::Truncated)),
+            (0, ReadState::End) => return Ok(None),
+            (0, ReadState::Start | ReadState::Middle) => return Err(self.damaged(Damage::NoStop)),
+            (_, ReadState::End) => return Err(self.damaged(Damage::AfterStop)),
+            (FRAME_LEN, ReadState::Start | ReadState::Middle) => {}
+            (_, ReadState::Start | ReadState::Middle) => {
+                return Err(self.damaged(Damage::Truncated));
+            }
         }
         let [l0, l1, l2, l3, c0, c1, c2, c3] = frame;
         let length = [l0, l1, l2, l3];
@@ -136,13 +138,13 @@ impl<R: Read> Reader<R> {
             return Err(self.damaged(Damage::Checksum));
         }
         let entry = parse(&body).map_err(|damage| self.damaged(damage))?;
-        if entry.is_start() != (self.place == Place::Start) {
+        if entry.is_start() != (self.place == ReadState::Start) {
             return Err(self.damaged(Damage::Start));
         }
         self.place = if entry.is_stop() {
-            Place::End
+            ReadState::End
         } else {
-            Place::Middle
+            ReadState::Middle
         };
         self.offset += (FRAME_LEN + body.len()) as u64;
         Ok(Some(entry))

@@ -11,17 +11,20 @@ use proptest::prelude::*;
 use crate::{
     diagnosis::{
         Undiagnosed,
-        firewall_facts::{Direction, Ending, Firewall, Found as FoundRule, Match, Packet, Verdict},
+        firewall_facts::{
+            Direction, Firewall, FirewallPacket, Match, MatchingRule as FoundRule, PacketEnd,
+            RuleVerdict,
+        },
         question::{
-            Answer, Holder, Holding, Listener, Listeners, Named, Neighbour, Ports, Process,
-            ProxyVariable, Question,
+            Answer, Holder, Holding, Listener, Listeners, LocalPorts, NamedProcess, Neighbour,
+            ProcessKey, ProxyVariable, Question,
         },
         way::{
-            Covering, DeadEnd, DeadEndKind, Device, Link, OwnAddresses, Route, RouteOut, RuleFacts,
-            Way,
+            Covering, DeadEnd, DeadEndKind, Flow, Link, NetDevice, OwnAddresses, Route, RouteOut,
+            RuleFacts,
         },
     },
-    host::Found,
+    host::Lookup,
     output::event::{Event, tests as lines},
     record::{Counters, decode::tests::refused},
     recording::*,
@@ -96,8 +99,8 @@ fn snapshot(purpose: Purpose) -> Snapshot {
     }
 }
 
-fn named() -> Named {
-    Named {
+fn named() -> NamedProcess {
+    NamedProcess {
         pid: 812,
         comm: "postgres".to_owned(),
     }
@@ -114,8 +117,8 @@ fn listener() -> Listener {
     }
 }
 
-fn ports() -> Ports {
-    Ports {
+fn ports() -> LocalPorts {
+    LocalPorts {
         range: (32_768, 60_999),
         reserved: 1,
         tw_reuse: 2,
@@ -133,11 +136,11 @@ fn ports() -> Ports {
 
 /// Every question about routes.
 #[rustfmt::skip]
-fn told_of_routes() -> Vec<(Question, Found)> {
+fn told_of_routes() -> Vec<(Question, Lookup)> {
     let (netns, port) = (7, 5432);
     let addr = [10, 0, 0, 5].into();
-    let way = || Way { to: addr, from: None, device: Some(2), mark: 1, uid: Some(0), port };
-    let device = Device { index: 2, name: "eth0".to_owned() };
+    let way = || Flow { to: addr, from: None, device: Some(2), mark: 1, uid: Some(0), port };
+    let device = NetDevice { index: 2, name: "eth0".to_owned() };
     let out = RouteOut { gateway: Some(addr), device: device.clone(), prefix_len: 0, table: 254 };
     let rule = RuleFacts { priority: 5000, text: "from all lookup 51820".to_owned() };
     let dead_end = DeadEnd { kind: DeadEndKind::Blackhole, rule, table: Some(51_820), prefix: Some((addr, 8)), instead: Some(out.clone()) };
@@ -158,23 +161,23 @@ fn told_of_routes() -> Vec<(Question, Found)> {
         (Question::Holders { netns, addr }, Answer::Holders(vec![8])),
         (Question::Door { netns }, Answer::Door(Some("-t 812 -n".to_owned()))),
     ]
-    .map(|(question, answer)| (question, Found::Answer(answer)))
+    .map(|(question, answer)| (question, Lookup::Answer(answer)))
     .into()
 }
 
 /// Every other question there is, and every kind of what comes of one.
 #[rustfmt::skip]
-fn told() -> Vec<Told> {
+fn told() -> Vec<RecordedAnswer> {
     let (netns, port) = (7, 5432);
     let addr = [10, 0, 0, 5].into();
     let remote = (addr, port).into();
-    let process = Process { pid: 77, started_ns: 5 };
+    let process = ProcessKey { pid: 77, started_ns: 5 };
     let listeners = Listeners { on_port: vec![listener()], on_similar: Vec::new() };
     let holder = Holder { state: "ESTABLISHED".to_owned(), process: Some(named()) };
-    let packet = Packet { direction: Direction::Out, remote, local: Some(addr), local_port: None, device: Some("eth0".to_owned()), mark: Some(0), uid: None };
-    let found = FoundRule { family: "inet".to_owned(), table: "t".to_owned(), chain: "c".to_owned(), handle: Some(4), comment: None, verdict: Verdict::Drop, matches: Match::Fully };
+    let packet = FirewallPacket { direction: Direction::Out, remote, local: Some(addr), local_port: None, device: Some("eth0".to_owned()), mark: Some(0), uid: None };
+    let found = FoundRule { family: "inet".to_owned(), table: "t".to_owned(), chain: "c".to_owned(), handle: Some(4), comment: None, verdict: RuleVerdict::Drop, matches: Match::Fully };
     let firewall = Firewall { found: vec![found], complete: true };
-    let answered = |question, answer| (question, Found::Answer(answer));
+    let answered = |question, answer| (question, Lookup::Answer(answer));
     let rest = [
         answered(Question::Listeners { netns, addr, port }, Answer::Listeners(listeners)),
         answered(Question::ListenersElsewhere { netns, port }, Answer::ListenersElsewhere(vec![listener()])),
@@ -182,13 +185,13 @@ fn told() -> Vec<Told> {
         answered(Question::Tuple { netns, local: remote, remote }, Answer::Tuple(Some(holder))),
         answered(Question::Proxy { process, remote }, Answer::Proxy(Some(ProxyVariable::HttpProxy))),
         answered(Question::DropReason { number: 8 }, Answer::DropReason("NETFILTER_DROP".to_owned())),
-        answered(Question::Firewall { netns, packet, ending: Ending::Drop }, Answer::Firewall(firewall)),
-        (Question::ConnectPrograms { cgroup: 9, v6: true }, Found::Unknown(Undiagnosed::NoAccess)),
-        (Question::SecurityPrograms {}, Found::Unknown(Undiagnosed::Unsupported)),
-        (Question::Confinement { process }, Found::Unknown(Undiagnosed::NoTime)),
+        answered(Question::Firewall { netns, packet, ending: PacketEnd::Drop }, Answer::Firewall(firewall)),
+        (Question::ConnectPrograms { cgroup: 9, v6: true }, Lookup::Unknown(Undiagnosed::NoAccess)),
+        (Question::SecurityPrograms {}, Lookup::Unknown(Undiagnosed::Unsupported)),
+        (Question::Confinement { process }, Lookup::Unknown(Undiagnosed::NoTime)),
     ];
     told_of_routes().into_iter().chain(rest)
-        .map(|(question, found)| Told { asked_ns: 5, netns_mix: 0, question, found })
+        .map(|(question, found)| RecordedAnswer { asked_ns: 5, netns_mix: 0, question, found })
         .collect()
 }
 
@@ -216,7 +219,7 @@ fn recording() -> Vec<u8> {
 /// The entries before the end or the damage.
 fn read(bytes: &[u8]) -> (Vec<Entry>, Result<(), ReadError>) {
     let mut entries = Vec::new();
-    let mut reader = match Reader::new(bytes) {
+    let mut reader = match RecordingReader::new(bytes) {
         Ok(reader) => reader,
         Err(error) => return (entries, Err(error)),
     };

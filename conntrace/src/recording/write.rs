@@ -14,7 +14,7 @@ use super::{
     Snapshot, VERSION, checksum,
 };
 use crate::{
-    host::Told,
+    host::RecordedAnswer,
     output::event::{Owner, PortUse, Start},
     record::WireRecord,
 };
@@ -113,7 +113,7 @@ impl Recorder {
     }
 
     /// An answer about the next record.
-    pub fn told(&mut self, told: Told) {
+    pub fn told(&mut self, told: RecordedAnswer) {
         self.note(&Note::Told(told));
     }
 

@@ -176,7 +176,7 @@ const LINK_OF_FUNCTION: u32 = 2;
 const OF_SECURITY: u32 = 27;
 
 /// How a program is attached.
-pub(crate) enum Attached {
+pub(crate) enum ProgramAttachment {
     /// To a hook of security, known by its type's id (0 before Linux 5.13).
     Security { hook: u32, program: u32 },
     /// In another way.
@@ -187,16 +187,16 @@ pub(crate) enum Attached {
 ///
 /// # Errors
 /// When there is none of this id any more.
-pub(crate) fn attached(link: u32) -> io::Result<Attached> {
+pub(crate) fn attached(link: u32) -> io::Result<ProgramAttachment> {
     let link = open_by_id(LINK_GET_FD_BY_ID, link)?;
     // `struct bpf_link_info`: type, id, prog_id, padding, attach_type, target_obj_id,
     // target_btf_id, the last three of such links only.
     let info: [u32; 8] = info(link.as_fd())?;
     Ok(match info {
         [LINK_OF_FUNCTION, _, program, _, OF_SECURITY, _, hook, _] => {
-            Attached::Security { hook, program }
+            ProgramAttachment::Security { hook, program }
         }
-        _ => Attached::Otherwise,
+        _ => ProgramAttachment::Otherwise,
     })
 }
 

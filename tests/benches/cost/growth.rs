@@ -16,8 +16,8 @@ use nix::{
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    measured::{Row, Section},
-    traced::{Traced, forget_peak, peak_mb},
+    measured::{Figure, Section},
+    traced::{TracedAgent, forget_peak, peak_mb},
     work::paired,
 };
 
@@ -31,15 +31,15 @@ const HOSTS: usize = 200;
 
 /// What the agent came to, added up or at most.
 #[derive(Default)]
-struct Agent {
+struct AgentPeak {
     peak_mb: f64,
     /// By reason, as the stop line names it.
     lost: BTreeMap<String, u64>,
     untracked: usize,
 }
 
-impl Agent {
-    fn learn(&mut self, mut tracer: Traced) {
+impl AgentPeak {
+    fn learn(&mut self, mut tracer: TracedAgent) {
         self.peak_mb = self.peak_mb.max(peak_mb(tracer.pid()));
         for (reason, count) in tracer.stop()["lost"].as_object().unwrap() {
             *self.lost.entry(reason.clone()).or_default() += count.as_u64().unwrap();
@@ -75,13 +75,13 @@ pub(crate) fn growth() -> Section {
 }
 
 /// Does it traced and untraced in turn; it returns nanoseconds for each.
-fn grown(name: &str, option: &str, act: impl Fn() -> f64 + Sync) -> Vec<Row> {
-    let mut agent = Agent::default();
-    let paired = conntrace_testnet::run("bench", |stage| {
+fn grown(name: &str, option: &str, act: impl Fn() -> f64 + Sync) -> Vec<Figure> {
+    let mut agent = AgentPeak::default();
+    let paired = conntrace_testnet::run("bench", |testnet| {
         // Tens of thousands that end at once leave no room for what others do.
-        let netns = stage.netns.to_string();
+        let netns = testnet.netns.to_string();
         paired(ROUNDS, &act, || {
-            let tracer = Traced::start(&[option, "--netns", &netns]);
+            let tracer = TracedAgent::start(&[option, "--netns", &netns]);
             forget_peak(tracer.pid());
             let ns = act();
             agent.learn(tracer);
@@ -99,21 +99,21 @@ fn grown(name: &str, option: &str, act: impl Fn() -> f64 + Sync) -> Vec<Row> {
         false => format!("{name}: lost, in all rounds ({})", reasons.join(", ")),
     };
     vec![
-        Row::spread(name, "ns untraced", 0, paired.untraced_ns),
-        Row::spread(name, "ns added", 0, paired.added_ns),
-        Row::number(
+        Figure::spread(name, "ns untraced", 0, paired.untraced_ns),
+        Figure::spread(name, "ns added", 0, paired.added_ns),
+        Figure::number(
             format!("{name}: most resident memory"),
             "MB",
             1,
             agent.peak_mb,
         ),
-        Row::number(
+        Figure::number(
             format!("{name}: `untracked`, at most in a round"),
             "",
             0,
             agent.untracked as f64,
         ),
-        Row::number(lost_row, "lost", 0, lost).at_most(0.0),
+        Figure::number(lost_row, "lost", 0, lost).at_most(0.0),
     ]
 }
 

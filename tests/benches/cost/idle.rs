@@ -5,8 +5,8 @@ use std::{thread, time::Duration};
 use conntrace_tests::conntrace;
 
 use super::{
-    measured::{Row, Section},
-    traced::{Traced, cpu_seconds, wakeups},
+    measured::{Figure, Section},
+    traced::{TracedAgent, cpu_seconds, wakeups},
 };
 
 const IDLE: Duration = Duration::from_secs(60);
@@ -16,9 +16,9 @@ const SETTLED: Duration = Duration::from_secs(2);
 const CPU_PERCENT_MAX: f64 = 0.05;
 
 pub(crate) fn minute() -> Section {
-    let rows = conntrace_testnet::run("bench", |stage| {
-        let netns = stage.netns.to_string();
-        let silent = Traced::start(&["--netns", &netns]);
+    let rows = conntrace_testnet::run("bench", |testnet| {
+        let netns = testnet.netns.to_string();
+        let silent = TracedAgent::start(&["--netns", &netns]);
         // The summaries are on by default: `Traced` turns them off.
         let mut regular = conntrace()
             .args(["--format", "json", "--netns", &netns])
@@ -38,8 +38,9 @@ pub(crate) fn minute() -> Section {
             .flat_map(|(name, ((cpu, woken), (cpu_after, woken_after)))| {
                 let percent = 100.0 * (cpu_after - cpu) / IDLE.as_secs_f64();
                 [
-                    Row::number(format!("{name}: CPU"), "%", 1, percent).at_most(CPU_PERCENT_MAX),
-                    Row::number(
+                    Figure::number(format!("{name}: CPU"), "%", 1, percent)
+                        .at_most(CPU_PERCENT_MAX),
+                    Figure::number(
                         format!("{name}: wakeups"),
                         "",
                         0,

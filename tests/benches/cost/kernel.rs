@@ -13,9 +13,9 @@ use aya::sys::{self, enable_stats};
 use conntrace_tests::Cgroup;
 
 use super::{
-    measured::{Row, Section, Spread},
-    traced::{Traced, field},
-    work::{Work, accepted_loop, refused_loop},
+    measured::{Figure, Section, Spread},
+    traced::{TracedAgent, field},
+    work::{Workload, accepted_loop, refused_loop},
 };
 
 /// Attempts of a round, short so that few of them meet what else the machine does.
@@ -30,7 +30,7 @@ const ATTEMPT_NS_MAX: f64 = 400.0;
 
 /// What costs, with which options, how it is done that often, and whether it is an
 /// attempt as tracing is by default.
-type Cost = (&'static str, &'static [&'static str], Work, bool);
+type Cost = (&'static str, &'static [&'static str], Workload, bool);
 
 const COSTS: [Cost; 9] = [
     ("refused attempt", &[], refused_loop, true),
@@ -101,10 +101,10 @@ pub(crate) fn cost() -> Section {
 }
 
 /// What all programs take, and each that runs.
-fn cost_rows((name, options, work, is_default): Cost) -> Vec<Row> {
+fn cost_rows((name, options, work, is_default): Cost) -> Vec<Figure> {
     // Each time: how fast the machine is changes by the minute.
     let accounting = accounting_ns();
-    let mut tracer = Traced::start(options);
+    let mut tracer = TracedAgent::start(options);
     work(ATTEMPTS);
     let began = stats(tracer.pid());
     let mut before = began.clone();
@@ -117,14 +117,14 @@ fn cost_rows((name, options, work, is_default): Cost) -> Vec<Row> {
         before = after;
     }
     tracer.stop();
-    let all = Row::spread(format!("{name}: all programs"), "ns", 0, Spread::of(totals));
+    let all = Figure::spread(format!("{name}: all programs"), "ns", 0, Spread::of(totals));
     assert!(all.value() > Some(0.0), "{name}: nothing was accounted for");
     let all = match is_default {
         true => all.at_most(ATTEMPT_NS_MAX),
         false => all,
     };
     let accounted = format!("{name}: a program of two instructions, one run");
-    let mut rows = vec![all, Row::number(accounted, "ns", 0, accounting)];
+    let mut rows = vec![all, Figure::number(accounted, "ns", 0, accounting)];
     for (program, (ns, runs)) in since(&began, &before) {
         // What the rest of the host does meanwhile is none of it.
         if runs > u64::from(ATTEMPTS_ALL / 10) {
@@ -132,7 +132,7 @@ fn cost_rows((name, options, work, is_default): Cost) -> Vec<Row> {
             let run = ns as f64 / runs as f64;
             let what = format!("{name}: `{program}`, {often:.2} runs of {run:.0} ns");
             let each = ns as f64 / f64::from(ATTEMPTS_ALL);
-            rows.push(Row::number(what, "ns", 0, each));
+            rows.push(Figure::number(what, "ns", 0, each));
         }
     }
     rows

@@ -10,7 +10,7 @@ use std::{
 use conntrace_tests::conntrace;
 
 use super::{
-    measured::{Row, Section, Spread},
+    measured::{Figure, Section, Spread},
     work::refused_loop,
 };
 
@@ -28,10 +28,10 @@ pub(crate) fn latency() -> Section {
     Section::new("Until the line is readable", about, rows.collect())
 }
 
-fn latency_rows(rate: u32, count: u32) -> Vec<Row> {
+fn latency_rows(rate: u32, count: u32) -> Vec<Figure> {
     let name = format!("at {rate} a second");
     let Some(samples) = delays_ms(rate, count) else {
-        return vec![Row::not_run(
+        return vec![Figure::not_run(
             name,
             "lines were lost: it is not known whose a line is",
         )];
@@ -39,16 +39,16 @@ fn latency_rows(rate: u32, count: u32) -> Vec<Row> {
     let spread = Spread::of(samples);
     let late = spread.percentile(99);
     vec![
-        Row::spread(format!("{name}: {count} lines"), "ms", 3, spread),
-        Row::number(format!("{name}: 99 of 100 within"), "ms", 3, late),
+        Figure::spread(format!("{name}: {count} lines"), "ms", 3, spread),
+        Figure::number(format!("{name}: 99 of 100 within"), "ms", 3, late),
     ]
 }
 
 /// Milliseconds each line took; none where some did not come. One thread's lines come
 /// in the order of its attempts.
 fn delays_ms(rate: u32, count: u32) -> Option<Vec<f64>> {
-    conntrace_testnet::run("bench", |stage| {
-        let netns = stage.netns.to_string();
+    conntrace_testnet::run("bench", |testnet| {
+        let netns = testnet.netns.to_string();
         let mut child = conntrace()
             .args(["--format", "json", "--summary", "0", "--netns", &netns])
             .stdout(Stdio::piped())

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    measured::{Row, Section},
-    traced::{Traced, counted, cpu_seconds, forget_peak, lost, peak_mb},
+    measured::{Figure, Section},
+    traced::{TracedAgent, counted, cpu_seconds, forget_peak, lost, peak_mb},
     work::refused_loop,
 };
 
@@ -45,16 +45,16 @@ pub(crate) fn failures() -> Section {
     Section::new("Failures without loss", about, rows.collect())
 }
 
-fn load_rows(threads: u32, name: &str) -> Vec<Row> {
+fn load_rows(threads: u32, name: &str) -> Vec<Figure> {
     let unpaced = attempted(threads, None);
     let mut rows = vec![
-        Row::number(
+        Figure::number(
             format!("{name}, as fast as it can"),
             "a second",
             0,
             unpaced.per_second as f64,
         ),
-        Row::number(
+        Figure::number(
             format!("{name}: lost at that rate"),
             "lost",
             0,
@@ -70,13 +70,13 @@ fn load_rows(threads: u32, name: &str) -> Vec<Row> {
         lossless = (paced.lost == 0).then_some(paced.per_second);
     }
     rows.push(match lossless {
-        Some(rate) => Row::number(
+        Some(rate) => Figure::number(
             format!("{name}: most without loss"),
             "a second",
             0,
             rate as f64,
         ),
-        None => Row::not_run(
+        None => Figure::not_run(
             format!("{name}: most without loss"),
             "lines were lost at every rate",
         ),
@@ -85,26 +85,26 @@ fn load_rows(threads: u32, name: &str) -> Vec<Row> {
     let written = (unpaced.attempts - unpaced.lost) as f64;
     let unknown = unpaced.causes_unknown as f64;
     rows.extend([
-        Row::number(
+        Figure::number(
             format!("{name}: CPU of the agent per million"),
             "s",
             2,
             unpaced.cpu_seconds / million,
         ),
-        Row::number(
+        Figure::number(
             format!("{name}: most resident memory"),
             "MB",
             1,
             unpaced.peak_mb,
         )
         .at_most(RESIDENT_MB_MAX),
-        Row::number(
+        Figure::number(
             format!("{name}: output per event"),
             "bytes",
             0,
             unpaced.bytes as f64 / written,
         ),
-        Row::number(format!("{name}: `undiagnosed`"), "", 0, unknown),
+        Figure::number(format!("{name}: `undiagnosed`"), "", 0, unknown),
     ]);
     rows
 }
@@ -112,7 +112,7 @@ fn load_rows(threads: u32, name: &str) -> Vec<Row> {
 /// Failures from this many threads, all together at no more than this rate.
 fn attempted(threads: u32, rate: Option<u64>) -> Tried {
     conntrace_testnet::run("bench", |_| {
-        let mut tracer = Traced::start(&[]);
+        let mut tracer = TracedAgent::start(&[]);
         forget_peak(tracer.pid());
         let before = (cpu_seconds(tracer.pid()), tracer.bytes());
         let began = Instant::now();

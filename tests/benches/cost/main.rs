@@ -31,7 +31,7 @@ use std::{fs, path::Path, process::ExitCode};
 use conntrace_tests::{is_root, mount_tracefs};
 
 use measured::Section;
-use report::{Host, Report};
+use report::{BenchHost, BenchReport};
 
 /// A part's name, and how it is measured.
 type Part = (&'static str, fn() -> Section);
@@ -101,7 +101,7 @@ fn main() -> ExitCode {
 
 /// Measures one part after the other; a whole run writes the page.
 fn measure(parts: impl Iterator<Item = Part>, is_whole: bool) {
-    let host = Host::here();
+    let host = BenchHost::here();
     println!("{}", host.show());
     let mut sections = Vec::new();
     for (_, part) in parts {
@@ -111,7 +111,7 @@ fn measure(parts: impl Iterator<Item = Part>, is_whole: bool) {
     }
     if is_whole {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-        Report { host, sections }.write(&docs);
+        BenchReport { host, sections }.write(&docs);
         println!("\nwritten: docs/performance.md, docs/performance.svg, docs/performance.json");
     }
 }

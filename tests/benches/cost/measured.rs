@@ -58,12 +58,12 @@ pub(crate) enum Measured {
 
 /// What a figure should be.
 #[derive(Clone, Copy)]
-pub(crate) enum Target {
+pub(crate) enum FigureTarget {
     AtMost(f64),
     AtLeast(f64),
 }
 
-impl Target {
+impl FigureTarget {
     pub(crate) fn is_met(self, value: f64) -> bool {
         match self {
             Self::AtMost(limit) => value <= limit,
@@ -80,16 +80,16 @@ impl Target {
 }
 
 /// One figure.
-pub(crate) struct Row {
+pub(crate) struct Figure {
     pub(crate) what: String,
     pub(crate) unit: &'static str,
     /// After the decimal point.
     pub(crate) digits: usize,
     pub(crate) measured: Measured,
-    pub(crate) target: Option<Target>,
+    pub(crate) target: Option<FigureTarget>,
 }
 
-impl Row {
+impl Figure {
     fn new(what: impl Into<String>, unit: &'static str, digits: usize, measured: Measured) -> Self {
         Self {
             what: what.into(),
@@ -124,14 +124,14 @@ impl Row {
 
     pub(crate) fn at_most(self, limit: f64) -> Self {
         Self {
-            target: Some(Target::AtMost(limit)),
+            target: Some(FigureTarget::AtMost(limit)),
             ..self
         }
     }
 
     pub(crate) fn at_least(self, limit: f64) -> Self {
         Self {
-            target: Some(Target::AtLeast(limit)),
+            target: Some(FigureTarget::AtLeast(limit)),
             ..self
         }
     }
@@ -155,7 +155,7 @@ impl Row {
             "what": self.what,
             "unit": self.unit,
             "value": self.value(),
-            "target": self.target.map(Target::show),
+            "target": self.target.map(FigureTarget::show),
             "met": self.is_met(),
         });
         match &self.measured {
@@ -177,14 +177,14 @@ pub(crate) struct Section {
     pub(crate) title: &'static str,
     /// How it was measured.
     pub(crate) about: String,
-    pub(crate) rows: Vec<Row>,
+    pub(crate) rows: Vec<Figure>,
     /// The unit whose rows are drawn.
     pub(crate) plotted: Option<&'static str>,
 }
 
 impl Section {
     /// One that is not drawn.
-    pub(crate) fn new(title: &'static str, about: impl Into<String>, rows: Vec<Row>) -> Self {
+    pub(crate) fn new(title: &'static str, about: impl Into<String>, rows: Vec<Figure>) -> Self {
         Self {
             title,
             about: about.into(),

@@ -16,8 +16,8 @@ use nix::{
 };
 
 use super::{
-    measured::{Row, Section},
-    traced::{Traced, interrupt, lost, temporary},
+    measured::{Figure, Section},
+    traced::{TracedAgent, interrupt, lost, temporary},
     work::{Paired, ROUNDS, paired, refused_loop, timed},
 };
 
@@ -132,9 +132,11 @@ pub(crate) fn peers() -> Section {
     }
     let times = "what the best peer that reports endings adds, as often as conntrace";
     rows.push(match best {
-        Some(best) if own > 0.0 => Row::number(times, "times", 1, best / own).at_least(TIMES_MIN),
-        Some(_) => Row::not_run(times, "what conntrace adds is less than the noise"),
-        None => Row::not_run(times, "no such peer ran"),
+        Some(best) if own > 0.0 => {
+            Figure::number(times, "times", 1, best / own).at_least(TIMES_MIN)
+        }
+        Some(_) => Figure::not_run(times, "what conntrace adds is less than the noise"),
+        None => Figure::not_run(times, "no such peer ran"),
     });
     let about = format!(
         "{ROUNDS} paired rounds of {ATTEMPTS} attempts ({ATTEMPTS_STRACE} of strace) refused on \
@@ -151,12 +153,12 @@ fn untraced(attempts: u32) -> f64 {
     timed(refused_loop, 1, attempts)
 }
 
-fn own_rows() -> Vec<Row> {
+fn own_rows() -> Vec<Figure> {
     let (mut missing, mut attempts) = (0, 0);
     let paired = conntrace_testnet::run("bench", |_| {
         let untraced = || untraced(ATTEMPTS);
         paired(ROUNDS, untraced, || {
-            let mut tracer = Traced::start(&[]);
+            let mut tracer = TracedAgent::start(&[]);
             let ns = untraced();
             let stop = tracer.stop();
             missing += lost(&stop);
@@ -168,11 +170,11 @@ fn own_rows() -> Vec<Row> {
     rows("conntrace", paired, missing as f64 / attempts as f64)
 }
 
-fn rows(name: &str, paired: Paired, missing: f64) -> Vec<Row> {
+fn rows(name: &str, paired: Paired, missing: f64) -> Vec<Figure> {
     vec![
-        Row::spread(name, "ns added", 0, paired.added_ns),
-        Row::spread(name, "traced / untraced", 3, paired.ratio),
-        Row::number(format!("{name}: lines missing"), "%", 1, 100.0 * missing),
+        Figure::spread(name, "ns added", 0, paired.added_ns),
+        Figure::spread(name, "traced / untraced", 3, paired.ratio),
+        Figure::number(format!("{name}: lines missing"), "%", 1, 100.0 * missing),
     ]
 }
 
@@ -192,7 +194,7 @@ fn mount_debugfs() {
     }
 }
 
-fn peer_rows(peer: &Peer) -> Vec<Row> {
+fn peer_rows(peer: &Peer) -> Vec<Figure> {
     let ran = conntrace_testnet::run("bench", |_| {
         // The first start tells whether it runs at all.
         Running::start(peer)?.stop();
@@ -209,7 +211,7 @@ fn peer_rows(peer: &Peer) -> Vec<Row> {
     .unwrap();
     match ran {
         Ok((paired, missing)) => rows(peer.name, paired, missing),
-        Err(why) => vec![Row::not_run(peer.name, why)],
+        Err(why) => vec![Figure::not_run(peer.name, why)],
     }
 }
 

@@ -1,9 +1,9 @@
 //! What tracing adds to an attempt, to a successful connection and to a system call.
 
 use super::{
-    measured::{Row, Section},
-    traced::{Traced, lost},
-    work::{ROUNDS, Work, accepted_loop, getppid_loop, paired, per_round, refused_loop, timed},
+    measured::{Figure, Section},
+    traced::{TracedAgent, lost},
+    work::{ROUNDS, Workload, accepted_loop, getppid_loop, paired, per_round, refused_loop, timed},
 };
 
 /// With which options, and what that means.
@@ -24,7 +24,7 @@ const ACCEPTED_RATIO_MAX: f64 = 1.03;
 const TRACE_SYSCALLS: &[&str] = &["--trace-syscalls"];
 
 pub(crate) fn connects() -> Section {
-    let works: [(Work, &str, f64); 2] = [
+    let works: [(Workload, &str, f64); 2] = [
         (refused_loop, "refused on loopback", REFUSED_RATIO_MAX),
         (
             accepted_loop,
@@ -59,7 +59,7 @@ pub(crate) fn connects() -> Section {
 }
 
 pub(crate) fn syscalls() -> Section {
-    let works: [(Work, &str); 2] = [
+    let works: [(Workload, &str); 2] = [
         (getppid_loop, "20 system calls (getppid)"),
         (refused_loop, "refused on loopback"),
     ];
@@ -75,31 +75,31 @@ pub(crate) fn syscalls() -> Section {
 fn loop_rows(
     name: &str,
     options: &[&str],
-    work: Work,
+    work: Workload,
     threads: u32,
     ratio_max: Option<f64>,
-) -> Vec<Row> {
+) -> Vec<Figure> {
     let mut missing = 0;
     let rounds = ratio_max.map_or(ROUNDS, |_| ROUNDS_OF_TARGET);
     let paired = conntrace_testnet::run("bench", |_| {
         let count = per_round(work, threads);
         let untraced = || timed(work, threads, count);
         paired(rounds, untraced, || {
-            let mut tracer = Traced::start(options);
+            let mut tracer = TracedAgent::start(options);
             let ns = untraced();
             missing += lost(&tracer.stop());
             ns
         })
     })
     .unwrap();
-    let ratio = Row::spread(name, "traced / untraced", 3, paired.ratio);
+    let ratio = Figure::spread(name, "traced / untraced", 3, paired.ratio);
     vec![
-        Row::spread(name, "ns added", 0, paired.added_ns),
+        Figure::spread(name, "ns added", 0, paired.added_ns),
         match ratio_max {
             Some(limit) => ratio.at_most(limit),
             None => ratio,
         },
-        Row::spread(name, "ns untraced", 0, paired.untraced_ns),
-        Row::number(name, "lost", 0, missing as f64).at_most(0.0),
+        Figure::spread(name, "ns untraced", 0, paired.untraced_ns),
+        Figure::number(name, "lost", 0, missing as f64).at_most(0.0),
     ]
 }

@@ -12,21 +12,21 @@ use std::{
 };
 
 use conntrace::{
-    host::{Began, Callers, Owners, host_name},
+    host::{AttemptStart, Callers, Owners, host_name},
     output::{
         Format as _, Json, Output, Text, event,
         event::{Event, Line, Owner},
     },
-    pipeline::{Diagnosis, Labelling, Worker},
+    pipeline::{Diagnoser, Labelling, Worker},
     record,
     record::{Attempt, Label, Verdict, WallClock, WireRecord, label},
-    recording::{Entry, Reader},
+    recording::{Entry, RecordingReader},
 };
 use jiff::Timestamp;
 
 use super::{
-    measured::{Row, Section, Spread},
-    traced::{Traced, temporary},
+    measured::{Figure, Section, Spread},
+    traced::{TracedAgent, temporary},
     work::{ROUNDS, refused_loop},
 };
 
@@ -43,14 +43,14 @@ pub(crate) fn userspace() -> Section {
     let mut rows = stages(&records);
     let batches = worker_ns(&records);
     let per_second = 1e9 / batches.median();
-    rows.push(Row::spread(
+    rows.push(Figure::spread(
         "all: the worker, a record to JSON bytes",
         "ns",
         0,
         batches,
     ));
     rows.push(
-        Row::number(
+        Figure::number(
             "records a second on one CPU, through to JSON bytes",
             "a second",
             0,
@@ -73,12 +73,12 @@ fn recorded() -> Vec<WireRecord> {
     let path = temporary("recording");
     let to_file = path.to_str().unwrap();
     conntrace_testnet::run("bench", |_| {
-        let mut tracer = Traced::start(&["--record", to_file]);
+        let mut tracer = TracedAgent::start(&["--record", to_file]);
         refused_loop(u32::try_from(RECORDS).unwrap());
         tracer.stop();
     })
     .unwrap();
-    let mut reader = Reader::new(BufReader::new(File::open(&path).unwrap())).unwrap();
+    let mut reader = RecordingReader::new(BufReader::new(File::open(&path).unwrap())).unwrap();
     fs::remove_file(&path).unwrap();
     let mut records = Vec::new();
     while let Some(entry) = reader.next_entry().unwrap() {
@@ -95,7 +95,7 @@ fn recorded() -> Vec<WireRecord> {
     records
 }
 
-fn stages(records: &[WireRecord]) -> Vec<Row> {
+fn stages(records: &[WireRecord]) -> Vec<Figure> {
     let attempts: Vec<Attempt> = records
         .iter()
         .map(|it| record::decode(it).unwrap())
@@ -104,13 +104,13 @@ fn stages(records: &[WireRecord]) -> Vec<Row> {
         .iter()
         .map(|attempt| (attempt, label(attempt, PATIENCE_MS).unwrap()))
         .collect();
-    let mut diagnosis = Diagnosis::live();
+    let mut diagnosis = Diagnoser::live();
     let mut callers = Callers::Live(Owners::new());
     let now = Instant::now();
     let caller = attempts[0].caller.as_ref().unwrap();
     let mut clock = WallClock::default();
     clock.follow().unwrap();
-    let began = Began::new(attempts[0].since_ns, &clock);
+    let began = AttemptStart::new(attempts[0].since_ns, &clock);
     let owner = callers.owner(caller, began, now);
     let diagnosed = diagnosis.cause(labelled[0].0, &labelled[0].1);
     let made = |(attempt, verdict): &(&Attempt, Verdict)| {
@@ -171,7 +171,7 @@ fn stages(records: &[WireRecord]) -> Vec<Row> {
 }
 
 /// Nanoseconds that each takes, a median per round.
-fn stage_row<T>(name: &str, all: &[T], mut each: impl FnMut(&T)) -> Row {
+fn stage_row<T>(name: &str, all: &[T], mut each: impl FnMut(&T)) -> Figure {
     let mut round = || {
         let began = Instant::now();
         all.iter().for_each(&mut each);
@@ -179,7 +179,7 @@ fn stage_row<T>(name: &str, all: &[T], mut each: impl FnMut(&T)) -> Row {
     };
     round();
     let spread = Spread::of((0..ROUNDS).map(|_| round()).collect());
-    Row::spread(name, "ns", 0, spread)
+    Figure::spread(name, "ns", 0, spread)
 }
 
 /// Nanoseconds per record of the worker itself, round by round.

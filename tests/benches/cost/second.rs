@@ -12,8 +12,8 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    measured::{Row, Section},
-    traced::Traced,
+    measured::{Figure, Section},
+    traced::TracedAgent,
     work::refused_loop,
 };
 
@@ -24,7 +24,7 @@ const TIMER_ROUNDS: usize = 10;
 pub(crate) fn attachment() -> Section {
     let (mut skipped, mut taken_over, mut unseen, mut attempts) = (0, 0, 0, 0);
     for _ in 0..TIMER_ROUNDS {
-        let mut tracer = Traced::start(&[]);
+        let mut tracer = TracedAgent::start(&[]);
         conntrace_testnet::run("bench", |_| timeouts_meet_opens()).unwrap();
         let stop = tracer.stop();
         let count = |value: &Value| value.as_u64().unwrap();
@@ -33,7 +33,7 @@ pub(crate) fn attachment() -> Section {
         unseen += count(&stop["lost"]["ending_missed"]);
         attempts += count(&stop["attempts"]);
     }
-    let row = |what, count| Row::number(what, "", 0, count as f64);
+    let row = |what, count| Figure::number(what, "", 0, count as f64);
     let rows = vec![
         row("attempts", attempts),
         row("runs that the kernel skipped", skipped),

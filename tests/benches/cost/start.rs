@@ -10,7 +10,7 @@ use std::{
 use conntrace_tests::conntrace;
 
 use super::{
-    measured::{Row, Section, Spread},
+    measured::{Figure, Section, Spread},
     traced::{maps_mb, peak_mb, resident_mb},
     work::ROUNDS,
 };
@@ -30,10 +30,12 @@ pub(crate) fn start() -> Section {
     let all: Vec<Started> = (0..ROUNDS).map(|_| started()).collect();
     let spread = |at: usize| Spread::of(all.iter().map(|it| it[at]).collect());
     let rows = vec![
-        Row::spread("until the `start` line is readable", "ms", 1, spread(0)).at_most(START_MS_MAX),
-        Row::spread("most resident memory", "MB", 1, spread(1)).at_most(RESIDENT_MB_MAX),
-        Row::spread("resident memory, once started", "MB", 1, spread(2)).at_most(RESIDENT_MB_MAX),
-        Row::spread("memory of the kernel's for its maps", "MB", 1, spread(3)),
+        Figure::spread("until the `start` line is readable", "ms", 1, spread(0))
+            .at_most(START_MS_MAX),
+        Figure::spread("most resident memory", "MB", 1, spread(1)).at_most(RESIDENT_MB_MAX),
+        Figure::spread("resident memory, once started", "MB", 1, spread(2))
+            .at_most(RESIDENT_MB_MAX),
+        Figure::spread("memory of the kernel's for its maps", "MB", 1, spread(3)),
     ];
     let about = format!("{ROUNDS} starts with default options, output to a pipe.");
     Section::new("The start", about, rows)

@@ -17,12 +17,12 @@ use nix::{
 use serde_json::Value;
 
 /// Killed when dropped; its lines go with it.
-pub(crate) struct Traced {
+pub(crate) struct TracedAgent {
     child: Child,
     lines: PathBuf,
 }
 
-impl Traced {
+impl TracedAgent {
     /// Starts it and waits until it is live.
     pub(crate) fn start(options: &[&str]) -> Self {
         let lines = temporary("lines");
@@ -67,7 +67,7 @@ impl Traced {
     }
 }
 
-impl Drop for Traced {
+impl Drop for TracedAgent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

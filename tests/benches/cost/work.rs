@@ -16,7 +16,7 @@ pub(crate) const ROUNDS: usize = 30;
 const ROUND: Duration = Duration::from_millis(100);
 
 /// Does something that often.
-pub(crate) type Work = fn(u32);
+pub(crate) type Workload = fn(u32);
 
 /// One thread connects to a closed port of its own host.
 pub(crate) fn refused_loop(count: u32) {
@@ -49,7 +49,7 @@ pub(crate) fn getppid_loop(count: u32) {
 
 /// Nanoseconds of a thread's time that one takes, once caches and branch predictors
 /// know the way.
-pub(crate) fn timed(work: Work, threads: u32, count: u32) -> f64 {
+pub(crate) fn timed(work: Workload, threads: u32, count: u32) -> f64 {
     on_threads(work, threads, count / 10);
     let began = Instant::now();
     on_threads(work, threads, count);
@@ -57,7 +57,7 @@ pub(crate) fn timed(work: Work, threads: u32, count: u32) -> f64 {
 }
 
 /// Each thread does it that often.
-fn on_threads(work: Work, threads: u32, count: u32) {
+fn on_threads(work: Workload, threads: u32, count: u32) {
     thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(move || work(count));
@@ -67,7 +67,7 @@ fn on_threads(work: Work, threads: u32, count: u32) {
 }
 
 /// How many take a round.
-pub(crate) fn per_round(work: Work, threads: u32) -> u32 {
+pub(crate) fn per_round(work: Workload, threads: u32) -> u32 {
     const SOME: u32 = 2_000;
     on_threads(work, threads, SOME);
     let began = Instant::now();

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace_testnet::{FAR_LOCAL_V4, FAR_V4, Stage, ports, set_local_port_range};
+use conntrace_testnet::{FAR_LOCAL_V4, FAR_V4, Testnet, ports, set_local_port_range};
 use conntrace_tests::{
     attempt, attempt_on, bound, connect_until_failure, lacks_bound_sockets, lacks_port_range,
     live_test, tcp, unless,
@@ -38,10 +38,10 @@ pub(super) fn tests() -> Vec<Trial> {
     ]
 }
 
-fn narrow(stage: &Stage) {
+fn narrow(testnet: &Testnet) {
     let [low, high] = RANGE;
     let range = format!("{low} {high}");
-    stage
+    testnet
         .set_sysctl("net/ipv4/ip_local_port_range", &range)
         .unwrap();
 }
@@ -54,8 +54,8 @@ fn range_full_of_connections() {
     });
     let endings = RANGE_LEN + 1;
     let cause = ("ephemeral_range_used_up", CERTAIN);
-    let line = live().expect_cause(endings, cause, &evidence, |stage| {
-        narrow(stage);
+    let line = live().expect_cause(endings, cause, &evidence, |testnet| {
+        narrow(testnet);
         connect_until_failure(remote)
     });
     let by = &line["cause"]["evidence"]["connected_by"][0];
@@ -72,9 +72,9 @@ fn range_full_of_time_wait() {
     let evidence = json!({ "available": RANGE_LEN, "connected": RANGE_LEN, "tcp_tw_reuse": 0 });
     let endings = RANGE_LEN + 1;
     let cause = ("ephemeral_range_used_up", CERTAIN);
-    let line = live().expect_cause(endings, cause, &evidence, |stage| {
-        narrow(stage);
-        stage.set_sysctl("net/ipv4/tcp_tw_reuse", "0").unwrap();
+    let line = live().expect_cause(endings, cause, &evidence, |testnet| {
+        narrow(testnet);
+        testnet.set_sysctl("net/ipv4/tcp_tw_reuse", "0").unwrap();
         let listener = TcpListener::bind(own).unwrap();
         let mut errno = 0;
         while errno == 0 {
@@ -101,8 +101,8 @@ fn range_full_of_time_wait() {
 fn ports_held_by_bind() {
     let evidence = json!({ "available": RANGE_LEN, "connected": 0, "bound": RANGE_LEN });
     let cause = ("ports_held_by_bind", CERTAIN);
-    let line = live().expect_cause(1, cause, &evidence, |stage| {
-        narrow(stage);
+    let line = live().expect_cause(1, cause, &evidence, |testnet| {
+        narrow(testnet);
         let [low, high] = RANGE;
         let holders: Vec<_> = (low..=high)
             .map(|port| bound((Ipv4Addr::UNSPECIFIED, port).into()))
@@ -134,9 +134,9 @@ fn socket_port_range() {
 
 fn reserved_ports_leave_none() {
     let evidence = json!({ "available": 0, "reserved": RANGE_LEN });
-    live().expect_cause(1, ("socket_port_range", CERTAIN), &evidence, |stage| {
-        narrow(stage);
-        stage
+    live().expect_cause(1, ("socket_port_range", CERTAIN), &evidence, |testnet| {
+        narrow(testnet);
+        testnet
             .set_sysctl("net/ipv4/ip_local_reserved_ports", "40000-40009")
             .unwrap();
         attempt((FAR_V4, ports::ACCEPTS))

@@ -7,8 +7,8 @@ use std::{
 };
 
 use conntrace_testnet::{
-    self, FAR_ROUTER_V4, FAR_ROUTER_V6, FAR_V4, FAR_V6, NEAR_DEVICE, NEAR_V4, NEAR_V6, Verdict,
-    ports,
+    self, FAR_ROUTER_V4, FAR_ROUTER_V6, FAR_V4, FAR_V6, FirewallVerdict, NEAR_DEVICE, NEAR_V4,
+    NEAR_V6, ports,
 };
 use conntrace_tests::{
     Partner, attempt, give_up, in_role_to, ip, is_covered, kernel_version, lacks_drop_reasons,
@@ -71,7 +71,7 @@ fn local_firewall_output() {
     let remote = SocketAddr::from((FAR_V4, port));
     let evidence = json!({ "drop_reason": "NETFILTER_DROP", "remote": remote });
     let line = live().expect_cause(1, ("local_firewall", CERTAIN), &evidence, |_| {
-        conntrace_testnet::firewall(port, Verdict::Drop).unwrap();
+        conntrace_testnet::firewall(port, FirewallVerdict::Drop).unwrap();
         give_up(remote)
     });
     assert_names_rule(&line, "port2001", "output");

@@ -137,8 +137,8 @@ fn pid_is_anothers() {
     let remote = SocketAddr::from((FAR_V4, ports::RESETS));
     let dir = Dir::new("pid-is-anothers");
     let file = LinesFile::new(&dir.0);
-    let pid = conntrace_testnet::run("pid", |stage| {
-        let netns = stage.netns.to_string();
+    let pid = conntrace_testnet::run("pid", |testnet| {
+        let netns = testnet.netns.to_string();
         let agent = file.run(&["--netns", &netns, "--summary", "0"]);
         agent.signal(Signal::SIGSTOP);
         let process = Partner::start(in_role_to("connect", remote));

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_ROUTER_V4, FAR_V4, Verdict, ports};
+use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_ROUTER_V4, FAR_V4, FirewallVerdict, ports};
 use conntrace_tests::{
     Partner, attempt, in_role_to, is_slow, lacks_drop_reasons, link_into, live_test,
     remote_of_role, say_and_wait, unless, with_ip, with_nft,
@@ -184,7 +184,7 @@ fn rejected_here() {
     let evidence = json!({ "reply": "local", "drop_reason": "NETFILTER_DROP" });
     let line = live().expect_cause(1, ("rejected_by_firewall", CERTAIN), &evidence, |_| {
         let port = RULED_PORT;
-        conntrace_testnet::firewall(port, Verdict::RejectByReset).unwrap();
+        conntrace_testnet::firewall(port, FirewallVerdict::RejectByReset).unwrap();
         attempt((FAR_V4, port))
     });
     assert_names_rule(&line, "port2000", "output");

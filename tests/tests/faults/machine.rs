@@ -77,7 +77,7 @@ pub(crate) fn clock_is_set() {
     let file = LinesFile::new(&dir.0);
     let storm = Storm::default();
     let silent = (FAR_V4, ports::SILENT).into();
-    let (netns, times) = on_stage(|stage, options| {
+    let (netns, times) = on_stage(|testnet, options| {
         let agent = file.run(options);
         let now = || Timestamp::now().as_second();
         let mut times = vec![now()];
@@ -97,7 +97,7 @@ pub(crate) fn clock_is_set() {
             thread::sleep(MEANWHILE);
         });
         agent.stop(Signal::SIGTERM);
-        (stage.netns, times)
+        (testnet.netns, times)
     });
     assert!(times[1] - times[0] >= HOUR && times[2] - times[1] < -HOUR / 2);
     let lines = parsed(&file.lines());
@@ -159,7 +159,7 @@ pub(crate) fn processors_come_and_go() {
     let dir = Dir::new("processors");
     let file = LinesFile::new(&dir.0);
     let storm = Storm::default();
-    let netns = on_stage(|stage, options| {
+    let netns = on_stage(|testnet, options| {
         let agent = file.run(options);
         storm.during(|| {
             for _ in 0..TAKEN_AWAY {
@@ -170,7 +170,7 @@ pub(crate) fn processors_come_and_go() {
             }
         });
         agent.stop(Signal::SIGTERM);
-        stage.netns
+        testnet.netns
     });
     let lines = parsed(&file.lines());
     let stop = lines.last().unwrap();

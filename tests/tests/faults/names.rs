@@ -71,8 +71,8 @@ fn every_byte() {
     let program = dir.0.join(OsStr::from_bytes(&bytes_but(b"/")));
     copy_program(&env::current_exe().unwrap(), &program);
     let file = LinesFile::new(&dir.0);
-    conntrace_testnet::run("names", |stage| {
-        let agent = file.run(&["--netns", &stage.netns.to_string()]);
+    conntrace_testnet::run("names", |testnet| {
+        let agent = file.run(&["--netns", &testnet.netns.to_string()]);
         let mut child = Command::new(&program);
         child.envs(
             in_role(ROLE)

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace_testnet::{self, FAR_V4, Stage, ports};
+use conntrace_testnet::{self, FAR_V4, Testnet, ports};
 use conntrace_tests::{
     Agent, Attempted, Dir, LinesFile, Partner, attempt, checked, in_role, is_slow, program_comm,
     say_and_wait, tcp,
@@ -33,7 +33,7 @@ const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const FREED_MAX: Duration = Duration::from_secs(5);
 
 /// What was done in a namespace, by one process.
-struct Played {
+struct NamespaceAttempts {
     netns: u32,
     listens: bool,
     pid: u32,
@@ -68,7 +68,7 @@ pub(crate) fn come_and_go() {
         if number == WARM.min(namespaces / 2) {
             (warm_kb, descriptors) = (memory_kb(&agent), self::descriptors(&agent));
         }
-        conntrace_testnet::run("come-and-go", |stage| act(stage, number, &file)).unwrap()
+        conntrace_testnet::run("come-and-go", |testnet| act(testnet, number, &file)).unwrap()
     };
     let played: Vec<_> = (0..namespaces).map(play).collect();
     let took = began.elapsed();
@@ -92,7 +92,7 @@ pub(crate) fn come_and_go() {
 }
 
 /// A process connects; it and the namespace end at once, or when its lines are there.
-fn act(stage: &Stage, number: usize, file: &LinesFile) -> Played {
+fn act(testnet: &Testnet, number: usize, file: &LinesFile) -> NamespaceAttempts {
     let listens = number.is_multiple_of(2);
     let _listener = listens.then(|| TcpListener::bind((ELSEWHERE, PORT)).unwrap());
     let process = Partner::start(in_role("namespaces"));
@@ -102,18 +102,18 @@ fn act(stage: &Stage, number: usize, file: &LinesFile) -> Played {
     }
     let pid = process.pid();
     assert!(process.finish().success());
-    Played {
-        netns: stage.netns,
+    NamespaceAttempts {
+        netns: testnet.netns,
         listens,
         pid,
     }
 }
 
 /// Holds each line against what was done; how many had which cause.
-fn compare(lines: &[Value], played: &[Played]) -> BTreeMap<String, usize> {
+fn compare(lines: &[Value], played: &[NamespaceAttempts]) -> BTreeMap<String, usize> {
     let mut causes = BTreeMap::new();
     let mut left = outcomes_by_process(lines);
-    for Played {
+    for NamespaceAttempts {
         netns,
         listens,
         pid,

@@ -59,7 +59,7 @@ pub(crate) fn stopped_for_seconds() {
     let dir = Dir::new("stopped-for-seconds");
     let file = LinesFile::new(&dir.0);
     let storm = Storm::default();
-    let netns = on_stage(|stage, options| {
+    let netns = on_stage(|testnet, options| {
         let agent = file.run(options);
         storm.during(|| {
             thread::sleep(RUNS);
@@ -73,7 +73,7 @@ pub(crate) fn stopped_for_seconds() {
             thread::sleep(RUNS);
         });
         agent.stop(Signal::SIGTERM);
-        stage.netns
+        testnet.netns
     });
     let lines = parsed(&file.lines());
     let stop = lines.last().unwrap();

@@ -29,7 +29,7 @@ pub(crate) fn killed_and_restarted() {
         .collect();
     let files: Vec<_> = dirs.iter().map(|dir| LinesFile::new(&dir.0)).collect();
     let storm = Storm::default();
-    let netns = on_stage(|stage, options| {
+    let netns = on_stage(|testnet, options| {
         let last = storm.during(|| {
             let mut agent = files[0].run(options);
             for next in &files[1..] {
@@ -51,7 +51,7 @@ pub(crate) fn killed_and_restarted() {
             agent
         });
         last.stop(Signal::SIGTERM);
-        stage.netns
+        testnet.netns
     });
     let whole = files.iter().map(LinesFile::lines);
     let lines: Vec<_> = whole.map(|text| parsed(whole_lines(&text))).collect();

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace_testnet::{self, FAR_V4, Stage, ports};
+use conntrace_testnet::{self, FAR_V4, Testnet, ports};
 use conntrace_tests::{attempt, check};
 use serde_json::Value;
 
@@ -104,12 +104,12 @@ fn host(phase: usize) -> Ipv4Addr {
 }
 
 /// Plays on a stage; the options make an agent see nothing else, but all of it.
-pub(crate) fn on_stage<T: Send>(act: impl FnOnce(&Stage, &[&str]) -> T + Send) -> T {
-    let play = |stage: &Stage| {
-        stage.far.as_ref().unwrap();
-        let netns = stage.netns.to_string();
+pub(crate) fn on_stage<T: Send>(act: impl FnOnce(&Testnet, &[&str]) -> T + Send) -> T {
+    let play = |testnet: &Testnet| {
+        testnet.far.as_ref().unwrap();
+        let netns = testnet.netns.to_string();
         let options = ["--netns", &netns, "--all", "--no-stalls", "--summary", "1"];
-        act(stage, &options)
+        act(testnet, &options)
     };
     conntrace_testnet::run("faults", play).unwrap()
 }

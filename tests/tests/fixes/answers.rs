@@ -9,7 +9,7 @@ use conntrace::diagnosis::Code;
 use conntrace_testnet::{FAR_LOCAL_V4, FAR_V4, ports};
 use conntrace_tests::{Partner, attempt, give_up, in_role_to, link_into};
 
-use crate::{Fix, Scene, scene, shows};
+use crate::{Fix, FixScene, scene, shows};
 
 /// No stage has a listener there, unless a scene makes one.
 pub(crate) const PORT: u16 = 5432;
@@ -24,7 +24,7 @@ const SERVER: &str = "a server is to be started";
 const ELSEWHERE: &str = "the step is on another machine";
 const CONFIGURATION: &str = "the client's configuration is to be corrected";
 
-pub(crate) const SCENES: &[Scene] = &[
+pub(crate) const SCENES: &[FixScene] = &[
     scene(
         Code::NothingListening,
         "nothing_listening_here",

@@ -22,7 +22,7 @@ use std::{
 };
 
 use conntrace::diagnosis::Code;
-use conntrace_testnet::Stage;
+use conntrace_testnet::Testnet;
 use conntrace_tests::{Live, live_test, mount_tracefs, plain_test, role, run, unless};
 use jiff::Timestamp;
 use libtest_mimic::Trial;
@@ -32,10 +32,10 @@ use serde_json::Value;
 const TRIES: usize = 3;
 
 /// What shows a cause, held until its fix has been followed.
-type Held = Box<dyn Any>;
+type HeldCause = Box<dyn Any>;
 
 /// A cause as it is staged, and what its fix does.
-struct Scene {
+struct FixScene {
     code: Code,
     name: &'static str,
     fix: Fix,
@@ -43,7 +43,7 @@ struct Scene {
     lacks: fn() -> Option<String>,
     /// How many attempts it makes; the last has the cause.
     endings: usize,
-    act: fn(&Stage) -> Held,
+    act: fn(&Testnet) -> HeldCause,
 }
 
 /// What becomes of a fix that is followed.
@@ -72,9 +72,9 @@ const fn scene(
     name: &'static str,
     fix: Fix,
     endings: usize,
-    act: fn(&Stage) -> Held,
-) -> Scene {
-    Scene {
+    act: fn(&Testnet) -> HeldCause,
+) -> FixScene {
+    FixScene {
         code,
         name,
         fix,
@@ -84,7 +84,7 @@ const fn scene(
     }
 }
 
-impl Scene {
+impl FixScene {
     const fn unless(self, lacks: fn() -> Option<String>) -> Self {
         Self { lacks, ..self }
     }
@@ -95,7 +95,7 @@ impl Scene {
 }
 
 /// All of them.
-const SCENES: [&[Scene]; 5] = [
+const SCENES: [&[FixScene]; 5] = [
     answers::SCENES,
     policies::SCENES,
     ports::SCENES,
@@ -103,7 +103,7 @@ const SCENES: [&[Scene]; 5] = [
     ways::SCENES,
 ];
 
-fn scenes() -> impl Iterator<Item = &'static Scene> {
+fn scenes() -> impl Iterator<Item = &'static FixScene> {
     SCENES.into_iter().flatten()
 }
 
@@ -120,7 +120,7 @@ struct Done {
     not_run: Vec<String>,
 }
 
-fn not_run(scene: &Scene, reason: &str) {
+fn not_run(scene: &FixScene, reason: &str) {
     let line = format!("{} ({}): {reason}", scene.code.as_str(), scene.name);
     let mut done = DONE.lock().unwrap();
     if !done.not_run.contains(&line) {
@@ -174,7 +174,7 @@ fn live() -> Arc<Live> {
 }
 
 /// Plays the scene and follows its fix.
-fn follow(scene: &Scene) {
+fn follow(scene: &FixScene) {
     for _ in 0..TRIES {
         if play(scene) {
             return;
@@ -185,15 +185,15 @@ fn follow(scene: &Scene) {
 }
 
 /// Likewise, once; `false` if the line says that its cause could not be looked for.
-fn play(scene: &Scene) -> bool {
+fn play(scene: &FixScene) -> bool {
     let live = live();
     let began = format!("{:.9}", Timestamp::now());
     let again = matches!(scene.fix, Fix::Mends(_));
-    let played = live.play(|stage| {
-        let held = (scene.act)(stage);
+    let played = live.play(|testnet| {
+        let held = (scene.act)(testnet);
         live.tracer()
-            .wait_for_endings_since(&began, stage.netns, scene.endings);
-        let line = last_line(&live, stage.netns, &began);
+            .wait_for_endings_since(&began, testnet.netns, scene.endings);
+        let line = last_line(&live, testnet.netns, &began);
         let is_looked_for = !line["cause"].is_null() || line["undiagnosed"].is_null();
         if is_looked_for {
             assert_eq!(line["cause"]["code"], scene.code.as_str(), "{line:#}");
@@ -216,7 +216,7 @@ fn last_line(live: &Live, netns: u32, began: &str) -> Value {
 }
 
 /// Runs the commands of the fix, and connects again where they mend.
-fn try_fix(scene: &Scene, line: &Value) {
+fn try_fix(scene: &FixScene, line: &Value) {
     let fix = line["cause"]["fix"].as_str().unwrap();
     let netns = line["netns"].as_u64().unwrap().try_into().unwrap();
     eprintln!("{} ({}): {fix}", scene.code.as_str(), scene.name);
@@ -252,7 +252,7 @@ fn try_fix(scene: &Scene, line: &Value) {
 }
 
 /// Runs a command and compares; `false` if this machine has not its program.
-fn tried(scene: &Scene, command: &str, shown: Option<&Shown>) -> bool {
+fn tried(scene: &FixScene, command: &str, shown: Option<&Shown>) -> bool {
     if let Some(program) = commands::missing(command) {
         not_run(scene, &format!("{program} is missing"));
         return false;

@@ -14,13 +14,13 @@ use conntrace_tests::{
 };
 use nix::sched::{CloneFlags, unshare};
 
-use crate::{Fix, Held, Scene, commands, scene, shows};
+use crate::{Fix, FixScene, HeldCause, commands, scene, shows};
 
 const RULED_PORT: u16 = 2001;
 /// Of a server that is reached by one link and answers by another.
 const SERVER: &str = "203.0.113.9";
 
-pub(crate) const SCENES: &[Scene] = &[
+pub(crate) const SCENES: &[FixScene] = &[
     scene(
         Code::LocalFirewall,
         "own_drop",
@@ -205,7 +205,7 @@ fn asymmetric() -> Partner {
 }
 
 /// Two ports, and two connections that have them.
-fn nat_without_ports(_: &conntrace_testnet::Stage) -> Held {
+fn nat_without_ports(_: &conntrace_testnet::Testnet) -> HeldCause {
     let rule = format!(
         "-t nat -A POSTROUTING -o {FAR_DEVICE} -p tcp -j MASQUERADE --to-ports 20000-20001"
     );
@@ -221,7 +221,7 @@ fn nat_without_ports(_: &conntrace_testnet::Stage) -> Held {
     Box::new(held)
 }
 
-fn denied_by_cgroup(_: &conntrace_testnet::Stage) -> Held {
+fn denied_by_cgroup(_: &conntrace_testnet::Testnet) -> HeldCause {
     let cgroup = Cgroup::new(format!("conntrace-fixes-{}", process::id()));
     cgroup.deny_connects().unwrap();
     cgroup.run(&mut in_role_to(

@@ -7,10 +7,10 @@ use std::{
 };
 
 use conntrace::diagnosis::Code;
-use conntrace_testnet::{FAR_LOCAL_V4, FAR_V4, Stage, ports, set_local_port_range};
+use conntrace_testnet::{FAR_LOCAL_V4, FAR_V4, Testnet, ports, set_local_port_range};
 use conntrace_tests::{attempt, attempt_on, bound, lacks_bound_sockets, lacks_port_range, tcp};
 
-use crate::{Fix, Held, Scene, answers::PORT, policies::until_failure, scene, shows};
+use crate::{Fix, FixScene, HeldCause, answers::PORT, policies::until_failure, scene, shows};
 
 const LOW: u16 = 40_000;
 /// Of an odd number one is not tried.
@@ -23,14 +23,14 @@ const ALL_BUT_4: &str = "1024-39999,40004-65535";
 /// After that a port in `TIME_WAIT` can be used again.
 const A_SECOND: Duration = Duration::from_millis(1500);
 
-pub(crate) const SCENES: &[Scene] = &[
+pub(crate) const SCENES: &[FixScene] = &[
     scene(
         Code::EphemeralRangeUsedUp,
         "range_full_of_connections",
         Fix::Mends(|_| attempt(remote()).errno),
         RANGE_LEN + 1,
-        |stage| {
-            set(stage, "ip_local_port_range", NARROW);
+        |testnet| {
+            set(testnet, "ip_local_port_range", NARROW);
             until_failure(remote())
         },
     ),
@@ -39,7 +39,7 @@ pub(crate) const SCENES: &[Scene] = &[
         "range_full_of_time_wait",
         Fix::Mends(|_| attempt(own()).errno),
         RANGE_LEN + 1,
-        |stage| in_time_wait(stage, NARROW, ""),
+        |testnet| in_time_wait(testnet, NARROW, ""),
     ),
     scene(
         Code::EphemeralRangeUsedUp,
@@ -49,15 +49,15 @@ pub(crate) const SCENES: &[Scene] = &[
             attempt(own()).errno
         }),
         RANGE_LEN + 1,
-        |stage| in_time_wait(stage, WIDEST, ALL_BUT_4),
+        |testnet| in_time_wait(testnet, WIDEST, ALL_BUT_4),
     ),
     scene(
         Code::PortsHeldByBind,
         "ports_held_by_bind",
         Fix::Words("the application is to bind no port, or to close its sockets"),
         1,
-        |stage| {
-            set(stage, "ip_local_port_range", NARROW);
+        |testnet| {
+            set(testnet, "ip_local_port_range", NARROW);
             let holders: Vec<_> = (LOW..=HIGH)
                 .map(|port| bound((Ipv4Addr::UNSPECIFIED, port).into()))
                 .collect();
@@ -86,9 +86,9 @@ pub(crate) const SCENES: &[Scene] = &[
         "all_ports_reserved",
         Fix::Mends(|_| attempt(remote()).errno),
         1,
-        |stage| {
-            set(stage, "ip_local_port_range", NARROW);
-            set(stage, "ip_local_reserved_ports", "40000-40003");
+        |testnet| {
+            set(testnet, "ip_local_port_range", NARROW);
+            set(testnet, "ip_local_reserved_ports", "40000-40003");
             Box::new(attempt(remote()))
         },
     ),
@@ -107,8 +107,8 @@ pub(crate) const SCENES: &[Scene] = &[
     ),
 ];
 
-fn set(stage: &Stage, name: &str, value: &str) {
-    stage
+fn set(testnet: &Testnet, name: &str, value: &str) {
+    testnet
         .set_sysctl(&format!("net/ipv4/{name}"), value)
         .unwrap();
 }
@@ -122,10 +122,10 @@ fn own() -> SocketAddr {
 }
 
 /// One connection after the other, each closed by the client first.
-fn in_time_wait(stage: &Stage, range: &str, reserved: &str) -> Held {
-    set(stage, "ip_local_port_range", range);
-    set(stage, "ip_local_reserved_ports", reserved);
-    set(stage, "tcp_tw_reuse", "0");
+fn in_time_wait(testnet: &Testnet, range: &str, reserved: &str) -> HeldCause {
+    set(testnet, "ip_local_port_range", range);
+    set(testnet, "ip_local_reserved_ports", reserved);
+    set(testnet, "tcp_tw_reuse", "0");
     let listener = TcpListener::bind(own()).unwrap();
     let mut errno = 0;
     while errno == 0 {

@@ -10,7 +10,7 @@ use conntrace_testnet::{FAR_V4, NEAR_V4, NEAR_V6, ports};
 use conntrace_tests::{Attempted, attempt, ip, link_into, tcp};
 
 use crate::{
-    Fix, Scene, Shown,
+    Fix, FixScene, Shown,
     answers::{AFTER_A_RETRANSMISSION, PORT},
     policies::{inside, namespace},
     scene, shows,
@@ -25,7 +25,7 @@ const INTERNAL: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
 /// Of the namespace that this one is linked to.
 const OTHER_END: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 
-pub(crate) const SCENES: &[Scene] = &[
+pub(crate) const SCENES: &[FixScene] = &[
     scene(
         Code::HostDown,
         "host_down_v4",

@@ -8,12 +8,12 @@ use std::{
 
 use conntrace::diagnosis::Code;
 use conntrace_testnet::{
-    DeadEnd, FAR_DEVICE, FAR_LOCAL_V4, FAR_ROUTER_V4, FAR_ROUTER_V6, FAR_V4, NEAR_DEVICE,
-    NEAR_LOCAL_V4, Stage, ports,
+    DeadEndRoute, FAR_DEVICE, FAR_LOCAL_V4, FAR_ROUTER_V4, FAR_ROUTER_V6, FAR_V4, NEAR_DEVICE,
+    NEAR_LOCAL_V4, Testnet, ports,
 };
 use conntrace_tests::{Attempted, attempt, attempt_on, bound, give_up, ip, tcp};
 
-use crate::{Fix, Held, Scene, answers::PORT, scene, shows};
+use crate::{Fix, FixScene, HeldCause, answers::PORT, scene, shows};
 
 /// Of no network of the stage.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
@@ -23,7 +23,7 @@ const MOVED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
 /// The first retransmission has failed by then.
 const AFTER_A_FAILURE: Duration = Duration::from_millis(1600);
 
-pub(crate) const SCENES: &[Scene] = &[
+pub(crate) const SCENES: &[FixScene] = &[
     scene(
         Code::NoRoute,
         "no_route",
@@ -58,14 +58,14 @@ pub(crate) const SCENES: &[Scene] = &[
         "prohibit_route",
         Fix::Shows(&[shows("prohibit 203.0.113.1")]),
         1,
-        |stage| dead_end(stage, ELSEWHERE.into()),
+        |testnet| dead_end(testnet, ELSEWHERE.into()),
     ),
     scene(
         Code::ProhibitRoute,
         "prohibit_route_v6",
         Fix::Shows(&[shows("prohibit 2001:db8:9::1")]),
         1,
-        |stage| dead_end(stage, ELSEWHERE_V6.into()),
+        |testnet| dead_end(testnet, ELSEWHERE_V6.into()),
     ),
     scene(
         Code::NoSourceAddress,
@@ -95,8 +95,10 @@ pub(crate) const SCENES: &[Scene] = &[
         "address_of_another_machine",
         Fix::Shows(&[shows("192.0.2.1/24")]),
         1,
-        |stage| {
-            stage.set_sysctl("net/ipv4/ip_nonlocal_bind", "1").unwrap();
+        |testnet| {
+            testnet
+                .set_sysctl("net/ipv4/ip_nonlocal_bind", "1")
+                .unwrap();
             from(MOVED)
         },
     ),
@@ -168,18 +170,18 @@ pub(crate) const SCENES: &[Scene] = &[
     ),
 ];
 
-fn dead_end(stage: &Stage, to: IpAddr) -> Held {
-    stage.add_dead_end(DeadEnd::Prohibit, to).unwrap();
+fn dead_end(testnet: &Testnet, to: IpAddr) -> HeldCause {
+    testnet.add_dead_end(DeadEndRoute::Prohibit, to).unwrap();
     Box::new(attempt((to, PORT)))
 }
 
-fn from(source: Ipv4Addr) -> Held {
+fn from(source: Ipv4Addr) -> HeldCause {
     let socket = bound((source, 0).into());
     Box::new(attempt_on(&socket, (FAR_V4, ports::ACCEPTS)))
 }
 
 /// The route goes away before the SYN is sent again.
-fn went_away(family: &str, to: IpAddr, via: IpAddr) -> Held {
+fn went_away(family: &str, to: IpAddr, via: IpAddr) -> HeldCause {
     ip(&format!(
         "{family}route add {to} via {via} dev {FAR_DEVICE}"
     ));

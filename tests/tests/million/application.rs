@@ -15,7 +15,7 @@ use nix::{
 };
 use socket2::Socket;
 
-use crate::plan::{Ending, Family, Plan, Way};
+use crate::plan::{Plan, PlannedEnding, PlannedFamily, WaitMode};
 
 /// `TCP_USER_TIMEOUT` of what the kernel is to end.
 const USER_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -35,7 +35,7 @@ pub(crate) fn told_as(told: Errno, plan: Plan) -> String {
         (Errno::ECONNREFUSED, _) => "refused",
         (Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EACCES, _) => "unreachable",
         (Errno::ECONNABORTED, _) => "aborted",
-        (Errno::EADDRNOTAVAIL, Ending::TupleTaken) => "address_unavailable",
+        (Errno::EADDRNOTAVAIL, PlannedEnding::TupleTaken) => "address_unavailable",
         (Errno::EADDRNOTAVAIL, _) => "port_exhausted",
         (other, _) => panic!("{plan:?} ended with {other:?}"),
     };
@@ -44,11 +44,11 @@ pub(crate) fn told_as(told: Errno, plan: Plan) -> String {
 
 pub(crate) fn prepare(socket: &Socket, plan: Plan) {
     let Plan { way, ending, .. } = plan;
-    let gives_up = ending == Ending::GivenUp;
+    let gives_up = ending == PlannedEnding::GivenUp;
     let deadline = if gives_up { plan.wait + POLL } else { LATE_MAX };
-    let deadline = (way == Way::Deadline).then_some(deadline);
-    let user_timeout = (ending == Ending::ByUserTimeout).then_some(USER_TIMEOUT);
-    socket.set_nonblocking(way == Way::Polled).unwrap();
+    let deadline = (way == WaitMode::Deadline).then_some(deadline);
+    let user_timeout = (ending == PlannedEnding::ByUserTimeout).then_some(USER_TIMEOUT);
+    socket.set_nonblocking(way == WaitMode::Polled).unwrap();
     socket.set_write_timeout(deadline).unwrap();
     socket.set_tcp_user_timeout(user_timeout).unwrap();
 }
@@ -75,7 +75,7 @@ pub(crate) fn far(plan: Plan, port: u16) -> SocketAddr {
 }
 
 /// A far host; those with low numbers are the threads' own.
-pub(crate) fn far_host(family: Family, number: u16, port: u16) -> SocketAddr {
+pub(crate) fn far_host(family: PlannedFamily, number: u16, port: u16) -> SocketAddr {
     let [a, b, c, _] = FAR_V4.octets();
     let [s0, s1, s2, s3, ..] = FAR_V6.segments();
     let v4 = |first: u8| {
@@ -83,19 +83,19 @@ pub(crate) fn far_host(family: Family, number: u16, port: u16) -> SocketAddr {
         Ipv4Addr::new(a, b, c, first + low)
     };
     let addr: IpAddr = match family {
-        Family::V4 => v4(10).into(),
-        Family::V6 => Ipv6Addr::new(s0, s1, s2, s3, 0, 0, 1, number).into(),
-        Family::Mapped => v4(30).to_ipv6_mapped().into(),
+        PlannedFamily::V4 => v4(10).into(),
+        PlannedFamily::V6 => Ipv6Addr::new(s0, s1, s2, s3, 0, 0, 1, number).into(),
+        PlannedFamily::Mapped => v4(30).to_ipv6_mapped().into(),
     };
     SocketAddr::new(addr, port)
 }
 
 /// This host's end of what a thread holds.
-pub(crate) fn near(family: Family, number: u16) -> SocketAddr {
+pub(crate) fn near(family: PlannedFamily, number: u16) -> SocketAddr {
     let local: IpAddr = match family {
-        Family::V4 => FAR_LOCAL_V4.into(),
-        Family::V6 => FAR_LOCAL_V6.into(),
-        Family::Mapped => FAR_LOCAL_V4.to_ipv6_mapped().into(),
+        PlannedFamily::V4 => FAR_LOCAL_V4.into(),
+        PlannedFamily::V6 => FAR_LOCAL_V6.into(),
+        PlannedFamily::Mapped => FAR_LOCAL_V4.to_ipv6_mapped().into(),
     };
     SocketAddr::new(local, BOUND_PORTS + number)
 }
@@ -103,9 +103,9 @@ pub(crate) fn near(family: Family, number: u16) -> SocketAddr {
 /// This host, where nobody listens.
 pub(crate) fn here(plan: Plan) -> SocketAddr {
     let addr: IpAddr = match plan.family {
-        Family::V4 => Ipv4Addr::LOCALHOST.into(),
-        Family::V6 => Ipv6Addr::LOCALHOST.into(),
-        Family::Mapped => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
+        PlannedFamily::V4 => Ipv4Addr::LOCALHOST.into(),
+        PlannedFamily::V6 => Ipv6Addr::LOCALHOST.into(),
+        PlannedFamily::Mapped => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
     };
     SocketAddr::new(addr, u16::from(plan.host))
 }

@@ -28,16 +28,16 @@ use std::{
     time::Instant,
 };
 
-use conntrace_testnet::{self, Stage};
+use conntrace_testnet::{self, Testnet};
 use conntrace_tests::{
-    Dir, LinesFile, Thread, Written, active_opens, assert_adds_up, live_test, run,
+    AgentOutput, Dir, LinesFile, Thread, active_opens, assert_adds_up, live_test, run,
 };
 use fastrand::Rng;
 use nix::sys::signal::Signal;
 
 use application::now;
 use matrix::Sums;
-use order::{Kind, Order, WORKER};
+use order::{MillionOrder, OrderKind, WORKER};
 use worker::PATIENCE;
 
 /// How many attempts: more than by itself, or fewer on a slow machine.
@@ -76,7 +76,7 @@ fn diagonal() {
 }
 
 /// A call to connect, as a worker printed it.
-pub(crate) struct Call {
+pub(crate) struct PrintedCall {
     from: u64,
     to: u64,
     remote: String,
@@ -85,7 +85,7 @@ pub(crate) struct Call {
 }
 
 /// A stage afterwards.
-struct Played {
+struct MillionRun {
     netns: u32,
     /// While it is held its number is not given to another.
     _namespace: File,
@@ -93,7 +93,7 @@ struct Played {
     began: u64,
     /// How much the kernel's own count of SYNs has grown.
     active_opens: u64,
-    calls: HashMap<Thread, Vec<Call>>,
+    calls: HashMap<Thread, Vec<PrintedCall>>,
 }
 
 fn round(attempts: usize, rng: &mut Rng, sums: &mut Sums) {
@@ -102,10 +102,14 @@ fn round(attempts: usize, rng: &mut Rng, sums: &mut Sums) {
     let lines = LinesFile::new(&dir.0);
     let patience = PATIENCE.as_millis().to_string();
     let tracer = lines.run(&["--all", "--no-stalls", "--patience", &patience]);
-    let mut orders = |stage: usize, processes| {
-        let narrow = stage + 1 == STAGES.len();
-        let order = |process| Order {
-            kind: if narrow { Kind::Narrow } else { Kind::Wide },
+    let mut orders = |testnet: usize, processes| {
+        let narrow = testnet + 1 == STAGES.len();
+        let order = |process| MillionOrder {
+            kind: if narrow {
+                OrderKind::Narrow
+            } else {
+                OrderKind::Wide
+            },
             seed: rng.u64(..),
             threads: THREADS,
             attempts: attempts.div_ceil(threads),
@@ -114,28 +118,30 @@ fn round(attempts: usize, rng: &mut Rng, sums: &mut Sums) {
         (0..processes).map(order).collect::<Vec<_>>()
     };
     let stages = STAGES.into_iter().enumerate();
-    let orders: Vec<_> = stages.map(|(stage, count)| orders(stage, count)).collect();
-    let mut played: Vec<Played> = thread::scope(|scope| {
+    let orders: Vec<_> = stages
+        .map(|(testnet, count)| orders(testnet, count))
+        .collect();
+    let mut played: Vec<MillionRun> = thread::scope(|scope| {
         let play = |orders| scope.spawn(move || play(orders));
         let stages: Vec<_> = orders.iter().map(|orders| play(orders)).collect();
-        let played = stages.into_iter().map(|stage| stage.join().unwrap());
+        let played = stages.into_iter().map(|testnet| testnet.join().unwrap());
         played.collect()
     });
     tracer.stop(Signal::SIGTERM);
-    compare(&mut played, Written::read(lines.path()), sums);
+    compare(&mut played, AgentOutput::read(lines.path()), sums);
 }
 
-fn play(orders: &[Order]) -> Played {
-    let on_stage = |stage: &Stage| {
-        stage.far.as_ref().expect("a stage with a far end");
+fn play(orders: &[MillionOrder]) -> MillionRun {
+    let on_stage = |testnet: &Testnet| {
+        testnet.far.as_ref().expect("a stage with a far end");
         // Below the ports that are bound; enough for all that are under way.
         let range = match orders[0].kind {
-            Kind::Narrow => "40000 40001",
-            Kind::Wide | Kind::Single => "1024 44999",
+            OrderKind::Narrow => "40000 40001",
+            OrderKind::Wide | OrderKind::Single => "1024 44999",
         };
         for (name, value) in [("ip_local_port_range", range), ("tcp_syn_retries", "1")] {
             let name = format!("net/ipv4/{name}");
-            stage.set_sysctl(&name, value).unwrap();
+            testnet.set_sysctl(&name, value).unwrap();
         }
         let namespace = File::open("/proc/thread-self/ns/net").unwrap();
         let began = now();
@@ -143,10 +149,10 @@ fn play(orders: &[Order]) -> Played {
         let workers: Vec<_> = orders.iter().map(|order| order.start()).collect();
         let mut calls = HashMap::new();
         for worker in workers {
-            collect(worker, stage.netns, &mut calls);
+            collect(worker, testnet.netns, &mut calls);
         }
-        Played {
-            netns: stage.netns,
+        MillionRun {
+            netns: testnet.netns,
             _namespace: namespace,
             began,
             active_opens: active_opens() - before,
@@ -156,14 +162,14 @@ fn play(orders: &[Order]) -> Played {
     conntrace_testnet::run("million", on_stage).expect("a stage")
 }
 
-fn collect(worker: Child, netns: u32, calls: &mut HashMap<Thread, Vec<Call>>) {
+fn collect(worker: Child, netns: u32, calls: &mut HashMap<Thread, Vec<PrintedCall>>) {
     let output = worker.wait_with_output().unwrap();
     assert!(output.status.success());
     for line in String::from_utf8(output.stdout).unwrap().lines() {
         let [tid, from, to, remote, how, told] = line.splitn(6, ' ').collect::<Vec<_>>()[..] else {
             panic!("six parts, not {line:?}");
         };
-        let call = Call {
+        let call = PrintedCall {
             from: from.parse().unwrap(),
             to: to.parse().unwrap(),
             remote: remote.to_owned(),
@@ -176,13 +182,13 @@ fn collect(worker: Child, netns: u32, calls: &mut HashMap<Thread, Vec<Call>>) {
 }
 
 /// Every call has the one line that began while it ran, in its thread.
-fn compare(played: &mut [Played], mut written: Written, sums: &mut Sums) {
+fn compare(played: &mut [MillionRun], mut written: AgentOutput, sums: &mut Sums) {
     println!("{}", written.stop);
     let missed = written.missed();
     let mut unseen = 0;
-    for stage in played {
-        unseen += stage.active_opens;
-        for (thread, calls) in &mut stage.calls {
+    for testnet in played {
+        unseen += testnet.active_opens;
+        for (thread, calls) in &mut testnet.calls {
             calls.sort_by_key(|call| call.from);
             let lines = written.outcomes.remove(thread).unwrap_or_default();
             unseen -= lines.iter().filter(|line| line.syn_sent).count() as u64;
@@ -190,10 +196,10 @@ fn compare(played: &mut [Played], mut written: Written, sums: &mut Sums) {
         }
         let others = written
             .outcomes
-            .extract_if(|thread, _| thread.0 == stage.netns)
+            .extract_if(|thread, _| thread.0 == testnet.netns)
             .map(|(_, lines)| lines);
         for lines in others {
-            let since = lines.into_iter().filter(|line| line.began >= stage.began);
+            let since = lines.into_iter().filter(|line| line.began >= testnet.began);
             sums.compare(&[], since.collect());
         }
     }

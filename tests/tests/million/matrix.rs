@@ -5,9 +5,9 @@ use std::{
     fmt::{self, Display},
 };
 
-use conntrace_tests::Ended;
+use conntrace_tests::StormOutcome;
 
-use crate::{Call, worker::EITHER};
+use crate::{PrintedCall, worker::EITHER};
 
 /// An ending by the kernel's timer can go unseen on a busy machine, which is counted
 /// (`lost.ending_missed`). One in so many may.
@@ -26,7 +26,7 @@ pub(crate) struct Sums {
     /// By what was told, then by what the line says.
     cells: BTreeMap<(String, String), usize>,
     /// Lines of no call.
-    foreign: Vec<Ended>,
+    foreign: Vec<StormOutcome>,
     /// Further lines of a call.
     double: usize,
     /// Endings that no program saw, by the agent's word.
@@ -38,7 +38,7 @@ pub(crate) struct Sums {
 
 impl Sums {
     /// A thread's calls and its lines, both in their order.
-    pub(crate) fn compare(&mut self, calls: &[Call], lines: Vec<Ended>) {
+    pub(crate) fn compare(&mut self, calls: &[PrintedCall], lines: Vec<StormOutcome>) {
         let mut lines = lines.into_iter().peekable();
         for call in calls {
             while let Some(line) = lines.next_if(|line| line.began < call.from) {
@@ -53,7 +53,7 @@ impl Sums {
         self.foreign.extend(lines);
     }
 
-    fn count(&mut self, call: &Call, line: Option<Ended>) {
+    fn count(&mut self, call: &PrintedCall, line: Option<StormOutcome>) {
         for how in call.how.split(',') {
             *self.how.entry(how.to_owned()).or_default() += 1;
         }
@@ -70,7 +70,7 @@ impl Sums {
         let by_timer = staged || call.told == "timed_out ETIMEDOUT kernel";
         let differs = got != call.told && !(got == NO_LINE && by_timer);
         if differs || elsewhere {
-            let Call {
+            let PrintedCall {
                 remote, how, told, ..
             } = call;
             self.differences

@@ -12,7 +12,7 @@ pub(crate) const WORKER: &str = "CONNTRACE_TEST_MILLION";
 
 /// What a worker's attempts are drawn from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum OrderKind {
     /// Every ending but a lack of ports.
     Wide,
     /// The stage has two ephemeral ports.
@@ -23,8 +23,8 @@ pub(crate) enum Kind {
 
 /// What a worker is to do.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Order {
-    pub(crate) kind: Kind,
+pub(crate) struct MillionOrder {
+    pub(crate) kind: OrderKind,
     pub(crate) seed: u64,
     pub(crate) threads: u16,
     /// Attempts of each.
@@ -33,7 +33,7 @@ pub(crate) struct Order {
     pub(crate) first_thread: u16,
 }
 
-impl Order {
+impl MillionOrder {
     /// Starts a worker with this order.
     pub(crate) fn start(self) -> Child {
         Command::new(env::current_exe().unwrap())
@@ -45,7 +45,7 @@ impl Order {
     }
 }
 
-impl Display for Order {
+impl Display for MillionOrder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             kind,
@@ -58,7 +58,7 @@ impl Display for Order {
     }
 }
 
-impl FromStr for Order {
+impl FromStr for MillionOrder {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -68,9 +68,9 @@ impl FromStr for Order {
         };
         Ok(Self {
             kind: match kind {
-                "Wide" => Kind::Wide,
-                "Narrow" => Kind::Narrow,
-                "Single" => Kind::Single,
+                "Wide" => OrderKind::Wide,
+                "Narrow" => OrderKind::Narrow,
+                "Single" => OrderKind::Single,
                 _ => return Err(kind.to_owned()),
             },
             seed: seed.parse().map_err(|_| seed)?,

@@ -5,11 +5,11 @@ use std::time::Duration;
 use conntrace_testnet::ports;
 use fastrand::Rng;
 
-use crate::order::Kind;
+use crate::order::OrderKind;
 
 /// How an attempt is made to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum PlannedEnding {
     /// The far end accepts.
     Accepted,
     /// It sends a RST.
@@ -33,32 +33,41 @@ pub(crate) enum Ending {
 }
 
 /// Endings with their weights.
-type Weights = [(u32, Ending)];
+type Weights = [(u32, PlannedEnding)];
 
 const WIDE: &Weights = &[
-    (140, Ending::Accepted),
-    (200, Ending::Reset),
-    (140, Ending::ResetHere),
-    (80, Ending::Icmp(ports::PORT_UNREACHABLE, "refused")),
-    (60, Ending::Icmp(ports::HOST_UNREACHABLE, "unreachable")),
-    (60, Ending::Icmp(ports::NET_UNREACHABLE, "unreachable")),
-    (60, Ending::Icmp(ports::ADMIN_PROHIBITED, "unreachable")),
-    (60, Ending::Icmp(ports::TTL_EXCEEDED, "unreachable")),
-    (120, Ending::GivenUp),
-    (10, Ending::ByRetries),
-    (10, Ending::ByUserTimeout),
-    (30, Ending::Killed),
-    (30, Ending::TupleTaken),
+    (140, PlannedEnding::Accepted),
+    (200, PlannedEnding::Reset),
+    (140, PlannedEnding::ResetHere),
+    (80, PlannedEnding::Icmp(ports::PORT_UNREACHABLE, "refused")),
+    (
+        60,
+        PlannedEnding::Icmp(ports::HOST_UNREACHABLE, "unreachable"),
+    ),
+    (
+        60,
+        PlannedEnding::Icmp(ports::NET_UNREACHABLE, "unreachable"),
+    ),
+    (
+        60,
+        PlannedEnding::Icmp(ports::ADMIN_PROHIBITED, "unreachable"),
+    ),
+    (60, PlannedEnding::Icmp(ports::TTL_EXCEEDED, "unreachable")),
+    (120, PlannedEnding::GivenUp),
+    (10, PlannedEnding::ByRetries),
+    (10, PlannedEnding::ByUserTimeout),
+    (30, PlannedEnding::Killed),
+    (30, PlannedEnding::TupleTaken),
 ];
 const NARROW: &Weights = &[
-    (2, Ending::Reset),
-    (2, Ending::NoPort),
-    (1, Ending::TupleTaken),
+    (2, PlannedEnding::Reset),
+    (2, PlannedEnding::NoPort),
+    (1, PlannedEnding::TupleTaken),
 ];
 
 /// Which addresses, and on which kind of socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Family {
+pub(crate) enum PlannedFamily {
     V4,
     V6,
     /// IPv4 on a socket for IPv6.
@@ -67,7 +76,7 @@ pub(crate) enum Family {
 
 /// How the application waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum WaitMode {
     /// In connect.
     Blocking,
     /// In poll.
@@ -78,7 +87,7 @@ pub(crate) enum Way {
 
 /// Who calls connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Caller {
+pub(crate) enum CallerKind {
     /// A thread that has done so before.
     Thread,
     /// One that is gone when the attempt ends.
@@ -98,10 +107,10 @@ pub(crate) enum Leave {
 /// An attempt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
-    pub(crate) ending: Ending,
-    pub(crate) family: Family,
-    pub(crate) way: Way,
-    pub(crate) caller: Caller,
+    pub(crate) ending: PlannedEnding,
+    pub(crate) family: PlannedFamily,
+    pub(crate) way: WaitMode,
+    pub(crate) caller: CallerKind,
     pub(crate) leave: Leave,
     /// After so long.
     pub(crate) wait: Duration,
@@ -114,15 +123,17 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn draw(rng: &mut Rng, kind: Kind, can_destroy: bool) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, kind: OrderKind, can_destroy: bool) -> Self {
         // A process of one attempt holds nothing.
         let can_be = |ending| match kind {
-            Kind::Wide | Kind::Narrow => can_destroy || ending != Ending::Killed,
-            Kind::Single => ending != Ending::Killed && ending != Ending::TupleTaken,
+            OrderKind::Wide | OrderKind::Narrow => can_destroy || ending != PlannedEnding::Killed,
+            OrderKind::Single => {
+                ending != PlannedEnding::Killed && ending != PlannedEnding::TupleTaken
+            }
         };
         let weights = match kind {
-            Kind::Narrow => NARROW,
-            Kind::Wide | Kind::Single => WIDE,
+            OrderKind::Narrow => NARROW,
+            OrderKind::Wide | OrderKind::Single => WIDE,
         };
         let ending = loop {
             let ending = ending(rng, weights);
@@ -132,12 +143,15 @@ impl Plan {
         };
         Self {
             ending,
-            family: of(rng, [Family::V4, Family::V6, Family::Mapped]),
+            family: of(
+                rng,
+                [PlannedFamily::V4, PlannedFamily::V6, PlannedFamily::Mapped],
+            ),
             way: way(rng, ending),
             caller: match (kind, rng.u32(..400)) {
-                (Kind::Single, _) | (Kind::Wide, 0) => Caller::NewProcess,
-                (Kind::Wide | Kind::Narrow, 1..40) => Caller::NewThread,
-                _ => Caller::Thread,
+                (OrderKind::Single, _) | (OrderKind::Wide, 0) => CallerKind::NewProcess,
+                (OrderKind::Wide | OrderKind::Narrow, 1..40) => CallerKind::NewThread,
+                _ => CallerKind::Thread,
             },
             leave: of(rng, [Leave::Close, Leave::Shutdown, Leave::Disconnect]),
             wait: Duration::from_millis(match rng.u32(..5) {
@@ -145,14 +159,14 @@ impl Plan {
                 1 => rng.u64(600..900),
                 _ => 0,
             }),
-            binds: kind != Kind::Narrow && rng.u32(..4) == 0,
+            binds: kind != OrderKind::Narrow && rng.u32(..4) == 0,
             reuses: rng.bool(),
             host: rng.u8(100..116),
         }
     }
 }
 
-fn ending(rng: &mut Rng, weights: &Weights) -> Ending {
+fn ending(rng: &mut Rng, weights: &Weights) -> PlannedEnding {
     let sum: u32 = weights.iter().map(|(weight, _)| weight).sum();
     let mut drawn = rng.u32(..sum);
     for (weight, ending) in weights {
@@ -166,14 +180,21 @@ fn ending(rng: &mut Rng, weights: &Weights) -> Ending {
 
 /// A thread that waits in connect for what nobody answers makes no other attempt
 /// meanwhile: few do.
-fn way(rng: &mut Rng, ending: Ending) -> Way {
+fn way(rng: &mut Rng, ending: PlannedEnding) -> WaitMode {
     match (ending, rng.u32(..64)) {
-        (Ending::GivenUp, 0..4) => Way::Deadline,
-        (Ending::ByUserTimeout, 0) => Way::Blocking,
-        (Ending::GivenUp | Ending::ByRetries | Ending::ByUserTimeout | Ending::Killed, _) => {
-            Way::Polled
-        }
-        _ => of(rng, [Way::Blocking, Way::Polled, Way::Deadline]),
+        (PlannedEnding::GivenUp, 0..4) => WaitMode::Deadline,
+        (PlannedEnding::ByUserTimeout, 0) => WaitMode::Blocking,
+        (
+            PlannedEnding::GivenUp
+            | PlannedEnding::ByRetries
+            | PlannedEnding::ByUserTimeout
+            | PlannedEnding::Killed,
+            _,
+        ) => WaitMode::Polled,
+        _ => of(
+            rng,
+            [WaitMode::Blocking, WaitMode::Polled, WaitMode::Deadline],
+        ),
     }
 }
 

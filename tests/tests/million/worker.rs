@@ -19,8 +19,8 @@ use socket2::Socket;
 
 use crate::{
     application::{LATE_MAX, POLL, far, far_host, here, near, now, prepare, told_as, wait},
-    order::{Kind, Order},
-    plan::{Caller, Ending, Family, Leave, Plan, Way},
+    order::{MillionOrder, OrderKind},
+    plan::{CallerKind, Leave, Plan, PlannedEnding, PlannedFamily, WaitMode},
 };
 
 /// What the tracer is told. A busy machine may hold up an application that gives up
@@ -35,13 +35,13 @@ const PACE: Duration = Duration::from_micros(5_000);
 
 /// Does it; prints a line for each attempt: its thread, when it called connect and when
 /// that returned, where to, how, and what it was told.
-pub(crate) fn work(order: Order) {
+pub(crate) fn work(order: MillionOrder) {
     let mut rng = Rng::with_seed(order.seed);
     let numbers = order.first_thread..order.first_thread + order.threads;
     let threads: Vec<_> = numbers
         .map(|number| {
             let rng = rng.fork();
-            thread::spawn(move || Worker::new(order.kind, number, rng).work(order.attempts))
+            thread::spawn(move || MillionWorker::new(order.kind, number, rng).work(order.attempts))
         })
         .collect();
     for thread in threads {
@@ -51,7 +51,7 @@ pub(crate) fn work(order: Order) {
 }
 
 /// A call to connect.
-struct Call {
+struct PlannedCall {
     tid: i32,
     from: u64,
     to: u64,
@@ -72,30 +72,30 @@ struct Waiting {
 /// A socket that can be used again.
 struct Spare {
     socket: Socket,
-    family: Family,
+    family: PlannedFamily,
     /// It must be disconnected before.
     is_open: bool,
 }
 
-struct Worker {
-    kind: Kind,
+struct MillionWorker {
+    kind: OrderKind,
     /// Of its thread on the stage.
     number: u16,
     rng: Rng,
     began: Instant,
-    calls: Vec<Call>,
+    calls: Vec<PlannedCall>,
     waiting: Vec<Waiting>,
     spare: Option<Spare>,
     /// The connections that take ports, and the families they are of.
-    held: Vec<(Family, Socket)>,
+    held: Vec<(PlannedFamily, Socket)>,
     children: Vec<Child>,
     /// What these printed.
     printed: String,
     can_destroy: bool,
 }
 
-impl Worker {
-    fn new(kind: Kind, number: u16, rng: Rng) -> Self {
+impl MillionWorker {
+    fn new(kind: OrderKind, number: u16, rng: Rng) -> Self {
         Self {
             kind,
             number,
@@ -115,9 +115,9 @@ impl Worker {
         for i in 0..attempts {
             let plan = Plan::draw(&mut self.rng, self.kind, self.can_destroy);
             match plan.caller {
-                Caller::NewProcess if self.kind != Kind::Single => self.delegate(),
-                Caller::Thread | Caller::NewProcess => self.attempt(plan),
-                Caller::NewThread => {
+                CallerKind::NewProcess if self.kind != OrderKind::Single => self.delegate(),
+                CallerKind::Thread | CallerKind::NewProcess => self.attempt(plan),
+                CallerKind::NewThread => {
                     thread::scope(|scope| scope.spawn(|| self.attempt(plan)).join().unwrap());
                 }
             }
@@ -138,8 +138,8 @@ impl Worker {
 
     /// Has a process of its own make an attempt.
     fn delegate(&mut self) {
-        let order = Order {
-            kind: Kind::Single,
+        let order = MillionOrder {
+            kind: OrderKind::Single,
             seed: self.rng.u64(..),
             threads: 1,
             attempts: 1,
@@ -150,18 +150,19 @@ impl Worker {
 
     fn attempt(&mut self, plan: Plan) {
         let remote = match plan.ending {
-            Ending::TupleTaken | Ending::NoPort => self.hold(plan),
-            Ending::Accepted => far(plan, ports::ACCEPTS),
+            PlannedEnding::TupleTaken | PlannedEnding::NoPort => self.hold(plan),
+            PlannedEnding::Accepted => far(plan, ports::ACCEPTS),
             // Two ports are enough for one thread.
-            Ending::Reset if self.kind == Kind::Narrow => {
+            PlannedEnding::Reset if self.kind == OrderKind::Narrow => {
                 far_host(plan.family, self.number, ports::RESETS)
             }
-            Ending::Reset => far(plan, ports::RESETS),
-            Ending::ResetHere => here(plan),
-            Ending::Icmp(port, _) => far(plan, port),
-            Ending::GivenUp | Ending::ByRetries | Ending::ByUserTimeout | Ending::Killed => {
-                far(plan, ports::SILENT)
-            }
+            PlannedEnding::Reset => far(plan, ports::RESETS),
+            PlannedEnding::ResetHere => here(plan),
+            PlannedEnding::Icmp(port, _) => far(plan, port),
+            PlannedEnding::GivenUp
+            | PlannedEnding::ByRetries
+            | PlannedEnding::ByUserTimeout
+            | PlannedEnding::Killed => far(plan, ports::SILENT),
         };
         let (socket, reused) = self.socket(plan, remote);
         prepare(&socket, plan);
@@ -173,13 +174,16 @@ impl Worker {
             began: Instant::now(),
         };
         match (plan.ending, told) {
-            (Ending::GivenUp, Errno::EINPROGRESS) if plan.way == Way::Deadline => {
+            (PlannedEnding::GivenUp, Errno::EINPROGRESS) if plan.way == WaitMode::Deadline => {
                 self.leave(waiting);
             }
-            (Ending::GivenUp | Ending::ByRetries | Ending::ByUserTimeout, Errno::EINPROGRESS) => {
+            (
+                PlannedEnding::GivenUp | PlannedEnding::ByRetries | PlannedEnding::ByUserTimeout,
+                Errno::EINPROGRESS,
+            ) => {
                 self.waiting.push(waiting);
             }
-            (Ending::Killed, Errno::EINPROGRESS) => {
+            (PlannedEnding::Killed, Errno::EINPROGRESS) => {
                 let local = waiting.socket.local_addr().unwrap().as_socket().unwrap();
                 destroy(local, remote).unwrap();
                 self.ended(waiting, None);
@@ -194,7 +198,7 @@ impl Worker {
 
     /// The socket of an attempt before, or a new one.
     fn socket(&mut self, plan: Plan, remote: SocketAddr) -> (Socket, bool) {
-        if plan.ending == Ending::TupleTaken {
+        if plan.ending == PlannedEnding::TupleTaken {
             return (bound(near(plan.family, self.number)), false);
         }
         let fits = |spare: &mut Spare| plan.reuses && spare.family == plan.family;
@@ -210,8 +214,8 @@ impl Worker {
         let socket = without_linger(tcp(remote));
         if plan.binds {
             let any: IpAddr = match plan.family {
-                Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-                Family::V6 | Family::Mapped => Ipv6Addr::UNSPECIFIED.into(),
+                PlannedFamily::V4 => Ipv4Addr::UNSPECIFIED.into(),
+                PlannedFamily::V6 | PlannedFamily::Mapped => Ipv6Addr::UNSPECIFIED.into(),
             };
             socket.bind(&SocketAddr::new(any, 0).into()).unwrap();
         }
@@ -229,7 +233,7 @@ impl Worker {
         let from = now();
         let told = socket.connect(&remote.into());
         let to = now();
-        self.calls.push(Call {
+        self.calls.push(PlannedCall {
             tid: gettid().as_raw(),
             from,
             to,
@@ -250,7 +254,7 @@ impl Worker {
             return remote;
         }
         let mut sockets = vec![bound(near(family, self.number))];
-        if self.kind == Kind::Narrow {
+        if self.kind == OrderKind::Narrow {
             sockets.extend([tcp(remote), tcp(remote)]);
         }
         for socket in sockets {
@@ -267,7 +271,7 @@ impl Worker {
         for waiting in mem::take(&mut self.waiting) {
             let plan = self.calls[waiting.call].plan;
             let waited = waiting.began.elapsed();
-            let gives_up = plan.ending == Ending::GivenUp;
+            let gives_up = plan.ending == PlannedEnding::GivenUp;
             // On a busy machine the kernel may be the first to give up.
             if has_ended(&waiting.socket) {
                 self.ended(waiting, None);
@@ -312,8 +316,8 @@ impl Worker {
         let patience = u64::try_from(PATIENCE.as_nanos()).unwrap();
         let lasted_min = match call.plan.way {
             // It was waited for in connect.
-            Way::Deadline => u64::try_from(call.plan.wait.as_nanos()).unwrap(),
-            Way::Polled | Way::Blocking => before - call.to,
+            WaitMode::Deadline => u64::try_from(call.plan.wait.as_nanos()).unwrap(),
+            WaitMode::Polled | WaitMode::Blocking => before - call.to,
         };
         call.told = if lasted_min >= patience {
             "timed_out - application".to_owned()
@@ -339,13 +343,15 @@ impl Worker {
         let call = &mut self.calls[call];
         let plan = call.plan;
         let label = match plan.ending {
-            Ending::Accepted => "established",
-            Ending::Reset | Ending::ResetHere => "refused",
-            Ending::Icmp(_, label) => label,
-            Ending::ByRetries | Ending::ByUserTimeout | Ending::GivenUp => "timed_out",
-            Ending::Killed => "aborted",
-            Ending::TupleTaken => "address_unavailable",
-            Ending::NoPort => "port_exhausted",
+            PlannedEnding::Accepted => "established",
+            PlannedEnding::Reset | PlannedEnding::ResetHere => "refused",
+            PlannedEnding::Icmp(_, label) => label,
+            PlannedEnding::ByRetries | PlannedEnding::ByUserTimeout | PlannedEnding::GivenUp => {
+                "timed_out"
+            }
+            PlannedEnding::Killed => "aborted",
+            PlannedEnding::TupleTaken => "address_unavailable",
+            PlannedEnding::NoPort => "port_exhausted",
         };
         call.told = told_as(told, plan);
         // The kernel tells a socket that it gives up the last attempt's ICMP error instead
@@ -355,7 +361,7 @@ impl Worker {
             of_the_last || call.told.starts_with(label),
             "{plan:?} ended with {told:?}"
         );
-        if plan.ending != Ending::TupleTaken {
+        if plan.ending != PlannedEnding::TupleTaken {
             let refused = by_connect.is_some() && told != Errno::UnknownErrno;
             self.spare = Some(Spare {
                 socket,
@@ -367,7 +373,7 @@ impl Worker {
     }
 }
 
-impl Display for Call {
+impl Display for PlannedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             tid,

@@ -18,7 +18,7 @@ use std::{
 };
 
 use conntrace::{
-    diagnosis::way::{Route, RouteOut, Way},
+    diagnosis::way::{Flow, Route, RouteOut},
     host::route,
 };
 use conntrace_tests::{ip, run, tcp, unless, with_ip};
@@ -30,7 +30,7 @@ use nix::{
 };
 use socket2::SockAddr;
 
-use crate::scenes::{BY_SOURCE, SCENES, Scene};
+use crate::scenes::{BY_SOURCE, RouteScene, SCENES};
 
 /// Two links, each with both ends in this namespace.
 const LINKS: &[&str] = &[
@@ -83,7 +83,7 @@ fn with_links(setup: &[&str], test: impl FnOnce() + Send) {
     });
 }
 
-fn play(scene: &Scene) {
+fn play(scene: &RouteScene) {
     with_links(scene.setup, || {
         for (words, route, dead_end) in scene.ways {
             let way = way(words);
@@ -99,14 +99,14 @@ fn play(scene: &Scene) {
 
 /// `ip` looks up once, and the device of an IPv6 request with a source is only
 /// preferred.
-fn is_as_ip_asks(scene: &Scene, way: &Way) -> bool {
+fn is_as_ip_asks(scene: &RouteScene, way: &Flow) -> bool {
     let prefers = way.to.is_ipv6() && way.from.is_some() && way.device.is_some();
     scene.name != BY_SOURCE && !prefers
 }
 
-fn way(words: &str) -> Way {
+fn way(words: &str) -> Flow {
     let mut words = words.split(' ');
-    let mut way = Way {
+    let mut way = Flow {
         to: words.next().unwrap().parse().unwrap(),
         from: None,
         device: None,
@@ -142,7 +142,7 @@ fn out(out: &RouteOut) -> String {
     shown
 }
 
-fn shown(way: &Way) -> String {
+fn shown(way: &Flow) -> String {
     match route::route(way).unwrap() {
         Route::Local => "local".to_owned(),
         Route::Out(found) => out(&found),
@@ -150,7 +150,7 @@ fn shown(way: &Way) -> String {
     }
 }
 
-fn forbidden(way: &Way) -> String {
+fn forbidden(way: &Flow) -> String {
     let Some(found) = route::dead_end(way).unwrap() else {
         return String::new();
     };
@@ -168,7 +168,7 @@ fn forbidden(way: &Way) -> String {
 }
 
 /// The errno of a connect, if it finds no way.
-fn by_connect(way: &Way) -> Option<Errno> {
+fn by_connect(way: &Flow) -> Option<Errno> {
     let remote = SocketAddr::new(way.to, way.port);
     // The socket is of the user who makes it.
     setfsuid(Uid::from_raw(way.uid.unwrap()));
@@ -194,7 +194,7 @@ fn by_connect(way: &Way) -> Option<Errno> {
     errno.filter(|errno| ![Errno::EINPROGRESS, Errno::ECONNREFUSED].contains(errno))
 }
 
-fn by_route(way: &Way) -> Option<Errno> {
+fn by_route(way: &Flow) -> Option<Errno> {
     match route::route(way).unwrap() {
         Route::None(errno) => Some(Errno::from_raw(errno)),
         Route::Local | Route::Out(_) => None,

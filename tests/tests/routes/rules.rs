@@ -7,7 +7,7 @@ use std::{
 };
 
 use conntrace::{
-    diagnosis::way::{Device, Route, RouteOut, Way},
+    diagnosis::way::{Flow, NetDevice, Route, RouteOut},
     host::route,
 };
 use conntrace_tests::{ip, is_root};
@@ -67,7 +67,7 @@ pub(crate) fn rule_texts() {
     });
 }
 
-pub(crate) fn assert_text(way: &Way, show: &[&str]) {
+pub(crate) fn assert_text(way: &Flow, show: &[&str]) {
     let expected = output(show).1;
     // Where there is no /etc/protocols.
     let expected = expected
@@ -135,7 +135,7 @@ pub(crate) fn cannot_tell() {
         assert!(route::dead_end(&far).unwrap().is_some());
 
         ip("rule add pref 100 uidrange 5-6 lookup 7");
-        let anyone = Way { uid: None, ..far };
+        let anyone = Flow { uid: None, ..far };
         assert_unsupported(route::route(&anyone));
         assert_unsupported(route::dead_end(&anyone));
 
@@ -202,7 +202,7 @@ pub(crate) fn covering() {
             unreachable!()
         };
         assert_eq!(out(&used), "dev br0 /16 table 254");
-        let covering = |way: &Way, used: &RouteOut| {
+        let covering = |way: &Flow, used: &RouteOut| {
             let found = route::covering(way, used).unwrap().into_iter();
             let shown = found.map(|it| {
                 let name = it.device.map(|device| device.name);
@@ -218,7 +218,7 @@ pub(crate) fn covering() {
         assert_eq!(covering(&way, &used), [by_table, by_main]);
         let other = RouteOut {
             gateway: Some("10.0.0.2".parse().unwrap()),
-            device: Device {
+            device: NetDevice {
                 index: if_nametoindex("e0").unwrap(),
                 name: "e0".to_owned(),
             },
@@ -226,7 +226,7 @@ pub(crate) fn covering() {
             table: 254,
         };
         assert_eq!(covering(&way, &other), [by_table, "172.17.0.0/16  br0 254"]);
-        let marked = Way { mark: 5, ..way };
+        let marked = Flow { mark: 5, ..way };
         let first = "172.17.5.0/25 10.8.0.3 e1 101";
         assert_eq!(covering(&marked, &other)[..2], [first, by_table]);
     });

@@ -4,7 +4,7 @@
 pub(crate) const BY_SOURCE: &str = "source_chosen_by_the_route";
 
 /// A configuration, and ways with what must come of them.
-pub(crate) struct Scene {
+pub(crate) struct RouteScene {
     pub(crate) name: &'static str,
     /// Words for `ip`.
     pub(crate) setup: &'static [&'static str],
@@ -12,9 +12,9 @@ pub(crate) struct Scene {
     pub(crate) ways: &'static [(&'static str, &'static str, &'static str)],
 }
 
-pub(crate) const SCENES: &[Scene] = &[
+pub(crate) const SCENES: &[RouteScene] = &[
     // wg-quick, gluetun, tailscale: the table of the VPN forbids what main would route.
-    Scene {
+    RouteScene {
         name: "kill_switch_v4",
         setup: &[
             "route add default via 10.0.0.2",
@@ -43,7 +43,7 @@ pub(crate) const SCENES: &[Scene] = &[
             ("203.0.113.5 oif e0", "dev e0 /32 table 0", ""),
         ],
     },
-    Scene {
+    RouteScene {
         name: "kill_switch_v6",
         setup: &[
             "-6 route add default via fd00::2",
@@ -66,7 +66,7 @@ pub(crate) const SCENES: &[Scene] = &[
             ("2001:db8::5 oif e1", "ENETUNREACH", ""),
         ],
     },
-    Scene {
+    RouteScene {
         name: "kinds_of_routes",
         setup: &[
             "route add default via 10.0.0.2",
@@ -99,7 +99,7 @@ pub(crate) const SCENES: &[Scene] = &[
             ("10.0.0.9", "dev e0 /24 table 254", ""),
         ],
     },
-    Scene {
+    RouteScene {
         name: "kinds_of_routes_v6",
         setup: &[
             "-6 route add unreachable fd01::/32",
@@ -152,7 +152,7 @@ pub(crate) const SCENES: &[Scene] = &[
             ("::1", "local", ""),
         ],
     },
-    Scene {
+    RouteScene {
         name: "kinds_of_rules",
         setup: &[
             "route add default via 10.0.0.2",
@@ -223,7 +223,7 @@ pub(crate) const SCENES: &[Scene] = &[
         ],
     },
     // The source that the first look-up gives decides in the second.
-    Scene {
+    RouteScene {
         name: BY_SOURCE,
         setup: &[
             "route add default via 10.0.0.2",
@@ -242,7 +242,7 @@ pub(crate) const SCENES: &[Scene] = &[
         ],
     },
     // An exit node: marked packets by main, all others by the tunnel's table.
-    Scene {
+    RouteScene {
         name: "marks",
         setup: &[
             "route add default via 10.0.0.2",
@@ -266,7 +266,7 @@ pub(crate) const SCENES: &[Scene] = &[
             ("203.0.113.5 mark 0x180000", "dev e1 /0 table 52", ""),
         ],
     },
-    Scene {
+    RouteScene {
         name: "bound_devices",
         setup: &[
             "route add default via 10.0.0.2",
@@ -306,7 +306,7 @@ pub(crate) const SCENES: &[Scene] = &[
         ],
     },
     // A pod of a cluster without IPv4.
-    Scene {
+    RouteScene {
         name: "no_ipv4",
         setup: &[
             "addr flush dev e0 scope global",
@@ -319,7 +319,7 @@ pub(crate) const SCENES: &[Scene] = &[
             ("2001:db8::1", "via fd00::2 dev e0 /0 table 254", ""),
         ],
     },
-    Scene {
+    RouteScene {
         name: "own_link_down",
         setup: &["route add default via 10.0.0.2", "link set e0 down"],
         ways: &[

@@ -19,13 +19,13 @@ use std::{
     time::Instant,
 };
 
-use conntrace_testnet::{self, Stage};
+use conntrace_testnet::{self, Testnet};
 use conntrace_tests::{
-    Dir, Ended, LinesFile, Thread, Written, active_opens, assert_adds_up, live_test, run,
+    AgentOutput, Dir, LinesFile, StormOutcome, Thread, active_opens, assert_adds_up, live_test, run,
 };
 use nix::sys::signal::Signal;
 
-use worker::{Order, PATIENCE_MS, THREADS};
+use worker::{PATIENCE_MS, StormOrder, THREADS};
 
 /// Makes this program a worker of the storm: its order.
 const WORKER: &str = "CONNTRACE_TEST_STORM";
@@ -53,14 +53,14 @@ fn main() -> ExitCode {
 
 /// What each thread saw: its attempts in order, as label, errno and who timed
 /// out, with a dash for none.
-type Seen = BTreeMap<Thread, Vec<String>>;
+type ThreadOutcomes = BTreeMap<Thread, Vec<String>>;
 
 /// A stage after the storm.
-struct Played {
+struct StormRun {
     netns: u32,
     /// How much the kernel's own count of SYNs has grown.
     active_opens: u64,
-    seen: Seen,
+    seen: ThreadOutcomes,
 }
 
 fn storm() {
@@ -73,18 +73,18 @@ fn storm() {
     let tracer = lines.run(&["--all", "--no-stalls", "--patience", &patience]);
     let at_start = tracer.memory_max_kb();
     let began = Instant::now();
-    let played: Vec<Played> = thread::scope(|scope| {
+    let played: Vec<StormRun> = thread::scope(|scope| {
         let narrow = STAGES.len() - 1;
         let stages = STAGES.into_iter().enumerate();
         let play = |(number, processes)| move || play(processes, each, number == narrow);
-        let stages: Vec<_> = stages.map(|stage| scope.spawn(play(stage))).collect();
-        let played = stages.into_iter().map(|stage| stage.join().unwrap());
+        let stages: Vec<_> = stages.map(|testnet| scope.spawn(play(testnet))).collect();
+        let played = stages.into_iter().map(|testnet| testnet.join().unwrap());
         played.collect()
     });
     let took = began.elapsed().as_secs_f32();
     let memory = tracer.memory_max_kb();
     tracer.stop(Signal::SIGTERM);
-    let got = Written::read(lines.path());
+    let got = AgentOutput::read(lines.path());
     println!("{}", got.stop);
     println!("{took:.1} s, the agent had at most {at_start} kB at its start, {memory} kB after");
     compare(&played, got);
@@ -92,30 +92,30 @@ fn storm() {
     assert!(memory < MEMORY_MAX_KB, "{memory} kB");
 }
 
-fn play(processes: usize, attempts: usize, narrow: bool) -> Played {
-    let on_stage = |stage: &Stage| {
+fn play(processes: usize, attempts: usize, narrow: bool) -> StormRun {
+    let on_stage = |testnet: &Testnet| {
         // Enough ports for what is established and not yet reset by the far end.
         let range = if narrow { "40000 40001" } else { "1024 65535" };
-        stage
+        testnet
             .set_sysctl("net/ipv4/ip_local_port_range", range)
             .unwrap();
         let before = active_opens();
         let workers: Vec<_> = (0..processes)
             .map(|process| {
                 let first_thread = process * THREADS;
-                start_worker(Order {
+                start_worker(StormOrder {
                     attempts,
                     first_thread,
                     narrow,
                 })
             })
             .collect();
-        let mut seen = Seen::new();
+        let mut seen = ThreadOutcomes::new();
         for worker in workers {
-            collect(worker, stage.netns, &mut seen);
+            collect(worker, testnet.netns, &mut seen);
         }
-        Played {
-            netns: stage.netns,
+        StormRun {
+            netns: testnet.netns,
             active_opens: active_opens() - before,
             seen,
         }
@@ -123,7 +123,7 @@ fn play(processes: usize, attempts: usize, narrow: bool) -> Played {
     conntrace_testnet::run("storm", on_stage).expect("a stage")
 }
 
-fn start_worker(order: Order) -> Child {
+fn start_worker(order: StormOrder) -> Child {
     Command::new(env::current_exe().unwrap())
         .env(WORKER, order.to_string())
         .stdin(Stdio::null())
@@ -132,7 +132,7 @@ fn start_worker(order: Order) -> Child {
         .unwrap()
 }
 
-fn collect(worker: Child, netns: u32, seen: &mut Seen) {
+fn collect(worker: Child, netns: u32, seen: &mut ThreadOutcomes) {
     let output = worker.wait_with_output().unwrap();
     assert!(output.status.success());
     for line in String::from_utf8(output.stdout).unwrap().lines() {
@@ -152,7 +152,7 @@ struct Differences {
 
 impl Differences {
     /// A thread's attempts and its lines, both in the order they began.
-    fn compare(&mut self, expected: &[String], lines: &[Ended]) {
+    fn compare(&mut self, expected: &[String], lines: &[StormOutcome]) {
         self.double += lines.len().saturating_sub(expected.len());
         let mut short = expected.len().saturating_sub(lines.len());
         let mut lines = lines.iter().peekable();
@@ -173,13 +173,13 @@ impl Differences {
 
 /// Every thread's attempts, in its own order, once each and rightly named; the
 /// kernel's own count of SYNs.
-fn compare(played: &[Played], mut got: Written) {
+fn compare(played: &[StormRun], mut got: AgentOutput) {
     let mut found = Differences::default();
     let mut staged: BTreeMap<&str, usize> = BTreeMap::new();
     let mut syns = Vec::new();
-    for stage in played {
+    for testnet in played {
         let mut lines_with_syn = 0;
-        for (thread, expected) in &stage.seen {
+        for (thread, expected) in &testnet.seen {
             let lines = got.outcomes.remove(thread).unwrap_or_default();
             lines_with_syn += lines.iter().filter(|line| line.syn_sent).count() as u64;
             found.compare(expected, &lines);
@@ -187,9 +187,9 @@ fn compare(played: &[Played], mut got: Written) {
                 .iter()
                 .for_each(|expected| *staged.entry(expected).or_default() += 1);
         }
-        syns.push((stage.active_opens, lines_with_syn));
+        syns.push((testnet.active_opens, lines_with_syn));
     }
-    let of_storm = |thread: &&Thread| played.iter().any(|stage| stage.netns == thread.0);
+    let of_storm = |thread: &&Thread| played.iter().any(|testnet| testnet.netns == thread.0);
     let foreign = got.outcomes.keys().filter(of_storm).count();
     println!("{staged:#?}");
     println!(

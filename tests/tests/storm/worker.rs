@@ -37,7 +37,7 @@ const V6: IpAddr = IpAddr::V6(FAR_V6);
 
 /// What a worker is to do.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Order {
+pub(crate) struct StormOrder {
     /// Attempts of each thread.
     pub(crate) attempts: usize,
     /// Number of its first thread on the stage.
@@ -46,7 +46,7 @@ pub(crate) struct Order {
     pub(crate) narrow: bool,
 }
 
-impl Display for Order {
+impl Display for StormOrder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             attempts,
@@ -57,7 +57,7 @@ impl Display for Order {
     }
 }
 
-impl FromStr for Order {
+impl FromStr for StormOrder {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -74,12 +74,12 @@ impl FromStr for Order {
 
 /// Does it; prints `TID LABEL ERRNO TIMEOUT_BY` for each attempt, in the order
 /// that its thread began them.
-pub(crate) fn work(order: Order) {
+pub(crate) fn work(order: StormOrder) {
     let numbers = order.first_thread..order.first_thread + THREADS;
     let threads: Vec<_> = numbers
         .map(|number| {
             thread::spawn(move || {
-                let mut worker = Worker::new(number);
+                let mut worker = StormWorker::new(number);
                 if order.narrow {
                     worker.narrow(order.attempts);
                 } else {
@@ -126,7 +126,7 @@ struct Slow {
     by_kernel: bool,
 }
 
-struct Worker {
+struct StormWorker {
     /// Of its thread on the stage.
     number: usize,
     began: Instant,
@@ -136,7 +136,7 @@ struct Worker {
     can_destroy: bool,
 }
 
-impl Worker {
+impl StormWorker {
     fn new(number: usize) -> Self {
         Self {
             number,

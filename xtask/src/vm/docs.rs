@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     kind::{COVERAGE, COVERAGE_SYSCALLS, VERIFIER},
-    matrix::Row,
+    matrix::GuestRow,
 };
 
 /// Printed by `doctor --help`.
@@ -38,7 +38,7 @@ const KEYS: [&str; 5] = [
     "bind_exhausted",
 ];
 
-pub(super) fn write(root: &Path, rows: &[Row], verifier: bool) -> Result<()> {
+pub(super) fn write(root: &Path, rows: &[GuestRow], verifier: bool) -> Result<()> {
     if verifier {
         let table = verifier_table(rows);
         fs::create_dir_all(root.join("docs"))?;
@@ -67,11 +67,11 @@ fn between(text: &str, table: &str) -> Result<String> {
     Ok(format!("{before}{begin}{table}{end}{after}"))
 }
 
-fn coverage_table(rows: &[Row]) -> Result<String> {
+fn coverage_table(rows: &[GuestRow]) -> Result<String> {
     let mut table = String::from("| kernel | tier | all else |");
     table.extend(KEYS.map(|key| format!(" `{key}` |")));
     table.push_str("\n|---|---|---|---|---|---|---|---|\n");
-    let tier = |row: &Row| match row.kind {
+    let tier = |row: &GuestRow| match row.kind {
         "no-ipv6" => "full, without IPv6".to_owned(),
         tier => tier.to_owned(),
     };
@@ -117,7 +117,7 @@ fn coverage_row(kernel: &str, tier: &str, start: &Value) -> Result<String> {
 }
 
 /// `verifier PROGRAM INSTRUCTIONS BYTES`, as the test prints it, by program and kernel.
-fn verifier_table(rows: &[Row]) -> String {
+fn verifier_table(rows: &[GuestRow]) -> String {
     let mut kernels: Vec<&str> = Vec::new();
     let mut programs: BTreeMap<String, BTreeMap<&str, String>> = BTreeMap::new();
     for row in rows {

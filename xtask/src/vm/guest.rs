@@ -82,11 +82,11 @@ pub(crate) struct Guest<'a> {
 
 /// What has become of a guest.
 #[derive(Default)]
-pub(crate) struct Ran {
+pub(crate) struct GuestRun {
     /// It is about to switch itself off: all its commands have ended.
     pub(crate) off: bool,
     /// How each command ended, by name.
-    pub(crate) ended: BTreeMap<String, Ended>,
+    pub(crate) ended: BTreeMap<String, CommandEnd>,
     /// The one that has not ended.
     pub(crate) hangs: Option<String>,
     /// The end of its console.
@@ -95,7 +95,7 @@ pub(crate) struct Ran {
 
 /// How a command of a guest ended.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Ended {
+pub(crate) struct CommandEnd {
     pub(crate) status: i32,
     pub(crate) seconds: u64,
     pub(crate) passed: u32,
@@ -129,7 +129,7 @@ impl Guest<'_> {
     }
 
     /// Runs it, but no longer than this; everything it prints goes to `log` as well.
-    pub(crate) fn run(&self, limit: Duration, mut log: impl io::Write) -> Result<Ran> {
+    pub(crate) fn run(&self, limit: Duration, mut log: impl io::Write) -> Result<GuestRun> {
         let mut command = self.command();
         eprintln!("$ {}", show(&command));
         command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -148,7 +148,7 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn read(stdout: ChildStdout, limit: Duration, log: &mut impl io::Write) -> Result<Ran> {
+fn read(stdout: ChildStdout, limit: Duration, log: &mut impl io::Write) -> Result<GuestRun> {
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
@@ -158,7 +158,7 @@ fn read(stdout: ChildStdout, limit: Duration, log: &mut impl io::Write) -> Resul
         }
     });
     let began = Instant::now();
-    let mut ran = Ran::default();
+    let mut ran = GuestRun::default();
     loop {
         let booting = ran.ended.is_empty() && ran.hangs.is_none();
         let limit = if booting { limit.min(BOOT_MAX) } else { limit };
@@ -173,12 +173,12 @@ fn read(stdout: ChildStdout, limit: Duration, log: &mut impl io::Write) -> Resul
     }
 }
 
-impl Ran {
+impl GuestRun {
     fn take(&mut self, line: String) {
         // The firmware's last words may stand before the first.
         if let Some((_, name)) = line.split_once("guest: begin ") {
             self.hangs = Some(name.to_owned());
-            self.ended.insert(name.to_owned(), Ended::default());
+            self.ended.insert(name.to_owned(), CommandEnd::default());
         } else if let Some(end) = line.strip_prefix("guest: end ") {
             let mut words = end.split(' ');
             let ended = words.next().and_then(|name| self.ended.get_mut(name));
@@ -203,7 +203,7 @@ impl Ran {
     }
 }
 
-impl Ended {
+impl CommandEnd {
     /// `test result: ok. 26 passed; 0 failed; 1 ignored; 0 measured; ...`
     fn take(&mut self, line: &str) {
         if let Some(counts) = line.strip_prefix("test result: ") {
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_console_says_what_ended_how() {
-        let mut ran = Ran::default();
+        let mut ran = GuestRun::default();
         for line in [
             "guest: begin refused",
             "guest: end refused 0 9",

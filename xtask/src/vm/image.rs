@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{kernels::Kernel, kind::Kind};
+use super::{kernels::UnpackedKernel, kind::GuestKind};
 use crate::run::{on_path, output, run, show};
 
 /// Programs that the tests call, of this machine; whatever else they call busybox
@@ -139,7 +139,7 @@ pub(crate) fn pack_programs(
     folder: &Path,
     conntrace: &Path,
     programs: &[PathBuf],
-    lists: &[(Kind, Vec<GuestCommand>)],
+    lists: &[(GuestKind, Vec<GuestCommand>)],
 ) -> Result<PathBuf> {
     let tree = Tree::new(folder.join("programs"))?;
     tree.write("init", include_str!("init.sh"))?;
@@ -192,7 +192,7 @@ pub(crate) fn stem(program: &Path) -> Result<String> {
 }
 
 /// What a guest of this kernel has: the modules, and the order to load them in.
-pub(crate) fn pack_modules(folder: &Path, kernel: &Kernel) -> Result<PathBuf> {
+pub(crate) fn pack_modules(folder: &Path, kernel: &UnpackedKernel) -> Result<PathBuf> {
     let tree = Tree::new(folder.join(format!("modules-{}", kernel.release)))?;
     let mut modules = Modules {
         files: BTreeMap::new(),

@@ -35,7 +35,7 @@ pub(crate) fn versions() -> impl Iterator<Item = &'static str> {
 }
 
 /// An unpacked kernel.
-pub(crate) struct Kernel {
+pub(crate) struct UnpackedKernel {
     /// As `uname -r` says.
     pub(crate) release: String,
     /// What boots.
@@ -44,7 +44,7 @@ pub(crate) struct Kernel {
     pub(crate) modules: PathBuf,
 }
 
-impl Kernel {
+impl UnpackedKernel {
     /// Fetches the newest package of this version, unless it is there already.
     pub(crate) fn fetch(version: &str, apt: &Apt) -> Result<Self> {
         let release = apt.newest(version)?;

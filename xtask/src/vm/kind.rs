@@ -27,7 +27,7 @@ const V4_PROGRAMS: [&str; 5] = ["refused", "unreachable", "timed_out", "before_s
 
 /// Kinds of guests: a tier each, or a host that lacks something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kind {
+pub(crate) enum GuestKind {
     Full,
     Kprobe,
     Tracepoint,
@@ -35,7 +35,7 @@ pub(crate) enum Kind {
     LockedDown,
 }
 
-impl Kind {
+impl GuestKind {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",

@@ -14,10 +14,10 @@ use anyhow::{Result, bail};
 
 use super::{
     NotRun,
-    guest::{self, Accelerator, Ended, Guest, Ran},
+    guest::{self, Accelerator, CommandEnd, Guest, GuestRun},
     image,
-    kernels::Kernel,
-    kind::Kind,
+    kernels::UnpackedKernel,
+    kind::GuestKind,
 };
 
 /// How long a guest may take.
@@ -28,13 +28,13 @@ const AT_ONCE: usize = 2;
 const CONSOLE_SHOWN: usize = 40;
 
 /// A kernel, and what its guests have.
-pub(super) struct Host {
-    kernel: Kernel,
+pub(super) struct KernelHost {
+    kernel: UnpackedKernel,
     initrd: PathBuf,
 }
 
-impl Host {
-    pub(super) fn new(folder: &Path, programs: &Path, kernel: Kernel) -> Result<Self> {
+impl KernelHost {
+    pub(super) fn new(folder: &Path, programs: &Path, kernel: UnpackedKernel) -> Result<Self> {
         let modules = image::pack_modules(folder, &kernel)?;
         let initrd = folder.join(format!("initrd-{}", kernel.release));
         guest::join(&[programs, &modules], &initrd)?;
@@ -50,14 +50,14 @@ impl Host {
         }
     }
 
-    fn run(&self, kind: Kind, accelerator: Accelerator, logs: &Path) -> Result<Row> {
+    fn run(&self, kind: GuestKind, accelerator: Accelerator, logs: &Path) -> Result<GuestRow> {
         let release = &self.kernel.release;
         let log = logs.join(format!("{release}-{}.log", kind.as_str()));
         let began = Instant::now();
         let guest = self.guest(accelerator, kind.append());
         let ran = guest.run(GUEST_MAX, File::create(&log)?)?;
         let trouble = trouble(&ran);
-        let row = Row {
+        let row = GuestRow {
             kernel: release.clone(),
             kind: kind.as_str(),
             seconds: began.elapsed().as_secs(),
@@ -71,14 +71,14 @@ impl Host {
 }
 
 /// Runs a guest of every kind on every host.
-pub(super) fn run(hosts: &[Host], kinds: &[Kind], logs: &Path) -> Result<Vec<Row>> {
+pub(super) fn run(hosts: &[KernelHost], kinds: &[GuestKind], logs: &Path) -> Result<Vec<GuestRow>> {
     let Some(first) = hosts.first() else {
         return Ok(Vec::new());
     };
     let accelerator = first.guest(Accelerator::Emulation, String::new());
     let accelerator = Accelerator::find(&accelerator)?;
     let of_host = |host| kinds.iter().map(move |&kind| (host, kind));
-    let queue: VecDeque<(&Host, Kind)> = hosts.iter().flat_map(of_host).collect();
+    let queue: VecDeque<(&KernelHost, GuestKind)> = hosts.iter().flat_map(of_host).collect();
     let queue = Mutex::new(queue);
     let next = || {
         queue
@@ -105,7 +105,7 @@ pub(super) fn run(hosts: &[Host], kinds: &[Kind], logs: &Path) -> Result<Vec<Row
         Ok::<_, anyhow::Error>(())
     })?;
     // In the order they were asked for.
-    rows.sort_by_key(|row: &Row| {
+    rows.sort_by_key(|row: &GuestRow| {
         let host = hosts
             .iter()
             .position(|host| host.kernel.release == row.kernel);
@@ -118,7 +118,7 @@ pub(super) fn run(hosts: &[Host], kinds: &[Kind], logs: &Path) -> Result<Vec<Row
 }
 
 /// Prints the table, and fails unless all is well.
-pub(super) fn conclude(rows: &[Row]) -> Result<()> {
+pub(super) fn conclude(rows: &[GuestRow]) -> Result<()> {
     eprintln!(
         "\n{:30} {:11} {:>6} {:>6} {:>7} {:>5}",
         "kernel", "guest", "passed", "failed", "ignored", "s"
@@ -139,7 +139,7 @@ pub(super) fn conclude(rows: &[Row]) -> Result<()> {
 }
 
 /// Why the guest did not come to its end, with what it said last.
-fn trouble(ran: &Ran) -> Option<String> {
+fn trouble(ran: &GuestRun) -> Option<String> {
     if ran.off {
         return None;
     }
@@ -154,18 +154,18 @@ fn trouble(ran: &Ran) -> Option<String> {
 }
 
 /// A guest, in the table.
-pub(super) struct Row {
+pub(super) struct GuestRow {
     pub(super) kernel: String,
     pub(super) kind: &'static str,
     /// How each command ended, by name.
-    pub(super) ended: Vec<(String, Ended)>,
+    pub(super) ended: Vec<(String, CommandEnd)>,
     seconds: u64,
     /// Why there is nothing more.
     trouble: Option<String>,
     ran: bool,
 }
 
-impl Row {
+impl GuestRow {
     pub(super) fn not_run(version: &str, error: &anyhow::Error) -> Self {
         Self {
             kernel: version.to_owned(),
@@ -177,12 +177,12 @@ impl Row {
         }
     }
 
-    fn sum(&self, of: impl Fn(&Ended) -> u32) -> u32 {
+    fn sum(&self, of: impl Fn(&CommandEnd) -> u32) -> u32 {
         self.ended.iter().map(|(_, ended)| of(ended)).sum()
     }
 
     /// Commands that did not end well.
-    fn bad(&self) -> impl Iterator<Item = &(String, Ended)> {
+    fn bad(&self) -> impl Iterator<Item = &(String, CommandEnd)> {
         self.ended.iter().filter(|(_, ended)| ended.status != 0)
     }
 
@@ -204,7 +204,7 @@ impl Row {
     }
 }
 
-impl fmt::Display for Row {
+impl fmt::Display for GuestRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [passed, failed, ignored] = [
             self.sum(|ended| ended.passed),

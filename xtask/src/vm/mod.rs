@@ -21,9 +21,9 @@ use clap::{Args, ValueEnum as _};
 use serde_json::Value;
 
 use crate::run::{on_path, output, run, target_dir};
-use kernels::{Apt, Kernel};
-use kind::Kind;
-use matrix::{Host, Row};
+use kernels::{Apt, UnpackedKernel};
+use kind::GuestKind;
+use matrix::{GuestRow, KernelHost};
 
 /// What this task calls, and the packages that have it.
 const NEEDED: [(&str, &str); 8] = [
@@ -45,7 +45,7 @@ pub(crate) struct VmArgs {
     kernels: Vec<String>,
     /// Only this tier, or a guest without IPv6 or locked down. Can be repeated
     #[arg(long = "tier", value_enum)]
-    kinds: Vec<Kind>,
+    kinds: Vec<GuestKind>,
     /// Only what the verifier says of each program
     #[arg(long, conflicts_with = "programs")]
     verifier: bool,
@@ -87,9 +87,9 @@ pub(crate) fn vm(root: &Path, args: &VmArgs) -> Result<()> {
     let mut rows = Vec::new();
     let mut hosts = Vec::new();
     for version in &asked {
-        match Kernel::fetch(version, &apt) {
-            Ok(kernel) => hosts.push(Host::new(&folder, &programs, kernel)?),
-            Err(error) => rows.push(Row::not_run(version, &error)),
+        match UnpackedKernel::fetch(version, &apt) {
+            Ok(kernel) => hosts.push(KernelHost::new(&folder, &programs, kernel)?),
+            Err(error) => rows.push(GuestRow::not_run(version, &error)),
         }
     }
     rows.extend(matrix::run(&hosts, &kinds, &folder.join("log"))?);
@@ -101,7 +101,7 @@ pub(crate) fn vm(root: &Path, args: &VmArgs) -> Result<()> {
 
 /// Builds what the guests run, as `cargo test` does. Returns their archive, and the
 /// kinds of guests that have something to run.
-fn pack(root: &Path, folder: &Path, args: &VmArgs) -> Result<(PathBuf, Vec<Kind>)> {
+fn pack(root: &Path, folder: &Path, args: &VmArgs) -> Result<(PathBuf, Vec<GuestKind>)> {
     let programs = test_programs(root)?;
     let names: Vec<_> = programs
         .iter()
@@ -117,7 +117,7 @@ fn pack(root: &Path, folder: &Path, args: &VmArgs) -> Result<(PathBuf, Vec<Kind>
         (false, some) => some.iter().any(|it| it == name),
     };
     let asked = match args.kinds.as_slice() {
-        [] => Kind::value_variants(),
+        [] => GuestKind::value_variants(),
         some => some,
     };
     let mut lists = Vec::new();

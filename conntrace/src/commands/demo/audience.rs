@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::Traced;
+use super::TracedLines;
 use crate::output::{
     Format, Json,
     event::{Event, Line, Outcome},
@@ -11,7 +11,7 @@ use crate::output::{
 /// Remembers the endings of attempts on the demo's stages, and renders their lines if
 /// there is a format for them. Lines of other network namespaces are dropped.
 pub(super) struct Audience {
-    pub(super) traced: Traced,
+    pub(super) traced: TracedLines,
     /// `None` where the lines are told in blocks instead.
     pub(super) shown: Option<Json>,
 }

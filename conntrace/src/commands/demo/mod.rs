@@ -22,14 +22,14 @@ use tokio::sync::{mpsc::unbounded_channel, oneshot};
 
 use audience::Audience;
 use narrator::Narrator;
-pub use report::Report;
+pub use report::DemoReport;
 pub use scenes::client;
-use scenes::{Act, Why};
+use scenes::{Act, ExpectedCause};
 
 use crate::{
     capture,
     capture::{Settings, Tier},
-    cli::Format,
+    cli::FormatArg,
     output,
     output::{
         Destination, Json, Output,
@@ -40,7 +40,7 @@ use crate::{
     pipeline::{Config, Labelling},
     record::Label,
 };
-use conntrace_testnet::{Stage, StageError};
+use conntrace_testnet::{Testnet, TestnetError};
 
 /// The default of `--patience`, in milliseconds.
 const PATIENCE_MS: u64 = 200;
@@ -56,10 +56,10 @@ const LINES_MAX: Duration = Duration::from_secs(2);
 /// # Errors
 /// When tracing or the stage cannot be set up, or stdout cannot be written.
 pub async fn run(
-    format: Format,
+    format: FormatArg,
     tier: Option<Tier>,
     interrupted: impl Future<Output = &'static str>,
-) -> anyhow::Result<Option<Report>> {
+) -> anyhow::Result<Option<DemoReport>> {
     let settings = Settings {
         report_established: true,
         trace_syscalls: capture::tracefs().is_some(),
@@ -68,11 +68,11 @@ pub async fn run(
     };
     let (tracer, start) = capture::start(&settings)?;
     write(format, &narrator::announcement()).context("cannot write")?;
-    let traced = Traced::default();
+    let traced = TracedLines::default();
     let (failed, mut failures) = unbounded_channel();
     let (narrator, shown) = match format {
-        Format::Text => (Some(Narrator::new(traced.clone(), failed)), None),
-        Format::Json => (None, Some(Json::default())),
+        FormatArg::Text => (Some(Narrator::new(traced.clone(), failed)), None),
+        FormatArg::Json => (None, Some(Json::default())),
     };
     let audience = Audience {
         traced: traced.clone(),
@@ -108,7 +108,11 @@ pub async fn run(
         .context("interrupted")??
         .context("cannot set the stage")?;
     let missed = totals.lost.ending_missed;
-    Ok(Some(Report::new(&acts, &traced.lock().outcomes, missed)))
+    Ok(Some(DemoReport::new(
+        &acts,
+        &traced.lock().outcomes,
+        missed,
+    )))
 }
 
 /// Writes what is told to a person: to stdout in text, beside JSON lines to stderr. That
@@ -116,10 +120,10 @@ pub async fn run(
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn write(format: Format, text: &str) -> io::Result<()> {
+pub fn write(format: FormatArg, text: &str) -> io::Result<()> {
     unless_closed(match format {
-        Format::Text => io::stdout().write_all(text.as_bytes()),
-        Format::Json => {
+        FormatArg::Text => io::stdout().write_all(text.as_bytes()),
+        FormatArg::Json => {
             stderr::say(text);
             Ok(())
         }
@@ -151,10 +155,10 @@ fn config(start: Start) -> Config {
 
 /// Plays the scenes in a thread of their own.
 fn begin(
-    traced: Traced,
+    traced: TracedLines,
     coverage: Coverage,
     narrator: Option<Narrator>,
-) -> anyhow::Result<oneshot::Receiver<Result<Vec<Act>, StageError>>> {
+) -> anyhow::Result<oneshot::Receiver<Result<Vec<Act>, TestnetError>>> {
     let tell = move |act: &Act| {
         if let Some(narrator) = &narrator {
             narrator.tell(act);
@@ -170,7 +174,7 @@ fn begin(
 
 /// What was traced on the demo's stages, by calling thread.
 #[derive(Debug, Clone, Default)]
-struct Traced(Arc<(Mutex<TracedInner>, Condvar)>);
+struct TracedLines(Arc<(Mutex<TracedInner>, Condvar)>);
 
 #[derive(Debug, Default)]
 struct TracedInner {
@@ -180,11 +184,11 @@ struct TracedInner {
     outcomes: HashMap<u32, Vec<Outcome>>,
 }
 
-impl Traced {
+impl TracedLines {
     /// Must come before the first connect on that stage.
-    fn add_stage(&self, stage: &Stage) {
+    fn add_stage(&self, testnet: &Testnet) {
         let namespace = File::open("/proc/thread-self/ns/net").ok();
-        self.lock().stages.insert(stage.netns, namespace);
+        self.lock().stages.insert(testnet.netns, namespace);
     }
 
     fn add(&self, tid: u32, outcome: Outcome) {
@@ -212,7 +216,7 @@ impl Traced {
     }
 
     /// The cause of a thread's last line.
-    fn last_why(&self, tid: u32) -> Option<Why> {
+    fn last_why(&self, tid: u32) -> Option<ExpectedCause> {
         let inner = self.lock();
         let last = inner.outcomes.get(&tid)?.last()?;
         last.cause
@@ -232,9 +236,9 @@ mod tests {
 
     use jiff::Timestamp;
 
-    use super::scenes::Why;
+    use super::scenes::ExpectedCause;
     use crate::{
-        diagnosis::{Cause, Diagnosed, Facts},
+        diagnosis::{Cause, DiagnosisResult, Facts},
         output::{
             event,
             event::{Outcome, Owner},
@@ -244,11 +248,11 @@ mod tests {
     };
 
     /// The line of a refused attempt with this cause.
-    pub(super) fn told(why: Why) -> Outcome {
+    pub(super) fn told(why: ExpectedCause) -> Outcome {
         let attempt = record::decode(&record::decode::tests::refused()).unwrap();
         let verdict = label(&attempt, 200).unwrap();
         let cause = Cause::new(why.0, why.1, "why", "fix", Facts::default());
-        let diagnosed = Diagnosed {
+        let diagnosed = DiagnosisResult {
             cause: Some(Arc::new(cause.into())),
             undiagnosed: None,
         };

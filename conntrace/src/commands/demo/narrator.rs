@@ -9,8 +9,8 @@ use std::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    Traced, WIDTH, scenes,
-    scenes::{Act, Expected, Played},
+    TracedLines, WIDTH, scenes,
+    scenes::{Act, Expectation, SceneResult},
     words,
 };
 use crate::{
@@ -24,7 +24,7 @@ const INDENT: usize = 9;
 
 /// Writes to stdout.
 pub(super) struct Narrator {
-    traced: Traced,
+    traced: TracedLines,
     /// How many scenes are over; locked while a block is written.
     over: Mutex<usize>,
     /// Gets the error when stdout cannot be written.
@@ -32,7 +32,7 @@ pub(super) struct Narrator {
 }
 
 impl Narrator {
-    pub(super) fn new(traced: Traced, failed: UnboundedSender<io::Error>) -> Self {
+    pub(super) fn new(traced: TracedLines, failed: UnboundedSender<io::Error>) -> Self {
         Self {
             traced,
             over: Mutex::new(0),
@@ -45,8 +45,8 @@ impl Narrator {
         let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
         *over += 1;
         let lines = match act.played {
-            Played::Skipped(_) => return,
-            Played::By { tid } => self.traced.lines(tid),
+            SceneResult::Skipped(_) => return,
+            SceneResult::By { tid } => self.traced.lines(tid),
         };
         let count = scenes::count();
         let block = format!("\n{}/{count}  {}", *over, block(act, &lines));
@@ -104,7 +104,7 @@ fn part(name: &str, words: &str) -> String {
 
 /// `refused by RST, ECONNREFUSED, after 0.31 ms: 10.0.0.2:43210 -> 10.0.0.5:5432`
 fn traced(line: &Outcome) -> String {
-    let mut text = words::ending(Expected::of_line(line));
+    let mut text = words::ending(Expectation::of_line(line));
     if let Some(errno) = &line.errno {
         text.push_str(", ");
         text.push_str(errno);
@@ -135,7 +135,7 @@ mod tests {
             expected: &[],
             why: None,
             before: vec![None],
-            played: Played::By { tid: 1 },
+            played: SceneResult::By { tid: 1 },
         }
     }
 

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt};
 
 use super::{
     WIDTH,
-    scenes::{Act, Expected, Played, Why},
+    scenes::{Act, Expectation, ExpectedCause, SceneResult},
     words,
 };
 use crate::{
@@ -18,19 +18,19 @@ const NAME_WIDTH: usize = 16;
 
 /// Result of the demo.
 #[derive(Debug)]
-pub struct Report {
-    rows: Vec<Row>,
+pub struct DemoReport {
+    rows: Vec<ReportRow>,
 }
 
 #[derive(Debug)]
-struct Row {
+struct ReportRow {
     scene: &'static str,
     expected: String,
     /// The reason where it was skipped.
     got: String,
     result: RowResult,
     /// The causes of earlier tries.
-    before: Vec<Option<Why>>,
+    before: Vec<Option<ExpectedCause>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,14 +40,14 @@ enum RowResult {
     Skipped,
 }
 
-impl Report {
+impl DemoReport {
     /// Compares; no program saw `missed` of the endings.
     pub(super) fn new(
         acts: &[Act],
         outcomes: &HashMap<u32, Vec<Outcome>>,
         mut missed: u64,
     ) -> Self {
-        let row = |act| Row::new(act, outcomes, &mut missed);
+        let row = |act| ReportRow::new(act, outcomes, &mut missed);
         Self {
             rows: acts.iter().map(row).collect(),
         }
@@ -64,14 +64,14 @@ impl Report {
     }
 }
 
-impl Row {
+impl ReportRow {
     fn new(act: &Act, outcomes: &HashMap<u32, Vec<Outcome>>, missed: &mut u64) -> Self {
         let tid = match &act.played {
-            Played::Skipped(reason) => return Self::skipped(act, reason.clone()),
-            Played::By { tid } => tid,
+            SceneResult::Skipped(reason) => return Self::skipped(act, reason.clone()),
+            SceneResult::By { tid } => tid,
         };
         let lines = outcomes.get(tid).map_or(&[][..], Vec::as_slice);
-        let got: Vec<_> = lines.iter().map(Expected::of_line).collect();
+        let got: Vec<_> = lines.iter().map(Expectation::of_line).collect();
         let cause = lines.last().and_then(|line| line.cause.as_ref());
         let why = cause.map(|it| (it.code, it.certainty));
         let is_certain = why.is_some_and(|(_, certainty)| certainty == Certainty::Certain);
@@ -124,7 +124,7 @@ impl Row {
 }
 
 /// The label and cause of the last attempt, after those that led up to it.
-fn describe(attempts: &[Expected], why: Option<Why>) -> String {
+fn describe(attempts: &[Expectation], why: Option<ExpectedCause>) -> String {
     let Some((last, before)) = attempts.split_last() else {
         return "no line".to_owned();
     };
@@ -144,7 +144,7 @@ fn describe(attempts: &[Expected], why: Option<Why>) -> String {
     text
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for DemoReport {
     /// The table, what was played again or skipped, and the verdict as the last line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.fmt_table(f)?;
@@ -165,7 +165,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl DemoReport {
     fn fmt_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let widths = self.rows.iter().map(|row| row.expected.chars().count());
         let expected = widths.max().unwrap_or(0);
@@ -205,7 +205,7 @@ impl Report {
     /// Each reason once, with the scenes that it skipped.
     fn fmt_skipped(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let skipped = || {
-            let is_skipped = |row: &&Row| row.result == RowResult::Skipped;
+            let is_skipped = |row: &&ReportRow| row.result == RowResult::Skipped;
             self.rows.iter().filter(is_skipped)
         };
         let mut reasons: Vec<&str> = Vec::new();
@@ -242,23 +242,23 @@ mod tests {
         record::{ReplyKind, TimeoutBy},
     };
 
-    const ONE: &[Expected] = &[Expected {
+    const ONE: &[Expectation] = &[Expectation {
         label: Label::TimedOut,
         reply: ReplyKind::None,
         timeout_by: Some(TimeoutBy::Kernel),
     }];
 
-    const SURE: Why = (Code::HostDown, Certainty::Certain);
-    const UNSURE: Why = (Code::HostDown, Certainty::Likely);
+    const SURE: ExpectedCause = (Code::HostDown, Certainty::Certain);
+    const UNSURE: ExpectedCause = (Code::HostDown, Certainty::Likely);
 
-    fn played(expected: &'static [Expected], why: Option<Why>) -> Act {
+    fn played(expected: &'static [Expectation], why: Option<ExpectedCause>) -> Act {
         Act {
             name: "silence",
             does: "connect to a silent host",
             expected,
             why,
             before: Vec::new(),
-            played: Played::By { tid: 1 },
+            played: SceneResult::By { tid: 1 },
         }
     }
 
@@ -268,7 +268,7 @@ mod tests {
         outcomes: &HashMap<u32, Vec<Outcome>>,
         missed: u64,
     ) -> (usize, usize) {
-        let report = Report::new(&[act(), act()], outcomes, missed);
+        let report = DemoReport::new(&[act(), act()], outcomes, missed);
         assert_eq!(
             report.all_as_expected(),
             report.count(RowResult::Different) == 0
@@ -280,13 +280,13 @@ mod tests {
     }
 
     /// The report of one scene.
-    fn report(mut act: Act, why: Why, before: &[Option<Why>]) -> Report {
+    fn report(mut act: Act, why: ExpectedCause, before: &[Option<ExpectedCause>]) -> DemoReport {
         let outcome = told(why);
-        let expected = Expected::of_line(&outcome);
+        let expected = Expectation::of_line(&outcome);
         act.expected = Box::leak(Box::new([expected]));
         act.before = before.to_vec();
         let outcomes = HashMap::from([(1, vec![outcome])]);
-        Report::new(&[act], &outcomes, 0)
+        DemoReport::new(&[act], &outcomes, 0)
     }
 
     #[test]
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_missing_cause_differs_unless_its_line_says_why() {
-        const REFUSED: &[Expected] = &[Expected {
+        const REFUSED: &[Expectation] = &[Expectation {
             label: Label::Refused,
             reply: ReplyKind::Rst,
             timeout_by: None,
@@ -356,10 +356,10 @@ got:             refused by RST: host_down (likely)
     fn skipped_scenes_stand_below_their_reason() {
         let skipped = |name| Act {
             name,
-            played: Played::Skipped("this machine has no IPv6".to_owned()),
+            played: SceneResult::Skipped("this machine has no IPv6".to_owned()),
             ..played(ONE, None)
         };
-        let report = Report::new(&[skipped("one"), skipped("two")], &HashMap::new(), 0);
+        let report = DemoReport::new(&[skipped("one"), skipped("two")], &HashMap::new(), 0);
         let text = report.to_string();
         let last = "
 Skipped:
@@ -375,11 +375,11 @@ PASSED: 0 scenes as expected, 0 different, 2 skipped
     #[test]
     fn the_table_fits_100_columns() {
         let longest = Some((Code::EphemeralRangeUsedUp, Certainty::Possible));
-        let acts = scenes_as_played(Played::By { tid: 1 }).map(|act| Act {
+        let acts = scenes_as_played(SceneResult::By { tid: 1 }).map(|act| Act {
             before: vec![longest, longest],
             ..act
         });
-        let row = |act: &Act, result| Row {
+        let row = |act: &Act, result| ReportRow {
             scene: act.name,
             expected: describe(act.expected, act.why),
             got: describe(act.expected, longest),
@@ -389,7 +389,7 @@ PASSED: 0 scenes as expected, 0 different, 2 skipped
         let acts: Vec<_> = acts.collect();
         for result in [RowResult::Same, RowResult::Different, RowResult::Skipped] {
             let rows = acts.iter().map(|act| row(act, result)).collect();
-            let text = Report { rows }.to_string();
+            let text = DemoReport { rows }.to_string();
             for line in text.lines() {
                 assert!(line.chars().count() <= WIDTH, "{line}");
             }

@@ -1,10 +1,10 @@
 //! Endings and causes in the words of the demo's blocks and table.
 
-use super::scenes::{Expected, Why};
+use super::scenes::{Expectation, ExpectedCause};
 use crate::record::{ReplyKind, TimeoutBy};
 
 /// `timed_out by application, dropped here`
-pub(super) fn ending(line: Expected) -> String {
+pub(super) fn ending(line: Expectation) -> String {
     let by = match (line.timeout_by, line.reply) {
         (Some(TimeoutBy::Application), ReplyKind::Local) => " by application, dropped here",
         (Some(TimeoutBy::Kernel), _) => " by kernel",
@@ -18,7 +18,7 @@ pub(super) fn ending(line: Expected) -> String {
 }
 
 /// `host_down (likely)`
-pub(super) fn cause(why: Option<Why>) -> String {
+pub(super) fn cause(why: Option<ExpectedCause>) -> String {
     why.map_or_else(
         || "no cause".to_owned(),
         |(code, certainty)| format!("{} ({})", code.as_str(), certainty.as_str()),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Seen;
+use super::EndingCoverage;
 use crate::output::event::Coverage;
 
 /// What to say where something is not seen.
@@ -50,12 +50,15 @@ pub(super) const TRACE_SYSCALLS: &str = "conntrace --trace-syscalls, which slows
 
 /// Every key with what became of it; `None` where tracing cannot start. `functions`
 /// is whether any function could be hooked.
-pub(super) fn table(coverage: Option<Coverage>, functions: bool) -> BTreeMap<&'static str, Seen> {
+pub(super) fn table(
+    coverage: Option<Coverage>,
+    functions: bool,
+) -> BTreeMap<&'static str, EndingCoverage> {
     let tried = coverage.is_some();
     let by_functions = |gap: Gap| if functions { FUNCTION } else { gap };
     let seen = |(key, seen, gap): (&'static str, bool, Gap)| {
         let gap = (tried && !seen).then_some(gap);
-        let seen = Seen {
+        let seen = EndingCoverage {
             seen: tried.then_some(seen),
             reason: gap.as_ref().map(|gap| gap.reason),
             remedy: gap.as_ref().map(|gap| gap.remedy),

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Fact, State};
+use super::{CheckState, HostCheck};
 use crate::{
     capture,
     capture::{
@@ -33,14 +33,14 @@ const NO_CGROUP: &str = "`cgroup` and `container` are null";
 const NO_EXE: &str = "`exe` is null for processes of other users or with more capabilities";
 
 /// Looks around on this host.
-pub(super) fn look() -> Vec<Fact> {
+pub(super) fn look() -> Vec<HostCheck> {
     let own = Capabilities::own();
     let mounts = proc_file::read_to_string("/proc/self/mountinfo");
     let mounts = mounts.as_deref().unwrap_or_default();
     let btf = btf(Path::new(VMLINUX_BTF).try_exists());
     let members = match btf.state {
-        State::Ok => members(capture::check_members()),
-        State::Limits | State::Blocks | State::Unknown => {
+        CheckState::Ok => members(capture::check_members()),
+        CheckState::Limits | CheckState::Blocks | CheckState::Unknown => {
             unknown("kernel_members", "cannot be looked up without BTF")
         }
     };
@@ -71,27 +71,27 @@ pub(super) fn look() -> Vec<Fact> {
     ]
 }
 
-fn ok(name: &'static str, found: impl Into<String>) -> Fact {
-    Fact {
+fn ok(name: &'static str, found: impl Into<String>) -> HostCheck {
+    HostCheck {
         name,
-        state: State::Ok,
+        state: CheckState::Ok,
         found: found.into(),
         cost: None,
         remedy: None,
     }
 }
 
-fn unknown(name: &'static str, found: impl Into<String>) -> Fact {
-    Fact {
-        state: State::Unknown,
+fn unknown(name: &'static str, found: impl Into<String>) -> HostCheck {
+    HostCheck {
+        state: CheckState::Unknown,
         ..ok(name, found)
     }
 }
 
-impl Fact {
+impl HostCheck {
     fn limits(self, cost: &'static str, remedy: &'static str) -> Self {
         Self {
-            state: State::Limits,
+            state: CheckState::Limits,
             cost: Some(cost),
             remedy: Some(remedy),
             ..self
@@ -100,13 +100,13 @@ impl Fact {
 
     fn blocks(self, remedy: &'static str) -> Self {
         Self {
-            state: State::Blocks,
+            state: CheckState::Blocks,
             ..self.limits(NOTHING, remedy)
         }
     }
 }
 
-fn btf(exists: io::Result<bool>) -> Fact {
+fn btf(exists: io::Result<bool>) -> HostCheck {
     let name = "kernel_btf";
     match exists {
         Ok(true) => ok(name, VMLINUX_BTF),
@@ -116,7 +116,7 @@ fn btf(exists: io::Result<bool>) -> Fact {
     }
 }
 
-fn members(resolved: Result<usize, StartError>) -> Fact {
+fn members(resolved: Result<usize, StartError>) -> HostCheck {
     let name = "kernel_members";
     match resolved {
         Ok(count) => ok(
@@ -130,7 +130,7 @@ fn members(resolved: Result<usize, StartError>) -> Fact {
     }
 }
 
-fn privilege(own: Option<Capabilities>) -> Fact {
+fn privilege(own: Option<Capabilities>) -> HostCheck {
     let name = "privilege";
     let Some(own) = own else {
         return unknown(name, "/proc/self/status cannot be read");
@@ -153,7 +153,7 @@ fn privilege(own: Option<Capabilities>) -> Fact {
 }
 
 /// Capabilities that are only held in a namespace of its own load no programs.
-fn user_namespace(link: io::Result<PathBuf>) -> Fact {
+fn user_namespace(link: io::Result<PathBuf>) -> HostCheck {
     let name = "user_namespace";
     match link {
         Ok(link) if link == Path::new(FIRST_USER_NS) => ok(name, "the host's"),
@@ -167,7 +167,7 @@ fn user_namespace(link: io::Result<PathBuf>) -> Fact {
 }
 
 /// `none [integrity] confidentiality`
-fn lockdown(text: io::Result<String>) -> Fact {
+fn lockdown(text: io::Result<String>) -> HostCheck {
     let name = "lockdown";
     match text {
         Ok(text) if text.contains("[confidentiality]") => {
@@ -182,7 +182,7 @@ fn lockdown(text: io::Result<String>) -> Fact {
     }
 }
 
-fn cgroup_v2(mountinfo: &str) -> Fact {
+fn cgroup_v2(mountinfo: &str) -> HostCheck {
     let name = "cgroup_v2";
     match sys::cgroup_mount_point(mountinfo) {
         Some(path) => ok(name, path.display().to_string()),
@@ -199,7 +199,7 @@ fn capability(
     wanted: Capability,
     cost: &'static str,
     remedy: &'static str,
-) -> Fact {
+) -> HostCheck {
     match own {
         Some(own) if own.has(wanted) => ok(name, wanted.to_string()),
         Some(_) => ok(name, format!("without {wanted}")).limits(cost, remedy),
@@ -208,7 +208,7 @@ fn capability(
 }
 
 /// With hidepid only ptrace capability sees the processes of others.
-fn proc(mountinfo: &str, own: Option<Capabilities>) -> Fact {
+fn proc(mountinfo: &str, own: Option<Capabilities>) -> HostCheck {
     let name = "proc";
     // What is mounted over another comes after it.
     let options = mountinfo.lines().rev().find_map(|line| {
@@ -237,7 +237,7 @@ fn proc(mountinfo: &str, own: Option<Capabilities>) -> Fact {
 }
 
 /// The lines have the host's pids, and another namespace's /proc has other ones.
-fn tracefs(folder: Option<&Path>) -> Fact {
+fn tracefs(folder: Option<&Path>) -> HostCheck {
     let name = TRACEFS;
     match folder {
         Some(folder) => ok(name, folder.display().to_string()),
@@ -248,7 +248,7 @@ fn tracefs(folder: Option<&Path>) -> Fact {
     }
 }
 
-fn pid_namespace(link: io::Result<PathBuf>) -> Fact {
+fn pid_namespace(link: io::Result<PathBuf>) -> HostCheck {
     let name = "pid_namespace";
     match link {
         Ok(link) if link == Path::new(FIRST_PID_NS) => ok(name, "the host's"),
@@ -269,9 +269,9 @@ mod tests {
     const ONLY_BPF: &str = "CapEff:\t0000008000000000\n";
 
     #[track_caller]
-    fn check(fact: &Fact, state: State, found: &str) {
+    fn check(fact: &HostCheck, state: CheckState, found: &str) {
         assert_eq!((fact.state, fact.found.as_str()), (state, found));
-        let needs_words = matches!(state, State::Limits | State::Blocks);
+        let needs_words = matches!(state, CheckState::Limits | CheckState::Blocks);
         assert_eq!(fact.cost.is_some(), needs_words);
         assert_eq!(fact.remedy.is_some(), needs_words);
     }
@@ -279,13 +279,17 @@ mod tests {
     #[test]
     fn capabilities() {
         let of = |status| privilege(Capabilities::parse(status));
-        check(&of(ROOT), State::Ok, "CAP_BPF and CAP_PERFMON");
+        check(&of(ROOT), CheckState::Ok, "CAP_BPF and CAP_PERFMON");
         let missing = "without CAP_BPF and CAP_PERFMON";
-        check(&of(NOBODY), State::Blocks, missing);
-        check(&of(ONLY_BPF), State::Blocks, "without CAP_PERFMON");
+        check(&of(NOBODY), CheckState::Blocks, missing);
+        check(&of(ONLY_BPF), CheckState::Blocks, "without CAP_PERFMON");
         let admin = "CapEff:\t0000000000200000\n";
-        check(&of(admin), State::Ok, "CAP_SYS_ADMIN");
-        check(&of(""), State::Unknown, "/proc/self/status cannot be read");
+        check(&of(admin), CheckState::Ok, "CAP_SYS_ADMIN");
+        check(
+            &of(""),
+            CheckState::Unknown,
+            "/proc/self/status cannot be read",
+        );
         let of = |status| {
             capability(
                 "x",
@@ -295,25 +299,29 @@ mod tests {
                 "",
             )
         };
-        check(&of(ROOT), State::Ok, "CAP_SYS_PTRACE");
-        check(&of(NOBODY), State::Limits, "without CAP_SYS_PTRACE");
+        check(&of(ROOT), CheckState::Ok, "CAP_SYS_PTRACE");
+        check(&of(NOBODY), CheckState::Limits, "without CAP_SYS_PTRACE");
     }
 
     #[test]
     fn lockdown_levels() {
         let of = |text: &str| lockdown(Ok(text.to_owned()));
-        check(&of("[none] integrity confidentiality\n"), State::Ok, "none");
+        check(
+            &of("[none] integrity confidentiality\n"),
+            CheckState::Ok,
+            "none",
+        );
         check(
             &of("none [integrity] confidentiality\n"),
-            State::Ok,
+            CheckState::Ok,
             "integrity",
         );
         let locked = of("none integrity [confidentiality]\n");
-        check(&locked, State::Blocks, "confidentiality");
+        check(&locked, CheckState::Blocks, "confidentiality");
         let absent = lockdown(Err(ErrorKind::NotFound.into()));
-        check(&absent, State::Ok, "not reported");
+        check(&absent, CheckState::Ok, "not reported");
         let hidden = lockdown(Err(ErrorKind::PermissionDenied.into()));
-        assert_eq!(hidden.state, State::Unknown);
+        assert_eq!(hidden.state, CheckState::Unknown);
     }
 
     #[test]
@@ -323,33 +331,33 @@ mod tests {
         let plain = "22 27 0:21 / /proc rw,relatime - proc proc rw\n";
         check(
             &proc(plain, nobody),
-            State::Ok,
+            CheckState::Ok,
             "mounted, shows every process",
         );
         for option in ["hidepid=invisible", "hidepid=2", "hidepid=ptraceable"] {
             let hiding = format!("22 27 0:21 / /proc rw - proc proc rw,gid=4,{option}\n");
             let found = format!("mounted with {option}");
-            check(&proc(&hiding, nobody), State::Limits, &found);
+            check(&proc(&hiding, nobody), CheckState::Limits, &found);
             let passed = format!("{found}; CAP_SYS_PTRACE passes");
-            check(&proc(&hiding, root), State::Ok, &passed);
+            check(&proc(&hiding, root), CheckState::Ok, &passed);
         }
         let over = format!("{plain}33 22 0:40 / /proc rw - proc proc rw,hidepid=invisible\n");
         let hidden = "mounted with hidepid=invisible";
-        check(&proc(&over, nobody), State::Limits, hidden);
-        check(&proc("", root), State::Limits, "not mounted");
-        check(&cgroup_v2(plain), State::Limits, "not mounted");
+        check(&proc(&over, nobody), CheckState::Limits, hidden);
+        check(&proc("", root), CheckState::Limits, "not mounted");
+        check(&cgroup_v2(plain), CheckState::Limits, "not mounted");
         let cgroup = "31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
-        check(&cgroup_v2(cgroup), State::Ok, "/sys/fs/cgroup");
+        check(&cgroup_v2(cgroup), CheckState::Ok, "/sys/fs/cgroup");
     }
 
     #[test]
     fn kernel_and_namespaces() {
-        check(&btf(Ok(true)), State::Ok, VMLINUX_BTF);
+        check(&btf(Ok(true)), CheckState::Ok, VMLINUX_BTF);
         let absent = format!("no {VMLINUX_BTF}");
-        check(&btf(Ok(false)), State::Blocks, &absent);
+        check(&btf(Ok(false)), CheckState::Blocks, &absent);
         check(
             &members(Ok(3)),
-            State::Ok,
+            CheckState::Ok,
             "all 3 that the programs read are there",
         );
         let lacking = members(Err(StartError::Unsupported {
@@ -357,10 +365,23 @@ mod tests {
             what: "this kernel has no sock.sk_err".to_owned(),
             remedy: "report",
         }));
-        check(&lacking, State::Blocks, "this kernel has no sock.sk_err");
-        assert_eq!(user_namespace(Ok(FIRST_USER_NS.into())).state, State::Ok);
-        assert_eq!(user_namespace(Ok("user:[7]".into())).state, State::Blocks);
-        assert_eq!(pid_namespace(Ok(FIRST_PID_NS.into())).state, State::Ok);
-        assert_eq!(pid_namespace(Ok("pid:[7]".into())).state, State::Limits);
+        check(
+            &lacking,
+            CheckState::Blocks,
+            "this kernel has no sock.sk_err",
+        );
+        assert_eq!(
+            user_namespace(Ok(FIRST_USER_NS.into())).state,
+            CheckState::Ok
+        );
+        assert_eq!(
+            user_namespace(Ok("user:[7]".into())).state,
+            CheckState::Blocks
+        );
+        assert_eq!(pid_namespace(Ok(FIRST_PID_NS.into())).state, CheckState::Ok);
+        assert_eq!(
+            pid_namespace(Ok("pid:[7]".into())).state,
+            CheckState::Limits
+        );
     }
 }

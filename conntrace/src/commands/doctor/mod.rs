@@ -22,7 +22,7 @@ const SCHEMA: u32 = 1;
 
 /// What was found; written as JSON just so.
 #[derive(Debug, Serialize)]
-pub struct Diagnosis {
+pub struct HostReport {
     /// Version of this object.
     pub schema: u32,
     /// Version of conntrace.
@@ -38,11 +38,11 @@ pub struct Diagnosis {
     /// Why tracing cannot start.
     pub obstacle: Option<Obstacle>,
     /// What the host has and lacks.
-    pub facts: Vec<Fact>,
+    pub facts: Vec<HostCheck>,
     /// Every hook, in the order they are attached.
     pub hooks: Vec<HookFinding>,
     /// What would be seen, by the keys of the start line's `coverage`.
-    pub coverage: BTreeMap<&'static str, Seen>,
+    pub coverage: BTreeMap<&'static str, EndingCoverage>,
 }
 
 /// Why tracing cannot start.
@@ -68,11 +68,11 @@ pub enum ObstacleKind {
 
 /// Something about the host.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Fact {
+pub struct HostCheck {
     /// What it is about.
     pub name: &'static str,
     /// How it stands.
-    pub state: State,
+    pub state: CheckState,
     /// What was found.
     pub found: String,
     /// What it costs, unless all is well.
@@ -84,7 +84,7 @@ pub struct Fact {
 /// How a fact stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum CheckState {
     /// As it should be.
     Ok,
     /// Tracing works, but something stays unknown.
@@ -116,7 +116,7 @@ pub struct HookFinding {
 
 /// Whether a kind of ending would be seen.
 #[derive(Debug, Serialize)]
-pub struct Seen {
+pub struct EndingCoverage {
     /// Null when tracing cannot start.
     pub seen: Option<bool>,
     /// Why not.
@@ -128,7 +128,7 @@ pub struct Seen {
 /// Examines this host: tries to start tracing, takes everything down again, and
 /// looks around. Must run inside a tokio runtime. The second value is what
 /// `run` would have met.
-pub fn examine(tier: Option<Tier>) -> (Diagnosis, Result<(), StartError>) {
+pub fn examine(tier: Option<Tier>) -> (HostReport, Result<(), StartError>) {
     let settings = Settings {
         tier,
         ..Settings::default()
@@ -143,13 +143,13 @@ pub fn examine(tier: Option<Tier>) -> (Diagnosis, Result<(), StartError>) {
 ///
 /// # Errors
 /// Never in practice: the JSON is made of strings and booleans.
-pub fn json(diagnosis: &Diagnosis) -> serde_json::Result<String> {
+pub fn json(diagnosis: &HostReport) -> serde_json::Result<String> {
     Ok(serde_json::to_string(diagnosis)? + "\n")
 }
 
 /// Text for a person that fits one screen.
 #[must_use]
-pub fn text(diagnosis: &Diagnosis) -> String {
+pub fn text(diagnosis: &HostReport) -> String {
     text::render(diagnosis)
 }
 
@@ -160,9 +160,9 @@ pub fn kernels() -> String {
     format!("What each tier sees, as measured:\n\n{}", table.trim_end())
 }
 
-fn diagnose(tried: Result<&Start, &StartError>, facts: Vec<Fact>) -> Diagnosis {
+fn diagnose(tried: Result<&Start, &StartError>, facts: Vec<HostCheck>) -> HostReport {
     let start = tried.ok();
-    Diagnosis {
+    HostReport {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION"),
         kernel: capture::release(),
@@ -191,7 +191,7 @@ fn obstacle(error: &StartError) -> Obstacle {
 }
 
 fn hooks(start: Option<&Start>) -> Vec<HookFinding> {
-    let finding = |program: &capture::Program| {
+    let finding = |program: &capture::HookProgram| {
         let states = start.map_or_else(Default::default, |start| start.hooks.as_slice());
         let state = states.iter().find(|state| state.name == program.name);
         HookFinding {

@@ -5,7 +5,7 @@ use crate::{
 
 /// All hooks attached but the one that sees stalls.
 fn start() -> Start {
-    let hook = |program: &capture::Program| HookState {
+    let hook = |program: &capture::HookProgram| HookState {
         name: program.name.into(),
         kind: "tp_btf".into(),
         attached: program.name != "tcp_retransmit_skb",
@@ -26,10 +26,10 @@ fn start() -> Start {
     }
 }
 
-fn limited() -> Fact {
-    Fact {
+fn limited() -> HostCheck {
+    HostCheck {
         name: "cgroup_v2",
-        state: State::Limits,
+        state: CheckState::Limits,
         found: "not mounted".to_owned(),
         cost: Some("`cgroup` is null"),
         remedy: Some("mount it"),
@@ -135,8 +135,8 @@ fn text_fits_a_screen() {
         (hook.attached, hook.reason) = (true, None);
     }
     well.coverage = coverage_of_all();
-    let ok = Fact {
-        state: State::Ok,
+    let ok = HostCheck {
+        state: CheckState::Ok,
         cost: None,
         remedy: None,
         ..limited()

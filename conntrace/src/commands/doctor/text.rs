@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    Diagnosis, Fact, HookFinding, State,
+    CheckState, HookFinding, HostCheck, HostReport,
     coverage::{SEE_HOOK, SEE_HOOKS, TRACE_SYSCALLS},
     facts::TRACEFS,
 };
@@ -19,7 +19,7 @@ const INDENT: usize = 12;
 /// `cargo xtask vm --write`.
 pub(super) const KERNELS: &str = include_str!("kernels.md");
 
-pub(super) fn render(diagnosis: &Diagnosis) -> String {
+pub(super) fn render(diagnosis: &HostReport) -> String {
     let mut text = format!(
         "conntrace {}, kernel {}, {}\n",
         diagnosis.version, diagnosis.kernel, diagnosis.architecture,
@@ -35,7 +35,7 @@ pub(super) fn render(diagnosis: &Diagnosis) -> String {
     text
 }
 
-fn verdict(diagnosis: &Diagnosis) -> String {
+fn verdict(diagnosis: &HostReport) -> String {
     if let Some(obstacle) = &diagnosis.obstacle {
         return format!("Tracing cannot start: {}", obstacle.message);
     }
@@ -49,11 +49,11 @@ fn verdict(diagnosis: &Diagnosis) -> String {
 
 /// The one thing to do first: what lets tracing start, or shows the most of what is not
 /// seen. A command stands alone on its line, to be copied.
-fn next_step(diagnosis: &Diagnosis) -> Option<String> {
+fn next_step(diagnosis: &HostReport) -> Option<String> {
     let mut facts = diagnosis.facts.iter();
     let indented = |words: &str| wrap(words, "  ", "  ", WIDTH);
     if !diagnosis.can_trace {
-        let blocking = facts.find(|fact| fact.state == State::Blocks)?;
+        let blocking = facts.find(|fact| fact.state == CheckState::Blocks)?;
         return Some(format!("To mend it:\n{}", indented(blocking.remedy?)));
     }
     let mut found = diagnosis.coverage.values();
@@ -81,16 +81,16 @@ fn add(text: &mut String, name: &str, words: &str) {
     text.push_str(&wrap(&visible(words), &first, &next, WIDTH));
 }
 
-fn add_facts(text: &mut String, facts: &[Fact]) {
-    let is_ok = |fact: &&Fact| fact.state == State::Ok;
+fn add_facts(text: &mut String, facts: &[HostCheck]) {
+    let is_ok = |fact: &&HostCheck| fact.state == CheckState::Ok;
     let ok = facts.iter().filter(is_ok).count();
     let _ = writeln!(text, "\nHost: {ok} of {} checks are ok", facts.len());
     for fact in facts {
         let state = match fact.state {
-            State::Ok => continue,
-            State::Limits => "limits",
-            State::Blocks => "blocks",
-            State::Unknown => "unknown",
+            CheckState::Ok => continue,
+            CheckState::Limits => "limits",
+            CheckState::Blocks => "blocks",
+            CheckState::Unknown => "unknown",
         };
         let mut found = format!("{}: {}", fact.name, fact.found);
         if let Some(cost) = fact.cost {
@@ -125,7 +125,7 @@ fn add_hooks(text: &mut String, hooks: &[HookFinding]) {
 }
 
 /// What is seen and what is not, and what would mend that unless it is told above.
-fn add_coverage(text: &mut String, diagnosis: &Diagnosis) {
+fn add_coverage(text: &mut String, diagnosis: &HostReport) {
     let keys = |seen: bool| -> Vec<&str> {
         let coverage = diagnosis.coverage.iter();
         let of_these = coverage.filter(|(_, found)| found.seen == Some(seen));

@@ -1,10 +1,10 @@
 //! What each label means, how it is recognised, and what to do about it.
 
-use super::{Entry, Step};
+use super::{Explanation, Step};
 use crate::record::Label;
 
 /// The entry of a label.
-pub(super) fn entry(label: Label) -> &'static Entry {
+pub(super) fn entry(label: Label) -> &'static Explanation {
     match label {
         Label::Established => &ESTABLISHED,
         Label::PortExhausted => &PORT_EXHAUSTED,
@@ -23,7 +23,7 @@ pub(super) const fn step(command: &'static str, shows: &'static str) -> Step {
     Step { command, shows }
 }
 
-static ESTABLISHED: Entry = Entry {
+static ESTABLISHED: Explanation = Explanation {
     means: "the handshake completed",
     recognised: &[
         "Rule 1: the socket reached ESTABLISHED.",
@@ -45,7 +45,7 @@ static ESTABLISHED: Entry = Entry {
     ],
 };
 
-static PORT_EXHAUSTED: Entry = Entry {
+static PORT_EXHAUSTED: Explanation = Explanation {
     means: "no local port was left",
     recognised: &[
         "Rule 2: no SYN left, no port had been bound, and the kernel's search for one ended without any (EADDRNOTAVAIL).",
@@ -74,7 +74,7 @@ static PORT_EXHAUSTED: Entry = Entry {
     ],
 };
 
-static ADDRESS_UNAVAILABLE: Entry = Entry {
+static ADDRESS_UNAVAILABLE: Explanation = Explanation {
     means: "the chosen local address or 4-tuple could not be had",
     recognised: &[
         "Rule 2: no SYN left, and the socket already had a local port when the attempt began (EADDRNOTAVAIL).",
@@ -105,7 +105,7 @@ static ADDRESS_UNAVAILABLE: Entry = Entry {
     ],
 };
 
-static REFUSED: Entry = Entry {
+static REFUSED: Explanation = Explanation {
     means: "the other side, or a firewall speaking for it, said no",
     recognised: &[
         "Rule 3: the kernel ended the attempt with ECONNREFUSED, upon a RST or ICMP port unreachable, or with ECONNRESET, upon a RST after a simultaneous open.",
@@ -134,7 +134,7 @@ static REFUSED: Entry = Entry {
     ],
 };
 
-static TIMED_OUT: Entry = Entry {
+static TIMED_OUT: Explanation = Explanation {
     means: "no answer; `timeout_by` says who gave up",
     recognised: &[
         "Rule 3: the kernel ended the attempt with ETIMEDOUT after its last SYN retransmission (timeout_by kernel).",
@@ -181,7 +181,7 @@ static TIMED_OUT: Entry = Entry {
     ],
 };
 
-static UNREACHABLE: Entry = Entry {
+static UNREACHABLE: Explanation = Explanation {
     means: "the network said no",
     recognised: &[
         "Rule 3: the kernel ended the attempt with another network error, such as EHOSTUNREACH or ENETUNREACH.",
@@ -221,7 +221,7 @@ static UNREACHABLE: Entry = Entry {
     ],
 };
 
-static DENIED: Entry = Entry {
+static DENIED: Explanation = Explanation {
     means: "this host's policy said no",
     recognised: &[
         "Rule 2: connect returned EPERM or EACCES before SYN_SENT; seen where `coverage.local_denial` is true (--trace-syscalls).",
@@ -245,7 +245,7 @@ static DENIED: Entry = Entry {
     ],
 };
 
-static ABORTED: Entry = Entry {
+static ABORTED: Explanation = Explanation {
     means: "someone else killed the socket (`ss -K`)",
     recognised: &[
         "Rule 3: the kernel ended the attempt with ECONNABORTED, which sock_diag's destroy sets (tcp_abort).",
@@ -266,7 +266,7 @@ static ABORTED: Entry = Entry {
     ],
 };
 
-static CANCELLED: Entry = Entry {
+static CANCELLED: Explanation = Explanation {
     means: "the application gave up before an answer was due",
     recognised: &[
         "Rule 6: the application ended it (close, exit, kill, shutdown, AF_UNSPEC) within --patience, unanswered, with no SYN retransmitted.",
@@ -288,7 +288,7 @@ static CANCELLED: Entry = Entry {
     ],
 };
 
-static FAILED: Entry = Entry {
+static FAILED: Explanation = Explanation {
     means: "anything else; `errno` says what, where it is known",
     recognised: &[
         "Rule 2: no SYN left although the kernel had assigned a local port.",

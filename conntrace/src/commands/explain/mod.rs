@@ -45,7 +45,7 @@ impl Topic {
         }
     }
 
-    fn entry(self) -> &'static Entry {
+    fn entry(self) -> &'static Explanation {
         match self {
             Self::Label(label) => labels::entry(label),
             Self::Cause(code) => causes::entry(code),
@@ -54,7 +54,7 @@ impl Topic {
 }
 
 /// All there is to say about a label or a cause.
-struct Entry {
+struct Explanation {
     /// In half a sentence.
     means: &'static str,
     /// The rules that give it, one sentence each.

@@ -99,9 +99,9 @@ fn first_phrase<'a>(words: &'a [&'a str]) -> Option<(&'static [Topic], &'a [&'a 
 
 /// A phrase in lower case with what it is about; a label or cause has spaces for its
 /// underscores.
-type Known = (String, &'static [Topic]);
+type KnownPhrase = (String, &'static [Topic]);
 
-static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
+static KNOWN: LazyLock<Vec<KnownPhrase>> = LazyLock::new(|| {
     let own = Topic::all().iter().map(|topic| {
         let phrase = topic.as_str().replace('_', " ");
         (phrase, std::slice::from_ref(topic))

@@ -1,6 +1,6 @@
 use crate::{
-    diagnosis::{Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule},
-    record::{Errno, Icmp, IcmpVersion, Label, ReplyKind},
+    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding},
+    record::{Errno, IcmpError, IcmpVersion, Label, ReplyKind},
 };
 
 /// Unreachable: a router or firewall said that it may not deliver (administratively
@@ -8,7 +8,7 @@ use crate::{
 ///
 /// Wrong only when the ICMP error was forged. Of IPv6 the kernel may have kept no more than
 /// the errno, EACCES, which no other ICMPv6 error gives (`icmpv6_err_convert`).
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::AdminProhibited,
     look,
     proofs: &[(
@@ -55,7 +55,7 @@ fn look(case: &Case, _: &mut dyn Evidence) -> Finding {
 
 /// Network, host and communication prohibited (RFC 1812); communication, policy
 /// and reject route (RFC 4443).
-pub(crate) fn is_prohibition(icmp: &Icmp) -> bool {
+pub(crate) fn is_prohibition(icmp: &IcmpError) -> bool {
     match icmp.version {
         IcmpVersion::V4 => icmp.icmp_type == 3 && matches!(icmp.code, 9 | 10 | 13),
         IcmpVersion::V6 => icmp.icmp_type == 1 && matches!(icmp.code, 1 | 5 | 6),

@@ -1,5 +1,5 @@
 use crate::{
-    diagnosis::{Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule},
+    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding},
     record::{Label, ReplyKind},
 };
 
@@ -8,7 +8,7 @@ use crate::{
 /// of ports, or the host behind the address changed. These cannot be told apart from here.
 ///
 /// Wrong when the host or the network between went down meanwhile.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::AnswersSometimes,
     look,
     proofs: &[(

@@ -1,13 +1,13 @@
 use std::net::IpAddr;
 
 use crate::{
-    diagnosis::{Call, Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule},
+    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, FailedCall, Finding},
     record::{Errno, Label, Remote},
 };
 
 /// Refused, failed, unreachable: TCP connects to no such address or port: port 0, a
 /// multicast or broadcast address, a link-local address without its interface.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::BadDestination,
     look,
     proofs: &[(
@@ -42,7 +42,7 @@ fn look(case: &Case, _: &mut dyn Evidence) -> Finding {
 /// The fault of a destination, and the step that mends it.
 fn fault(case: &Case, addr: IpAddr, port: u16) -> Option<(String, &'static str)> {
     let zoneless = match addr {
-        IpAddr::V6(v6) => v6.is_unicast_link_local() && case.call == Some(Call::Connect),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() && case.call == Some(FailedCall::Connect),
         IpAddr::V4(_) => false,
     };
     let no_host = match addr {

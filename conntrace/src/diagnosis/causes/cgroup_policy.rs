@@ -1,5 +1,5 @@
 use crate::{
-    diagnosis::{Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, denied},
+    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, denied},
     record::Errno,
 };
 
@@ -8,7 +8,7 @@ use crate::{
 ///
 /// Wrong when such a program is there, but something else said EPERM, such as a
 /// seccomp filter.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::CgroupPolicy,
     look,
     proofs: &[(

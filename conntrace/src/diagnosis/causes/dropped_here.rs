@@ -1,8 +1,8 @@
 use super::local_firewall;
 use crate::{
     diagnosis::{
-        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule,
-        firewall_facts::{Ending, Firewall},
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding,
+        firewall_facts::{Firewall, PacketEnd},
         words,
     },
     record::{Label, ReplyKind},
@@ -12,7 +12,7 @@ use crate::{
 /// firewall. The kernel names the reason of every packet it drops (`kfree_skb`).
 ///
 /// Reasons that only say that a neighbour or a route is missing are other rules'.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::DroppedHere,
     look,
     proofs: &[
@@ -52,7 +52,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         return Ok(None);
     }
     let (what, fix) = if reason == "NETFILTER_DROP" {
-        match local_firewall::rules(case, Ending::Drop, evidence) {
+        match local_firewall::rules(case, PacketEnd::Drop, evidence) {
             Ok(rules) if !rules.found.is_empty() => return Ok(None),
             Ok(Firewall { complete: true, .. }) => unexplained(case, evidence),
             Ok(_) | Err(_) => {

@@ -1,7 +1,7 @@
 use crate::{
     diagnosis::{
-        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, Undiagnosed,
-        question::Ports,
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
+        question::LocalPorts,
         words,
         words::{count, holdings},
     },
@@ -17,7 +17,7 @@ pub(crate) const HIGH: u16 = u16::MAX;
 ///
 /// Wrong when these sockets came only after the attempt; that others hold the
 /// ports is `ports_held_by_bind`.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::EphemeralRangeUsedUp,
     look,
     proofs: &[
@@ -79,7 +79,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
 pub(crate) fn ports(
     case: &Case,
     evidence: &mut dyn Evidence,
-) -> Result<Option<Ports>, Undiagnosed> {
+) -> Result<Option<LocalPorts>, Undiagnosed> {
     if case.label != Label::PortExhausted {
         return Ok(None);
     }
@@ -90,14 +90,14 @@ pub(crate) fn ports(
 }
 
 /// Ports that the kernel can choose from.
-pub(crate) fn available(ports: &Ports) -> u32 {
+pub(crate) fn available(ports: &LocalPorts) -> u32 {
     let (low, high) = ports.range;
     size(low, high).saturating_sub(ports.reserved)
 }
 
 /// Number of them that a connect or bind tries: of an odd number the kernel leaves one out,
 /// now this one and now that (`__inet_hash_connect`, `inet_csk_find_open_port`).
-pub(crate) fn tried(ports: &Ports) -> u32 {
+pub(crate) fn tried(ports: &LocalPorts) -> u32 {
     let (low, high) = ports.range;
     let available = available(ports);
     if available > 1 && size(low, high) % 2 == 1 {
@@ -109,13 +109,13 @@ pub(crate) fn tried(ports: &Ports) -> u32 {
 
 /// Whether nine tenths of those tried are held: by the time of the look some may have
 /// been given back.
-pub(crate) fn is_full(ports: &Ports) -> bool {
+pub(crate) fn is_full(ports: &LocalPorts) -> bool {
     let held = u64::from(ports.connected) + u64::from(ports.bound);
     available(ports) > 0 && held * 10 >= u64::from(tried(ports)) * 9
 }
 
 /// What shows how the ports are used.
-pub(crate) fn facts(ports: &Ports) -> Facts {
+pub(crate) fn facts(ports: &LocalPorts) -> Facts {
     let (low, high) = ports.range;
     Facts::new()
         .with("range", [low, high])
@@ -144,7 +144,12 @@ fn bracketed(addr: std::net::IpAddr) -> String {
 
 /// The steps that help here, the state of the sockets first. By default (2)
 /// `tcp_tw_reuse` is in force for loopback only; a port can be used again after a second.
-fn advice(case: &Case, ports: &Ports, to_loopback: bool, evidence: &mut dyn Evidence) -> String {
+fn advice(
+    case: &Case,
+    ports: &LocalPorts,
+    to_loopback: bool,
+    evidence: &mut dyn Evidence,
+) -> String {
     let mut steps = Vec::new();
     let held = |state: &str| ports.states.get(state).copied().unwrap_or(0);
     let (waiting, open, half_closed) = (held("TIME_WAIT"), held("ESTABLISHED"), held("CLOSE_WAIT"));
@@ -195,8 +200,8 @@ mod tests {
 
     use super::*;
 
-    fn ports(range: (u16, u16), tw_reuse: u8, waiting: u32) -> Ports {
-        Ports {
+    fn ports(range: (u16, u16), tw_reuse: u8, waiting: u32) -> LocalPorts {
+        LocalPorts {
             range,
             reserved: 0,
             tw_reuse,
@@ -209,7 +214,7 @@ mod tests {
         }
     }
 
-    fn advice(ports: &Ports, to_loopback: bool) -> String {
+    fn advice(ports: &LocalPorts, to_loopback: bool) -> String {
         let case = crate::diagnosis::tests::exhausted();
         let mut nothing = crate::diagnosis::tests::Script::default();
         super::advice(&case, ports, to_loopback, &mut nothing)
@@ -218,7 +223,7 @@ mod tests {
     #[test]
     fn one_port_of_an_odd_range_is_not_tried() {
         let held = |range, reserved, connected| {
-            let ports = Ports {
+            let ports = LocalPorts {
                 reserved,
                 connected,
                 ..ports(range, 0, 0)

@@ -1,9 +1,9 @@
 use crate::{
     diagnosis::{
-        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, place, question::Neighbour,
-        words,
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, place,
+        question::Neighbour, words,
     },
-    record::{Icmp, IcmpVersion, Label, ReplyKind},
+    record::{IcmpError, IcmpVersion, Label, ReplyKind},
 };
 
 /// Timed out, unreachable: the server does not exist or is not running. On our
@@ -12,7 +12,7 @@ use crate::{
 ///
 /// Wrong when the netmask is too wide and no route tells so, and when a router says host
 /// unreachable for another reason.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::HostDown,
     look,
     proofs: &[(
@@ -101,7 +101,7 @@ fn by_router(case: &Case) -> Option<Cause> {
     ))
 }
 
-fn is_host_unreachable(icmp: &Icmp) -> bool {
+fn is_host_unreachable(icmp: &IcmpError) -> bool {
     match icmp.version {
         IcmpVersion::V4 => (icmp.icmp_type, icmp.code) == (3, 1),
         IcmpVersion::V6 => (icmp.icmp_type, icmp.code) == (1, 3),

@@ -1,7 +1,9 @@
 use super::admin_prohibited;
 use crate::{
-    diagnosis::{Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, Undiagnosed, words},
-    record::{Errno, Icmp, IcmpVersion, Label, ReplyKind},
+    diagnosis::{
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed, words,
+    },
+    record::{Errno, IcmpError, IcmpVersion, Label, ReplyKind},
 };
 
 /// Unreachable: a router, or the destination, said that it cannot deliver. It has no route,
@@ -9,7 +11,7 @@ use crate::{
 ///
 /// Wrong only when the ICMP error was forged; a firewall can say so in a router's words. Of IPv6 the kernel may have kept no
 /// more than the errno.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::IcmpUnreachable,
     look,
     proofs: &[
@@ -89,7 +91,7 @@ fn facts(case: &Case) -> Facts {
         .with("errno", case.errno.as_ref().map(Errno::to_string))
 }
 
-fn meaning(icmp: &Icmp) -> String {
+fn meaning(icmp: &IcmpError) -> String {
     let known = match (icmp.version, icmp.icmp_type, icmp.code) {
         (IcmpVersion::V4, 3, 0) | (IcmpVersion::V6, 1, 0) => "no route",
         (IcmpVersion::V4, 3, 1) | (IcmpVersion::V6, 1, 3) => "host unreachable",

@@ -3,8 +3,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::proxy_in_path;
 use crate::{
     diagnosis::{
-        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, place, question::Listener,
-        words,
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, place,
+        question::Listener, words,
     },
     record::Remote,
 };
@@ -14,7 +14,7 @@ use crate::{
 /// to another interface.
 ///
 /// Wrong when the server is another than the one the client means.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::ListeningElsewhere,
     look,
     proofs: &[

@@ -1,7 +1,7 @@
 use crate::{
     diagnosis::{
-        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, Undiagnosed,
-        firewall_facts::{Direction, Ending, Firewall, Found, Match, Packet},
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
+        firewall_facts::{Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd},
         way::Route,
         words,
     },
@@ -13,7 +13,7 @@ use crate::{
 ///
 /// Wrong when the dropped packet was one of several and the others were lost
 /// elsewhere.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::LocalFirewall,
     look,
     proofs: &[
@@ -62,7 +62,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     if reason != "NETFILTER_DROP" {
         return Ok(None);
     }
-    let Firewall { found, complete } = rules(case, Ending::Drop, evidence)?;
+    let Firewall { found, complete } = rules(case, PacketEnd::Drop, evidence)?;
     let Some(first) = found.first() else {
         // Of rules that could not all be read none is known to be absent.
         return if complete {
@@ -91,14 +91,14 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
 /// The rules that may have ended the attempt's SYN so, or the SYN-ACK.
 pub(crate) fn rules(
     case: &Case,
-    ending: Ending,
+    ending: PacketEnd,
     evidence: &mut dyn Evidence,
 ) -> Result<Firewall, Undiagnosed> {
     let Some(syn) = syn(case, evidence)? else {
         return Ok(Firewall::default());
     };
     // It may come by another interface than the SYN left by, and has no mark yet.
-    let answer = Packet {
+    let answer = FirewallPacket {
         direction: Direction::In,
         device: None,
         mark: None,
@@ -106,7 +106,7 @@ pub(crate) fn rules(
         ..syn.clone()
     };
     let mut all = evidence.firewall(case.netns, syn, ending)?;
-    if ending == Ending::Drop {
+    if ending == PacketEnd::Drop {
         let mut of_answer = evidence.firewall(case.netns, answer, ending)?;
         // Which of the two was dropped is not recorded: NAT may have dropped the SYN.
         let of_one = of_answer.found.iter_mut();
@@ -121,11 +121,14 @@ pub(crate) fn rules(
 }
 
 /// The SYN as it is sent.
-pub(crate) fn syn(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<Packet>, Undiagnosed> {
+pub(crate) fn syn(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<FirewallPacket>, Undiagnosed> {
     let Some(remote) = case.remote_socket() else {
         return Ok(None);
     };
-    Ok(Some(Packet {
+    Ok(Some(FirewallPacket {
         direction: Direction::Out,
         remote,
         local: case.local_addr,
@@ -148,7 +151,7 @@ fn device(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<String>, Un
     })
 }
 
-fn is_same(one: &Found, other: &Found) -> bool {
+fn is_same(one: &MatchingRule, other: &MatchingRule) -> bool {
     (one.handle, &one.family, &one.table, &one.chain)
         == (other.handle, &other.family, &other.table, &other.chain)
 }

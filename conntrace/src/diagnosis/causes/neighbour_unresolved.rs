@@ -1,6 +1,6 @@
 use super::host_down::{certainty, may_be};
 use crate::{
-    diagnosis::{Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, place, words},
+    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, place, words},
     record::ReplyKind,
 };
 
@@ -8,7 +8,7 @@ use crate::{
 /// or neighbour discovery. The gateway is off, or the route names the wrong one.
 ///
 /// Wrong when the route changed between the attempt and the look.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::NeighbourUnresolved,
     look,
     proofs: &[

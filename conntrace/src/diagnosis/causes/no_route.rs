@@ -2,8 +2,9 @@ use std::net::IpAddr;
 
 use crate::{
     diagnosis::{
-        Call, Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, Undiagnosed, place,
-        way::{DeadEnd, DeadEndKind, Route, Way},
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, FailedCall, Finding, Undiagnosed,
+        place,
+        way::{DeadEnd, DeadEndKind, Flow, Route},
         words,
     },
     record::{Errno, Label},
@@ -15,7 +16,7 @@ use crate::{
 ///
 /// Wrong when the routes changed between the call and the look. Where a route is there
 /// without the chosen source it is `wrong_source`.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::NoRoute,
     look,
     proofs: &[(
@@ -25,7 +26,7 @@ pub(crate) const RULE: Rule = Rule {
 };
 
 fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
-    if case.label != Label::Unreachable || case.call != Some(Call::Connect) {
+    if case.label != Label::Unreachable || case.call != Some(FailedCall::Connect) {
         return Ok(None);
     }
     let Some(errno) = place::no_way(case, evidence)? else {
@@ -67,7 +68,7 @@ pub(crate) fn way_without_source(
     let Some(way) = case.way().filter(|way| way.from.is_some()) else {
         return Ok(None);
     };
-    let freely = Way { from: None, ..way };
+    let freely = Flow { from: None, ..way };
     Ok(match evidence.route(case.netns, freely)? {
         Route::None(_) => None,
         found @ (Route::Local | Route::Out(_)) => Some(found),

@@ -1,5 +1,7 @@
 use crate::{
-    diagnosis::{Call, Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, place},
+    diagnosis::{
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, FailedCall, Finding, place,
+    },
     record::{Errno, Label},
 };
 
@@ -7,7 +9,7 @@ use crate::{
 /// that family to use as a source (`ipv6_dev_get_saddr`).
 ///
 /// Wrong when an address came or went between the call and the look.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::NoSourceAddress,
     look,
     proofs: &[(
@@ -18,7 +20,7 @@ pub(crate) const RULE: Rule = Rule {
 
 fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let label = matches!(case.label, Label::AddressUnavailable | Label::Unreachable);
-    if !label || case.call != Some(Call::Connect) || case.local_addr.is_some() {
+    if !label || case.call != Some(FailedCall::Connect) || case.local_addr.is_some() {
         return Ok(None);
     }
     let Some(out) = place::way_out(case, evidence)? else {

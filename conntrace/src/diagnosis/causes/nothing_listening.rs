@@ -3,8 +3,8 @@ use std::net::SocketAddr;
 use super::{proxy_in_path, wrong_port};
 use crate::{
     diagnosis::{
-        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, Undiagnosed, place,
-        place::End, words,
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed, place,
+        place::PathEnd, words,
     },
     record::Remote,
 };
@@ -15,7 +15,7 @@ use crate::{
 ///
 /// Wrong when the server stopped or started between the attempt and the look, when
 /// the RST is that of a firewall in the host's name.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::NothingListening,
     look,
     proofs: &[
@@ -45,9 +45,9 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         Some(home) => Some(home),
         None if addr.is_loopback() => return Ok(None),
         None => match behind_a_gateway(case, evidence)? {
-            Some(End::Here(home)) => Some(home),
-            Some(End::Rewritten) => return Ok(None),
-            Some(End::Leaves(_) | End::Stops) | None => None,
+            Some(PathEnd::Here(home)) => Some(home),
+            Some(PathEnd::Rewritten) => return Ok(None),
+            Some(PathEnd::Leaves(_) | PathEnd::Stops) | None => None,
         },
     };
     let rewriting = proxy_in_path::rewriting(case, home, evidence)?;
@@ -93,7 +93,10 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
 
 /// The end of a way whose first gateway may be a namespace of this machine, such as a
 /// container's node.
-fn behind_a_gateway(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<End>, Undiagnosed> {
+fn behind_a_gateway(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<PathEnd>, Undiagnosed> {
     let Some(out) = place::way_out(case, evidence)? else {
         return Ok(None);
     };

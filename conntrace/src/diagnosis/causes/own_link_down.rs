@@ -1,6 +1,6 @@
 use crate::{
     diagnosis::{
-        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, Undiagnosed, place,
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed, place,
         way::Link, words,
     },
     record::{Label, ReplyKind},
@@ -14,7 +14,7 @@ const LOOPBACK: u32 = 1;
 ///
 /// Certain if sending failed meanwhile. Wrong when the link went down or came back between
 /// the attempt and the look.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::OwnLinkDown,
     look,
     proofs: &[

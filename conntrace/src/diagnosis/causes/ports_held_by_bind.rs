@@ -1,6 +1,6 @@
 use super::ephemeral_range_used_up::{available, facts, is_full, ports, tried};
 use crate::diagnosis::{
-    Case, Cause, Certainty, Code, Evidence, Finding, Rule, words,
+    Case, Cause, CauseRule, Certainty, Code, Evidence, Finding, words,
     words::{count, holdings},
 };
 
@@ -9,7 +9,7 @@ use crate::diagnosis::{
 ///
 /// Wrong when these sockets came only after the attempt. The kernel tells of
 /// sockets that are bound and neither listen nor are connected from Linux 6.8 on.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::PortsHeldByBind,
     look,
     proofs: &[

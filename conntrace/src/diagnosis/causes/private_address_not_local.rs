@@ -1,10 +1,10 @@
 use super::{host_down::may_be, proxy_in_path};
 use crate::{
     diagnosis::{
-        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, Undiagnosed, place,
-        place::End, words,
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed, place,
+        place::PathEnd, words,
     },
-    record::{Icmp, IcmpVersion, ReplyKind},
+    record::{IcmpError, IcmpVersion, ReplyKind},
 };
 
 /// Timed out, unreachable: an internal address is used from another network. The
@@ -14,7 +14,7 @@ use crate::{
 /// Wrong where the private networks of an organisation are routed: then the host
 /// behind the gateway may simply be down or filtered. From a private address that
 /// is as good a guess, so the cause is only possible.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::PrivateAddressNotLocal,
     look,
     proofs: &[
@@ -52,10 +52,10 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         return Ok(None);
     }
     let leaves_by = match place::end_of_way(case, out.clone(), evidence)? {
-        End::Here(_) | End::Rewritten => return Ok(None),
+        PathEnd::Here(_) | PathEnd::Rewritten => return Ok(None),
         // A route of its own leads there.
-        End::Leaves(last) if last.prefix_len != 0 => return Ok(None),
-        End::Leaves(_) | End::Stops => &out.device.name,
+        PathEnd::Leaves(last) if last.prefix_len != 0 => return Ok(None),
+        PathEnd::Leaves(_) | PathEnd::Stops => &out.device.name,
     };
     let to = to.addr;
     let certainty = if case.local_addr.is_none_or(place::is_private) {
@@ -93,7 +93,7 @@ fn is_unheard(case: &Case) -> Result<bool, Undiagnosed> {
     }
 }
 
-fn is_net_unreachable(icmp: &Icmp) -> bool {
+fn is_net_unreachable(icmp: &IcmpError) -> bool {
     match icmp.version {
         IcmpVersion::V4 => icmp.icmp_type == 3 && matches!(icmp.code, 0 | 6),
         IcmpVersion::V6 => (icmp.icmp_type, icmp.code) == (1, 0),

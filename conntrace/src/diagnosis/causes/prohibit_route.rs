@@ -1,7 +1,7 @@
 use super::no_route;
 use crate::{
     diagnosis::{
-        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, denied, place,
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, denied, place,
         way::DeadEndKind, words,
     },
     record::Errno,
@@ -11,7 +11,7 @@ use crate::{
 /// clients and hosting panels set as a kill switch, or a policy rule that prohibits.
 ///
 /// Wrong when the route was set or removed between the call and the look.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::ProhibitRoute,
     look,
     proofs: &[(

@@ -3,8 +3,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::local_firewall;
 use crate::{
     diagnosis::{
-        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, Undiagnosed,
-        firewall_facts::{Direction, Ending, Firewall, Found, Match, Packet},
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
+        firewall_facts::{Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd},
         question::ProxyVariable,
         words,
     },
@@ -17,7 +17,7 @@ use crate::{
 /// The address is compared without DNS, so a proxy that is named and not numbered
 /// is not recognised; nor is one that stands in a configuration file. Wrong when
 /// the process connects to that address for another purpose.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::ProxyInPath,
     look,
     proofs: &[(
@@ -72,7 +72,7 @@ pub(crate) fn variable(
 #[derive(Debug, Default)]
 pub(crate) struct Rewriting {
     /// Those of the client's namespace, the first of them the surest.
-    pub(crate) rules: Vec<Found>,
+    pub(crate) rules: Vec<MatchingRule>,
     /// There is none there either where it arrives, and no rule was left out.
     pub(crate) is_ruled_out: bool,
     /// There may be one where it arrives.
@@ -95,7 +95,7 @@ pub(crate) fn rewriting(
     let Some(syn) = local_firewall::syn(case, evidence)? else {
         return Ok(Rewriting::default());
     };
-    let Firewall { found, complete } = evidence.firewall(case.netns, syn, Ending::Rewrite)?;
+    let Firewall { found, complete } = evidence.firewall(case.netns, syn, PacketEnd::Rewrite)?;
     let mut rewriting = Rewriting {
         rules: found,
         is_ruled_out: complete,
@@ -117,7 +117,7 @@ pub(crate) fn at_arrival(
     local: Option<IpAddr>,
     evidence: &mut dyn Evidence,
 ) -> Result<Firewall, Undiagnosed> {
-    let arriving = Packet {
+    let arriving = FirewallPacket {
         direction: Direction::Arriving,
         remote: SocketAddr::new(remote.addr, remote.port),
         // It may have been translated on its way.
@@ -127,7 +127,7 @@ pub(crate) fn at_arrival(
         mark: None,
         uid: None,
     };
-    evidence.firewall(netns, arriving, Ending::Rewrite)
+    evidence.firewall(netns, arriving, PacketEnd::Rewrite)
 }
 
 /// The same cause, by a rule of this host's firewall.
@@ -139,7 +139,7 @@ pub(crate) mod rewritten {
     /// container port, and what it leads to is not there.
     ///
     /// Only possible where a condition of the rule cannot be evaluated.
-    pub(crate) const RULE: Rule = Rule {
+    pub(crate) const RULE: CauseRule = CauseRule {
         code: Code::ProxyInPath,
         look,
         proofs: &[

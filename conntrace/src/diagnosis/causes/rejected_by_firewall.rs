@@ -1,8 +1,8 @@
 use super::local_firewall;
 use crate::{
     diagnosis::{
-        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule,
-        firewall_facts::{Ending, Match},
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding,
+        firewall_facts::{Match, PacketEnd},
         words,
     },
     record::{Label, ReplyKind},
@@ -14,7 +14,7 @@ use crate::{
 /// Wrong where a host without TCP on that port answers with ICMP (some network
 /// devices). A RST that another host's firewall sent looks like that host's own: see
 /// `nothing_listening`.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::RejectedByFirewall,
     look,
     proofs: &[
@@ -45,8 +45,8 @@ fn here(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         return Ok(None);
     };
     let ending = match case.icmp {
-        Some(_) => Ending::RejectByIcmp,
-        None => Ending::RejectByReset,
+        Some(_) => PacketEnd::RejectByIcmp,
+        None => PacketEnd::RejectByReset,
     };
     let reason = case
         .drops

@@ -1,6 +1,8 @@
 use super::proxy_in_path;
 use crate::{
-    diagnosis::{Case, Cause, Certainty, Code, Evidence, Facts, Finding, Handshake, Rule, place},
+    diagnosis::{
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Handshake, place,
+    },
     record::{Label, Remote, ReplyKind},
 };
 
@@ -12,7 +14,7 @@ use crate::{
 /// Wrong when the host went down, or the network between, in the minutes since; and when
 /// it is the server that is too busy to accept. A host that answered on this very port
 /// is `answers_sometimes`.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::RemoteFiltered,
     look,
     proofs: &[(

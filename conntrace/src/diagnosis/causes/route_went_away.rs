@@ -1,5 +1,5 @@
 use crate::{
-    diagnosis::{Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, place, words},
+    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, place, words},
     record::{Errno, Label},
 };
 
@@ -11,7 +11,7 @@ const EINVAL: Errno = Errno(nix::errno::Errno::EINVAL as i32);
 ///
 /// Wrong where something else took the way between the attempt and the look. Over IPv6 a
 /// neighbour that does not answer looks alike; then the route is still there.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::RouteWentAway,
     look,
     proofs: &[

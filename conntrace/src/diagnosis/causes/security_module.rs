@@ -1,7 +1,7 @@
 use crate::{
     diagnosis::{
-        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, denied, place,
-        question::Program, words,
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, denied, place,
+        question::BpfProgram, words,
     },
     record::Errno,
 };
@@ -12,7 +12,7 @@ use crate::{
 /// Wrong when the process is confined, or there are such programs, but something else
 /// said no; the audit log knows. Before Linux 5.13 the kernel does not tell on what a
 /// program decides.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::SecurityModule,
     look,
     proofs: &[(
@@ -73,7 +73,7 @@ fn by_programs(case: &Case, errno: Errno, evidence: &mut dyn Evidence) -> Findin
         return Ok(None);
     };
     let programs = evidence.security_programs()?;
-    let Some(Program { id, .. }) = programs.first() else {
+    let Some(BpfProgram { id, .. }) = programs.first() else {
         return Ok(None);
     };
     Ok(Some(Cause::new(

@@ -1,6 +1,6 @@
 use crate::{
     diagnosis::{
-        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule,
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding,
         question::Neighbour,
         way::{Route, RouteOut},
         words,
@@ -14,7 +14,7 @@ use crate::{
 ///
 /// Wrong when other attempts than those traced reached the host, and when all that went
 /// there went to one port that is filtered.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::SilentHost,
     look,
     proofs: &[(

@@ -1,6 +1,7 @@
 use super::ephemeral_range_used_up::{HIGH, LOW, available, facts, ports};
 use crate::diagnosis::{
-    Case, Cause, Certainty, Code, Evidence, Finding, Rule, question::Ports, words, words::count,
+    Case, Cause, CauseRule, Certainty, Code, Evidence, Finding, question::LocalPorts, words,
+    words::count,
 };
 
 /// Port exhausted though ports of the range are free: reserved ports leave none,
@@ -9,7 +10,7 @@ use crate::diagnosis::{
 ///
 /// Wrong when many ports were given back between the attempt and the look, so that
 /// more than half of the range must be free.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::SocketPortRange,
     look,
     proofs: &[
@@ -53,7 +54,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     )))
 }
 
-fn all_reserved(case: &Case, ports: &Ports, evidence: &mut dyn Evidence) -> Cause {
+fn all_reserved(case: &Case, ports: &LocalPorts, evidence: &mut dyn Evidence) -> Cause {
     let (low, high) = ports.range;
     let reserved = words::command(case, "sysctl net.ipv4.ip_local_reserved_ports", evidence);
     let (wide_low, wide_high) = (LOW.min(low), HIGH);

@@ -1,5 +1,5 @@
 use crate::{
-    diagnosis::{Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, words},
+    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, words},
     record::{Errno, Label},
 };
 
@@ -8,7 +8,7 @@ use crate::{
 /// host's configuration.
 ///
 /// Wrong when the address came or went between the call and the look.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::SourceNotLocal,
     look,
     proofs: &[(

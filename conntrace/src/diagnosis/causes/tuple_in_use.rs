@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
 use crate::{
-    diagnosis::{Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, words},
+    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, words},
     record::Label,
 };
 
@@ -10,7 +10,7 @@ use crate::{
 /// same destination is open or in `TIME_WAIT`.
 ///
 /// Wrong when that socket came only after the attempt.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::TupleInUse,
     look,
     proofs: &[(Certainty::Certain, "the socket that has the same two ends")],

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use super::proxy_in_path;
 use crate::{
     diagnosis::{
-        Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, place,
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, place,
         question::{Listener, Listeners},
         words,
     },
@@ -15,7 +15,7 @@ use crate::{
 /// or two in each other's place.
 ///
 /// Wrong when the port that works is another server's and the right one is down.
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::WrongPort,
     look,
     proofs: &[(

@@ -1,7 +1,7 @@
 use super::no_route;
 use crate::{
     diagnosis::{
-        Call, Case, Cause, Certainty, Code, Evidence, Facts, Finding, Rule, place,
+        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, FailedCall, Finding, place,
         way::{Route, RouteOut},
         words,
     },
@@ -14,7 +14,7 @@ use crate::{
 ///
 /// Wrong when addresses or routes changed between the attempt and the look. A transparent
 /// proxy's sockets have foreign sources by design (`IP_TRANSPARENT`).
-pub(crate) const RULE: Rule = Rule {
+pub(crate) const RULE: CauseRule = CauseRule {
     code: Code::WrongSource,
     look,
     proofs: &[
@@ -66,7 +66,7 @@ fn unanswerable(case: &Case, evidence: &mut dyn Evidence) -> Finding {
 }
 
 fn unroutable(case: &Case, evidence: &mut dyn Evidence) -> Finding {
-    if case.label != Label::Unreachable || case.call != Some(Call::Connect) {
+    if case.label != Label::Unreachable || case.call != Some(FailedCall::Connect) {
         return Ok(None);
     }
     let (Some(to), Some(source)) = (case.remote.map(|remote| remote.addr), case.local_addr) else {

@@ -3,10 +3,10 @@
 use super::script::{FAR, NETNS, OWN, PORT, PROCESS, ip};
 use crate::{
     diagnosis::{
-        Call, Case,
-        case::{CaseDrops, Handshake, Heard},
+        Case, FailedCall,
+        case::{CaseDrops, Handshake, HostHistory},
     },
-    record::{Errno, Icmp, IcmpVersion, Label, Remote, ReplyKind},
+    record::{Errno, IcmpError, IcmpVersion, Label, Remote, ReplyKind},
 };
 
 pub(super) fn case(label: Label, reply: ReplyKind) -> Case {
@@ -28,9 +28,9 @@ pub(super) fn case(label: Label, reply: ReplyKind) -> Case {
         icmp: None,
         own_failure: None,
         drops: None,
-        heard: Heard {
+        heard: HostHistory {
             outwaited: label == Label::TimedOut,
-            ..Heard::default()
+            ..HostHistory::default()
         },
     }
 }
@@ -102,7 +102,7 @@ pub(super) fn silence() -> Case {
 pub(super) fn icmp(label: Label, icmp_type: u8, code: u8) -> Case {
     let from = ip("10.9.9.9");
     Case {
-        icmp: Some(Icmp {
+        icmp: Some(IcmpError {
             version: IcmpVersion::V4,
             icmp_type,
             code,
@@ -124,7 +124,7 @@ pub(super) fn no_neighbour() -> Case {
 pub(super) fn failed_call(label: Label, errno: Errno) -> Case {
     Case {
         errno: Some(errno),
-        call: Some(Call::Connect),
+        call: Some(FailedCall::Connect),
         ..case(label, ReplyKind::None)
     }
 }

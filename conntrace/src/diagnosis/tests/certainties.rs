@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     diagnosis::{
-        Call, Case, CaseDrops, Certainty, Code, RULES, diagnose,
-        firewall_facts::{Ending, Match},
+        Case, CaseDrops, Certainty, Code, FailedCall, RULES, diagnose,
+        firewall_facts::{Match, PacketEnd},
         question::{Answer, Listeners, Neighbour, Question},
         way::{DeadEnd, DeadEndKind, Route, RuleFacts},
     },
@@ -51,7 +51,7 @@ fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
     let mut rejected_here = reset(FAR);
     rejected_here.reply = ReplyKind::Local;
     let mut bind = exhausted();
-    (bind.call, bind.remote) = (Some(Call::Bind), None);
+    (bind.call, bind.remote) = (Some(FailedCall::Bind), None);
     let mut v6 = case(Label::Unreachable, ReplyKind::Icmp);
     v6.errno = Some(Errno::EACCES);
     let mut v6_net = case(Label::Unreachable, ReplyKind::Icmp);
@@ -68,16 +68,16 @@ fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (reset(FAR), far().rewrites(), Code::ProxyInPath, Certainty::Likely),
         (reset(FAR), here().rewrites(), Code::ProxyInPath, Certainty::Likely),
         (silence(), far().rewrites(), Code::ProxyInPath, Certainty::Likely),
-        (reset(FAR), here().rule(Ending::Rewrite, "OUTPUT", Match::Possibly), Code::ProxyInPath, Certainty::Possible),
+        (reset(FAR), here().rule(PacketEnd::Rewrite, "OUTPUT", Match::Possibly), Code::ProxyInPath, Certainty::Possible),
         (reset(FAR), here().legacy(), Code::NothingListening, Certainty::Likely),
         (reset(FAR), here().legacy().listeners(vec![listener(NETNS, "127.0.0.1", PORT)], vec![]), Code::ListeningElsewhere, Certainty::Likely),
         (rejected_here.clone(), far(), Code::RejectedByFirewall, Certainty::Likely),
-        (rejected_here.clone(), far().rule(Ending::RejectByReset, "output", Match::Possibly), Code::RejectedByFirewall, Certainty::Likely),
-        (rejected_here, far().rule(Ending::RejectByReset, "output", Match::Fully), Code::RejectedByFirewall, Certainty::Certain),
+        (rejected_here.clone(), far().rule(PacketEnd::RejectByReset, "output", Match::Possibly), Code::RejectedByFirewall, Certainty::Likely),
+        (rejected_here, far().rule(PacketEnd::RejectByReset, "output", Match::Fully), Code::RejectedByFirewall, Certainty::Certain),
         (dropped(), drop("BPF_CGROUP_EGRESS"), Code::LocalFirewall, Certainty::Certain),
-        (dropped(), drop("NETFILTER_DROP").rule(Ending::Drop, "output", Match::Possibly), Code::LocalFirewall, Certainty::Likely),
+        (dropped(), drop("NETFILTER_DROP").rule(PacketEnd::Drop, "output", Match::Possibly), Code::LocalFirewall, Certainty::Likely),
         (dropped(), drop("NETFILTER_DROP").drops_answer(), Code::LocalFirewall, Certainty::Likely),
-        (some_dropped.clone(), drop("NETFILTER_DROP").rule(Ending::Drop, "output", Match::Fully), Code::LocalFirewall, Certainty::Likely),
+        (some_dropped.clone(), drop("NETFILTER_DROP").rule(PacketEnd::Drop, "output", Match::Fully), Code::LocalFirewall, Certainty::Likely),
         (dropped(), drop("NETFILTER_DROP"), Code::DroppedHere, Certainty::Likely),
         (dropped(), drop("IP_RPFILTER"), Code::DroppedHere, Certainty::Certain),
         (some_dropped, drop("QDISC_DROP"), Code::DroppedHere, Certainty::Likely),

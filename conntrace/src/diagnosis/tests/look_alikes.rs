@@ -14,7 +14,7 @@ use super::{
 use crate::{
     diagnosis::{
         Case, Code,
-        firewall_facts::{Ending, Match},
+        firewall_facts::{Match, PacketEnd},
         question::Neighbour,
         way::Route,
     },
@@ -120,7 +120,7 @@ fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::ProxyInPath, "no variable names it", reset(FAR), here().proxy(None)),
         (Code::ProxyInPath, "an established one", at_once(reset(FAR), Label::Established), proxied()),
         (Code::LocalFirewall, "neighbour", dropped(), far().drop_reason("NEIGH_FAILED")),
-        (Code::LocalFirewall, "nothing dropped here", silence(), far().drop_reason("NETFILTER_DROP").rule(Ending::Drop, "output", Match::Fully)),
+        (Code::LocalFirewall, "nothing dropped here", silence(), far().drop_reason("NETFILTER_DROP").rule(PacketEnd::Drop, "output", Match::Fully)),
         (Code::HostDown, "neighbour answers", silence(), far().neighbour(FAR, Neighbour::Known)),
         (Code::HostDown, "nobody has asked", silence(), far().neighbour(FAR, Neighbour::Absent)),
         (Code::HostDown, "gateway does not answer", no_neighbour(), gateway().neighbour("10.0.0.1", Neighbour::Failed)),

@@ -7,17 +7,19 @@ use std::{
 
 use crate::diagnosis::{
     Evidence, Undiagnosed,
-    firewall_facts::{Direction, Ending, Firewall, Found, Match, Packet, Verdict},
-    question::{
-        Answer, Holder, Holding, Listener, Listeners, Named, Neighbour, Ports, Process, Program,
-        ProxyVariable, Question,
+    firewall_facts::{
+        Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd, RuleVerdict,
     },
-    way::{Covering, DeadEnd, Device, Link, OwnAddresses, Route, RouteOut},
+    question::{
+        Answer, BpfProgram, Holder, Holding, Listener, Listeners, LocalPorts, NamedProcess,
+        Neighbour, ProcessKey, ProxyVariable, Question,
+    },
+    way::{Covering, DeadEnd, Link, NetDevice, OwnAddresses, Route, RouteOut},
 };
 
 pub(super) const NETNS: u32 = 7;
 pub(super) const CONTAINER: u32 = 8;
-pub(super) const PROCESS: Process = Process {
+pub(super) const PROCESS: ProcessKey = ProcessKey {
     pid: 4242,
     started_ns: 5,
 };
@@ -34,7 +36,7 @@ pub(in crate::diagnosis) struct Script {
     routes: HashMap<(u32, IpAddr, Option<IpAddr>), Route>,
     dead_end: Option<DeadEnd>,
     covering: Vec<Covering>,
-    rules: Vec<(Ending, Found)>,
+    rules: Vec<(PacketEnd, MatchingRule)>,
     legacy: bool,
     /// Questions whose answer is unknown.
     pub(super) unknown: Vec<Question>,
@@ -266,7 +268,7 @@ impl Script {
         self.with(question, Answer::Proxy(found))
     }
 
-    pub(super) fn ports(self, remote: Option<SocketAddr>, ports: Ports) -> Self {
+    pub(super) fn ports(self, remote: Option<SocketAddr>, ports: LocalPorts) -> Self {
         let question = Question::Ports {
             netns: NETNS,
             local: Some(ip(OWN)),
@@ -281,18 +283,18 @@ impl Script {
     }
 
     /// A rule of this chain ends packets so.
-    pub(super) fn rule(mut self, ending: Ending, chain: &str, matches: Match) -> Self {
-        let found = Found {
+    pub(super) fn rule(mut self, ending: PacketEnd, chain: &str, matches: Match) -> Self {
+        let found = MatchingRule {
             family: "inet".to_owned(),
             table: "filter".to_owned(),
             chain: chain.to_owned(),
             handle: Some(4),
             comment: None,
             verdict: match ending {
-                Ending::Drop => Verdict::Drop,
-                Ending::RejectByReset => Verdict::RejectByReset,
-                Ending::RejectByIcmp => Verdict::RejectByIcmp,
-                Ending::Rewrite => Verdict::Rewrite,
+                PacketEnd::Drop => RuleVerdict::Drop,
+                PacketEnd::RejectByReset => RuleVerdict::RejectByReset,
+                PacketEnd::RejectByIcmp => RuleVerdict::RejectByIcmp,
+                PacketEnd::Rewrite => RuleVerdict::Rewrite,
             },
             matches,
         };
@@ -307,7 +309,7 @@ impl Script {
     }
 
     pub(super) fn rewrites(self) -> Self {
-        self.rule(Ending::Rewrite, "OUTPUT", Match::Fully)
+        self.rule(PacketEnd::Rewrite, "OUTPUT", Match::Fully)
     }
 
     /// A rule of that namespace leads elsewhere what arrives there for `FAR`.
@@ -319,14 +321,19 @@ impl Script {
     /// A rule that drops the answer, and would let the SYN pass.
     pub(super) fn drops_answer(self) -> Self {
         let rules = Self::default()
-            .rule(Ending::Drop, "input", Match::Fully)
+            .rule(PacketEnd::Drop, "input", Match::Fully)
             .rules;
         self.only(NETNS, Direction::In, rules)
     }
 
     /// These rules of a namespace meet packets of this direction alone.
-    fn only(mut self, netns: u32, direction: Direction, rules: Vec<(Ending, Found)>) -> Self {
-        let packet = Packet {
+    fn only(
+        mut self,
+        netns: u32,
+        direction: Direction,
+        rules: Vec<(PacketEnd, MatchingRule)>,
+    ) -> Self {
+        let packet = FirewallPacket {
             direction,
             remote: socket(FAR, PORT),
             local: Some(ip(OWN)),
@@ -369,7 +376,7 @@ impl Script {
 
     /// Programs with these names decide as a security module.
     pub(super) fn security_programs(self, names: &[&str]) -> Self {
-        let program = |(id, name): (u32, &&str)| Program {
+        let program = |(id, name): (u32, &&str)| BpfProgram {
             id,
             name: (*name).to_owned(),
         };
@@ -405,8 +412,8 @@ pub(super) fn socket(addr: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip(addr), port)
 }
 
-pub(super) fn named(pid: u32, comm: &str) -> Named {
-    Named {
+pub(super) fn named(pid: u32, comm: &str) -> NamedProcess {
+    NamedProcess {
         pid,
         comm: comm.to_owned(),
     }
@@ -415,7 +422,7 @@ pub(super) fn named(pid: u32, comm: &str) -> Named {
 pub(super) fn out(gateway: Option<&str>, prefix_len: u8) -> Route {
     Route::Out(RouteOut {
         gateway: gateway.map(ip),
-        device: Device {
+        device: NetDevice {
             index: 2,
             name: "eth0".to_owned(),
         },
@@ -435,12 +442,12 @@ pub(super) fn listener(netns: u32, addr: &str, port: u16) -> Listener {
     }
 }
 
-pub(super) fn ports(connected: u32, bound: u32, reserved: u32) -> Ports {
+pub(super) fn ports(connected: u32, bound: u32, reserved: u32) -> LocalPorts {
     let holding = |comm: &str, sockets| Holding {
         process: named(9, comm),
         sockets,
     };
-    Ports {
+    LocalPorts {
         range: (32_768, 60_999),
         reserved,
         tw_reuse: 2,

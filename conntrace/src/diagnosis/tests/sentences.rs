@@ -8,7 +8,7 @@ use super::{
 use crate::{
     diagnosis::{
         Case, Code, diagnose,
-        firewall_facts::{Ending, Match},
+        firewall_facts::{Match, PacketEnd},
         question::{Answer, Question},
         way::Route,
     },
@@ -20,7 +20,7 @@ use crate::{
 fn the_rule_that_drops_is_named() {
     let why = |matches| {
         let script = far().drop_reason("NETFILTER_DROP");
-        let mut script = script.rule(Ending::Drop, "output", matches);
+        let mut script = script.rule(PacketEnd::Drop, "output", matches);
         diagnose(&dropped(), &mut script).0.unwrap().why
     };
     assert!(why(Match::Fully).ends_with(", by rule 4 of chain inet filter output"));

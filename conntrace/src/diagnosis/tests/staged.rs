@@ -16,7 +16,7 @@ use super::{
 use crate::{
     diagnosis::{
         CODES, Case, Certainty, Code, RULES, diagnose,
-        firewall_facts::{Ending, Match},
+        firewall_facts::{Match, PacketEnd},
         question::Neighbour,
         way::Route,
     },
@@ -43,7 +43,7 @@ pub(super) fn staged() -> Vec<(Code, Case, Script)> {
         (Code::WrongPort, reset(FAR), here().listeners(vec![], vec![listener(NETNS, "0.0.0.0", 5433)])),
         (Code::RejectedByFirewall, icmp(Label::Refused, 3, 3), far()),
         (Code::ProxyInPath, reset(FAR), proxied()),
-        (Code::LocalFirewall, dropped(), far().drop_reason("NETFILTER_DROP").rule(Ending::Drop, "output", Match::Fully)),
+        (Code::LocalFirewall, dropped(), far().drop_reason("NETFILTER_DROP").rule(PacketEnd::Drop, "output", Match::Fully)),
         (Code::RemoteFiltered, works(22, 12, silence()), far()),
         (Code::HostDown, no_neighbour(), far().neighbour(FAR, Neighbour::Failed)),
         (Code::SilentHost, silent(3), far()),

@@ -113,17 +113,17 @@ pub(crate) fn exchange(
     }
 }
 
-struct Message<'a> {
+struct NetlinkMessage<'a> {
     kind: u16,
     flags: u16,
     body: &'a [u8],
 }
 
 /// The first message, and what follows it.
-fn split(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
+fn split(bytes: &[u8]) -> Option<(NetlinkMessage<'_>, &[u8])> {
     let len = u32_at(bytes, 0)? as usize;
     let body = bytes.get(HEADER_LEN..len)?;
-    let message = Message {
+    let message = NetlinkMessage {
         kind: u16_at(bytes, 4)?,
         flags: u16_at(bytes, 6)?,
         body,

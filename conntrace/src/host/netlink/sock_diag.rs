@@ -8,7 +8,7 @@ use std::{
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
 use super::{attributes, route, u32_at};
-use crate::{diagnosis::way::Device, host::netlink};
+use crate::{diagnosis::way::NetDevice, host::netlink};
 
 /// `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
@@ -51,7 +51,7 @@ pub(crate) const BOUND: u8 = 13;
 
 /// A TCP socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Sock {
+pub(crate) struct DiagSocket {
     pub(crate) state: u8,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
@@ -59,12 +59,12 @@ pub(crate) struct Sock {
     pub(crate) inode: u32,
     pub(crate) only_v6: bool,
     /// The interface that it is bound to (`idiag_if`).
-    pub(crate) device: Option<Device>,
+    pub(crate) device: Option<NetDevice>,
     /// Milliseconds until its timer runs out: of one in `TIME_WAIT` until its end.
     pub(crate) timer_ms: u32,
 }
 
-impl Sock {
+impl DiagSocket {
     /// Its state as `ss` names it, but for `BOUND`, which that calls `UNCONN`.
     pub(crate) fn state_name(&self) -> &'static str {
         let known = STATES.iter().find(|(state, _)| *state == self.state);
@@ -73,17 +73,17 @@ impl Sock {
 }
 
 /// Those that are listening or no more than bound.
-pub(crate) fn bound() -> io::Result<Vec<Sock>> {
+pub(crate) fn bound() -> io::Result<Vec<DiagSocket>> {
     dump(1 << LISTEN | 1 << BOUND, None)
 }
 
 /// All others.
-pub(crate) fn connected() -> io::Result<Vec<Sock>> {
+pub(crate) fn connected() -> io::Result<Vec<DiagSocket>> {
     dump(connected_states(), None)
 }
 
 /// Likewise, of those whose other side has this port: the kernel leaves out the rest.
-pub(crate) fn connected_to(port: u16) -> io::Result<Vec<Sock>> {
+pub(crate) fn connected_to(port: u16) -> io::Result<Vec<DiagSocket>> {
     dump(connected_states(), Some(port))
 }
 
@@ -92,7 +92,7 @@ fn connected_states() -> u32 {
     states & !(1 << LISTEN | 1 << BOUND)
 }
 
-fn dump(states: u32, remote_port: Option<u16>) -> io::Result<Vec<Sock>> {
+fn dump(states: u32, remote_port: Option<u16>) -> io::Result<Vec<DiagSocket>> {
     let mut id = [0; ID_LEN];
     let [_, _, high, low, ..] = &mut id;
     [*high, *low] = remote_port.unwrap_or(0).to_be_bytes();
@@ -116,7 +116,7 @@ fn dump(states: u32, remote_port: Option<u16>) -> io::Result<Vec<Sock>> {
 }
 
 /// `struct inet_diag_msg` and its attributes.
-fn parse(message: &[u8]) -> Option<Sock> {
+fn parse(message: &[u8]) -> Option<DiagSocket> {
     let &[family, state, ..] = message else {
         return None;
     };
@@ -126,7 +126,7 @@ fn parse(message: &[u8]) -> Option<Sock> {
     };
     let only_v6 = attributes(message.get(MESSAGE_LEN..)?)
         .any(|(kind, value)| kind == ONLY_V6 && value.first() == Some(&1));
-    Some(Sock {
+    Some(DiagSocket {
         state,
         local: SocketAddr::new(address(family, message.get(8..)?)?, port(4)?),
         remote: SocketAddr::new(address(family, message.get(24..)?)?, port(6)?),
@@ -137,7 +137,7 @@ fn parse(message: &[u8]) -> Option<Sock> {
     })
 }
 
-fn device(index: u32) -> Option<Device> {
+fn device(index: u32) -> Option<NetDevice> {
     (index != 0).then(|| route::device(index))
 }
 
@@ -166,7 +166,7 @@ mod tests {
     fn finds_this_process_sockets() {
         let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let local = server.local_addr().unwrap();
-        let is_server = |sock: &&Sock| sock.local == local && sock.state == LISTEN;
+        let is_server = |sock: &&DiagSocket| sock.local == local && sock.state == LISTEN;
         assert!(bound().unwrap().iter().find(is_server).unwrap().inode > 0);
         let client = TcpStream::connect(local).unwrap();
         let own = client.local_addr().unwrap();

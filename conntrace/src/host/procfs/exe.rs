@@ -16,7 +16,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    host::{Began, cache::Cache},
+    host::{AttemptStart, cache::Cache},
     output::event::PATH_JSON_MAX,
     record::{Caller, ExeId, clock, sanitize},
     sys,
@@ -38,25 +38,25 @@ pub(crate) const TICK_NS: u64 = 10_000_000;
 
 /// A process, told from a later one with the same pid by its start, and the program it
 /// ran.
-type Key = (u32, u64, ExeId);
+type ExeKey = (u32, u64, ExeId);
 
 /// The paths of programs that were asked for lately.
 #[derive(Debug)]
 pub(crate) struct Exes {
-    looks: Cache<Key, Look>,
+    looks: Cache<ExeKey, ExeLookup>,
 }
 
 /// What a look at a process found.
 #[derive(Debug, Clone)]
-struct Look {
+struct ExeLookup {
     /// When it began, `CLOCK_BOOTTIME` nanoseconds.
     at_ns: u64,
-    found: Option<Exe>,
+    found: Option<ExeFile>,
 }
 
 /// The file with the wanted device and inode number.
 #[derive(Debug, Clone)]
-struct Exe {
+struct ExeFile {
     path: Arc<str>,
     /// When its inode last changed; no file has got the inode number since.
     changed: Timestamp,
@@ -73,11 +73,16 @@ impl Exes {
     /// thread, and when the process has ended or become another program: a file that is
     /// not the recorded one is never named. Nor is one that changed since, for it may be
     /// a new file that was given the number of a deleted one.
-    pub(crate) fn path(&mut self, caller: &Caller, began: Began, now: Instant) -> Option<Arc<str>> {
+    pub(crate) fn path(
+        &mut self,
+        caller: &Caller,
+        began: AttemptStart,
+        now: Instant,
+    ) -> Option<Arc<str>> {
         let exe = caller.exe?;
         let key = (caller.pid, caller.started_ns, exe);
-        let serves = |look: &Look| began.boot_ns <= look.at_ns;
-        let look = self.looks.get_if(key, now, serves, || Look {
+        let serves = |look: &ExeLookup| began.boot_ns <= look.at_ns;
+        let look = self.looks.get_if(key, now, serves, || ExeLookup {
             at_ns: clock::boot_ns(),
             found: look(caller, exe),
         });
@@ -87,7 +92,7 @@ impl Exes {
     }
 }
 
-fn look(caller: &Caller, exe: ExeId) -> Option<Exe> {
+fn look(caller: &Caller, exe: ExeId) -> Option<ExeFile> {
     let process = format!("/proc/{}", caller.pid);
     let process = Path::new(&process);
     // Held open, so that what is told is of one file: the process may become another
@@ -107,7 +112,7 @@ fn look(caller: &Caller, exe: ExeId) -> Option<Exe> {
     let changed = Timestamp::new(seconds, i32::try_from(nanoseconds).ok()?).ok()?;
     // Looked at last: if it is still the same process now, it was so before.
     let stat = fs::read(process.join("stat")).ok()?;
-    (start_ticks(&stat)? == caller.started_ns / TICK_NS).then(|| Exe {
+    (start_ticks(&stat)? == caller.started_ns / TICK_NS).then(|| ExeFile {
         path: sanitize::bounded(path.as_os_str().as_bytes(), PATH_JSON_MAX).into(),
         changed,
     })
@@ -204,13 +209,13 @@ mod tests {
         }
     }
 
-    fn began() -> Began {
+    fn began() -> AttemptStart {
         let mut clock = WallClock::default();
         clock.follow().unwrap();
-        Began::new(clock::boot_ns(), &clock)
+        AttemptStart::new(clock::boot_ns(), &clock)
     }
 
-    fn path(caller: &Caller, began: Began) -> Option<Arc<str>> {
+    fn path(caller: &Caller, began: AttemptStart) -> Option<Arc<str>> {
         Exes::new().path(caller, began, Instant::now())
     }
 
@@ -292,7 +297,7 @@ mod tests {
         let status = fs::metadata("/proc/self/exe").unwrap();
         let nanoseconds = i32::try_from(status.st_ctime_nsec()).unwrap();
         let changed = Timestamp::new(status.st_ctime(), nanoseconds).unwrap();
-        let at = |wall| Began { wall, ..began() };
+        let at = |wall| AttemptStart { wall, ..began() };
         assert_eq!(path(&own, at(changed + TICK)), None);
         let later = changed + TICK + SignedDuration::from_nanos(1);
         assert!(path(&own, at(later)).is_some());

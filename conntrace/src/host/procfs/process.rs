@@ -16,7 +16,7 @@ use super::{
 use crate::{
     diagnosis::{
         Undiagnosed,
-        question::{Holding, Named, Process, ProxyVariable},
+        question::{Holding, NamedProcess, ProcessKey, ProxyVariable},
     },
     host::netns::reason,
     output::event::COMM_JSON_MAX,
@@ -33,7 +33,7 @@ const PROFILE_JSON_MAX: usize = 256;
 const NAMED_MAX: usize = 3;
 
 /// Whether the pid is still this process's: looked at last, it was so before.
-pub(crate) fn is_still(process: Process) -> bool {
+pub(crate) fn is_still(process: ProcessKey) -> bool {
     started_ticks(process.pid) == Some(process.started_ns / TICK_NS)
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn started_ticks(pid: u32) -> Option<u64> {
 /// The proxy variable that names this address. Nothing else of the environment
 /// leaves the parser.
 pub(crate) fn proxy(
-    process: Process,
+    process: ProcessKey,
     remote: SocketAddr,
 ) -> Result<Option<ProxyVariable>, Undiagnosed> {
     let (environment, is_whole) = read(process, "environ", ENVIRONMENT_MAX)?;
@@ -66,14 +66,14 @@ fn has_memory(pid: u32) -> bool {
 }
 
 /// The profile that confines it; none if it is unconfined.
-pub(crate) fn confinement(process: Process) -> Result<Option<String>, Undiagnosed> {
+pub(crate) fn confinement(process: ProcessKey) -> Result<Option<String>, Undiagnosed> {
     let (label, _) = read(process, "attr/current", PROFILE_MAX)?;
     Ok(profile(&label))
 }
 
 /// The head of a file of the process's, if it is still the same one, and its being the whole
 /// file.
-fn read(process: Process, name: &str, max: u64) -> Result<(Vec<u8>, bool), Undiagnosed> {
+fn read(process: ProcessKey, name: &str, max: u64) -> Result<(Vec<u8>, bool), Undiagnosed> {
     let read = || {
         let mut bytes = Vec::new();
         let file = File::open(format!("/proc/{}/{name}", process.pid))?;
@@ -101,9 +101,9 @@ fn profile(label: &[u8]) -> Option<String> {
 }
 
 /// The process's name, for a line.
-fn named(pid: u32) -> Named {
+fn named(pid: u32) -> NamedProcess {
     let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Named {
+    NamedProcess {
         pid,
         comm: sanitize::bounded(comm.trim_ascii_end(), COMM_JSON_MAX),
     }
@@ -142,7 +142,7 @@ pub(crate) fn owners(
 }
 
 /// The owner of one socket, and the first to ask for it.
-pub(crate) fn owner(inode: u32, first: Option<u32>, until: Instant) -> Option<Named> {
+pub(crate) fn owner(inode: u32, first: Option<u32>, until: Instant) -> Option<NamedProcess> {
     if inode == 0 {
         return None;
     }
@@ -199,10 +199,10 @@ mod tests {
     fn another_process_with_the_same_pid_is_not_asked() {
         let pid = std::process::id();
         let started_ns = started_ticks(pid).unwrap() * TICK_NS;
-        let own = Process { pid, started_ns };
+        let own = ProcessKey { pid, started_ns };
         let remote = "192.0.2.1:3128".parse().unwrap();
         assert_eq!(proxy(own, remote), Ok(None));
-        let earlier = Process {
+        let earlier = ProcessKey {
             started_ns: started_ns - TICK_NS,
             ..own
         };
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn what_an_exiting_process_had_is_unknown() {
         let remote = "192.0.2.1:3128".parse().unwrap();
-        let of = |pid| Process {
+        let of = |pid| ProcessKey {
             pid,
             started_ns: started_ticks(pid).unwrap() * TICK_NS,
         };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{COMM_JSON_MAX, Endpoint, Time};
 use crate::{
-    diagnosis::{Cause, Diagnosed, Undiagnosed, WrittenCause},
+    diagnosis::{Cause, DiagnosisResult, Undiagnosed, WrittenCause},
     output::message,
     record::{
         Attempt, Caller, Comm, Errno, Label, Reply, ReplyKind, Seen, TimeoutBy, Verdict, reply,
@@ -197,7 +197,7 @@ pub fn outcome(
     verdict: &Verdict,
     started: Timestamp,
     owner: Owner,
-    Diagnosed { cause, undiagnosed }: Diagnosed,
+    DiagnosisResult { cause, undiagnosed }: DiagnosisResult,
 ) -> Outcome {
     let mut subject = subject(attempt, owner);
     let details = details(attempt, Some(verdict), started);

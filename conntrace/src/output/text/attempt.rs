@@ -18,7 +18,7 @@ use crate::{
 
 /// How an attempt ended, or that it stalled.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ending<'a> {
+pub(super) struct EndingText<'a> {
     /// `None` of a stall.
     label: Option<Label>,
     errno: Option<&'a str>,
@@ -26,7 +26,7 @@ pub(super) struct Ending<'a> {
     undiagnosed: Option<Undiagnosed>,
 }
 
-impl<'a> Ending<'a> {
+impl<'a> EndingText<'a> {
     pub(super) const STALL: Self = Self {
         label: None,
         errno: None,
@@ -48,7 +48,7 @@ impl Rows {
     /// Tells of an attempt in full.
     pub(super) fn attempt(
         &mut self,
-        ending: &Ending<'_>,
+        ending: &EndingText<'_>,
         (subject, details): (&Subject, &Details),
         out: &mut Vec<u8>,
     ) {
@@ -134,7 +134,7 @@ fn place(subject: &Subject, words: &mut String) {
 }
 
 /// What answered and who gave up, as far as a cause does not tell it.
-fn facts_of(ending: &Ending<'_>, errno: Option<&str>, details: &Details, facts: &mut String) {
+fn facts_of(ending: &EndingText<'_>, errno: Option<&str>, details: &Details, facts: &mut String) {
     if ending.cause.is_none() {
         facts.push_str(errno.unwrap_or_default());
         answer(details, facts);

@@ -25,7 +25,7 @@ const TOLD_AGAIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// Content that equal lines have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Case<'a> {
+pub(super) struct FoldKey<'a> {
     /// `None` of a stall.
     label: Option<Label>,
     errno: Option<&'a str>,
@@ -37,7 +37,7 @@ pub(super) struct Case<'a> {
     container: Option<&'a str>,
 }
 
-impl<'a> Case<'a> {
+impl<'a> FoldKey<'a> {
     pub(super) fn of_outcome(outcome: &'a Outcome) -> Self {
         let cause = outcome.cause.as_ref();
         Self {
@@ -86,7 +86,7 @@ pub(super) struct Folded {
 }
 
 impl Folded {
-    fn new(case: Case<'_>, container: Option<&Container>, now: Timestamp) -> Self {
+    fn new(case: FoldKey<'_>, container: Option<&Container>, now: Timestamp) -> Self {
         Self {
             label: case.label,
             errno: case.errno.map(str::to_owned),
@@ -103,9 +103,9 @@ impl Folded {
         }
     }
 
-    fn case(&self) -> Case<'_> {
+    fn case(&self) -> FoldKey<'_> {
         let container = self.container.as_ref();
-        Case {
+        FoldKey {
             label: self.label,
             errno: self.errno.as_deref(),
             cause: self.cause,
@@ -131,7 +131,7 @@ impl Folded {
 
 /// Way to tell a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Telling {
+pub(super) enum LineStyle {
     /// In full, and how to mend it.
     First,
     /// In full.
@@ -159,22 +159,22 @@ impl Folds {
     /// [due](Self::is_due).
     pub(super) fn admit(
         &mut self,
-        case: Case<'_>,
+        case: FoldKey<'_>,
         (subject, details): (&Subject, &Details),
         now: Timestamp,
-    ) -> Telling {
+    ) -> LineStyle {
         let hash = self.hasher.hash_one(case);
         let Some(folded) = self.cases.get_mut(&hash) else {
             let folded = Folded::new(case, subject.container.as_ref(), now);
             self.cases.insert(hash, folded);
-            return Telling::First;
+            return LineStyle::First;
         };
         if folded.case() != case {
-            return Telling::First;
+            return LineStyle::First;
         }
         if folded.count == 0 && now.duration_since(folded.told) >= TOLD_AGAIN {
             folded.told = now;
-            return Telling::Again;
+            return LineStyle::Again;
         }
         if folded.count == 0 {
             self.held.push(hash);
@@ -182,7 +182,7 @@ impl Folds {
         folded.add(subject, details, now);
         self.lines += 1;
         self.since.get_or_insert(now);
-        Telling::Held
+        LineStyle::Held
     }
 
     /// Returns true if repeats have been held back for long enough, or there may be no room

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::{
-    page::{Row, Style},
+    page::{RowWriter, Style},
     rows::Rows,
 };
 use crate::output::event::{Coverage, Start};
@@ -13,7 +13,7 @@ use crate::output::event::{Coverage, Start};
 impl Rows {
     /// Tells what is traced, and what is not seen.
     pub(super) fn header(&self, start: &Start, host: &str, now: Timestamp, out: &mut Vec<u8>) {
-        let mut row = Row::new(out, &self.page);
+        let mut row = RowWriter::new(out, &self.page);
         let Start {
             version,
             kernel,
@@ -32,7 +32,7 @@ impl Rows {
             ),
         );
         row.end();
-        let mut row = Row::new(out, &self.page);
+        let mut row = RowWriter::new(out, &self.page);
         let unseen = unseen(start.coverage);
         if unseen.is_empty() {
             row.words(2, "every kind of ending is seen");

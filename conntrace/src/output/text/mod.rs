@@ -18,8 +18,8 @@ use super::{
     Format,
     event::{Details, Event, Line, Subject},
 };
-use attempt::Ending;
-use folds::{Case, Folds, Telling};
+use attempt::EndingText;
+use folds::{FoldKey, Folds, LineStyle};
 use local_time::LocalTime;
 use page::{Page, WIDTH_MIN};
 use rows::Rows;
@@ -86,18 +86,18 @@ impl Text {
     /// Tells of an attempt, unless it is a repeat: then it is counted.
     fn attempt(
         &mut self,
-        case: Case<'_>,
-        ending: &Ending<'_>,
+        case: FoldKey<'_>,
+        ending: &EndingText<'_>,
         told: (&Subject, &Details),
         now: Timestamp,
         out: &mut Vec<u8>,
     ) {
         let telling = self.folds.admit(case, told, now);
-        if telling == Telling::Held {
+        if telling == LineStyle::Held {
             return;
         }
         self.rows.attempt(ending, told, out);
-        if telling == Telling::First
+        if telling == LineStyle::First
             && let Some(cause) = ending.cause
         {
             self.rows.fix(&cause.fix, out);
@@ -112,13 +112,13 @@ impl Format for Text {
         match &line.event {
             Event::Outcome(outcome) => {
                 let told = (&outcome.subject, &outcome.details);
-                let case = Case::of_outcome(outcome);
-                self.attempt(case, &Ending::of_outcome(outcome), told, now, out);
+                let case = FoldKey::of_outcome(outcome);
+                self.attempt(case, &EndingText::of_outcome(outcome), told, now, out);
             }
             Event::Stall(stall) => {
                 let told = (&stall.subject, &stall.details);
-                let case = Case::of_stall(&stall.subject);
-                self.attempt(case, &Ending::STALL, told, now, out);
+                let case = FoldKey::of_stall(&stall.subject);
+                self.attempt(case, &EndingText::STALL, told, now, out);
             }
             Event::PortPressure(pressure) => self.rows.port_pressure(pressure, out),
             Event::Start(start) => self.rows.header(start, &line.hostname, now, out),

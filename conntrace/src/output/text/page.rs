@@ -142,7 +142,7 @@ fn split_at_width(text: &str, max: usize) -> (&str, &str) {
 }
 
 /// Writes the lines of one row.
-pub(super) struct Row<'a> {
+pub(super) struct RowWriter<'a> {
     out: &'a mut Vec<u8>,
     page: &'a Page,
     /// Columns of the current line that are written.
@@ -153,7 +153,7 @@ pub(super) struct Row<'a> {
     breaks: bool,
 }
 
-impl<'a> Row<'a> {
+impl<'a> RowWriter<'a> {
     pub(super) fn new(out: &'a mut Vec<u8>, page: &'a Page) -> Self {
         Self {
             out,
@@ -381,7 +381,7 @@ mod tests {
     fn words_wrap_whole() {
         let check = |width, words: &str, expected: &str| {
             let (mut out, page) = (Vec::new(), page(width));
-            let mut row = Row::new(&mut out, &page);
+            let mut row = RowWriter::new(&mut out, &page);
             row.cell(0, "08:30:00", Style::Plain);
             row.column(INDENT);
             row.words(INDENT, words);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{
     folds::Folded,
     local_time::LocalTime,
-    page::{INDENT, Page, Row, Style},
+    page::{INDENT, Page, RowWriter, Style},
 };
 use crate::{
     diagnosis::{Certainty, Code},
@@ -88,7 +88,7 @@ pub(super) struct Rows {
 
 /// A row that was begun, and room to make its cells and facts in.
 pub(super) struct Begun<'a> {
-    pub(super) row: Row<'a>,
+    pub(super) row: RowWriter<'a>,
     pub(super) cell: &'a mut String,
     pub(super) facts: &'a mut String,
 }
@@ -125,7 +125,7 @@ impl Rows {
         let columns = self.columns;
         let after = columns.after_end.saturating_sub("AFTER".len());
         let why = (columns.why > INDENT).then_some(columns.why);
-        let mut row = Row::new(out, &self.page);
+        let mut row = RowWriter::new(out, &self.page);
         for (at, head) in [
             (Some(0), "TIME"),
             (Some(WHAT), "WHAT"),
@@ -158,7 +158,7 @@ impl Rows {
             cell,
             facts,
         } = self;
-        let mut row = Row::new(out, page);
+        let mut row = RowWriter::new(out, page);
         row.cell(0, time.text(), Style::Plain);
         row.cell(WHAT, what, style);
         // The longest label reaches into the next column.
@@ -229,7 +229,7 @@ impl Rows {
 
     /// Tells what to do.
     pub(super) fn fix(&self, fix: &str, out: &mut Vec<u8>) {
-        let mut row = Row::new(out, &self.page);
+        let mut row = RowWriter::new(out, &self.page);
         row.column(INDENT);
         row.styled(INDENT, "fix:", Style::Green);
         row.words(INDENT + "fix: ".len(), fix);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
-    page::{INDENT, Row, Style},
+    page::{INDENT, RowWriter, Style},
     rows,
     rows::{Rows, WHO},
 };
@@ -38,8 +38,8 @@ impl Rows {
     }
 
     /// Starts a row of words.
-    fn begin_plain<'a>(&'a self, out: &'a mut Vec<u8>) -> Row<'a> {
-        let mut row = Row::new(out, &self.page);
+    fn begin_plain<'a>(&'a self, out: &'a mut Vec<u8>) -> RowWriter<'a> {
+        let mut row = RowWriter::new(out, &self.page);
         row.cell(0, self.time.text(), Style::Plain);
         row.column(INDENT);
         row

@@ -16,12 +16,12 @@ use jiff::Timestamp;
 
 use top_failures::Tops;
 
-use super::diagnoser::Diagnosis;
+use super::diagnoser::Diagnoser;
 use crate::{
     diagnosis,
-    diagnosis::{Diagnosed, Undiagnosed},
+    diagnosis::{DiagnosisResult, Undiagnosed},
     host,
-    host::{Began, Callers, Owners},
+    host::{AttemptStart, Callers, Owners},
     output::{
         Output, event,
         event::{Event, Line, Lost, Owner, Start, Stop, Totals, Undelivered},
@@ -30,7 +30,7 @@ use crate::{
     },
     port_pressure::Pressure,
     record,
-    record::{Attempt, Label, Malformed, Moment, Verdict, WireRecord, clock::WallClock, label},
+    record::{Attempt, Label, Malformed, RecordKind, Verdict, WireRecord, clock::WallClock, label},
     recording::{Entry, Note, Purpose, Recorder, Snapshot},
     sys::Backlog,
 };
@@ -54,7 +54,7 @@ pub struct Labelling {
 struct FoundOut {
     /// `None` of one whose caller is unknown.
     owner: Option<Owner>,
-    diagnosed: Diagnosed,
+    diagnosed: DiagnosisResult,
 }
 
 /// The worker's state.
@@ -63,7 +63,7 @@ pub struct Worker {
     labelling: Labelling,
     limit: Limit,
     callers: Callers,
-    diagnosis: Option<Diagnosis>,
+    diagnosis: Option<Diagnoser>,
     /// Watches how local ports are used; `None` in a replay and once it has stopped.
     pressure: Option<Pressure>,
     recorder: Option<Recorder>,
@@ -87,7 +87,7 @@ impl Worker {
     pub fn new(output: Output, labelling: Labelling, recorder: Option<Recorder>) -> Self {
         Self {
             callers: Callers::Live(Owners::new()),
-            diagnosis: labelling.causes.then(Diagnosis::live),
+            diagnosis: labelling.causes.then(Diagnoser::live),
             pressure: labelling.causes.then(Pressure::new),
             is_thorough: recorder.is_some(),
             recorder,
@@ -103,7 +103,7 @@ impl Worker {
             output,
             limit: Limit::new(labelling.limit),
             callers: Callers::Recorded(Owner::default()),
-            diagnosis: labelling.causes.then(Diagnosis::of_recording),
+            diagnosis: labelling.causes.then(Diagnoser::of_recording),
             pressure: None,
             labelling,
             recorder: None,
@@ -242,7 +242,7 @@ impl Worker {
             Ok(attempt) => attempt,
             Err(error) => return self.malformed(record, &error),
         };
-        if let Moment::Connects(count) = attempt.moment {
+        if let RecordKind::Connects(count) = attempt.moment {
             return self.hint(&attempt, count, now);
         }
         let verdict = label(&attempt, self.labelling.patience_ms);
@@ -271,7 +271,7 @@ impl Worker {
     /// Records what it takes to make the record's line again.
     fn note(&mut self, record: &WireRecord, owner: Option<&Owner>) {
         if let Some(recorder) = &mut self.recorder {
-            let told = self.diagnosis.as_mut().map(Diagnosis::take_told);
+            let told = self.diagnosis.as_mut().map(Diagnoser::take_told);
             told.into_iter()
                 .flatten()
                 .for_each(|told| recorder.told(told));
@@ -283,19 +283,19 @@ impl Worker {
     fn find_out(&mut self, attempt: &Attempt, verdict: Option<&Verdict>, now: Instant) -> FoundOut {
         let callers = &mut self.callers;
         let caller = attempt.caller.as_ref();
-        let began = Began::new(attempt.since_ns, &self.clock);
+        let began = AttemptStart::new(attempt.since_ns, &self.clock);
         FoundOut {
             owner: caller.map(|caller| callers.owner(caller, began, now)),
-            diagnosed: verdict.map_or_else(Diagnosed::default, |verdict| {
+            diagnosed: verdict.map_or_else(DiagnosisResult::default, |verdict| {
                 self.diagnosed(attempt, verdict)
             }),
         }
     }
 
-    fn diagnosed(&mut self, attempt: &Attempt, verdict: &Verdict) -> Diagnosed {
+    fn diagnosed(&mut self, attempt: &Attempt, verdict: &Verdict) -> DiagnosisResult {
         match &mut self.diagnosis {
             Some(diagnosis) => diagnosis.cause(attempt, verdict),
-            None => Diagnosed {
+            None => DiagnosisResult {
                 cause: None,
                 undiagnosed: diagnosis::has_causes(verdict.label).then_some(Undiagnosed::Off),
             },
@@ -303,7 +303,7 @@ impl Worker {
     }
 
     fn stall(&mut self, attempt: &Attempt, found: Option<FoundOut>, now: Instant) {
-        let alike = rate_limit::Key::new(attempt, None);
+        let alike = rate_limit::LimitKey::new(attempt, None);
         let Some(suppressed) = self.limit.admit(alike, attempt.at_ns) else {
             return;
         };
@@ -328,7 +328,7 @@ impl Worker {
         if !self.labelling.labels.contains(&verdict.label) {
             return;
         }
-        let alike = rate_limit::Key::new(attempt, Some(verdict.label));
+        let alike = rate_limit::LimitKey::new(attempt, Some(verdict.label));
         let Some(suppressed) = self.limit.admit(alike, attempt.at_ns) else {
             return;
         };

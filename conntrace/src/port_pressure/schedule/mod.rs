@@ -10,7 +10,7 @@ use std::{
 use conntrace_common::connects;
 
 use crate::{
-    host::{About, Look, Looked, Uses},
+    host::{AttemptRef, PortScan, PortScanResult, ScannedPorts},
     output::event::PortUse,
 };
 
@@ -40,7 +40,7 @@ type Ends = (IpAddr, IpAddr);
 /// What is known of the connections to one port.
 struct Watched {
     /// The last attempt that was hinted at: the way into the namespace.
-    about: About,
+    about: AttemptRef,
     hinted: Instant,
     looked: Instant,
     /// Connects since the last look, by the hints; at most twice as many.
@@ -64,7 +64,7 @@ impl Watched {
 }
 
 /// Everything that is watched.
-pub(super) struct Watch {
+pub(super) struct ScanSchedule {
     ports: HashMap<Port, Watched>,
     /// A look is under way.
     looking: bool,
@@ -73,7 +73,7 @@ pub(super) struct Watch {
     told_too_many: bool,
 }
 
-impl Watch {
+impl ScanSchedule {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             ports: HashMap::new(),
@@ -84,7 +84,7 @@ impl Watch {
     }
 
     /// A hint: so many connects to a destination on this port.
-    pub(super) fn hint(&mut self, port: Port, about: About, count: u32, now: Instant) {
+    pub(super) fn hint(&mut self, port: Port, about: AttemptRef, count: u32, now: Instant) {
         if !self.ports.contains_key(&port) && !self.make_room() {
             return;
         }
@@ -125,7 +125,7 @@ impl Watch {
     }
 
     /// The look that is to be taken now, if one is. It is under way then.
-    pub(super) fn look(&mut self, now: Instant) -> Option<Look> {
+    pub(super) fn look(&mut self, now: Instant) -> Option<PortScan> {
         if self.looking || now < self.pause_until {
             return None;
         }
@@ -135,7 +135,7 @@ impl Watch {
         let (&(netns, port), watched) = due.min_by_key(|(_, watched)| watched.looked)?;
         self.looking = true;
         watched.since = 0;
-        Some(Look {
+        Some(PortScan {
             netns,
             port,
             about: watched.about,
@@ -145,7 +145,7 @@ impl Watch {
     }
 
     /// What came of it: the lines, by level, that are due now.
-    pub(super) fn looked(&mut self, looked: &Looked, now: Instant) -> Vec<(u8, PortUse)> {
+    pub(super) fn looked(&mut self, looked: &PortScanResult, now: Instant) -> Vec<(u8, PortUse)> {
         self.looking = false;
         self.pause_until = now + PAUSE.max(looked.took * PAUSE_OF_TOOK);
         let port = (looked.look.netns, looked.look.port);
@@ -185,7 +185,7 @@ impl Watched {
     }
 
     /// How many connects it takes until one of the destinations reaches its next level.
-    fn room_in(&self, uses: &Uses) -> u32 {
+    fn room_in(&self, uses: &ScannedPorts) -> u32 {
         let until = |level: u8, used| {
             let ports = u64::from(uses.available) * u64::from(level);
             let ports = u32::try_from(ports.div_ceil(100)).unwrap_or(u32::MAX);

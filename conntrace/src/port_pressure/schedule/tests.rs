@@ -4,8 +4,8 @@ use crate::output::event::States;
 const PORT: Port = (7, 5432);
 const NOW_AND_THEN: Duration = Duration::from_millis(1);
 
-fn about() -> About {
-    About {
+fn about() -> AttemptRef {
+    AttemptRef {
         process: None,
         tid: None,
         netns_mix: 0,
@@ -27,8 +27,8 @@ fn used(host: u8, used: u32) -> PortUse {
     }
 }
 
-fn uses(told: &[PortUse], most_of_others: u32) -> Uses {
-    Uses {
+fn uses(told: &[PortUse], most_of_others: u32) -> ScannedPorts {
+    ScannedPorts {
         told: told.to_vec(),
         available: 10_000,
         most_of_others,
@@ -37,16 +37,16 @@ fn uses(told: &[PortUse], most_of_others: u32) -> Uses {
 }
 
 /// A watch, and the time.
-struct Scene {
-    watch: Watch,
+struct ScheduleTest {
+    watch: ScanSchedule,
     now: Instant,
 }
 
-impl Scene {
+impl ScheduleTest {
     fn new() -> Self {
         let now = Instant::now();
         Self {
-            watch: Watch::new(now),
+            watch: ScanSchedule::new(now),
             now,
         }
     }
@@ -71,12 +71,12 @@ impl Scene {
     }
 
     /// Takes the look that is due, with this answer; returns the levels told.
-    fn look(&mut self, found: Option<Uses>) -> Vec<u8> {
+    fn look(&mut self, found: Option<ScannedPorts>) -> Vec<u8> {
         self.now += PAUSE;
         let look = self.watch.look(self.now).expect("a look is due");
         assert!(self.watch.look(self.now).is_none(), "one at a time");
         assert_eq!((look.netns, look.port), PORT);
-        let looked = Looked {
+        let looked = PortScanResult {
             look,
             took: NOW_AND_THEN,
             found,
@@ -88,7 +88,7 @@ impl Scene {
 
 #[test]
 fn looks_often_enough_and_seldom() {
-    let mut scene = Scene::new();
+    let mut scene = ScheduleTest::new();
     assert_eq!(scene.watch.next_look(), None);
     assert_eq!(scene.connects_until_look(), connects::FIRST);
     // As if every connect left a socket: each look comes before half the room is gone.
@@ -114,7 +114,7 @@ fn looks_often_enough_and_seldom() {
 
 #[test]
 fn what_leaves_no_socket_is_seldom_looked_at() {
-    let mut scene = Scene::new();
+    let mut scene = ScheduleTest::new();
     scene.hint(64);
     scene.look(Some(uses(&[], 0)));
     assert!(scene.connects_until_look() >= 2000);
@@ -122,7 +122,7 @@ fn what_leaves_no_socket_is_seldom_looked_at() {
 
 #[test]
 fn each_level_once_until_it_has_fallen_back() {
-    let mut scene = Scene::new();
+    let mut scene = ScheduleTest::new();
     let steps: [(u32, &[u8]); 11] = [
         (4999, &[]),
         (5000, &[50]),
@@ -148,7 +148,7 @@ fn each_level_once_until_it_has_fallen_back() {
 
 #[test]
 fn looks_again_only_while_one_is_above_a_level() {
-    let mut scene = Scene::new();
+    let mut scene = ScheduleTest::new();
     scene.hint(64);
     assert_eq!(
         scene.look(Some(uses(&[used(2, 5000), used(3, 4500)], 9))),
@@ -163,7 +163,7 @@ fn looks_again_only_while_one_is_above_a_level() {
 
 #[test]
 fn a_look_that_fails_claims_nothing() {
-    let mut scene = Scene::new();
+    let mut scene = ScheduleTest::new();
     scene.hint(64);
     assert_eq!(scene.look(Some(uses(&[used(2, 9000)], 0))), [80]);
     scene.now += AGAIN;
@@ -174,11 +174,11 @@ fn a_look_that_fails_claims_nothing() {
 
 #[test]
 fn looking_takes_a_twentieth_of_the_time() {
-    let mut scene = Scene::new();
+    let mut scene = ScheduleTest::new();
     scene.hint(64);
     let look = scene.watch.look(scene.now).unwrap();
     let took = Duration::from_millis(50);
-    let looked = Looked {
+    let looked = PortScanResult {
         look,
         took,
         found: Some(uses(&[used(2, 4990)], 0)),
@@ -192,7 +192,7 @@ fn looking_takes_a_twentieth_of_the_time() {
 
 #[test]
 fn there_is_an_end_to_what_is_watched() {
-    let mut scene = Scene::new();
+    let mut scene = ScheduleTest::new();
     scene.hint(64);
     scene.look(Some(uses(&[used(2, 9000)], 0)));
     for other in 1..=2 * u16::try_from(PORTS_MAX).unwrap() {

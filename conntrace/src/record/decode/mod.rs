@@ -14,8 +14,8 @@ use conntrace_common::{
     record::{
         AF_INET, AF_INET6, COMM_LEN, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE,
         FLAG_UNTRACKED, KIND_BIND_FAILED, KIND_CONNECT_FAILED, KIND_CONNECTS, KIND_ENDING,
-        KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, Record, STATE_CLOSE, STATE_ESTABLISHED,
-        STATE_SYN_SENT,
+        KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, RawRecord, STATE_CLOSE,
+        STATE_ESTABLISHED, STATE_SYN_SENT,
     },
 };
 use schemars::JsonSchema;
@@ -28,7 +28,7 @@ use super::Errno;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     /// What this moment is.
-    pub moment: Moment,
+    pub moment: RecordKind,
     /// How much of the attempt was seen.
     pub seen: Seen,
     /// Since when it was seen, `CLOCK_BOOTTIME` nanoseconds: its beginning, if it
@@ -75,12 +75,12 @@ pub struct Attempt {
     /// TCP fast open holds the SYN back until the first write.
     pub deferred: bool,
     /// The newest ICMP error that came for this attempt.
-    pub icmp: Option<Icmp>,
+    pub icmp: Option<IcmpError>,
     /// The packets of it that this host dropped.
     pub drops: Option<Drops>,
     /// What was heard of the remote before, and for how long it has answered nothing, this
     /// attempt included.
-    pub remembered: Heard,
+    pub remembered: HostTimes,
 }
 
 /// How much of an attempt was seen.
@@ -108,7 +108,7 @@ pub struct Drops {
 /// traced attempts alone. Times are `CLOCK_BOOTTIME` nanoseconds. What is missing may have
 /// been forgotten: see `forgotten_ns`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct HostTimes {
     /// When a handshake with it last completed, and on which port.
     pub handshake: Option<(u64, u16)>,
     /// When a handshake on the attempt's own port last completed.
@@ -128,7 +128,7 @@ pub struct Heard {
 
 /// What happened to the attempt at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
+pub enum RecordKind {
     /// Its first SYN retransmission; it goes on.
     Stalled,
     /// It begins, and is one of so many to its destination lately: a hint, which says
@@ -144,15 +144,15 @@ pub enum Moment {
     BindFailed(Errno),
 }
 
-impl Moment {
+impl RecordKind {
     fn of(fields: &Fields<'_>) -> Result<Self, Malformed> {
-        let kind = fields.u8(offset_of!(Record, kind));
-        let state = fields.u8(offset_of!(Record, state));
+        let kind = fields.u8(offset_of!(RawRecord, kind));
+        let state = fields.u8(offset_of!(RawRecord, state));
         match (kind, state) {
             (KIND_STALL, STATE_SYN_SENT) => Ok(Self::Stalled),
-            (KIND_CONNECTS, STATE_SYN_SENT) => {
-                Ok(Self::Connects(fields.u32(offset_of!(Record, syn_sent))))
-            }
+            (KIND_CONNECTS, STATE_SYN_SENT) => Ok(Self::Connects(
+                fields.u32(offset_of!(RawRecord, syns_or_connects)),
+            )),
             (KIND_ENDING, STATE_ESTABLISHED) => Ok(Self::Established),
             (KIND_ENDING, STATE_CLOSE) => Ok(Self::Closed),
             (KIND_CONNECT_FAILED, STATE_CLOSE) => returned(fields).map(Self::ConnectFailed),
@@ -168,7 +168,7 @@ impl Moment {
 
 /// The errno of a call that failed.
 fn returned(fields: &Fields<'_>) -> Result<Errno, Malformed> {
-    let errno = fields.errno("error", offset_of!(Record, error))?;
+    let errno = fields.errno("error", offset_of!(RawRecord, error))?;
     errno.ok_or(malformed("error", 0u32))
 }
 
@@ -227,7 +227,7 @@ pub struct Remote {
 
 /// An ICMP error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Icmp {
+pub struct IcmpError {
     /// ICMPv4 or ICMPv6.
     pub version: IcmpVersion,
     /// Its type.
@@ -274,50 +274,51 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         .try_into()
         .map_err(|_| Malformed::Length(bytes.len()))?;
     let fields = Fields(bytes);
-    let moment = Moment::of(&fields)?;
-    let flags = fields.u8(offset_of!(Record, flags));
+    let moment = RecordKind::of(&fields)?;
+    let flags = fields.u8(offset_of!(RawRecord, flags));
     let seen = seen(flags)?;
-    let family = Family::of(fields.u16(offset_of!(Record, attempt.family)))?;
-    let since_ns = fields.u64(offset_of!(Record, attempt.started_ns));
-    let at_ns = fields.u64(offset_of!(Record, at_ns));
+    let family = AddressFamily::of(fields.u16(offset_of!(RawRecord, attempt.family)))?;
+    let since_ns = fields.u64(offset_of!(RawRecord, attempt.started_ns));
+    let at_ns = fields.u64(offset_of!(RawRecord, at_ns));
     if at_ns < since_ns {
         return Err(malformed("at_ns", at_ns));
     }
-    let local_port = u16::from_be(fields.u16(offset_of!(Record, local_port)));
+    let local_port = u16::from_be(fields.u16(offset_of!(RawRecord, local_port)));
     Ok(Attempt {
         moment,
         seen,
         since_ns,
-        serial: fields.u32(offset_of!(Record, attempt.tid)),
+        serial: fields.u32(offset_of!(RawRecord, attempt.tid_or_cpu)),
         at_ns,
         caller: caller(&fields, seen),
-        netns: fields.u32(offset_of!(Record, attempt.netns)),
-        netns_mix: fields.u16(offset_of!(Record, attempt.netns_mix)),
-        bound_device: fields.some_u32(offset_of!(Record, attempt.bound_device)),
-        mark: fields.u32(offset_of!(Record, attempt.mark)),
+        netns: fields.u32(offset_of!(RawRecord, attempt.netns)),
+        netns_mix: fields.u16(offset_of!(RawRecord, attempt.netns_mix)),
+        bound_device: fields.some_u32(offset_of!(RawRecord, attempt.bound_device)),
+        mark: fields.u32(offset_of!(RawRecord, attempt.mark)),
         socket_uid: (seen != Seen::Untracked)
-            .then(|| fields.u32(offset_of!(Record, attempt.socket_uid))),
+            .then(|| fields.u32(offset_of!(RawRecord, attempt.socket_uid))),
         remote: match moment {
-            Moment::BindFailed(_) => None,
-            Moment::Stalled
-            | Moment::Connects(_)
-            | Moment::Established
-            | Moment::Closed
-            | Moment::ConnectFailed(_) => Some(remote(&fields, family)),
+            RecordKind::BindFailed(_) => None,
+            RecordKind::Stalled
+            | RecordKind::Connects(_)
+            | RecordKind::Established
+            | RecordKind::Closed
+            | RecordKind::ConnectFailed(_) => Some(remote(&fields, family)),
         },
-        local_addr: specified(family.addr(&fields, offset_of!(Record, attempt.local_addr))),
+        local_addr: specified(family.addr(&fields, offset_of!(RawRecord, attempt.local_addr))),
         local_port: (local_port != 0).then_some(local_port),
-        port_bound: fields.u16(offset_of!(Record, attempt.bound_port)) != 0,
+        port_bound: fields.u16(offset_of!(RawRecord, attempt.bound_port)) != 0,
         error: match moment {
-            Moment::ConnectFailed(_) | Moment::BindFailed(_) => None,
-            Moment::Stalled | Moment::Connects(_) | Moment::Established | Moment::Closed => {
-                fields.errno("error", offset_of!(Record, error))?
-            }
+            RecordKind::ConnectFailed(_) | RecordKind::BindFailed(_) => None,
+            RecordKind::Stalled
+            | RecordKind::Connects(_)
+            | RecordKind::Established
+            | RecordKind::Closed => fields.errno("error", offset_of!(RawRecord, error))?,
         },
-        soft_error: fields.errno("soft_error", offset_of!(Record, soft_error))?,
-        syn_sent: fields.u32(offset_of!(Record, syn_sent)),
-        syn_retransmitted: fields.u32(offset_of!(Record, syn_retransmitted)),
-        rto_count: fields.u8(offset_of!(Record, rto_count)),
+        soft_error: fields.errno("soft_error", offset_of!(RawRecord, soft_error))?,
+        syn_sent: fields.u32(offset_of!(RawRecord, syns_or_connects)),
+        syn_retransmitted: fields.u32(offset_of!(RawRecord, syn_retransmitted)),
+        rto_count: fields.u8(offset_of!(RawRecord, rto_count)),
         heard: flags & FLAG_HEARD != 0,
         deferred: flags & FLAG_DEFERRED != 0,
         icmp: match flags & FLAG_ICMP {
@@ -347,81 +348,81 @@ fn seen(flags: u8) -> Result<Seen, Malformed> {
 /// process known.
 fn caller(fields: &Fields<'_>, seen: Seen) -> Option<Caller> {
     let whole = seen == Seen::Whole;
-    let pid = fields.u32(offset_of!(Record, attempt.pid));
+    let pid = fields.u32(offset_of!(RawRecord, attempt.pid));
     (whole || pid != 0).then(|| Caller {
         pid,
-        tid: whole.then(|| fields.u32(offset_of!(Record, attempt.tid))),
-        uid: fields.u32(offset_of!(Record, attempt.uid)),
-        cgroup_id: whole.then(|| fields.u64(offset_of!(Record, attempt.cgroup_id))),
-        started_ns: fields.u64(offset_of!(Record, attempt.process_started_ns)),
+        tid: whole.then(|| fields.u32(offset_of!(RawRecord, attempt.tid_or_cpu))),
+        uid: fields.u32(offset_of!(RawRecord, attempt.uid)),
+        cgroup_id: whole.then(|| fields.u64(offset_of!(RawRecord, attempt.cgroup_id))),
+        started_ns: fields.u64(offset_of!(RawRecord, attempt.process_started_ns)),
         exe: exe(fields),
-        comm: Comm(fields.array(offset_of!(Record, attempt.comm))),
-        leader_comm: Comm(fields.array(offset_of!(Record, attempt.leader_comm))),
+        comm: Comm(fields.array(offset_of!(RawRecord, attempt.comm))),
+        leader_comm: Comm(fields.array(offset_of!(RawRecord, attempt.leader_comm))),
     })
 }
 
 fn exe(fields: &Fields<'_>) -> Option<ExeId> {
     Some(ExeId {
-        inode: fields.some_u64(offset_of!(Record, attempt.exe_inode))?,
-        device: fields.u32(offset_of!(Record, attempt.exe_device)),
+        inode: fields.some_u64(offset_of!(RawRecord, attempt.exe_inode))?,
+        device: fields.u32(offset_of!(RawRecord, attempt.exe_device)),
     })
 }
 
-fn remote(fields: &Fields<'_>, family: Family) -> Remote {
+fn remote(fields: &Fields<'_>, family: AddressFamily) -> Remote {
     Remote {
-        addr: family.addr(fields, offset_of!(Record, attempt.remote_addr)),
-        port: u16::from_be(fields.u16(offset_of!(Record, attempt.remote_port))),
+        addr: family.addr(fields, offset_of!(RawRecord, attempt.remote_addr)),
+        port: u16::from_be(fields.u16(offset_of!(RawRecord, attempt.remote_port))),
     }
 }
 
 fn drops(fields: &Fields<'_>) -> Option<Drops> {
-    let count = fields.u8(offset_of!(Record, drops));
+    let count = fields.u8(offset_of!(RawRecord, drops));
     (count != 0).then(|| Drops {
         count,
-        reason: fields.u16(offset_of!(Record, drop_reason)),
+        reason: fields.u16(offset_of!(RawRecord, drop_reason)),
     })
 }
 
-fn remembered(fields: &Fields<'_>) -> Heard {
+fn remembered(fields: &Fields<'_>) -> HostTimes {
     let with_port = |at: usize| {
         let word = fields.some_u64(at)?;
         Some((raw::packed_ns(word), u16::from_be(raw::packed_port(word))))
     };
     let time = |at: usize| fields.some_u64(at);
-    Heard {
-        handshake: with_port(offset_of!(Record, remembered.handshake)),
-        on_this_port_ns: time(offset_of!(Record, remembered.port_handshake_ns)),
-        reset: with_port(offset_of!(Record, remembered.reset)),
-        silent_since_ns: time(offset_of!(Record, remembered.silent_since_ns)),
-        network_silent_since_ns: time(offset_of!(Record, remembered.network_silent_since_ns)),
-        forgotten_ns: time(offset_of!(Record, remembered.forgotten_ns)),
-        handshake_took_us: fields.some_u32(offset_of!(Record, remembered.handshake_took_us)),
+    HostTimes {
+        handshake: with_port(offset_of!(RawRecord, remembered.handshake)),
+        on_this_port_ns: time(offset_of!(RawRecord, remembered.port_handshake_ns)),
+        reset: with_port(offset_of!(RawRecord, remembered.reset)),
+        silent_since_ns: time(offset_of!(RawRecord, remembered.silent_since_ns)),
+        network_silent_since_ns: time(offset_of!(RawRecord, remembered.network_silent_since_ns)),
+        forgotten_ns: time(offset_of!(RawRecord, remembered.forgotten_ns)),
+        handshake_took_us: fields.some_u32(offset_of!(RawRecord, remembered.handshake_took_us)),
     }
 }
 
-fn icmp(fields: &Fields<'_>) -> Result<Icmp, Malformed> {
-    let origin = fields.u8(offset_of!(Record, icmp_origin));
+fn icmp(fields: &Fields<'_>) -> Result<IcmpError, Malformed> {
+    let origin = fields.u8(offset_of!(RawRecord, icmp_origin));
     let (version, family) = match origin {
-        ORIGIN_ICMP => (IcmpVersion::V4, Family::V4),
-        ORIGIN_ICMP6 => (IcmpVersion::V6, Family::V6),
+        ORIGIN_ICMP => (IcmpVersion::V4, AddressFamily::V4),
+        ORIGIN_ICMP6 => (IcmpVersion::V6, AddressFamily::V6),
         _ => return Err(malformed("icmp_origin", origin)),
     };
-    Ok(Icmp {
+    Ok(IcmpError {
         version,
-        icmp_type: fields.u8(offset_of!(Record, icmp_type)),
-        code: fields.u8(offset_of!(Record, icmp_code)),
-        errno: fields.errno("icmp_errno", offset_of!(Record, icmp_errno))?,
-        from: specified(family.addr(fields, offset_of!(Record, icmp_from))),
+        icmp_type: fields.u8(offset_of!(RawRecord, icmp_type)),
+        code: fields.u8(offset_of!(RawRecord, icmp_code)),
+        errno: fields.errno("icmp_errno", offset_of!(RawRecord, icmp_errno))?,
+        from: specified(family.addr(fields, offset_of!(RawRecord, icmp_from))),
     })
 }
 
 #[derive(Clone, Copy)]
-enum Family {
+enum AddressFamily {
     V4,
     V6,
 }
 
-impl Family {
+impl AddressFamily {
     fn of(raw: u16) -> Result<Self, Malformed> {
         match raw {
             AF_INET => Ok(Self::V4),
@@ -451,7 +452,7 @@ fn malformed(field: &'static str, value: impl Into<u64>) -> Malformed {
     }
 }
 
-const _: () = assert!(size_of::<raw::Record>() == RECORD_SIZE);
+const _: () = assert!(size_of::<raw::RawRecord>() == RECORD_SIZE);
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -6,38 +6,50 @@ use super::*;
 pub(crate) fn refused() -> [u8; RECORD_SIZE] {
     let mut bytes = [0; RECORD_SIZE];
     for (at, value) in [
-        (offset_of!(Record, kind), &[KIND_ENDING][..]),
-        (offset_of!(Record, state), &[STATE_CLOSE]),
-        (offset_of!(Record, flags), &[FLAG_HEARD]),
-        (offset_of!(Record, attempt.family), &AF_INET.to_ne_bytes()),
+        (offset_of!(RawRecord, kind), &[KIND_ENDING][..]),
+        (offset_of!(RawRecord, state), &[STATE_CLOSE]),
+        (offset_of!(RawRecord, flags), &[FLAG_HEARD]),
         (
-            offset_of!(Record, attempt.started_ns),
+            offset_of!(RawRecord, attempt.family),
+            &AF_INET.to_ne_bytes(),
+        ),
+        (
+            offset_of!(RawRecord, attempt.started_ns),
             &1_000_u64.to_ne_bytes(),
         ),
-        (offset_of!(Record, at_ns), &311_000_u64.to_ne_bytes()),
-        (offset_of!(Record, attempt.pid), &4242_u32.to_ne_bytes()),
-        (offset_of!(Record, attempt.tid), &4243_u32.to_ne_bytes()),
-        (offset_of!(Record, attempt.netns), &7_u32.to_ne_bytes()),
+        (offset_of!(RawRecord, at_ns), &311_000_u64.to_ne_bytes()),
+        (offset_of!(RawRecord, attempt.pid), &4242_u32.to_ne_bytes()),
         (
-            offset_of!(Record, attempt.socket_uid),
+            offset_of!(RawRecord, attempt.tid_or_cpu),
+            &4243_u32.to_ne_bytes(),
+        ),
+        (offset_of!(RawRecord, attempt.netns), &7_u32.to_ne_bytes()),
+        (
+            offset_of!(RawRecord, attempt.socket_uid),
             &1000_u32.to_ne_bytes(),
         ),
         (
-            offset_of!(Record, attempt.exe_device),
+            offset_of!(RawRecord, attempt.exe_device),
             &0x80_0001_u32.to_ne_bytes(),
         ),
-        (offset_of!(Record, attempt.exe_inode), &77_u64.to_ne_bytes()),
-        (offset_of!(Record, attempt.comm), b"curl"),
-        (offset_of!(Record, attempt.leader_comm), b"curl"),
-        (offset_of!(Record, attempt.local_addr), &[10, 0, 0, 2]),
-        (offset_of!(Record, attempt.remote_addr), &[10, 0, 0, 5]),
         (
-            offset_of!(Record, attempt.remote_port),
+            offset_of!(RawRecord, attempt.exe_inode),
+            &77_u64.to_ne_bytes(),
+        ),
+        (offset_of!(RawRecord, attempt.comm), b"curl"),
+        (offset_of!(RawRecord, attempt.leader_comm), b"curl"),
+        (offset_of!(RawRecord, attempt.local_addr), &[10, 0, 0, 2]),
+        (offset_of!(RawRecord, attempt.remote_addr), &[10, 0, 0, 5]),
+        (
+            offset_of!(RawRecord, attempt.remote_port),
             &5432_u16.to_be_bytes(),
         ),
-        (offset_of!(Record, local_port), &43210_u16.to_be_bytes()),
-        (offset_of!(Record, error), &111_u32.to_ne_bytes()),
-        (offset_of!(Record, syn_sent), &1_u32.to_ne_bytes()),
+        (offset_of!(RawRecord, local_port), &43210_u16.to_be_bytes()),
+        (offset_of!(RawRecord, error), &111_u32.to_ne_bytes()),
+        (
+            offset_of!(RawRecord, syns_or_connects),
+            &1_u32.to_ne_bytes(),
+        ),
     ] {
         put(&mut bytes, at, value);
     }
@@ -51,7 +63,7 @@ pub(crate) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 #[test]
 fn decodes_what_the_kernel_side_writes() {
     let attempt = decode(&refused()).unwrap();
-    assert_eq!(attempt.moment, Moment::Closed);
+    assert_eq!(attempt.moment, RecordKind::Closed);
     let caller = attempt.caller.unwrap();
     assert_eq!((caller.pid, caller.tid), (4242, Some(4243)));
     assert_eq!(caller.comm.as_bytes(), b"curl");
@@ -70,7 +82,11 @@ fn decodes_what_the_kernel_side_writes() {
 #[test]
 fn what_was_not_seen_whole_knows_less_of_its_caller() {
     let mut bytes = refused();
-    put(&mut bytes, offset_of!(Record, flags), &[FLAG_JOINED_LATE]);
+    put(
+        &mut bytes,
+        offset_of!(RawRecord, flags),
+        &[FLAG_JOINED_LATE],
+    );
     let joined = decode(&bytes).unwrap();
     let caller = joined.caller.unwrap();
     assert_eq!(joined.seen, Seen::JoinedLate);
@@ -78,28 +94,32 @@ fn what_was_not_seen_whole_knows_less_of_its_caller() {
         (caller.pid, caller.tid, caller.cgroup_id),
         (4242, None, None)
     );
-    put(&mut bytes, offset_of!(Record, flags), &[FLAG_UNTRACKED]);
-    put(&mut bytes, offset_of!(Record, attempt.pid), &[0; 4]);
+    put(&mut bytes, offset_of!(RawRecord, flags), &[FLAG_UNTRACKED]);
+    put(&mut bytes, offset_of!(RawRecord, attempt.pid), &[0; 4]);
     let untracked = decode(&bytes).unwrap();
     assert_eq!((untracked.seen, untracked.caller), (Seen::Untracked, None));
     assert_eq!(untracked.socket_uid, None);
     let both = FLAG_JOINED_LATE | FLAG_UNTRACKED;
-    put(&mut bytes, offset_of!(Record, flags), &[both]);
+    put(&mut bytes, offset_of!(RawRecord, flags), &[both]);
     assert!(decode(&bytes).is_err());
 }
 
 #[test]
 fn a_call_that_failed_has_its_errno_and_a_bind_no_remote() {
     let mut bytes = refused();
-    put(&mut bytes, offset_of!(Record, kind), &[KIND_CONNECT_FAILED]);
+    put(
+        &mut bytes,
+        offset_of!(RawRecord, kind),
+        &[KIND_CONNECT_FAILED],
+    );
     let connect = decode(&bytes).unwrap();
-    assert_eq!(connect.moment, Moment::ConnectFailed(Errno(111)));
+    assert_eq!(connect.moment, RecordKind::ConnectFailed(Errno(111)));
     assert!(connect.remote.is_some() && connect.error.is_none());
-    put(&mut bytes, offset_of!(Record, kind), &[KIND_BIND_FAILED]);
+    put(&mut bytes, offset_of!(RawRecord, kind), &[KIND_BIND_FAILED]);
     let bind = decode(&bytes).unwrap();
-    assert_eq!(bind.moment, Moment::BindFailed(Errno(111)));
+    assert_eq!(bind.moment, RecordKind::BindFailed(Errno(111)));
     assert!(bind.remote.is_none() && bind.error.is_none());
-    put(&mut bytes, offset_of!(Record, error), &[0; 4]);
+    put(&mut bytes, offset_of!(RawRecord, error), &[0; 4]);
     let nothing = decode(&bytes).unwrap_err().to_string();
     assert_eq!(nothing, "error cannot be 0");
 }
@@ -107,17 +127,17 @@ fn a_call_that_failed_has_its_errno_and_a_bind_no_remote() {
 #[test]
 fn a_hint_has_its_count() {
     let mut bytes = refused();
-    put(&mut bytes, offset_of!(Record, kind), &[KIND_CONNECTS]);
+    put(&mut bytes, offset_of!(RawRecord, kind), &[KIND_CONNECTS]);
     let closed = decode(&bytes).unwrap_err().to_string();
     assert_eq!(closed, "state cannot be 7");
-    put(&mut bytes, offset_of!(Record, state), &[STATE_SYN_SENT]);
+    put(&mut bytes, offset_of!(RawRecord, state), &[STATE_SYN_SENT]);
     put(
         &mut bytes,
-        offset_of!(Record, syn_sent),
+        offset_of!(RawRecord, syns_or_connects),
         &512_u32.to_ne_bytes(),
     );
     let hint = decode(&bytes).unwrap();
-    assert_eq!(hint.moment, Moment::Connects(512));
+    assert_eq!(hint.moment, RecordKind::Connects(512));
     assert!(hint.remote.is_some() && hint.caller.is_some());
 }
 
@@ -126,11 +146,11 @@ fn drops_are_told_only_where_there_are_any() {
     let mut bytes = refused();
     put(
         &mut bytes,
-        offset_of!(Record, drop_reason),
+        offset_of!(RawRecord, drop_reason),
         &12_u16.to_ne_bytes(),
     );
     assert_eq!(decode(&bytes).unwrap().drops, None);
-    put(&mut bytes, offset_of!(Record, drops), &[3]);
+    put(&mut bytes, offset_of!(RawRecord, drops), &[3]);
     let drops = Drops {
         count: 3,
         reason: 12,
@@ -145,23 +165,23 @@ fn the_device_the_mark_and_no_executable_are_told_as_they_are() {
         put(&mut bytes, at, value);
         decode(&bytes).unwrap()
     };
-    let device = offset_of!(Record, attempt.bound_device);
+    let device = offset_of!(RawRecord, attempt.bound_device);
     let bound = put(device, &3_u32.to_ne_bytes());
     assert_eq!(bound.bound_device, Some(3));
-    let mark = put(offset_of!(Record, attempt.mark), &[0, 0, 0, 0x80]);
+    let mark = put(offset_of!(RawRecord, attempt.mark), &[0, 0, 0, 0x80]);
     assert_eq!(mark.mark, 0x8000_0000);
-    let by_root = put(offset_of!(Record, attempt.socket_uid), &[0; 4]);
+    let by_root = put(offset_of!(RawRecord, attempt.socket_uid), &[0; 4]);
     assert_eq!(by_root.socket_uid, Some(0));
-    let by_kernel = put(offset_of!(Record, attempt.exe_inode), &[0; 8]);
+    let by_kernel = put(offset_of!(RawRecord, attempt.exe_inode), &[0; 8]);
     assert_eq!(by_kernel.caller.unwrap().exe, None);
 }
 
 #[test]
 fn what_is_remembered_of_the_remote_is_told_where_there_is_anything() {
     let mut bytes = refused();
-    assert_eq!(decode(&bytes).unwrap().remembered, Heard::default());
-    let mut told = Heard::default();
-    let mut put = |at, word: u64, told: &Heard| {
+    assert_eq!(decode(&bytes).unwrap().remembered, HostTimes::default());
+    let mut told = HostTimes::default();
+    let mut put = |at, word: u64, told: &HostTimes| {
         put(&mut bytes, at, &word.to_ne_bytes());
         assert_eq!(decode(&bytes).unwrap().remembered, *told);
     };
@@ -169,20 +189,28 @@ fn what_is_remembered_of_the_remote_is_told_where_there_is_anything() {
     let (then_ns, port) = (0x1234_5678_9abc, 80_u16);
     let word = raw::pack(then_ns, port.to_be());
     told.handshake = Some((0x1234_5678_0000, 80));
-    put(offset_of!(Record, remembered.handshake), word, &told);
+    put(offset_of!(RawRecord, remembered.handshake), word, &told);
     told.reset = told.handshake;
-    put(offset_of!(Record, remembered.reset), word, &told);
+    put(offset_of!(RawRecord, remembered.reset), word, &told);
     told.on_this_port_ns = Some(5);
-    put(offset_of!(Record, remembered.port_handshake_ns), 5, &told);
+    put(
+        offset_of!(RawRecord, remembered.port_handshake_ns),
+        5,
+        &told,
+    );
     told.silent_since_ns = Some(6);
-    put(offset_of!(Record, remembered.silent_since_ns), 6, &told);
+    put(offset_of!(RawRecord, remembered.silent_since_ns), 6, &told);
     told.network_silent_since_ns = Some(7);
-    let at = offset_of!(Record, remembered.network_silent_since_ns);
+    let at = offset_of!(RawRecord, remembered.network_silent_since_ns);
     put(at, 7, &told);
     told.forgotten_ns = Some(8);
-    put(offset_of!(Record, remembered.forgotten_ns), 8, &told);
+    put(offset_of!(RawRecord, remembered.forgotten_ns), 8, &told);
     told.handshake_took_us = Some(9);
-    put(offset_of!(Record, remembered.handshake_took_us), 9, &told);
+    put(
+        offset_of!(RawRecord, remembered.handshake_took_us),
+        9,
+        &told,
+    );
 }
 
 #[test]
@@ -190,13 +218,13 @@ fn mapped_addresses_are_ipv4() {
     let mut bytes = refused();
     put(
         &mut bytes,
-        offset_of!(Record, attempt.family),
+        offset_of!(RawRecord, attempt.family),
         &AF_INET6.to_ne_bytes(),
     );
     let mapped = "::ffff:192.0.2.7".parse::<Ipv6Addr>().unwrap();
     put(
         &mut bytes,
-        offset_of!(Record, attempt.remote_addr),
+        offset_of!(RawRecord, attempt.remote_addr),
         &mapped.octets(),
     );
     let attempt = decode(&bytes).unwrap();
@@ -210,23 +238,26 @@ fn refuses_what_no_kernel_side_writes() {
         put(&mut bytes, at, value);
         decode(&bytes).unwrap_err().to_string()
     };
-    assert_eq!(bad(offset_of!(Record, kind), &[9]), "kind cannot be 9");
-    assert_eq!(bad(offset_of!(Record, state), &[4]), "state cannot be 4");
+    assert_eq!(bad(offset_of!(RawRecord, kind), &[9]), "kind cannot be 9");
+    assert_eq!(bad(offset_of!(RawRecord, state), &[4]), "state cannot be 4");
     assert_eq!(
-        bad(offset_of!(Record, flags), &[0x80]),
+        bad(offset_of!(RawRecord, flags), &[0x80]),
         "flags cannot be 128"
     );
     assert_eq!(
-        bad(offset_of!(Record, attempt.family), &[1, 0]),
+        bad(offset_of!(RawRecord, attempt.family), &[1, 0]),
         "family cannot be 1"
     );
-    assert_eq!(bad(offset_of!(Record, at_ns), &[0; 8]), "at_ns cannot be 0");
     assert_eq!(
-        bad(offset_of!(Record, error), &[255; 4]),
+        bad(offset_of!(RawRecord, at_ns), &[0; 8]),
+        "at_ns cannot be 0"
+    );
+    assert_eq!(
+        bad(offset_of!(RawRecord, error), &[255; 4]),
         "error cannot be 4294967295"
     );
     assert_eq!(
-        bad(offset_of!(Record, flags), &[FLAG_ICMP]),
+        bad(offset_of!(RawRecord, flags), &[FLAG_ICMP]),
         "icmp_origin cannot be 0"
     );
     let short = decode(&refused()[1..]).unwrap_err().to_string();

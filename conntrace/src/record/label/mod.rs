@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Attempt, Errno, Icmp, IcmpVersion, Moment, Seen, own_failure};
+use super::{Attempt, Errno, IcmpError, IcmpVersion, RecordKind, Seen, own_failure};
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
@@ -126,11 +126,11 @@ impl Verdict {
 #[must_use]
 pub fn label(attempt: &Attempt, patience_ms: u64) -> Option<Verdict> {
     match attempt.moment {
-        Moment::Stalled | Moment::Connects(_) => None,
-        Moment::Established => Some(Verdict::new(Label::Established, None)),
-        Moment::Closed => Some(label_closed(attempt, patience_ms)),
-        Moment::ConnectFailed(errno) => Some(Verdict::new(label_connect(errno), Some(errno))),
-        Moment::BindFailed(errno) => Some(Verdict::new(label_bind(errno), Some(errno))),
+        RecordKind::Stalled | RecordKind::Connects(_) => None,
+        RecordKind::Established => Some(Verdict::new(Label::Established, None)),
+        RecordKind::Closed => Some(label_closed(attempt, patience_ms)),
+        RecordKind::ConnectFailed(errno) => Some(Verdict::new(label_connect(errno), Some(errno))),
+        RecordKind::BindFailed(errno) => Some(Verdict::new(label_bind(errno), Some(errno))),
     }
 }
 
@@ -220,7 +220,7 @@ fn early_icmp(attempt: &Attempt) -> Option<Errno> {
         .filter(|&errno| errno != Errno::EMSGSIZE)
 }
 
-fn label_icmp(icmp: Option<&Icmp>, errno: Errno) -> Label {
+fn label_icmp(icmp: Option<&IcmpError>, errno: Errno) -> Label {
     let port_unreachable = match icmp {
         Some(icmp) => match icmp.version {
             IcmpVersion::V4 => (icmp.icmp_type, icmp.code) == (3, 3),

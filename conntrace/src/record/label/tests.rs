@@ -2,7 +2,7 @@ use std::mem::offset_of;
 
 use conntrace_common::record::{
     AF_INET, AF_INET6, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_CONNECTS, KIND_ENDING,
-    KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, Record, STATE_CLOSE, STATE_ESTABLISHED,
+    KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, RawRecord, STATE_CLOSE, STATE_ESTABLISHED,
     STATE_SYN_SENT,
 };
 use nix::errno::Errno as E;
@@ -30,8 +30,8 @@ pub(crate) fn errno(known: E) -> Option<Errno> {
 }
 
 /// An ICMPv4 error, as it lies in the error queue.
-pub(crate) fn icmp4(icmp_type: u8, code: u8, known: E) -> Option<Icmp> {
-    Some(Icmp {
+pub(crate) fn icmp4(icmp_type: u8, code: u8, known: E) -> Option<IcmpError> {
+    Some(IcmpError {
         version: IcmpVersion::V4,
         icmp_type,
         code,
@@ -41,8 +41,8 @@ pub(crate) fn icmp4(icmp_type: u8, code: u8, known: E) -> Option<Icmp> {
 }
 
 /// The same for ICMPv6.
-pub(crate) fn icmp6(icmp_type: u8, code: u8, known: E) -> Option<Icmp> {
-    Some(Icmp {
+pub(crate) fn icmp6(icmp_type: u8, code: u8, known: E) -> Option<IcmpError> {
+    Some(IcmpError {
         version: IcmpVersion::V6,
         from: Some([0xfd00, 0, 0, 0, 0, 0, 0, 1].into()),
         ..icmp4(icmp_type, code, known)?
@@ -61,13 +61,13 @@ fn retransmits(attempt: &mut Attempt, times: u8, ms: u64) {
 }
 
 /// An ICMP error that found the socket unlocked and ended the attempt.
-fn ended_by(attempt: &mut Attempt, icmp: Option<Icmp>) {
+fn ended_by(attempt: &mut Attempt, icmp: Option<IcmpError>) {
     attempt.icmp = icmp;
     attempt.error = icmp.and_then(|icmp| icmp.errno);
 }
 
 /// An ICMP error that found it locked.
-fn noted(attempt: &mut Attempt, icmp: Option<Icmp>) {
+fn noted(attempt: &mut Attempt, icmp: Option<IcmpError>) {
     attempt.icmp = icmp;
     attempt.soft_error = icmp.and_then(|icmp| icmp.errno);
 }
@@ -106,17 +106,17 @@ fn verdict(attempt: &Attempt) -> String {
 
 /// An ending, how it differs from [`unanswered`], and its label, errno and
 /// `timeout_by`.
-type Row = (&'static str, fn(&mut Attempt), &'static str);
+type LabelCase = (&'static str, fn(&mut Attempt), &'static str);
 
 #[rustfmt::skip]
-const ENDINGS: &[Row] = &[
+const ENDINGS: &[LabelCase] = &[
     // No ending.
-    ("the first retransmission", |a| { a.moment = Moment::Stalled; retransmits(a, 1, 1020) }, "goes on"),
+    ("the first retransmission", |a| { a.moment = RecordKind::Stalled; retransmits(a, 1, 1020) }, "goes on"),
 
     // Rule 1.
-    ("handshake", |a| a.moment = Moment::Established, "established -"),
+    ("handshake", |a| a.moment = RecordKind::Established, "established -"),
     ("handshake after retransmissions and a soft error", |a| {
-        a.moment = Moment::Established;
+        a.moment = RecordKind::Established;
         noted(a, icmp4(3, 1, E::EHOSTUNREACH));
         retransmits(a, 2, 3070);
     }, "established -"),
@@ -267,29 +267,29 @@ fn attempts() -> impl Strategy<Value = Attempt> {
             |(mut bytes, (kind, state), flags, family, origin, times, ports, syns, errnos)| {
                 let (started_ns, lasted_ns) = times;
                 let mut set = |at, value: &[u8]| put(&mut bytes, at, value);
-                set(offset_of!(Record, kind), &[kind]);
-                set(offset_of!(Record, state), &[state]);
-                set(offset_of!(Record, flags), &[flags]);
-                set(offset_of!(Record, icmp_origin), &[origin]);
+                set(offset_of!(RawRecord, kind), &[kind]);
+                set(offset_of!(RawRecord, state), &[state]);
+                set(offset_of!(RawRecord, flags), &[flags]);
+                set(offset_of!(RawRecord, icmp_origin), &[origin]);
                 for (at, value) in [
-                    (offset_of!(Record, attempt.family), family),
-                    (offset_of!(Record, attempt.bound_port), ports.0),
-                    (offset_of!(Record, local_port), ports.1),
+                    (offset_of!(RawRecord, attempt.family), family),
+                    (offset_of!(RawRecord, attempt.bound_port), ports.0),
+                    (offset_of!(RawRecord, local_port), ports.1),
                 ] {
                     set(at, &value.to_ne_bytes());
                 }
                 for (at, value) in [
-                    (offset_of!(Record, syn_sent), syns.0),
-                    (offset_of!(Record, syn_retransmitted), syns.1),
-                    (offset_of!(Record, error), errnos.0),
-                    (offset_of!(Record, soft_error), errnos.1),
-                    (offset_of!(Record, icmp_errno), errnos.2),
+                    (offset_of!(RawRecord, syns_or_connects), syns.0),
+                    (offset_of!(RawRecord, syn_retransmitted), syns.1),
+                    (offset_of!(RawRecord, error), errnos.0),
+                    (offset_of!(RawRecord, soft_error), errnos.1),
+                    (offset_of!(RawRecord, icmp_errno), errnos.2),
                 ] {
                     set(at, &value.to_ne_bytes());
                 }
                 for (at, value) in [
-                    (offset_of!(Record, attempt.started_ns), started_ns),
-                    (offset_of!(Record, at_ns), started_ns + lasted_ns),
+                    (offset_of!(RawRecord, attempt.started_ns), started_ns),
+                    (offset_of!(RawRecord, at_ns), started_ns + lasted_ns),
                 ] {
                     set(at, &value.to_ne_bytes());
                 }
@@ -321,7 +321,10 @@ fn a_call_that_failed_is_labelled_by_its_errno() {
         (E::EINVAL, Label::Failed),
     ] {
         let errno = Errno(known as i32);
-        assert_eq!(label_of(Moment::ConnectFailed(errno)), (expected, errno));
+        assert_eq!(
+            label_of(RecordKind::ConnectFailed(errno)),
+            (expected, errno)
+        );
     }
     for (known, expected) in [
         (E::EADDRINUSE, Label::PortExhausted),
@@ -329,7 +332,7 @@ fn a_call_that_failed_is_labelled_by_its_errno() {
         (E::ENOMEM, Label::Failed),
     ] {
         let errno = Errno(known as i32);
-        assert_eq!(label_of(Moment::BindFailed(errno)), (expected, errno));
+        assert_eq!(label_of(RecordKind::BindFailed(errno)), (expected, errno));
     }
 }
 
@@ -361,9 +364,9 @@ proptest! {
     fn each_moment_has_its_labels(attempt in attempts(), patience_ms: u64) {
         let label = label(&attempt, patience_ms).map(|verdict| verdict.label);
         match attempt.moment {
-            Moment::Stalled | Moment::Connects(_) => prop_assert_eq!(label, None),
-            Moment::Established => prop_assert_eq!(label, Some(Label::Established)),
-            Moment::Closed | Moment::ConnectFailed(_) | Moment::BindFailed(_) => {
+            RecordKind::Stalled | RecordKind::Connects(_) => prop_assert_eq!(label, None),
+            RecordKind::Established => prop_assert_eq!(label, Some(Label::Established)),
+            RecordKind::Closed | RecordKind::ConnectFailed(_) | RecordKind::BindFailed(_) => {
                 prop_assert!(label.is_some_and(|label| label != Label::Established));
             }
         }
@@ -385,7 +388,7 @@ proptest! {
 
     #[test]
     fn what_ended_it_is_what_the_application_is_told(mut attempt in attempts(), error in 1..4096) {
-        attempt.moment = Moment::Closed;
+        attempt.moment = RecordKind::Closed;
         attempt.syn_sent += 1;
         attempt.error = Some(Errno(error));
         let verdict = label(&attempt, PATIENCE_MS).unwrap();

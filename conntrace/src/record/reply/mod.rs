@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Attempt, Errno, Moment};
+use super::{Attempt, Errno, RecordKind};
 
 /// What kind of answer came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
@@ -50,7 +50,7 @@ impl Reply {
 /// Says what answered.
 #[must_use]
 pub fn reply(attempt: &Attempt) -> Reply {
-    if attempt.moment == Moment::Established {
+    if attempt.moment == RecordKind::Established {
         // A socket under repair is connected without a packet (`tcp_connect`).
         return Reply::bare(if attempt.heard {
             ReplyKind::SynAck

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use nix::errno::Errno as E;
 
 use crate::record::{
-    Drops, Icmp, Remote,
+    Drops, IcmpError, Remote,
     label::tests::{errno, icmp4, icmp6, unanswered},
     *,
 };
@@ -19,8 +19,8 @@ fn dropped(count: u8) -> Option<Drops> {
     Some(Drops { count, reason: 12 })
 }
 
-fn sent_by(from: impl Into<IpAddr>, icmp: Option<Icmp>) -> Option<Icmp> {
-    Some(Icmp {
+fn sent_by(from: impl Into<IpAddr>, icmp: Option<IcmpError>) -> Option<IcmpError> {
+    Some(IcmpError {
         from: Some(from.into()),
         ..icmp?
     })
@@ -39,18 +39,18 @@ fn render(reply: &Reply) -> String {
 
 /// What came, how the attempt differs from [`unanswered`], and its reply: kind,
 /// ICMP type and code, sender.
-type Row = (&'static str, fn(&mut Attempt), &'static str);
+type ReplyCase = (&'static str, fn(&mut Attempt), &'static str);
 
 #[rustfmt::skip]
-const REPLIES: &[Row] = &[
+const REPLIES: &[ReplyCase] = &[
     ("nothing", |_| {}, "none null null null"),
-    ("handshake", |a| (a.moment, a.heard) = (Moment::Established, true), "syn_ack null null null"),
+    ("handshake", |a| (a.moment, a.heard) = (RecordKind::Established, true), "syn_ack null null null"),
     ("connected under TCP repair", |a| {
-        a.moment = Moment::Established;
+        a.moment = RecordKind::Established;
         a.syn_sent = 0;
     }, "none null null null"),
     ("handshake after an ICMP error", |a| {
-        (a.moment, a.heard) = (Moment::Established, true);
+        (a.moment, a.heard) = (RecordKind::Established, true);
         a.icmp = icmp4(3, 1, E::EHOSTUNREACH);
     }, "syn_ack null null null"),
     ("RST", |a| { a.heard = true; a.error = errno(E::ECONNREFUSED) }, "rst null null null"),
@@ -97,7 +97,7 @@ const REPLIES: &[Row] = &[
     }, "local 3 1 10.0.0.2"),
     ("v4, sender unknown and no local address is no match", |a| {
         a.local_addr = None;
-        a.icmp = icmp4(3, 1, E::EHOSTUNREACH).map(|icmp| Icmp { from: None, ..icmp });
+        a.icmp = icmp4(3, 1, E::EHOSTUNREACH).map(|icmp| IcmpError { from: None, ..icmp });
     }, "icmp 3 1 null"),
     ("v4, from this host: 127.0.0.1 asked 127.0.0.2", |a| {
         a.local_addr = Some([127, 0, 0, 1].into());

@@ -6,7 +6,7 @@ use conntrace::capture;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-pub(crate) struct Host {
+pub(crate) struct BenchHost {
     date: String,
     kernel: String,
     cpu: String,
@@ -15,7 +15,7 @@ pub(crate) struct Host {
     load: String,
 }
 
-impl Host {
+impl BenchHost {
     pub(crate) fn here() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap();
         let model = cpuinfo

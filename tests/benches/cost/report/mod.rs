@@ -7,16 +7,16 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use serde_json::{Value, json};
 
-use super::measured::{Measured, Row, Section, Target};
-pub(crate) use host::Host;
+use super::measured::{Figure, FigureTarget, Measured, Section};
+pub(crate) use host::BenchHost;
 
 /// Every part that was measured, and where.
-pub(crate) struct Report {
-    pub(crate) host: Host,
+pub(crate) struct BenchReport {
+    pub(crate) host: BenchHost,
     pub(crate) sections: Vec<Section>,
 }
 
-impl Report {
+impl BenchReport {
     /// Writes the page, its bars and the same figures for programs. All three are
     /// committed: they are of one run, so that a later one can be compared with what
     /// the page says by a program, too.
@@ -32,7 +32,7 @@ impl Report {
             json!({
                 "title": section.title,
                 "about": section.about,
-                "rows": section.rows.iter().map(Row::json).collect::<Vec<_>>(),
+                "rows": section.rows.iter().map(Figure::json).collect::<Vec<_>>(),
             })
         };
         json!({
@@ -79,7 +79,7 @@ impl Report {
             "; missed:\n\n"
         };
         for row in missed {
-            let (figure, target) = (figure(row), row.target.map(Target::show));
+            let (figure, target) = (figure(row), row.target.map(FigureTarget::show));
             let _ = writeln!(
                 text,
                 "- {}: {figure}, {}",
@@ -99,7 +99,7 @@ pub(crate) fn print(section: &Section) {
     }
 }
 
-fn details(row: &Row) -> String {
+fn details(row: &Figure) -> String {
     let [interval, range] = spread(row);
     let spread = match interval.as_str() {
         "" => String::new(),
@@ -112,7 +112,7 @@ fn details(row: &Row) -> String {
     }
 }
 
-fn markdown_row(row: &Row) -> String {
+fn markdown_row(row: &Figure) -> String {
     let [interval, range] = spread(row);
     let cells = [row.what.clone(), figure(row), interval, range, target(row)];
     format!(
@@ -122,7 +122,7 @@ fn markdown_row(row: &Row) -> String {
 }
 
 /// The figure with its unit.
-fn figure(row: &Row) -> String {
+fn figure(row: &Figure) -> String {
     match (&row.measured, row.value()) {
         (Measured::NotRun(why), _) => format!("not run: {why}"),
         (_, Some(value)) => format!("{} {}", show(value, row.digits), row.unit)
@@ -133,7 +133,7 @@ fn figure(row: &Row) -> String {
 }
 
 /// The 95 % interval, and the least and the most.
-fn spread(row: &Row) -> [String; 2] {
+fn spread(row: &Figure) -> [String; 2] {
     match &row.measured {
         Measured::Spread(spread) => [spread.interval(), (spread.least(), spread.most())]
             .map(|(low, high)| format!("{} to {}", show(low, row.digits), show(high, row.digits))),
@@ -141,7 +141,7 @@ fn spread(row: &Row) -> [String; 2] {
     }
 }
 
-fn target(row: &Row) -> String {
+fn target(row: &Figure) -> String {
     match (row.target, row.is_met()) {
         (Some(target), Some(true)) => format!("{}: met", target.show()),
         (Some(target), Some(false)) => format!("{}: **missed**", target.show()),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    super::measured::{Measured, Row, Section},
+    super::measured::{Figure, Measured, Section},
     show,
 };
 
@@ -41,7 +41,7 @@ pub(super) fn bars(sections: &[Section]) -> String {
 }
 
 /// Returns where the next one begins.
-fn panel(body: &mut String, title: &str, rows: &[&Row], top: f64) -> f64 {
+fn panel(body: &mut String, title: &str, rows: &[&Figure], top: f64) -> f64 {
     let most = rows
         .iter()
         .map(|row| reach(row))
@@ -67,7 +67,7 @@ fn panel(body: &mut String, title: &str, rows: &[&Row], top: f64) -> f64 {
 }
 
 /// `y` is the text's base line.
-fn bar(body: &mut String, row: &Row, x: impl Fn(f64) -> f64, y: f64) {
+fn bar(body: &mut String, row: &Figure, x: impl Fn(f64) -> f64, y: f64) {
     let value = row.value().unwrap();
     let (top, middle, text_x) = (y - 11.0, y - 4.0, BARS - 8.0);
     let (what, shown) = (escaped(&row.what), show(value, row.digits));
@@ -91,7 +91,7 @@ fn bar(body: &mut String, row: &Row, x: impl Fn(f64) -> f64, y: f64) {
 }
 
 /// How far to the right a row goes.
-fn reach(row: &Row) -> f64 {
+fn reach(row: &Figure) -> f64 {
     match &row.measured {
         Measured::Spread(spread) => spread.interval().1.max(spread.median()),
         Measured::Number(number) => *number,

@@ -10,8 +10,8 @@ use nix::sys::socket::{setsockopt, sockopt::TcpFastOpenConnect};
 use socket2::Socket;
 
 use super::{
-    ABORTED, CANCELLED, ESTABLISHED, NO_NEIGHBOUR, Needs, PORT_UNREACHABLE, QUIET_V4, QUIET_V6,
-    RESET, Scene, Sysctls, UNREACHABLE,
+    ABORTED, CANCELLED, DemoScene, ESTABLISHED, NO_NEIGHBOUR, Needs, PORT_UNREACHABLE, QUIET_V4,
+    QUIET_V6, RESET, Sysctls, UNREACHABLE,
     acts::{at, begin, bound, connect, ends, tcp},
     scene,
     silence::GIVES_UP_AFTER,
@@ -30,7 +30,7 @@ use conntrace_testnet::{
 const OWN_PORT: u16 = 20_001;
 
 #[rustfmt::skip]
-pub(super) const SCENES: &[Scene] = &[
+pub(super) const SCENES: &[DemoScene] = &[
     scene("established", "connect to a port on which a server listens", Needs::Far, &[ESTABLISHED], || connect(FAR_V4, ACCEPTS)),
     scene("established v6", "IPv6: connect to a port on which a server listens", Needs::FarV6, &[ESTABLISHED], || connect(FAR_V6, ACCEPTS)),
     scene("answered late", "connect to a server that answers only the second SYN, after a second", Needs::Far, &[ESTABLISHED], || connect(FAR_V4, ACCEPTS_SECOND_SYN)),

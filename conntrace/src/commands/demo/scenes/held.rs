@@ -13,7 +13,7 @@ use super::acts::begin;
 
 /// What shows why an attempt ended as it did, and must still be there when that is
 /// looked at.
-pub(super) enum Held {
+pub(super) enum HeldEvidence {
     Nothing,
     /// Dropped last.
     Sockets(#[expect(dead_code, reason = "held for its drop")] Vec<Socket>),
@@ -21,7 +21,7 @@ pub(super) enum Held {
     Client(Client),
 }
 
-impl Held {
+impl HeldEvidence {
     /// The thread that made the attempts, if it is another than the scene's.
     pub(super) fn client(&self) -> Option<u32> {
         match self {

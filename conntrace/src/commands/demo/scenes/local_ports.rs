@@ -9,7 +9,8 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 
 use super::{
-    ADDRESS_UNAVAILABLE, ESTABLISHED, Expected, Held, Needs, PORT_EXHAUSTED, Scene, Sysctls,
+    ADDRESS_UNAVAILABLE, DemoScene, ESTABLISHED, Expectation, HeldEvidence, Needs, PORT_EXHAUSTED,
+    Sysctls,
     acts::{at, bound, connect, ends, hold, listener, tcp},
     holding, scene,
 };
@@ -37,11 +38,11 @@ const LISTENER_PORT: u16 = 20_004;
 const OTHER_FAR_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
 
 /// Two connections take both ports.
-const THIRD_HAS_NONE: &[Expected] = &[ESTABLISHED, ESTABLISHED, PORT_EXHAUSTED];
-const SECOND_HAS_NOT: &[Expected] = &[ESTABLISHED, ADDRESS_UNAVAILABLE];
+const THIRD_HAS_NONE: &[Expectation] = &[ESTABLISHED, ESTABLISHED, PORT_EXHAUSTED];
+const SECOND_HAS_NOT: &[Expectation] = &[ESTABLISHED, ADDRESS_UNAVAILABLE];
 
 #[rustfmt::skip]
-pub(super) const SCENES: &[Scene] = &[
+pub(super) const SCENES: &[DemoScene] = &[
     holding("tuple in use", "bind two sockets to one local port, connect both to the same server", Needs::Far, SECOND_HAS_NOT, || tuple_in_use(FAR_LOCAL_V4.into(), FAR_V4.into())).apart().because(Code::TupleInUse, Certainty::Certain),
     holding("tuple in use v6", "IPv6: bind two sockets to one local port, connect both to the same server", Needs::FarV6, SECOND_HAS_NOT, || tuple_in_use(FAR_LOCAL_V6.into(), FAR_V6.into())).apart().because(Code::TupleInUse, Certainty::Certain),
     holding("chosen at bind", "bind to port 0, have another socket use that port to the same server, connect", Needs::Far, SECOND_HAS_NOT, chosen_at_bind).apart().because(Code::TupleInUse, Certainty::Certain),
@@ -56,32 +57,32 @@ pub(super) const SCENES: &[Scene] = &[
 ];
 
 /// Two sockets with the same local address and port go to the same place.
-fn tuple_in_use(local: IpAddr, far: IpAddr) -> io::Result<Held> {
+fn tuple_in_use(local: IpAddr, far: IpAddr) -> io::Result<HeldEvidence> {
     let (local, far) = (at(local, OWN_PORT), at(far, ACCEPTS));
     let (first, second) = (bound(local)?, bound(local)?);
     ends(&first, far);
     ends(&second, far);
-    Ok(Held::Sockets(vec![first, second]))
+    Ok(HeldEvidence::Sockets(vec![first, second]))
 }
 
 /// The kernel chose the port, but at bind: connect cannot have another.
-fn chosen_at_bind() -> io::Result<Held> {
+fn chosen_at_bind() -> io::Result<HeldEvidence> {
     let far = at(FAR_V4, ACCEPTS);
     let late = bound(at(FAR_LOCAL_V4, 0))?;
     let chosen = late.local_addr()?.as_socket();
     let quick = bound(chosen.ok_or(io::ErrorKind::InvalidData)?)?;
     ends(&quick, far);
     ends(&late, far);
-    Ok(Held::Sockets(vec![quick, late]))
+    Ok(HeldEvidence::Sockets(vec![quick, late]))
 }
 
 /// Three connections at a time.
-fn three(to: SocketAddr) -> io::Result<Held> {
-    Ok(Held::Sockets(vec![hold(to)?, hold(to)?, hold(to)?]))
+fn three(to: SocketAddr) -> io::Result<HeldEvidence> {
+    Ok(HeldEvidence::Sockets(vec![hold(to)?, hold(to)?, hold(to)?]))
 }
 
 /// The address is bound, the port left to connect.
-fn bound_without_port() -> io::Result<Held> {
+fn bound_without_port() -> io::Result<HeldEvidence> {
     let far = at(FAR_V4, ACCEPTS);
     let mut held = Vec::new();
     for _ in 0..3 {
@@ -91,11 +92,11 @@ fn bound_without_port() -> io::Result<Held> {
         ends(&socket, far);
         held.push(socket);
     }
-    Ok(Held::Sockets(held))
+    Ok(HeldEvidence::Sockets(held))
 }
 
 /// The application narrows the range itself (`IP_LOCAL_PORT_RANGE`).
-fn sockets_range() -> io::Result<Held> {
+fn sockets_range() -> io::Result<HeldEvidence> {
     let far = at(OTHER_FAR_V4, ACCEPTS);
     let [low, high] = RANGE;
     let mut held = Vec::new();
@@ -105,16 +106,16 @@ fn sockets_range() -> io::Result<Held> {
         ends(&socket, far);
         held.push(socket);
     }
-    Ok(Held::Sockets(held))
+    Ok(HeldEvidence::Sockets(held))
 }
 
 /// Sockets that are bound hold their ports for every destination. They listen as
 /// well: of others the kernel tells only from Linux 6.8 on.
-fn held_by_binds() -> io::Result<Held> {
+fn held_by_binds() -> io::Result<HeldEvidence> {
     let [low, high] = RANGE.map(|port| listener(at(Ipv4Addr::LOCALHOST, port), 0));
     let held = vec![low?, high?];
     connect(FAR_V4, ACCEPTS)?;
-    Ok(Held::Sockets(held))
+    Ok(HeldEvidence::Sockets(held))
 }
 
 /// Connections that are over, closed by this side first, still hold both ports.

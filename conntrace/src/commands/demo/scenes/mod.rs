@@ -15,7 +15,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use held::Held;
+use held::HeldEvidence;
 pub use held::client;
 pub(super) use play::play;
 
@@ -25,17 +25,17 @@ use crate::{
     output::event::{Coverage, Outcome},
     record::{Label, ReplyKind, TimeoutBy},
 };
-use conntrace_testnet::{DeadEnd, Stage, StageError};
+use conntrace_testnet::{DeadEndRoute, Testnet, TestnetError};
 
 /// What a line must say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Expected {
+pub(super) struct Expectation {
     pub(super) label: Label,
     pub(super) reply: ReplyKind,
     pub(super) timeout_by: Option<TimeoutBy>,
 }
 
-impl Expected {
+impl Expectation {
     /// What a line says.
     pub(super) fn of_line(line: &Outcome) -> Self {
         Self {
@@ -46,40 +46,40 @@ impl Expected {
     }
 }
 
-const fn expect(label: Label, reply: ReplyKind) -> Expected {
-    Expected {
+const fn expect(label: Label, reply: ReplyKind) -> Expectation {
+    Expectation {
         label,
         reply,
         timeout_by: None,
     }
 }
 
-const fn timeout(by: TimeoutBy) -> Expected {
-    Expected {
+const fn timeout(by: TimeoutBy) -> Expectation {
+    Expectation {
         timeout_by: Some(by),
         ..expect(Label::TimedOut, ReplyKind::None)
     }
 }
 
-const ESTABLISHED: Expected = expect(Label::Established, ReplyKind::SynAck);
-const RESET: Expected = expect(Label::Refused, ReplyKind::Rst);
-const PORT_UNREACHABLE: Expected = expect(Label::Refused, ReplyKind::Icmp);
-const UNREACHABLE: Expected = expect(Label::Unreachable, ReplyKind::Icmp);
-const NO_NEIGHBOUR: Expected = expect(Label::Unreachable, ReplyKind::Local);
-const REJECTED_HERE: Expected = expect(Label::Refused, ReplyKind::Local);
-const DROPPED_HERE: Expected = Expected {
+const ESTABLISHED: Expectation = expect(Label::Established, ReplyKind::SynAck);
+const RESET: Expectation = expect(Label::Refused, ReplyKind::Rst);
+const PORT_UNREACHABLE: Expectation = expect(Label::Refused, ReplyKind::Icmp);
+const UNREACHABLE: Expectation = expect(Label::Unreachable, ReplyKind::Icmp);
+const NO_NEIGHBOUR: Expectation = expect(Label::Unreachable, ReplyKind::Local);
+const REJECTED_HERE: Expectation = expect(Label::Refused, ReplyKind::Local);
+const DROPPED_HERE: Expectation = Expectation {
     reply: ReplyKind::Local,
     ..BY_APPLICATION
 };
-const ABORTED: Expected = expect(Label::Aborted, ReplyKind::None);
-const BY_KERNEL: Expected = timeout(TimeoutBy::Kernel);
-const BY_APPLICATION: Expected = timeout(TimeoutBy::Application);
-const CANCELLED: Expected = expect(Label::Cancelled, ReplyKind::None);
-const NO_ROUTE: Expected = expect(Label::Unreachable, ReplyKind::None);
-const DENIED: Expected = expect(Label::Denied, ReplyKind::None);
-const FAILED: Expected = expect(Label::Failed, ReplyKind::None);
-const PORT_EXHAUSTED: Expected = expect(Label::PortExhausted, ReplyKind::None);
-const ADDRESS_UNAVAILABLE: Expected = expect(Label::AddressUnavailable, ReplyKind::None);
+const ABORTED: Expectation = expect(Label::Aborted, ReplyKind::None);
+const BY_KERNEL: Expectation = timeout(TimeoutBy::Kernel);
+const BY_APPLICATION: Expectation = timeout(TimeoutBy::Application);
+const CANCELLED: Expectation = expect(Label::Cancelled, ReplyKind::None);
+const NO_ROUTE: Expectation = expect(Label::Unreachable, ReplyKind::None);
+const DENIED: Expectation = expect(Label::Denied, ReplyKind::None);
+const FAILED: Expectation = expect(Label::Failed, ReplyKind::None);
+const PORT_EXHAUSTED: Expectation = expect(Label::PortExhausted, ReplyKind::None);
+const ADDRESS_UNAVAILABLE: Expectation = expect(Label::AddressUnavailable, ReplyKind::None);
 
 /// Far hosts with which no scene opens a connection: how they answer elsewhere is no
 /// evidence.
@@ -109,29 +109,29 @@ enum Needs {
 
 impl Needs {
     /// Says why it is not there.
-    fn check(self, stage: &Stage, coverage: Coverage) -> Result<(), String> {
+    fn check(self, testnet: &Testnet, coverage: Coverage) -> Result<(), String> {
         let v6 = matches!(
             self,
             Self::FarV6 | Self::NearV6 | Self::DropsV6 | Self::ConnectsV6
         );
-        if v6 && !stage.has_v6 {
+        if v6 && !testnet.has_v6 {
             return Err("this machine has no IPv6".to_owned());
         }
         let traced = |traced: bool| match traced {
             true => Ok(()),
             false => Err(format!("system calls cannot be traced: {NO_TRACEFS}")),
         };
-        let side = |side: &Result<(), StageError>| match side {
+        let side = |side: &Result<(), TestnetError>| match side {
             Ok(()) => Ok(()),
             Err(error) => Err(error.to_string()),
         };
         match self {
             Self::Lo => Ok(()),
-            Self::Near | Self::NearV6 => side(&stage.near),
+            Self::Near | Self::NearV6 => side(&testnet.near),
             Self::Drops | Self::DropsV6 if !coverage.local_drop => {
                 Err("this kernel does not say why it drops a packet".to_owned())
             }
-            Self::Far | Self::FarV6 | Self::Drops | Self::DropsV6 => side(&stage.far),
+            Self::Far | Self::FarV6 | Self::Drops | Self::DropsV6 => side(&testnet.far),
             Self::Connects | Self::ConnectsV6 => traced(coverage.no_route),
             Self::Binds => traced(coverage.bind_exhausted),
         }
@@ -139,13 +139,13 @@ impl Needs {
 }
 
 /// A cause, and how sure it is.
-pub(super) type Why = (Code, Certainty);
+pub(super) type ExpectedCause = (Code, Certainty);
 
-/// Sysctls of a namespace, as [`Stage::set_sysctl`] takes them.
+/// Sysctls of a namespace, as [`Testnet::set_sysctl`] takes them.
 type Sysctls = &'static [(&'static str, &'static str)];
 
 /// A scene as it is written.
-struct Scene {
+struct DemoScene {
     /// Also the thread's name: at most 15 bytes.
     name: &'static str,
     /// The failure that is provoked and how, for a person.
@@ -157,17 +157,17 @@ struct Scene {
     /// If there are any, the scene is played apart, as with what follows.
     sysctls: Sysctls,
     /// A route that it needs.
-    dead_end: Option<(DeadEnd, IpAddr)>,
+    dead_end: Option<(DeadEndRoute, IpAddr)>,
     /// The default gateway.
     gateway: Option<Ipv4Addr>,
     /// Of every attempt it makes, in order.
-    expected: &'static [Expected],
+    expected: &'static [Expectation],
     /// Why the last one ends so.
-    why: Option<Why>,
+    why: Option<ExpectedCause>,
     /// Likewise, where nothing is known of an `ICMPv6` error but its errno.
-    why_by_errno: Option<Why>,
+    why_by_errno: Option<ExpectedCause>,
     /// Another cause that is as right, where the kernel's timers decide.
-    or: Option<Why>,
+    or: Option<ExpectedCause>,
     play: Play,
 }
 
@@ -177,16 +177,16 @@ enum Play {
     /// All that shows the cause lasts.
     Once(fn() -> io::Result<()>),
     /// What it returns is part of that.
-    Holding(fn() -> io::Result<Held>),
+    Holding(fn() -> io::Result<HeldEvidence>),
 }
 
 const fn scene(
     name: &'static str,
     does: &'static str,
     needs: Needs,
-    expected: &'static [Expected],
+    expected: &'static [Expectation],
     play: fn() -> io::Result<()>,
-) -> Scene {
+) -> DemoScene {
     of(name, does, needs, expected, Play::Once(play))
 }
 
@@ -194,9 +194,9 @@ const fn holding(
     name: &'static str,
     does: &'static str,
     needs: Needs,
-    expected: &'static [Expected],
-    play: fn() -> io::Result<Held>,
-) -> Scene {
+    expected: &'static [Expectation],
+    play: fn() -> io::Result<HeldEvidence>,
+) -> DemoScene {
     of(name, does, needs, expected, Play::Holding(play))
 }
 
@@ -204,10 +204,10 @@ const fn of(
     name: &'static str,
     does: &'static str,
     needs: Needs,
-    expected: &'static [Expected],
+    expected: &'static [Expectation],
     play: Play,
-) -> Scene {
-    Scene {
+) -> DemoScene {
+    DemoScene {
         name,
         does,
         needs,
@@ -223,7 +223,7 @@ const fn of(
     }
 }
 
-impl Scene {
+impl DemoScene {
     const fn apart(self) -> Self {
         Self {
             apart: true,
@@ -235,7 +235,7 @@ impl Scene {
         Self { sysctls, ..self }.apart()
     }
 
-    const fn by(self, kind: DeadEnd, to: IpAddr) -> Self {
+    const fn by(self, kind: DeadEndRoute, to: IpAddr) -> Self {
         Self {
             dead_end: Some((kind, to)),
             ..self
@@ -255,7 +255,7 @@ impl Scene {
         self.because_of_icmp6((code, certainty), (code, certainty))
     }
 
-    const fn because_of_icmp6(self, why: Why, by_errno: Why) -> Self {
+    const fn because_of_icmp6(self, why: ExpectedCause, by_errno: ExpectedCause) -> Self {
         Self {
             why: Some(why),
             why_by_errno: Some(by_errno),
@@ -270,7 +270,7 @@ impl Scene {
         }
     }
 
-    fn why(&self, coverage: Coverage) -> Option<Why> {
+    fn why(&self, coverage: Coverage) -> Option<ExpectedCause> {
         if coverage.icmp6_detail {
             self.why
         } else {
@@ -279,19 +279,19 @@ impl Scene {
     }
 
     /// Sets what it needs on a stage of its own.
-    fn prepare(&self, stage: &Stage) -> io::Result<()> {
+    fn prepare(&self, testnet: &Testnet) -> io::Result<()> {
         for (name, value) in self.sysctls {
-            stage.set_sysctl(name, value)?;
+            testnet.set_sysctl(name, value)?;
         }
         if let Some((kind, to)) = self.dead_end {
-            stage.add_dead_end(kind, to)?;
+            testnet.add_dead_end(kind, to)?;
         }
-        self.gateway.map_or(Ok(()), |via| stage.add_gateway(via))
+        self.gateway.map_or(Ok(()), |via| testnet.add_gateway(via))
     }
 }
 
 /// All of them, in the order of the report.
-const SCENES: [&[Scene]; 6] = [
+const SCENES: [&[DemoScene]; 6] = [
     answers::SCENES,
     places::SCENES,
     firewall::SCENES,
@@ -302,7 +302,7 @@ const SCENES: [&[Scene]; 6] = [
 
 /// Number of scenes.
 pub(super) fn count() -> usize {
-    SCENES.into_iter().map(<[Scene]>::len).sum()
+    SCENES.into_iter().map(<[DemoScene]>::len).sum()
 }
 
 /// A scene as it was played.
@@ -310,17 +310,17 @@ pub(super) fn count() -> usize {
 pub(super) struct Act {
     pub(super) name: &'static str,
     pub(super) does: &'static str,
-    pub(super) expected: &'static [Expected],
+    pub(super) expected: &'static [Expectation],
     /// Of the last attempt.
-    pub(super) why: Option<Why>,
+    pub(super) why: Option<ExpectedCause>,
     /// The causes of earlier tries, which were others.
-    pub(super) before: Vec<Option<Why>>,
-    pub(super) played: Played,
+    pub(super) before: Vec<Option<ExpectedCause>>,
+    pub(super) played: SceneResult,
 }
 
 /// How it went.
 #[derive(Debug, Clone)]
-pub(super) enum Played {
+pub(super) enum SceneResult {
     /// By this thread.
     By { tid: u32 },
     /// This machine cannot stage it, for this reason.
@@ -329,7 +329,7 @@ pub(super) enum Played {
 
 /// All of them as if they had been played so.
 #[cfg(test)]
-pub(super) fn scenes_as_played(played: Played) -> impl Iterator<Item = Act> {
+pub(super) fn scenes_as_played(played: SceneResult) -> impl Iterator<Item = Act> {
     SCENES.into_iter().flatten().map(move |scene| Act {
         name: scene.name,
         does: scene.does,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    DROPPED_HERE, Held, NO_NEIGHBOUR, Needs, QUIET_V4, RESET, Scene, Sysctls,
+    DROPPED_HERE, DemoScene, HeldEvidence, NO_NEIGHBOUR, Needs, QUIET_V4, RESET, Sysctls,
     acts::{at, begin, connect, give_up, listener, tcp},
     held::Client,
     holding, scene,
@@ -34,7 +34,7 @@ const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const STRICT: Sysctls = &[("net/ipv4/conf/all/rp_filter", "1")];
 
 #[rustfmt::skip]
-pub(super) const SCENES: &[Scene] = &[
+pub(super) const SCENES: &[DemoScene] = &[
     scene("not started", "connect to an address of this host whose server is not started", Needs::Far, &[RESET], || connect(FAR_LOCAL_V4, NOBODYS_PORT)).apart().because(Code::NothingListening, Certainty::Certain),
     holding("on loopback", "start a server on 127.0.0.1, connect to another address of this host", Needs::Far, &[RESET], || elsewhere(at(Ipv4Addr::LOCALHOST, LOOPBACK_PORT), LOOPBACK_PORT)).apart().because(Code::ListeningElsewhere, Certainty::Certain),
     holding("mistyped port", "start a server on port 29081, connect to port 29018", Needs::Far, &[RESET], || elsewhere(at(FAR_LOCAL_V4, SERVER_PORT), MISTYPED_PORT)).apart().because(Code::WrongPort, Certainty::Likely),
@@ -72,14 +72,14 @@ fn way_back_differs(to: SocketAddr) -> io::Result<()> {
 }
 
 /// A server on this host, but not where the client connects.
-fn elsewhere(server: SocketAddr, port: u16) -> io::Result<Held> {
+fn elsewhere(server: SocketAddr, port: u16) -> io::Result<HeldEvidence> {
     let server = listener(server, 0)?;
     connect(FAR_LOCAL_V4, port)?;
-    Ok(Held::Sockets(vec![server]))
+    Ok(HeldEvidence::Sockets(vec![server]))
 }
 
 /// The client's environment names a proxy, and how to log in there.
-fn by_proxy(proxy: SocketAddr) -> io::Result<Held> {
+fn by_proxy(proxy: SocketAddr) -> io::Result<HeldEvidence> {
     let variable = ("https_proxy", format!("http://user:password@{proxy}/"));
-    Client::start(proxy, variable).map(Held::Client)
+    Client::start(proxy, variable).map(HeldEvidence::Client)
 }

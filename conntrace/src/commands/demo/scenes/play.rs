@@ -7,9 +7,9 @@ use std::{
 
 use nix::unistd::gettid;
 
-use super::{Act, Held, Play, Played, SCENES, Scene};
-use crate::{commands::demo::Traced, output::event::Coverage};
-use conntrace_testnet::{self, Stage, StageError};
+use super::{Act, DemoScene, HeldEvidence, Play, SCENES, SceneResult};
+use crate::{commands::demo::TracedLines, output::event::Coverage};
+use conntrace_testnet::{self, Testnet, TestnetError};
 
 /// Between the beginnings of two scenes: the time for looking at the host is limited,
 /// within every second.
@@ -25,10 +25,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// # Errors
 /// When there is no stage at all.
 pub(in crate::commands::demo) fn play(
-    traced: &Traced,
+    traced: &TracedLines,
     coverage: Coverage,
     tell: &(dyn Fn(&Act) + Sync),
-) -> Result<Vec<Act>, StageError> {
+) -> Result<Vec<Act>, TestnetError> {
     conntrace_testnet::run("stage", |common| {
         traced.add_stage(common);
         let again_until = Instant::now() + AGAIN_FOR;
@@ -55,9 +55,9 @@ pub(in crate::commands::demo) fn play(
 
 /// Plays a scene, and again if its cause, or how sure that is, differs.
 fn perform(
-    scene: &Scene,
-    common: &Stage,
-    (traced, coverage): (&Traced, Coverage),
+    scene: &DemoScene,
+    common: &Testnet,
+    (traced, coverage): (&TracedLines, Coverage),
     again_until: Instant,
 ) -> Act {
     let mut why = scene.why(coverage);
@@ -70,7 +70,7 @@ fn perform(
     };
     let mut before = Vec::new();
     let mut played = play();
-    while let Played::By { tid } = played {
+    while let SceneResult::By { tid } = played {
         let told = traced.last_why(tid);
         if told.is_some() && told == scene.or {
             why = told;
@@ -92,20 +92,25 @@ fn perform(
     }
 }
 
-fn play_apart(scene: &Scene, traced: &Traced, coverage: Coverage) -> Played {
-    let played = conntrace_testnet::run("stage", |stage| {
-        traced.add_stage(stage);
-        play_on(scene, stage, traced, coverage)
+fn play_apart(scene: &DemoScene, traced: &TracedLines, coverage: Coverage) -> SceneResult {
+    let played = conntrace_testnet::run("stage", |testnet| {
+        traced.add_stage(testnet);
+        play_on(scene, testnet, traced, coverage)
     });
-    played.unwrap_or_else(|error| Played::Skipped(error.to_string()))
+    played.unwrap_or_else(|error| SceneResult::Skipped(error.to_string()))
 }
 
-fn play_on(scene: &Scene, stage: &Stage, traced: &Traced, coverage: Coverage) -> Played {
-    if let Err(lack) = scene.needs.check(stage, coverage) {
-        return Played::Skipped(lack);
+fn play_on(
+    scene: &DemoScene,
+    testnet: &Testnet,
+    traced: &TracedLines,
+    coverage: Coverage,
+) -> SceneResult {
+    if let Err(lack) = scene.needs.check(testnet, coverage) {
+        return SceneResult::Skipped(lack);
     }
-    if let Err(error) = scene.prepare(stage) {
-        return Played::Skipped(error.to_string());
+    if let Err(error) = scene.prepare(testnet) {
+        return SceneResult::Skipped(error.to_string());
     }
     let player = thread::scope(|scope| {
         thread::Builder::new()
@@ -115,16 +120,16 @@ fn play_on(scene: &Scene, stage: &Stage, traced: &Traced, coverage: Coverage) ->
             .map_err(|_| io::Error::other("its thread panicked"))?
     });
     match player {
-        Ok(tid) => Played::By { tid },
-        Err(error) => Played::Skipped(format!("it could not be set up: {error}")),
+        Ok(tid) => SceneResult::By { tid },
+        Err(error) => SceneResult::Skipped(format!("it could not be set up: {error}")),
     }
 }
 
 /// Plays it in this thread and keeps what it holds, this thread included, until its
 /// lines are told. Returns who made the attempts.
-fn act(scene: &Scene, traced: &Traced) -> io::Result<u32> {
+fn act(scene: &DemoScene, traced: &TracedLines) -> io::Result<u32> {
     let held = match scene.play {
-        Play::Once(play) => play().map(|()| Held::Nothing)?,
+        Play::Once(play) => play().map(|()| HeldEvidence::Nothing)?,
         Play::Holding(play) => play()?,
     };
     let own = gettid().as_raw().unsigned_abs();

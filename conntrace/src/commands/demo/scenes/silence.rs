@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::{
-    BY_APPLICATION, BY_KERNEL, CANCELLED, ESTABLISHED, Needs, SILENT_V4, SILENT_V6, Scene, Sysctls,
+    BY_APPLICATION, BY_KERNEL, CANCELLED, DemoScene, ESTABLISHED, Needs, SILENT_V4, SILENT_V6,
+    Sysctls,
     acts::{at, begin, connect, ends, give_up, hold, listener, tcp},
     scene,
 };
@@ -39,7 +40,7 @@ const FEW_RETRIES: Sysctls = &[
 ];
 
 #[rustfmt::skip]
-pub(super) const SCENES: &[Scene] = &[
+pub(super) const SCENES: &[DemoScene] = &[
     scene("user timeout", "connect to a silent host with TCP_USER_TIMEOUT set to 1.5 s", Needs::Far, &[BY_KERNEL], || user_timeout(at(UNHEARD_V4, SILENT))).because(Code::SilentHost, Certainty::Possible),
     scene("user timeout v6", "IPv6: connect to a silent host with TCP_USER_TIMEOUT set to 1.5 s", Needs::FarV6, &[BY_KERNEL], || user_timeout(at(SILENT_V6, SILENT))).because(Code::SilentHost, Certainty::Possible),
     scene("crossed, silent", "connect to a host that sends a SYN of its own and then nothing more", Needs::Far, &[BY_KERNEL], || user_timeout(at(SILENT_V4, SYN_THEN_SILENT))),

@@ -1,8 +1,8 @@
 //! Those of the other side and of the way to it.
 
-use crate::commands::explain::{Entry, labels::step};
+use crate::commands::explain::{Explanation, labels::step};
 
-pub(super) static REMOTE_FILTERED: Entry = Entry {
+pub(super) static REMOTE_FILTERED: Explanation = Explanation {
     means: "the other side's firewall drops the packets",
     recognised: &[
         "Likely: at least two SYNs were lost, over longer than handshakes with that host take. The same host lately completed a handshake on another port, or sent a RST, and completed none on this one. Both in attempts that were traced, from the same network namespace.",
@@ -44,7 +44,7 @@ pub(super) static REMOTE_FILTERED: Entry = Entry {
     ],
 };
 
-pub(super) static ANSWERS_SOMETIMES: Entry = Entry {
+pub(super) static ANSWERS_SOMETIMES: Explanation = Explanation {
     means: "the same address and port answered moments ago",
     recognised: &[
         "Possible: a handshake on this very address and port completed in the last ten minutes, and this attempt was not answered.",
@@ -72,7 +72,7 @@ pub(super) static ANSWERS_SOMETIMES: Entry = Entry {
     ],
 };
 
-pub(super) static SILENT_HOST: Entry = Entry {
+pub(super) static SILENT_HOST: Explanation = Explanation {
     means: "the host is off, filtered or a wrong address",
     recognised: &[
         "Possible: there is a record that the host was tried, and since then no traced attempt to it, from the same network namespace and on whatever port, was answered. `why` says since when.",
@@ -93,7 +93,7 @@ pub(super) static SILENT_HOST: Entry = Entry {
     ],
 };
 
-pub(super) static HOST_DOWN: Entry = Entry {
+pub(super) static HOST_DOWN: Explanation = Explanation {
     means: "the host is not there",
     recognised: &[
         "Likely: it should be on a network of this host, the interface is up and has carrier, and nobody answered for its address (the neighbour entry has failed, or is still asked for).",
@@ -122,7 +122,7 @@ pub(super) static HOST_DOWN: Entry = Entry {
     ],
 };
 
-pub(super) static PRIVATE_ADDRESS_NOT_LOCAL: Entry = Entry {
+pub(super) static PRIVATE_ADDRESS_NOT_LOCAL: Explanation = Explanation {
     means: "an internal address is used from another network",
     recognised: &[
         "The destination is private (RFC 1918, RFC 6598, unique local), no network of this machine has it, its packets leave by the default gateway, and nothing of that network was ever heard.",
@@ -146,7 +146,7 @@ pub(super) static PRIVATE_ADDRESS_NOT_LOCAL: Entry = Entry {
     ],
 };
 
-pub(super) static NEIGHBOUR_UNRESOLVED: Entry = Entry {
+pub(super) static NEIGHBOUR_UNRESOLVED: Explanation = Explanation {
     means: "the next hop does not answer",
     recognised: &[
         "Certain: the neighbour entry of the gateway on the route has failed; likely while it is still asked for.",
@@ -169,7 +169,7 @@ pub(super) static NEIGHBOUR_UNRESOLVED: Entry = Entry {
     ],
 };
 
-pub(super) static ICMP_UNREACHABLE: Entry = Entry {
+pub(super) static ICMP_UNREACHABLE: Explanation = Explanation {
     means: "a router says that it cannot deliver",
     recognised: &[
         "Certain: an ICMP error came that says so; `evidence` has its type, code and sender. Of IPv6 the kernel may have kept no more than the errno.",
@@ -188,7 +188,7 @@ pub(super) static ICMP_UNREACHABLE: Entry = Entry {
     ],
 };
 
-pub(super) static ADMIN_PROHIBITED: Entry = Entry {
+pub(super) static ADMIN_PROHIBITED: Explanation = Explanation {
     means: "a router may not deliver",
     recognised: &[
         "Certain: an ICMP error came that says administratively prohibited (IPv4 3/9, 3/10, 3/13; IPv6 1/1, 1/5, 1/6), or of IPv6 its errno, EACCES.",

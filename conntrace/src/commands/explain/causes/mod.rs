@@ -6,11 +6,11 @@ mod own;
 mod ports;
 mod routes;
 
-use super::{Entry, labels::step};
+use super::{Explanation, labels::step};
 use crate::{diagnosis::Code, record::Label};
 
 /// The entry of a cause.
-pub(super) fn entry(code: Code) -> &'static Entry {
+pub(super) fn entry(code: Code) -> &'static Explanation {
     match code {
         Code::NothingListening => &NOTHING_LISTENING,
         Code::ListeningElsewhere => &LISTENING_ELSEWHERE,
@@ -77,7 +77,7 @@ pub(super) fn labels(code: Code) -> &'static [Label] {
     }
 }
 
-static NOTHING_LISTENING: Entry = Entry {
+static NOTHING_LISTENING: Explanation = Explanation {
     means: "no socket accepts connections to that port",
     recognised: &[
         "Certain: the way leads to an address of this machine, in the process's network namespace or in another one, and no socket there listens on that port.",
@@ -110,7 +110,7 @@ static NOTHING_LISTENING: Entry = Entry {
     ],
 };
 
-static LISTENING_ELSEWHERE: Entry = Entry {
+static LISTENING_ELSEWHERE: Explanation = Explanation {
     means: "the server listens, but not where it is looked for",
     recognised: &[
         "Certain: sockets listen on that port where the way leads, and none accepts the address that was used: `evidence` has each, and why it does not apply (other address, IPv6 only, device).",
@@ -136,7 +136,7 @@ static LISTENING_ELSEWHERE: Entry = Entry {
     ],
 };
 
-static WRONG_PORT: Entry = Entry {
+static WRONG_PORT: Explanation = Explanation {
     means: "the server listens on another port than this one",
     recognised: &[
         "Likely: nothing listens on that port of this host, but something does, on an address that fits, on one that differs by a digit or has two neighbouring digits in each other's place.",
@@ -155,7 +155,7 @@ static WRONG_PORT: Entry = Entry {
     ],
 };
 
-static REJECTED_BY_FIREWALL: Entry = Entry {
+static REJECTED_BY_FIREWALL: Explanation = Explanation {
     means: "a firewall answered",
     recognised: &[
         "Certain: this host itself answered its own packet, which a firewall rule that rejects does.",
@@ -182,7 +182,7 @@ static REJECTED_BY_FIREWALL: Entry = Entry {
     ],
 };
 
-static PROXY_IN_PATH: Entry = Entry {
+static PROXY_IN_PATH: Explanation = Explanation {
     means: "the connection goes to a proxy",
     recognised: &[
         "Certain: the destination is the address and port that http_proxy, https_proxy or all_proxy names in the environment of the process. Names are not looked up, and nothing else of the environment is looked at.",
@@ -210,7 +210,7 @@ static PROXY_IN_PATH: Entry = Entry {
     ],
 };
 
-static BAD_DESTINATION: Entry = Entry {
+static BAD_DESTINATION: Explanation = Explanation {
     means: "an address that TCP cannot connect to",
     recognised: &[
         "The address alone explains it: port 0, a link-local IPv6 address without its interface, a broadcast or multicast address, or an IPv4 address on a socket that is for IPv6 only (IPV6_V6ONLY).",

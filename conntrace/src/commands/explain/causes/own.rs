@@ -1,8 +1,8 @@
 //! Those of this host's own firewall and policies.
 
-use crate::commands::explain::{Entry, labels::step};
+use crate::commands::explain::{Explanation, labels::step};
 
-pub(super) static LOCAL_FIREWALL: Entry = Entry {
+pub(super) static LOCAL_FIREWALL: Explanation = Explanation {
     means: "this host dropped the packets itself",
     recognised: &[
         "The kernel dropped the SYN, or the answer to it, and gave a reason that is a policy of this host: `evidence.drop_reason` is its name (Linux 5.17 and later).",
@@ -39,7 +39,7 @@ pub(super) static LOCAL_FIREWALL: Entry = Entry {
     ],
 };
 
-pub(super) static DROPPED_HERE: Entry = Entry {
+pub(super) static DROPPED_HERE: Explanation = Explanation {
     means: "this host dropped the packets, for another reason",
     recognised: &[
         "The kernel dropped the SYN, or the answer to it, for a reason that no other cause covers: `evidence.drop_reason` is its name (enum skb_drop_reason, Linux 5.17 and later).",
@@ -73,7 +73,7 @@ pub(super) static DROPPED_HERE: Entry = Entry {
     ],
 };
 
-pub(super) static CGROUP_POLICY: Entry = Entry {
+pub(super) static CGROUP_POLICY: Explanation = Explanation {
     means: "a program on the cgroup forbids it",
     recognised: &[
         "Likely: connect returned EPERM (--trace-syscalls), and BPF programs on the process's cgroup, or above it, decide on connects.",
@@ -94,7 +94,7 @@ pub(super) static CGROUP_POLICY: Entry = Entry {
     ],
 };
 
-pub(super) static SECURITY_MODULE: Entry = Entry {
+pub(super) static SECURITY_MODULE: Explanation = Explanation {
     means: "a security module forbids it",
     recognised: &[
         "Likely: connect returned EACCES (--trace-syscalls), there is a route, and a security module confines the process; `evidence.profile` is its profile.",

@@ -1,8 +1,8 @@
 //! Those of this host's local ports.
 
-use crate::commands::explain::{Entry, labels::step};
+use crate::commands::explain::{Explanation, labels::step};
 
-pub(super) static EPHEMERAL_RANGE_USED_UP: Entry = Entry {
+pub(super) static EPHEMERAL_RANGE_USED_UP: Explanation = Explanation {
     means: "connections to it hold every ephemeral port",
     recognised: &[
         "Certain: sockets to the destination hold all ports of ip_local_port_range that are not reserved; likely from nine tenths of them on, for some may have been given back since.",
@@ -53,7 +53,7 @@ pub(super) static EPHEMERAL_RANGE_USED_UP: Entry = Entry {
     ],
 };
 
-pub(super) static PORTS_HELD_BY_BIND: Entry = Entry {
+pub(super) static PORTS_HELD_BY_BIND: Explanation = Explanation {
     means: "bound sockets hold the ports for every destination",
     recognised: &[
         "Certain: sockets that are bound and not connected hold the ports of ip_local_port_range; likely from nine tenths of them on. Those that do not listen are seen from Linux 6.8 on.",
@@ -73,7 +73,7 @@ pub(super) static PORTS_HELD_BY_BIND: Entry = Entry {
     ],
 };
 
-pub(super) static SOCKET_PORT_RANGE: Entry = Entry {
+pub(super) static SOCKET_PORT_RANGE: Explanation = Explanation {
     means: "the range that is left to the socket is too narrow",
     recognised: &[
         "Certain: ip_local_reserved_ports leaves none of ip_local_port_range.",
@@ -95,7 +95,7 @@ pub(super) static SOCKET_PORT_RANGE: Entry = Entry {
     ],
 };
 
-pub(super) static TUPLE_IN_USE: Entry = Entry {
+pub(super) static TUPLE_IN_USE: Explanation = Explanation {
     means: "another socket has the 4-tuple",
     recognised: &[
         "Certain: a socket with these two addresses and ports is there; `evidence.holder` has its state and process.",

@@ -1,8 +1,8 @@
 //! Those of this host's own routes, addresses and links.
 
-use crate::commands::explain::{Entry, labels::step};
+use crate::commands::explain::{Explanation, labels::step};
 
-pub(super) static NO_ROUTE: Entry = Entry {
+pub(super) static NO_ROUTE: Explanation = Explanation {
     means: "this host has no route there",
     recognised: &[
         "Certain: connect returned ENETUNREACH or EHOSTUNREACH before there was a SYN (--trace-syscalls), and the kernel finds no route, or one of type unreachable. With the chosen source address and without it: where only that one has none, it is another cause (wrong_source).",
@@ -23,7 +23,7 @@ pub(super) static NO_ROUTE: Entry = Entry {
     ],
 };
 
-pub(super) static PROHIBIT_ROUTE: Entry = Entry {
+pub(super) static PROHIBIT_ROUTE: Explanation = Explanation {
     means: "the route is of type prohibit",
     recognised: &[
         "Certain: connect returned EACCES before there was a SYN (--trace-syscalls), and so does the kernel's search for a route.",
@@ -42,7 +42,7 @@ pub(super) static PROHIBIT_ROUTE: Entry = Entry {
     ],
 };
 
-pub(super) static ROUTE_WENT_AWAY: Entry = Entry {
+pub(super) static ROUTE_WENT_AWAY: Explanation = Explanation {
     means: "route, address or link went away under the attempt",
     recognised: &[
         "A SYN had left, and then this host itself could not send any more (EHOSTUNREACH, ENETUNREACH): no ICMP error came. `evidence` has the route as it is now.",
@@ -68,7 +68,7 @@ pub(super) static ROUTE_WENT_AWAY: Entry = Entry {
     ],
 };
 
-pub(super) static OWN_LINK_DOWN: Entry = Entry {
+pub(super) static OWN_LINK_DOWN: Explanation = Explanation {
     means: "this host's own interface is down",
     recognised: &[
         "Certain: the interface by which the packets should leave is down or has no carrier, or it is loopback and down.",
@@ -95,7 +95,7 @@ pub(super) static OWN_LINK_DOWN: Entry = Entry {
     ],
 };
 
-pub(super) static WRONG_SOURCE: Entry = Entry {
+pub(super) static WRONG_SOURCE: Explanation = Explanation {
     means: "the source address cannot be answered there",
     recognised: &[
         "The source address is another interface's, no interface's, or one that the destination cannot answer, such as a unique local address to a global one. `evidence` has the route with that source and without it.",
@@ -126,7 +126,7 @@ pub(super) static WRONG_SOURCE: Entry = Entry {
     ],
 };
 
-pub(super) static NO_SOURCE_ADDRESS: Entry = Entry {
+pub(super) static NO_SOURCE_ADDRESS: Explanation = Explanation {
     means: "this host has no address to use as a source",
     recognised: &[
         "No SYN left, and no interface has an address of the destination's family that can be a source. `evidence` has the addresses and the route.",
@@ -154,7 +154,7 @@ pub(super) static NO_SOURCE_ADDRESS: Entry = Entry {
     ],
 };
 
-pub(super) static SOURCE_NOT_LOCAL: Entry = Entry {
+pub(super) static SOURCE_NOT_LOCAL: Explanation = Explanation {
     means: "the source address is not assigned to this host",
     recognised: &[
         "Certain: bind or connect returned EADDRNOTAVAIL (--trace-syscalls), and the address that was chosen is no address of the process's network namespace.",

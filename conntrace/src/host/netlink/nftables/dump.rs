@@ -8,7 +8,7 @@ use super::{
     rule::Sets,
     ruleset::{CHAIN, RULE, Ruleset, SET, TABLE},
     sets,
-    sets::Set,
+    sets::NftSet,
 };
 use crate::host::netlink;
 
@@ -24,14 +24,14 @@ const ELEMENTS_MAX: usize = 65_536;
 
 /// Dumps that belong together.
 #[derive(Debug)]
-pub(super) struct Dump {
+pub(super) struct RulesetDump {
     /// The ruleset's generation, its lower 16 bits (`nfgenmsg.res_id`).
     generation: Option<u16>,
     /// The ruleset did not change since the first dump.
     pub(super) is_whole: bool,
 }
 
-impl Dump {
+impl RulesetDump {
     pub(super) fn new() -> Self {
         Self {
             generation: None,
@@ -81,15 +81,20 @@ impl Dump {
     /// Hands over each message with elements of a set.
     pub(super) fn elements(
         &mut self,
-        (family, table, set): &sets::Name,
+        (family, table, set): &sets::SetName,
         each: impl FnMut(u8, &[u8]) -> ControlFlow<()>,
     ) -> io::Result<()> {
         let of = [attribute(1, table)?, attribute(2, set)?].concat();
         self.all(ELEMENT, *family, &of, each)
     }
 
-    fn set(&mut self, name: &sets::Name, kind: sets::Kind, room: usize) -> io::Result<Set> {
-        let mut set = Set::new(kind, room);
+    fn set(
+        &mut self,
+        name: &sets::SetName,
+        kind: sets::SetSpec,
+        room: usize,
+    ) -> io::Result<NftSet> {
+        let mut set = NftSet::new(kind, room);
         self.elements(name, |_, message| set.add(message))?;
         set.finish();
         Ok(set)
@@ -99,16 +104,16 @@ impl Dump {
 /// The sets of a ruleset, each read when it is first asked for.
 #[derive(Debug)]
 pub(super) struct LiveSets<'a> {
-    pub(super) dump: &'a mut Dump,
-    pub(super) kinds: HashMap<sets::Name, sets::Kind>,
-    pub(super) known: HashMap<sets::Name, Option<Set>>,
+    pub(super) dump: &'a mut RulesetDump,
+    pub(super) kinds: HashMap<sets::SetName, sets::SetSpec>,
+    pub(super) known: HashMap<sets::SetName, Option<NftSet>>,
 }
 
 impl Sets for LiveSets<'_> {
-    fn set(&mut self, name: &sets::Name) -> Option<&Set> {
+    fn set(&mut self, name: &sets::SetName) -> Option<&NftSet> {
         if !self.known.contains_key(name) && self.known.len() < SETS_MAX {
             let kind = self.kinds.get(name).cloned();
-            let used: usize = self.known.values().flatten().map(Set::len).sum();
+            let used: usize = self.known.values().flatten().map(NftSet::len).sum();
             let room = ELEMENTS_MAX.saturating_sub(used);
             let set = kind.and_then(|kind| self.dump.set(name, kind, room).ok());
             // It is gone, or the kernel does not tell.

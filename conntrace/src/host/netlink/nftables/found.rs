@@ -1,11 +1,11 @@
 //! The rules that are found, as an answer has them.
 
 use super::{
-    ruleset::{Name, Rule, family_name},
+    ruleset::{ChainName, NftRule, family_name},
     truth::Truth,
 };
 use crate::{
-    diagnosis::firewall_facts::{Direction, Ending, Found, Match, Verdict},
+    diagnosis::firewall_facts::{Direction, Match, MatchingRule, PacketEnd, RuleVerdict},
     record::sanitize,
 };
 
@@ -17,15 +17,15 @@ const COMMENT_JSON_MAX: usize = 128;
 
 /// Adds a rule that the packet meets with this certainty, or the policy of the chain.
 pub(super) fn add(
-    all: &mut Vec<Found>,
-    (family, table, chain): &Name,
-    rule: Option<&Rule>,
+    all: &mut Vec<MatchingRule>,
+    (family, table, chain): &ChainName,
+    rule: Option<&NftRule>,
     comment: Option<&[u8]>,
-    (verdict, most): (Verdict, Match),
+    (verdict, most): (RuleVerdict, Match),
     reached: Truth,
 ) {
-    let comment = comment.or_else(|| rule.and_then(Rule::comment));
-    let found = Found {
+    let comment = comment.or_else(|| rule.and_then(NftRule::comment));
+    let found = MatchingRule {
         family: family_name(*family).to_owned(),
         table: sanitize::bounded(table, NAME_JSON_MAX),
         chain: sanitize::bounded(chain, NAME_JSON_MAX),
@@ -37,7 +37,7 @@ pub(super) fn add(
             Truth::Unknown | Truth::False => Match::Possibly,
         },
     };
-    let is_same = |known: &&mut Found| {
+    let is_same = |known: &&mut MatchingRule| {
         known.handle == found.handle
             && known.family == found.family
             && known.table == found.table
@@ -54,20 +54,24 @@ pub(super) fn add(
 }
 
 /// The certainty that this verdict gives this ending, if it can.
-pub(super) fn could_give(ending: Ending, verdict: Verdict, direction: Direction) -> Option<Match> {
-    use Verdict::{Drop, Queue, RejectByIcmp, RejectByReset, Rewrite, Unknown};
+pub(super) fn could_give(
+    ending: PacketEnd,
+    verdict: RuleVerdict,
+    direction: Direction,
+) -> Option<Match> {
+    use RuleVerdict::{Drop, Queue, RejectByIcmp, RejectByReset, Rewrite, Unknown};
     match (ending, verdict) {
-        (Ending::Drop, Drop)
-        | (Ending::RejectByReset, RejectByReset)
-        | (Ending::RejectByIcmp, RejectByIcmp)
-        | (Ending::Rewrite, Rewrite) => Some(Match::Fully),
+        (PacketEnd::Drop, Drop)
+        | (PacketEnd::RejectByReset, RejectByReset)
+        | (PacketEnd::RejectByIcmp, RejectByIcmp)
+        | (PacketEnd::Rewrite, Rewrite) => Some(Match::Fully),
         // The answer goes to the other end, or may have been lost on its way.
-        (Ending::Drop, RejectByReset | RejectByIcmp) => Some(match direction {
+        (PacketEnd::Drop, RejectByReset | RejectByIcmp) => Some(match direction {
             Direction::In => Match::Fully,
             Direction::Out | Direction::Arriving => Match::Possibly,
         }),
-        (Ending::Drop, Queue | Unknown) => Some(Match::Possibly),
-        (Ending::Drop, Rewrite)
-        | (Ending::RejectByReset | Ending::RejectByIcmp | Ending::Rewrite, _) => None,
+        (PacketEnd::Drop, Queue | Unknown) => Some(Match::Possibly),
+        (PacketEnd::Drop, Rewrite)
+        | (PacketEnd::RejectByReset | PacketEnd::RejectByIcmp | PacketEnd::Rewrite, _) => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     ruleset::{BaseChain, INET, NETDEV},
-    seen::Device,
+    seen::HookDevice,
     truth::Truth,
 };
 
@@ -16,7 +16,7 @@ pub(super) const LOOPBACK: &str = "lo";
 
 /// A hook that a packet passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hook {
+pub(super) enum NetfilterHook {
     Ingress,
     Prerouting,
     Input,
@@ -26,40 +26,48 @@ pub(super) enum Hook {
 }
 
 /// The hooks of a SYN and of a SYN-ACK, and of both on `lo`.
-pub(super) const OUT: &[Hook] = &[Hook::Output, Hook::Postrouting, Hook::Egress];
-pub(super) const ARRIVING: &[Hook] = &[Hook::Prerouting];
-pub(super) const IN: &[Hook] = &[Hook::Ingress, Hook::Prerouting, Hook::Input];
-pub(super) const LOOP: &[Hook] = &[
-    Hook::Output,
-    Hook::Postrouting,
-    Hook::Egress,
-    Hook::Ingress,
-    Hook::Prerouting,
-    Hook::Input,
+pub(super) const OUT: &[NetfilterHook] = &[
+    NetfilterHook::Output,
+    NetfilterHook::Postrouting,
+    NetfilterHook::Egress,
+];
+pub(super) const ARRIVING: &[NetfilterHook] = &[NetfilterHook::Prerouting];
+pub(super) const IN: &[NetfilterHook] = &[
+    NetfilterHook::Ingress,
+    NetfilterHook::Prerouting,
+    NetfilterHook::Input,
+];
+pub(super) const LOOP: &[NetfilterHook] = &[
+    NetfilterHook::Output,
+    NetfilterHook::Postrouting,
+    NetfilterHook::Egress,
+    NetfilterHook::Ingress,
+    NetfilterHook::Prerouting,
+    NetfilterHook::Input,
 ];
 
 /// A chain of a hook, and its place in the order in which they run.
-pub(super) type Placed<'a> = ((i32, i32), &'a BaseChain);
+pub(super) type OrderedChain<'a> = ((i32, i32), &'a BaseChain);
 
 /// The place of a chain among those of a hook, if it is one of them. Chains of
 /// type `nat` run where NAT does, for the first packet of a connection only, once for the
 /// destination and once for the source (`nf_nat_inet_fn`).
 pub(super) fn place<'c>(
     chain: &'c BaseChain,
-    hook: Hook,
+    hook: NetfilterHook,
     is_v6: bool,
     is_translated: bool,
-) -> Option<Placed<'c>> {
+) -> Option<OrderedChain<'c>> {
     let family = chain.name.0;
     let number = match (family, hook) {
-        (INET, Hook::Ingress) => 5,
-        (NETDEV, Hook::Ingress) => 0,
-        (NETDEV, Hook::Egress) => 1,
-        (NETDEV, _) | (_, Hook::Ingress | Hook::Egress) => return None,
-        (_, Hook::Prerouting) => 0,
-        (_, Hook::Input) => 1,
-        (_, Hook::Output) => 3,
-        (_, Hook::Postrouting) => 4,
+        (INET, NetfilterHook::Ingress) => 5,
+        (NETDEV, NetfilterHook::Ingress) => 0,
+        (NETDEV, NetfilterHook::Egress) => 1,
+        (NETDEV, _) | (_, NetfilterHook::Ingress | NetfilterHook::Egress) => return None,
+        (_, NetfilterHook::Prerouting) => 0,
+        (_, NetfilterHook::Input) => 1,
+        (_, NetfilterHook::Output) => 3,
+        (_, NetfilterHook::Postrouting) => 4,
     };
     // NFPROTO_IPV6, NFPROTO_IPV4
     let own = if is_v6 { 10 } else { 2 };
@@ -68,7 +76,9 @@ pub(super) fn place<'c>(
         return None;
     }
     let order = match (chain.is_nat, hook) {
-        (true, Hook::Output | Hook::Prerouting) => (NAT_DST_PRIORITY, chain.priority),
+        (true, NetfilterHook::Output | NetfilterHook::Prerouting) => {
+            (NAT_DST_PRIORITY, chain.priority)
+        }
         (true, _) => (NAT_SRC_PRIORITY, chain.priority),
         (false, _) => (chain.priority, 0),
     };
@@ -76,8 +86,8 @@ pub(super) fn place<'c>(
 }
 
 /// A chain of `netdev` runs for the interface itself.
-pub(super) fn is_on(chain: &BaseChain, device: &Device) -> Truth {
-    let Device::Named(name, _) = device else {
+pub(super) fn is_on(chain: &BaseChain, device: &HookDevice) -> Truth {
+    let HookDevice::Named(name, _) = device else {
         return Truth::Unknown;
     };
     let is_it = |known: &Vec<u8>| match known.strip_suffix(b"*") {

@@ -19,8 +19,8 @@ use std::{collections::HashMap, fs, io};
 
 use nix::net::if_::if_nametoindex;
 
-use self::dump::{Dump, LiveSets};
-use crate::diagnosis::firewall_facts::{Ending, Firewall, Match, Packet};
+use self::dump::{LiveSets, RulesetDump};
+use crate::diagnosis::firewall_facts::{Firewall, FirewallPacket, Match, PacketEnd};
 
 /// Most reads of a ruleset that changes meanwhile.
 const READS_MAX: usize = 3;
@@ -34,13 +34,13 @@ const READS_MAX: usize = 3;
 ///
 /// # Errors
 /// The kernel does not tell: it has no `nf_tables`, or the caller lacks `CAP_NET_ADMIN`.
-pub fn ended_by(packet: &Packet, ending: Ending) -> io::Result<Firewall> {
+pub fn ended_by(packet: &FirewallPacket, ending: PacketEnd) -> io::Result<Firewall> {
     let device = packet.device.as_deref();
     let index = device.and_then(|name| if_nametoindex(name).ok());
     let has_legacy = has_legacy_tables(packet.remote.ip().to_canonical().is_ipv6());
     let mut reads = 1;
     loop {
-        let mut dump = Dump::new();
+        let mut dump = RulesetDump::new();
         let rules = dump.ruleset()?;
         let mut sets = LiveSets {
             dump: &mut dump,

@@ -3,22 +3,22 @@
 use super::{
     parse::{name_of, nested, number, number_of, value},
     registers::Registers,
-    ruleset::Rule,
-    seen::{Change, Seen},
+    ruleset::NftRule,
+    seen::{PacketChange, PacketFacts},
     sets,
-    sets::{Looked, Set},
-    truth::{Byte, Truth, bytes, equal, order, within},
+    sets::{NftSet, SetMatches},
+    truth::{PartialByte, Truth, bytes, equal, order, within},
     xt,
 };
 use crate::diagnosis::firewall_facts;
 
 /// The verdict of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum NftVerdict {
     /// Ends the base chain, not the packet's way.
     Accept,
     /// Ends the packet's way here.
-    End(firewall_facts::Verdict),
+    End(firewall_facts::RuleVerdict),
     /// The packet goes on elsewhere.
     Stolen,
     /// Gives the packet another destination, and ends the base chain.
@@ -33,16 +33,16 @@ pub(super) enum Verdict {
 /// Reads sets with their elements.
 pub(super) trait Sets {
     /// `None` if it is unknown.
-    fn set(&mut self, name: &sets::Name) -> Option<&Set>;
+    fn set(&mut self, name: &sets::SetName) -> Option<&NftSet>;
 }
 
 /// The effect of a rule on a packet that is at it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct RuleEffect {
     /// The verdicts it may meet; none if it goes on to the next rule.
-    pub(super) verdicts: Vec<(Truth, Verdict)>,
+    pub(super) verdicts: Vec<(Truth, NftVerdict)>,
     /// Changes that the rule possibly makes.
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Vec<PacketChange>,
     /// The text of an iptables comment.
     pub(super) comment: Option<Vec<u8>>,
     /// Elements of sets that were compared.
@@ -51,11 +51,11 @@ pub(super) struct Outcome {
 
 /// Evaluates a rule of a table.
 pub(super) fn evaluate(
-    rule: &Rule,
+    rule: &NftRule,
     (family, table): (u8, &[u8]),
-    seen: &Seen,
+    seen: &PacketFacts,
     sets: &mut dyn Sets,
-) -> Outcome {
+) -> RuleEffect {
     let mut state = Evaluation {
         family,
         table,
@@ -63,7 +63,7 @@ pub(super) fn evaluate(
         sets,
         registers: Registers::new(),
         holds: Truth::True,
-        outcome: Outcome::default(),
+        outcome: RuleEffect::default(),
     };
     for (name, data) in rule.expressions() {
         state.step(name, data);
@@ -77,12 +77,12 @@ pub(super) fn evaluate(
 struct Evaluation<'a> {
     family: u8,
     table: &'a [u8],
-    seen: &'a Seen,
+    seen: &'a PacketFacts,
     sets: &'a mut dyn Sets,
     registers: Registers,
     /// All conditions up to here.
     holds: Truth,
-    outcome: Outcome,
+    outcome: RuleEffect,
 }
 
 impl Evaluation<'_> {
@@ -102,10 +102,10 @@ impl Evaluation<'_> {
             b"reject" => {
                 // NFT_REJECT_TCP_RST
                 let resets = number_of(data, 1) == Some(1);
-                self.end(Verdict::End(reject(resets)));
+                self.end(NftVerdict::End(reject(resets)));
             }
-            b"queue" => self.end(Verdict::End(firewall_facts::Verdict::Queue)),
-            b"notrack" => self.outcome.changes.push(Change::Untracked),
+            b"queue" => self.end(NftVerdict::End(firewall_facts::RuleVerdict::Queue)),
+            b"notrack" => self.outcome.changes.push(PacketChange::Untracked),
             b"nat" => {
                 // NFT_NAT_DNAT
                 let of_destination = number_of(data, 1) == Some(1);
@@ -113,7 +113,7 @@ impl Evaluation<'_> {
             }
             b"masq" => self.translate(false),
             b"redir" => self.translate(true),
-            b"fwd" => self.end(Verdict::Stolen),
+            b"fwd" => self.end(NftVerdict::Stolen),
             b"objref" => {
                 // NFT_OBJECT_COUNTER, _CT_HELPER, _CT_TIMEOUT, _SECMARK, _CT_EXPECT
                 if !matches!(number_of(data, 1), Some(1 | 3 | 7 | 8 | 9)) {
@@ -122,7 +122,7 @@ impl Evaluation<'_> {
             }
             b"synproxy" | b"tproxy" => {
                 self.doubt();
-                self.end(Verdict::Stolen);
+                self.end(NftVerdict::Stolen);
             }
             b"match" => self.xt_match(data),
             b"target" => self.xt_target(data),
@@ -141,27 +141,27 @@ impl Evaluation<'_> {
         self.require(Truth::Unknown);
     }
 
-    fn end(&mut self, verdict: Verdict) {
+    fn end(&mut self, verdict: NftVerdict) {
         self.outcome.verdicts.push((self.holds, verdict));
     }
 
     /// Ends the chain as `nf_nat_setup_info` does.
     fn translate(&mut self, of_destination: bool) {
         let (change, verdict) = if of_destination {
-            (Change::Destination, Verdict::Rewrite)
+            (PacketChange::Destination, NftVerdict::Rewrite)
         } else {
-            (Change::Source, Verdict::Accept)
+            (PacketChange::Source, NftVerdict::Accept)
         };
         self.outcome.changes.push(change);
         self.end(verdict);
     }
 
-    fn load(&self, data: &[u8], register: u16, len: usize) -> Vec<Byte> {
+    fn load(&self, data: &[u8], register: u16, len: usize) -> Vec<PartialByte> {
         let register = number_of(data, register).unwrap_or(u32::MAX);
         self.registers.load(register, len)
     }
 
-    fn store(&mut self, data: &[u8], register: u16, bytes: &[Byte]) {
+    fn store(&mut self, data: &[u8], register: u16, bytes: &[PartialByte]) {
         match number_of(data, register) {
             Some(register) => self.registers.store(register, bytes),
             None => self.doubt(),
@@ -175,14 +175,14 @@ impl Evaluation<'_> {
             let bytes = self.seen.meta(key, self.family);
             self.store(data, 1, &bytes);
         } else if key == 3 {
-            self.outcome.changes.push(Change::Mark);
+            self.outcome.changes.push(PacketChange::Mark);
         }
     }
 
     fn payload(&mut self, data: &[u8]) {
         // NFTA_PAYLOAD_SREG: it writes.
         if value(data, 5).is_some() {
-            self.outcome.changes.push(Change::Header);
+            self.outcome.changes.push(PacketChange::Header);
             return;
         }
         let [base, offset, len] = [2, 3, 4].map(|kind| number_of(data, kind));
@@ -212,7 +212,7 @@ impl Evaluation<'_> {
             let state = self.seen.state();
             self.store(data, 1, &state);
         } else {
-            self.store(data, 1, &[Byte::UNKNOWN; 16]);
+            self.store(data, 1, &[PartialByte::UNKNOWN; 16]);
         }
     }
 
@@ -229,7 +229,7 @@ impl Evaluation<'_> {
                     .map(|(byte, (mask, xor))| byte.bitwise(*mask, *xor))
                     .collect()
             }
-            (_, _) => vec![Byte::UNKNOWN; len],
+            (_, _) => vec![PartialByte::UNKNOWN; len],
         };
         self.store(data, 2, &result);
     }
@@ -239,9 +239,9 @@ impl Evaluation<'_> {
         let size = small(number_of(data, 5).unwrap_or_default());
         let mut bytes = self.load(data, 1, len);
         if !matches!(size, 2 | 4 | 8) {
-            bytes.fill(Byte::UNKNOWN);
+            bytes.fill(PartialByte::UNKNOWN);
         } else if cfg!(target_endian = "little") {
-            bytes.chunks_mut(size).for_each(<[Byte]>::reverse);
+            bytes.chunks_mut(size).for_each(<[PartialByte]>::reverse);
         }
         self.store(data, 2, &bytes);
     }
@@ -281,11 +281,11 @@ impl Evaluation<'_> {
         let name = name_of(data, 1).unwrap_or_default();
         let name = (self.family, self.table.to_vec(), name.to_vec());
         let register = number_of(data, 2).unwrap_or(u32::MAX);
-        let key = |set: &Set| self.registers.load(register, set.key_len());
+        let key = |set: &NftSet| self.registers.load(register, set.key_len());
         let set = self.sets.set(&name);
-        self.outcome.compared += set.map_or(0, Set::len);
+        self.outcome.compared += set.map_or(0, NftSet::len);
         let looked = set.map(|set| set.look_up(&key(set)));
-        let looked = looked.unwrap_or_else(Looked::unknown);
+        let looked = looked.unwrap_or_else(SetMatches::unknown);
         // NFT_LOOKUP_F_INV
         let is_inverted = number_of(data, 5).unwrap_or_default() & 1 != 0;
         let is_found = looked.is_found.invert(is_inverted);
@@ -301,7 +301,7 @@ impl Evaluation<'_> {
                 self.outcome.verdicts.extend(verdicts);
                 if lacks {
                     // It can be any.
-                    let unknown = Verdict::End(firewall_facts::Verdict::Unknown);
+                    let unknown = NftVerdict::End(firewall_facts::RuleVerdict::Unknown);
                     self.outcome.verdicts.push((Truth::Unknown, unknown));
                 }
                 self.require(is_found);
@@ -311,8 +311,9 @@ impl Evaluation<'_> {
                     [(Truth::True, data)] => value(data, 1),
                     _ => None,
                 };
-                let bytes = one.map(|bytes| bytes.iter().copied().map(Byte::known).collect());
-                let bytes: Vec<_> = bytes.unwrap_or_else(|| vec![Byte::UNKNOWN; 16]);
+                let bytes =
+                    one.map(|bytes| bytes.iter().copied().map(PartialByte::known).collect());
+                let bytes: Vec<_> = bytes.unwrap_or_else(|| vec![PartialByte::UNKNOWN; 16]);
                 self.require(is_found);
                 self.registers.store(register, &bytes);
             }
@@ -322,7 +323,7 @@ impl Evaluation<'_> {
     fn immediate(&mut self, data: &[u8]) {
         let contents = value(data, 2).unwrap_or_default();
         if let Some(bytes) = value(contents, 1) {
-            let bytes: Vec<_> = bytes.iter().copied().map(Byte::known).collect();
+            let bytes: Vec<_> = bytes.iter().copied().map(PartialByte::known).collect();
             self.store(data, 1, &bytes);
         } else {
             self.end(verdict(contents));
@@ -346,35 +347,37 @@ impl Evaluation<'_> {
         let info = value(data, 3).unwrap_or_default();
         let target = xt::target(name, info, self.seen);
         self.outcome.changes.extend(target.change);
-        if target.verdict != Verdict::Continue {
+        if target.verdict != NftVerdict::Continue {
             self.end(target.verdict);
         }
     }
 }
 
 /// A verdict in attributes of data (`NFTA_DATA_VERDICT`).
-fn verdict(data: &[u8]) -> Verdict {
+fn verdict(data: &[u8]) -> NftVerdict {
     let verdict = value(data, 2).unwrap_or_default();
     let chain = || name_of(verdict, 2).unwrap_or_default().to_vec();
     match value(verdict, 1).and_then(number).map(u32::cast_signed) {
         // NFT_CONTINUE, NFT_BREAK, NFT_JUMP, NFT_GOTO, NFT_RETURN
-        Some(-1 | -2) => Verdict::Continue,
-        Some(-3) => Verdict::Jump(chain()),
-        Some(-4) => Verdict::Goto(chain()),
-        Some(-5) => Verdict::Return,
-        Some(0) => Verdict::End(firewall_facts::Verdict::Drop),
-        Some(1) => Verdict::Accept,
+        Some(-1 | -2) => NftVerdict::Continue,
+        Some(-3) => NftVerdict::Jump(chain()),
+        Some(-4) => NftVerdict::Goto(chain()),
+        Some(-5) => NftVerdict::Return,
+        Some(0) => NftVerdict::End(firewall_facts::RuleVerdict::Drop),
+        Some(1) => NftVerdict::Accept,
         // NF_QUEUE, with the number of the queue above.
-        Some(code) if code > 0 && code & 0xff == 3 => Verdict::End(firewall_facts::Verdict::Queue),
-        Some(_) | None => Verdict::End(firewall_facts::Verdict::Unknown),
+        Some(code) if code > 0 && code & 0xff == 3 => {
+            NftVerdict::End(firewall_facts::RuleVerdict::Queue)
+        }
+        Some(_) | None => NftVerdict::End(firewall_facts::RuleVerdict::Unknown),
     }
 }
 
-pub(super) fn reject(resets: bool) -> firewall_facts::Verdict {
+pub(super) fn reject(resets: bool) -> firewall_facts::RuleVerdict {
     if resets {
-        firewall_facts::Verdict::RejectByReset
+        firewall_facts::RuleVerdict::RejectByReset
     } else {
-        firewall_facts::Verdict::RejectByIcmp
+        firewall_facts::RuleVerdict::RejectByIcmp
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use super::{
     parse::{elements, name_of, nested, number, number_of, until_nul, value},
     sets,
-    sets::Kind,
+    sets::SetSpec,
 };
 
 /// Most rules that are kept, and bytes of their expressions.
@@ -29,12 +29,12 @@ pub(super) const INET: u8 = 1;
 pub(super) const NETDEV: u8 = 5;
 
 /// A chain, by the number of its family, its table and its name.
-pub(super) type Name = (u8, Vec<u8>, Vec<u8>);
+pub(super) type ChainName = (u8, Vec<u8>, Vec<u8>);
 
 /// A chain that a hook runs.
 #[derive(Debug, Clone)]
 pub(super) struct BaseChain {
-    pub(super) name: Name,
+    pub(super) name: ChainName,
     pub(super) hook: u32,
     pub(super) priority: i32,
     /// Names of interfaces; those that end with a star are prefixes.
@@ -47,7 +47,7 @@ pub(super) struct BaseChain {
 
 /// A rule.
 #[derive(Debug, Clone)]
-pub(super) struct Rule {
+pub(super) struct NftRule {
     pub(super) handle: Option<u64>,
     /// Attributes: the list of expressions.
     pub(super) expressions: Vec<u8>,
@@ -61,8 +61,8 @@ pub(super) struct Ruleset {
     /// Tables that are switched off.
     dormant: HashSet<(u8, Vec<u8>)>,
     pub(super) base_chains: Vec<BaseChain>,
-    pub(super) chains: HashMap<Name, Vec<Rule>>,
-    pub(super) sets: HashMap<sets::Name, Kind>,
+    pub(super) chains: HashMap<ChainName, Vec<NftRule>>,
+    pub(super) sets: HashMap<sets::SetName, SetSpec>,
     rules: usize,
     bytes: usize,
     /// Rules were left out.
@@ -83,7 +83,7 @@ impl Ruleset {
             SET => {
                 let name = sets::name(family, message);
                 self.sets
-                    .extend(name.map(|name| (name, Kind::parse(message))));
+                    .extend(name.map(|name| (name, SetSpec::parse(message))));
             }
             _ => {}
         }
@@ -120,7 +120,7 @@ impl Ruleset {
         let Some(name) = chain(family, message, 2) else {
             return;
         };
-        let rule = Rule {
+        let rule = NftRule {
             handle: handle(message),
             expressions: value(message, 4).unwrap_or_default().to_vec(),
             user_data: value(message, 7).unwrap_or_default().to_vec(),
@@ -135,7 +135,7 @@ impl Ruleset {
     }
 }
 
-impl Rule {
+impl NftRule {
     /// The name and the data of each expression.
     pub(super) fn expressions(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         elements(&self.expressions).map(|expression| {
@@ -160,7 +160,7 @@ impl Rule {
 }
 
 /// The chain of a message, by the type of the attribute with its name.
-pub(super) fn chain(family: u8, message: &[u8], name: u16) -> Option<Name> {
+pub(super) fn chain(family: u8, message: &[u8], name: u16) -> Option<ChainName> {
     let (table, chain) = (name_of(message, 1)?, name_of(message, name)?);
     Some((family, table.to_vec(), chain.to_vec()))
 }

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::truth::{Byte, bytes};
-use crate::diagnosis::firewall_facts::{Direction, Packet};
+use super::truth::{PartialByte, bytes};
+use crate::diagnosis::firewall_facts::{Direction, FirewallPacket};
 
 const IPPROTO_TCP: u8 = 6;
 const IPV4_LEN: usize = 20;
@@ -20,7 +20,7 @@ const UNKNOWN_LEN: usize = 16;
 
 /// An interface as a hook has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Device {
+pub(super) enum HookDevice {
     /// This hook has none.
     Absent,
     /// An interface of this name, and its index if that could be had.
@@ -30,7 +30,7 @@ pub(super) enum Device {
 
 /// A change of a packet by a rule: its new value is unknown from there on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum PacketChange {
     Mark,
     /// Address and port by source NAT.
     Source,
@@ -44,7 +44,7 @@ pub(super) enum Change {
 
 /// The known facts of a packet at a point of its way.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
+pub(super) struct PacketFacts {
     pub(super) direction: Direction,
     pub(super) is_v6: bool,
     pub(super) source: Option<IpAddr>,
@@ -53,18 +53,18 @@ pub(super) struct Seen {
     pub(super) destination_port: Option<u16>,
     pub(super) mark: Option<u32>,
     pub(super) uid: Option<u32>,
-    pub(super) arrives_by: Device,
-    pub(super) leaves_by: Device,
+    pub(super) arrives_by: HookDevice,
+    pub(super) leaves_by: HookDevice,
     /// The destination is an address of this namespace.
     pub(super) to_own: Option<bool>,
     /// `ct state` of the packet is that of a first SYN.
     pub(super) is_new: bool,
     /// The changes that were possibly made.
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Vec<PacketChange>,
 }
 
-impl Seen {
-    pub(super) fn new(packet: &Packet) -> Self {
+impl PacketFacts {
+    pub(super) fn new(packet: &FirewallPacket) -> Self {
         let remote = Some(packet.remote.ip().to_canonical());
         let local = packet.local.map(|local| local.to_canonical());
         let (remote_port, local_port) = (Some(packet.remote.port()), packet.local_port);
@@ -81,8 +81,8 @@ impl Seen {
             destination_port,
             mark: packet.mark,
             uid: packet.uid,
-            arrives_by: Device::Unknown,
-            leaves_by: Device::Unknown,
+            arrives_by: HookDevice::Unknown,
+            leaves_by: HookDevice::Unknown,
             to_own: (packet.direction != Direction::Out).then_some(true),
             is_new: packet.direction != Direction::In,
             changes: Vec::new(),
@@ -90,25 +90,25 @@ impl Seen {
     }
 
     /// Forgets what a rule may have changed.
-    pub(super) fn change(&mut self, change: Change) {
-        if matches!(change, Change::Destination | Change::Header) {
+    pub(super) fn change(&mut self, change: PacketChange) {
+        if matches!(change, PacketChange::Destination | PacketChange::Header) {
             self.to_own = None;
         }
         match change {
-            Change::Mark => self.mark = None,
-            Change::Source => (self.source, self.source_port) = (None, None),
-            Change::Destination => (self.destination, self.destination_port) = (None, None),
-            Change::Header => {
+            PacketChange::Mark => self.mark = None,
+            PacketChange::Source => (self.source, self.source_port) = (None, None),
+            PacketChange::Destination => (self.destination, self.destination_port) = (None, None),
+            PacketChange::Header => {
                 (self.source, self.source_port) = (None, None);
                 (self.destination, self.destination_port) = (None, None);
             }
-            Change::Untracked => self.is_new = false,
+            PacketChange::Untracked => self.is_new = false,
         }
         if !self.changes.contains(&change) {
             self.changes.push(change);
         }
-        if self.is_rerouted() && self.leaves_by != Device::Absent {
-            self.leaves_by = Device::Unknown;
+        if self.is_rerouted() && self.leaves_by != HookDevice::Absent {
+            self.leaves_by = HookDevice::Unknown;
         }
     }
 
@@ -119,26 +119,26 @@ impl Seen {
 
     /// The destination was possibly translated.
     pub(super) fn is_translated(&self) -> bool {
-        let changes = [Change::Destination, Change::Header];
+        let changes = [PacketChange::Destination, PacketChange::Header];
         changes.iter().any(|change| self.changes.contains(change))
     }
 
     /// The route was possibly chosen again (`ip_route_me_harder`).
     pub(super) fn is_rerouted(&self) -> bool {
-        self.is_translated() || self.changes.contains(&Change::Mark)
+        self.is_translated() || self.changes.contains(&PacketChange::Mark)
     }
 
     /// TCP flags, the reserved ones unknown.
-    pub(super) fn flags(&self) -> Byte {
+    pub(super) fn flags(&self) -> PartialByte {
         let flags = match self.direction {
             Direction::Out | Direction::Arriving => SYN,
             Direction::In => SYN | ACK,
         };
-        Byte::masked(flags, FLAGS_KNOWN)
+        PartialByte::masked(flags, FLAGS_KNOWN)
     }
 
     /// The bytes that the expression `payload` loads from a header.
-    pub(super) fn payload(&self, base: u32, offset: usize, len: usize) -> Vec<Byte> {
+    pub(super) fn payload(&self, base: u32, offset: usize, len: usize) -> Vec<PartialByte> {
         let header = match base {
             // NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER
             1 => self.network_header(),
@@ -146,27 +146,27 @@ impl Seen {
             _ => Vec::new(),
         };
         let rest = header.into_iter().skip(offset);
-        rest.chain(std::iter::repeat(Byte::UNKNOWN))
+        rest.chain(std::iter::repeat(PartialByte::UNKNOWN))
             .take(len)
             .collect()
     }
 
-    fn network_header(&self) -> Vec<Byte> {
+    fn network_header(&self) -> Vec<PartialByte> {
         let (len, version, protocol, source, destination) = if self.is_v6 {
             (IPV6_LEN, 0x60, 6, 8, 24)
         } else {
             (IPV4_LEN, 0x40, 9, 12, 16)
         };
-        let mut header = vec![Byte::UNKNOWN; len];
-        put(&mut header, 0, &[Byte::masked(version, 0xf0)]);
-        put(&mut header, protocol, &[Byte::known(IPPROTO_TCP)]);
+        let mut header = vec![PartialByte::UNKNOWN; len];
+        put(&mut header, 0, &[PartialByte::masked(version, 0xf0)]);
+        put(&mut header, protocol, &[PartialByte::known(IPPROTO_TCP)]);
         put(&mut header, source, &address(self.source));
         put(&mut header, destination, &address(self.destination));
         header
     }
 
-    fn transport_header(&self) -> Vec<Byte> {
-        let mut header = vec![Byte::UNKNOWN; TCP_LEN];
+    fn transport_header(&self) -> Vec<PartialByte> {
+        let mut header = vec![PartialByte::UNKNOWN; TCP_LEN];
         put(
             &mut header,
             0,
@@ -179,7 +179,7 @@ impl Seen {
     }
 
     /// The bytes that the expression `meta` loads in a chain of this family.
-    pub(super) fn meta(&self, key: u32, family: u8) -> Vec<Byte> {
+    pub(super) fn meta(&self, key: u32, family: u8) -> Vec<PartialByte> {
         match key {
             // NFT_META_PROTOCOL
             1 => {
@@ -196,10 +196,10 @@ impl Seen {
             // NFT_META_SKUID
             10 => bytes(self.uid.map(u32::to_ne_bytes)).to_vec(),
             // NFT_META_NFPROTO
-            15 => vec![Byte::known(self.protocol_family(family))],
+            15 => vec![PartialByte::known(self.protocol_family(family))],
             // NFT_META_L4PROTO
-            16 => vec![Byte::known(IPPROTO_TCP)],
-            _ => vec![Byte::UNKNOWN; UNKNOWN_LEN],
+            16 => vec![PartialByte::known(IPPROTO_TCP)],
+            _ => vec![PartialByte::UNKNOWN; UNKNOWN_LEN],
         }
     }
 
@@ -215,12 +215,17 @@ impl Seen {
 
     /// The bytes that `ct state` loads: of a first SYN the bit NEW is set, ESTABLISHED and
     /// RELATED are not. A tuple that is used again can be INVALID (`tcp_in_window`).
-    pub(super) fn state(&self) -> Vec<Byte> {
+    pub(super) fn state(&self) -> Vec<PartialByte> {
         if !self.is_new {
-            return vec![Byte::UNKNOWN; 4];
+            return vec![PartialByte::UNKNOWN; 4];
         }
-        let lowest = Byte::masked(NEW, !INVALID);
-        let mut state = [lowest, Byte::ZERO, Byte::ZERO, Byte::ZERO];
+        let lowest = PartialByte::masked(NEW, !INVALID);
+        let mut state = [
+            lowest,
+            PartialByte::ZERO,
+            PartialByte::ZERO,
+            PartialByte::ZERO,
+        ];
         if cfg!(target_endian = "big") {
             state.reverse();
         }
@@ -233,38 +238,38 @@ const INVALID: u8 = 1;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`, in `nft` and iptables alike.
 pub(super) const NEW: u8 = 8;
 
-fn put(header: &mut [Byte], at: usize, part: &[Byte]) {
+fn put(header: &mut [PartialByte], at: usize, part: &[PartialByte]) {
     for (to, from) in header.iter_mut().skip(at).zip(part) {
         *to = *from;
     }
 }
 
 /// The bytes of an address; none of one that is unknown, for these are unknown anyway.
-fn address(address: Option<IpAddr>) -> Vec<Byte> {
+fn address(address: Option<IpAddr>) -> Vec<PartialByte> {
     match address {
-        Some(IpAddr::V4(address)) => address.octets().map(Byte::known).to_vec(),
-        Some(IpAddr::V6(address)) => address.octets().map(Byte::known).to_vec(),
+        Some(IpAddr::V4(address)) => address.octets().map(PartialByte::known).to_vec(),
+        Some(IpAddr::V6(address)) => address.octets().map(PartialByte::known).to_vec(),
         None => Vec::new(),
     }
 }
 
 /// `nft_meta_store_ifindex`
-fn index(device: &Device) -> Vec<Byte> {
+fn index(device: &HookDevice) -> Vec<PartialByte> {
     let index = match device {
-        Device::Absent => Some(0),
-        Device::Named(_, index) => *index,
-        Device::Unknown => None,
+        HookDevice::Absent => Some(0),
+        HookDevice::Named(_, index) => *index,
+        HookDevice::Unknown => None,
     };
     bytes(index.map(u32::to_ne_bytes)).to_vec()
 }
 
 /// `nft_meta_store_ifname`
-fn name(device: &Device) -> Vec<Byte> {
+fn name(device: &HookDevice) -> Vec<PartialByte> {
     let name = match device {
-        Device::Absent => "",
-        Device::Named(name, _) => name,
-        Device::Unknown => return vec![Byte::UNKNOWN; NAME_LEN],
+        HookDevice::Absent => "",
+        HookDevice::Named(name, _) => name,
+        HookDevice::Unknown => return vec![PartialByte::UNKNOWN; NAME_LEN],
     };
     let name = name.bytes().chain(std::iter::repeat(0)).take(NAME_LEN);
-    name.map(Byte::known).collect()
+    name.map(PartialByte::known).collect()
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::{
     parse::{elements, name_of, nested, number_of, until_nul, value},
-    truth::{Byte, Truth, equal, order, within},
+    truth::{PartialByte, Truth, equal, order, within},
 };
 
 /// `NFT_SET_INTERVAL`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`
@@ -16,18 +16,18 @@ const INTERVAL_END: u32 = 0x1;
 const CATCHALL: u32 = 0x2;
 
 /// A set, by its family, table and name.
-pub(super) type Name = (u8, Vec<u8>, Vec<u8>);
+pub(super) type SetName = (u8, Vec<u8>, Vec<u8>);
 
 /// The definition of a set.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Kind {
+pub(super) struct SetSpec {
     flags: u32,
     key_len: usize,
     /// Bytes of each part of a key that has several; empty of one.
     parts: Vec<usize>,
 }
 
-impl Kind {
+impl SetSpec {
     /// From the attributes of `NFT_MSG_NEWSET`.
     pub(super) fn parse(message: &[u8]) -> Self {
         let parts = nested(message, 9, 2).unwrap_or_default();
@@ -55,16 +55,16 @@ struct Element {
 
 /// A set with its elements.
 #[derive(Debug, Clone)]
-pub(super) struct Set {
-    kind: Kind,
+pub(super) struct NftSet {
+    kind: SetSpec,
     elements: Vec<Element>,
     /// Most elements that are kept.
     room: usize,
     is_cut: bool,
 }
 
-impl Set {
-    pub(super) fn new(kind: Kind, room: usize) -> Self {
+impl NftSet {
+    pub(super) fn new(kind: SetSpec, room: usize) -> Self {
         Self {
             kind,
             elements: Vec::new(),
@@ -97,8 +97,8 @@ impl Set {
 
     /// The possible results of looking up a key: each value with its certainty, and
     /// the certainty that one is found.
-    pub(super) fn look_up(&self, key: &[Byte]) -> Looked {
-        let mut looked = Looked {
+    pub(super) fn look_up(&self, key: &[PartialByte]) -> SetMatches {
+        let mut looked = SetMatches {
             is_found: Truth::False,
             values: Vec::new(),
         };
@@ -130,7 +130,7 @@ impl Set {
         looked
     }
 
-    fn matches(&self, at: usize, element: &Element, key: &[Byte]) -> Truth {
+    fn matches(&self, at: usize, element: &Element, key: &[PartialByte]) -> Truth {
         if let Some(end) = &element.key_end {
             return self.within_parts(key, &element.key, end);
         }
@@ -150,7 +150,7 @@ impl Set {
 
     /// Each part of the key is within the range of that part. Parts take whole
     /// registers.
-    fn within_parts(&self, key: &[Byte], low: &[u8], high: &[u8]) -> Truth {
+    fn within_parts(&self, key: &[PartialByte], low: &[u8], high: &[u8]) -> Truth {
         if self.kind.parts.is_empty() {
             return within(key, low, high);
         }
@@ -197,14 +197,14 @@ impl Element {
 
 /// The possible results of a lookup.
 #[derive(Debug)]
-pub(super) struct Looked {
+pub(super) struct SetMatches {
     /// The certainty that there is such an element.
     pub(super) is_found: Truth,
     /// The attributes of the value of each that it may be.
     pub(super) values: Vec<(Truth, Vec<u8>)>,
 }
 
-impl Looked {
+impl SetMatches {
     /// Nothing is known of the set.
     pub(super) fn unknown() -> Self {
         Self {
@@ -238,7 +238,7 @@ impl Looked {
 }
 
 /// The name of a set in a message, with its family.
-pub(super) fn name(family: u8, message: &[u8]) -> Option<Name> {
+pub(super) fn name(family: u8, message: &[u8]) -> Option<SetName> {
     let (table, name) = (value(message, 1)?, value(message, 2)?);
     Some((family, until_nul(table).to_vec(), until_nul(name).to_vec()))
 }

@@ -5,15 +5,17 @@ use std::{collections::HashMap, fmt::Write as _, fs, io, ops::ControlFlow, proce
 use proptest::prelude::*;
 
 use super::{
-    dump::{Dump, ELEMENT},
+    dump::{ELEMENT, RulesetDump},
     has_names,
     rule::Sets,
     ruleset::{CHAIN, RULE, Ruleset, SET, TABLE},
     sets,
-    sets::Set,
+    sets::NftSet,
     walk,
 };
-use crate::diagnosis::firewall_facts::{Direction, Ending, Firewall, Match, Packet, Verdict};
+use crate::diagnosis::firewall_facts::{
+    Direction, Firewall, FirewallPacket, Match, PacketEnd, RuleVerdict,
+};
 use conntrace_testnet;
 
 /// A script that sets a ruleset, and what the kernel then dumps of it: a line per message
@@ -33,7 +35,7 @@ const ROOM: usize = 100;
 #[derive(Default)]
 struct Captured {
     rules: Ruleset,
-    sets: HashMap<sets::Name, Set>,
+    sets: HashMap<sets::SetName, NftSet>,
 }
 
 impl Captured {
@@ -43,7 +45,7 @@ impl Captured {
             return;
         };
         if kind == SET {
-            let set = Set::new(sets::Kind::parse(message), ROOM);
+            let set = NftSet::new(sets::SetSpec::parse(message), ROOM);
             self.sets.insert(name, set);
         } else if kind == ELEMENT
             && let Some(set) = self.sets.get_mut(&name)
@@ -60,17 +62,17 @@ impl Captured {
             };
             captured.add(kind.parse().unwrap(), family.parse().unwrap(), &bytes(hex));
         }
-        captured.sets.values_mut().for_each(Set::finish);
+        captured.sets.values_mut().for_each(NftSet::finish);
         captured
     }
 
-    fn walk(&mut self, packet: &Packet, ending: Ending) -> Firewall {
+    fn walk(&mut self, packet: &FirewallPacket, ending: PacketEnd) -> Firewall {
         let Self { rules, sets } = self;
-        walk::ended_by(packet, None, ending, rules, &mut Known(sets))
+        walk::ended_by(packet, None, ending, rules, &mut KnownPacket(sets))
     }
 
     /// Handles, comments and matches of what is found.
-    fn found(&mut self, port: u16, ending: Ending) -> Vec<(u64, String, Match)> {
+    fn found(&mut self, port: u16, ending: PacketEnd) -> Vec<(u64, String, Match)> {
         let firewall = self.walk(&syn(port), ending);
         assert!(firewall.complete);
         let found = firewall.found.into_iter();
@@ -86,10 +88,10 @@ impl Captured {
     }
 }
 
-struct Known<'a>(&'a HashMap<sets::Name, Set>);
+struct KnownPacket<'a>(&'a HashMap<sets::SetName, NftSet>);
 
-impl Sets for Known<'_> {
-    fn set(&mut self, name: &sets::Name) -> Option<&Set> {
+impl Sets for KnownPacket<'_> {
+    fn set(&mut self, name: &sets::SetName) -> Option<&NftSet> {
         self.0.get(name)
     }
 }
@@ -101,8 +103,8 @@ fn bytes(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-fn syn(port: u16) -> Packet {
-    Packet {
+fn syn(port: u16) -> FirewallPacket {
+    FirewallPacket {
         direction: Direction::Out,
         remote: ([192, 0, 2, 2], port).into(),
         local: None,
@@ -116,14 +118,14 @@ fn syn(port: u16) -> Packet {
 #[test]
 fn the_rule_that_acts_is_found_and_not_its_neighbour() {
     let mut smtp = Captured::parse(SMTP.1);
-    let (reset, icmp) = (Ending::RejectByReset, Ending::RejectByIcmp);
+    let (reset, icmp) = (PacketEnd::RejectByReset, PacketEnd::RejectByIcmp);
     let found = |handle, comment: &str| [(handle, comment.to_owned(), Match::Fully)];
     assert_eq!(smtp.found(25, reset), found(4, "to us only"));
     assert_eq!(smtp.found(587, icmp), found(5, ""));
     assert_eq!(smtp.found(25, icmp), []);
     assert_eq!(smtp.found(587, reset), []);
     assert_eq!(smtp.found(80, icmp), []);
-    assert_eq!(smtp.found(80, Ending::Drop), []);
+    assert_eq!(smtp.found(80, PacketEnd::Drop), []);
     let firewall = smtp.walk(&syn(25), reset);
     let place = &firewall.found[0];
     assert_eq!(
@@ -134,14 +136,14 @@ fn the_rule_that_acts_is_found_and_not_its_neighbour() {
         ),
         ("ip", "filter", "SMTPOUTPUT")
     );
-    assert_eq!(place.verdict, Verdict::RejectByReset);
+    assert_eq!(place.verdict, RuleVerdict::RejectByReset);
 }
 
 #[test]
 fn sets_and_maps() {
     let mut sets = Captured::parse(SETS.1);
     let mut comments = |port| {
-        let found = sets.found(port, Ending::Drop).into_iter();
+        let found = sets.found(port, PacketEnd::Drop).into_iter();
         found
             .map(|(_, comment, it)| (comment, it))
             .collect::<Vec<_>>()
@@ -156,7 +158,7 @@ fn sets_and_maps() {
     assert_eq!(comments(443), []);
     // The set could not be read.
     sets.sets.clear();
-    let firewall = sets.walk(&syn(443), Ending::Drop);
+    let firewall = sets.walk(&syn(443), PacketEnd::Drop);
     assert_eq!(firewall.found[0].matches, Match::Possibly);
 }
 
@@ -164,13 +166,13 @@ fn sets_and_maps() {
 fn a_ruleset_that_is_cut_proves_nothing() {
     let mut smtp = Captured::parse(SMTP.1);
     smtp.rules.is_cut = true;
-    let firewall = smtp.walk(&syn(25), Ending::RejectByReset);
+    let firewall = smtp.walk(&syn(25), PacketEnd::RejectByReset);
     assert!(!firewall.complete);
     assert_eq!(firewall.found[0].matches, Match::Possibly);
     // A jump to a chain that was not told.
     let mut smtp = Captured::parse(SMTP.1);
     smtp.rules.chains.retain(|name, _| name.2 != b"SMTPOUTPUT");
-    let firewall = smtp.walk(&syn(25), Ending::RejectByReset);
+    let firewall = smtp.walk(&syn(25), PacketEnd::RejectByReset);
     assert!(firewall.found.is_empty() && !firewall.complete);
 }
 
@@ -202,7 +204,7 @@ proptest! {
                 }
                 captured.add(kind, family, &message);
             }
-            captured.sets.values_mut().for_each(Set::finish);
+            captured.sets.values_mut().for_each(NftSet::finish);
             let mut packet = syn(25);
             if v6 {
                 packet.remote = ([1; 8], 25).into();
@@ -210,7 +212,7 @@ proptest! {
             if answers {
                 packet.direction = Direction::In;
             }
-            captured.walk(&packet, Ending::Drop);
+            captured.walk(&packet, PacketEnd::Drop);
         }
     }
 }
@@ -242,7 +244,7 @@ fn dump() -> String {
         lines.push('\n');
     };
     let mut names = Vec::new();
-    let mut dump = Dump::new();
+    let mut dump = RulesetDump::new();
     for kind in [TABLE, CHAIN, RULE, SET] {
         let each = |family, message: &[u8]| {
             line(kind, family, message);

@@ -53,12 +53,12 @@ impl From<Option<bool>> for Truth {
 
 /// A byte of which some bits may be unknown; these are 0 in `value`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Byte {
+pub(super) struct PartialByte {
     value: u8,
     known: u8,
 }
 
-impl Byte {
+impl PartialByte {
     pub(super) const UNKNOWN: Self = Self { value: 0, known: 0 };
     pub(super) const ZERO: Self = Self::known(0);
 
@@ -85,12 +85,14 @@ impl Byte {
 }
 
 /// Bytes whose value is known, or as many unknown ones.
-pub(super) fn bytes<const N: usize>(known: Option<[u8; N]>) -> [Byte; N] {
-    known.map_or([Byte::UNKNOWN; N], |value| value.map(Byte::known))
+pub(super) fn bytes<const N: usize>(known: Option<[u8; N]>) -> [PartialByte; N] {
+    known.map_or([PartialByte::UNKNOWN; N], |value| {
+        value.map(PartialByte::known)
+    })
 }
 
 /// The equality of bytes of the same number.
-pub(super) fn equal(bytes: &[Byte], other: &[u8]) -> Truth {
+pub(super) fn equal(bytes: &[PartialByte], other: &[u8]) -> Truth {
     if bytes.len() != other.len() {
         return Unknown;
     }
@@ -107,7 +109,7 @@ pub(super) fn equal(bytes: &[Byte], other: &[u8]) -> Truth {
 }
 
 /// The order as by `memcmp`, where the known bits decide it.
-pub(super) fn order(bytes: &[Byte], other: &[u8]) -> Option<Ordering> {
+pub(super) fn order(bytes: &[PartialByte], other: &[u8]) -> Option<Ordering> {
     if bytes.len() != other.len() {
         return None;
     }
@@ -126,7 +128,7 @@ pub(super) fn order(bytes: &[Byte], other: &[u8]) -> Option<Ordering> {
 }
 
 /// The containment in a range that includes both ends.
-pub(super) fn within(bytes: &[Byte], low: &[u8], high: &[u8]) -> Truth {
+pub(super) fn within(bytes: &[PartialByte], low: &[u8], high: &[u8]) -> Truth {
     let from = Truth::from(order(bytes, low).map(Ordering::is_ge));
     from.and(order(bytes, high).map(Ordering::is_le).into())
 }

@@ -4,17 +4,19 @@ use super::{
     found,
     found::could_give,
     hooks,
-    hooks::{ARRIVING, CONNTRACK_PRIORITY, Hook, IN, LOOP, LOOPBACK, OUT, Placed, is_on},
+    hooks::{
+        ARRIVING, CONNTRACK_PRIORITY, IN, LOOP, LOOPBACK, NetfilterHook, OUT, OrderedChain, is_on,
+    },
     position::Position,
     rule,
-    rule::{Sets, Verdict},
-    ruleset::{BaseChain, Name, Rule, Ruleset},
-    seen::{Change, Device, Seen},
+    rule::{NftVerdict, Sets},
+    ruleset::{BaseChain, ChainName, NftRule, Ruleset},
+    seen::{HookDevice, PacketChange, PacketFacts},
     truth::Truth,
 };
 use crate::diagnosis::{
     firewall_facts,
-    firewall_facts::{Direction, Ending, Firewall, Found, Match, Packet},
+    firewall_facts::{Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd},
 };
 
 /// Most rules that are evaluated for a packet.
@@ -25,37 +27,37 @@ const COMPARED_A_STEP: usize = 64;
 const DEPTH_MAX: usize = 16;
 
 /// A rule of a chain with its comment, or the chain's policy.
-type Place<'a> = (&'a Name, Option<&'a Rule>, Option<&'a [u8]>);
+type RulePlace<'a> = (&'a ChainName, Option<&'a NftRule>, Option<&'a [u8]>);
 
 /// A walk of one packet.
-struct Walk<'a> {
+struct PacketWalk<'a> {
     rules: &'a Ruleset,
     sets: &'a mut dyn Sets,
-    ending: Ending,
-    seen: Seen,
+    ending: PacketEnd,
+    seen: PacketFacts,
     /// The certainty that a chain has ended the packet's way.
     ended: Truth,
-    found: Vec<Found>,
+    found: Vec<MatchingRule>,
     steps: usize,
     is_complete: bool,
 }
 
 /// The rules that could have ended a packet's way so. `index` is that of its interface.
 pub(super) fn ended_by(
-    packet: &Packet,
+    packet: &FirewallPacket,
     index: Option<u32>,
-    ending: Ending,
+    ending: PacketEnd,
     rules: &Ruleset,
     sets: &mut dyn Sets,
 ) -> Firewall {
     let mut device = match &packet.device {
-        Some(name) => Device::Named(name.clone(), index),
-        None if is_loopback(packet) => Device::Named(LOOPBACK.to_owned(), Some(1)),
-        None => Device::Unknown,
+        Some(name) => HookDevice::Named(name.clone(), index),
+        None if is_loopback(packet) => HookDevice::Named(LOOPBACK.to_owned(), Some(1)),
+        None => HookDevice::Unknown,
     };
-    let mut seen = Seen::new(packet);
+    let mut seen = PacketFacts::new(packet);
     if packet.direction == Direction::Out
-        && let Device::Named(name, _) = &device
+        && let HookDevice::Named(name, _) = &device
     {
         seen.to_own = Some(name == LOOPBACK);
     }
@@ -64,17 +66,17 @@ pub(super) fn ended_by(
         for change in &changes {
             seen.change(*change);
         }
-        if changes.contains(&Change::Source) || changes.contains(&Change::Header) {
-            device = Device::Unknown;
+        if changes.contains(&PacketChange::Source) || changes.contains(&PacketChange::Header) {
+            device = HookDevice::Unknown;
         }
         // What the answer itself was changed by begins here.
         seen.changes.clear();
     }
-    let mut walk = Walk::new(seen, ending, rules, sets);
+    let mut walk = PacketWalk::new(seen, ending, rules, sets);
     walk.all(packet, &device);
     // What was written into a header may be another destination.
-    let is_changed = walk.seen.changes.contains(&Change::Header);
-    let is_complete = walk.is_complete && !(ending == Ending::Rewrite && is_changed);
+    let is_changed = walk.seen.changes.contains(&PacketChange::Header);
+    let is_complete = walk.is_complete && !(ending == PacketEnd::Rewrite && is_changed);
     let mut found = walk.found;
     if !is_complete {
         let doubted = found.iter_mut();
@@ -90,34 +92,39 @@ pub(super) fn ended_by(
 /// The changes that an answer arrives with: NAT of the SYN, which is undone only on
 /// the way.
 fn translations(
-    packet: &Packet,
-    device: &Device,
+    packet: &FirewallPacket,
+    device: &HookDevice,
     rules: &Ruleset,
     sets: &mut dyn Sets,
-) -> Vec<Change> {
-    let syn = Packet {
+) -> Vec<PacketChange> {
+    let syn = FirewallPacket {
         direction: Direction::Out,
         ..packet.clone()
     };
-    let mut walk = Walk::new(Seen::new(&syn), Ending::Drop, rules, sets);
+    let mut walk = PacketWalk::new(PacketFacts::new(&syn), PacketEnd::Drop, rules, sets);
     walk.all(&syn, device);
     let changes = walk.seen.changes.into_iter();
     let swapped = changes.filter_map(|change| match change {
-        Change::Source => Some(Change::Destination),
-        Change::Destination => Some(Change::Source),
-        Change::Header => Some(Change::Header),
-        Change::Mark | Change::Untracked => None,
+        PacketChange::Source => Some(PacketChange::Destination),
+        PacketChange::Destination => Some(PacketChange::Source),
+        PacketChange::Header => Some(PacketChange::Header),
+        PacketChange::Mark | PacketChange::Untracked => None,
     });
-    let unknown = (!walk.is_complete).then_some(Change::Header);
+    let unknown = (!walk.is_complete).then_some(PacketChange::Header);
     swapped.chain(unknown).collect()
 }
 
-fn is_loopback(packet: &Packet) -> bool {
+fn is_loopback(packet: &FirewallPacket) -> bool {
     packet.remote.ip().to_canonical().is_loopback()
 }
 
-impl<'a> Walk<'a> {
-    fn new(seen: Seen, ending: Ending, rules: &'a Ruleset, sets: &'a mut dyn Sets) -> Self {
+impl<'a> PacketWalk<'a> {
+    fn new(
+        seen: PacketFacts,
+        ending: PacketEnd,
+        rules: &'a Ruleset,
+        sets: &'a mut dyn Sets,
+    ) -> Self {
         Self {
             rules,
             sets,
@@ -130,8 +137,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn all(&mut self, packet: &Packet, device: &Device) {
-        let is_loop = matches!(device, Device::Named(name, _) if name == LOOPBACK);
+    fn all(&mut self, packet: &FirewallPacket, device: &HookDevice) {
+        let is_loop = matches!(device, HookDevice::Named(name, _) if name == LOOPBACK);
         let hooks = match packet.direction {
             _ if is_loop => LOOP,
             Direction::Out => OUT,
@@ -140,28 +147,31 @@ impl<'a> Walk<'a> {
         };
         for hook in hooks {
             if packet.direction == Direction::Out && self.seen.is_rerouted() {
-                self.hook(*hook, packet, &Device::Unknown);
+                self.hook(*hook, packet, &HookDevice::Unknown);
             } else {
                 self.hook(*hook, packet, device);
             }
         }
         // A translated destination can be this host itself, with other hooks to pass.
         let is_elsewhere = packet.direction == Direction::Out && self.seen.is_translated();
-        let matters = self.ending != Ending::Rewrite && self.ended != Truth::True;
+        let matters = self.ending != PacketEnd::Rewrite && self.ended != Truth::True;
         if is_elsewhere && !is_loop && matters {
             self.is_complete = false;
         }
     }
 
-    fn hook(&mut self, hook: Hook, packet: &Packet, device: &Device) {
-        let leaves = matches!(hook, Hook::Output | Hook::Postrouting | Hook::Egress);
+    fn hook(&mut self, hook: NetfilterHook, packet: &FirewallPacket, device: &HookDevice) {
+        let leaves = matches!(
+            hook,
+            NetfilterHook::Output | NetfilterHook::Postrouting | NetfilterHook::Egress
+        );
         let devices = if leaves {
-            (Device::Absent, device.clone())
+            (HookDevice::Absent, device.clone())
         } else {
-            (device.clone(), Device::Absent)
+            (device.clone(), HookDevice::Absent)
         };
         (self.seen.arrives_by, self.seen.leaves_by) = devices;
-        let has_socket = matches!(hook, Hook::Output | Hook::Postrouting);
+        let has_socket = matches!(hook, NetfilterHook::Output | NetfilterHook::Postrouting);
         let is_own = has_socket && packet.direction == Direction::Out;
         self.seen.uid = packet.uid.filter(|_| is_own);
         let is_translated = is_own || packet.direction == Direction::Arriving;
@@ -176,7 +186,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Chains of the same priority: which runs first is unknown.
-    fn group(&mut self, group: &[Placed<'_>], hook: Hook, device: &Device) {
+    fn group(&mut self, group: &[OrderedChain<'_>], hook: NetfilterHook, device: &HookDevice) {
         let reach = self.ended.not();
         if reach == Truth::False {
             return;
@@ -209,11 +219,11 @@ impl<'a> Walk<'a> {
         &mut self,
         chain: &BaseChain,
         (priority, _): (i32, i32),
-        hook: Hook,
-        device: &Device,
+        hook: NetfilterHook,
+        device: &HookDevice,
         mut reach: Truth,
     ) {
-        if matches!(hook, Hook::Ingress | Hook::Egress) {
+        if matches!(hook, NetfilterHook::Ingress | NetfilterHook::Egress) {
             let is_on = is_on(chain, device);
             // It may run for an interface below this one, such as a port of a bond.
             self.is_complete &= is_on != Truth::False;
@@ -222,21 +232,21 @@ impl<'a> Walk<'a> {
         if reach == Truth::False {
             return;
         }
-        let is_tracked = !matches!(hook, Hook::Ingress | Hook::Egress)
+        let is_tracked = !matches!(hook, NetfilterHook::Ingress | NetfilterHook::Egress)
             && priority > CONNTRACK_PRIORITY
-            && !self.seen.changes.contains(&Change::Untracked);
+            && !self.seen.changes.contains(&PacketChange::Untracked);
         self.seen.is_new = is_tracked && self.seen.direction != Direction::In;
         let through = self.chain(&chain.name, reach, 0);
         let reach = reach.and(through);
         if chain.drops && reach != Truth::False {
             let policy = (&chain.name, None, None);
-            self.end(policy, firewall_facts::Verdict::Drop, reach);
+            self.end(policy, firewall_facts::RuleVerdict::Drop, reach);
         }
     }
 
     /// Walks a chain that the packet reaches with this certainty. Returns the certainty
     /// that one in it leaves it at its end or by `return`.
-    fn chain(&mut self, name: &Name, reach: Truth, depth: usize) -> Truth {
+    fn chain(&mut self, name: &ChainName, reach: Truth, depth: usize) -> Truth {
         let rules = self.rules;
         let Some(chain) = rules.chains.get(name).filter(|_| depth < DEPTH_MAX) else {
             return self.give_up();
@@ -278,8 +288,8 @@ impl<'a> Walk<'a> {
         &mut self,
         at: &mut Position,
         condition: Truth,
-        verdict: &Verdict,
-        this: Place<'_>,
+        verdict: &NftVerdict,
+        this: RulePlace<'_>,
         reach: Truth,
         depth: usize,
     ) {
@@ -288,27 +298,27 @@ impl<'a> Walk<'a> {
         let reached = reach.and(hit);
         let target = |chain: &[u8]| (name.0, name.1.clone(), chain.to_vec());
         match verdict {
-            Verdict::Continue => {}
-            Verdict::Accept => at.ends(condition),
-            Verdict::Stolen => {
-                self.name(this, firewall_facts::Verdict::Rewrite, reached);
+            NftVerdict::Continue => {}
+            NftVerdict::Accept => at.ends(condition),
+            NftVerdict::Stolen => {
+                self.name(this, firewall_facts::RuleVerdict::Rewrite, reached);
                 self.ended = self.ended.or(reached);
                 at.ends(condition);
             }
-            Verdict::Rewrite => {
-                self.name(this, firewall_facts::Verdict::Rewrite, reached);
+            NftVerdict::Rewrite => {
+                self.name(this, firewall_facts::RuleVerdict::Rewrite, reached);
                 at.ends(condition);
             }
-            Verdict::End(verdict) => {
+            NftVerdict::End(verdict) => {
                 self.end(this, *verdict, reached);
                 at.ends(condition);
             }
-            Verdict::Return => at.leaves(condition, Truth::True),
-            Verdict::Jump(chain) => {
+            NftVerdict::Return => at.leaves(condition, Truth::True),
+            NftVerdict::Jump(chain) => {
                 let through = self.chain(&target(chain), reached, depth + 1);
                 at.returns(condition, through);
             }
-            Verdict::Goto(chain) => {
+            NftVerdict::Goto(chain) => {
                 let through = self.chain(&target(chain), reached, depth + 1);
                 at.leaves(condition, through);
             }
@@ -316,7 +326,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The packet's way ends here, with this certainty.
-    fn end(&mut self, place: Place<'_>, verdict: firewall_facts::Verdict, reached: Truth) {
+    fn end(&mut self, place: RulePlace<'_>, verdict: firewall_facts::RuleVerdict, reached: Truth) {
         self.ended = self.ended.or(reached);
         self.name(place, verdict, reached);
     }
@@ -324,8 +334,8 @@ impl<'a> Walk<'a> {
     /// Names the place in the answer, if its verdict can be what was observed.
     fn name(
         &mut self,
-        (name, rule, comment): Place<'_>,
-        verdict: firewall_facts::Verdict,
+        (name, rule, comment): RulePlace<'_>,
+        verdict: firewall_facts::RuleVerdict,
         reached: Truth,
     ) {
         if let Some(most) = could_give(self.ending, verdict, self.seen.direction) {

@@ -3,8 +3,8 @@
 //! Their structures are in the host's byte order.
 
 use super::{
-    rule::{Verdict, reject},
-    seen::{Change, NEW, Seen},
+    rule::{NftVerdict, reject},
+    seen::{NEW, PacketChange, PacketFacts},
     truth::{Truth, equal},
 };
 use crate::{
@@ -14,13 +14,13 @@ use crate::{
 
 /// The effect of a target.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) verdict: Verdict,
-    pub(super) change: Option<Change>,
+pub(super) struct XtTarget {
+    pub(super) verdict: NftVerdict,
+    pub(super) change: Option<PacketChange>,
 }
 
 /// The result of a match; `Unknown` of those that are not evaluated.
-pub(super) fn matches(name: &[u8], revision: u32, info: &[u8], seen: &Seen) -> Truth {
+pub(super) fn matches(name: &[u8], revision: u32, info: &[u8], seen: &PacketFacts) -> Truth {
     match (name, revision) {
         (b"tcp", 0) => tcp(info, seen),
         (b"multiport", 1) => multiport(info, seen),
@@ -34,17 +34,17 @@ pub(super) fn matches(name: &[u8], revision: u32, info: &[u8], seen: &Seen) -> T
 }
 
 /// The effect of the target of this name.
-pub(super) fn target(name: &[u8], info: &[u8], seen: &Seen) -> Target {
-    let changes = |change| Target {
-        verdict: Verdict::Continue,
+pub(super) fn target(name: &[u8], info: &[u8], seen: &PacketFacts) -> XtTarget {
+    let changes = |change| XtTarget {
+        verdict: NftVerdict::Continue,
         change: Some(change),
     };
-    let translates = |verdict, change| Target {
+    let translates = |verdict, change| XtTarget {
         verdict,
         change: Some(change),
     };
-    let ends = |verdict| Target {
-        verdict: Verdict::End(verdict),
+    let ends = |verdict| XtTarget {
+        verdict: NftVerdict::End(verdict),
         change: None,
     };
     match name {
@@ -53,25 +53,27 @@ pub(super) fn target(name: &[u8], info: &[u8], seen: &Seen) -> Target {
             let reset = if seen.is_v6 { 6 } else { 7 };
             match u32_at(info, 0) {
                 Some(with) => ends(reject(with == reset)),
-                None => ends(firewall_facts::Verdict::Unknown),
+                None => ends(firewall_facts::RuleVerdict::Unknown),
             }
         }
-        b"DNAT" | b"REDIRECT" => translates(Verdict::Rewrite, Change::Destination),
-        b"SNAT" | b"MASQUERADE" => translates(Verdict::Accept, Change::Source),
+        b"DNAT" | b"REDIRECT" => translates(NftVerdict::Rewrite, PacketChange::Destination),
+        b"SNAT" | b"MASQUERADE" => translates(NftVerdict::Accept, PacketChange::Source),
         // Of the source at postrouting, of the destination at output.
-        b"NETMAP" => translates(Verdict::Accept, Change::Header),
-        b"MARK" | b"CONNMARK" | b"HMARK" | b"SET" => changes(Change::Mark),
-        b"NOTRACK" => changes(Change::Untracked),
+        b"NETMAP" => translates(NftVerdict::Accept, PacketChange::Header),
+        b"MARK" | b"CONNMARK" | b"HMARK" | b"SET" => changes(PacketChange::Mark),
+        b"NOTRACK" => changes(PacketChange::Untracked),
         // XT_CT_NOTRACK
-        b"CT" if u16_at(info, 0).is_none_or(|flags| flags & 1 != 0) => changes(Change::Untracked),
-        b"NFQUEUE" => ends(firewall_facts::Verdict::Queue),
+        b"CT" if u16_at(info, 0).is_none_or(|flags| flags & 1 != 0) => {
+            changes(PacketChange::Untracked)
+        }
+        b"NFQUEUE" => ends(firewall_facts::RuleVerdict::Queue),
         b"CT" | b"LOG" | b"NFLOG" | b"TCPMSS" | b"CLASSIFY" | b"DSCP" | b"TOS" | b"TTL" | b"HL"
         | b"ECN" | b"CHECKSUM" | b"AUDIT" | b"TRACE" | b"SECMARK" | b"CONNSECMARK"
-        | b"TCPOPTSTRIP" | b"IDLETIMER" | b"LED" | b"RATEEST" | b"TEE" => Target {
-            verdict: Verdict::Continue,
+        | b"TCPOPTSTRIP" | b"IDLETIMER" | b"LED" | b"RATEEST" | b"TEE" => XtTarget {
+            verdict: NftVerdict::Continue,
             change: None,
         },
-        _ => ends(firewall_facts::Verdict::Unknown),
+        _ => ends(firewall_facts::RuleVerdict::Unknown),
     }
 }
 
@@ -80,7 +82,7 @@ fn within(port: Option<u16>, low: u16, high: u16) -> Truth {
 }
 
 /// `struct xt_addrtype_info_v1`, of the destination alone.
-fn address_type(info: &[u8], seen: &Seen) -> Truth {
+fn address_type(info: &[u8], seen: &PacketFacts) -> Truth {
     let [source, destination] = [0, 2].map(|at| u16_at(info, at));
     // XT_ADDRTYPE_INVERT_DEST
     let (Some(0), Some(wanted), Some(flags @ (0 | 2))) = (source, destination, u32_at(info, 4))
@@ -92,7 +94,7 @@ fn address_type(info: &[u8], seen: &Seen) -> Truth {
 }
 
 /// `struct xt_tcp`
-fn tcp(info: &[u8], seen: &Seen) -> Truth {
+fn tcp(info: &[u8], seen: &PacketFacts) -> Truth {
     let ports = [0, 2, 4, 6].map(|at| u16_at(info, at));
     let ([Some(s_low), Some(s_high), Some(d_low), Some(d_high)], Some(rest)) =
         (ports, info.get(8..).and_then(<[u8]>::first_chunk))
@@ -112,7 +114,7 @@ fn tcp(info: &[u8], seen: &Seen) -> Truth {
 }
 
 /// `struct xt_multiport_v1`
-fn multiport(info: &[u8], seen: &Seen) -> Truth {
+fn multiport(info: &[u8], seen: &PacketFacts) -> Truth {
     const PORTS: usize = 15;
     let (Some([flags, count]), Some(&inverted)) = (info.first_chunk(), info.get(47)) else {
         return Truth::Unknown;
@@ -145,7 +147,7 @@ fn multiport(info: &[u8], seen: &Seen) -> Truth {
 }
 
 /// `struct xt_mark_mtinfo1`
-fn mark(info: &[u8], seen: &Seen) -> Truth {
+fn mark(info: &[u8], seen: &PacketFacts) -> Truth {
     let (Some(mark), Some(mask), Some(&inverted)) = (u32_at(info, 0), u32_at(info, 4), info.get(8))
     else {
         return Truth::Unknown;
@@ -155,7 +157,7 @@ fn mark(info: &[u8], seen: &Seen) -> Truth {
 }
 
 /// `struct xt_owner_match_info`
-fn owner(info: &[u8], seen: &Seen) -> Truth {
+fn owner(info: &[u8], seen: &PacketFacts) -> Truth {
     const UID: u8 = 1;
     let (Some(low), Some(high)) = (u32_at(info, 0), u32_at(info, 4)) else {
         return Truth::Unknown;
@@ -179,7 +181,7 @@ fn owner(info: &[u8], seen: &Seen) -> Truth {
 }
 
 /// `struct xt_conntrack_mtinfo1` to 3: the states, if nothing else is asked.
-fn conntrack(revision: u32, info: &[u8], seen: &Seen) -> Truth {
+fn conntrack(revision: u32, info: &[u8], seen: &PacketFacts) -> Truth {
     const STATE: u16 = 1;
     const STATE_ALIAS: u16 = 1 << 13;
     let (Some(asked), Some(inverted)) = (u16_at(info, 146), u16_at(info, 148)) else {
@@ -206,8 +208,8 @@ fn conntrack(revision: u32, info: &[u8], seen: &Seen) -> Truth {
     states.and(rest)
 }
 
-/// The packet is in one of these states (`XT_CONNTRACK_STATE_BIT`). See [`Seen::state`].
-fn state(mask: u32, seen: &Seen) -> Truth {
+/// The packet is in one of these states (`XT_CONNTRACK_STATE_BIT`). See [`PacketFacts::state`].
+fn state(mask: u32, seen: &PacketFacts) -> Truth {
     const ESTABLISHED_RELATED: u32 = 2 | 4;
     let new = u32::from(NEW);
     if !seen.is_new {

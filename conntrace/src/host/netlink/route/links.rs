@@ -32,7 +32,7 @@ const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 
 /// An interface as it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Interface {
+pub(super) struct LinkMessage {
     pub(super) index: u32,
     pub(super) link: Link,
     /// Link-layer address; `None` of one that is all zeroes or empty, as loopback's and
@@ -43,7 +43,7 @@ pub(super) struct Interface {
 }
 
 /// The interface of this index, if there is one.
-pub(super) fn one(index: u32) -> io::Result<Option<Interface>> {
+pub(super) fn one(index: u32) -> io::Result<Option<LinkMessage>> {
     let request = netlink::request(RTM_GETLINK, REQUEST, &body(index))?;
     match answer(&request, parse)? {
         Ok(found) => Ok(Some(found)),
@@ -53,7 +53,7 @@ pub(super) fn one(index: u32) -> io::Result<Option<Interface>> {
 }
 
 /// All interfaces of the namespace, by index.
-pub(super) fn all() -> io::Result<HashMap<u32, Interface>> {
+pub(super) fn all() -> io::Result<HashMap<u32, LinkMessage>> {
     let request = netlink::request(RTM_GETLINK, DUMP, &body(0))?;
     let mut found = HashMap::new();
     netlink::ask_while(NETLINK_ROUTE, &request, |kind, body| {
@@ -82,9 +82,9 @@ fn body(index: u32) -> Vec<u8> {
     body
 }
 
-fn parse(body: &[u8]) -> Option<Interface> {
+fn parse(body: &[u8]) -> Option<LinkMessage> {
     let flags = u32_at(body, 8)?;
-    let mut interface = Interface {
+    let mut interface = LinkMessage {
         index: u32_at(body, 4)?,
         link: Link {
             name: String::new(),

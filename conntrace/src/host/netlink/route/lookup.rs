@@ -6,13 +6,13 @@ use nix::errno::Errno;
 
 use super::{
     message::{
-        Entry, Kind, REQUEST, ROUTE_LEN, RTA_DPORT, RTA_DST, RTA_IP_PROTO, RTA_MARK, RTA_OIF,
-        RTA_SRC, RTA_UID, answer, bits, cannot_tell, device, family, malformed, octets, push,
+        REQUEST, ROUTE_LEN, RTA_DPORT, RTA_DST, RTA_IP_PROTO, RTA_MARK, RTA_OIF, RTA_SRC, RTA_UID,
+        RouteEntry, RouteKind, answer, bits, cannot_tell, device, family, malformed, octets, push,
     },
     rules,
 };
 use crate::{
-    diagnosis::way::{Route, RouteOut, Way},
+    diagnosis::way::{Flow, Route, RouteOut},
     host::netlink,
 };
 
@@ -24,13 +24,13 @@ const IPPROTO_TCP: u8 = 6;
 
 /// The outcome of the look-ups that connect makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Resolved {
+pub(super) struct ConnectRoute {
     pub(super) route: Route,
     /// Source address of the look-up that decided.
     pub(super) from: Option<IpAddr>,
 }
 
-impl Resolved {
+impl ConnectRoute {
     fn none(errno: i32, from: Option<IpAddr>) -> Self {
         Self {
             route: Route::None(errno),
@@ -43,7 +43,7 @@ impl Resolved {
 ///
 /// # Errors
 /// `Unsupported` if the answer depends on what `way` does not tell.
-pub(super) fn resolve(way: &Way) -> io::Result<Resolved> {
+pub(super) fn resolve(way: &Flow) -> io::Result<ConnectRoute> {
     let way = normal(way);
     if let IpAddr::V6(to) = way.to
         && to.is_unicast_link_local()
@@ -64,7 +64,7 @@ pub(super) fn resolve(way: &Way) -> io::Result<Resolved> {
 
 /// Whether packets to an address are delivered in this namespace (`RTN_LOCAL`).
 pub(super) fn is_local(addr: IpAddr) -> io::Result<bool> {
-    let way = Way {
+    let way = Flow {
         to: addr,
         from: None,
         device: None,
@@ -73,14 +73,14 @@ pub(super) fn is_local(addr: IpAddr) -> io::Result<bool> {
         port: 0,
     };
     let found = ask(&normal(&way), None, 0)?;
-    Ok(found.is_ok_and(|entry| entry.kind == Kind::Local))
+    Ok(found.is_ok_and(|entry| entry.kind == RouteKind::Local))
 }
 
 /// Addresses as the kernel looks them up: IPv4-mapped ones are IPv4.
-pub(super) fn normal(way: &Way) -> Way {
+pub(super) fn normal(way: &Flow) -> Flow {
     let to = way.to.to_canonical();
     let from = way.from.map(|from| from.to_canonical());
-    Way {
+    Flow {
         to,
         from: from.filter(|from| !from.is_unspecified() && from.is_ipv4() == to.is_ipv4()),
         ..way.clone()
@@ -89,17 +89,17 @@ pub(super) fn normal(way: &Way) -> Way {
 
 /// `ip_route_connect` looks up twice: the second time with the source address that
 /// the first gave.
-fn resolve_v4(way: &Way) -> io::Result<Resolved> {
+fn resolve_v4(way: &Flow) -> io::Result<ConnectRoute> {
     let mut from = way.from;
     let mut found = match ask(way, from, 0)? {
         Ok(found) => found,
-        Err(errno) => return Ok(Resolved::none(errno, from)),
+        Err(errno) => return Ok(ConnectRoute::none(errno, from)),
     };
     if from.is_none() && found.source.is_some() {
         from = found.source;
         found = match ask(way, from, 0)? {
             Ok(found) => found,
-            Err(errno) => return Ok(Resolved::none(errno, from)),
+            Err(errno) => return Ok(ConnectRoute::none(errno, from)),
         };
     }
     // Without an entry it is taken for on-link (`ip_route_output_key_hash_rcu`).
@@ -108,7 +108,7 @@ fn resolve_v4(way: &Way) -> io::Result<Resolved> {
 }
 
 /// `ip6_dst_lookup_tail` looks up a second time only if the first failed.
-fn resolve_v6(way: &Way) -> io::Result<Resolved> {
+fn resolve_v6(way: &Flow) -> io::Result<ConnectRoute> {
     let mut from = way.from;
     let mut found = ask(way, from, 0)?;
     let has_from = |way| has_rule(way, |all| all.from.is_some());
@@ -130,39 +130,41 @@ fn resolve_v6(way: &Way) -> io::Result<Resolved> {
         Err(_) if way.from.is_none() && has_from(way)? => {
             return Err(cannot_tell("rules for sources, and the source is unknown"));
         }
-        Err(errno) => return Ok(Resolved::none(errno, from)),
+        Err(errno) => return Ok(ConnectRoute::none(errno, from)),
     };
     let entry = match ask(way, from, RTM_F_FIB_MATCH)? {
         Ok(entry) => entry,
-        Err(errno) => return Ok(Resolved::none(errno, from)),
+        Err(errno) => return Ok(ConnectRoute::none(errno, from)),
     };
     conclude(way, &found, Some(&entry), from)
 }
 
-fn has_rule(way: &Way, is_it: impl Fn(&rules::Conditions) -> bool) -> io::Result<bool> {
+fn has_rule(way: &Flow, is_it: impl Fn(&rules::Conditions) -> bool) -> io::Result<bool> {
     let rules = rules::dump(way.to.is_ipv6())?;
     Ok(rules.iter().any(|rule| is_it(&rule.conditions)))
 }
 
 fn conclude(
-    way: &Way,
-    found: &Entry,
-    entry: Option<&Entry>,
+    way: &Flow,
+    found: &RouteEntry,
+    entry: Option<&RouteEntry>,
     from: Option<IpAddr>,
-) -> io::Result<Resolved> {
+) -> io::Result<ConnectRoute> {
     let (prefix_len, table) = entry.map_or((bits(way.to), 0), |it| (it.prefix.1, it.table));
     let has_several = entry.is_some_and(|entry| entry.hops.len() > 1);
     let is_chosen_by_port = has_several && !hashes_addresses_only(way.to.is_ipv6());
     let route = match found.kind {
-        Kind::Local => Route::Local,
+        RouteKind::Local => Route::Local,
         // Of one that forbids the look-up fails before.
-        Kind::Other | Kind::Throw | Kind::Forbids(_) => Route::None(Errno::ENETUNREACH as i32),
-        Kind::Unicast if is_chosen_by_port => {
+        RouteKind::Other | RouteKind::Throw | RouteKind::Forbids(_) => {
+            Route::None(Errno::ENETUNREACH as i32)
+        }
+        RouteKind::Unicast if is_chosen_by_port => {
             return Err(cannot_tell(
                 "several next hops, one of which the ports choose",
             ));
         }
-        Kind::Unicast => {
+        RouteKind::Unicast => {
             let hop = found.hops.first().ok_or_else(malformed)?;
             Route::Out(RouteOut {
                 gateway: hop.gateway,
@@ -172,7 +174,7 @@ fn conclude(
             })
         }
     };
-    Ok(Resolved { route, from })
+    Ok(ConnectRoute { route, from })
 }
 
 /// Of several next hops the kernel chooses one by the addresses alone
@@ -184,7 +186,7 @@ fn hashes_addresses_only(is_v6: bool) -> bool {
 }
 
 /// The route that the kernel chooses, or the errno of who goes there.
-fn ask(way: &Way, from: Option<IpAddr>, flags: u32) -> io::Result<Result<Entry, i32>> {
+fn ask(way: &Flow, from: Option<IpAddr>, flags: u32) -> io::Result<Result<RouteEntry, i32>> {
     let src_len = from.map_or(0, bits);
     let mut body = vec![family(way.to.is_ipv6()), bits(way.to), src_len];
     body.resize(8, 0);
@@ -204,7 +206,7 @@ fn ask(way: &Way, from: Option<IpAddr>, flags: u32) -> io::Result<Result<Entry, 
     push(&mut body, RTA_IP_PROTO, &[IPPROTO_TCP]);
     push(&mut body, RTA_DPORT, &way.port.to_be_bytes());
     let request = netlink::request(RTM_GETROUTE, REQUEST, &body)?;
-    match answer(&request, Entry::parse)? {
+    match answer(&request, RouteEntry::parse)? {
         // The family is not there (`ipv6.disable=1`).
         Err(errno) if errno == Errno::EOPNOTSUPP as i32 => {
             Err(cannot_tell("the kernel has no such address family"))

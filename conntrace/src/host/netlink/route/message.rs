@@ -11,7 +11,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::net::if_::if_indextoname;
 
 use crate::{
-    diagnosis::way::{DeadEndKind, Device},
+    diagnosis::way::{DeadEndKind, NetDevice},
     host::{
         netlink,
         netlink::{attributes, u16_at, u32_at},
@@ -123,9 +123,9 @@ pub(super) fn name(bytes: &[u8]) -> String {
 }
 
 /// The interface of this index, with its name of this moment.
-pub(in crate::host) fn device(index: u32) -> Device {
+pub(in crate::host) fn device(index: u32) -> NetDevice {
     let found = if_indextoname(index).unwrap_or_default();
-    Device {
+    NetDevice {
         index,
         name: name(found.to_bytes()),
     }
@@ -148,7 +148,7 @@ pub(super) fn too_many(what: &'static str) -> io::Error {
 
 /// Types of routes (`rtm_type`), as far as they decide differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RouteKind {
     Unicast,
     Local,
     Forbids(DeadEndKind),
@@ -160,13 +160,13 @@ pub(super) enum Kind {
 
 /// A route of a table (`RTM_NEWROUTE`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct RouteEntry {
     pub(super) table: u32,
     pub(super) prefix: (IpAddr, u8),
-    pub(super) kind: Kind,
+    pub(super) kind: RouteKind,
     pub(super) metric: u32,
     /// Empty where nexthop objects are not spelled out (`nexthop_compat_mode` 0).
-    pub(super) hops: Vec<Hop>,
+    pub(super) hops: Vec<NextHop>,
     /// Applies to some types of service or sources only.
     pub(super) is_selective: bool,
     /// Source address that packets get.
@@ -177,7 +177,7 @@ pub(super) struct Entry {
 
 /// A next hop of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hop {
+pub(super) struct NextHop {
     pub(super) gateway: Option<IpAddr>,
     pub(super) device: Option<u32>,
     /// Not used: its interface is down, or has no carrier and
@@ -185,7 +185,7 @@ pub(super) struct Hop {
     pub(super) is_dead: bool,
 }
 
-impl Entry {
+impl RouteEntry {
     /// Reads the body of a message; `None` if it is malformed, or of another family.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let any: IpAddr = match *body.first()? {
@@ -223,20 +223,20 @@ impl Entry {
     }
 }
 
-fn kind(number: u8) -> Kind {
+fn kind(number: u8) -> RouteKind {
     match number {
-        1 => Kind::Unicast,
-        2 => Kind::Local,
-        6 => Kind::Forbids(DeadEndKind::Blackhole),
-        7 => Kind::Forbids(DeadEndKind::Unreachable),
-        8 => Kind::Forbids(DeadEndKind::Prohibit),
-        9 => Kind::Throw,
-        _ => Kind::Other,
+        1 => RouteKind::Unicast,
+        2 => RouteKind::Local,
+        6 => RouteKind::Forbids(DeadEndKind::Blackhole),
+        7 => RouteKind::Forbids(DeadEndKind::Unreachable),
+        8 => RouteKind::Forbids(DeadEndKind::Prohibit),
+        9 => RouteKind::Throw,
+        _ => RouteKind::Other,
     }
 }
 
 /// The next hops of a multipath route (`struct rtnexthop`).
-fn hops(mut bytes: &[u8]) -> Vec<Hop> {
+fn hops(mut bytes: &[u8]) -> Vec<NextHop> {
     let mut found = Vec::new();
     while let Some(len) = u16_at(bytes, 0).map(usize::from)
         && let Some(this) = bytes.get(..len)
@@ -250,8 +250,8 @@ fn hops(mut bytes: &[u8]) -> Vec<Hop> {
     found
 }
 
-fn hop(device: Option<u32>, is_dead: bool, bytes: &[u8]) -> Hop {
-    let mut hop = Hop {
+fn hop(device: Option<u32>, is_dead: bool, bytes: &[u8]) -> NextHop {
+    let mut hop = NextHop {
         gateway: None,
         device,
         is_dead,
@@ -294,16 +294,16 @@ mod tests {
             push(&mut nexthops, RTA_GATEWAY, &[10, 9, 0, index]);
         }
         push(&mut body, RTA_MULTIPATH, &nexthops);
-        let entry = Entry::parse(&body).unwrap();
+        let entry = RouteEntry::parse(&body).unwrap();
         assert_eq!((entry.table, entry.prefix.1), (254, 8));
-        let hop = |index: u8, is_dead| Hop {
+        let hop = |index: u8, is_dead| NextHop {
             gateway: Some([10, 9, 0, index].into()),
             device: Some(index.into()),
             is_dead,
         };
         assert_eq!(entry.hops, [hop(3, false), hop(4, true)]);
         for len in 0..ROUTE_LEN {
-            assert_eq!(Entry::parse(&body[..len]), None, "{len}");
+            assert_eq!(RouteEntry::parse(&body[..len]), None, "{len}");
         }
         nexthops[0] = 3;
         assert!(hops(&nexthops).is_empty());

@@ -23,15 +23,17 @@ use nix::errno::Errno;
 
 pub(in crate::host) use self::message::device;
 use self::{
-    message::{DUMP, Entry, Kind, ROUTE_LEN, cannot_tell, covers, family, malformed, too_many},
-    rules::{Packet, Rule},
-    walk::{End, Forbidden, is_usable},
+    message::{
+        DUMP, ROUTE_LEN, RouteEntry, RouteKind, cannot_tell, covers, family, malformed, too_many,
+    },
+    rules::{PolicyRule, RoutedPacket},
+    walk::{Forbidden, WalkEnd, is_usable},
 };
 use crate::{
     diagnosis::{
         question::Neighbour,
         way::{
-            Covering, DeadEnd, DeadEndKind, Link, OwnAddresses, Route, RouteOut, RuleFacts, Way,
+            Covering, DeadEnd, DeadEndKind, Flow, Link, OwnAddresses, Route, RouteOut, RuleFacts,
         },
     },
     host::netlink,
@@ -49,7 +51,7 @@ const RTM_GETROUTE: u16 = 26;
 ///
 /// # Errors
 /// See the module; an error of the kernel is an answer, not an error.
-pub fn route(way: &Way) -> io::Result<Route> {
+pub fn route(way: &Flow) -> io::Result<Route> {
     Ok(lookup::resolve(way)?.route)
 }
 
@@ -58,7 +60,7 @@ pub fn route(way: &Way) -> io::Result<Route> {
 ///
 /// # Errors
 /// See the module; `Unsupported` also where the kernel decides differently.
-pub fn dead_end(way: &Way) -> io::Result<Option<DeadEnd>> {
+pub fn dead_end(way: &Flow) -> io::Result<Option<DeadEnd>> {
     let resolved = lookup::resolve(way)?;
     let Route::None(errno) = resolved.route else {
         return Ok(None);
@@ -71,13 +73,13 @@ pub fn dead_end(way: &Way) -> io::Result<Option<DeadEnd>> {
         return Ok(None);
     }
     match walk::walk(&tables.rules, &tables.entries, &tables.packet)? {
-        End::Forbidden(forbidden) if errno_of(&forbidden) as i32 == errno => {
+        WalkEnd::Forbidden(forbidden) if errno_of(&forbidden) as i32 == errno => {
             dead_end_of(&forbidden, tables.packet.device).map(Some)
         }
-        End::Nothing if errno == Errno::ENETUNREACH as i32 => Ok(None),
+        WalkEnd::Nothing if errno == Errno::ENETUNREACH as i32 => Ok(None),
         // Broadcast and the like are no destinations of TCP.
-        End::Found(entry) if entry.kind == Kind::Other => Ok(None),
-        End::Forbidden(_) | End::Nothing | End::Found(_) => Err(cannot_tell(
+        WalkEnd::Found(entry) if entry.kind == RouteKind::Other => Ok(None),
+        WalkEnd::Forbidden(_) | WalkEnd::Nothing | WalkEnd::Found(_) => Err(cannot_tell(
             "rules and tables say otherwise than the kernel",
         )),
     }
@@ -89,21 +91,24 @@ pub fn dead_end(way: &Way) -> io::Result<Option<DeadEnd>> {
 ///
 /// # Errors
 /// See the module.
-pub fn covering(way: &Way, used: &RouteOut) -> io::Result<Vec<Covering>> {
+pub fn covering(way: &Flow, used: &RouteOut) -> io::Result<Vec<Covering>> {
     let resolved = lookup::resolve(way)?;
     let dumped = Tables::dump(way, resolved.from)?;
     let tables = walk::tables(&dumped.rules, &dumped.packet)?;
-    let is_looked_up = |entry: &Entry| {
+    let is_looked_up = |entry: &RouteEntry| {
         let mut those = tables.iter().filter(|(table, _)| *table == entry.table);
         those.any(|(_, suppressed)| suppressed.is_none_or(|len| entry.prefix.1 > len))
     };
-    let is_used = |entry: &Entry| {
+    let is_used = |entry: &RouteEntry| {
         let index = Some(used.device.index);
         let mut hops = entry.hops.iter();
         hops.any(|hop| hop.gateway == used.gateway && hop.device == index)
     };
     let others = dumped.entries.iter().filter(|entry| {
-        entry.kind == Kind::Unicast && entry.prefix.1 != 0 && is_looked_up(entry) && !is_used(entry)
+        entry.kind == RouteKind::Unicast
+            && entry.prefix.1 != 0
+            && is_looked_up(entry)
+            && !is_used(entry)
     });
     let mut others: Vec<_> = others.collect();
     others.sort_by_key(|entry| (u8::MAX - entry.prefix.1, entry.metric));
@@ -150,7 +155,7 @@ pub fn is_own(addr: IpAddr) -> io::Result<bool> {
 /// See the module.
 pub fn neighbour(device: u32, addr: IpAddr) -> io::Result<Neighbour> {
     let entry = neighbours::entry(device, addr)?;
-    Ok(neighbours::Entry::state(entry.as_ref()))
+    Ok(neighbours::NeighbourEntry::state(entry.as_ref()))
 }
 
 /// Reads the link-layer address of a neighbour, if it is known.
@@ -177,14 +182,14 @@ pub fn link_addresses() -> io::Result<Vec<Vec<u8>>> {
 
 /// Rules and routes of a moment, and the packet that they are asked about.
 struct Tables {
-    rules: Vec<Rule>,
+    rules: Vec<PolicyRule>,
     /// Those that cover the destination, of all tables.
-    entries: Vec<Entry>,
-    packet: Packet,
+    entries: Vec<RouteEntry>,
+    packet: RoutedPacket,
 }
 
 impl Tables {
-    fn dump(way: &Way, from: Option<IpAddr>) -> io::Result<Self> {
+    fn dump(way: &Flow, from: Option<IpAddr>) -> io::Result<Self> {
         let way = lookup::normal(way);
         if let Some(device) = way.device
             && links::one(device)?.is_some_and(|found| found.is_of_vrf)
@@ -195,7 +200,7 @@ impl Tables {
         Ok(Self {
             rules: rules::dump(way.to.is_ipv6())?,
             entries: entries(way.to)?,
-            packet: Packet {
+            packet: RoutedPacket {
                 to: way.to,
                 from,
                 device: way.device,
@@ -208,7 +213,7 @@ impl Tables {
 }
 
 /// All routes of all tables that cover a destination.
-fn entries(to: IpAddr) -> io::Result<Vec<Entry>> {
+fn entries(to: IpAddr) -> io::Result<Vec<RouteEntry>> {
     let v6 = to.is_ipv6();
     let mut body = [0; ROUTE_LEN];
     body[0] = family(v6);
@@ -223,7 +228,7 @@ fn entries(to: IpAddr) -> io::Result<Vec<Entry>> {
         if read > ROUTES_MAX {
             return Err(too_many("more than 65,536 routes"));
         }
-        let entry = Entry::parse(body).ok_or_else(malformed)?;
+        let entry = RouteEntry::parse(body).ok_or_else(malformed)?;
         if covers(entry.prefix, to) && !entry.is_cloned {
             found.push(entry);
         }
@@ -255,7 +260,7 @@ fn dead_end_of(forbidden: &Forbidden<'_>, bound: Option<u32>) -> io::Result<Dead
     })
 }
 
-fn way_out(entry: &Entry, bound: Option<u32>) -> io::Result<RouteOut> {
+fn way_out(entry: &RouteEntry, bound: Option<u32>) -> io::Result<RouteOut> {
     let mut hops = entry.hops.iter();
     let hop = hops.find(|hop| is_usable(hop, bound));
     let Some((hop, index)) = hop.and_then(|hop| Some((hop, hop.device?))) else {

@@ -20,13 +20,13 @@ const NUD_INCOMPLETE: u16 = 1;
 const NUD_FAILED: u16 = 0x20;
 
 /// An entry of the neighbour table.
-pub(super) struct Entry {
+pub(super) struct NeighbourEntry {
     state: u16,
     /// Link-layer address; `None` while unknown, or of a link without.
     pub(super) address: Option<Vec<u8>>,
 }
 
-impl Entry {
+impl NeighbourEntry {
     /// The state of an entry, or of a missing one.
     pub(super) fn state(entry: Option<&Self>) -> Neighbour {
         match entry.map(|entry| entry.state) {
@@ -39,7 +39,7 @@ impl Entry {
 }
 
 /// The entry of an address behind an interface, if there is one.
-pub(super) fn entry(device: u32, addr: IpAddr) -> io::Result<Option<Entry>> {
+pub(super) fn entry(device: u32, addr: IpAddr) -> io::Result<Option<NeighbourEntry>> {
     let mut body = vec![family(addr.is_ipv6()), 0, 0, 0];
     body.extend(device.to_ne_bytes());
     body.resize(HEADER_LEN, 0);
@@ -52,10 +52,10 @@ pub(super) fn entry(device: u32, addr: IpAddr) -> io::Result<Option<Entry>> {
     }
 }
 
-fn parse(body: &[u8]) -> Option<Entry> {
+fn parse(body: &[u8]) -> Option<NeighbourEntry> {
     let mut attributes = typed(body.get(HEADER_LEN..)?);
     let address = attributes.find(|(kind, _)| *kind == NDA_LLADDR);
-    Some(Entry {
+    Some(NeighbourEntry {
         state: u16_at(body, 8)?,
         address: address
             .map(|(_, address)| address.to_vec())

@@ -56,7 +56,7 @@ const LOOPBACK_IFINDEX: u32 = 1;
 
 /// A policy rule (`struct fib_rule`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Rule {
+pub(super) struct PolicyRule {
     pub(super) priority: u32,
     pub(super) action: Action,
     pub(super) conditions: Conditions,
@@ -86,11 +86,11 @@ pub(super) struct Conditions {
     pub(super) to: Option<(IpAddr, u8)>,
     /// Value and mask.
     pub(super) mark: (u32, u32),
-    pub(super) iif: Option<Interface>,
-    pub(super) oif: Option<Interface>,
+    pub(super) iif: Option<RuleInterface>,
+    pub(super) oif: Option<RuleInterface>,
     pub(super) uids: Option<(u32, u32)>,
     pub(super) protocol: Option<u8>,
-    pub(super) ports: Option<Ports>,
+    pub(super) ports: Option<RulePorts>,
     /// Packets of interfaces of a VRF.
     pub(super) is_of_vrf: bool,
     /// A condition that cannot be decided from here: source port, type of service,
@@ -100,7 +100,7 @@ pub(super) struct Conditions {
 
 /// An interface of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Interface {
+pub(super) struct RuleInterface {
     pub(super) name: String,
     /// `None` if there is none of that name.
     pub(super) index: Option<u32>,
@@ -108,7 +108,7 @@ pub(super) struct Interface {
 
 /// Destination ports of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ports {
+pub(super) struct RulePorts {
     pub(super) first: u16,
     pub(super) last: u16,
     /// 0 for a range.
@@ -117,7 +117,7 @@ pub(super) struct Ports {
 
 /// The packet that rules are matched with: a SYN of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Packet {
+pub(super) struct RoutedPacket {
     pub(super) to: IpAddr,
     pub(super) from: Option<IpAddr>,
     pub(super) device: Option<u32>,
@@ -127,7 +127,7 @@ pub(super) struct Packet {
 }
 
 /// All rules of a family, in the order of their evaluation.
-pub(super) fn dump(v6: bool) -> io::Result<Vec<Rule>> {
+pub(super) fn dump(v6: bool) -> io::Result<Vec<PolicyRule>> {
     let mut body = [0; HEADER_LEN];
     body[0] = family(v6);
     let request = netlink::request(RTM_GETRULE, DUMP, &body)?;
@@ -139,13 +139,13 @@ pub(super) fn dump(v6: bool) -> io::Result<Vec<Rule>> {
         if rules.len() >= RULES_MAX {
             return Err(too_many("more than 4096 policy rules"));
         }
-        rules.push(Rule::parse(body).ok_or_else(malformed)?);
+        rules.push(PolicyRule::parse(body).ok_or_else(malformed)?);
         Ok(())
     })?;
     Ok(rules)
 }
 
-impl Rule {
+impl PolicyRule {
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let any: IpAddr = match *body.first()? {
             INET => Ipv4Addr::UNSPECIFIED.into(),
@@ -153,7 +153,7 @@ impl Rule {
             _ => return None,
         };
         let flags = u32_at(body, 8)?;
-        let mut raw = Raw::new(any, *body.get(4)?);
+        let mut raw = RawRule::new(any, *body.get(4)?);
         for (kind, value) in typed(body.get(HEADER_LEN..)?) {
             raw.read(kind, value, flags)?;
         }
@@ -182,14 +182,14 @@ impl Rule {
     }
 
     /// `fib_rule_match`; `None` if a condition decides that cannot be known.
-    pub(super) fn matches(&self, packet: &Packet) -> Option<bool> {
+    pub(super) fn matches(&self, packet: &RoutedPacket) -> Option<bool> {
         let all = self.conditions.all(packet);
         all.map(|all| all != self.conditions.inverted)
     }
 }
 
 /// A rule being read.
-struct Raw {
+struct RawRule {
     priority: u32,
     table: u32,
     target: Option<u32>,
@@ -200,7 +200,7 @@ struct Raw {
     suppresses_group: bool,
 }
 
-impl Raw {
+impl RawRule {
     fn new(any: IpAddr, table: u8) -> Self {
         Self {
             priority: 0,
@@ -238,10 +238,10 @@ impl Raw {
             FRA_UID_RANGE => all.uids = Some((number()?, u32_at(value, 4)?)),
             FRA_IP_PROTO => all.protocol = value.first().copied().filter(|&it| it != 0),
             FRA_DPORT_RANGE => {
-                let ports = all.ports.get_or_insert(Ports::ANY);
+                let ports = all.ports.get_or_insert(RulePorts::ANY);
                 (ports.first, ports.last) = (u16_at(value, 0)?, u16_at(value, 2)?);
             }
-            FRA_DPORT_MASK => all.ports.get_or_insert(Ports::ANY).mask = u16_at(value, 0)?,
+            FRA_DPORT_MASK => all.ports.get_or_insert(RulePorts::ANY).mask = u16_at(value, 0)?,
             // Realm, padding, and who made the rule: no conditions.
             FRA_FLOW | FRA_PAD | FRA_PROTOCOL => {}
             _ => all.has_unknown = true,
@@ -250,9 +250,9 @@ impl Raw {
     }
 }
 
-fn interface(value: &[u8], is_detached: bool) -> Interface {
+fn interface(value: &[u8], is_detached: bool) -> RuleInterface {
     let name = name(value);
-    Interface {
+    RuleInterface {
         index: (!is_detached)
             .then(|| if_nametoindex(name.as_str()).ok())
             .flatten(),
@@ -260,7 +260,7 @@ fn interface(value: &[u8], is_detached: bool) -> Interface {
     }
 }
 
-impl Ports {
+impl RulePorts {
     const ANY: Self = Self {
         first: 0,
         last: u16::MAX,
@@ -278,7 +278,7 @@ impl Ports {
 
 impl Conditions {
     /// One that does not hold decides, whatever is unknown beside it.
-    fn all(&self, packet: &Packet) -> Option<bool> {
+    fn all(&self, packet: &RoutedPacket) -> Option<bool> {
         let to = self.to.is_none_or(|to| covers(to, packet.to));
         let from = self.from.is_none_or(|from| self.is_from(from, packet));
         let mark = (self.mark.0 ^ packet.mark) & self.mark.1 == 0;
@@ -304,7 +304,7 @@ impl Conditions {
     }
 
     /// IPv4 takes an unknown source for 0.0.0.0, IPv6 for one that matches nothing.
-    fn is_from(&self, from: (IpAddr, u8), packet: &Packet) -> bool {
+    fn is_from(&self, from: (IpAddr, u8), packet: &RoutedPacket) -> bool {
         match packet.from {
             Some(addr) => covers(from, addr),
             None => covers(from, Ipv4Addr::UNSPECIFIED.into()),
@@ -312,7 +312,7 @@ impl Conditions {
     }
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for PolicyRule {
     /// As `ip rule` shows it: `print_rule` of iproute2.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}", self.conditions)?;
@@ -352,7 +352,7 @@ impl fmt::Display for Conditions {
             (mark, mask) => write!(out, " fwmark {mark:#x}/{mask:#x}")?,
         }
         for (word, interface) in [("iif", &self.iif), ("oif", &self.oif)] {
-            if let Some(Interface { name, index }) = interface {
+            if let Some(RuleInterface { name, index }) = interface {
                 let detached = if index.is_some() { "" } else { " [detached]" };
                 write!(out, " {word} {name}{detached}")?;
             }
@@ -367,8 +367,8 @@ impl fmt::Display for Conditions {
             None => {}
         }
         match self.ports {
-            Some(Ports { first, last, .. }) if first == last => write!(out, " dport {first}"),
-            Some(Ports { first, last, .. }) => write!(out, " dport {first}-{last}"),
+            Some(RulePorts { first, last, .. }) if first == last => write!(out, " dport {first}"),
+            Some(RulePorts { first, last, .. }) => write!(out, " dport {first}-{last}"),
             None => Ok(()),
         }
     }

@@ -3,18 +3,18 @@
 use std::io;
 
 use super::{
-    message::{Entry, Hop, Kind, cannot_tell},
-    rules::{Action, Packet, Rule},
+    message::{NextHop, RouteEntry, RouteKind, cannot_tell},
+    rules::{Action, PolicyRule, RoutedPacket},
 };
 use crate::diagnosis::way::DeadEndKind;
 
 /// A rule or route that ends the walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End<'a> {
+pub(super) enum WalkEnd<'a> {
     /// No rule gave anything.
     Nothing,
     /// A route that is not of a type that forbids.
-    Found(&'a Entry),
+    Found(&'a RouteEntry),
     Forbidden(Forbidden<'a>),
 }
 
@@ -22,18 +22,18 @@ pub(super) enum End<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Forbidden<'a> {
     pub(super) kind: DeadEndKind,
-    pub(super) rule: &'a Rule,
+    pub(super) rule: &'a PolicyRule,
     /// `None` if the rule itself forbids.
-    pub(super) entry: Option<&'a Entry>,
+    pub(super) entry: Option<&'a RouteEntry>,
     /// The route that later rules would give.
-    pub(super) instead: Option<&'a Entry>,
+    pub(super) instead: Option<&'a RouteEntry>,
 }
 
 /// The outcome of a look-up in one table.
-enum Looked<'a> {
+enum TableLookup<'a> {
     Nothing,
-    Found(&'a Entry),
-    Forbids(DeadEndKind, &'a Entry),
+    Found(&'a RouteEntry),
+    Forbids(DeadEndKind, &'a RouteEntry),
 }
 
 /// Finds what decides on a packet: `rules` in the order of their evaluation,
@@ -42,20 +42,20 @@ enum Looked<'a> {
 /// # Errors
 /// `Unsupported` if it depends on what cannot be known.
 pub(super) fn walk<'a>(
-    rules: &'a [Rule],
-    entries: &'a [Entry],
-    packet: &Packet,
-) -> io::Result<End<'a>> {
+    rules: &'a [PolicyRule],
+    entries: &'a [RouteEntry],
+    packet: &RoutedPacket,
+) -> io::Result<WalkEnd<'a>> {
     let (end, rest) = step(rules, rules, entries, packet)?;
-    let End::Forbidden(forbidden) = end else {
+    let WalkEnd::Forbidden(forbidden) = end else {
         return Ok(end);
     };
     let (after, _) = step(rules, rest, entries, packet)?;
     let instead = match after {
-        End::Found(entry) => Some(entry).filter(|entry| entry.kind == Kind::Unicast),
-        End::Nothing | End::Forbidden(_) => None,
+        WalkEnd::Found(entry) => Some(entry).filter(|entry| entry.kind == RouteKind::Unicast),
+        WalkEnd::Nothing | WalkEnd::Forbidden(_) => None,
     };
-    Ok(End::Forbidden(Forbidden {
+    Ok(WalkEnd::Forbidden(Forbidden {
         instead,
         ..forbidden
     }))
@@ -66,7 +66,10 @@ pub(super) fn walk<'a>(
 ///
 /// # Errors
 /// `Unsupported` if it depends on what cannot be known.
-pub(super) fn tables(rules: &[Rule], packet: &Packet) -> io::Result<Vec<(u32, Option<u8>)>> {
+pub(super) fn tables(
+    rules: &[PolicyRule],
+    packet: &RoutedPacket,
+) -> io::Result<Vec<(u32, Option<u8>)>> {
     let mut found = Vec::new();
     let mut rest = rules;
     while let Some((rule, after)) = next(rules, rest, packet)? {
@@ -83,27 +86,27 @@ pub(super) fn tables(rules: &[Rule], packet: &Packet) -> io::Result<Vec<(u32, Op
 
 /// Walks on from `rest`, up to an end; also the rules behind it.
 fn step<'a>(
-    rules: &'a [Rule],
-    mut rest: &'a [Rule],
-    entries: &'a [Entry],
-    packet: &Packet,
-) -> io::Result<(End<'a>, &'a [Rule])> {
+    rules: &'a [PolicyRule],
+    mut rest: &'a [PolicyRule],
+    entries: &'a [RouteEntry],
+    packet: &RoutedPacket,
+) -> io::Result<(WalkEnd<'a>, &'a [PolicyRule])> {
     while let Some((rule, after)) = next(rules, rest, packet)? {
         rest = after;
         let (kind, entry) = match rule.action {
             Action::Forbid(kind) => (kind, None),
             Action::Lookup(table) => match look_up(table, entries, packet)? {
-                Looked::Nothing => continue,
-                Looked::Forbids(kind, entry) => (kind, Some(entry)),
-                Looked::Found(_) if rule.suppresses_group => {
+                TableLookup::Nothing => continue,
+                TableLookup::Forbids(kind, entry) => (kind, Some(entry)),
+                TableLookup::Found(_) if rule.suppresses_group => {
                     return Err(cannot_tell("a rule that suppresses a group of interfaces"));
                 }
-                Looked::Found(entry) => {
+                TableLookup::Found(entry) => {
                     let suppressed = rule.suppress_prefix_len;
                     if suppressed.is_some_and(|len| entry.prefix.1 <= len) {
                         continue;
                     }
-                    return Ok((End::Found(entry), rest));
+                    return Ok((WalkEnd::Found(entry), rest));
                 }
             },
             Action::Other => return Err(cannot_tell("a rule of an unknown action")),
@@ -115,17 +118,17 @@ fn step<'a>(
             entry,
             instead: None,
         };
-        return Ok((End::Forbidden(forbidden), rest));
+        return Ok((WalkEnd::Forbidden(forbidden), rest));
     }
-    Ok((End::Nothing, &[]))
+    Ok((WalkEnd::Nothing, &[]))
 }
 
 /// The next rule that matches and is no goto, and those behind it.
 fn next<'a>(
-    rules: &'a [Rule],
-    mut rest: &'a [Rule],
-    packet: &Packet,
-) -> io::Result<Option<(&'a Rule, &'a [Rule])>> {
+    rules: &'a [PolicyRule],
+    mut rest: &'a [PolicyRule],
+    packet: &RoutedPacket,
+) -> io::Result<Option<(&'a PolicyRule, &'a [PolicyRule])>> {
     while let Some((rule, after)) = rest.split_first() {
         rest = after;
         match rule.matches(packet) {
@@ -149,7 +152,11 @@ fn next<'a>(
 
 /// `fib_table_lookup`, `fib6_table_lookup`: the longest prefix, of several the lowest
 /// metric, of which a next hop is usable.
-fn look_up<'a>(table: u32, entries: &'a [Entry], packet: &Packet) -> io::Result<Looked<'a>> {
+fn look_up<'a>(
+    table: u32,
+    entries: &'a [RouteEntry],
+    packet: &RoutedPacket,
+) -> io::Result<TableLookup<'a>> {
     let mut candidates = Vec::new();
     for entry in entries.iter().filter(|entry| entry.table == table) {
         if is_candidate(entry, packet)? {
@@ -159,29 +166,29 @@ fn look_up<'a>(table: u32, entries: &'a [Entry], packet: &Packet) -> io::Result<
     // Of equal ones the first in the dump.
     candidates.sort_by_key(|entry| (u8::MAX - entry.prefix.1, entry.metric));
     let Some(best) = candidates.first() else {
-        return Ok(Looked::Nothing);
+        return Ok(TableLookup::Nothing);
     };
-    let rank = |entry: &Entry| (entry.prefix.1, entry.metric);
+    let rank = |entry: &RouteEntry| (entry.prefix.1, entry.metric);
     let mut rivals = candidates.iter().filter(|it| rank(it) == rank(best));
     // IPv6 chooses among these by the state of neighbours (`rt6_score_route`).
     if packet.to.is_ipv6() && rivals.any(|rival| rival.kind != best.kind) {
         return Err(cannot_tell("routes of different types with one metric"));
     }
     Ok(match best.kind {
-        Kind::Forbids(kind) => Looked::Forbids(kind, best),
-        Kind::Throw => Looked::Nothing,
-        Kind::Unicast | Kind::Local | Kind::Other => Looked::Found(best),
+        RouteKind::Forbids(kind) => TableLookup::Forbids(kind, best),
+        RouteKind::Throw => TableLookup::Nothing,
+        RouteKind::Unicast | RouteKind::Local | RouteKind::Other => TableLookup::Found(best),
     })
 }
 
 /// `fib_lookup_good_nhc`, `find_match`.
-fn is_candidate(entry: &Entry, packet: &Packet) -> io::Result<bool> {
+fn is_candidate(entry: &RouteEntry, packet: &RoutedPacket) -> io::Result<bool> {
     if entry.is_selective {
         return Err(cannot_tell("a route for some types of service or sources"));
     }
     let forbids = match entry.kind {
-        Kind::Forbids(_) | Kind::Throw => true,
-        Kind::Unicast | Kind::Local | Kind::Other => false,
+        RouteKind::Forbids(_) | RouteKind::Throw => true,
+        RouteKind::Unicast | RouteKind::Local | RouteKind::Other => false,
     };
     // Of IPv4 those have no interface, of IPv6 loopback.
     if forbids && packet.to.is_ipv4() {
@@ -196,6 +203,6 @@ fn is_candidate(entry: &Entry, packet: &Packet) -> io::Result<bool> {
     }
 }
 
-pub(super) fn is_usable(hop: &Hop, bound: Option<u32>) -> bool {
+pub(super) fn is_usable(hop: &NextHop, bound: Option<u32>) -> bool {
     !hop.is_dead && (bound.is_none() || bound == hop.device)
 }

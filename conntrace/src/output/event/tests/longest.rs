@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    capture::{PROGRAMS, Program},
+    capture::{HookProgram, PROGRAMS},
     diagnosis::cause,
     record::{Errno, Remote, Verdict, label::tests::icmp6, sanitize},
 };
@@ -81,7 +81,7 @@ fn longest_outcome() -> Outcome {
         errno: Some(Errno(i32::MIN)),
         timeout_by: Some(crate::record::TimeoutBy::Application),
     };
-    let diagnosed = Diagnosed {
+    let diagnosed = DiagnosisResult {
         cause: Some(Arc::new(longest_cause().into())),
         undiagnosed: Some(Undiagnosed::Unsupported),
     };
@@ -128,7 +128,7 @@ fn longest_totals() -> Totals {
 
 /// No hook could be attached, each for the longest of reasons.
 fn longest_start() -> Start {
-    let hook = |program: &Program| HookState {
+    let hook = |program: &HookProgram| HookState {
         name: program.name.into(),
         kind: "kprobe_multi".into(),
         attached: false,

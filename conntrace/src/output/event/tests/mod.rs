@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    diagnosis::{Cause, Certainty, Code, Diagnosed, Facts, Undiagnosed},
+    diagnosis::{Cause, Certainty, Code, DiagnosisResult, Facts, Undiagnosed},
     record,
-    record::{Attempt, Caller, Comm, Label, Moment},
+    record::{Attempt, Caller, Comm, Label, RecordKind},
 };
 
 /// Takes the most bytes of all when escaped.
@@ -46,7 +46,7 @@ pub(crate) fn outcome_of(attempt: &Attempt, owner: Owner) -> Line {
         &verdict,
         at(),
         owner,
-        Diagnosed::default(),
+        DiagnosisResult::default(),
     ))))
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn outcome_line() -> Line {
 /// The same attempt, had it stalled.
 pub(crate) fn stall_line() -> Line {
     let mut attempt = refused();
-    attempt.moment = Moment::Stalled;
+    attempt.moment = RecordKind::Stalled;
     (attempt.error, attempt.heard) = (None, false);
     (attempt.syn_sent, attempt.syn_retransmitted) = (2, 1);
     attempt.at_ns = attempt.since_ns + 1_023_456_789;

@@ -60,7 +60,7 @@ fn a_name_stands_before_its_address() {
 fn this_hosts_part() {
     let part = |attempt: &Attempt| {
         let verdict = crate::record::label(attempt, 20).unwrap();
-        let outcome = outcome(attempt, &verdict, at(), owner(), Diagnosed::default());
+        let outcome = outcome(attempt, &verdict, at(), owner(), DiagnosisResult::default());
         (verdict.label, outcome.details.own_part)
     };
     let mut attempt = unanswered();
@@ -71,7 +71,7 @@ fn this_hosts_part() {
     });
     assert_eq!(part(&attempt), (Label::TimedOut, "dropped here"));
     let stalled = Attempt {
-        moment: Moment::Stalled,
+        moment: RecordKind::Stalled,
         ..attempt.clone()
     };
     let stalled = stall(&stalled, at(), owner());

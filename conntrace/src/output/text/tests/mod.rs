@@ -22,7 +22,7 @@ use crate::{
         text::*,
     },
     record::{
-        Attempt, Comm, Moment, Remote,
+        Attempt, Comm, RecordKind, Remote,
         label::tests::{errno, icmp4, unanswered},
     },
 };
@@ -174,7 +174,7 @@ fn exhausted() -> Line {
 
 fn established() -> Line {
     let mut attempt = unanswered();
-    attempt.moment = Moment::Established;
+    attempt.moment = RecordKind::Established;
     attempt.heard = true;
     later(of(&attempt), 8000)
 }

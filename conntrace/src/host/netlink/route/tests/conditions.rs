@@ -7,7 +7,7 @@ fn conditions() {
     let of = |conditions: Conditions| {
         let rules = rules(vec![rule(100, Action::Forbid(Prohibit), conditions)]);
         let entries = [by(MAIN, "0.0.0.0/0", ETH)];
-        move |packet: &Packet| match end(&rules, &entries, packet).as_str() {
+        move |packet: &RoutedPacket| match end(&rules, &entries, packet).as_str() {
             "254 by 2" => Some(false),
             "Prohibit by rule 100, instead 254 by 2" => Some(true),
             "Unsupported" => None,
@@ -20,24 +20,24 @@ fn conditions() {
 }
 
 /// A condition, a packet, and their match.
-fn condition_cases() -> Vec<(&'static str, Conditions, Packet, Option<bool>)> {
+fn condition_cases() -> Vec<(&'static str, Conditions, RoutedPacket, Option<bool>)> {
     let any = Conditions::default;
     let iface = |name: &str, index| {
-        Some(Interface {
+        Some(RuleInterface {
             name: name.to_owned(),
             index,
         })
     };
-    let from = |from: &str| Packet {
+    let from = |from: &str| RoutedPacket {
         from: Some(ip(from)),
         ..packet()
     };
-    let uid = |uid| Packet { uid, ..packet() };
-    let marked = |mark| Packet { mark, ..packet() };
-    let port = |port| Packet { port, ..packet() };
+    let uid = |uid| RoutedPacket { uid, ..packet() };
+    let marked = |mark| RoutedPacket { mark, ..packet() };
+    let port = |port| RoutedPacket { port, ..packet() };
     let (yes, no, unknown) = (Some(true), Some(false), None);
     let ports = |first, last, mask| Conditions {
-        ports: Some(Ports { first, last, mask }),
+        ports: Some(RulePorts { first, last, mask }),
         ..any()
     };
     let with = |uids, has_unknown| Conditions {

@@ -5,9 +5,9 @@ mod conditions;
 use std::net::IpAddr;
 
 use super::{
-    message::{Entry, Hop, Kind},
-    rules::{Action, Conditions, Interface, Packet, Ports, Rule},
-    walk::{End, tables, walk},
+    message::{NextHop, RouteEntry, RouteKind},
+    rules::{Action, Conditions, PolicyRule, RoutedPacket, RuleInterface, RulePorts},
+    walk::{WalkEnd, tables, walk},
 };
 use crate::diagnosis::way::{
     DeadEndKind,
@@ -29,8 +29,8 @@ fn prefix(text: &str) -> (IpAddr, u8) {
     (ip(addr), len.parse().unwrap())
 }
 
-fn rule(priority: u32, action: Action, conditions: Conditions) -> Rule {
-    Rule {
+fn rule(priority: u32, action: Action, conditions: Conditions) -> PolicyRule {
+    PolicyRule {
         priority,
         action,
         conditions,
@@ -39,12 +39,12 @@ fn rule(priority: u32, action: Action, conditions: Conditions) -> Rule {
     }
 }
 
-fn lookup(priority: u32, table: u32) -> Rule {
+fn lookup(priority: u32, table: u32) -> PolicyRule {
     rule(priority, Action::Lookup(table), Conditions::default())
 }
 
 /// The three that every namespace has, and others among them.
-fn rules(others: Vec<Rule>) -> Vec<Rule> {
+fn rules(others: Vec<PolicyRule>) -> Vec<PolicyRule> {
     let mut rules = others;
     rules.extend([
         lookup(0, LOCAL),
@@ -55,13 +55,13 @@ fn rules(others: Vec<Rule>) -> Vec<Rule> {
     rules
 }
 
-fn entry(table: u32, to: &str, metric: u32, kind: Kind, device: Option<u32>) -> Entry {
-    let hop = |device| Hop {
+fn entry(table: u32, to: &str, metric: u32, kind: RouteKind, device: Option<u32>) -> RouteEntry {
+    let hop = |device| NextHop {
         gateway: None,
         device: Some(device),
         is_dead: false,
     };
-    Entry {
+    RouteEntry {
         table,
         prefix: prefix(to),
         kind,
@@ -73,16 +73,16 @@ fn entry(table: u32, to: &str, metric: u32, kind: Kind, device: Option<u32>) -> 
     }
 }
 
-fn by(table: u32, to: &str, device: u32) -> Entry {
-    entry(table, to, 0, Kind::Unicast, Some(device))
+fn by(table: u32, to: &str, device: u32) -> RouteEntry {
+    entry(table, to, 0, RouteKind::Unicast, Some(device))
 }
 
-fn forbids(table: u32, to: &str, kind: DeadEndKind) -> Entry {
-    entry(table, to, 0, Kind::Forbids(kind), None)
+fn forbids(table: u32, to: &str, kind: DeadEndKind) -> RouteEntry {
+    entry(table, to, 0, RouteKind::Forbids(kind), None)
 }
 
-fn packet() -> Packet {
-    Packet {
+fn packet() -> RoutedPacket {
+    RoutedPacket {
         to: ip("203.0.113.5"),
         from: None,
         device: None,
@@ -93,19 +93,19 @@ fn packet() -> Packet {
 }
 
 /// The end in words: `eth main`, `nothing`, `unreachable by 5250 instead main`.
-fn end(rules: &[Rule], entries: &[Entry], packet: &Packet) -> String {
+fn end(rules: &[PolicyRule], entries: &[RouteEntry], packet: &RoutedPacket) -> String {
     let end = match walk(rules, entries, packet) {
         Ok(end) => end,
         Err(error) => return format!("{:?}", error.kind()),
     };
-    let of = |entry: &Entry| {
+    let of = |entry: &RouteEntry| {
         let device = entry.hops.first().and_then(|hop| hop.device).unwrap_or(0);
         format!("{} by {device}", entry.table)
     };
     match end {
-        End::Nothing => "nothing".to_owned(),
-        End::Found(entry) => of(entry),
-        End::Forbidden(found) => {
+        WalkEnd::Nothing => "nothing".to_owned(),
+        WalkEnd::Found(entry) => of(entry),
+        WalkEnd::Forbidden(found) => {
             let table = found.entry.map(|entry| format!(" in {}", entry.table));
             let instead = found.instead.map(|it| format!(", instead {}", of(it)));
             format!(
@@ -147,7 +147,7 @@ fn wg_quick() {
     assert_eq!(end(&rules, &all, &packet()), "254 by 2", "a network nearby");
     let far = [main[0].clone(), tunnel];
     assert_eq!(end(&rules, &far, &packet()), "51820 by 3");
-    let own = Packet {
+    let own = RoutedPacket {
         mark: 51_820,
         ..packet()
     };
@@ -170,7 +170,7 @@ fn tailscale() {
     ]);
     let main = by(MAIN, "0.0.0.0/0", ETH);
     let tunnel = by(52, "0.0.0.0/0", TUN);
-    let marked = Packet {
+    let marked = RoutedPacket {
         mark: 0x80001,
         ..packet()
     };
@@ -181,7 +181,7 @@ fn tailscale() {
     let expected = "Unreachable by rule 5250, instead 52 by 3";
     assert_eq!(end(&rules, &offline, &marked), expected);
     let throws = [
-        entry(52, "203.0.113.0/24", 0, Kind::Throw, None),
+        entry(52, "203.0.113.0/24", 0, RouteKind::Throw, None),
         by(52, "0.0.0.0/0", TUN),
         main,
     ];
@@ -191,13 +191,13 @@ fn tailscale() {
 /// A bound device: IPv6 passes over what is by others, even what forbids.
 #[test]
 fn bound_to_a_device() {
-    let bound = |to: &str, device| Packet {
+    let bound = |to: &str, device| RoutedPacket {
         to: ip(to),
         device: Some(device),
         ..packet()
     };
     let oif = Conditions {
-        oif: Some(Interface {
+        oif: Some(RuleInterface {
             name: "tun".to_owned(),
             index: Some(TUN),
         }),
@@ -207,12 +207,18 @@ fn bound_to_a_device() {
     let v6 = [
         by(100, "::/0", TUN),
         by(MAIN, "::/0", ETH),
-        entry(MAIN, "fd00::/8", 0, Kind::Forbids(Unreachable), Some(1)),
+        entry(
+            MAIN,
+            "fd00::/8",
+            0,
+            RouteKind::Forbids(Unreachable),
+            Some(1),
+        ),
     ];
     assert_eq!(end(&with_oif, &v6, &bound("fd00::1", TUN)), "100 by 3");
     assert_eq!(end(&with_oif, &v6, &bound("fd00::1", ETH)), "254 by 2");
     assert_eq!(end(&with_oif, &v6, &bound("fd00::1", 9)), "nothing");
-    let unbound = Packet {
+    let unbound = RoutedPacket {
         device: None,
         ..bound("fd00::1", ETH)
     };
@@ -229,10 +235,10 @@ fn bound_to_a_device() {
 #[test]
 fn one_table() {
     let rules = rules(vec![]);
-    let check = |entries: &[Entry], expected| {
+    let check = |entries: &[RouteEntry], expected| {
         assert_eq!(end(&rules, entries, &packet()), expected);
     };
-    let dead = |entry: &Entry| {
+    let dead = |entry: &RouteEntry| {
         let mut entry = entry.clone();
         entry.hops[0].is_dead = true;
         entry
@@ -254,20 +260,20 @@ fn one_table() {
         MAIN,
         "0.0.0.0/0",
         4_278_198_272,
-        Kind::Forbids(Unreachable),
+        RouteKind::Forbids(Unreachable),
         None,
     );
     check(&[switch.clone(), wide.clone()], "254 by 2");
     check(&[switch, dead(&wide)], "Unreachable by rule 32766 in 254");
-    let local = entry(LOCAL, "203.0.113.5/32", 0, Kind::Local, Some(1));
+    let local = entry(LOCAL, "203.0.113.5/32", 0, RouteKind::Local, Some(1));
     check(&[wide.clone(), local], "255 by 1");
     check(&[], "nothing");
-    let selective = Entry {
+    let selective = RouteEntry {
         is_selective: true,
         ..wide.clone()
     };
     check(&[selective], "Unsupported");
-    let unlisted = Entry {
+    let unlisted = RouteEntry {
         hops: Vec::new(),
         ..wide
     };
@@ -280,18 +286,18 @@ fn ties() {
     let rules = rules(vec![]);
     let tie = |to: &str, device| {
         [
-            entry(MAIN, to, 9, Kind::Forbids(Prohibit), Some(1)),
-            entry(MAIN, to, 9, Kind::Unicast, Some(device)),
+            entry(MAIN, to, 9, RouteKind::Forbids(Prohibit), Some(1)),
+            entry(MAIN, to, 9, RouteKind::Unicast, Some(device)),
         ]
     };
-    let v6 = Packet {
+    let v6 = RoutedPacket {
         to: ip("fd00::1"),
         ..packet()
     };
     let v4 = end(&rules, &tie("203.0.113.0/24", ETH), &packet());
     assert_eq!(v4, "Prohibit by rule 32766 in 254", "the first in the dump");
     assert_eq!(end(&rules, &tie("fd00::/8", ETH), &v6), "Unsupported");
-    let bound = Packet {
+    let bound = RoutedPacket {
         device: Some(ETH),
         ..v6
     };
@@ -304,7 +310,7 @@ fn gotos_and_terminal_rules() {
     let goto = |priority, target| rule(priority, Action::Goto(Some(target)), any());
     let forbid = |priority, kind| rule(priority, Action::Forbid(kind), any());
     let main = [by(MAIN, "0.0.0.0/0", ETH), by(7, "0.0.0.0/0", TUN)];
-    let check = |others: Vec<Rule>, expected| {
+    let check = |others: Vec<PolicyRule>, expected| {
         assert_eq!(end(&rules(others), &main, &packet()), expected);
     };
     check(
