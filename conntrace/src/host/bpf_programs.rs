@@ -65,7 +65,7 @@ impl Programs {
                     return Err(Undiagnosed::Unsupported);
                 }
                 Ok(ProgramAttachment::Security { hook: at, program }) if at == hook => {
-                    found.push(program)
+                    found.push(program);
                 }
                 Ok(ProgramAttachment::Security { .. } | ProgramAttachment::Otherwise) => {}
                 // It is gone by now.
