@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::{Hook, Settings, StartError, Tracer};
+use super::{Hook, HookId, Settings, StartError, Tracer};
 use crate::{
     capture,
     output::event::{Coverage, HookState, REASON_JSON_MAX, Start},
@@ -18,12 +18,12 @@ pub fn start(settings: &Settings) -> Result<(Tracer, Start), StartError> {
     let tracer = Tracer::start(settings)?;
     for hook in tracer.hooks() {
         match &hook.reason {
-            None => log::info!("{} is attached", hook.name),
+            None => log::info!("{} is attached", hook.id.name()),
             // Where functions cannot be hooked there is a tier for that.
             Some(reason) if hook.by_nature => {
-                log::info!("{} is not attached: {reason}", hook.name);
+                log::info!("{} is not attached: {reason}", hook.id.name());
             }
-            Some(reason) => log::warn!("{} is not attached: {reason}", hook.name),
+            Some(reason) => log::warn!("{} is not attached: {reason}", hook.id.name()),
         }
     }
     let has_v6 = Path::new("/proc/sys/net/ipv6").exists();
@@ -47,8 +47,8 @@ fn boot_id() -> Option<String> {
 
 fn state(hook: &Hook) -> HookState {
     HookState {
-        name: hook.name.into(),
-        kind: hook.kind.into(),
+        name: hook.id.name().into(),
+        kind: hook.kind.name().into(),
         attached: hook.attached,
         reason: (hook.reason.as_deref())
             .map(|reason| sanitize::bounded(reason.as_bytes(), REASON_JSON_MAX)),
@@ -59,14 +59,13 @@ fn state(hook: &Hook) -> HookState {
 /// never reaches `SYN_SENT` only functions show, or system calls, and those not what
 /// `io_uring` does.
 fn coverage(hooks: &[Hook], has_v6: bool) -> Coverage {
-    let attached = |name: &str| hooks.iter().any(|hook| hook.name == name && hook.attached);
-    let both = |v4: &str, v6: &str| attached(v4) && (attached(v6) || !has_v6);
-    let call = |name: &str| {
-        attached(&format!("sys_enter_{name}")) && attached(&format!("sys_exit_{name}"))
-    };
-    let policy =
-        attached("security_socket_connect") && both("tcp_v4_pre_connect", "tcp_v6_pre_connect");
-    let states = attached("set_state_first");
+    let attached = |id: HookId| hooks.iter().any(|hook| hook.id == id && hook.attached);
+    let both = |v4: HookId, v6: HookId| attached(v4) && (attached(v6) || !has_v6);
+    let connect_call = attached(HookId::SysEnterConnect) && attached(HookId::SysExitConnect);
+    let bind_call = attached(HookId::SysEnterBind) && attached(HookId::SysExitBind);
+    let policy = attached(HookId::SecuritySocketConnect)
+        && both(HookId::TcpV4PreConnect, HookId::TcpV6PreConnect);
+    let states = attached(HookId::SetStateFirst);
     Coverage {
         established: states,
         rst: states,
@@ -75,12 +74,12 @@ fn coverage(hooks: &[Hook], has_v6: bool) -> Coverage {
         port_exhausted: states,
         tuple_in_use: states,
         aborted: states,
-        stall: attached("tcp_retransmit_skb"),
+        stall: attached(HookId::TcpRetransmitSkb),
         icmp: states,
-        local_drop: attached("kfree_skb"),
-        icmp6_detail: attached("ipv6_icmp_error"),
-        no_route: both("tcp_v4_connect", "tcp_v6_connect") || call("connect"),
-        local_denial: policy || call("connect"),
-        bind_exhausted: both("inet_bind", "inet6_bind") || call("bind"),
+        local_drop: attached(HookId::KfreeSkb),
+        icmp6_detail: attached(HookId::Ipv6IcmpError),
+        no_route: both(HookId::TcpV4Connect, HookId::TcpV6Connect) || connect_call,
+        local_denial: policy || connect_call,
+        bind_exhausted: both(HookId::InetBind, HookId::Inet6Bind) || bind_call,
     }
 }

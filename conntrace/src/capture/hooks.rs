@@ -19,7 +19,7 @@ use super::{
     attach_error::{AttachError, attach_error, chain},
     failed,
     load::{Loads, load_typed},
-    programs::{HookTarget, PROGRAMS},
+    programs::{HookId, HookTarget, PROGRAMS},
     tier::Tier,
     tracefs::SyscallsError,
 };
@@ -28,14 +28,41 @@ use crate::{record::sanitize, sys};
 /// Most bytes a reason takes in the start line.
 const REASON_JSON_MAX: usize = 256;
 
-/// A hook and whether it is attached.
+/// Kinds of attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum HookKind {
+    /// BTF tracepoint (`BPF_TRACE_RAW_TP`).
+    TpBtf,
+    /// Trampoline at the entry of a function.
+    Fentry,
+    /// Trampoline at the return of a function.
+    Fexit,
+    /// Probe at the entry of a function.
+    Kprobe,
+    /// Probes at the entry and the return of a function.
+    Kretprobe,
+    /// Tracepoint of a system call.
+    Tracepoint,
+    /// Iterator that ran once at the start.
+    Iter,
+}
+
+impl HookKind {
+    /// Returns the name that lines use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// A hook and the result of attaching it.
 #[derive(Debug, Clone)]
 pub struct Hook {
-    /// The program's name, which says what it hooks.
-    pub name: &'static str,
-    /// How it is attached, or was tried at best: `tp_btf`, `fentry`, `fexit`,
-    /// `kprobe`, `kretprobe`, `tracepoint`, or `iter` for one that ran at the start.
-    pub kind: &'static str,
+    /// Identity of the hook.
+    pub id: HookId,
+    /// Kind of its attachment, or of the best that was tried.
+    pub kind: HookKind,
     /// Whether it is.
     pub attached: bool,
     /// Why not.
@@ -68,9 +95,6 @@ pub(super) struct AttachOptions<'a> {
     /// Whether a thread can be preempted within the kernel.
     pub(super) preempts: bool,
 }
-
-/// The tracepoint that is told why a packet is dropped, where the kernel says so.
-pub(super) const DROPS: &str = "kfree_skb";
 
 /// By what a kernel that has kprobes lets them be made.
 pub(super) const PROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
@@ -107,12 +131,12 @@ pub(super) fn attach_all(
             (HookTarget::Syscall(_), None) => continue,
             (HookTarget::Syscall(_), _) if attached.tier != Tier::Tracepoint => continue,
             (HookTarget::Syscall(_), Some(Err(error))) => Err(AttachError::Syscalls(chain(error))),
-            (HookTarget::Syscall(name), Some(Ok(_))) => to_syscall(ebpf, program.name, name),
-            (HookTarget::Tracepoint(DROPS), _) if !ways.drop_reasons => {
+            (HookTarget::Syscall(name), Some(Ok(_))) => to_syscall(ebpf, program.id.name(), name),
+            _ if program.id == HookId::KfreeSkb && !ways.drop_reasons => {
                 Err(AttachError::NoDropReasons)
             }
-            (HookTarget::Tracepoint(_), _) => to_tracepoint(ebpf, &mut loads, program.name),
-            (HookTarget::Iterator(_), _) => run_over(ebpf, &mut loads, program.name),
+            (HookTarget::Tracepoint(_), _) => to_tracepoint(ebpf, &mut loads, program.id.name()),
+            (HookTarget::Iterator(_), _) => run_over(ebpf, &mut loads, program.id.name()),
         };
         let by_nature = tried.as_ref().is_err_and(AttachError::is_by_nature);
         let (kind, reason) = match tried {
@@ -129,7 +153,7 @@ pub(super) fn attach_all(
             ),
         };
         attached.hooks.push(Hook {
-            name: program.name,
+            id: program.id,
             kind,
             attached: reason.is_none(),
             reason,
@@ -142,13 +166,13 @@ pub(super) fn attach_all(
 
 /// What attaching has made.
 struct AttachedHook {
-    kind: &'static str,
+    kind: HookKind,
     tier: Tier,
     links: Vec<HeldLink>,
 }
 
 impl AttachedHook {
-    fn new(kind: &'static str, links: Vec<HeldLink>) -> Self {
+    fn new(kind: HookKind, links: Vec<HeldLink>) -> Self {
         Self {
             kind,
             tier: Tier::Tracepoint,
@@ -159,9 +183,9 @@ impl AttachedHook {
     /// How calls that fail are seen by it (`conntrace_common::calls`).
     fn seen_calls(&self, twice: u32) -> u32 {
         match self.kind {
-            "fexit" => AT_RETURN | twice,
-            "kretprobe" | "tracepoint" => KEPT,
-            _ => UNSEEN,
+            HookKind::Fexit => AT_RETURN | twice,
+            HookKind::Kretprobe | HookKind::Tracepoint => KEPT,
+            HookKind::TpBtf | HookKind::Fentry | HookKind::Kprobe | HookKind::Iter => UNSEEN,
         }
     }
 }
@@ -182,16 +206,16 @@ fn attach_best(
 }
 
 /// How it would be attached at best.
-fn best_kind(target: HookTarget, tiers: &[Tier]) -> &'static str {
+fn best_kind(target: HookTarget, tiers: &[Tier]) -> HookKind {
     let full = tiers.contains(&Tier::Full);
     match target {
-        HookTarget::Tracepoint(_) => "tp_btf",
-        HookTarget::Iterator(_) => "iter",
-        HookTarget::Syscall(_) => "tracepoint",
-        HookTarget::Entry(_) if full => "fentry",
-        HookTarget::Entry(_) => "kprobe",
-        HookTarget::Return(_) if full => "fexit",
-        HookTarget::Return(_) => "kretprobe",
+        HookTarget::Tracepoint(_) => HookKind::TpBtf,
+        HookTarget::Iterator(_) => HookKind::Iter,
+        HookTarget::Syscall(_) => HookKind::Tracepoint,
+        HookTarget::Entry(_) if full => HookKind::Fentry,
+        HookTarget::Entry(_) => HookKind::Kprobe,
+        HookTarget::Return(_) if full => HookKind::Fexit,
+        HookTarget::Return(_) => HookKind::Kretprobe,
     }
 }
 
@@ -205,12 +229,12 @@ fn at_entry(
         let hook: &mut FEntry = loaded(ebpf, loads, &format!("fentry_{name}"))?;
         let link = hook.attach()?;
         return Ok(AttachedHook::new(
-            "fentry",
+            HookKind::Fentry,
             vec![Box::new(hook.take_link(link)?)],
         ));
     }
     let link = probe(ebpf, "kprobe_", name)?;
-    Ok(AttachedHook::new("kprobe", vec![link]))
+    Ok(AttachedHook::new(HookKind::Kprobe, vec![link]))
 }
 
 fn at_return(
@@ -227,12 +251,12 @@ fn at_return(
         }
         // What is attached last runs first.
         links.push(by_fexit(ebpf, loads, &format!("fexit_{name}"))?);
-        return Ok(AttachedHook::new("fexit", links));
+        return Ok(AttachedHook::new(HookKind::Fexit, links));
     }
     // The return first: what has entered before is not its own.
     let links = ["kretprobe_", "kprobe_"].map(|at| probe(ebpf, at, name));
     let links = links.into_iter().collect::<Result<_, _>>()?;
-    Ok(AttachedHook::new("kretprobe", links))
+    Ok(AttachedHook::new(HookKind::Kretprobe, links))
 }
 
 fn by_fexit(ebpf: &mut Ebpf, loads: &mut Loads, named: &str) -> Result<HeldLink, AttachError> {
@@ -258,7 +282,7 @@ fn to_tracepoint(
     let hook: &mut BtfTracePoint = loaded(ebpf, loads, named)?;
     let link = hook.attach()?;
     Ok(AttachedHook::new(
-        "tp_btf",
+        HookKind::TpBtf,
         vec![Box::new(hook.take_link(link)?)],
     ))
 }
@@ -268,7 +292,7 @@ fn to_syscall(ebpf: &mut Ebpf, named: &str, name: &str) -> Result<AttachedHook, 
     hook.load()?;
     let link = hook.attach("syscalls", name)?;
     Ok(AttachedHook::new(
-        "tracepoint",
+        HookKind::Tracepoint,
         vec![Box::new(hook.take_link(link)?)],
     ))
 }
@@ -280,7 +304,7 @@ fn run_over(ebpf: &mut Ebpf, loads: &mut Loads, named: &str) -> Result<AttachedH
     let mut run = hook.take_link(link)?.into_file()?;
     // It writes nothing; reading is what makes it run.
     io::copy(&mut run, &mut io::sink())?;
-    Ok(AttachedHook::new("iter", Vec::new()))
+    Ok(AttachedHook::new(HookKind::Iter, Vec::new()))
 }
 
 /// The program, if the kernel took it.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    hooks::{AttachOptions, DROPS},
-    programs::{HookTarget, PROGRAMS},
+    hooks::AttachOptions,
+    programs::{HookId, HookTarget, PROGRAMS},
     tier::Tier,
 };
 use aya::{
@@ -86,9 +86,9 @@ fn typed(ways: &AttachOptions<'_>, tiers: &[Tier]) -> Vec<TypedProgram> {
     let mut typed = Vec::new();
     for program in &PROGRAMS {
         match program.target {
-            HookTarget::Tracepoint(DROPS) if !ways.drop_reasons => {}
+            _ if program.id == HookId::KfreeSkb && !ways.drop_reasons => {}
             HookTarget::Tracepoint(name) | HookTarget::Iterator(name) => {
-                typed.push((program.name.to_owned(), name));
+                typed.push((program.id.name().to_owned(), name));
             }
             HookTarget::Entry(name) if is_full => typed.push((format!("fentry_{name}"), name)),
             HookTarget::Return(name) if is_full => {

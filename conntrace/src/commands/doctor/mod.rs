@@ -193,9 +193,9 @@ fn obstacle(error: &StartError) -> Obstacle {
 fn hooks(start: Option<&Start>) -> Vec<HookFinding> {
     let finding = |program: &capture::HookProgram| {
         let states = start.map_or_else(Default::default, |start| start.hooks.as_slice());
-        let state = states.iter().find(|state| state.name == program.name);
+        let state = states.iter().find(|state| state.name == program.id.name());
         HookFinding {
-            name: program.name,
+            name: program.id.name(),
             target: program.target.name(),
             required: program.required,
             attached: state.map(|state| state.attached),

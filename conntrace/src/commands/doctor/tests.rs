@@ -6,10 +6,11 @@ use crate::{
 /// All hooks attached but the one that sees stalls.
 fn start() -> Start {
     let hook = |program: &capture::HookProgram| HookState {
-        name: program.name.into(),
+        name: program.id.name().into(),
         kind: "tp_btf".into(),
-        attached: program.name != "tcp_retransmit_skb",
-        reason: (program.name == "tcp_retransmit_skb").then(|| "no such tracepoint".to_owned()),
+        attached: program.id != capture::HookId::TcpRetransmitSkb,
+        reason: (program.id == capture::HookId::TcpRetransmitSkb)
+            .then(|| "no such tracepoint".to_owned()),
     };
     Start {
         version: "1".into(),

@@ -129,7 +129,7 @@ fn longest_totals() -> Totals {
 /// No hook could be attached, each for the longest of reasons.
 fn longest_start() -> Start {
     let hook = |program: &HookProgram| HookState {
-        name: program.name.into(),
+        name: program.id.name().into(),
         kind: "kprobe_multi".into(),
         attached: false,
         reason: Some(longest(REASON_JSON_MAX).to_string()),
