@@ -13,6 +13,7 @@ mod million;
 mod record;
 mod run;
 mod setup;
+mod shape;
 mod test;
 mod toolchain;
 mod vm;
@@ -93,6 +94,8 @@ enum Task {
         #[arg(long, value_name = "N", default_value_t = 1_000_000)]
         attempts: u32,
     },
+    /// Print sizes and shape of the code and its documents
+    Shape,
     /// Run every test of the workspace; as root this includes the live-kernel tests
     Test {
         /// Passed on to `cargo test`
@@ -132,6 +135,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
         Task::Goldens { binary, update } => goldens::goldens(&root, binary, update),
         Task::Million { seed, attempts } => million::million(&root, seed, attempts),
+        Task::Shape => shape::shape(&root),
         Task::Test { args } => test::test(&root, &args),
         Task::Vm(args) => vm::vm(&root, &args),
     }
