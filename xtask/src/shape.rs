@@ -332,10 +332,12 @@ fn doc_line(attribute: &Attribute) -> Option<String> {
     let syn::Expr::Lit(literal) = &pair.value else {
         return None;
     };
-    match &literal.lit {
-        syn::Lit::Str(text) if pair.path.is_ident("doc") => Some(text.value()),
-        _ => None,
+    if let syn::Lit::Str(text) = &literal.lit
+        && pair.path.is_ident("doc")
+    {
+        return Some(text.value());
     }
+    None
 }
 
 /// Returns true if a doc comment that begins with this line does not stand alone.
