@@ -1,7 +1,8 @@
-//! What the host has answered, for a second: the one memory of evidence, which a
-//! live run fills by looking and a replay from its recording.
+//! Cache of the host's answers, each valid for a second. A live run fills it by querying the host,
+//! a replay from the recording.
 //!
-//! Time is the kernel's, of the attempt at hand, so that both forget alike.
+//! Time is that of the attempt at hand (`CLOCK_BOOTTIME`), so that live and replay expire answers
+//! alike.
 
 use std::collections::HashMap;
 
@@ -13,20 +14,20 @@ use crate::diagnosis::{
     question::{Answer, Question},
 };
 
-/// How long an answer holds.
+/// Lifetime of an answer, in nanoseconds.
 const VALID_NS: u64 = 1_000_000_000;
-/// How long it is not asked again what there was no time to answer.
+/// Time before a question is repeated that was dropped for lack of time, in nanoseconds.
 const BUSY_NS: u64 = 100_000_000;
-/// How many answers are remembered; then it starts over.
+/// Maximum number of cached answers; the cache is cleared when full.
 const LEN_MAX: usize = 4096;
 
-/// What came of a question.
+/// Outcome of a question to the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lookup {
-    /// This.
+    /// The question was answered.
     Answer(Answer),
-    /// Nothing is known, for this reason.
+    /// The question could not be answered, for this reason.
     Unknown(Undiagnosed),
 }
 
@@ -45,21 +46,20 @@ impl From<Lookup> for Result<Answer, Undiagnosed> {
     }
 }
 
-/// An answer that was given.
+/// An answer as a recording holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedAnswer {
-    /// When the attempt had ended for which it was asked, `CLOCK_BOOTTIME`
-    /// nanoseconds.
+    /// End of the attempt that asked, `CLOCK_BOOTTIME` nanoseconds.
     pub asked_ns: u64,
-    /// Random bits of that attempt's network namespace.
+    /// Random bits that identify that attempt's network namespace.
     pub netns_mix: u16,
-    /// The question.
+    /// Question that was asked.
     pub question: Question,
-    /// What came of it.
+    /// Answer, or the reason there is none.
     pub found: Lookup,
 }
 
-/// The answers of the last second.
+/// Answers of the last second, by question.
 #[derive(Debug, Default)]
 pub(crate) struct AnswerCache(HashMap<Question, Answered>);
 
@@ -71,9 +71,10 @@ struct Answered {
 }
 
 impl AnswerCache {
-    /// The answer to a question about this attempt, and until when it holds. A
-    /// namespace's number may be another's by now: what was asked of one with other
-    /// random bits, or of unknown ones before the process began, is not known of it.
+    /// Returns the cached answer to a question about this attempt, and the time it expires.
+    ///
+    /// A namespace's inode number can be reused. An answer about a namespace counts only if its
+    /// random bits match, or, where they are unknown, if the process already existed then.
     pub(crate) fn get(&self, question: &Question, about: &AttemptRef) -> Option<(u64, &Lookup)> {
         let Answered {
             asked_ns,
@@ -85,7 +86,7 @@ impl AnswerCache {
         (is_of_it && about.at_ns < until_ns).then_some((until_ns, found))
     }
 
-    /// Remembers an answer; returns until when it holds.
+    /// Stores an answer and returns the time it expires.
     pub(crate) fn put(&mut self, told: RecordedAnswer) -> u64 {
         let RecordedAnswer {
             asked_ns,

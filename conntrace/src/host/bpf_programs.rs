@@ -1,4 +1,4 @@
-//! BPF programs that decide on connects: those of a cgroup, and as a security module.
+//! BPF programs that decide on connects: cgroup programs and BPF LSM programs.
 
 use std::{fs::File, io};
 
@@ -10,18 +10,18 @@ use crate::{
     sys::{ProgramAttachment, proc_file},
 };
 
-/// How many links of programs to hooks are looked at.
+/// Maximum number of BPF links read.
 const LINKS_MAX: usize = 4096;
-/// How many programs an answer names.
+/// Maximum number of programs named in an answer.
 const NAMED_MAX: usize = 4;
-/// Most bytes of a program's name in a line; the kernel keeps 15.
+/// Maximum bytes of a program's name in a line; the kernel keeps 15.
 const NAME_JSON_MAX: usize = 96;
 
-/// Looks at programs.
+/// Reads the BPF programs loaded on this host.
 pub(super) struct Programs {
-    /// The cgroup (v2) filesystem.
+    /// Root of the cgroup v2 filesystem.
     cgroups: Option<File>,
-    /// What programs of security attach to that decide on connects.
+    /// BTF id of the LSM hook `socket_connect`, to which programs attach.
     connect_hook: Option<u32>,
 }
 
@@ -35,7 +35,7 @@ impl Programs {
         }
     }
 
-    /// How many are in effect there, those of the cgroups above it included.
+    /// Returns the number of programs in effect in a cgroup, inherited ones included.
     pub(super) fn on_connect(&self, cgroup: u64, v6: bool) -> Result<u32, Undiagnosed> {
         let mount = self.cgroups.as_ref().ok_or(Undiagnosed::Unsupported)?;
         let look = || -> io::Result<u32> {
@@ -45,10 +45,10 @@ impl Programs {
         look().map_err(|error| reason(&error))
     }
 
-    /// Those that, as a security module, decide on every connect.
+    /// Returns the BPF LSM programs that decide on every connect.
     ///
     /// # Errors
-    /// When the kernel does not tell on what its programs decide, or there are too many.
+    /// Fails when the kernel does not report the hook of its programs, or there are too many.
     pub(super) fn of_security(&self) -> Result<Vec<BpfProgram>, Undiagnosed> {
         let hook = self.connect_hook.ok_or(Undiagnosed::Unsupported)?;
         let mut found = Vec::new();
@@ -68,7 +68,7 @@ impl Programs {
                     found.push(program);
                 }
                 Ok(ProgramAttachment::Security { .. } | ProgramAttachment::Otherwise) => {}
-                // It is gone by now.
+                // The link was closed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(reason(&error)),
             }

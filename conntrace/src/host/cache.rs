@@ -6,8 +6,8 @@ use std::{
 
 use foldhash::HashMap;
 
-/// Remembers answers, at most `len_max` of them and each for at most `age_max`.
-/// It forgets all at once: what is asked for in a storm is soon known again.
+/// Cache of at most `len_max` answers, none older than `age_max`. It is cleared as a whole:
+/// frequent keys are soon back.
 #[derive(Debug)]
 pub(super) struct Cache<K, V> {
     answers: HashMap<K, V>,
@@ -26,12 +26,12 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         }
     }
 
-    /// The answer for `key`, asked for with `ask` unless it is remembered.
+    /// Returns the cached answer for `key`, or calls `ask` and caches the result.
     pub(super) fn get(&mut self, key: K, now: Instant, ask: impl FnOnce() -> V) -> V {
         self.get_if(key, now, |_| true, ask)
     }
 
-    /// The answer for `key`, asked for with `ask` unless one is remembered that `serves`.
+    /// Like [`get`](Self::get), but uses a cached answer only if `serves` accepts it.
     pub(super) fn get_if(
         &mut self,
         key: K,

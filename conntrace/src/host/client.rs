@@ -1,4 +1,4 @@
-//! The worker's end of the helper: asks, and waits no longer than it may.
+//! The worker's side of the host inspector: sends questions and limits the wait for answers.
 
 use std::{
     io,
@@ -16,14 +16,14 @@ use crate::{
     sys::Backlog,
 };
 
-/// How long all that is asked about one attempt may take.
+/// Time limit for all questions about one attempt.
 pub(crate) const WAIT_MAX: Duration = Duration::from_millis(100);
-/// The time over which looks and waiting are limited.
+/// Period over which the number of questions and the waiting time are limited.
 const WINDOW: Duration = Duration::from_secs(1);
-/// How many questions are looked into within it: a storm of failures that differ
-/// costs causes, not lines.
+/// Maximum number of questions per period. In a storm of distinct failures this drops causes
+/// instead of lines.
 const LOOKS_MAX: u32 = 400;
-/// How long the worker waits within it.
+/// Maximum time the worker waits per period.
 const WAITED_MAX: Duration = Duration::from_millis(600);
 
 struct Request {
@@ -35,24 +35,24 @@ struct Request {
 
 type Response = (u64, Result<Answer, Undiagnosed>);
 
-/// Asks the helper.
+/// Handle to the inspector thread.
 pub(crate) struct HostClient {
     requests: SyncSender<Request>,
     responses: Receiver<Response>,
-    /// Of the last request.
+    /// Number of the last request.
     number: u64,
     window: LookupBudget,
-    /// Records that wait meanwhile.
+    /// Records waiting in the ring.
     backlog: Backlog,
 }
 
 impl HostClient {
-    /// Starts the helper's thread.
+    /// Starts the inspector thread.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// Fails when the thread cannot be started.
     pub(crate) fn start() -> io::Result<Self> {
-        // A look under way, and one that waits for its end.
+        // One request in progress, and one waiting.
         let (requests, received) = sync_channel::<Request>(1);
         let (sender, responses) = channel();
         thread::Builder::new()
@@ -67,13 +67,13 @@ impl HostClient {
         })
     }
 
-    /// From now on nothing is looked at while this is large: endings must not be lost for the
-    /// cause of another.
+    /// Sets the backlog to watch: while it is large no questions are asked, so that no records are
+    /// lost while waiting for a cause.
     pub(crate) fn heed(&mut self, backlog: Backlog) {
         self.backlog = backlog;
     }
 
-    /// Looks, but not beyond this time.
+    /// Asks the question and waits for the answer until `until`.
     pub(crate) fn look(
         &mut self,
         question: &Question,
@@ -90,7 +90,7 @@ impl HostClient {
     }
 
     fn ask(&mut self, question: &Question, about: &AttemptRef, until: Instant) -> Lookup {
-        // Late answers to earlier questions are of no use any more.
+        // Answers to earlier questions came too late.
         while self.responses.try_recv().is_ok() {}
         self.number += 1;
         let request = Request {
@@ -119,12 +119,12 @@ fn serve(requests: &Receiver<Request>, responses: &Sender<Response>) {
     let mut helper = match HostInspector::new() {
         Ok(helper) => helper,
         Err(error) => {
-            log::warn!("no causes: cannot tell the own network namespace: {error}");
+            log::warn!("no causes: cannot open this thread's network namespace: {error}");
             return;
         }
     };
     for request in requests {
-        // Nobody waits for it any more.
+        // The worker has stopped waiting for this answer.
         if Instant::now() >= request.until {
             continue;
         }
@@ -133,13 +133,13 @@ fn serve(requests: &Receiver<Request>, responses: &Sender<Response>) {
             return;
         }
         if helper.is_stranded() {
-            log::warn!("no further causes: cannot get back to the own network namespace");
+            log::warn!("no further causes: cannot return to the own network namespace");
             return;
         }
     }
 }
 
-/// What was spent on looking lately.
+/// Questions asked and time waited in the current period.
 struct LookupBudget {
     began: Instant,
     looks: u32,
@@ -155,7 +155,7 @@ impl LookupBudget {
         }
     }
 
-    /// Whether there may be one more look.
+    /// Counts one more question and returns true if the budget allows it.
     fn admits(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.began) >= WINDOW {
             *self = Self::new(now);

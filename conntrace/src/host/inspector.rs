@@ -1,4 +1,4 @@
-//! The helper's thread: looks what is asked for, in whatever namespace it is.
+//! The inspector thread: answers questions about the host, in any network namespace.
 
 use std::{
     cell::RefCell,
@@ -30,18 +30,18 @@ use crate::{
     },
 };
 
-/// How old a dump may be: there is no more than one a second per namespace.
+/// Maximum age of a socket dump: there is at most one per second and namespace.
 const DUMP_AGE_MAX: Duration = Duration::from_secs(1);
-/// How many namespaces' sockets are remembered.
+/// Maximum number of cached socket dumps.
 const DUMPS_MAX: usize = 16;
-/// Most owners of sockets that are remembered; then it starts over.
+/// Maximum number of cached socket owners; the cache is cleared when full.
 const OWNERS_MAX: usize = 4096;
-/// How many listeners an answer names.
+/// Maximum number of listeners in an answer.
 const LISTENERS_MAX: usize = 4;
-/// What is left of the time for an answer when owners are no longer looked for.
+/// Time before the deadline at which the search for owners stops.
 const RESERVE: Duration = Duration::from_millis(5);
 
-/// Which sockets of a namespace.
+/// Selection of a namespace's sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum SocketSelection {
     Bound,
@@ -50,12 +50,12 @@ enum SocketSelection {
 
 type SocketDump = std::sync::Arc<[DiagSocket]>;
 
-/// A dump, and what for.
+/// A socket dump and the attempt that asked for it.
 struct CachedDump {
     at: Instant,
-    /// When the attempt had ended for which it was asked.
+    /// End of the attempt that asked, `CLOCK_BOOTTIME` nanoseconds.
     asked_ns: u64,
-    /// Random bits of that attempt's network namespace.
+    /// Random bits that identify that attempt's network namespace.
     netns_mix: u16,
     dump: SocketDump,
 }
@@ -64,7 +64,7 @@ struct CachedDump {
 pub(super) struct HostInspector {
     namespaces: Namespaces,
     dumps: HashMap<(u32, SocketSelection), CachedDump>,
-    /// The process that had a socket when it was last asked for, by inode.
+    /// Last known owner (pid) of each socket, by inode.
     owners: RefCell<HashMap<u32, u32>>,
     facts: &'static KernelFacts,
     programs: Programs,
@@ -82,10 +82,10 @@ impl HostInspector {
         })
     }
 
-    /// The answer, as far as it is found by then.
+    /// Answers a question, as far as possible before `until`.
     ///
     /// # Errors
-    /// The reason why it is unknown.
+    /// The reason why the answer is unknown.
     #[expect(clippy::too_many_lines, reason = "an arm for every question")]
     pub(super) fn answer(
         &mut self,
@@ -161,7 +161,7 @@ impl HostInspector {
                 ref packet,
                 ending,
             } => {
-                // Rules of another namespace may mean another user by the same number.
+                // User ids in another namespace's rules may mean other users.
                 let uid = packet.uid.filter(|_| namespaces.is_home(netns));
                 let packet = FirewallPacket {
                     uid,
@@ -180,12 +180,12 @@ impl HostInspector {
         })
     }
 
-    /// It can answer no more.
+    /// Returns true if the thread could not return to its namespace; it must end then.
     pub(super) fn is_stranded(&self) -> bool {
         self.namespaces.is_stranded()
     }
 
-    /// The process that has a socket. Who had it the last time is looked at first.
+    /// Returns the process that holds a socket. The last known owner is checked first.
     fn owner_of(
         &self,
         sock: &DiagSocket,
@@ -202,8 +202,8 @@ impl HostInspector {
         found
     }
 
-    /// The namespace's sockets, as of at most a second ago, and if it may have had
-    /// its number for less, as of now.
+    /// Returns the namespace's sockets, at most a second old. If the namespace's inode number may
+    /// have been reused meanwhile, the dump is made anew.
     fn dump(
         &mut self,
         netns: u32,
@@ -239,8 +239,8 @@ impl HostInspector {
         Ok(dump)
     }
 
-    /// The namespace that packets to this neighbour go to. That it has the address
-    /// would not be enough: so may any number of hosts and containers elsewhere.
+    /// Returns the namespace that holds this neighbour. Its address alone would not identify it:
+    /// other hosts and containers can have the same one.
     fn owner(
         &mut self,
         netns: u32,
@@ -257,7 +257,7 @@ impl HostInspector {
         };
         let (link, neighbour) = self.namespaces.inside(netns, about, until, look)?;
         let Some(neighbour) = neighbour else {
-            // Behind a device without neighbours no namespace can be told.
+            // A device without neighbours does not identify a namespace.
             let has_neighbours = link.is_some_and(|link| link.resolves_neighbours);
             return if has_neighbours {
                 Err(Undiagnosed::Incomplete)
@@ -269,12 +269,12 @@ impl HostInspector {
         match self.find(netns, about, until, is_it)?[..] {
             [] => Ok(None),
             [owner] => Ok(Some(owner)),
-            // Separate networks can have equal addresses of both kinds.
+            // Separate networks can share both addresses.
             [..] => Err(Undiagnosed::Incomplete),
         }
     }
 
-    /// The other namespaces that have the address.
+    /// Returns the other namespaces that have the address.
     fn holders(
         &mut self,
         netns: u32,
@@ -285,8 +285,8 @@ impl HostInspector {
         self.find(netns, about, until, || route::is_own(addr))
     }
 
-    /// The other namespaces in which this is so. Where one has gone since they were listed,
-    /// they are listed anew.
+    /// Returns the other namespaces for which `is_so` is true. If one has disappeared since they
+    /// were listed, lists them again.
     fn find(
         &mut self,
         netns: u32,
@@ -462,18 +462,18 @@ impl HostInspector {
     }
 }
 
-/// Until when owners are looked for: the rest of an answer matters more.
+/// Returns the time when the search for owners stops, which leaves time for the rest.
 fn owners_until(until: Instant) -> Instant {
     until.checked_sub(RESERVE).unwrap_or(until)
 }
 
-/// Who to look at first for the owner of a socket.
+/// Returns the pid to check first for the owner of a socket.
 fn first(about: &AttemptRef) -> Option<u32> {
     about.process.map(|process| process.pid)
 }
 
 fn count(ports: &HashSet<u16>) -> u32 {
-    // There are no more ports than that.
+    // There are at most 65,536 ports.
     u32::try_from(ports.len()).unwrap_or(u32::MAX)
 }
 

@@ -1,5 +1,5 @@
-//! The only code that looks at the host: /proc, sysctls, the cgroup filesystem,
-//! `sock_diag`, rtnetlink and nftables.
+//! The only code that queries the host: /proc, sysctls, the cgroup filesystem, `sock_diag`,
+//! rtnetlink and nftables.
 
 mod answer_cache;
 mod bpf_programs;
@@ -28,14 +28,14 @@ use crate::{
     sys::proc_file,
 };
 
-/// This host's name: `uname -n`.
+/// Returns this host's name (`uname -n`).
 #[must_use]
 pub fn host_name() -> Arc<str> {
     let name = proc_file::read("/proc/sys/kernel/hostname").unwrap_or_default();
     sanitize::bounded(name.trim_ascii_end(), HOST_JSON_MAX).into()
 }
 
-/// When an attempt began.
+/// Start time of an attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct AttemptStart {
     boot_ns: u64,
@@ -43,7 +43,7 @@ pub struct AttemptStart {
 }
 
 impl AttemptStart {
-    /// At this moment of `CLOCK_BOOTTIME`, in nanoseconds.
+    /// Converts a `CLOCK_BOOTTIME` time in nanoseconds.
     #[must_use]
     pub fn new(boot_ns: u64, clock: &WallClock) -> Self {
         Self {
@@ -53,17 +53,17 @@ impl AttemptStart {
     }
 }
 
-/// Who says what is known of a caller.
+/// Source of information about callers.
 #[derive(Debug)]
 pub enum Callers {
-    /// The host itself.
+    /// Queries of this host.
     Live(Owners),
-    /// A recording: what was answered for the record at hand.
+    /// The owner in the recording, for the record at hand.
     Recorded(Owner),
 }
 
 impl Callers {
-    /// What is known at `now` of the caller of an attempt that began then.
+    /// Returns the owner of an attempt that began at `began`, as known at `now`.
     pub fn owner(&mut self, caller: &Caller, began: AttemptStart, now: Instant) -> Owner {
         match self {
             Self::Live(owners) => owners.of(caller, began, now),
@@ -72,7 +72,7 @@ impl Callers {
     }
 }
 
-/// Finds out about the callers of connect, and remembers it for a while.
+/// Queries and caches the executables and cgroups of callers.
 #[derive(Debug)]
 pub struct Owners {
     exes: Exes,
@@ -86,7 +86,7 @@ impl Default for Owners {
 }
 
 impl Owners {
-    /// Knows nothing yet.
+    /// Creates empty caches and opens the cgroup filesystem.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -95,8 +95,8 @@ impl Owners {
         }
     }
 
-    /// What is known at `now` of the caller of an attempt that began then. What is gone
-    /// stays unknown.
+    /// Returns the owner of an attempt that began at `began`, as known at `now`. Facts about an
+    /// exited process remain unknown.
     pub fn of(&mut self, caller: &Caller, began: AttemptStart, now: Instant) -> Owner {
         let cgroup = caller.cgroup_id.and_then(|id| self.cgroups.path(id, now));
         Owner {

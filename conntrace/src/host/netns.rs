@@ -1,5 +1,5 @@
-//! Network namespaces: found through processes, entered by the helper's thread,
-//! and left at once, for a thread in one keeps it alive.
+//! Network namespaces: found through processes and mounts, and entered by the calling thread. It
+//! leaves at once, because a thread inside keeps a namespace alive.
 
 use std::{
     fs,
@@ -22,31 +22,30 @@ use crate::{
     record::{Attempt, clock},
 };
 
-/// The calling thread's own.
+/// Network namespace of the calling thread.
 const OWN: &str = "/proc/thread-self/ns/net";
-/// How long the list of namespaces that can be seen is believed.
+/// Lifetime of the list of namespaces.
 const AGE_MAX: Duration = Duration::from_secs(1);
-/// How many threads of a process are looked at for one in a namespace.
+/// Maximum number of a process's threads searched for one in a namespace.
 const THREADS_MAX: usize = 256;
-/// Longest time that a list which may lack some is believed.
+/// Lifetime of an incomplete list of namespaces.
 const CUT_AGE_MAX: Duration = Duration::from_millis(100);
-/// Most namespaces that are listed; a machine with more gets no answer that needs all.
+/// Maximum number of namespaces listed. Beyond it, questions about all namespaces stay unanswered.
 const SEEN_MAX: usize = 1024;
 
-/// The attempt that is asked about, for which only its process knows the way into
-/// its namespace.
+/// The attempt a question is about. Its process leads into its namespace.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AttemptRef {
     pub(crate) process: Option<ProcessKey>,
     pub(crate) tid: Option<u32>,
-    /// Random bits of its network namespace: another one may have its number by now.
+    /// Random bits that identify its network namespace: the inode number can be reused.
     pub(crate) netns_mix: u16,
-    /// When it ended, `CLOCK_BOOTTIME` nanoseconds.
+    /// End of the attempt, `CLOCK_BOOTTIME` nanoseconds.
     pub(crate) at_ns: u64,
 }
 
 impl AttemptRef {
-    /// About this attempt.
+    /// Takes what identifies the process and the namespace from an attempt.
     pub(crate) fn of(attempt: &Attempt) -> Self {
         let caller = attempt.caller.as_ref();
         Self {
@@ -60,24 +59,24 @@ impl AttemptRef {
         }
     }
 
-    /// Says whether an answer of then, for a namespace with these bits, holds for it.
+    /// Returns true if an answer given at `at_ns` for a namespace with these bits applies.
     pub(super) fn is_of(&self, at_ns: u64, netns_mix: u16) -> bool {
-        // Of a call that failed there are none.
+        // A failed call has no such bits.
         self.netns_mix == netns_mix && (netns_mix != 0 || self.was_there_at(at_ns))
     }
 
-    /// Its process had begun by then; of an unknown one that is believed.
+    /// Returns true if the attempt's process had started by then, or is unknown.
     pub(super) fn was_there_at(&self, at_ns: u64) -> bool {
         self.process.is_none_or(|it| it.started_ns <= at_ns)
     }
 }
 
-/// A way into a namespace.
+/// A path into a namespace.
 #[derive(Debug, Clone)]
 enum NetnsHandle {
-    /// Through a process that is in it.
+    /// Through a process inside it, by pid.
     Process(u32),
-    /// Through a file that is mounted (`ip netns add`, container runtimes).
+    /// Through a mounted file (`ip netns add`, container runtimes).
     Mounted(PathBuf),
 }
 
@@ -89,7 +88,7 @@ impl NetnsHandle {
         }
     }
 
-    /// As `nsenter` takes it; `None` of a path that a shell would not take as it stands.
+    /// Returns the options for `nsenter`; `None` if a shell would interpret the path.
     fn options(&self) -> Option<String> {
         match self {
             Self::Process(pid) => Some(format!("-t {pid} -n")),
@@ -102,22 +101,22 @@ impl NetnsHandle {
     }
 }
 
-/// Enters network namespaces for the thread that made it.
+/// Enters network namespaces on the thread that created this.
 pub(super) struct Namespaces {
     home: File,
     home_inode: u32,
-    /// Those of other processes, and those that are mounted, each with a way in.
+    /// Namespaces of other processes and mounted ones, each with a path into it.
     seen: Vec<(u32, NetnsHandle)>,
-    /// The reason why these may not be all.
+    /// Reason why `seen` may be incomplete.
     unseen: Option<Undiagnosed>,
     seen_at: Option<Instant>,
-    /// Likewise, `CLOCK_BOOTTIME` nanoseconds.
+    /// Time of the listing, `CLOCK_BOOTTIME` nanoseconds.
     seen_ns: u64,
     is_stranded: bool,
 }
 
 impl Namespaces {
-    /// For the calling thread, and no other.
+    /// Opens the calling thread's namespace; usable on this thread only.
     pub(super) fn new() -> io::Result<Self> {
         let home = File::open(OWN)?;
         Ok(Self {
@@ -131,10 +130,10 @@ impl Namespaces {
         })
     }
 
-    /// Acts in the namespace of this inode number.
+    /// Runs `act` in the namespace with this inode number.
     ///
     /// # Errors
-    /// When there is no way into it, or the act failed.
+    /// Fails when the namespace cannot be entered, or `act` fails.
     pub(super) fn inside<T>(
         &mut self,
         netns: u32,
@@ -159,22 +158,22 @@ impl Namespaces {
         result.map_err(|error| reason(&error))
     }
 
-    /// The thread's own, which stays.
+    /// Returns true for the thread's own namespace, which outlives every question.
     pub(super) fn is_home(&self, netns: u32) -> bool {
         netns == self.home_inode
     }
 
-    /// The thread could not get home. It must end then: a thread in a
-    /// namespace keeps it alive.
+    /// Returns true if the thread could not return to its own namespace. It must end then: a thread
+    /// inside keeps a namespace alive.
     pub(super) fn is_stranded(&self) -> bool {
         self.is_stranded
     }
 
-    /// Every namespace of the machine as of the attempt's end, this one first: one may have
-    /// been made since the last look.
+    /// Returns every namespace of the machine, the own one first. The list is not older than the
+    /// attempt's end: a namespace may have been created since.
     ///
     /// # Errors
-    /// When not all could be looked for.
+    /// Fails when the list may be incomplete.
     pub(super) fn all(
         &mut self,
         about: &AttemptRef,
@@ -187,22 +186,22 @@ impl Namespaces {
         self.unseen.map_or(Ok(seen), Err)
     }
 
-    /// Looks for namespaces anew when next asked.
+    /// Discards the list; the next question reads it again.
     pub(super) fn forget(&mut self) {
         self.seen_at = None;
     }
 
-    /// The namespaces that were found, this one first.
+    /// Returns the namespaces found, the own one first.
     pub(super) fn seen(&mut self, until: Instant) -> Vec<u32> {
         self.look_around(until);
         let others = self.seen.iter().map(|(netns, _)| *netns);
         [self.home_inode].into_iter().chain(others).collect()
     }
 
-    /// The options of `nsenter` for the namespace; `None` of the thread's own.
+    /// Returns the options of `nsenter` for the namespace; `None` for the thread's own.
     ///
     /// # Errors
-    /// When no way into it is known.
+    /// Fails when no path into it is known.
     pub(super) fn door(
         &mut self,
         netns: u32,
@@ -212,7 +211,7 @@ impl Namespaces {
         if self.is_home(netns) {
             return Ok(None);
         }
-        // A process that outlives the attempt is of more use, so its own comes last.
+        // A process that outlives the attempt is more useful, so the caller comes last.
         let found = match self.of_others(netns, about, until) {
             Ok((_, door)) => door,
             Err(reason) => of_attempt(netns, about).ok_or(reason)?.1,
@@ -220,8 +219,8 @@ impl Namespaces {
         found.options().map(Some).ok_or(Undiagnosed::NoAccess)
     }
 
-    /// Through any other process in it that was there before the attempt ended:
-    /// after a namespace's end its inode number may be another's.
+    /// Opens the namespace through a process that existed before the attempt ended: an inode number
+    /// can be reused after the namespace's end.
     fn of_others(
         &mut self,
         netns: u32,
@@ -233,7 +232,7 @@ impl Namespaces {
         self.known(netns, about).ok_or(unknown)
     }
 
-    /// Likewise, of those that were found lately.
+    /// Opens the namespace if the current list has it.
     fn known(&self, netns: u32, about: &AttemptRef) -> Option<(File, NetnsHandle)> {
         let (_, door) = self.seen.iter().find(|(inode, _)| *inode == netns)?;
         let file = open(&door.path(), netns)?;
@@ -247,7 +246,7 @@ impl Namespaces {
 
     fn look_around(&mut self, until: Instant) {
         let now = Instant::now();
-        // A look that was cut short is not believed for long.
+        // An incomplete list is kept for a shorter time.
         let age_max = if self.unseen.is_some() {
             CUT_AGE_MAX
         } else {
@@ -276,7 +275,7 @@ impl Namespaces {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !may_look() => {
                     return Err(Undiagnosed::NoAccess);
                 }
-                // It is gone by now, or of those that nobody may look at (a sandbox's init).
+                // The process has exited, or nobody may inspect it (a sandbox's init).
                 Err(_) => {}
             }
         }
@@ -287,7 +286,7 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Adds one. A mount outlives every process, a short-lived client above all.
+    /// Adds a namespace to the list. A mount replaces a process: it outlives short-lived ones.
     fn note(&mut self, netns: u32, door: NetnsHandle) -> Result<(), Undiagnosed> {
         if netns == self.home_inode {
             return Ok(());
@@ -310,12 +309,12 @@ impl Namespaces {
     }
 }
 
-/// The capability to look at other users' processes (`ptrace_may_access`).
+/// Returns true with the capability to inspect other users' processes (`ptrace_may_access`).
 fn may_look() -> bool {
     caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_PTRACE).unwrap_or(false)
 }
 
-/// The namespaces that `/proc/PID/mountinfo` tells of: `... net:[4026532001] PATH ... - nsfs`.
+/// Parses the namespaces in `/proc/PID/mountinfo`: `... net:[4026532001] PATH ... - nsfs`.
 fn mounted(mountinfo: &str) -> impl Iterator<Item = (u32, PathBuf)> + '_ {
     mountinfo.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(3);
@@ -324,7 +323,7 @@ fn mounted(mountinfo: &str) -> impl Iterator<Item = (u32, PathBuf)> + '_ {
     })
 }
 
-/// The reason that an error of the system gives.
+/// Maps a system error to the reason why an answer is unknown.
 pub(super) fn reason(error: &io::Error) -> Undiagnosed {
     use io::ErrorKind::{NotFound, PermissionDenied, TimedOut, Unsupported};
     let (kind, errno) = (error.kind(), error.raw_os_error());
@@ -339,8 +338,8 @@ pub(super) fn reason(error: &io::Error) -> Undiagnosed {
     }
 }
 
-/// Through the thread that called connect, its process if that is still this one, or
-/// another of its threads: each can be in a namespace of its own.
+/// Opens the namespace through the thread that called connect, its process or another of its
+/// threads: each can be in a different one. The pid must still belong to the process.
 fn of_attempt(netns: u32, about: &AttemptRef) -> Option<(File, NetnsHandle)> {
     let process = about.process?;
     let tasks = PathBuf::from(format!("/proc/{}/task", process.pid));
@@ -355,7 +354,7 @@ fn of_attempt(netns: u32, about: &AttemptRef) -> Option<(File, NetnsHandle)> {
     is_still(process).then_some(found)
 }
 
-/// The namespace at this path, if it is the one of this number.
+/// Opens the namespace at this path, if its inode number matches.
 fn open(path: &Path, netns: u32) -> Option<File> {
     let file = File::open(path).ok()?;
     (inode(&file)? == netns).then_some(file)
@@ -365,7 +364,7 @@ fn inode(file: &File) -> Option<u32> {
     u32::try_from(file.metadata().ok()?.ino()).ok()
 }
 
-/// `net:[4026531840]`
+/// Parses a link such as `net:[4026531840]`.
 fn number(link: &Path) -> Option<u32> {
     let number = link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?;
     number.parse().ok()

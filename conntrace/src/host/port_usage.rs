@@ -1,5 +1,5 @@
-//! Looks at the sockets to a port, in a thread of its own: a dump of tens of thousands
-//! takes longer than a cause may wait for its answer.
+//! Scans the sockets connected to a remote port, in a thread of its own: a dump of tens of
+//! thousands of sockets takes longer than a cause may wait.
 
 use std::{
     cmp::Reverse,
@@ -21,59 +21,59 @@ use super::{
 };
 use crate::output::event::{PortUse, States};
 
-/// How long a namespace is looked for.
+/// Time limit for finding and entering a namespace.
 const ENTER_MAX: Duration = Duration::from_secs(1);
-/// How many destinations an answer tells of.
+/// Maximum number of destinations in a result.
 const TOLD_MAX: usize = 64;
-/// How long `TIME_WAIT` lasts (`TCP_TIMEWAIT_LEN`).
+/// Duration of `TIME_WAIT` (`TCP_TIMEWAIT_LEN`), in milliseconds.
 const TIME_WAIT_MS: u32 = 60_000;
 
-/// What to look at: the sockets to this port of other hosts.
+/// Request to scan a namespace's sockets connected to one remote port.
 #[derive(Debug, Clone)]
 pub(crate) struct PortScan {
     pub(crate) netns: u32,
     pub(crate) port: u16,
-    /// The way into the namespace.
+    /// Attempt that leads into the namespace.
     pub(crate) about: AttemptRef,
-    /// Use from this many percent on is told of.
+    /// Usage in percent from which a destination is reported.
     pub(crate) percent: u32,
-    /// Local and remote addresses that are told of in any case.
+    /// Local and remote addresses that are reported at any usage.
     pub(crate) told: Vec<(IpAddr, IpAddr)>,
 }
 
-/// What was found.
+/// Outcome of a scan.
 #[derive(Debug)]
 pub(crate) struct PortScanResult {
     pub(crate) look: PortScan,
     pub(crate) took: Duration,
-    /// `None` if the namespace cannot be entered, or its sockets cannot be listed.
+    /// `None` if the namespace cannot be entered or its sockets cannot be listed.
     pub(crate) found: Option<ScannedPorts>,
 }
 
-/// How the ports are used.
+/// Local ports in use, by destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ScannedPorts {
-    /// Those that are told of.
+    /// Destinations reported.
     pub(crate) told: Vec<PortUse>,
-    /// How many there are.
+    /// Number of ports in the range that are not reserved.
     pub(crate) available: u32,
-    /// Ports used for any of the others, at most.
+    /// Highest number of ports in use for a destination that is not reported.
     pub(crate) most_of_others: u32,
-    /// There was no room for all that is to be told of.
+    /// True if some destinations were left out for lack of room.
     pub(crate) has_more: bool,
 }
 
-/// The worker's end.
+/// The worker's handle to the scanner thread.
 pub(crate) struct PortScanner {
     looks: SyncSender<PortScan>,
     answers: Receiver<PortScanResult>,
 }
 
 impl PortScanner {
-    /// Starts the thread.
+    /// Starts the scanner thread.
     ///
     /// # Errors
-    /// When there is none to be had.
+    /// Fails when the thread cannot be started.
     pub(crate) fn start() -> io::Result<Self> {
         let (looks, received) = sync_channel(1);
         let (sender, answers) = channel();
@@ -83,15 +83,15 @@ impl PortScanner {
         Ok(Self { looks, answers })
     }
 
-    /// Asks, and waits for nothing. False when the thread is gone.
+    /// Sends a request without blocking. Returns false if the thread has ended or is busy.
     pub(crate) fn ask(&self, look: PortScan) -> bool {
         self.looks.try_send(look).is_ok()
     }
 
-    /// The answer, once there is one.
+    /// Returns the result if it is ready.
     ///
     /// # Errors
-    /// When there will be none.
+    /// `Empty` if there is none yet, `Disconnected` if the thread has ended.
     pub(crate) fn answer(&self) -> Result<PortScanResult, TryRecvError> {
         self.answers.try_recv()
     }
@@ -101,7 +101,7 @@ fn serve(looks: &Receiver<PortScan>, answers: &Sender<PortScanResult>) {
     let mut namespaces = match Namespaces::new() {
         Ok(namespaces) => namespaces,
         Err(error) => {
-            log::warn!("no port_pressure: cannot tell the own network namespace: {error}");
+            log::warn!("no port_pressure: cannot open this thread's network namespace: {error}");
             return;
         }
     };
@@ -120,13 +120,13 @@ fn serve(looks: &Receiver<PortScan>, answers: &Sender<PortScanResult>) {
             return;
         }
         if namespaces.is_stranded() {
-            log::warn!("no further port_pressure: cannot get back to the own network namespace");
+            log::warn!("no further port_pressure: cannot return to the own network namespace");
             return;
         }
     }
 }
 
-/// In the calling thread's namespace.
+/// Counts the ports in use per destination, in the calling thread's namespace.
 fn uses(look: &PortScan) -> io::Result<ScannedPorts> {
     let rules = PortRules::read().ok_or(io::ErrorKind::NotFound)?;
     let reuse = Reuse {
@@ -149,7 +149,7 @@ fn uses(look: &PortScan) -> io::Result<ScannedPorts> {
         let ends = (sock.local.ip(), sock.remote.ip());
         let found = all.entry(ends).or_insert_with(|| unused(ends));
         found.states.count(sock.state);
-        // No two of them have the same port: nothing else tells them apart.
+        // A port stands for one socket: these sockets have all other parts of the tuple in common.
         match rules.has(sock.local.port()) {
             true if reuse.allows(&sock) => found.reusable += 1,
             true => found.used += 1,
@@ -172,17 +172,16 @@ fn uses(look: &PortScan) -> io::Result<ScannedPorts> {
     })
 }
 
-/// When the next connection may have a port that is in `TIME_WAIT`
-/// (`tcp_twsk_unique`).
+/// Conditions for reusing a port in `TIME_WAIT` (`tcp_twsk_unique`).
 struct Reuse {
     tw_reuse: u8,
-    /// `None` without timestamps, which it takes.
+    /// Minimum age in milliseconds; `None` without TCP timestamps, which reuse requires.
     after_ms: Option<u32>,
 }
 
 impl Reuse {
-    /// Whether it may have this one's. That the other side has no timestamps is not to
-    /// be seen; then it may not.
+    /// Returns true if this socket's port may be reused. The peer's lack of timestamps, which would
+    /// forbid it, is not visible.
     fn allows(&self, sock: &DiagSocket) -> bool {
         let for_these = match self.tw_reuse {
             0 => false,

@@ -1,4 +1,4 @@
-//! A question to the kernel by netlink, and all messages of its answer.
+//! Requests to the kernel over netlink, and the messages of the answers.
 
 pub(super) mod nftables;
 pub mod route;
@@ -8,20 +8,20 @@ use std::{io, ops::ControlFlow};
 
 use netlink_sys::{Socket, SocketAddr};
 
-/// Room for a datagram: what the kernel fills one with at most, and more.
+/// Buffer size of a datagram, more than the kernel fills.
 const DATAGRAM_MAX: usize = 64 * 1024;
 const HEADER_LEN: usize = 16;
 /// `NLMSG_ERROR`: with errno 0 it is an acknowledgement.
 const ERROR: u16 = 2;
 /// `NLMSG_DONE`: the end of a dump.
 const DONE: u16 = 3;
-/// `NLM_F_DUMP_INTR`: what is dumped changed meanwhile, so that some may be missing.
+/// `NLM_F_DUMP_INTR`: the data changed during the dump, so some may be missing.
 const INTERRUPTED: u16 = 0x10;
-/// `NLM_F_MULTI`: further messages follow, up to the end of the dump.
+/// `NLM_F_MULTI`: more messages follow, until the end of the dump.
 const MULTI: u16 = 2;
 
-/// Sends a request in the calling thread's namespace and hands over each message
-/// of the answer, by its type and without its header.
+/// Sends a request in the calling thread's namespace. Passes each message of the answer to `each`:
+/// its type and its body.
 ///
 /// # Errors
 /// The kernel's errno; `Interrupted` if a dump is inconsistent.
@@ -36,10 +36,10 @@ pub(crate) fn ask(
     })
 }
 
-/// Like [`ask`], and ends with the first error of `each`.
+/// Like [`ask`], but stops at the first error of `each`.
 ///
 /// # Errors
-/// As above.
+/// The kernel's errno, or the error of `each`; `Interrupted` if a dump is inconsistent.
 pub(crate) fn ask_while(
     protocol: isize,
     request: &[u8],
@@ -48,8 +48,8 @@ pub(crate) fn ask_while(
     exchange(protocol, request, each)?.map_err(io::Error::from_raw_os_error)
 }
 
-/// Like [`ask`], until `each` has enough; false if what is dumped changed meanwhile, so that
-/// some may be missing.
+/// Like [`ask`], but stops when `each` breaks. Returns false if the data changed during the dump,
+/// so that some may be missing.
 ///
 /// # Errors
 /// The kernel's errno.
@@ -75,8 +75,8 @@ pub(crate) fn dump(
     }
 }
 
-/// Like [`ask_while`], with what the kernel says as an errno of its own: an error of
-/// the socket is another matter.
+/// Like [`ask_while`], but separates the kernel's errno (inner) from an error of the socket
+/// (outer).
 ///
 /// # Errors
 /// Those of the socket and of `each`; `Interrupted` if a dump is inconsistent.
@@ -102,7 +102,7 @@ pub(crate) fn exchange(
                 return Err(io::ErrorKind::Interrupted.into());
             }
             match message.kind {
-                // Its body is an errno, of a dump that ended early.
+                // `NLMSG_DONE` holds an errno if the dump ended early.
                 DONE | ERROR => return outcome(message.body),
                 kind => each(kind, message.body)?,
             }
@@ -119,7 +119,7 @@ struct NetlinkMessage<'a> {
     body: &'a [u8],
 }
 
-/// The first message, and what follows it.
+/// Splits off the first message.
 fn split(bytes: &[u8]) -> Option<(NetlinkMessage<'_>, &[u8])> {
     let len = u32_at(bytes, 0)? as usize;
     let body = bytes.get(HEADER_LEN..len)?;
@@ -134,14 +134,14 @@ fn split(bytes: &[u8]) -> Option<(NetlinkMessage<'_>, &[u8])> {
 
 fn outcome(body: &[u8]) -> io::Result<Result<(), i32>> {
     match u32_at(body, 0).map(u32::cast_signed) {
-        // A dump ends with what its last call returned, which need not be 0.
+        // A dump ends with the return value of its last call, which can be positive.
         Some(0..) => Ok(Ok(())),
         Some(errno) => Ok(Err(errno.saturating_neg())),
         None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
-/// The attributes (`struct nlattr`) in these bytes, by type and value.
+/// Iterates over attributes (`struct nlattr`) by type and value.
 pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let len = usize::from(u16_at(bytes, 0)?);
@@ -151,7 +151,7 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
     })
 }
 
-/// A request of this type: `struct nlmsghdr` and the body.
+/// Builds a request of this type: `struct nlmsghdr` and the body.
 pub(crate) fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<u8>> {
     let len = u32::try_from(HEADER_LEN + body.len()).map_err(io::Error::other)?;
     let mut bytes = len.to_ne_bytes().to_vec();

@@ -1,4 +1,4 @@
-//! The TCP sockets of a network namespace, by `sock_diag`.
+//! TCP sockets of a network namespace, read through `sock_diag`.
 
 use std::{
     io,
@@ -17,18 +17,17 @@ const FLAGS: u16 = 0x1 | 0x300;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
-/// `struct inet_diag_sockid`.
+/// Size of `struct inet_diag_sockid`.
 const ID_LEN: usize = 48;
-/// `struct inet_diag_msg`.
+/// Size of `struct inet_diag_msg`.
 const MESSAGE_LEN: usize = 72;
-/// `INET_DIAG_SKV6ONLY`.
+/// Attribute `INET_DIAG_SKV6ONLY`.
 const ONLY_V6: u16 = 11;
 
-/// Most sockets that are looked at; a host with more gets no answer.
+/// Maximum number of sockets read; with more the dump fails.
 const SOCKETS_MAX: usize = 262_144;
 
-/// States of `net/tcp_states.h`, and `TCP_BOUND_INACTIVE`, which the kernel tells
-/// from Linux 6.8 on.
+/// States of `net/tcp_states.h`. The kernel reports `TCP_BOUND_INACTIVE` since Linux 6.8.
 const STATES: [(u8, &str); 13] = [
     (1, "ESTABLISHED"),
     (2, "SYN_SENT"),
@@ -55,34 +54,34 @@ pub(crate) struct DiagSocket {
     pub(crate) state: u8,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
-    /// 0 of one that no process has any more.
+    /// Inode number; 0 if no process holds the socket.
     pub(crate) inode: u32,
     pub(crate) only_v6: bool,
-    /// The interface that it is bound to (`idiag_if`).
+    /// Interface the socket is bound to (`idiag_if`).
     pub(crate) device: Option<NetDevice>,
-    /// Milliseconds until its timer runs out: of one in `TIME_WAIT` until its end.
+    /// Milliseconds until its timer expires: in `TIME_WAIT`, until it ends.
     pub(crate) timer_ms: u32,
 }
 
 impl DiagSocket {
-    /// Its state as `ss` names it, but for `BOUND`, which that calls `UNCONN`.
+    /// Returns the state's name as in `ss`, except for `BOUND`, which `ss` shows as `UNCONN`.
     pub(crate) fn state_name(&self) -> &'static str {
         let known = STATES.iter().find(|(state, _)| *state == self.state);
         known.map_or("UNKNOWN", |(_, name)| name)
     }
 }
 
-/// Those that are listening or no more than bound.
+/// Lists the sockets that listen or are only bound.
 pub(crate) fn bound() -> io::Result<Vec<DiagSocket>> {
     dump(1 << LISTEN | 1 << BOUND, None)
 }
 
-/// All others.
+/// Lists the sockets in all other states.
 pub(crate) fn connected() -> io::Result<Vec<DiagSocket>> {
     dump(connected_states(), None)
 }
 
-/// Likewise, of those whose other side has this port: the kernel leaves out the rest.
+/// Lists the connected sockets with this remote port; the kernel filters them.
 pub(crate) fn connected_to(port: u16) -> io::Result<Vec<DiagSocket>> {
     dump(connected_states(), Some(port))
 }
@@ -98,7 +97,7 @@ fn dump(states: u32, remote_port: Option<u16>) -> io::Result<Vec<DiagSocket>> {
     [*high, *low] = remote_port.unwrap_or(0).to_be_bytes();
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
-        // No extensions, one byte of padding, and what the sockets' ends must be.
+        // No extensions, one byte of padding, the states and the ports to match.
         let mut body = vec![family, IPPROTO_TCP, 0, 0];
         body.extend(states.to_ne_bytes());
         body.extend(id);
@@ -110,12 +109,14 @@ fn dump(states: u32, remote_port: Option<u16>) -> io::Result<Vec<DiagSocket>> {
         })?;
     }
     if found.len() >= SOCKETS_MAX {
-        return Err(io::Error::other("there are too many sockets"));
+        return Err(io::Error::other(
+            "the namespace has too many sockets to list",
+        ));
     }
     Ok(found)
 }
 
-/// `struct inet_diag_msg` and its attributes.
+/// Parses `struct inet_diag_msg` and its attributes.
 fn parse(message: &[u8]) -> Option<DiagSocket> {
     let &[family, state, ..] = message else {
         return None;
@@ -141,7 +142,7 @@ fn device(index: u32) -> Option<NetDevice> {
     (index != 0).then(|| route::device(index))
 }
 
-/// The address at the start of 16 bytes; v4-mapped ones as IPv4.
+/// Parses the address at the start; a v4-mapped one becomes IPv4.
 fn address(family: u8, bytes: &[u8]) -> Option<IpAddr> {
     match family {
         AF_INET => {

@@ -1,4 +1,4 @@
-//! From a cgroup id to its path, without walking the tree.
+//! Paths of cgroups by id, without walking the tree.
 
 use std::{
     fs::File,
@@ -16,7 +16,7 @@ use crate::{
     sys::proc_file,
 };
 
-/// A cgroup can be renamed, but rarely is.
+/// Lifetime of a path: a cgroup can be renamed, but rarely is.
 const AGE_MAX: Duration = Duration::from_secs(60);
 const LEN_MAX: usize = 4096;
 
@@ -27,7 +27,7 @@ pub(crate) struct Cgroups {
 }
 
 impl Cgroups {
-    /// Opens the cgroup (v2) filesystem; without one every path is unknown.
+    /// Opens the cgroup v2 filesystem; without one every path is unknown.
     pub(crate) fn open() -> Self {
         let mounts = proc_file::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mount =
@@ -38,7 +38,7 @@ impl Cgroups {
         }
     }
 
-    /// Path from the filesystem's root; `None` when the cgroup is gone.
+    /// Returns the path below the filesystem's root; `None` if the cgroup no longer exists.
     pub(crate) fn path(&mut self, id: u64, now: Instant) -> Option<Arc<str>> {
         let (mount, root) = self.mount.as_ref()?;
         self.paths.get(id, now, || {
@@ -51,8 +51,8 @@ impl Cgroups {
     }
 }
 
-/// The container whose cgroup this is: Docker, Podman, containerd and CRI-O put its id, 64
-/// hexadecimal digits, into the path. The innermost, if there are several.
+/// Parses the container from a cgroup's path. Docker, Podman, containerd and CRI-O put its id, 64
+/// hexadecimal digits, into the path. Of nested containers the innermost is returned.
 pub(crate) fn container(path: &str) -> Option<Container> {
     let mut parent = "";
     let mut found = None;
@@ -69,7 +69,7 @@ pub(crate) fn container(path: &str) -> Option<Container> {
     found
 }
 
-/// A container's id in a component of a path, and what precedes it there.
+/// Finds a container id in a path component; returns the text before it and the id.
 fn container_id(component: &str) -> Option<(&str, &str)> {
     let id = component
         .rsplit(|c: char| !c.is_ascii_hexdigit() || c.is_ascii_uppercase())
@@ -78,9 +78,9 @@ fn container_id(component: &str) -> Option<(&str, &str)> {
     Some((before, id))
 }
 
-/// The runtime that names cgroups so: by a prefix with the systemd driver, Podman and CRI-O
-/// with either; by their parent with Docker's cgroupfs driver. The kubelet's own folder is
-/// the same for all runtimes.
+/// Recognises the runtime by its naming of cgroups. Podman, CRI-O and the systemd driver use a
+/// prefix; Docker's cgroupfs driver uses the parent's name. The kubelet's folder is the same for
+/// all runtimes.
 fn runtime(parent: &str, before: &str) -> Option<Runtime> {
     match (parent, before) {
         ("docker", "") | (_, "docker-") => Some(Runtime::Docker),

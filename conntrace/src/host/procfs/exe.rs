@@ -1,4 +1,4 @@
-//! Which program a process ran when it called connect.
+//! Path of the executable that a process ran when it called connect.
 
 use std::{
     fs,
@@ -23,42 +23,41 @@ use crate::{
     sys::FileStatus,
 };
 
-/// How long an answer is kept.
+/// Lifetime of a cached path.
 const AGE_MAX: Duration = Duration::from_secs(1);
 const LEN_MAX: usize = 4096;
-/// How far the time of an inode's change may lie behind the clock: it is the kernel's last
-/// tick (`ktime_get_coarse_real_ts64`), of which there are at least 100 a second.
+/// Maximum lag of an inode's change time behind the clock. It is that of the kernel's last tick
+/// (`ktime_get_coarse_real_ts64`), and there are at least 100 ticks a second.
 const TICK: SignedDuration = SignedDuration::from_millis(10);
-/// Most bytes of a process's mounts that are looked through.
+/// Maximum bytes of a process's mount table read.
 const MOUNTS_MAX: u64 = 1 << 20;
 
-/// `/proc/PID/stat` counts in hundredths of a second (`USER_HZ`), on every
-/// architecture Linux has today.
+/// Length of a tick in `/proc/PID/stat` (`USER_HZ`), in nanoseconds: a hundredth of a second on
+/// every architecture.
 pub(crate) const TICK_NS: u64 = 10_000_000;
 
-/// A process, told from a later one with the same pid by its start, and the program it
-/// ran.
+/// Process and executable. The start time distinguishes it from a later process with the same pid.
 type ExeKey = (u32, u64, ExeId);
 
-/// The paths of programs that were asked for lately.
+/// Cache of executables' paths.
 #[derive(Debug)]
 pub(crate) struct Exes {
     looks: Cache<ExeKey, ExeLookup>,
 }
 
-/// What a look at a process found.
+/// Result of one lookup in /proc.
 #[derive(Debug, Clone)]
 struct ExeLookup {
-    /// When it began, `CLOCK_BOOTTIME` nanoseconds.
+    /// Start of the lookup, `CLOCK_BOOTTIME` nanoseconds.
     at_ns: u64,
     found: Option<ExeFile>,
 }
 
-/// The file with the wanted device and inode number.
+/// File with the recorded device and inode number.
 #[derive(Debug, Clone)]
 struct ExeFile {
     path: Arc<str>,
-    /// When its inode last changed; no file has got the inode number since.
+    /// Last change of the inode (ctime): the inode number has belonged to this file since.
     changed: Timestamp,
 }
 
@@ -69,10 +68,11 @@ impl Exes {
         }
     }
 
-    /// Path of the program that the caller ran when the attempt began. `None` of a kernel
-    /// thread, and when the process has ended or become another program: a file that is
-    /// not the recorded one is never named. Nor is one that changed since, for it may be
-    /// a new file that was given the number of a deleted one.
+    /// Returns the path of the executable that the caller ran when the attempt began.
+    ///
+    /// `None` for a kernel thread, and if the process has exited or run another executable. A file
+    /// that changed after the attempt began is not named either: it may be a new file with a reused
+    /// inode number.
     pub(crate) fn path(
         &mut self,
         caller: &Caller,
@@ -95,8 +95,7 @@ impl Exes {
 fn look(caller: &Caller, exe: ExeId) -> Option<ExeFile> {
     let process = format!("/proc/{}", caller.pid);
     let process = Path::new(&process);
-    // Held open, so that what is told is of one file: the process may become another
-    // program meanwhile.
+    // An open descriptor refers to one file, even if the process calls execve meanwhile.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH)
@@ -110,7 +109,7 @@ fn look(caller: &Caller, exe: ExeId) -> Option<ExeFile> {
     let path = sys::path_of(&file).ok()?;
     let (seconds, nanoseconds) = status.changed;
     let changed = Timestamp::new(seconds, i32::try_from(nanoseconds).ok()?).ok()?;
-    // Looked at last: if it is still the same process now, it was so before.
+    // Checked last: if the pid still belongs to the process, it did so before.
     let stat = fs::read(process.join("stat")).ok()?;
     (start_ticks(&stat)? == caller.started_ns / TICK_NS).then(|| ExeFile {
         path: sanitize::bounded(path.as_os_str().as_bytes(), PATH_JSON_MAX).into(),
@@ -118,12 +117,12 @@ fn look(caller: &Caller, exe: ExeId) -> Option<ExeFile> {
     })
 }
 
-/// Compares what the process runs now with what it ran.
+/// Compares the process's current executable with the recorded one.
 ///
-/// The kernel records the superblock's device, which `stat` tells too, but for btrfs and
-/// for overlayfs over several filesystems: these have a device per subvolume or layer.
-/// There the device of the mount decides, which is the superblock's. An inode number may
-/// then be that of several files, so that the process must have kept its name as well.
+/// The kernel side records the superblock's device. `stat` returns the same, except for btrfs and
+/// for overlayfs over several filesystems, which have a device per subvolume or layer. For these
+/// the device of the mount is compared. Several files can then share an inode number, so the
+/// process name must match as well.
 fn is_it(status: &FileStatus, exe: ExeId, process: &Path, caller: &Caller) -> bool {
     if status.inode != exe.inode {
         return false;
@@ -133,19 +132,19 @@ fn is_it(status: &FileStatus, exe: ExeId, process: &Path, caller: &Caller) -> bo
             && name(process).as_deref() == Some(caller.leader_comm.as_bytes()))
 }
 
-/// As the kernel has it within (`MKDEV`).
+/// Encodes a device as the kernel does (`MKDEV`).
 fn kernel_device((major, minor): (u32, u32)) -> u32 {
     major << 20 | minor
 }
 
-/// The process's name; not the one in stat, which has line ends and backslashes escaped.
+/// Reads the process name from `comm`; the one in `stat` has characters escaped.
 fn name(process: &Path) -> Option<Vec<u8>> {
     let mut name = fs::read(process.join("comm")).ok()?;
     (name.pop()? == b'\n').then_some(name)
 }
 
-/// The device of the superblock that is mounted with this id, if the process sees that
-/// mount. Not from `/proc/PID/maps`: a process can keep its memory locked.
+/// Returns the superblock's device for a mount id, if the process sees that mount. `/proc/PID/maps`
+/// is not used: a process can hold its memory lock.
 fn mount_device(process: &Path, id: u64) -> Option<u32> {
     let mounts = File::open(process.join("mountinfo")).ok()?;
     let mut mounts = BufReader::new(mounts.take(MOUNTS_MAX));
@@ -159,7 +158,7 @@ fn mount_device(process: &Path, id: u64) -> Option<u32> {
     None
 }
 
-/// Id and device of a line such as `72 66 0:45 / /mnt rw - overlay overlay rw`.
+/// Parses id and device from a line such as `72 66 0:45 / /mnt rw - overlay overlay rw`.
 fn mount(line: &[u8]) -> Option<(u64, u32)> {
     let mut fields = line.split(|&byte| byte == b' ');
     let mut field = |n| str::from_utf8(fields.nth(n)?).ok();
@@ -169,8 +168,8 @@ fn mount(line: &[u8]) -> Option<(u64, u32)> {
     Some((id, kernel_device(device)))
 }
 
-/// Field 22 of `/proc/PID/stat`: when the process started, in ticks since boot.
-/// Field 2 is the name in parentheses and can hold any byte.
+/// Parses field 22 of `/proc/PID/stat`: the process's start, in ticks since boot. Field 2 is the
+/// name in parentheses and can hold any byte.
 pub(crate) fn start_ticks(stat: &[u8]) -> Option<u64> {
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
     let rest = std::str::from_utf8(stat.get(after_name..)?).ok()?;
@@ -184,7 +183,7 @@ mod tests {
     use super::*;
     use crate::record::{Comm, clock::WallClock};
 
-    /// This process and its program, as the kernel side would record them.
+    /// Returns this process and its executable, as the kernel side would record them.
     fn own() -> Caller {
         let pid = std::process::id();
         let stat = fs::read(format!("/proc/{pid}/stat")).unwrap();
@@ -242,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_own_mount_has_the_own_device() {
-        // /proc has the same device in both, whatever lies below this program.
+        // /proc has the same device in both, whatever filesystem holds this executable.
         let proc = OwnedFd::from(File::open("/proc/self/stat").unwrap());
         let status = sys::status(proc.as_fd()).unwrap();
         let device = mount_device(Path::new("/proc/self"), status.mount);

@@ -1,4 +1,4 @@
-//! What /proc and the cgroup filesystem say of processes, namespaces and sysctls.
+//! Processes, namespaces and sysctls, read from /proc and the cgroup filesystem.
 
 pub(crate) mod cgroup;
 pub(crate) mod exe;

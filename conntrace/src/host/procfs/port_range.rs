@@ -1,10 +1,10 @@
-//! From which ports the kernel chooses in the calling thread's namespace.
+//! Ephemeral ports of the calling thread's network namespace.
 
 use std::ops::RangeInclusive;
 
 use super::sysctl;
 
-/// From which ports the kernel chooses.
+/// Rules by which the kernel chooses an ephemeral port.
 pub(crate) struct PortRules {
     pub(crate) range: (u16, u16),
     reserved: PortSet,
@@ -28,7 +28,7 @@ impl PortRules {
         self.range().contains(&port) && !self.reserved.contains(port)
     }
 
-    /// How many ports there are to choose from.
+    /// Returns the number of ports in the range that are not reserved.
     pub(crate) fn available(&self) -> u32 {
         let (low, high) = self.range;
         u32::from(high - low) + 1 - self.reserved_in_range()
@@ -39,12 +39,12 @@ impl PortRules {
     }
 }
 
-/// Ports of one word.
+/// Bits in a word of a port set.
 const WORD: u16 = 64;
-/// Words of a set.
+/// Number of words in a port set.
 const WORDS: usize = (1 << 16) / WORD as usize;
 
-/// Any of the 65,536 ports: a bit each.
+/// Set of ports: one bit for each of the 65,536.
 pub(crate) struct PortSet(Box<[u64; WORDS]>);
 
 impl Default for PortSet {
@@ -54,7 +54,7 @@ impl Default for PortSet {
 }
 
 impl PortSet {
-    /// Adds the ports from `low` to `high`.
+    /// Adds the ports from `low` to `high`, both included.
     pub(crate) fn insert(&mut self, low: u16, high: u16) {
         for (word, mask) in self.0.iter_mut().zip(masks(low..=high)) {
             *word |= mask;
@@ -77,7 +77,7 @@ impl PortSet {
     }
 }
 
-/// The bits of these ports, word by word.
+/// Yields the bit mask of these ports, word by word.
 fn masks(range: RangeInclusive<u16>) -> impl Iterator<Item = u64> {
     let (low, high) = range.into_inner();
     (0..=u16::MAX / WORD).map(move |word| {

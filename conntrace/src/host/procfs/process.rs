@@ -1,4 +1,4 @@
-//! What /proc says of a process that is still the same one.
+//! Facts about a process from /proc, checked to be still the same process.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,27 +23,28 @@ use crate::{
     record::sanitize,
 };
 
-/// Most bytes of an environment that are looked through.
+/// Maximum bytes of an environment read.
 const ENVIRONMENT_MAX: u64 = 1 << 20;
-/// Most bytes of a security module's profile that are read.
+/// Maximum bytes of a security module's profile read.
 const PROFILE_MAX: u64 = 1 << 16;
-/// Most bytes of a security module's profile in a line.
+/// Maximum bytes of a security module's profile in a line.
 const PROFILE_JSON_MAX: usize = 256;
-/// How many processes an answer names.
+/// Maximum number of processes in an answer.
 const NAMED_MAX: usize = 3;
 
-/// Whether the pid is still this process's: looked at last, it was so before.
+/// Returns true if the pid still belongs to this process. Checked after a read, it holds for the
+/// time before.
 pub(crate) fn is_still(process: ProcessKey) -> bool {
     started_ticks(process.pid) == Some(process.started_ns / TICK_NS)
 }
 
-/// When the process with this pid started, in ticks.
+/// Returns the start time of the process with this pid, in ticks since boot.
 pub(crate) fn started_ticks(pid: u32) -> Option<u64> {
     start_ticks(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The proxy variable that names this address. Nothing else of the environment
-/// leaves the parser.
+/// Returns the proxy variable that holds this address. Nothing else of the environment leaves the
+/// parser.
 pub(crate) fn proxy(
     process: ProcessKey,
     remote: SocketAddr,
@@ -58,21 +59,21 @@ pub(crate) fn proxy(
     }
 }
 
-/// Returns true if the process has memory still. One that is exiting has given it up first
-/// (`exit_mm`): the files of /proc that are read from it are empty then, and no error.
+/// Returns true if the process still has memory. An exiting one gives it up early (`exit_mm`): its
+/// files in /proc that read the memory are then empty, without an error.
 fn has_memory(pid: u32) -> bool {
     let sizes = fs::read_to_string(format!("/proc/{pid}/statm"));
     sizes.is_ok_and(|sizes| !sizes.starts_with("0 "))
 }
 
-/// The profile that confines it; none if it is unconfined.
+/// Returns the profile that confines the process; `None` if it is unconfined.
 pub(crate) fn confinement(process: ProcessKey) -> Result<Option<String>, Undiagnosed> {
     let (label, _) = read(process, "attr/current", PROFILE_MAX)?;
     Ok(profile(&label))
 }
 
-/// The head of a file of the process's, if it is still the same one, and its being the whole
-/// file.
+/// Reads a file of the process, up to `max` bytes, and checks that it is still the same process.
+/// The flag is true if the file was read completely.
 fn read(process: ProcessKey, name: &str, max: u64) -> Result<(Vec<u8>, bool), Undiagnosed> {
     let read = || {
         let mut bytes = Vec::new();
@@ -89,8 +90,8 @@ fn read(process: ProcessKey, name: &str, max: u64) -> Result<(Vec<u8>, bool), Un
     }
 }
 
-/// `docker-default (enforce)` of `AppArmor`, `system_u:system_r:httpd_t:s0` of
-/// `SELinux`; some modules write nothing, or zeroes.
+/// Parses a label: `docker-default (enforce)` from `AppArmor`, `system_u:system_r:httpd_t:s0` from
+/// `SELinux`. Some modules write nothing, or zeroes.
 fn profile(label: &[u8]) -> Option<String> {
     let label = label.split(|&byte| byte == 0 || byte == b'\n').next()?;
     let label = sanitize::bounded(label, PROFILE_JSON_MAX);
@@ -100,7 +101,7 @@ fn profile(label: &[u8]) -> Option<String> {
     confines.then_some(label)
 }
 
-/// The process's name, for a line.
+/// Returns the process with its name, for a line.
 fn named(pid: u32) -> NamedProcess {
     let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
     NamedProcess {
@@ -109,8 +110,8 @@ fn named(pid: u32) -> NamedProcess {
     }
 }
 
-/// Whose sockets these are: by inode, how it is found in /proc. `None` when there
-/// was no time to look at every process.
+/// Finds the owners of sockets: a map from inode to pid. `None` if the time ran out before every
+/// process was searched.
 pub(crate) fn owners(
     inodes: &HashSet<u32>,
     first: Option<u32>,
@@ -141,7 +142,7 @@ pub(crate) fn owners(
     Some(found)
 }
 
-/// The owner of one socket, and the first to ask for it.
+/// Finds the owner of one socket; searches the process `first` first.
 pub(crate) fn owner(inode: u32, first: Option<u32>, until: Instant) -> Option<NamedProcess> {
     if inode == 0 {
         return None;
@@ -150,7 +151,7 @@ pub(crate) fn owner(inode: u32, first: Option<u32>, until: Instant) -> Option<Na
     found.get(&inode).copied().map(named)
 }
 
-/// Who has most of these sockets.
+/// Returns the processes that hold most of these sockets.
 pub(crate) fn holdings(inodes: &HashSet<u32>, first: Option<u32>, until: Instant) -> Vec<Holding> {
     let mut counts: HashMap<u32, u32> = HashMap::new();
     for pid in owners(inodes, first, until)
@@ -169,7 +170,7 @@ pub(crate) fn holdings(inodes: &HashSet<u32>, first: Option<u32>, until: Instant
     .collect()
 }
 
-/// Every process there is.
+/// Iterates over all pids in /proc.
 pub(crate) fn pids() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").ok().into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -210,8 +211,8 @@ mod tests {
         assert!(confinement(earlier).is_err());
     }
 
-    /// A process that has ended and was not waited for is there still, and so is its start; its
-    /// environment is not.
+    /// An exited process that was not waited for still exists and keeps its start time, but not its
+    /// environment.
     #[test]
     fn what_an_exiting_process_had_is_unknown() {
         let remote = "192.0.2.1:3128".parse().unwrap();
@@ -223,7 +224,7 @@ mod tests {
         child.arg("60").env_clear();
         let mut child = child.spawn().unwrap();
         let process = of(child.id());
-        // Its environment is empty until the program has been loaded, and after that.
+        // The environment is empty before the program is loaded, and with env_clear also after.
         let exe = || fs::read_link(format!("/proc/{}/exe", child.id())).unwrap();
         while exe() == std::env::current_exe().unwrap() {
             std::thread::yield_now();

@@ -1,19 +1,18 @@
-//! The proxy variables of an environment. All that leaves this file is which of
-//! them names an address that is already known: no name, user or password.
+//! Proxy variables in a process's environment. Only the name of a variable that holds a known
+//! address leaves this file: no host name, user or password.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::diagnosis::question::ProxyVariable;
 
-/// As curl and most libraries know them; they are looked for in either case.
+/// Names that curl and most libraries use, compared without case.
 const VARIABLES: [(&[u8], ProxyVariable); 3] = [
     (b"http_proxy", ProxyVariable::HttpProxy),
     (b"https_proxy", ProxyVariable::HttpsProxy),
     (b"all_proxy", ProxyVariable::AllProxy),
 ];
 
-/// The variable of this environment that names `remote` as a proxy. It is compared
-/// without DNS.
+/// Returns the variable whose value is `remote`. Host names are not resolved.
 pub(crate) fn variable(environment: &[u8], remote: SocketAddr) -> Option<ProxyVariable> {
     let mut entries = environment.split(|&byte| byte == 0);
     entries.find_map(|entry| {
@@ -28,7 +27,7 @@ pub(crate) fn variable(environment: &[u8], remote: SocketAddr) -> Option<ProxyVa
     })
 }
 
-/// `[SCHEME://][USER[:PASSWORD]@]ADDRESS[:PORT][/...]`
+/// Parses `[SCHEME://][USER[:PASSWORD]@]ADDRESS[:PORT][/...]`.
 fn address(url: &str) -> Option<SocketAddr> {
     let (scheme, rest) = url.trim().split_once("://").unwrap_or(("http", url.trim()));
     let authority = rest.split(['/', '?', '#']).next()?;
@@ -55,7 +54,7 @@ fn address(url: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.to_canonical(), port))
 }
 
-/// curl's.
+/// Default port of a proxy's scheme, as in curl.
 fn default_port(scheme: &str) -> Option<u16> {
     match scheme.to_ascii_lowercase().as_str() {
         "https" => Some(443),

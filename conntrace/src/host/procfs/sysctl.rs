@@ -1,9 +1,9 @@
-//! How local ports are chosen in the calling thread's namespace.
+//! Sysctls for ephemeral ports, in the calling thread's network namespace.
 
 use super::port_range::PortSet;
 use crate::sys::proc_file;
 
-/// `ip_local_port_range`.
+/// Reads `ip_local_port_range`.
 pub(crate) fn port_range() -> Option<(u16, u16)> {
     let text = read("ip_local_port_range")?;
     let mut bounds = text.split_ascii_whitespace().map(str::parse);
@@ -11,26 +11,26 @@ pub(crate) fn port_range() -> Option<(u16, u16)> {
     (low <= high).then_some((low, high))
 }
 
-/// `ip_local_reserved_ports`.
+/// Reads `ip_local_reserved_ports`.
 pub(crate) fn reserved_ports() -> Option<PortSet> {
     ports(&read("ip_local_reserved_ports")?)
 }
 
-/// `tcp_tw_reuse`.
+/// Reads `tcp_tw_reuse`.
 pub(crate) fn tw_reuse() -> Option<u8> {
     read("tcp_tw_reuse")?.trim().parse().ok()
 }
 
-/// How long a port must have been in `TIME_WAIT` before it can be used again; `None`
-/// where it cannot, for want of timestamps. Before Linux 6.14 there is no such sysctl,
-/// and it is up to a second.
+/// Reads the time in `TIME_WAIT` before a port may be reused, in milliseconds. `None` if reuse is
+/// impossible because TCP timestamps are off. Before Linux 6.14 there is no such sysctl, and the
+/// time is at most one second.
 pub(crate) fn tw_reuse_after_ms() -> Option<u32> {
     let timestamps: u8 = read("tcp_timestamps")?.trim().parse().ok()?;
     let delay = read("tcp_tw_reuse_delay").and_then(|delay| delay.trim().parse().ok());
     (timestamps != 0).then(|| delay.unwrap_or(1000))
 }
 
-/// /proc/sys/net shows the namespace of the thread that opens it.
+/// Reads a sysctl in the namespace of the calling thread: /proc/sys/net shows that one.
 fn read(name: &str) -> Option<String> {
     proc_file::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()
 }

@@ -1,4 +1,4 @@
-//! Reads the ruleset of the calling thread's namespace by netlink.
+//! Dumps the ruleset of the calling thread's namespace over netlink.
 
 use std::{collections::HashMap, io, ops::ControlFlow};
 
@@ -14,20 +14,20 @@ use crate::host::netlink;
 
 /// `NLM_F_REQUEST | NLM_F_DUMP`.
 const FLAGS: u16 = 0x1 | 0x300;
-/// `struct nfgenmsg`.
+/// Size of `struct nfgenmsg`.
 const HEADER_LEN: usize = 4;
-/// `NFT_MSG_NEWSETELEM`; one more asks for it.
+/// `NFT_MSG_NEWSETELEM`; the request `NFT_MSG_GETSETELEM` is one more.
 pub(super) const ELEMENT: u16 = (10 << 8) + 12;
-/// Most sets that are read for a packet, and elements of all of them.
+/// Maximum number of sets read for a packet, and of elements in all of them.
 const SETS_MAX: usize = 256;
 const ELEMENTS_MAX: usize = 65_536;
 
-/// Dumps that belong together.
+/// Dumps of one ruleset, checked to be of the same generation.
 #[derive(Debug)]
 pub(super) struct RulesetDump {
-    /// The ruleset's generation, its lower 16 bits (`nfgenmsg.res_id`).
+    /// Lower 16 bits of the ruleset's generation (`nfgenmsg.res_id`).
     generation: Option<u16>,
-    /// The ruleset did not change since the first dump.
+    /// True if the ruleset did not change since the first dump.
     pub(super) is_whole: bool,
 }
 
@@ -39,8 +39,8 @@ impl RulesetDump {
         }
     }
 
-    /// Hands over each message of this type (`NFT_MSG_NEW*`) by its family and its
-    /// attributes, until `each` has enough. Family 0 is any.
+    /// Passes each message of this type (`NFT_MSG_NEW*`) to `each`, with its family and attributes,
+    /// until `each` breaks. Family 0 stands for all.
     pub(super) fn all(
         &mut self,
         kind: u16,
@@ -67,7 +67,7 @@ impl RulesetDump {
         Ok(())
     }
 
-    /// Reads all but the elements of sets.
+    /// Reads the ruleset without the elements of sets.
     pub(super) fn ruleset(&mut self) -> io::Result<Ruleset> {
         let mut rules = Ruleset::default();
         for kind in [TABLE, CHAIN, RULE, SET] {
@@ -78,7 +78,7 @@ impl RulesetDump {
         Ok(rules)
     }
 
-    /// Hands over each message with elements of a set.
+    /// Passes each message with elements of a set to `each`.
     pub(super) fn elements(
         &mut self,
         (family, table, set): &sets::SetName,
@@ -101,7 +101,7 @@ impl RulesetDump {
     }
 }
 
-/// The sets of a ruleset, each read when it is first asked for.
+/// Sets of a ruleset, each read on first use.
 #[derive(Debug)]
 pub(super) struct LiveSets<'a> {
     pub(super) dump: &'a mut RulesetDump,
@@ -116,7 +116,7 @@ impl Sets for LiveSets<'_> {
             let used: usize = self.known.values().flatten().map(NftSet::len).sum();
             let room = ELEMENTS_MAX.saturating_sub(used);
             let set = kind.and_then(|kind| self.dump.set(name, kind, room).ok());
-            // It is gone, or the kernel does not tell.
+            // The set was deleted, or the kernel does not dump it.
             self.dump.is_whole &= set.is_some();
             self.known.insert(name.clone(), set);
         }
@@ -124,7 +124,7 @@ impl Sets for LiveSets<'_> {
     }
 }
 
-/// `struct nlattr` and a name, padded.
+/// Encodes a name as `struct nlattr`, padded.
 fn attribute(kind: u16, name: &[u8]) -> io::Result<Vec<u8>> {
     let len = u16::try_from(4 + name.len() + 1).map_err(io::Error::other)?;
     let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();

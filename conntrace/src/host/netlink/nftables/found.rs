@@ -1,4 +1,4 @@
-//! The rules that are found, as an answer has them.
+//! Matching rules of a packet, in the form of the answer.
 
 use super::{
     ruleset::{ChainName, NftRule, family_name},
@@ -9,13 +9,13 @@ use crate::{
     record::sanitize,
 };
 
-/// Most rules in an answer: two already say that it could be either.
+/// Maximum number of rules in an answer; two already show the ambiguity.
 const FOUND_MAX: usize = 4;
-/// Most bytes of a name and of a comment in a line.
+/// Maximum bytes of a name and of a comment in a line.
 const NAME_JSON_MAX: usize = 96;
 const COMMENT_JSON_MAX: usize = 128;
 
-/// Adds a rule that the packet meets with this certainty, or the policy of the chain.
+/// Adds a rule that the packet reaches with this certainty, or a chain's policy.
 pub(super) fn add(
     all: &mut Vec<MatchingRule>,
     (family, table, chain): &ChainName,
@@ -44,7 +44,7 @@ pub(super) fn add(
             && known.chain == found.chain
     };
     if let Some(known) = all.iter_mut().find(is_same) {
-        // Two jumps may lead to it.
+        // Two jumps can lead to the same rule.
         if found.matches == Match::Fully {
             known.matches = Match::Fully;
         }
@@ -53,7 +53,7 @@ pub(super) fn add(
     }
 }
 
-/// The certainty that this verdict gives this ending, if it can.
+/// Returns the certainty with which this verdict explains the ending, if it can.
 pub(super) fn could_give(
     ending: PacketEnd,
     verdict: RuleVerdict,
@@ -65,7 +65,7 @@ pub(super) fn could_give(
         | (PacketEnd::RejectByReset, RejectByReset)
         | (PacketEnd::RejectByIcmp, RejectByIcmp)
         | (PacketEnd::Rewrite, Rewrite) => Some(Match::Fully),
-        // The answer goes to the other end, or may have been lost on its way.
+        // The RST or ICMP error goes to the peer, or may have been lost.
         (PacketEnd::Drop, RejectByReset | RejectByIcmp) => Some(match direction {
             Direction::In => Match::Fully,
             Direction::Out | Direction::Arriving => Match::Possibly,

@@ -1,4 +1,4 @@
-//! The hooks that a packet passes, and the chains that each runs.
+//! Netfilter hooks that a packet passes, and the base chains of each.
 
 use super::{
     ruleset::{BaseChain, INET, NETDEV},
@@ -11,10 +11,10 @@ pub(super) const CONNTRACK_PRIORITY: i32 = -200;
 const NAT_DST_PRIORITY: i32 = -100;
 const NAT_SRC_PRIORITY: i32 = 100;
 
-/// The interface by which a host reaches itself.
+/// Name of the loopback interface.
 pub(super) const LOOPBACK: &str = "lo";
 
-/// A hook that a packet passes.
+/// Netfilter hook on a packet's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NetfilterHook {
     Ingress,
@@ -25,7 +25,7 @@ pub(super) enum NetfilterHook {
     Egress,
 }
 
-/// The hooks of a SYN and of a SYN-ACK, and of both on `lo`.
+/// Hooks of a SYN, of an arriving RST or ICMP error, of a SYN-ACK, and of packets on `lo`.
 pub(super) const OUT: &[NetfilterHook] = &[
     NetfilterHook::Output,
     NetfilterHook::Postrouting,
@@ -46,12 +46,12 @@ pub(super) const LOOP: &[NetfilterHook] = &[
     NetfilterHook::Input,
 ];
 
-/// A chain of a hook, and its place in the order in which they run.
+/// A base chain, and its position in the hook's order.
 pub(super) type OrderedChain<'a> = ((i32, i32), &'a BaseChain);
 
-/// The place of a chain among those of a hook, if it is one of them. Chains of
-/// type `nat` run where NAT does, for the first packet of a connection only, once for the
-/// destination and once for the source (`nf_nat_inet_fn`).
+/// Returns the chain's position in this hook; `None` if the hook does not run it. Chains of type
+/// `nat` run where NAT does, for a connection's first packet only: once for the destination and
+/// once for the source (`nf_nat_inet_fn`).
 pub(super) fn place<'c>(
     chain: &'c BaseChain,
     hook: NetfilterHook,
@@ -85,7 +85,7 @@ pub(super) fn place<'c>(
     Some((order, chain))
 }
 
-/// A chain of `netdev` runs for the interface itself.
+/// Returns true if a `netdev` chain is attached to the interface.
 pub(super) fn is_on(chain: &BaseChain, device: &HookDevice) -> Truth {
     let HookDevice::Named(name, _) = device else {
         return Truth::Unknown;

@@ -1,5 +1,5 @@
-//! The firewall of the calling thread's namespace, by `nf_tables`, which iptables uses
-//! as well unless it is its legacy variant.
+//! Firewall of the calling thread's namespace, read from `nf_tables`. iptables stores its rules
+//! there too, except in its legacy variant.
 
 mod dump;
 mod found;
@@ -22,18 +22,19 @@ use nix::net::if_::if_nametoindex;
 use self::dump::{LiveSets, RulesetDump};
 use crate::diagnosis::firewall_facts::{Firewall, FirewallPacket, Match, PacketEnd};
 
-/// Most reads of a ruleset that changes meanwhile.
+/// Maximum number of reads of a ruleset that keeps changing.
 const READS_MAX: usize = 3;
 
-/// The rules that could have ended the packet's way so, in the network namespace of the
-/// calling thread: a walk of the `nf_tables` ruleset as it is now. A condition that
-/// depends on more than the packet is unknown, such as a rate limit.
+/// Finds the rules that could have ended the packet's path in this way.
 ///
-/// Not looked at: BPF programs, connection tracking and NAT when their tables are full,
-/// and the chains of legacy iptables (see [`Firewall::complete`]).
+/// Evaluates the current `nf_tables` ruleset of the calling thread's network namespace. A condition
+/// that depends on more than the packet, such as a rate limit, is unknown.
+///
+/// Not evaluated: BPF programs, connection tracking and NAT with full tables, and chains of legacy
+/// iptables (see [`Firewall::complete`]).
 ///
 /// # Errors
-/// The kernel does not tell: it has no `nf_tables`, or the caller lacks `CAP_NET_ADMIN`.
+/// Fails when the kernel has no `nf_tables`, or the caller lacks `CAP_NET_ADMIN`.
 pub fn ended_by(packet: &FirewallPacket, ending: PacketEnd) -> io::Result<Firewall> {
     let device = packet.device.as_deref();
     let index = device.and_then(|name| if_nametoindex(name).ok());
@@ -61,7 +62,7 @@ pub fn ended_by(packet: &FirewallPacket, ending: PacketEnd) -> io::Result<Firewa
     }
 }
 
-/// Legacy iptables has tables in this namespace, or that is unknown.
+/// Returns true if legacy iptables has tables in this namespace, or that is unknown.
 fn has_legacy_tables(is_v6: bool) -> bool {
     let name = if is_v6 {
         "ip6_tables_names"
@@ -71,7 +72,7 @@ fn has_legacy_tables(is_v6: bool) -> bool {
     has_names(fs::read(format!("/proc/thread-self/net/{name}")))
 }
 
-/// A file that is there only with the module of legacy iptables has names of tables.
+/// Returns true if the file lists tables. Only the module of legacy iptables creates it.
 fn has_names(file: io::Result<Vec<u8>>) -> bool {
     match file {
         Ok(names) => !names.trim_ascii().is_empty(),

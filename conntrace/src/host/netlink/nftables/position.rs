@@ -1,19 +1,19 @@
-//! Control flow through a chain.
+//! Control flow of a packet through a chain, with uncertain conditions.
 
 use super::truth::Truth;
 
-/// A packet inside a chain that it has reached.
+/// Position of a packet in a chain that it has reached.
 pub(super) struct Position {
-    /// It is at the rule.
+    /// Certainty that the packet is at the current rule.
     pub(super) here: Truth,
-    /// It has left the chain to where that was called.
+    /// Certainty that the packet has returned to the calling chain.
     left: Truth,
-    /// A rule could have ended its way in this base chain.
+    /// True if a rule could have ended the base chain for this packet.
     can_end: bool,
 }
 
 impl Position {
-    /// It begins at the first rule.
+    /// Starts at the chain's first rule.
     pub(super) fn new() -> Self {
         Self {
             here: Truth::True,
@@ -22,20 +22,20 @@ impl Position {
         }
     }
 
-    /// A rule ends its way in the base chain.
+    /// Applies a rule that ends the base chain.
     pub(super) fn ends(&mut self, condition: Truth) {
         self.can_end = true;
         self.here = self.here.and(condition.not());
     }
 
-    /// A rule sends it away from the chain, and with this certainty back to the caller.
+    /// Applies a rule that leaves the chain: `through` is the certainty of a return to the caller.
     pub(super) fn leaves(&mut self, condition: Truth, through: Truth) {
         self.can_end |= through != Truth::True;
         self.left = self.left.or(self.here.and(condition).and(through));
         self.here = self.here.and(condition.not());
     }
 
-    /// A rule sends it to a chain, and with this certainty back.
+    /// Applies a jump: `through` is the certainty of a return from the called chain.
     pub(super) fn returns(&mut self, condition: Truth, through: Truth) {
         self.can_end |= through != Truth::True;
         if through != Truth::True {
@@ -43,7 +43,7 @@ impl Position {
         }
     }
 
-    /// The certainty that it leaves the chain for where that was called.
+    /// Returns the certainty that the packet returns to the calling chain.
     pub(super) fn through(&self) -> Truth {
         if self.can_end {
             self.left.or(self.here)

@@ -1,21 +1,21 @@
-//! The registers of `nf_tables` (`struct nft_regs`).
+//! Registers of `nf_tables` (`struct nft_regs`).
 
 use super::truth::PartialByte;
 
-/// Bytes in all data registers.
+/// Size of all data registers, in bytes.
 const LEN: usize = 64;
 
-/// The data registers while a rule is evaluated.
+/// Data registers during the evaluation of a rule.
 #[derive(Debug, Clone)]
 pub(super) struct Registers([PartialByte; LEN]);
 
 impl Registers {
-    /// Nothing is known of what a rule did not load itself.
+    /// Creates registers with unknown contents.
     pub(super) fn new() -> Self {
         Self([PartialByte::UNKNOWN; LEN])
     }
 
-    /// So many bytes from a register on; unknown ones outside of all.
+    /// Loads `len` bytes from a register; unknown bytes if it is out of range.
     pub(super) fn load(&self, register: u32, len: usize) -> Vec<PartialByte> {
         let bytes = offset(register).and_then(|at| self.0.get(at..)?.get(..len));
         bytes.map_or_else(
@@ -37,8 +37,8 @@ impl Registers {
     }
 }
 
-/// The place of a register: `NFT_REG_1` to 4 have 16 bytes, `NFT_REG32_00` to 15 have 4
-/// of the same (`nft_parse_register`).
+/// Returns the byte offset of a register. `NFT_REG_1` to 4 have 16 bytes each; `NFT_REG32_00` to 15
+/// divide them into parts of 4 (`nft_parse_register`).
 fn offset(register: u32) -> Option<usize> {
     let at = match register {
         1..=4 => (register - 1) * 16,

@@ -1,4 +1,4 @@
-//! A rule, evaluated for a packet: what becomes of the packet, and how sure that is.
+//! Evaluation of a rule for a packet: the verdict and its certainty.
 
 use super::{
     parse::{name_of, nested, number, number_of, value},
@@ -12,44 +12,44 @@ use super::{
 };
 use crate::diagnosis::firewall_facts;
 
-/// The verdict of a rule.
+/// Verdict of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NftVerdict {
-    /// Ends the base chain, not the packet's way.
+    /// Ends the base chain; later base chains still run.
     Accept,
-    /// Ends the packet's way here.
+    /// Ends the packet's path in this hook.
     End(firewall_facts::RuleVerdict),
-    /// The packet goes on elsewhere.
+    /// Takes the packet over; it continues elsewhere.
     Stolen,
-    /// Gives the packet another destination, and ends the base chain.
+    /// Translates the destination and ends the base chain.
     Rewrite,
     Jump(Vec<u8>),
     Goto(Vec<u8>),
     Return,
-    /// On to the next rule.
+    /// Continues with the next rule.
     Continue,
 }
 
-/// Reads sets with their elements.
+/// Access to sets with their elements.
 pub(super) trait Sets {
-    /// `None` if it is unknown.
+    /// Returns the set; `None` if it is unknown.
     fn set(&mut self, name: &sets::SetName) -> Option<&NftSet>;
 }
 
-/// The effect of a rule on a packet that is at it.
+/// Effect of a rule on a packet that reaches it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct RuleEffect {
-    /// The verdicts it may meet; none if it goes on to the next rule.
+    /// Possible verdicts with their certainty; empty if the next rule follows.
     pub(super) verdicts: Vec<(Truth, NftVerdict)>,
-    /// Changes that the rule possibly makes.
+    /// Changes that the rule may make.
     pub(super) changes: Vec<PacketChange>,
-    /// The text of an iptables comment.
+    /// Text of an iptables comment.
     pub(super) comment: Option<Vec<u8>>,
-    /// Elements of sets that were compared.
+    /// Number of set elements compared.
     pub(super) compared: usize,
 }
 
-/// Evaluates a rule of a table.
+/// Evaluates a rule of the table.
 pub(super) fn evaluate(
     rule: &NftRule,
     (family, table): (u8, &[u8]),
@@ -80,7 +80,7 @@ struct Evaluation<'a> {
     seen: &'a PacketFacts,
     sets: &'a mut dyn Sets,
     registers: Registers,
-    /// All conditions up to here.
+    /// Conjunction of all conditions so far.
     holds: Truth,
     outcome: RuleEffect,
 }
@@ -126,7 +126,7 @@ impl Evaluation<'_> {
             }
             b"match" => self.xt_match(data),
             b"target" => self.xt_target(data),
-            // Limits and such, and what loads something that is not known of a packet.
+            // Limits and the like, and expressions that load facts unknown here.
             _ => self.doubt(),
         }
     }
@@ -135,7 +135,7 @@ impl Evaluation<'_> {
         self.holds = self.holds.and(condition);
     }
 
-    /// Nothing is known of an expression.
+    /// Applies an expression of unknown effect.
     fn doubt(&mut self) {
         self.registers = Registers::new();
         self.require(Truth::Unknown);
@@ -170,7 +170,7 @@ impl Evaluation<'_> {
 
     fn meta(&mut self, data: &[u8]) {
         let key = number_of(data, 2).unwrap_or(u32::MAX);
-        // NFTA_META_SREG: it sets.
+        // With NFTA_META_SREG it writes.
         if value(data, 3).is_none() {
             let bytes = self.seen.meta(key, self.family);
             self.store(data, 1, &bytes);
@@ -180,7 +180,7 @@ impl Evaluation<'_> {
     }
 
     fn payload(&mut self, data: &[u8]) {
-        // NFTA_PAYLOAD_SREG: it writes.
+        // With NFTA_PAYLOAD_SREG it writes.
         if value(data, 5).is_some() {
             self.outcome.changes.push(PacketChange::Header);
             return;
@@ -203,7 +203,7 @@ impl Evaluation<'_> {
     }
 
     fn ct(&mut self, data: &[u8]) {
-        // NFTA_CT_SREG: it sets.
+        // With NFTA_CT_SREG it writes.
         if value(data, 4).is_some() {
             return;
         }
@@ -220,7 +220,7 @@ impl Evaluation<'_> {
         let len = small(number_of(data, 3).unwrap_or_default());
         let bytes = self.load(data, 1, len);
         let (mask, xor) = (nested(data, 4, 1), nested(data, 5, 1));
-        // NFT_BITWISE_MASK_XOR; the others are rarely seen.
+        // NFT_BITWISE_MASK_XOR; the other operations are rare.
         let is_mask = number_of(data, 6).unwrap_or_default() == 0;
         let result = match (mask, xor) {
             (Some(mask), Some(xor)) if is_mask && mask.len() == len && xor.len() == len => {
@@ -300,7 +300,7 @@ impl Evaluation<'_> {
                 let lacks = verdicts.is_empty() && is_found != Truth::False;
                 self.outcome.verdicts.extend(verdicts);
                 if lacks {
-                    // It can be any.
+                    // The verdict is in an element that was not read.
                     let unknown = NftVerdict::End(firewall_facts::RuleVerdict::Unknown);
                     self.outcome.verdicts.push((Truth::Unknown, unknown));
                 }
@@ -353,7 +353,7 @@ impl Evaluation<'_> {
     }
 }
 
-/// A verdict in attributes of data (`NFTA_DATA_VERDICT`).
+/// Parses the verdict in attributes of data (`NFTA_DATA_VERDICT`).
 fn verdict(data: &[u8]) -> NftVerdict {
     let verdict = value(data, 2).unwrap_or_default();
     let chain = || name_of(verdict, 2).unwrap_or_default().to_vec();
@@ -365,7 +365,7 @@ fn verdict(data: &[u8]) -> NftVerdict {
         Some(-5) => NftVerdict::Return,
         Some(0) => NftVerdict::End(firewall_facts::RuleVerdict::Drop),
         Some(1) => NftVerdict::Accept,
-        // NF_QUEUE, with the number of the queue above.
+        // NF_QUEUE, with the queue's number in the upper bits.
         Some(code) if code > 0 && code & 0xff == 3 => {
             NftVerdict::End(firewall_facts::RuleVerdict::Queue)
         }
@@ -381,7 +381,7 @@ pub(super) fn reject(resets: bool) -> firewall_facts::RuleVerdict {
     }
 }
 
-/// A number of bytes that no register has more of.
+/// Converts a number of bytes, limited to more than any register holds.
 fn small(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX).min(256)
 }

@@ -1,4 +1,4 @@
-//! The ruleset of a namespace, as `nf_tables` dumps it.
+//! Ruleset of a network namespace, as dumped by `nf_tables`.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,67 +11,67 @@ use super::{
     sets::SetSpec,
 };
 
-/// Most rules that are kept, and bytes of their expressions.
+/// Maximum number of rules kept, and of bytes of their expressions.
 const RULES_MAX: usize = 65_536;
 const BYTES_MAX: usize = 32 << 20;
 
-/// `NFT_MSG_NEWTABLE`, `NEWCHAIN`, `NEWRULE` and `NEWSET`; one more asks for it.
+/// `NFT_MSG_NEWTABLE`, `NEWCHAIN`, `NEWRULE` and `NEWSET`; each request is one more.
 pub(super) const TABLE: u16 = 10 << 8;
 pub(super) const CHAIN: u16 = (10 << 8) + 3;
 pub(super) const RULE: u16 = (10 << 8) + 6;
 pub(super) const SET: u16 = (10 << 8) + 9;
 
-/// `NFT_TABLE_F_DORMANT`
+/// Table flag `NFT_TABLE_F_DORMANT`.
 const DORMANT: u32 = 1;
 
-/// `NFPROTO_*`
+/// Protocol families `NFPROTO_INET` and `NFPROTO_NETDEV`.
 pub(super) const INET: u8 = 1;
 pub(super) const NETDEV: u8 = 5;
 
-/// A chain, by the number of its family, its table and its name.
+/// Family, table and name of a chain.
 pub(super) type ChainName = (u8, Vec<u8>, Vec<u8>);
 
-/// A chain that a hook runs.
+/// Base chain: a chain that a hook runs.
 #[derive(Debug, Clone)]
 pub(super) struct BaseChain {
     pub(super) name: ChainName,
     pub(super) hook: u32,
     pub(super) priority: i32,
-    /// Names of interfaces; those that end with a star are prefixes.
+    /// Names of interfaces; a trailing star marks a prefix.
     pub(super) devices: Vec<Vec<u8>>,
-    /// The policy is `drop`.
+    /// True for the policy `drop`.
     pub(super) drops: bool,
-    /// The type is `nat`.
+    /// True for the type `nat`.
     pub(super) is_nat: bool,
 }
 
-/// A rule.
+/// Rule of a chain.
 #[derive(Debug, Clone)]
 pub(super) struct NftRule {
     pub(super) handle: Option<u64>,
-    /// Attributes: the list of expressions.
+    /// List of expressions, as attributes.
     pub(super) expressions: Vec<u8>,
-    /// Data of user space, such as the comment (`NFTA_RULE_USERDATA`).
+    /// Data of the tool that added the rule, such as the comment (`NFTA_RULE_USERDATA`).
     pub(super) user_data: Vec<u8>,
 }
 
-/// All tables, chains, rules and sets, without the elements of these.
+/// Tables, chains, rules and sets, without the sets' elements.
 #[derive(Debug, Default)]
 pub(super) struct Ruleset {
-    /// Tables that are switched off.
+    /// Tables with the flag `dormant`, by family and name.
     dormant: HashSet<(u8, Vec<u8>)>,
     pub(super) base_chains: Vec<BaseChain>,
     pub(super) chains: HashMap<ChainName, Vec<NftRule>>,
     pub(super) sets: HashMap<sets::SetName, SetSpec>,
     rules: usize,
     bytes: usize,
-    /// Rules were left out.
+    /// True if rules were left out.
     pub(super) is_cut: bool,
 }
 
 impl Ruleset {
-    /// Adds a message of a dump, in the order tables, chains, rules, sets. It begins
-    /// after `struct nfgenmsg`.
+    /// Adds a message of a dump. Dumps come in the order tables, chains, rules, sets; `message`
+    /// begins after `struct nfgenmsg`.
     pub(super) fn add(&mut self, kind: u16, family: u8, message: &[u8]) -> ControlFlow<()> {
         match kind {
             TABLE if number_of(message, 2).unwrap_or_default() & DORMANT != 0 => {
@@ -136,7 +136,7 @@ impl Ruleset {
 }
 
 impl NftRule {
-    /// The name and the data of each expression.
+    /// Iterates over the name and the data of each expression.
     pub(super) fn expressions(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         elements(&self.expressions).map(|expression| {
             let data = value(expression, 2).unwrap_or_default();
@@ -144,8 +144,8 @@ impl NftRule {
         })
     }
 
-    /// The comment that `nft` stores with a rule: type 0
-    /// (`NFTNL_UDATA_RULE_COMMENT`), length, text.
+    /// Returns the comment that `nft` stores with a rule: type 0 (`NFTNL_UDATA_RULE_COMMENT`),
+    /// length, text.
     pub(super) fn comment(&self) -> Option<&[u8]> {
         let mut rest = self.user_data.as_slice();
         while let [kind, len, after @ ..] = rest {
@@ -159,7 +159,7 @@ impl NftRule {
     }
 }
 
-/// The chain of a message, by the type of the attribute with its name.
+/// Returns the chain of a message; `name` is the type of the attribute with its name.
 pub(super) fn chain(family: u8, message: &[u8], name: u16) -> Option<ChainName> {
     let (table, chain) = (name_of(message, 1)?, name_of(message, name)?);
     Some((family, table.to_vec(), chain.to_vec()))
@@ -170,7 +170,7 @@ pub(super) fn handle(message: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*bytes))
 }
 
-/// The interfaces of a hook (`NFTA_HOOK_DEV`, `NFTA_HOOK_DEVS`).
+/// Returns the interfaces of a hook (`NFTA_HOOK_DEV`, `NFTA_HOOK_DEVS`).
 fn devices(hook: &[u8]) -> Vec<Vec<u8>> {
     let list = value(hook, 4).unwrap_or_default();
     let names = crate::host::netlink::attributes(list).map(|(kind, name)| {
@@ -186,7 +186,7 @@ fn devices(hook: &[u8]) -> Vec<Vec<u8>> {
     names
 }
 
-/// `NFPROTO_*`, as `nft` names them.
+/// Returns the name `nft` uses for a family (`NFPROTO_*`).
 pub(super) fn family_name(family: u8) -> &'static str {
     match family {
         INET => "inet",

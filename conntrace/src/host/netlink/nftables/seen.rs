@@ -1,4 +1,4 @@
-//! A packet as a rule of a hook sees it.
+//! Facts about a packet that the rules of a hook can match.
 
 use std::net::IpAddr;
 
@@ -11,38 +11,38 @@ const IPV6_LEN: usize = 40;
 const TCP_LEN: usize = 20;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
-/// All flags but ECE and CWR, which depend on ECN.
+/// Mask of the flags that are known: ECE and CWR depend on ECN.
 const FLAGS_KNOWN: u8 = 0x3f;
 /// `IFNAMSIZ`.
 const NAME_LEN: usize = 16;
-/// Loads of which nothing is known have that many bytes.
+/// Length of a load with unknown contents, in bytes.
 const UNKNOWN_LEN: usize = 16;
 
-/// An interface as a hook has it.
+/// Interface of a packet in a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum HookDevice {
-    /// This hook has none.
+    /// The hook has no such interface.
     Absent,
-    /// An interface of this name, and its index if that could be had.
+    /// Name, and index if it is available.
     Named(String, Option<u32>),
     Unknown,
 }
 
-/// A change of a packet by a rule: its new value is unknown from there on.
+/// Change of a packet by a rule; the new value is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PacketChange {
     Mark,
-    /// Address and port by source NAT.
+    /// Address and port, by source NAT.
     Source,
-    /// Address and port by destination NAT.
+    /// Address and port, by destination NAT.
     Destination,
-    /// Bytes of a header.
+    /// Bytes of a header, by `payload set`.
     Header,
-    /// Exempted from connection tracking.
+    /// Exemption from connection tracking.
     Untracked,
 }
 
-/// The known facts of a packet at a point of its way.
+/// Known facts about a packet at one point of its path.
 #[derive(Debug, Clone)]
 pub(super) struct PacketFacts {
     pub(super) direction: Direction,
@@ -55,11 +55,11 @@ pub(super) struct PacketFacts {
     pub(super) uid: Option<u32>,
     pub(super) arrives_by: HookDevice,
     pub(super) leaves_by: HookDevice,
-    /// The destination is an address of this namespace.
+    /// True if the destination is an address of this namespace.
     pub(super) to_own: Option<bool>,
-    /// `ct state` of the packet is that of a first SYN.
+    /// True if `ct state` is that of a first SYN.
     pub(super) is_new: bool,
-    /// The changes that were possibly made.
+    /// Changes that rules may have made so far.
     pub(super) changes: Vec<PacketChange>,
 }
 
@@ -89,7 +89,7 @@ impl PacketFacts {
         }
     }
 
-    /// Forgets what a rule may have changed.
+    /// Marks the facts that a rule may have changed as unknown.
     pub(super) fn change(&mut self, change: PacketChange) {
         if matches!(change, PacketChange::Destination | PacketChange::Header) {
             self.to_own = None;
@@ -112,23 +112,23 @@ impl PacketFacts {
         }
     }
 
-    /// The type of the destination, as routes have it (`RTN_LOCAL`, `RTN_UNICAST`).
+    /// Returns the destination's route type (`RTN_LOCAL`, `RTN_UNICAST`).
     pub(super) fn destination_type(&self) -> Option<u32> {
         self.to_own.map(|to_own| if to_own { 2 } else { 1 })
     }
 
-    /// The destination was possibly translated.
+    /// Returns true if the destination may have been translated.
     pub(super) fn is_translated(&self) -> bool {
         let changes = [PacketChange::Destination, PacketChange::Header];
         changes.iter().any(|change| self.changes.contains(change))
     }
 
-    /// The route was possibly chosen again (`ip_route_me_harder`).
+    /// Returns true if the route may have been chosen again (`ip_route_me_harder`).
     pub(super) fn is_rerouted(&self) -> bool {
         self.is_translated() || self.changes.contains(&PacketChange::Mark)
     }
 
-    /// TCP flags, the reserved ones unknown.
+    /// Returns the TCP flags, of which ECE and CWR are unknown.
     pub(super) fn flags(&self) -> PartialByte {
         let flags = match self.direction {
             Direction::Out | Direction::Arriving => SYN,
@@ -137,7 +137,7 @@ impl PacketFacts {
         PartialByte::masked(flags, FLAGS_KNOWN)
     }
 
-    /// The bytes that the expression `payload` loads from a header.
+    /// Returns the bytes that the expression `payload` loads from a header.
     pub(super) fn payload(&self, base: u32, offset: usize, len: usize) -> Vec<PartialByte> {
         let header = match base {
             // NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER
@@ -178,7 +178,7 @@ impl PacketFacts {
         header
     }
 
-    /// The bytes that the expression `meta` loads in a chain of this family.
+    /// Returns the bytes that the expression `meta` loads in a chain of this family.
     pub(super) fn meta(&self, key: u32, family: u8) -> Vec<PartialByte> {
         match key {
             // NFT_META_PROTOCOL
@@ -213,8 +213,8 @@ impl PacketFacts {
         }
     }
 
-    /// The bytes that `ct state` loads: of a first SYN the bit NEW is set, ESTABLISHED and
-    /// RELATED are not. A tuple that is used again can be INVALID (`tcp_in_window`).
+    /// Returns the bytes that `ct state` loads. For a first SYN the bit NEW is set, and ESTABLISHED
+    /// and RELATED are clear. A reused tuple can be INVALID (`tcp_in_window`).
     pub(super) fn state(&self) -> Vec<PartialByte> {
         if !self.is_new {
             return vec![PartialByte::UNKNOWN; 4];
@@ -233,9 +233,9 @@ impl PacketFacts {
     }
 }
 
-/// `NF_CT_STATE_INVALID_BIT`
+/// Bit `NF_CT_STATE_INVALID_BIT`.
 const INVALID: u8 = 1;
-/// `NF_CT_STATE_BIT(IP_CT_NEW)`, in `nft` and iptables alike.
+/// Bit `NF_CT_STATE_BIT(IP_CT_NEW)`, the same in `nft` and iptables.
 pub(super) const NEW: u8 = 8;
 
 fn put(header: &mut [PartialByte], at: usize, part: &[PartialByte]) {
@@ -244,7 +244,7 @@ fn put(header: &mut [PartialByte], at: usize, part: &[PartialByte]) {
     }
 }
 
-/// The bytes of an address; none of one that is unknown, for these are unknown anyway.
+/// Returns the bytes of an address; none if it is unknown, as the header is by default.
 fn address(address: Option<IpAddr>) -> Vec<PartialByte> {
     match address {
         Some(IpAddr::V4(address)) => address.octets().map(PartialByte::known).to_vec(),
@@ -253,7 +253,7 @@ fn address(address: Option<IpAddr>) -> Vec<PartialByte> {
     }
 }
 
-/// `nft_meta_store_ifindex`
+/// Encodes an interface's index as `nft_meta_store_ifindex` does.
 fn index(device: &HookDevice) -> Vec<PartialByte> {
     let index = match device {
         HookDevice::Absent => Some(0),
@@ -263,7 +263,7 @@ fn index(device: &HookDevice) -> Vec<PartialByte> {
     bytes(index.map(u32::to_ne_bytes)).to_vec()
 }
 
-/// `nft_meta_store_ifname`
+/// Encodes an interface's name as `nft_meta_store_ifname` does.
 fn name(device: &HookDevice) -> Vec<PartialByte> {
     let name = match device {
         HookDevice::Absent => "",

@@ -1,4 +1,4 @@
-//! Sets and maps of `nf_tables`: what a lookup finds.
+//! Sets and maps of `nf_tables`, and the lookup of a key.
 
 use std::ops::ControlFlow;
 
@@ -7,28 +7,28 @@ use super::{
     truth::{PartialByte, Truth, equal, order, within},
 };
 
-/// `NFT_SET_INTERVAL`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`
+/// Set flags `NFT_SET_INTERVAL`, `NFT_SET_TIMEOUT` and `NFT_SET_EVAL`.
 const INTERVAL: u32 = 0x4;
 const TIMEOUT: u32 = 0x10;
 const EVAL: u32 = 0x20;
-/// `NFT_SET_ELEM_INTERVAL_END`, `NFT_SET_ELEM_CATCHALL`
+/// Element flags `NFT_SET_ELEM_INTERVAL_END` and `NFT_SET_ELEM_CATCHALL`.
 const INTERVAL_END: u32 = 0x1;
 const CATCHALL: u32 = 0x2;
 
-/// A set, by its family, table and name.
+/// Family, table and name of a set.
 pub(super) type SetName = (u8, Vec<u8>, Vec<u8>);
 
-/// The definition of a set.
+/// Definition of a set.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SetSpec {
     flags: u32,
     key_len: usize,
-    /// Bytes of each part of a key that has several; empty of one.
+    /// Sizes of a concatenated key's parts, in bytes; empty for a simple key.
     parts: Vec<usize>,
 }
 
 impl SetSpec {
-    /// From the attributes of `NFT_MSG_NEWSET`.
+    /// Parses the attributes of `NFT_MSG_NEWSET`.
     pub(super) fn parse(message: &[u8]) -> Self {
         let parts = nested(message, 9, 2).unwrap_or_default();
         let len = |bytes, kind| usize::try_from(number_of(bytes, kind)?).ok();
@@ -40,25 +40,25 @@ impl SetSpec {
     }
 }
 
-/// An element, or one end of a range.
+/// Element of a set, or one end of a range.
 #[derive(Debug, Clone)]
 struct Element {
     key: Vec<u8>,
-    /// Of a range in one element: its last key.
+    /// Last key of a range in one element.
     key_end: Option<Vec<u8>>,
     flags: u32,
-    /// Attributes of the value (`NFTA_SET_ELEM_DATA`); empty of a set.
+    /// Attributes of a map's value (`NFTA_SET_ELEM_DATA`); empty for a set.
     data: Vec<u8>,
-    /// It has an expression of its own that may decide otherwise, such as a limit.
+    /// True if the element has an expression of its own that can fail, such as a limit.
     is_conditional: bool,
 }
 
-/// A set with its elements.
+/// Set with its elements.
 #[derive(Debug, Clone)]
 pub(super) struct NftSet {
     kind: SetSpec,
     elements: Vec<Element>,
-    /// Most elements that are kept.
+    /// Maximum number of elements kept.
     room: usize,
     is_cut: bool,
 }
@@ -73,7 +73,7 @@ impl NftSet {
         }
     }
 
-    /// Adds what a message `NFT_MSG_NEWSETELEM` has, while there is room.
+    /// Adds the elements of a message `NFT_MSG_NEWSETELEM`, while there is room.
     pub(super) fn add(&mut self, message: &[u8]) -> ControlFlow<()> {
         for element in elements(value(message, 3).unwrap_or_default()) {
             if self.elements.len() >= self.room {
@@ -85,18 +85,17 @@ impl NftSet {
         ControlFlow::Continue(())
     }
 
-    /// To be called when all elements were added.
+    /// Sorts the elements after all were added.
     pub(super) fn finish(&mut self) {
         let by_key = |element: &Element| {
-            // Where one range ends and the next begins, the key is of the next.
+            // An end sorts before a start with the same key: the next range begins there.
             let is_start = element.flags & INTERVAL_END == 0;
             (element.key.clone(), is_start)
         };
         self.elements.sort_by_cached_key(by_key);
     }
 
-    /// The possible results of looking up a key: each value with its certainty, and
-    /// the certainty that one is found.
+    /// Looks up a key: returns each possible value and the certainty that one exists.
     pub(super) fn look_up(&self, key: &[PartialByte]) -> SetMatches {
         let mut looked = SetMatches {
             is_found: Truth::False,
@@ -120,11 +119,11 @@ impl NftSet {
         }
         let changes = self.is_cut || self.kind.flags & (TIMEOUT | EVAL) != 0;
         if looked.is_found == Truth::False && changes {
-            // It may have had the element then.
+            // The element may have existed when the packet passed.
             looked.is_found = Truth::Unknown;
         }
         if self.kind.flags & EVAL != 0 {
-            // The packet itself may have added it.
+            // The packet itself may have added the element.
             looked.doubt();
         }
         looked
@@ -141,15 +140,14 @@ impl NftSet {
             return Truth::False;
         }
         let from = order(key, &element.key).map(std::cmp::Ordering::is_ge);
-        // A range without an end goes up to the last key.
+        // A last range without an end extends to the highest key.
         let until = self.elements.get(at + 1).map_or(Truth::True, |next| {
             order(key, &next.key).map(std::cmp::Ordering::is_lt).into()
         });
         Truth::from(from).and(until)
     }
 
-    /// Each part of the key is within the range of that part. Parts take whole
-    /// registers.
+    /// Compares each part of the key with its range. Parts are padded to whole registers.
     fn within_parts(&self, key: &[PartialByte], low: &[u8], high: &[u8]) -> Truth {
         if self.kind.parts.is_empty() {
             return within(key, low, high);
@@ -173,7 +171,7 @@ impl NftSet {
         self.elements.len()
     }
 
-    /// Bytes of a key.
+    /// Returns the size of a key, in bytes.
     pub(super) fn key_len(&self) -> usize {
         self.kind.key_len
     }
@@ -195,17 +193,17 @@ impl Element {
     }
 }
 
-/// The possible results of a lookup.
+/// Possible results of a lookup.
 #[derive(Debug)]
 pub(super) struct SetMatches {
-    /// The certainty that there is such an element.
+    /// Certainty that the set has such an element.
     pub(super) is_found: Truth,
-    /// The attributes of the value of each that it may be.
+    /// Attributes of each possible value, with its certainty.
     pub(super) values: Vec<(Truth, Vec<u8>)>,
 }
 
 impl SetMatches {
-    /// Nothing is known of the set.
+    /// Returns the result for a set that could not be read.
     pub(super) fn unknown() -> Self {
         Self {
             is_found: Truth::Unknown,
@@ -237,7 +235,7 @@ impl SetMatches {
     }
 }
 
-/// The name of a set in a message, with its family.
+/// Parses the name of a set in a message.
 pub(super) fn name(family: u8, message: &[u8]) -> Option<SetName> {
     let (table, name) = (value(message, 1)?, value(message, 2)?);
     Some((family, until_nul(table).to_vec(), until_nul(name).to_vec()))

@@ -1,4 +1,4 @@
-//! Walks of captured rulesets, and of bytes that are none.
+//! Walks of captured rulesets and of malformed bytes.
 
 use std::{collections::HashMap, fmt::Write as _, fs, io, ops::ControlFlow, process::Command};
 
@@ -18,8 +18,8 @@ use crate::diagnosis::firewall_facts::{
 };
 use conntrace_testnet;
 
-/// A script that sets a ruleset, and what the kernel then dumps of it: a line per message
-/// with its type, its family and its attributes.
+/// A script that sets a ruleset, and the kernel's dump of it: a line per message with its type,
+/// family and attributes.
 const SMTP: (&str, &str) = (
     include_str!("fixtures/smtp.sh"),
     include_str!("fixtures/smtp.hex"),
@@ -29,7 +29,7 @@ const SETS: (&str, &str) = (
     include_str!("fixtures/sets.hex"),
 );
 
-/// Elements of a set that are kept.
+/// Maximum number of set elements kept.
 const ROOM: usize = 100;
 
 #[derive(Default)]
@@ -71,7 +71,7 @@ impl Captured {
         walk::ended_by(packet, None, ending, rules, &mut KnownPacket(sets))
     }
 
-    /// Handles, comments and matches of what is found.
+    /// Returns the handles, comments and matches of the rules found.
     fn found(&mut self, port: u16, ending: PacketEnd) -> Vec<(u64, String, Match)> {
         let firewall = self.walk(&syn(port), ending);
         assert!(firewall.complete);
@@ -156,7 +156,7 @@ fn sets_and_maps() {
     assert_eq!(comments(83), fully("user"));
     assert_eq!(comments(84), [("unknown".to_owned(), Match::Possibly)]);
     assert_eq!(comments(443), []);
-    // The set could not be read.
+    // A set that could not be read.
     sets.sets.clear();
     let firewall = sets.walk(&syn(443), PacketEnd::Drop);
     assert_eq!(firewall.found[0].matches, Match::Possibly);
@@ -169,7 +169,7 @@ fn a_ruleset_that_is_cut_proves_nothing() {
     let firewall = smtp.walk(&syn(25), PacketEnd::RejectByReset);
     assert!(!firewall.complete);
     assert_eq!(firewall.found[0].matches, Match::Possibly);
-    // A jump to a chain that was not told.
+    // A jump to a chain that is missing from the dump.
     let mut smtp = Captured::parse(SMTP.1);
     smtp.rules.chains.retain(|name, _| name.2 != b"SMTPOUTPUT");
     let firewall = smtp.walk(&syn(25), PacketEnd::RejectByReset);

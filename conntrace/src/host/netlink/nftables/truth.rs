@@ -1,8 +1,8 @@
-//! Three-valued logic, and bytes of which some bits are unknown.
+//! Three-valued logic, and bytes with unknown bits.
 
 use std::cmp::Ordering;
 
-/// The value of a condition.
+/// Value of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Truth {
     True,
@@ -33,7 +33,7 @@ impl Truth {
         }
     }
 
-    /// Negates it if asked to.
+    /// Negates the value if `is_inverted` is set.
     pub(super) fn invert(self, is_inverted: bool) -> Self {
         if is_inverted { self.not() } else { self }
     }
@@ -51,7 +51,7 @@ impl From<Option<bool>> for Truth {
     }
 }
 
-/// A byte of which some bits may be unknown; these are 0 in `value`.
+/// Byte with unknown bits, which are 0 in `value`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PartialByte {
     value: u8,
@@ -69,7 +69,7 @@ impl PartialByte {
         }
     }
 
-    /// A byte with only these bits known.
+    /// Creates a byte of which only the bits in `known` are known.
     pub(super) const fn masked(value: u8, known: u8) -> Self {
         Self {
             value: value & known,
@@ -77,21 +77,21 @@ impl PartialByte {
         }
     }
 
-    /// `(byte & mask) ^ xor`, as the expression `bitwise` computes it.
+    /// Computes `(byte & mask) ^ xor`, as the expression `bitwise` does.
     pub(super) fn bitwise(self, mask: u8, xor: u8) -> Self {
         let known = self.known | !mask;
         Self::masked((self.value & mask) ^ xor, known)
     }
 }
 
-/// Bytes whose value is known, or as many unknown ones.
+/// Converts a known value; without one, returns as many unknown bytes.
 pub(super) fn bytes<const N: usize>(known: Option<[u8; N]>) -> [PartialByte; N] {
     known.map_or([PartialByte::UNKNOWN; N], |value| {
         value.map(PartialByte::known)
     })
 }
 
-/// The equality of bytes of the same number.
+/// Compares bytes for equality; `Unknown` if the lengths differ.
 pub(super) fn equal(bytes: &[PartialByte], other: &[u8]) -> Truth {
     if bytes.len() != other.len() {
         return Unknown;
@@ -108,7 +108,7 @@ pub(super) fn equal(bytes: &[PartialByte], other: &[u8]) -> Truth {
     each.fold(True, Truth::and)
 }
 
-/// The order as by `memcmp`, where the known bits decide it.
+/// Compares as `memcmp` does, as far as the known bits decide.
 pub(super) fn order(bytes: &[PartialByte], other: &[u8]) -> Option<Ordering> {
     if bytes.len() != other.len() {
         return None;
@@ -127,7 +127,7 @@ pub(super) fn order(bytes: &[PartialByte], other: &[u8]) -> Option<Ordering> {
     Some(Ordering::Equal)
 }
 
-/// The containment in a range that includes both ends.
+/// Tests for a range that includes both ends.
 pub(super) fn within(bytes: &[PartialByte], low: &[u8], high: &[u8]) -> Truth {
     let from = Truth::from(order(bytes, low).map(Ordering::is_ge));
     from.and(order(bytes, high).map(Ordering::is_le).into())

@@ -1,4 +1,4 @@
-//! The way of a packet through the base chains of its hooks.
+//! Path of a packet through the base chains of its hooks.
 
 use super::{
     found,
@@ -19,30 +19,30 @@ use crate::diagnosis::{
     firewall_facts::{Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd},
 };
 
-/// Most rules that are evaluated for a packet.
+/// Maximum number of rules evaluated for a packet.
 const STEPS_MAX: usize = 20_000;
-/// Comparisons with elements of sets that take as long as a rule.
+/// Comparisons with set elements that cost as much as one rule.
 const COMPARED_A_STEP: usize = 64;
-/// `NFT_JUMP_STACK_SIZE`
+/// Maximum depth of jumps (`NFT_JUMP_STACK_SIZE`).
 const DEPTH_MAX: usize = 16;
 
 /// A rule of a chain with its comment, or the chain's policy.
 type RulePlace<'a> = (&'a ChainName, Option<&'a NftRule>, Option<&'a [u8]>);
 
-/// A walk of one packet.
+/// Walk of one packet through the ruleset.
 struct PacketWalk<'a> {
     rules: &'a Ruleset,
     sets: &'a mut dyn Sets,
     ending: PacketEnd,
     seen: PacketFacts,
-    /// The certainty that a chain has ended the packet's way.
+    /// Certainty that a chain has ended the packet's path.
     ended: Truth,
     found: Vec<MatchingRule>,
     steps: usize,
     is_complete: bool,
 }
 
-/// The rules that could have ended a packet's way so. `index` is that of its interface.
+/// Finds the rules that could have ended a packet's path. `index` is that of its interface.
 pub(super) fn ended_by(
     packet: &FirewallPacket,
     index: Option<u32>,
@@ -69,12 +69,12 @@ pub(super) fn ended_by(
         if changes.contains(&PacketChange::Source) || changes.contains(&PacketChange::Header) {
             device = HookDevice::Unknown;
         }
-        // What the answer itself was changed by begins here.
+        // From here on only changes to the answer itself count.
         seen.changes.clear();
     }
     let mut walk = PacketWalk::new(seen, ending, rules, sets);
     walk.all(packet, &device);
-    // What was written into a header may be another destination.
+    // A rewritten header may contain another destination.
     let is_changed = walk.seen.changes.contains(&PacketChange::Header);
     let is_complete = walk.is_complete && !(ending == PacketEnd::Rewrite && is_changed);
     let mut found = walk.found;
@@ -89,8 +89,8 @@ pub(super) fn ended_by(
     }
 }
 
-/// The changes that an answer arrives with: NAT of the SYN, which is undone only on
-/// the way.
+/// Returns the changes with which an answer arrives: NAT of the SYN, which is reversed only later
+/// on its path.
 fn translations(
     packet: &FirewallPacket,
     device: &HookDevice,
@@ -152,7 +152,7 @@ impl<'a> PacketWalk<'a> {
                 self.hook(*hook, packet, device);
             }
         }
-        // A translated destination can be this host itself, with other hooks to pass.
+        // A translated destination can be this host, whose input hooks are not walked.
         let is_elsewhere = packet.direction == Direction::Out && self.seen.is_translated();
         let matters = self.ending != PacketEnd::Rewrite && self.ended != Truth::True;
         if is_elsewhere && !is_loop && matters {
@@ -185,14 +185,14 @@ impl<'a> PacketWalk<'a> {
         }
     }
 
-    /// Chains of the same priority: which runs first is unknown.
+    /// Walks chains of the same priority, in unknown order.
     fn group(&mut self, group: &[OrderedChain<'_>], hook: NetfilterHook, device: &HookDevice) {
         let reach = self.ended.not();
         if reach == Truth::False {
             return;
         }
         if group.len() > 1 {
-            // Each may see what another has changed.
+            // Each chain may see the changes of the others.
             let (ended, found) = (self.ended, self.found.len());
             for (order, chain) in group {
                 self.base(chain, *order, hook, device, reach);
@@ -225,7 +225,7 @@ impl<'a> PacketWalk<'a> {
     ) {
         if matches!(hook, NetfilterHook::Ingress | NetfilterHook::Egress) {
             let is_on = is_on(chain, device);
-            // It may run for an interface below this one, such as a port of a bond.
+            // It may run for a lower interface, such as a port of a bond.
             self.is_complete &= is_on != Truth::False;
             reach = reach.and(is_on);
         }
@@ -244,8 +244,8 @@ impl<'a> PacketWalk<'a> {
         }
     }
 
-    /// Walks a chain that the packet reaches with this certainty. Returns the certainty
-    /// that one in it leaves it at its end or by `return`.
+    /// Walks a chain that the packet reaches with certainty `reach`. Returns the certainty that it
+    /// leaves by `return` or at the end.
     fn chain(&mut self, name: &ChainName, reach: Truth, depth: usize) -> Truth {
         let rules = self.rules;
         let Some(chain) = rules.chains.get(name).filter(|_| depth < DEPTH_MAX) else {
@@ -277,7 +277,7 @@ impl<'a> PacketWalk<'a> {
         at.through()
     }
 
-    /// Leaves a chain whose rest is unknown.
+    /// Stops the walk in a chain; the rest is unknown.
     fn give_up(&mut self) -> Truth {
         self.is_complete = false;
         self.ended = self.ended.or(Truth::Unknown);
@@ -325,13 +325,13 @@ impl<'a> PacketWalk<'a> {
         }
     }
 
-    /// The packet's way ends here, with this certainty.
+    /// Ends the packet's path at this place, with this certainty.
     fn end(&mut self, place: RulePlace<'_>, verdict: firewall_facts::RuleVerdict, reached: Truth) {
         self.ended = self.ended.or(reached);
         self.name(place, verdict, reached);
     }
 
-    /// Names the place in the answer, if its verdict can be what was observed.
+    /// Adds the place to the answer if its verdict explains the ending.
     fn name(
         &mut self,
         (name, rule, comment): RulePlace<'_>,

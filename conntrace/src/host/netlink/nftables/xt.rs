@@ -1,6 +1,5 @@
-//! Matches and targets of iptables, which `iptables-nft` stores in `nf_tables`.
-//!
-//! Their structures are in the host's byte order.
+//! Matches and targets of iptables, as `iptables-nft` stores them in `nf_tables`. Their structures
+//! are in host byte order.
 
 use super::{
     rule::{NftVerdict, reject},
@@ -12,14 +11,14 @@ use crate::{
     host::netlink::{u16_at, u32_at},
 };
 
-/// The effect of a target.
+/// Effect of a target.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct XtTarget {
     pub(super) verdict: NftVerdict,
     pub(super) change: Option<PacketChange>,
 }
 
-/// The result of a match; `Unknown` of those that are not evaluated.
+/// Evaluates a match; `Unknown` for those not supported.
 pub(super) fn matches(name: &[u8], revision: u32, info: &[u8], seen: &PacketFacts) -> Truth {
     match (name, revision) {
         (b"tcp", 0) => tcp(info, seen),
@@ -33,7 +32,7 @@ pub(super) fn matches(name: &[u8], revision: u32, info: &[u8], seen: &PacketFact
     }
 }
 
-/// The effect of the target of this name.
+/// Returns the effect of the target with this name.
 pub(super) fn target(name: &[u8], info: &[u8], seen: &PacketFacts) -> XtTarget {
     let changes = |change| XtTarget {
         verdict: NftVerdict::Continue,
@@ -58,7 +57,7 @@ pub(super) fn target(name: &[u8], info: &[u8], seen: &PacketFacts) -> XtTarget {
         }
         b"DNAT" | b"REDIRECT" => translates(NftVerdict::Rewrite, PacketChange::Destination),
         b"SNAT" | b"MASQUERADE" => translates(NftVerdict::Accept, PacketChange::Source),
-        // Of the source at postrouting, of the destination at output.
+        // Translates the source at postrouting, the destination at output.
         b"NETMAP" => translates(NftVerdict::Accept, PacketChange::Header),
         b"MARK" | b"CONNMARK" | b"HMARK" | b"SET" => changes(PacketChange::Mark),
         b"NOTRACK" => changes(PacketChange::Untracked),
@@ -81,7 +80,7 @@ fn within(port: Option<u16>, low: u16, high: u16) -> Truth {
     port.map(|port| (low..=high).contains(&port)).into()
 }
 
-/// `struct xt_addrtype_info_v1`, of the destination alone.
+/// Evaluates `struct xt_addrtype_info_v1`, for the destination only.
 fn address_type(info: &[u8], seen: &PacketFacts) -> Truth {
     let [source, destination] = [0, 2].map(|at| u16_at(info, at));
     // XT_ADDRTYPE_INVERT_DEST
@@ -93,7 +92,7 @@ fn address_type(info: &[u8], seen: &PacketFacts) -> Truth {
     is_it.map(|is_it| is_it != (flags == 2)).into()
 }
 
-/// `struct xt_tcp`
+/// Evaluates `struct xt_tcp`.
 fn tcp(info: &[u8], seen: &PacketFacts) -> Truth {
     let ports = [0, 2, 4, 6].map(|at| u16_at(info, at));
     let ([Some(s_low), Some(s_high), Some(d_low), Some(d_high)], Some(rest)) =
@@ -113,7 +112,7 @@ fn tcp(info: &[u8], seen: &PacketFacts) -> Truth {
     source.and(destination).and(flags).and(option)
 }
 
-/// `struct xt_multiport_v1`
+/// Evaluates `struct xt_multiport_v1`.
 fn multiport(info: &[u8], seen: &PacketFacts) -> Truth {
     const PORTS: usize = 15;
     let (Some([flags, count]), Some(&inverted)) = (info.first_chunk(), info.get(47)) else {
@@ -146,7 +145,7 @@ fn multiport(info: &[u8], seen: &PacketFacts) -> Truth {
     found.invert(inverted != 0)
 }
 
-/// `struct xt_mark_mtinfo1`
+/// Evaluates `struct xt_mark_mtinfo1`.
 fn mark(info: &[u8], seen: &PacketFacts) -> Truth {
     let (Some(mark), Some(mask), Some(&inverted)) = (u32_at(info, 0), u32_at(info, 4), info.get(8))
     else {
@@ -156,7 +155,7 @@ fn mark(info: &[u8], seen: &PacketFacts) -> Truth {
     is_it.invert(inverted != 0)
 }
 
-/// `struct xt_owner_match_info`
+/// Evaluates `struct xt_owner_match_info`.
 fn owner(info: &[u8], seen: &PacketFacts) -> Truth {
     const UID: u8 = 1;
     let (Some(low), Some(high)) = (u32_at(info, 0), u32_at(info, 4)) else {
@@ -171,7 +170,7 @@ fn owner(info: &[u8], seen: &PacketFacts) -> Truth {
         let is_it = Truth::from(seen.uid.map(|uid| (low..=high).contains(&uid)));
         is_it.invert(inverted & UID != 0)
     };
-    // Groups and whether there is a socket are not known.
+    // The group, and the existence of a socket, are unknown.
     let rest = if asked & !UID == 0 {
         Truth::True
     } else {
@@ -180,7 +179,7 @@ fn owner(info: &[u8], seen: &PacketFacts) -> Truth {
     uid.and(rest)
 }
 
-/// `struct xt_conntrack_mtinfo1` to 3: the states, if nothing else is asked.
+/// Evaluates `struct xt_conntrack_mtinfo1` to 3, if only states are compared.
 fn conntrack(revision: u32, info: &[u8], seen: &PacketFacts) -> Truth {
     const STATE: u16 = 1;
     const STATE_ALIAS: u16 = 1 << 13;
@@ -208,7 +207,8 @@ fn conntrack(revision: u32, info: &[u8], seen: &PacketFacts) -> Truth {
     states.and(rest)
 }
 
-/// The packet is in one of these states (`XT_CONNTRACK_STATE_BIT`). See [`PacketFacts::state`].
+/// Returns the certainty that the packet is in one of these states (`XT_CONNTRACK_STATE_BIT`). See
+/// [`PacketFacts::state`].
 fn state(mask: u32, seen: &PacketFacts) -> Truth {
     const ESTABLISHED_RELATED: u32 = 2 | 4;
     let new = u32::from(NEW);

@@ -13,13 +13,13 @@ use crate::{
     host::{netlink, netlink::u32_at},
 };
 
-/// Most addresses of a namespace and family.
+/// Maximum number of addresses of a namespace and family.
 const ADDRESSES_MAX: usize = 65_536;
-/// Most addresses of an answer.
+/// Maximum number of addresses in an answer.
 const USABLE_MAX: usize = 8;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
-/// `struct ifaddrmsg`.
+/// Size of `struct ifaddrmsg`.
 const HEADER_LEN: usize = 8;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -29,7 +29,7 @@ const IFA_F_DADFAILED: u32 = 0x08;
 const IFA_F_TENTATIVE: u32 = 0x40;
 const RT_SCOPE_LINK: u8 = 253;
 
-/// An address of an interface.
+/// Address of an interface.
 struct Assigned {
     device: u32,
     addr: IpAddr,
@@ -37,7 +37,7 @@ struct Assigned {
     flags: u32,
 }
 
-/// The addresses of one family that are assigned here.
+/// Lists the addresses of one family assigned in this namespace.
 pub(super) fn of_family(v6: bool) -> io::Result<OwnAddresses> {
     let mut far_reaching = all(v6)?;
     far_reaching.retain(|it| !it.addr.is_loopback() && !is_link_local(it.addr));
@@ -50,8 +50,8 @@ pub(super) fn of_family(v6: bool) -> io::Result<OwnAddresses> {
     })
 }
 
-/// Assigned to an interface, or of 127.0.0.0/8 with loopback up, or of a route of type
-/// local (`ip route add local`).
+/// Returns true for an address assigned to an interface, in 127.0.0.0/8 with loopback up, or with a
+/// route of type local (`ip route add local`).
 pub(super) fn has(addr: IpAddr) -> io::Result<bool> {
     if let IpAddr::V4(v4) = addr
         && v4.is_loopback()
@@ -69,7 +69,7 @@ fn all(v6: bool) -> io::Result<Vec<Assigned>> {
     let request = netlink::request(RTM_GETADDR, DUMP, &body)?;
     let mut found = Vec::new();
     netlink::ask_while(NETLINK_ROUTE, &request, |kind, body| {
-        // Where the family is not there, all others are listed.
+        // Without that family, the kernel lists all others.
         if kind != RTM_NEWADDR || body.first() != Some(&family(v6)) {
             return Ok(());
         }
@@ -87,7 +87,7 @@ fn parse(body: &[u8]) -> Option<Assigned> {
     let mut flags = u32::from(*body.get(2)?);
     for (kind, value) in typed(body.get(HEADER_LEN..)?) {
         match kind {
-            // Of a point-to-point link the other end's.
+            // On a point-to-point link this is the peer's address.
             IFA_ADDRESS => of_link = addr(value),
             IFA_LOCAL => own = addr(value),
             IFA_FLAGS => flags = u32_at(value, 0)?,

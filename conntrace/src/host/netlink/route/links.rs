@@ -11,11 +11,11 @@ use crate::{
     host::{netlink, netlink::u32_at},
 };
 
-/// Most interfaces of a namespace.
+/// Maximum number of interfaces of a namespace.
 const LINKS_MAX: usize = 16_384;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
-/// `struct ifinfomsg`.
+/// Size of `struct ifinfomsg`.
 const INTERFACE_LEN: usize = 16;
 const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 8;
@@ -30,19 +30,18 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 
-/// An interface as it is read.
+/// Network interface, as read from the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LinkMessage {
     pub(super) index: u32,
     pub(super) link: Link,
-    /// Link-layer address; `None` of one that is all zeroes or empty, as loopback's and
-    /// a tunnel's.
+    /// Link-layer address; `None` if it is empty or all zeroes, as for loopback and tunnels.
     pub(super) address: Option<Vec<u8>>,
-    /// Is a VRF, or enslaved to one.
+    /// True for a VRF, or an interface enslaved to one.
     pub(super) is_of_vrf: bool,
 }
 
-/// The interface of this index, if there is one.
+/// Reads the interface with this index; `None` if there is none.
 pub(super) fn one(index: u32) -> io::Result<Option<LinkMessage>> {
     let request = netlink::request(RTM_GETLINK, REQUEST, &body(index))?;
     match answer(&request, parse)? {
@@ -52,7 +51,7 @@ pub(super) fn one(index: u32) -> io::Result<Option<LinkMessage>> {
     }
 }
 
-/// All interfaces of the namespace, by index.
+/// Reads all interfaces of the namespace, by index.
 pub(super) fn all() -> io::Result<HashMap<u32, LinkMessage>> {
     let request = netlink::request(RTM_GETLINK, DUMP, &body(0))?;
     let mut found = HashMap::new();

@@ -1,4 +1,4 @@
-//! Route look-ups by the kernel (`RTM_GETROUTE`), as connect makes them.
+//! Route lookups by the kernel (`RTM_GETROUTE`), as connect makes them.
 
 use std::{fs, io, net::IpAddr};
 
@@ -18,15 +18,15 @@ use crate::{
 
 const RTM_GETROUTE: u16 = 26;
 const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
-/// Answers with the entry of the table.
+/// Requests the matching table entry.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 const IPPROTO_TCP: u8 = 6;
 
-/// The outcome of the look-ups that connect makes.
+/// Outcome of the lookups that connect makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ConnectRoute {
     pub(super) route: Route,
-    /// Source address of the look-up that decided.
+    /// Source address of the decisive lookup.
     pub(super) from: Option<IpAddr>,
 }
 
@@ -39,10 +39,10 @@ impl ConnectRoute {
     }
 }
 
-/// Looks a way up as `tcp_v4_connect` and `tcp_v6_connect` do.
+/// Looks up a route as `tcp_v4_connect` and `tcp_v6_connect` do.
 ///
 /// # Errors
-/// `Unsupported` if the answer depends on what `way` does not tell.
+/// `Unsupported` if the answer depends on facts that `way` lacks.
 pub(super) fn resolve(way: &Flow) -> io::Result<ConnectRoute> {
     let way = normal(way);
     if let IpAddr::V6(to) = way.to
@@ -51,7 +51,7 @@ pub(super) fn resolve(way: &Flow) -> io::Result<ConnectRoute> {
     {
         return Err(cannot_tell("a link-local address without its interface"));
     }
-    // Without the attribute the kernel takes the caller's own.
+    // Without the attribute the kernel uses the caller's user id.
     if way.uid.is_none() && has_rule(&way, |all| all.uids.is_some())? {
         return Err(cannot_tell("a rule for users, and the user is unknown"));
     }
@@ -62,7 +62,7 @@ pub(super) fn resolve(way: &Flow) -> io::Result<ConnectRoute> {
     }
 }
 
-/// Whether packets to an address are delivered in this namespace (`RTN_LOCAL`).
+/// Returns true if packets to an address are delivered in this namespace (`RTN_LOCAL`).
 pub(super) fn is_local(addr: IpAddr) -> io::Result<bool> {
     let way = Flow {
         to: addr,
@@ -76,7 +76,7 @@ pub(super) fn is_local(addr: IpAddr) -> io::Result<bool> {
     Ok(found.is_ok_and(|entry| entry.kind == RouteKind::Local))
 }
 
-/// Addresses as the kernel looks them up: IPv4-mapped ones are IPv4.
+/// Normalizes addresses as the kernel does: IPv4-mapped ones become IPv4.
 pub(super) fn normal(way: &Flow) -> Flow {
     let to = way.to.to_canonical();
     let from = way.from.map(|from| from.to_canonical());
@@ -87,8 +87,8 @@ pub(super) fn normal(way: &Flow) -> Flow {
     }
 }
 
-/// `ip_route_connect` looks up twice: the second time with the source address that
-/// the first gave.
+/// Looks up twice, as `ip_route_connect` does: the second time with the source address from the
+/// first.
 fn resolve_v4(way: &Flow) -> io::Result<ConnectRoute> {
     let mut from = way.from;
     let mut found = match ask(way, from, 0)? {
@@ -102,18 +102,18 @@ fn resolve_v4(way: &Flow) -> io::Result<ConnectRoute> {
             Err(errno) => return Ok(ConnectRoute::none(errno, from)),
         };
     }
-    // Without an entry it is taken for on-link (`ip_route_output_key_hash_rcu`).
+    // Without an entry the destination is taken as on-link (`ip_route_output_key_hash_rcu`).
     let entry = ask(way, from, RTM_F_FIB_MATCH)?.ok();
     conclude(way, &found, entry.as_ref(), from)
 }
 
-/// `ip6_dst_lookup_tail` looks up a second time only if the first failed.
+/// Looks up a second time only if the first fails, as `ip6_dst_lookup_tail` does.
 fn resolve_v6(way: &Flow) -> io::Result<ConnectRoute> {
     let mut from = way.from;
     let mut found = ask(way, from, 0)?;
     let has_from = |way| has_rule(way, |all| all.from.is_some());
-    // Without a source a bound device is binding (`RT6_LOOKUP_F_IFACE`), as it is for
-    // a socket; with one this request takes it for a preference.
+    // Without a source, the bound device is mandatory (`RT6_LOOKUP_F_IFACE`), as for a socket. With
+    // a source, this request treats it as a preference.
     let strays = found.as_ref().is_ok_and(|found| {
         let hop = found.hops.first();
         way.device.is_some() && hop.and_then(|hop| hop.device) != way.device
@@ -155,7 +155,7 @@ fn conclude(
     let is_chosen_by_port = has_several && !hashes_addresses_only(way.to.is_ipv6());
     let route = match found.kind {
         RouteKind::Local => Route::Local,
-        // Of one that forbids the look-up fails before.
+        // For a forbidding route the lookup has failed before.
         RouteKind::Other | RouteKind::Throw | RouteKind::Forbids(_) => {
             Route::None(Errno::ENETUNREACH as i32)
         }
@@ -177,7 +177,7 @@ fn conclude(
     Ok(ConnectRoute { route, from })
 }
 
-/// Of several next hops the kernel chooses one by the addresses alone
+/// Returns true if the kernel chooses among several next hops by the addresses alone
 /// (`fib_multipath_hash_policy`).
 fn hashes_addresses_only(is_v6: bool) -> bool {
     let family = if is_v6 { "ipv6" } else { "ipv4" };
@@ -185,7 +185,7 @@ fn hashes_addresses_only(is_v6: bool) -> bool {
     policy.is_ok_and(|policy| policy.trim_ascii() == b"0")
 }
 
-/// The route that the kernel chooses, or the errno of who goes there.
+/// Returns the route the kernel chooses, or the errno of the lookup.
 fn ask(way: &Flow, from: Option<IpAddr>, flags: u32) -> io::Result<Result<RouteEntry, i32>> {
     let src_len = from.map_or(0, bits);
     let mut body = vec![family(way.to.is_ipv6()), bits(way.to), src_len];
@@ -207,7 +207,7 @@ fn ask(way: &Flow, from: Option<IpAddr>, flags: u32) -> io::Result<Result<RouteE
     push(&mut body, RTA_DPORT, &way.port.to_be_bytes());
     let request = netlink::request(RTM_GETROUTE, REQUEST, &body)?;
     match answer(&request, RouteEntry::parse)? {
-        // The family is not there (`ipv6.disable=1`).
+        // The kernel lacks the family (`ipv6.disable=1`).
         Err(errno) if errno == Errno::EOPNOTSUPP as i32 => {
             Err(cannot_tell("the kernel has no such address family"))
         }

@@ -1,6 +1,6 @@
 //! Requests of rtnetlink, and the routes in its answers.
 //!
-//! By hand: `netlink-packet-route` warns on stderr about attributes of newer kernels.
+//! Hand-written: `netlink-packet-route` warns on stderr about attributes of newer kernels.
 
 use std::{
     io,
@@ -19,17 +19,17 @@ use crate::{
     record::sanitize,
 };
 
-/// Most bytes of an interface name in a line: 15, each at most 6 when escaped.
+/// Maximum bytes of an interface name in a line: 15 characters, each at most 6 bytes when escaped.
 const NAME_JSON_MAX: usize = 90;
 pub(super) const INET: u8 = 2;
 pub(super) const INET6: u8 = 10;
-/// `NLM_F_REQUEST`, and with `NLM_F_DUMP` of a dump.
+/// `NLM_F_REQUEST`, for a dump combined with `NLM_F_DUMP`.
 pub(super) const REQUEST: u16 = 1;
 pub(super) const DUMP: u16 = REQUEST | 0x300;
-/// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` are no part of a type.
+/// Mask of an attribute's type without `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
 const TYPE_MASK: u16 = 0x3fff;
 
-/// `struct rtmsg`.
+/// Size of `struct rtmsg`.
 pub(super) const ROUTE_LEN: usize = 12;
 const RTM_F_CLONED: u32 = 0x200;
 const RTNH_F_DEAD: u32 = 1;
@@ -48,7 +48,7 @@ pub(super) const RTA_UID: u16 = 25;
 pub(super) const RTA_IP_PROTO: u16 = 27;
 pub(super) const RTA_DPORT: u16 = 29;
 
-/// Asks for one thing: its message, or the errno of the kernel's refusal.
+/// Sends a request for one object: returns the parsed answer, or the kernel's errno.
 pub(super) fn answer<T>(
     request: &[u8],
     parse: impl Fn(&[u8]) -> Option<T>,
@@ -68,7 +68,7 @@ pub(super) fn family(v6: bool) -> u8 {
     if v6 { INET6 } else { INET }
 }
 
-/// Bits of an address of that family.
+/// Returns the number of bits in an address of this family.
 pub(super) fn bits(addr: IpAddr) -> u8 {
     if addr.is_ipv4() { 32 } else { 128 }
 }
@@ -80,14 +80,14 @@ pub(super) fn octets(addr: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The address in an attribute: its length tells the family.
+/// Parses an address; its length determines the family.
 pub(super) fn addr(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(|it| Ipv4Addr::from(it).into());
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(|it| Ipv6Addr::from(it).into()))
         .ok()
 }
 
-/// An address as number, its first bit the highest of 128.
+/// Converts an address to a number, its first bit the highest of 128.
 fn number(addr: IpAddr) -> u128 {
     match addr {
         IpAddr::V4(addr) => u128::from(addr.to_bits()) << 96,
@@ -95,7 +95,7 @@ fn number(addr: IpAddr) -> u128 {
     }
 }
 
-/// Prefix match, of one family.
+/// Returns true if the prefix contains the address; false for different families.
 pub(super) fn covers((prefix, len): (IpAddr, u8), addr: IpAddr) -> bool {
     let differing = (number(prefix) ^ number(addr)).leading_zeros();
     prefix.is_ipv4() == addr.is_ipv4() && differing >= u32::from(len).min(128)
@@ -103,7 +103,7 @@ pub(super) fn covers((prefix, len): (IpAddr, u8), addr: IpAddr) -> bool {
 
 /// Appends a `struct nlattr`.
 pub(super) fn push(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    // Values of requests have at most 16 bytes.
+    // Values in requests have at most 16 bytes.
     let len = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
     body.extend(len.to_ne_bytes());
     body.extend(kind.to_ne_bytes());
@@ -111,18 +111,18 @@ pub(super) fn push(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     body.resize(body.len().next_multiple_of(4), 0);
 }
 
-/// Attributes by type, without its flags.
+/// Iterates over attributes by type, without the type's flags.
 pub(super) fn typed(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     attributes(bytes).map(|(kind, value)| (kind & TYPE_MASK, value))
 }
 
-/// A name in an attribute, up to its end.
+/// Parses a NUL-terminated name.
 pub(super) fn name(bytes: &[u8]) -> String {
     let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
     sanitize::bounded(name, NAME_JSON_MAX)
 }
 
-/// The interface of this index, with its name of this moment.
+/// Returns the interface with this index and its current name.
 pub(in crate::host) fn device(index: u32) -> NetDevice {
     let found = if_indextoname(index).unwrap_or_default();
     NetDevice {
@@ -131,62 +131,62 @@ pub(in crate::host) fn device(index: u32) -> NetDevice {
     }
 }
 
-/// An answer of the kernel that cannot be read.
+/// Returns the error for an unreadable answer of the kernel.
 pub(super) fn malformed() -> io::Error {
     io::ErrorKind::InvalidData.into()
 }
 
-/// A fact that decides, and that cannot be known from here.
+/// Returns the error for a decision that depends on an unknown fact.
 pub(super) fn cannot_tell(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, what)
 }
 
-/// An answer that would have to be cut.
+/// Returns the error for an answer above a limit.
 pub(super) fn too_many(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::QuotaExceeded, what)
 }
 
-/// Types of routes (`rtm_type`), as far as they decide differently.
+/// Types of routes (`rtm_type`), grouped by their effect on a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RouteKind {
     Unicast,
     Local,
     Forbids(DeadEndKind),
-    /// Ends the look-up in its table: the next rule decides.
+    /// Ends the lookup in its table; the next rule follows.
     Throw,
-    /// Broadcast, multicast, anycast: found, but not for TCP.
+    /// Broadcast, multicast and anycast, which TCP cannot use.
     Other,
 }
 
-/// A route of a table (`RTM_NEWROUTE`).
+/// Route of a table (`RTM_NEWROUTE`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RouteEntry {
     pub(super) table: u32,
     pub(super) prefix: (IpAddr, u8),
     pub(super) kind: RouteKind,
     pub(super) metric: u32,
-    /// Empty where nexthop objects are not spelled out (`nexthop_compat_mode` 0).
+    /// Next hops; empty if nexthop objects are not expanded (`nexthop_compat_mode` 0).
     pub(super) hops: Vec<NextHop>,
-    /// Applies to some types of service or sources only.
+    /// True if the route applies only to some types of service or sources.
     pub(super) is_selective: bool,
-    /// Source address that packets get.
+    /// Preferred source address.
     pub(super) source: Option<IpAddr>,
-    /// An exception that was learned (path MTU, redirect), no route of its own.
+    /// True for a learned exception (path MTU, redirect).
     pub(super) is_cloned: bool,
 }
 
-/// A next hop of a route.
+/// Next hop of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NextHop {
     pub(super) gateway: Option<IpAddr>,
     pub(super) device: Option<u32>,
-    /// Not used: its interface is down, or has no carrier and
-    /// `ignore_routes_with_linkdown` is set.
+    /// True if unused: the interface is down, or has no carrier while `ignore_routes_with_linkdown`
+    /// is set.
     pub(super) is_dead: bool,
 }
 
 impl RouteEntry {
-    /// Reads the body of a message; `None` if it is malformed, or of another family.
+    /// Parses the body of a message; `None` if it is malformed or of another family.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let any: IpAddr = match *body.first()? {
             INET => Ipv4Addr::UNSPECIFIED.into(),
@@ -235,7 +235,7 @@ fn kind(number: u8) -> RouteKind {
     }
 }
 
-/// The next hops of a multipath route (`struct rtnexthop`).
+/// Parses the next hops of a multipath route (`struct rtnexthop`).
 fn hops(mut bytes: &[u8]) -> Vec<NextHop> {
     let mut found = Vec::new();
     while let Some(len) = u16_at(bytes, 0).map(usize::from)
@@ -260,7 +260,7 @@ fn hop(device: Option<u32>, is_dead: bool, bytes: &[u8]) -> NextHop {
         match kind {
             RTA_OIF => hop.device = u32_at(value, 0),
             RTA_GATEWAY => hop.gateway = addr(value),
-            // The family stands before the address.
+            // The family precedes the address.
             RTA_VIA => hop.gateway = value.get(2..).and_then(addr),
             _ => {}
         }

@@ -1,9 +1,8 @@
-//! Routes, rules, interfaces, addresses and neighbours of the calling thread's
-//! namespace, by rtnetlink.
+//! Routes, rules, interfaces, addresses and neighbours of the calling thread's namespace, read
+//! through rtnetlink.
 //!
-//! What cannot be known from here is an error of kind `Unsupported`, an answer over
-//! a limit one of kind `QuotaExceeded`, and a dump during which the tables changed
-//! one of kind `Interrupted`.
+//! Errors: `Unsupported` if a fact cannot be determined, `QuotaExceeded` if an answer exceeds a
+//! limit, `Interrupted` if the tables changed during a dump.
 
 mod addresses;
 mod links;
@@ -39,35 +38,35 @@ use crate::{
     host::netlink,
 };
 
-/// Most routes that are read, of all tables of a family: it takes 0.03 s.
+/// Maximum number of routes read, of all tables of a family; that takes 0.03 s.
 const ROUTES_MAX: usize = 65_536;
-/// Most routes that an answer names.
+/// Maximum number of routes in an answer.
 const COVERING_MAX: usize = 4;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 
-/// Looks a way up as connect does, by the kernel itself. For a socket with
-/// `IP_TRANSPARENT` that is so only if its source is assigned here.
+/// Looks up a route in the kernel as connect does. For a socket with `IP_TRANSPARENT` the result
+/// holds only if its source is assigned here.
 ///
 /// # Errors
-/// See the module; an error of the kernel is an answer, not an error.
+/// See the module. A failed lookup is an answer, not an error.
 pub fn route(way: &Flow) -> io::Result<Route> {
     Ok(lookup::resolve(way)?.route)
 }
 
-/// Finds the rule or route that forbids a way; `None` if the way is open, or closed
-/// for lack of a route, by its source or by the state of its interface.
+/// Finds the rule or route that forbids a flow. `None` if the flow is allowed, or fails for lack of
+/// a route, by its source or by its interface's state.
 ///
 /// # Errors
-/// See the module; `Unsupported` also where the kernel decides differently.
+/// See the module. `Unsupported` also if the kernel decides differently.
 pub fn dead_end(way: &Flow) -> io::Result<Option<DeadEnd>> {
     let resolved = lookup::resolve(way)?;
     let Route::None(errno) = resolved.route else {
         return Ok(None);
     };
     let tables = Tables::dump(way, resolved.from)?;
-    // `ip_route_output_key_hash_rcu` asks no rule about a source that is not assigned
-    // here, and takes any destination of a bound device for on-link.
+    // `ip_route_output_key_hash_rcu` applies no rule to a source that is not assigned here, and
+    // takes any destination of a bound device as on-link.
     let is_v4 = tables.packet.to.is_ipv4();
     if is_v4 && (tables.packet.device.is_some() || is_foreign(resolved.from)?) {
         return Ok(None);
@@ -77,7 +76,7 @@ pub fn dead_end(way: &Flow) -> io::Result<Option<DeadEnd>> {
             dead_end_of(&forbidden, tables.packet.device).map(Some)
         }
         WalkEnd::Nothing if errno == Errno::ENETUNREACH as i32 => Ok(None),
-        // Broadcast and the like are no destinations of TCP.
+        // Broadcast and the like are not valid destinations for TCP.
         WalkEnd::Found(entry) if entry.kind == RouteKind::Other => Ok(None),
         WalkEnd::Forbidden(_) | WalkEnd::Nothing | WalkEnd::Found(_) => Err(cannot_tell(
             "rules and tables say otherwise than the kernel",
@@ -85,11 +84,12 @@ pub fn dead_end(way: &Flow) -> io::Result<Option<DeadEnd>> {
     }
 }
 
-/// Finds other routes that cover a destination: in tables that rules for this packet
-/// look up, by another interface or gateway than `used`, without default routes; the
-/// most specific first, at most 4.
+/// Finds other routes that cover a destination, at most 4, the most specific first. Searches tables
+/// that rules for this packet use; routes by the interface and gateway of `used` and default routes
+/// are left out.
 ///
 /// # Errors
+/// See the module.
 /// See the module.
 pub fn covering(way: &Flow, used: &RouteOut) -> io::Result<Vec<Covering>> {
     let resolved = lookup::resolve(way)?;
@@ -124,7 +124,7 @@ pub fn covering(way: &Flow, used: &RouteOut) -> io::Result<Vec<Covering>> {
     Ok(named.collect())
 }
 
-/// Reads the state of an interface; `None` if there is none of this index.
+/// Reads the state of an interface; `None` if the index does not exist.
 ///
 /// # Errors
 /// See the module.
@@ -132,7 +132,7 @@ pub fn link(index: u32) -> io::Result<Option<Link>> {
     Ok(links::one(index)?.map(|found| found.link))
 }
 
-/// Lists the addresses of one family that are assigned in this namespace.
+/// Lists the addresses of one family assigned in this namespace.
 ///
 /// # Errors
 /// See the module.
@@ -140,8 +140,8 @@ pub fn own_addresses(v6: bool) -> io::Result<OwnAddresses> {
     addresses::of_family(v6)
 }
 
-/// Checks for an address of this namespace: assigned to an interface, be it up or
-/// down, or of 127.0.0.0/8 with loopback up.
+/// Returns true for an address of this namespace: assigned to an interface, up or down, in
+/// 127.0.0.0/8 with loopback up, or with a route of type local.
 ///
 /// # Errors
 /// See the module.
@@ -149,7 +149,7 @@ pub fn is_own(addr: IpAddr) -> io::Result<bool> {
     addresses::has(addr.to_canonical())
 }
 
-/// Reads the state of a neighbour behind this interface.
+/// Reads the state of a neighbour on this interface.
 ///
 /// # Errors
 /// See the module.
@@ -166,8 +166,8 @@ pub fn link_address_of_neighbour(device: u32, addr: IpAddr) -> io::Result<Option
     Ok(neighbours::entry(device, addr)?.and_then(|entry| entry.address))
 }
 
-/// Lists the link-layer addresses of all interfaces of this namespace that are up.
-/// A bridge answers for addresses of its own with its own.
+/// Lists the link-layer addresses of all interfaces of this namespace that are up. A bridge answers
+/// for its IP addresses with its own link-layer address.
 ///
 /// # Errors
 /// See the module.
@@ -180,10 +180,10 @@ pub fn link_addresses() -> io::Result<Vec<Vec<u8>>> {
     Ok(found)
 }
 
-/// Rules and routes of a moment, and the packet that they are asked about.
+/// Rules and routes at one time, and the packet to route.
 struct Tables {
     rules: Vec<PolicyRule>,
-    /// Those that cover the destination, of all tables.
+    /// Routes of all tables that cover the destination.
     entries: Vec<RouteEntry>,
     packet: RoutedPacket,
 }
@@ -194,7 +194,7 @@ impl Tables {
         if let Some(device) = way.device
             && links::one(device)?.is_some_and(|found| found.is_of_vrf)
         {
-            // Which rules it meets changed between kernels (`l3mdev_update_flow`).
+            // Kernels differ in the rules that apply (`l3mdev_update_flow`).
             return Err(cannot_tell("an interface of a VRF"));
         }
         Ok(Self {
@@ -212,7 +212,7 @@ impl Tables {
     }
 }
 
-/// All routes of all tables that cover a destination.
+/// Reads the routes of all tables that cover a destination.
 fn entries(to: IpAddr) -> io::Result<Vec<RouteEntry>> {
     let v6 = to.is_ipv6();
     let mut body = [0; ROUTE_LEN];

@@ -1,4 +1,4 @@
-//! The neighbour table (`RTM_GETNEIGH`).
+//! Neighbour table (`RTM_GETNEIGH`).
 
 use std::{io, net::IpAddr};
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 const RTM_GETNEIGH: u16 = 30;
-/// `struct ndmsg`.
+/// Size of `struct ndmsg`.
 const HEADER_LEN: usize = 12;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
@@ -19,15 +19,15 @@ const NUD_NONE: u16 = 0;
 const NUD_INCOMPLETE: u16 = 1;
 const NUD_FAILED: u16 = 0x20;
 
-/// An entry of the neighbour table.
+/// Entry of the neighbour table.
 pub(super) struct NeighbourEntry {
     state: u16,
-    /// Link-layer address; `None` while unknown, or of a link without.
+    /// Link-layer address; `None` if it is unknown or the link has none.
     pub(super) address: Option<Vec<u8>>,
 }
 
 impl NeighbourEntry {
-    /// The state of an entry, or of a missing one.
+    /// Returns the state of an entry, `Absent` if there is none.
     pub(super) fn state(entry: Option<&Self>) -> Neighbour {
         match entry.map(|entry| entry.state) {
             Some(NUD_FAILED) => Neighbour::Failed,
@@ -38,7 +38,7 @@ impl NeighbourEntry {
     }
 }
 
-/// The entry of an address behind an interface, if there is one.
+/// Reads the entry of an address on an interface.
 pub(super) fn entry(device: u32, addr: IpAddr) -> io::Result<Option<NeighbourEntry>> {
     let mut body = vec![family(addr.is_ipv6()), 0, 0, 0];
     body.extend(device.to_ne_bytes());

@@ -1,4 +1,4 @@
-//! Policy rules (`ip rule`): the dump, and the match of a packet of this host's own.
+//! Policy rules (`ip rule`): their dump, and matching of locally generated packets.
 
 use std::{
     fmt, io,
@@ -19,17 +19,17 @@ use crate::{
     },
 };
 
-/// Most rules of a namespace.
+/// Maximum number of rules of a namespace.
 const RULES_MAX: usize = 4096;
 const RTM_NEWRULE: u16 = 32;
 const RTM_GETRULE: u16 = 34;
-/// `struct fib_rule_hdr`.
+/// Size of `struct fib_rule_hdr`.
 const HEADER_LEN: usize = 12;
 const FIB_RULE_INVERT: u32 = 2;
-/// The interface does not exist.
+/// Flags of a rule whose interface does not exist.
 const FIB_RULE_IIF_DETACHED: u32 = 8;
 const FIB_RULE_OIF_DETACHED: u32 = 16;
-/// The source that the route would give decides.
+/// Flag of a rule that matches the source the route would select.
 const FIB_RULE_FIND_SADDR: u32 = 0x10000;
 const FRA_DST: u16 = 1;
 const FRA_SRC: u16 = 2;
@@ -51,58 +51,58 @@ const FRA_IP_PROTO: u16 = 22;
 const FRA_DPORT_RANGE: u16 = 24;
 const FRA_DPORT_MASK: u16 = 29;
 const IPPROTO_TCP: u8 = 6;
-/// Of a packet that this host makes itself (`flowi_iif`).
+/// Index of loopback, the input interface of locally generated packets (`flowi_iif`).
 const LOOPBACK_IFINDEX: u32 = 1;
 
-/// A policy rule (`struct fib_rule`).
+/// Policy rule (`struct fib_rule`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PolicyRule {
     pub(super) priority: u32,
     pub(super) action: Action,
     pub(super) conditions: Conditions,
-    /// Routes with prefixes of at most this length are passed over.
+    /// Length up to which routes' prefixes are ignored.
     pub(super) suppress_prefix_len: Option<u8>,
-    /// Routes by interfaces of a group are passed over.
+    /// True if routes by interfaces of a group are ignored.
     pub(super) suppresses_group: bool,
 }
 
-/// The action of a rule.
+/// Action of a policy rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     Lookup(u32),
-    /// Goes on at the first rule of that priority; `None` if there is none.
+    /// Continues at the first rule of that priority; `None` if there is none.
     Goto(Option<u32>),
     Nop,
     Forbid(DeadEndKind),
-    /// Not known.
+    /// An action this version does not know.
     Other,
 }
 
-/// The conditions of a rule.
+/// Conditions of a policy rule.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Conditions {
     pub(super) inverted: bool,
     pub(super) from: Option<(IpAddr, u8)>,
     pub(super) to: Option<(IpAddr, u8)>,
-    /// Value and mask.
+    /// Value and mask of the firewall mark.
     pub(super) mark: (u32, u32),
     pub(super) iif: Option<RuleInterface>,
     pub(super) oif: Option<RuleInterface>,
     pub(super) uids: Option<(u32, u32)>,
     pub(super) protocol: Option<u8>,
     pub(super) ports: Option<RulePorts>,
-    /// Packets of interfaces of a VRF.
+    /// True if the rule applies to packets of VRF interfaces.
     pub(super) is_of_vrf: bool,
-    /// A condition that cannot be decided from here: source port, type of service,
-    /// tunnel id, or one of a newer kernel.
+    /// True for a condition that cannot be evaluated: source port, type of service, tunnel id, or
+    /// one of a newer kernel.
     pub(super) has_unknown: bool,
 }
 
-/// An interface of a rule.
+/// Interface named in a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RuleInterface {
     pub(super) name: String,
-    /// `None` if there is none of that name.
+    /// Index; `None` if there is no interface of that name.
     pub(super) index: Option<u32>,
 }
 
@@ -111,11 +111,11 @@ pub(super) struct RuleInterface {
 pub(super) struct RulePorts {
     pub(super) first: u16,
     pub(super) last: u16,
-    /// 0 for a range.
+    /// Mask of the port; 0 for a range.
     pub(super) mask: u16,
 }
 
-/// The packet that rules are matched with: a SYN of this host.
+/// Packet to match with rules: a SYN from this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RoutedPacket {
     pub(super) to: IpAddr,
@@ -126,7 +126,7 @@ pub(super) struct RoutedPacket {
     pub(super) port: u16,
 }
 
-/// All rules of a family, in the order of their evaluation.
+/// Reads all rules of a family, in the order of evaluation.
 pub(super) fn dump(v6: bool) -> io::Result<Vec<PolicyRule>> {
     let mut body = [0; HEADER_LEN];
     body[0] = family(v6);
@@ -181,14 +181,14 @@ impl PolicyRule {
         })
     }
 
-    /// `fib_rule_match`; `None` if a condition decides that cannot be known.
+    /// Matches like `fib_rule_match`; `None` if an unknown condition decides.
     pub(super) fn matches(&self, packet: &RoutedPacket) -> Option<bool> {
         let all = self.conditions.all(packet);
         all.map(|all| all != self.conditions.inverted)
     }
 }
 
-/// A rule being read.
+/// Rule while its attributes are parsed.
 struct RawRule {
     priority: u32,
     table: u32,
@@ -225,7 +225,7 @@ impl RawRule {
             FRA_GOTO => self.target = number(),
             FRA_PRIORITY => self.priority = number()?,
             FRA_FWMARK => all.mark.0 = number()?,
-            // -1 if unset.
+            // Unset is -1.
             FRA_SUPPRESS_IFGROUP => self.suppresses_group = number()? != u32::MAX,
             FRA_SUPPRESS_PREFIXLEN => {
                 let len = Some(number()?).filter(|len| *len <= i32::MAX.cast_unsigned());
@@ -242,7 +242,7 @@ impl RawRule {
                 (ports.first, ports.last) = (u16_at(value, 0)?, u16_at(value, 2)?);
             }
             FRA_DPORT_MASK => all.ports.get_or_insert(RulePorts::ANY).mask = u16_at(value, 0)?,
-            // Realm, padding, and who made the rule: no conditions.
+            // Realm, padding and origin of the rule are not conditions.
             FRA_FLOW | FRA_PAD | FRA_PROTOCOL => {}
             _ => all.has_unknown = true,
         }
@@ -277,7 +277,7 @@ impl RulePorts {
 }
 
 impl Conditions {
-    /// One that does not hold decides, whatever is unknown beside it.
+    /// Combines all conditions: a false one decides, even if others are unknown.
     fn all(&self, packet: &RoutedPacket) -> Option<bool> {
         let to = self.to.is_none_or(|to| covers(to, packet.to));
         let from = self.from.is_none_or(|from| self.is_from(from, packet));
@@ -294,7 +294,7 @@ impl Conditions {
             (Some((first, last)), Some(uid)) => Some((first..=last).contains(&uid)),
             (Some(_), None) => None,
         };
-        // Without a device it is of no VRF.
+        // A packet without a device belongs to no VRF.
         let is_of_no_vrf = self.is_of_vrf && packet.device.is_none();
         if !known || uid == Some(false) || is_of_no_vrf {
             return Some(false);
@@ -303,7 +303,7 @@ impl Conditions {
         is_decided.then_some(true)
     }
 
-    /// IPv4 takes an unknown source for 0.0.0.0, IPv6 for one that matches nothing.
+    /// Matches the source: an unset one counts as 0.0.0.0 in IPv4, and matches nothing in IPv6.
     fn is_from(&self, from: (IpAddr, u8), packet: &RoutedPacket) -> bool {
         match packet.from {
             Some(addr) => covers(from, addr),
@@ -313,7 +313,7 @@ impl Conditions {
 }
 
 impl fmt::Display for PolicyRule {
-    /// As `ip rule` shows it: `print_rule` of iproute2.
+    /// Formats the rule like `ip rule` (`print_rule` of iproute2).
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}", self.conditions)?;
         match self.action {
@@ -382,7 +382,7 @@ fn prefix((addr, len): (IpAddr, u8)) -> String {
     }
 }
 
-/// The names that every host has in `rt_tables`.
+/// Returns the name of a table that every host has in `rt_tables`, or its number.
 fn table_name(table: u32) -> String {
     match table {
         253 => "default".to_owned(),

@@ -1,4 +1,4 @@
-//! The walk over rules and tables (`fib_rules_lookup`), on facts that were dumped.
+//! Evaluation of dumped rules and tables, like `fib_rules_lookup`.
 
 use std::io;
 
@@ -8,39 +8,39 @@ use super::{
 };
 use crate::diagnosis::way::DeadEndKind;
 
-/// A rule or route that ends the walk.
+/// Result of a walk over the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WalkEnd<'a> {
-    /// No rule gave anything.
+    /// No rule yielded a route.
     Nothing,
-    /// A route that is not of a type that forbids.
+    /// Route of a type that does not forbid.
     Found(&'a RouteEntry),
     Forbidden(Forbidden<'a>),
 }
 
-/// A way that is forbidden.
+/// Rule or route that forbids a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Forbidden<'a> {
     pub(super) kind: DeadEndKind,
     pub(super) rule: &'a PolicyRule,
-    /// `None` if the rule itself forbids.
+    /// Route that forbids; `None` if the rule itself does.
     pub(super) entry: Option<&'a RouteEntry>,
-    /// The route that later rules would give.
+    /// Route that later rules would yield.
     pub(super) instead: Option<&'a RouteEntry>,
 }
 
-/// The outcome of a look-up in one table.
+/// Outcome of a lookup in one table.
 enum TableLookup<'a> {
     Nothing,
     Found(&'a RouteEntry),
     Forbids(DeadEndKind, &'a RouteEntry),
 }
 
-/// Finds what decides on a packet: `rules` in the order of their evaluation,
-/// `entries` all routes that cover its destination, in the order of their dump.
+/// Finds the rule or route that decides on a packet. `rules` are in order of evaluation; `entries`
+/// are all routes that cover the destination, in dump order.
 ///
 /// # Errors
-/// `Unsupported` if it depends on what cannot be known.
+/// `Unsupported` if the result depends on an unknown fact.
 pub(super) fn walk<'a>(
     rules: &'a [PolicyRule],
     entries: &'a [RouteEntry],
@@ -61,11 +61,11 @@ pub(super) fn walk<'a>(
     }))
 }
 
-/// Tables that rules for this packet look up, each with the length of the prefixes
-/// that are passed over there.
+/// Lists the tables that rules for this packet use, each with the length up to which prefixes are
+/// ignored.
 ///
 /// # Errors
-/// `Unsupported` if it depends on what cannot be known.
+/// `Unsupported` if the result depends on an unknown fact.
 pub(super) fn tables(
     rules: &[PolicyRule],
     packet: &RoutedPacket,
@@ -84,7 +84,7 @@ pub(super) fn tables(
     Ok(found)
 }
 
-/// Walks on from `rest`, up to an end; also the rules behind it.
+/// Walks from `rest` to the next result; also returns the rules after it.
 fn step<'a>(
     rules: &'a [PolicyRule],
     mut rest: &'a [PolicyRule],
@@ -123,7 +123,7 @@ fn step<'a>(
     Ok((WalkEnd::Nothing, &[]))
 }
 
-/// The next rule that matches and is no goto, and those behind it.
+/// Returns the next matching rule that is not a goto, and the rules after it.
 fn next<'a>(
     rules: &'a [PolicyRule],
     mut rest: &'a [PolicyRule],
@@ -135,7 +135,7 @@ fn next<'a>(
             None => return Err(cannot_tell("a rule with an undecidable condition")),
             Some(false) => {}
             Some(true) => match rule.action {
-                // The kernel takes only targets further on.
+                // The kernel accepts only targets with a higher priority value.
                 Action::Goto(Some(target)) if target > rule.priority => {
                     let at = rules.iter().position(|rule| rule.priority == target);
                     rest = at.and_then(|at| rules.get(at..)).unwrap_or(rest);
@@ -150,8 +150,8 @@ fn next<'a>(
     Ok(None)
 }
 
-/// `fib_table_lookup`, `fib6_table_lookup`: the longest prefix, of several the lowest
-/// metric, of which a next hop is usable.
+/// Looks up like `fib_table_lookup` and `fib6_table_lookup`: the longest prefix, then the lowest
+/// metric, among routes with a usable next hop.
 fn look_up<'a>(
     table: u32,
     entries: &'a [RouteEntry],
@@ -163,14 +163,14 @@ fn look_up<'a>(
             candidates.push(entry);
         }
     }
-    // Of equal ones the first in the dump.
+    // Equal routes stay in dump order.
     candidates.sort_by_key(|entry| (u8::MAX - entry.prefix.1, entry.metric));
     let Some(best) = candidates.first() else {
         return Ok(TableLookup::Nothing);
     };
     let rank = |entry: &RouteEntry| (entry.prefix.1, entry.metric);
     let mut rivals = candidates.iter().filter(|it| rank(it) == rank(best));
-    // IPv6 chooses among these by the state of neighbours (`rt6_score_route`).
+    // IPv6 chooses among these by the neighbours' state (`rt6_score_route`).
     if packet.to.is_ipv6() && rivals.any(|rival| rival.kind != best.kind) {
         return Err(cannot_tell("routes of different types with one metric"));
     }
@@ -181,7 +181,7 @@ fn look_up<'a>(
     })
 }
 
-/// `fib_lookup_good_nhc`, `find_match`.
+/// Checks a route like `fib_lookup_good_nhc` and `find_match`.
 fn is_candidate(entry: &RouteEntry, packet: &RoutedPacket) -> io::Result<bool> {
     if entry.is_selective {
         return Err(cannot_tell("a route for some types of service or sources"));
@@ -190,7 +190,7 @@ fn is_candidate(entry: &RouteEntry, packet: &RoutedPacket) -> io::Result<bool> {
         RouteKind::Forbids(_) | RouteKind::Throw => true,
         RouteKind::Unicast | RouteKind::Local | RouteKind::Other => false,
     };
-    // Of IPv4 those have no interface, of IPv6 loopback.
+    // Such a route has no interface in IPv4, and loopback in IPv6.
     if forbids && packet.to.is_ipv4() {
         return Ok(true);
     }

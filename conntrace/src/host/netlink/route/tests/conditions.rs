@@ -1,4 +1,4 @@
-//! The conditions of a rule, one by one.
+//! Tests of a rule's conditions, one by one.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn conditions() {
     }
 }
 
-/// A condition, a packet, and their match.
+/// Conditions and packets with the expected match.
 fn condition_cases() -> Vec<(&'static str, Conditions, RoutedPacket, Option<bool>)> {
     let any = Conditions::default;
     let iface = |name: &str, index| {

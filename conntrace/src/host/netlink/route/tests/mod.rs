@@ -1,4 +1,4 @@
-//! The walk over constructed rules and routes.
+//! Walks over constructed rules and routes.
 
 mod conditions;
 
@@ -43,7 +43,7 @@ fn lookup(priority: u32, table: u32) -> PolicyRule {
     rule(priority, Action::Lookup(table), Conditions::default())
 }
 
-/// The three that every namespace has, and others among them.
+/// Returns the three default rules of every namespace, merged with others.
 fn rules(others: Vec<PolicyRule>) -> Vec<PolicyRule> {
     let mut rules = others;
     rules.extend([
@@ -92,7 +92,7 @@ fn packet() -> RoutedPacket {
     }
 }
 
-/// The end in words: `eth main`, `nothing`, `unreachable by 5250 instead main`.
+/// Formats the result: `eth main`, `nothing`, `unreachable by 5250 instead main`.
 fn end(rules: &[PolicyRule], entries: &[RouteEntry], packet: &RoutedPacket) -> String {
     let end = match walk(rules, entries, packet) {
         Ok(end) => end,
@@ -131,7 +131,8 @@ fn mark(value: u32, mask: u32) -> Conditions {
     }
 }
 
-/// wg-quick: all but `WireGuard`'s own packets by its table, main but for its default.
+/// wg-quick: everything but `WireGuard`'s own packets uses its table; main is used without its
+/// default route.
 #[test]
 fn wg_quick() {
     let mut suppressed = lookup(32_764, MAIN);
@@ -158,7 +159,7 @@ fn wg_quick() {
     assert_eq!(end(&rules, &killed, &own), "254 by 2");
 }
 
-/// Tailscale: marked packets by main, and no further; all others by table 52.
+/// Tailscale: marked packets use main and stop there; all others use table 52.
 #[test]
 fn tailscale() {
     let marked = || mark(0x80000, 0xff0000);
@@ -188,7 +189,7 @@ fn tailscale() {
     assert_eq!(end(&rules, &throws, &packet()), "254 by 2", "throw");
 }
 
-/// A bound device: IPv6 passes over what is by others, even what forbids.
+/// A bound device: IPv6 ignores routes by other devices, even forbidding ones.
 #[test]
 fn bound_to_a_device() {
     let bound = |to: &str, device| RoutedPacket {
@@ -255,7 +256,7 @@ fn one_table() {
         &[middle, dead(&by(MAIN, "203.0.113.0/24", TUN))],
         "Prohibit by rule 32766 in 254",
     );
-    // A kill switch behind the tunnel's own default route.
+    // A kill switch after the tunnel's own default route.
     let switch = entry(
         MAIN,
         "0.0.0.0/0",
@@ -280,7 +281,7 @@ fn one_table() {
     check(&[unlisted], "254 by 0");
 }
 
-/// Of IPv6 the state of neighbours chooses among routes of one metric.
+/// IPv6 chooses among routes of equal metric by the neighbours' state.
 #[test]
 fn ties() {
     let rules = rules(vec![]);
