@@ -4,11 +4,9 @@
 //! Time is that of the attempt at hand (`CLOCK_BOOTTIME`), so that live and replay expire answers
 //! alike.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 
-use super::netns::AttemptRef;
+use super::{cache::BoundedMap, netns::AttemptRef};
 use crate::diagnosis::{
     Undiagnosed,
     question::{Answer, Question},
@@ -60,8 +58,14 @@ pub struct RecordedAnswer {
 }
 
 /// Answers of the last second, by question.
-#[derive(Debug, Default)]
-pub(crate) struct AnswerCache(HashMap<Question, Answered>);
+#[derive(Debug)]
+pub(crate) struct AnswerCache(BoundedMap<Question, Answered>);
+
+impl Default for AnswerCache {
+    fn default() -> Self {
+        Self(BoundedMap::new(LEN_MAX))
+    }
+}
 
 #[derive(Debug)]
 struct Answered {
@@ -94,9 +98,6 @@ impl AnswerCache {
             question,
             found,
         } = told;
-        if self.0.len() >= LEN_MAX && !self.0.contains_key(&question) {
-            self.0.clear();
-        }
         let until_ns = asked_ns.saturating_add(validity(&found));
         let answered = Answered {
             asked_ns,
@@ -181,14 +182,5 @@ mod tests {
         known.put(self::told(1, 50, Lookup::Unknown(Undiagnosed::NoAccess)));
         let question = Question::DropReason { number: 1 };
         assert!(known.get(&question, &by(51)).is_some());
-    }
-
-    #[test]
-    fn starts_over_when_full() {
-        let mut known = AnswerCache::default();
-        for number in 0..=u16::try_from(LEN_MAX).unwrap() {
-            known.put(told(number, 0, Lookup::Unknown(Undiagnosed::NoAccess)));
-        }
-        assert_eq!(known.0.len(), 1);
     }
 }

@@ -1,28 +1,61 @@
+//! Maps with a limit.
+
 use std::{
-    collections::hash_map::Entry,
     hash::Hash,
     time::{Duration, Instant},
 };
 
 use foldhash::HashMap;
 
-/// Cache of at most `len_max` answers, none older than `age_max`. It is cleared as a whole:
-/// frequent keys are soon back.
+/// Map of at most `len_max` entries. A new key clears a full one as a whole: frequent keys are
+/// soon back.
+#[derive(Debug)]
+pub(crate) struct BoundedMap<K, V> {
+    entries: HashMap<K, V>,
+    len_max: usize,
+}
+
+impl<K: Eq + Hash, V> BoundedMap<K, V> {
+    /// Returns an empty map that never has more than `len_max` entries.
+    pub(crate) fn new(len_max: usize) -> Self {
+        Self {
+            entries: HashMap::default(),
+            len_max,
+        }
+    }
+
+    /// Returns the value of `key`.
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+        self.entries.get(key)
+    }
+
+    /// Sets the value of `key`.
+    pub(crate) fn insert(&mut self, key: K, value: V) {
+        if self.entries.len() >= self.len_max && !self.entries.contains_key(&key) {
+            self.entries.clear();
+        }
+        self.entries.insert(key, value);
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+    }
+}
+
+/// Cache of at most `len_max` answers, none older than `age_max`.
 #[derive(Debug)]
 pub(super) struct Cache<K, V> {
-    answers: HashMap<K, V>,
+    answers: BoundedMap<K, V>,
     since: Option<Instant>,
     age_max: Duration,
-    len_max: usize,
 }
 
 impl<K: Eq + Hash, V: Clone> Cache<K, V> {
     pub(super) fn new(age_max: Duration, len_max: usize) -> Self {
         Self {
-            answers: HashMap::default(),
+            answers: BoundedMap::new(len_max),
             since: None,
             age_max,
-            len_max,
         }
     }
 
@@ -42,23 +75,38 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         let old = self
             .since
             .is_none_or(|since| now.saturating_duration_since(since) >= self.age_max);
-        if old || self.answers.len() >= self.len_max {
+        if old {
             self.answers.clear();
             self.since = Some(now);
         }
-        let entry = self.answers.entry(key);
-        if let Entry::Occupied(known) = &entry
-            && serves(known.get())
+        if let Some(known) = self.answers.get(&key)
+            && serves(known)
         {
-            return known.get().clone();
+            return known.clone();
         }
-        entry.insert_entry(ask()).get().clone()
+        let answer = ask();
+        self.answers.insert(key, answer.clone());
+        answer
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_map_starts_over_at_a_new_key() {
+        let mut map = BoundedMap::new(2);
+        map.insert(1, 'a');
+        map.insert(2, 'b');
+        map.insert(2, 'c');
+        assert_eq!((map.get(&1), map.get(&2)), (Some(&'a'), Some(&'c')));
+        map.insert(3, 'd');
+        assert_eq!(
+            (map.get(&1), map.get(&2), map.get(&3)),
+            (None, None, Some(&'d'))
+        );
+    }
 
     #[test]
     fn forgets_by_age_and_by_number() {
@@ -71,11 +119,10 @@ mod tests {
         );
         assert_eq!(cache.get(1, start + Duration::from_secs(1), || 'c'), 'c');
         assert_eq!(cache.get(2, start + Duration::from_secs(1), || 'd'), 'd');
-        assert_eq!(
-            cache.get(1, start + Duration::from_secs(1), || 'e'),
-            'e',
-            "full"
-        );
+        let later = start + Duration::from_secs(1);
+        assert_eq!(cache.get(1, later, || 'e'), 'c', "full, but known");
+        assert_eq!(cache.get(3, later, || 'f'), 'f');
+        assert_eq!(cache.get(1, later, || 'g'), 'g', "cleared by a third key");
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
-    thread,
+    sync::mpsc::{Receiver, Sender},
     time::{Duration, Instant},
 };
 
-use super::{answer_cache::Lookup, inspector::HostInspector, netns::AttemptRef};
+use super::{
+    answer_cache::Lookup, inspector::HostInspector, netns::AttemptRef, responder::Responder,
+};
 use crate::{
     diagnosis::{
         Undiagnosed,
@@ -37,8 +38,7 @@ type Response = (u64, Result<Answer, Undiagnosed>);
 
 /// Handle to the inspector thread.
 pub(crate) struct HostClient {
-    requests: SyncSender<Request>,
-    responses: Receiver<Response>,
+    inspector: Responder<Request, Response>,
     /// Number of the last request.
     number: u64,
     window: LookupBudget,
@@ -52,15 +52,8 @@ impl HostClient {
     /// # Errors
     /// Fails when the thread cannot be started.
     pub(crate) fn start() -> io::Result<Self> {
-        // One request in progress, and one waiting.
-        let (requests, received) = sync_channel::<Request>(1);
-        let (sender, responses) = channel();
-        thread::Builder::new()
-            .name("conntrace-look".to_owned())
-            .spawn(move || serve(&received, &sender))?;
         Ok(Self {
-            requests,
-            responses,
+            inspector: Responder::start("conntrace-look", serve)?,
             number: 0,
             window: LookupBudget::new(Instant::now()),
             backlog: Backlog::default(),
@@ -91,7 +84,7 @@ impl HostClient {
 
     fn ask(&mut self, question: &Question, about: &AttemptRef, until: Instant) -> Lookup {
         // Answers to earlier questions came too late.
-        while self.responses.try_recv().is_ok() {}
+        while self.inspector.poll().is_ok() {}
         self.number += 1;
         let request = Request {
             number: self.number,
@@ -99,12 +92,12 @@ impl HostClient {
             about: *about,
             until,
         };
-        if self.requests.try_send(request).is_err() {
+        if !self.inspector.send(request) {
             return Lookup::Unknown(Undiagnosed::NoTime);
         }
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match self.responses.recv_timeout(left) {
+            match self.inspector.wait(left) {
                 Ok((number, answer)) if number == self.number => {
                     return answer.into();
                 }

@@ -10,11 +10,13 @@ mod netlink;
 mod netns;
 mod port_usage;
 mod procfs;
+mod responder;
 
 use std::{sync::Arc, time::Instant};
 
 pub(crate) use answer_cache::AnswerCache;
 pub use answer_cache::{Lookup, RecordedAnswer};
+pub(crate) use cache::BoundedMap;
 pub(crate) use client::{HostClient, WAIT_MAX};
 use jiff::Timestamp;
 pub use netlink::{nftables::ended_by as firewall_ended_by, route};

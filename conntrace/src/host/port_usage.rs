@@ -6,8 +6,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel},
-    thread,
+    sync::mpsc::{Receiver, Sender, TryRecvError},
     time::{Duration, Instant},
 };
 
@@ -18,6 +17,7 @@ use super::{
     },
     netns::{AttemptRef, Namespaces},
     procfs::{port_range::PortRules, sysctl},
+    responder::Responder,
 };
 use crate::output::event::{PortUse, States};
 
@@ -64,10 +64,7 @@ pub(crate) struct ScannedPorts {
 }
 
 /// The worker's handle to the scanner thread.
-pub(crate) struct PortScanner {
-    looks: SyncSender<PortScan>,
-    answers: Receiver<PortScanResult>,
-}
+pub(crate) struct PortScanner(Responder<PortScan, PortScanResult>);
 
 impl PortScanner {
     /// Starts the scanner thread.
@@ -75,17 +72,12 @@ impl PortScanner {
     /// # Errors
     /// Fails when the thread cannot be started.
     pub(crate) fn start() -> io::Result<Self> {
-        let (looks, received) = sync_channel(1);
-        let (sender, answers) = channel();
-        thread::Builder::new()
-            .name("conntrace-ports".to_owned())
-            .spawn(move || serve(&received, &sender))?;
-        Ok(Self { looks, answers })
+        Responder::start("conntrace-ports", serve).map(Self)
     }
 
     /// Sends a request without blocking. Returns false if the thread has ended or is busy.
     pub(crate) fn ask(&self, look: PortScan) -> bool {
-        self.looks.try_send(look).is_ok()
+        self.0.send(look)
     }
 
     /// Returns the result if it is ready.
@@ -93,7 +85,7 @@ impl PortScanner {
     /// # Errors
     /// `Empty` if there is none yet, `Disconnected` if the thread has ended.
     pub(crate) fn answer(&self) -> Result<PortScanResult, TryRecvError> {
-        self.answers.try_recv()
+        self.0.poll()
     }
 }
 

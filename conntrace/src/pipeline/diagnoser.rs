@@ -3,12 +3,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use foldhash::HashMap;
-
 use crate::{
     diagnosis,
     diagnosis::{Case, DiagnosisResult, Evidence, Undiagnosed, question},
-    host::{AnswerCache, AttemptRef, HostClient, Lookup, RecordedAnswer, WAIT_MAX},
+    host::{AnswerCache, AttemptRef, BoundedMap, HostClient, Lookup, RecordedAnswer, WAIT_MAX},
     record::{Attempt, Verdict},
     sys::Backlog,
 };
@@ -19,7 +17,7 @@ const CASES_MAX: usize = 4096;
 /// Looks for causes.
 pub struct Diagnoser {
     /// What the rules said, and until when the answers hold that they had.
-    cases: HashMap<Case, Remembered>,
+    cases: BoundedMap<Case, Remembered>,
     known: AnswerCache,
     /// Looks at the host; `None` in a replay.
     scout: Option<HostClient>,
@@ -51,7 +49,7 @@ impl Diagnoser {
     #[must_use]
     pub fn of_recording() -> Self {
         Self {
-            cases: HashMap::default(),
+            cases: BoundedMap::new(CASES_MAX),
             known: AnswerCache::default(),
             scout: None,
             told: Vec::new(),
@@ -107,9 +105,6 @@ impl Diagnoser {
                 undiagnosed,
             },
         };
-        if self.cases.len() >= CASES_MAX {
-            self.cases.clear();
-        }
         self.cases.insert(case, remembered.clone());
         remembered
     }
