@@ -1,8 +1,8 @@
-//! Says why an outgoing TCP connection failed.
+//! Traces failed outgoing TCP connections and explains why they failed.
 //!
-//! The kernel side (`conntrace-ebpf`) watches every attempt and hands over one
-//! record per ending; this agent labels it and writes a line. See
-//! ARCHITECTURE.md for the way of a record and the invariants.
+//! The kernel side (`conntrace-ebpf`) tracks every attempt and sends one record per ending. This
+//! agent labels it and writes a line. See ARCHITECTURE.md for the path of a record and the
+//! invariants.
 
 pub mod capture;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! Parse, run, exit code.
+//! Entry point: parses the command line, runs the command and sets the exit status.
 
 use std::{fs::File, io, process::ExitCode};
 
@@ -18,13 +18,13 @@ use conntrace::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// A runtime failure.
+/// Exit status of a runtime failure.
 const EXIT_FAILURE: u8 = 1;
-/// What was typed means nothing; clap exits with it as well.
+/// Exit status of wrong usage, the same as clap's.
 const EXIT_USAGE: u8 = 2;
-/// Capabilities are missing.
+/// Exit status if capabilities are missing.
 const EXIT_PRIVILEGE: u8 = 3;
-/// The kernel cannot support tracing.
+/// Exit status if the kernel cannot support tracing.
 const EXIT_KERNEL: u8 = 4;
 
 fn main() -> ExitCode {
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A closed stdout is a clean stop: whoever read the lines has had enough.
+/// Maps an error to an exit status. A closed stdout is handled before, as a clean stop.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     error
         .downcast_ref()
@@ -75,7 +75,7 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     start_log(args.verbose);
     let stop = stop_signal()?;
     let hangup = listen(SignalKind::hangup())?;
-    // A file that may grow no more (RLIMIT_FSIZE) is like a full disk.
+    // Exceeding RLIMIT_FSIZE is handled like a full disk.
     let _too_large = listen(SignalKind::from_raw(libc::SIGXFSZ))?;
     let settings = Settings {
         report_established: args.lines.labels().contains(&Label::Established),
@@ -87,13 +87,13 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         object: args.object.clone(),
     };
     let (tracer, start) = capture::start(&settings)?;
-    // Only now: a start that failed leaves no file behind.
+    // Created after a successful start: a failed one leaves no file behind.
     let recorder = args.record.as_deref().map(Recorder::create).transpose()?;
     let destination = match &args.output {
         Some(path) => Destination::file(path)?,
         None => Destination::stdout().context("cannot use stdout")?,
     };
-    // Before any thread is started that lasts: each has its own capabilities.
+    // Before lasting threads start: each thread has its own capabilities.
     privileges::give_up_rest(!args.lines.no_diagnosis)?;
     let service = Service::from_env();
     let config = Config {
@@ -115,7 +115,7 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// SIGHUP never ends it: a log rotation has renamed the file.
+/// Reopens the output file at SIGHUP, as sent after a log rotation.
 async fn reopen_at(mut hangup: Signal, output: Progress) {
     while hangup.recv().await.is_some() {
         output.reopen();
@@ -151,7 +151,7 @@ fn run_replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Registered before anything else, so that no signal finds us unprepared.
+/// Listens for SIGINT and SIGTERM; called first, so that no signal is missed.
 fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
@@ -171,9 +171,9 @@ fn start_log(verbose: u8) {
     use log::LevelFilter;
 
     let (level, of_aya) = match verbose {
-        // What it warns of, and what comes of that, is told in our own words.
+        // Our own messages cover aya's warnings.
         0 => (LevelFilter::Warn, LevelFilter::Error),
-        // Eight hundred lines of relocations would hide our own.
+        // Its debug level logs hundreds of relocations.
         1 => (LevelFilter::Info, LevelFilter::Info),
         _ => (LevelFilter::Debug, LevelFilter::Info),
     };
@@ -191,7 +191,7 @@ fn print_schema() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The exit status is the one that `run` would begin with, for scripts.
+/// Runs `doctor`. The exit status is that of a failed start of `run`, for scripts.
 fn examine(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     start_log(0);
     let (diagnosis, tried) = doctor::examine(args.tier.tier);
@@ -199,7 +199,7 @@ fn examine(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         FormatArg::Text => doctor::text(&diagnosis),
         FormatArg::Json => doctor::json(&diagnosis)?,
     };
-    print(&text).context("cannot write the diagnosis")?;
+    print(&text).context("cannot write the report")?;
     Ok(tried.map_or_else(|error| start_exit_code(&error), |()| ExitCode::SUCCESS))
 }
 
@@ -220,7 +220,7 @@ fn print_explanation(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was asked for goes to stdout; a reader that has had enough is no error.
+/// Prints to stdout; a closed stdout is not an error.
 fn print(text: &str) -> std::io::Result<()> {
     use std::io::Write as _;
     match std::io::stdout().write_all(text.as_bytes()) {

@@ -1,4 +1,4 @@
-//! Filters as typed, and whole command lines.
+//! Fuzz target for filters and command lines.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| conntrace_fuzz::filter(bytes));

@@ -1,4 +1,4 @@
-//! A record, or several, of the kernel side.
+//! Fuzz target for records of the kernel side.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| conntrace_fuzz::wire(bytes));

@@ -1,6 +1,5 @@
-//! What must hold of any bytes: a function per fuzz target, which panics when it
-//! does not. `cargo xtask fuzz` hands them to libFuzzer; the workspace's test
-//! `any_bytes` tries some bytes in every run.
+//! Fuzz targets: each function panics if its property does not hold for the bytes. `cargo xtask
+//! fuzz` runs them with libFuzzer; the workspace test `any_bytes` tries some bytes in every run.
 
 use std::{
     io::{self, Write},
@@ -22,10 +21,10 @@ use conntrace::{
 };
 use conntrace_btf::Btf;
 
-/// Bytes of an entry of a recording before its kind: length and checksum.
+/// Size of a recording's entry before its kind: length and checksum.
 const FRAME_LEN: usize = 8;
 
-/// Any bytes are a record or say why not; any record makes a line that is one.
+/// Decodes any bytes as a record or an error, and renders valid lines for any record.
 pub fn wire(bytes: &[u8]) {
     assert!(record::decode(bytes).is_ok() <= (bytes.len() == size_of::<WireRecord>()));
     for (output, limit) in outputs().into_iter().zip([None, NonZeroU64::new(1)]) {
@@ -38,7 +37,7 @@ pub fn wire(bytes: &[u8]) {
     }
 }
 
-/// Any bytes are replayed, up to where they are no recording.
+/// Replays any bytes up to the first invalid entry.
 pub fn recording(bytes: &[u8]) {
     for bytes in [bytes, &resealed(bytes)] {
         for (output, limit) in outputs().into_iter().zip([NonZeroU64::new(1), None]) {
@@ -48,7 +47,7 @@ pub fn recording(bytes: &[u8]) {
     }
 }
 
-/// Any words are an option's value or say what is wanted.
+/// Parses any text as an option's value, or reports an error.
 pub fn filter(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(TaskName(name)) = text.parse() {
@@ -73,7 +72,7 @@ pub fn filter(bytes: &[u8]) {
     }
 }
 
-/// Any bytes are BTF or say why not, and can be asked for what is in them.
+/// Parses any bytes as BTF or an error, and queries the result.
 pub fn btf(bytes: &[u8]) {
     let Ok(btf) = Btf::parse(bytes) else {
         return;
@@ -103,7 +102,7 @@ fn labelling(limit: Option<NonZeroU64>) -> Labelling {
     }
 }
 
-/// One of each format; they check what they are given.
+/// Returns an output of each format, which checks the lines.
 fn outputs() -> [Output; 2] {
     [
         output(Json::default(), Some(LINE_LEN_MAX)),
@@ -119,7 +118,7 @@ fn output(format: impl Format + 'static, len_max: Option<usize>) -> Output {
     Output::direct(Box::new(format), lines)
 }
 
-/// Takes lines, and JSON of at most this length.
+/// Checks lines, and that JSON does not exceed a length.
 struct LineSink {
     line: Vec<u8>,
     len_max: Option<usize>,
@@ -158,8 +157,8 @@ impl LineSink {
     }
 }
 
-/// The same as a recording whose checksums fit, so that what is in it is read:
-/// a good header, and every entry that has a length.
+/// Rebuilds the bytes as a recording with valid checksums, so that its entries are parsed: a valid
+/// header, and every entry that has a length.
 fn resealed(bytes: &[u8]) -> Vec<u8> {
     let mut sealed = header();
     let mut rest = bytes.get(sealed.len()..).unwrap_or_default();
@@ -177,7 +176,7 @@ fn resealed(bytes: &[u8]) -> Vec<u8> {
     sealed
 }
 
-/// The header of this version's recordings.
+/// Returns the header of a recording in this version's format.
 fn header() -> Vec<u8> {
     let file = FuzzFile::default();
     drop(Recorder::new(Box::new(file.clone()), String::new()));
@@ -185,7 +184,7 @@ fn header() -> Vec<u8> {
     header.clone()
 }
 
-/// A file in memory.
+/// File in memory.
 #[derive(Clone, Default)]
 struct FuzzFile(Arc<Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! Environment variables that stand for options.
+//! Environment variables for options of `run`.
 
 use std::env;
 
@@ -6,8 +6,8 @@ use clap::{ArgAction, builder::BoolishValueParser, error::ContextKind};
 
 use crate::output::stderr;
 
-/// Lets `CONNTRACE_NO_STALLS=1` stand for `--no-stalls`, and likewise for every long option that
-/// is not hidden; an empty variable stands for none. What is typed comes first.
+/// Lets `CONNTRACE_NO_STALLS=1` stand for `--no-stalls`, and so on for every visible long option.
+/// An empty variable is ignored. Options on the command line take precedence.
 pub(super) fn named(command: clap::Command) -> clap::Command {
     command.mut_args(|arg| {
         let Some(long) = arg.get_long().filter(|_| !arg.is_hide_set()) else {
@@ -27,12 +27,12 @@ pub(super) fn named(command: clap::Command) -> clap::Command {
     })
 }
 
-/// The environment variable that stands for a long option.
+/// Returns the environment variable for a long option.
 fn variable(long: &str) -> String {
     format!("CONNTRACE_{}", long.to_uppercase().replace('-', "_"))
 }
 
-/// Ends the process: what was typed makes sense, so that it is the environment which does not.
+/// Reports the variable and ends the process: the command line alone was valid.
 pub(super) fn refuse(error: &clap::Error) -> ! {
     let option = error.get(ContextKind::InvalidArg).map(ToString::to_string);
     let long = option

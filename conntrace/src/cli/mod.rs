@@ -1,4 +1,4 @@
-//! What was typed, and what it means.
+//! Command line of conntrace.
 
 mod environment;
 
@@ -24,13 +24,13 @@ use crate::{
     record::Label,
 };
 
-/// A year: the clock holds no more than some centuries.
+/// Maximum seconds between two summaries: a year, which the clock can hold.
 const SUMMARY_MAX: u64 = 365 * 24 * 60 * 60;
 
-/// The largest process id there is (`PID_MAX_LIMIT`).
+/// Largest process id (`PID_MAX_LIMIT`).
 const PID_MAX: u32 = 1 << 22;
 
-/// The largest user id there is: the next one stands for none.
+/// Largest user id: the value above it stands for none.
 const UID_MAX: u32 = u32::MAX - 1;
 
 /// Trace failed outgoing TCP connections and explain why.
@@ -42,10 +42,10 @@ const UID_MAX: u32 = u32::MAX - 1;
     after_help = AFTER_HELP
 )]
 pub struct Cli {
-    /// What to do; `run` if left out.
+    /// Command to run; `run` if left out.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Options of `run`.
+    /// Options of `run`, if no command is named.
     #[command(flatten)]
     pub run: RunArgs,
 }
@@ -71,12 +71,12 @@ impl Cli {
     }
 }
 
-/// The commands.
+/// Commands of conntrace.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Trace until SIGINT or SIGTERM, a line per failed connection (the default).
+    /// Trace until SIGINT or SIGTERM, and print a line per failed connection (the default).
     Run(Box<RunArgs>),
-    /// Provoke every kind of failure in network namespaces of its own, trace and explain it.
+    /// Provoke every kind of failure in temporary network namespaces, trace and explain it.
     Demo(DemoArgs),
     /// Check tracing support; report what is missing and how to enable it.
     Doctor(DoctorArgs),
@@ -88,7 +88,7 @@ pub enum Command {
     Schema,
 }
 
-/// Shown below the options.
+/// Text below the options in `--help`.
 const AFTER_HELP: &str = "\
 Examples:
   conntrace                                     every failure, until Ctrl-C
@@ -107,21 +107,21 @@ Exit status:
   3  missing privilege: run as root, or grant CAP_BPF and CAP_PERFMON
   4  the kernel cannot support tracing: `conntrace doctor` says why";
 
-/// The headings of `run --help`.
+/// Headings in `run --help`.
 const OUTPUT: &str = "Output";
 const CAUSES: &str = "Causes";
 const TRACING: &str = "Tracing";
 const FILTERS: &str = "Filters (repeatable; one of each kind given must fit)";
 
-/// Which lines are written, and how: options of `run` and `replay`.
+/// Options of `run` and `replay` that select and format lines.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = OUTPUT)]
 pub struct LineArgs {
-    /// Print established and cancelled attempts as well.
+    /// Also print established and cancelled attempts.
     #[arg(long)]
     pub all: bool,
-    /// Print outcomes with these labels only, whatever --all says; stalls have no label
-    /// (see --no-stalls).
+    /// Print only outcomes with these labels, regardless of --all. Stalls have no label (see
+    /// --no-stalls).
     #[arg(
         long = "label",
         value_name = "LABEL",
@@ -136,16 +136,14 @@ pub struct LineArgs {
     #[arg(long, value_name = "MS", default_value_t = 200, allow_negative_numbers = true,
           value_parser = number("milliseconds", 0..=u64::MAX))]
     pub patience: u64,
-    /// Print no line at the first SYN retransmission of an attempt.
+    /// Do not print the first SYN retransmission of an attempt.
     #[arg(long)]
     pub no_stalls: bool,
-    /// Look for no causes and report no port pressure; `run` then keeps fewer
-    /// capabilities.
+    /// Do not search for causes or report port pressure; `run` then keeps fewer capabilities.
     #[arg(long, help_heading = CAUSES)]
     pub no_diagnosis: bool,
-    /// Print at most N lines a second per cgroup, thread name, remote and label, stalls
-    /// included; `suppressed` in the next one and in the totals counts the others. 0 for no
-    /// limit.
+    /// Print at most N lines a second per cgroup, thread name, remote and label, including stalls.
+    /// `suppressed` in the next line and in the totals counts the others. 0 for no limit.
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true,
           value_parser = number("lines", 0..=u64::MAX))]
     pub limit: u64,
@@ -154,49 +152,47 @@ pub struct LineArgs {
 /// Options of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Which lines are written, and how.
+    /// Options that select and format lines.
     #[command(flatten)]
     pub lines: LineArgs,
-    /// Which attempts are traced.
+    /// Filters for attempts.
     #[command(flatten)]
     pub filter: FilterArgs,
     /// Print totals every SECONDS; 0 turns them off.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, allow_negative_numbers = true,
           help_heading = OUTPUT, value_parser = number("seconds", 0..=SUMMARY_MAX))]
     pub summary: u64,
-    /// Trace the system calls connect and bind: shows failures before a SYN, such as no
-    /// route, where functions cannot be hooked. Slows every system call of this host a
-    /// little.
+    /// Also trace the system calls connect and bind. Where functions cannot be hooked, only they
+    /// show failures before a SYN, such as no route. Slows every system call of this host slightly.
     #[arg(long, help_heading = TRACING)]
     pub trace_syscalls: bool,
-    /// Record what the lines are made from to a new file, for `replay`.
+    /// Record the data behind the lines to a new file, for `replay`.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub record: Option<PathBuf>,
-    /// Append the lines to this file, made with mode 0640, instead of to stdout. SIGHUP
-    /// opens it anew, as after a rotation. A symbolic link is not followed.
+    /// Append the lines to this file instead of stdout; a new file has mode 0640. SIGHUP reopens it
+    /// after a rotation. Symbolic links are not followed.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub output: Option<PathBuf>,
-    /// Log more to stderr; twice: debug lines of the eBPF programs as well.
+    /// Log more to stderr; given twice, also debug messages of the eBPF programs.
     #[arg(short, long, action = clap::ArgAction::Count, help_heading = OUTPUT)]
     pub verbose: u8,
     /// Load this object instead of the built-in one (a fresh build under test).
     #[arg(long, value_name = "FILE", hide = true, help_heading = TRACING)]
     pub object: Option<PathBuf>,
-    /// How hooks are chosen.
+    /// Options for the kind of hooks.
     #[command(flatten)]
     pub tier: TierArgs,
 }
 
-/// How hooks are chosen: an option of `run`, `demo` and `doctor`.
+/// Hidden options for the kind of hooks: of `run`, `demo` and `doctor`.
 #[derive(Debug, Clone, Args)]
 pub struct TierArgs {
-    /// Hook functions in this way only, instead of in the best there is (for tests).
+    /// Use only this kind of hooks instead of the best available (for tests).
     #[arg(long, value_enum, hide = true, help_heading = TRACING)]
     pub tier: Option<Tier>,
 }
 
-/// Which attempts are traced: options of `run`. Each can be repeated; within a
-/// kind one must fit, and of every kind that is given.
+/// Filters of `run`. Each can be repeated: one value of each given kind must match.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = FILTERS)]
 pub struct FilterArgs {
@@ -204,7 +200,7 @@ pub struct FilterArgs {
     #[arg(long = "pid", value_name = "PID", value_delimiter = ',', allow_negative_numbers = true,
           value_parser = process_id)]
     pub pids: Vec<u32>,
-    /// Only attempts of threads or processes with this name (its first 15 bytes).
+    /// Only attempts of threads or processes with this name; 15 bytes are compared.
     #[arg(long = "comm", value_name = "NAME")]
     pub comms: Vec<TaskName>,
     /// Only attempts of this user id.
@@ -236,7 +232,7 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
-    /// What they mean.
+    /// Builds the filter from the options.
     #[must_use]
     pub fn filter(&self) -> Filter {
         let args = self.clone();
@@ -259,7 +255,7 @@ pub struct DoctorArgs {
     /// Output format: text of one screen, or one JSON object with all findings.
     #[arg(long, value_enum, default_value_t = FormatArg::Text)]
     pub format: FormatArg,
-    /// How hooks are chosen.
+    /// Options for the kind of hooks.
     #[command(flatten)]
     pub tier: TierArgs,
 }
@@ -276,20 +272,18 @@ pub struct ExplainArgs {
 /// Options of `demo`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
-    /// Write text for a person to stdout, or the lines as JSON, with the table and the verdict
-    /// on stderr.
+    /// Print text for a person to stdout, or JSON lines with the report on stderr.
     #[arg(long, value_enum, default_value_t = FormatArg::Text)]
     pub format: FormatArg,
-    /// How hooks are chosen.
+    /// Options for the kind of hooks.
     #[command(flatten)]
     pub tier: TierArgs,
-    /// What a scene starts as a process of its own: connects there, and waits for its
-    /// input's end.
+    /// Connects to this address and waits for the end of stdin (started by scenes).
     #[arg(long, hide = true)]
     pub connects_to: Option<SocketAddr>,
 }
 
-/// Takes a number in this range, or says what is wanted.
+/// Builds a parser for numbers in this range.
 fn number(
     of: &'static str,
     range: RangeInclusive<u64>,
@@ -324,7 +318,7 @@ fn id(typed: &str, range: RangeInclusive<u32>) -> Option<u32> {
     typed.parse().ok().filter(|id| range.contains(id))
 }
 
-/// A label is typed as the lines have it.
+/// Labels are typed as they appear in the lines.
 impl ValueEnum for Label {
     fn value_variants<'a>() -> &'a [Self] {
         &Self::ALL
@@ -338,15 +332,15 @@ impl ValueEnum for Label {
 /// Arguments of `replay`.
 #[derive(Debug, Clone, Args)]
 pub struct ReplayArgs {
-    /// What `run --record` wrote.
+    /// Recording made by `run --record`.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Which lines are written, and how.
+    /// Options that select and format lines.
     #[command(flatten)]
     pub lines: LineArgs,
 }
 
-/// How lines are written.
+/// Format of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FormatArg {
     /// JSON, an object per line.
@@ -356,7 +350,7 @@ pub enum FormatArg {
 }
 
 impl FormatArg {
-    /// The format asked for, or the one that suits stdout.
+    /// Returns the requested format, or the one that suits stdout.
     #[must_use]
     pub fn or_suitable(asked: Option<Self>) -> Self {
         asked.unwrap_or_else(|| {
@@ -379,7 +373,7 @@ impl FormatArg {
 }
 
 impl LineArgs {
-    /// How attempts become lines.
+    /// Builds the worker's settings from the options.
     #[must_use]
     pub fn labelling(&self) -> Labelling {
         Labelling {
@@ -391,7 +385,7 @@ impl LineArgs {
         }
     }
 
-    /// The labels whose outcomes are printed.
+    /// Returns the labels whose outcomes are printed.
     #[must_use]
     pub fn labels(&self) -> Vec<Label> {
         if !self.only.is_empty() {
@@ -402,7 +396,7 @@ impl LineArgs {
         labels
     }
 
-    /// Returns the renderer for stdout: of the format asked for, or of the one that suits it.
+    /// Returns the renderer of the requested format, or of the one that suits stdout.
     #[must_use]
     pub fn renderer(&self) -> Box<dyn output::Format> {
         FormatArg::or_suitable(self.format).renderer()
@@ -410,18 +404,18 @@ impl LineArgs {
 }
 
 impl RunArgs {
-    /// Returns the renderer of the lines: JSON into a file, unless another format is asked for.
+    /// Returns the renderer of the lines: JSON into a file, unless text is requested.
     #[must_use]
     pub fn renderer(&self) -> Box<dyn output::Format> {
         match (&self.output, self.lines.format) {
             (None, _) => self.lines.renderer(),
             (Some(_), None | Some(FormatArg::Json)) => Box::new(Json::default()),
-            // Not as wide as the terminal happens to be.
+            // A file has no width, unlike the terminal.
             (Some(_), Some(FormatArg::Text)) => Box::new(Text::default()),
         }
     }
 
-    /// Time between two summaries.
+    /// Returns the time between two summaries; `None` for none.
     #[must_use]
     pub fn summary_every(&self) -> Option<Duration> {
         (self.summary > 0).then(|| Duration::from_secs(self.summary))

@@ -7,7 +7,7 @@ fn the_command_line_is_consistent() {
     Cli::command().debug_assert();
 }
 
-/// The headings of a command's options.
+/// Returns a command's options with their headings.
 fn headings(command: &clap::Command) -> Vec<(String, Option<&str>)> {
     let options = command.get_arguments().filter(|arg| !arg.is_positional());
     let heading = |arg: &clap::Arg| arg.get_id().to_string();
@@ -111,7 +111,7 @@ fn help_has_filters_examples_and_exit_statuses() {
     assert!((0..=4).all(status), "{help}");
 }
 
-/// Each is a command line that is taken.
+/// Every example in the help is a valid command line.
 #[test]
 fn examples_are_taken() {
     let examples = AFTER_HELP

@@ -26,7 +26,7 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Opens the cgroup (v2) filesystem.
+    /// Opens the root of the cgroup v2 filesystem.
     pub(super) fn open(connect_hook: Option<u32>) -> Self {
         let mounts = proc_file::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         Self {

@@ -423,7 +423,7 @@ impl HostInspector {
                     bound.iter().collect(),
                 )
             }
-            // A bind needs a port that nobody has.
+            // A bind needs a port that no socket has.
             None => (Vec::new(), bound.iter().chain(connected.iter()).collect()),
         };
         let mut states = BTreeMap::new();

@@ -238,7 +238,7 @@ impl Namespaces {
         let file = open(&door.path(), netns)?;
         let before = match door {
             NetnsHandle::Process(pid) => started_ticks(*pid)? <= about.at_ns / TICK_NS,
-            // What is mounted stays until it is unmounted.
+            // A mount stays until it is unmounted.
             NetnsHandle::Mounted(_) => true,
         };
         before.then(|| (file, door.clone()))
@@ -412,7 +412,7 @@ mod tests {
         std::thread::sleep(CUT_AGE_MAX);
         let until = Instant::now() + Duration::from_secs(10);
         assert!(namespaces.all(&about, until).is_ok());
-        // Of an attempt that ended after the look it is not known.
+        // The list is older than the attempt, and there is no time to renew it.
         let after = AttemptRef {
             at_ns: clock::boot_ns(),
             ..about

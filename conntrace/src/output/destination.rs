@@ -15,52 +15,52 @@ use nix::{
     unistd::{AccessFlags, eaccess},
 };
 
-/// The lines say whom this host talks to: their readers are the owner and a group.
+/// Mode of a new file: the lines name this host's peers, so only owner and group may read.
 const MODE: u32 = 0o640;
 
-/// Error of opening the file for the lines.
+/// Error of opening the output file.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A link that could lead anywhere.
+    /// The path is a symbolic link.
     #[error("cannot write lines to {0}: it is a symbolic link, which is not followed")]
     Link(PathBuf),
-    /// A FIFO, a device or a folder.
+    /// The path is a FIFO, a device or a directory.
     #[error(
         "cannot write lines to {0}: not a regular file; for a pipe or device redirect stdout to it"
     )]
     NotRegular(PathBuf),
-    /// Its folder belongs to another user.
+    /// The file cannot be reopened: its directory belongs to another user.
     #[error(
-        "SIGHUP will not open {0} anew: this user may not write to its folder, and the capability to do so is given up: {1}"
+        "SIGHUP cannot reopen {0}: no permission to write to its directory (make it writable for this user): {1}"
     )]
     Folder(PathBuf, io::Error),
-    /// Anything else.
+    /// The file cannot be opened.
     #[error("cannot write lines to {0}")]
     Failed(PathBuf, #[source] io::Error),
 }
 
-/// Destination of the lines: stdout, or a file that can be opened anew.
+/// Destination of the lines: stdout, or a file that can be reopened.
 #[derive(Debug)]
 pub struct Destination {
     file: File,
-    /// Path of a file that is opened anew on request.
+    /// Path of the file to reopen; `None` for stdout.
     path: Option<PathBuf>,
     is_regular: bool,
 }
 
 impl Destination {
-    /// Standard output, whatever that is.
+    /// Writes to standard output.
     ///
     /// # Errors
-    /// When there are no more descriptors.
+    /// Fails when no file descriptor is available.
     pub fn stdout() -> io::Result<Self> {
         Self::open_file(io::stdout().as_fd().try_clone_to_owned()?.into())
     }
 
-    /// A file, a pipe, or anything else that is open for writing.
+    /// Writes to a file, a pipe, or anything else that is open for writing.
     ///
     /// # Errors
-    /// When its kind cannot be told (`fstat`).
+    /// Fails when its type cannot be determined (`fstat`).
     pub fn open_file(file: File) -> io::Result<Self> {
         Ok(Self {
             is_regular: file.metadata()?.is_file(),
@@ -69,11 +69,10 @@ impl Destination {
         })
     }
 
-    /// The regular file at this path, which is made with mode 0640 where there is none, and
-    /// appended to.
+    /// Appends to the regular file at this path, created with mode 0640 if missing.
     ///
     /// # Errors
-    /// When it is something else, or cannot be opened.
+    /// Fails when the path is not a regular file, or cannot be opened.
     pub fn file(path: &Path) -> Result<Self, OpenError> {
         Ok(Self {
             file: open(path)?,
@@ -82,10 +81,10 @@ impl Destination {
         })
     }
 
-    /// Finds out whether the file can be opened anew, with the rights that are left.
+    /// Checks that the file can be reopened with the remaining privileges.
     ///
     /// # Errors
-    /// When its folder cannot be written to.
+    /// Fails when its directory is not writable.
     pub fn check_reopening(&self) -> Result<(), OpenError> {
         let Some(path) = &self.path else {
             return Ok(());
@@ -98,7 +97,7 @@ impl Destination {
             .map_err(|error| OpenError::Folder(path.to_owned(), error.into()))
     }
 
-    /// Words for messages.
+    /// Returns the name for messages.
     pub(super) fn name(&self) -> String {
         match &self.path {
             Some(path) => path.display().to_string(),
@@ -111,8 +110,8 @@ impl Destination {
         self.is_regular
     }
 
-    /// Returns true for an error of a write whose reader has gone: a closed pipe or socket, or a
-    /// terminal that is gone.
+    /// Returns true if a write failed because the reader has gone: a closed pipe or socket, or a
+    /// terminal that was closed.
     pub(super) fn is_closed_by(&self, error: &io::Error) -> bool {
         if super::is_closed(error) {
             return true;
@@ -122,10 +121,10 @@ impl Destination {
         gone && kind.is_ok_and(|kind| kind.is_char_device())
     }
 
-    /// Writes as much as the destination takes now.
+    /// Writes as much as the destination accepts now.
     ///
     /// # Errors
-    /// As for `write(2)`; a regular file that takes nothing is `StorageFull`.
+    /// Fails like `write(2)`; a regular file that accepts nothing is `StorageFull`.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.file.write(bytes) {
             Ok(0) if !bytes.is_empty() => Err(ErrorKind::StorageFull.into()),
@@ -133,25 +132,24 @@ impl Destination {
         }
     }
 
-    /// Waits until a pipe that is not blocking takes more, though not for ever.
+    /// Waits until a non-blocking pipe is writable, for a second at most.
     pub(super) fn wait_writable(&self) {
         const AT_MOST: Duration = Duration::from_secs(1);
         let mut polled = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
-        // An error is the next write's as well.
+        // The next write reports the error as well.
         let _ = poll(
             &mut polled,
             PollTimeout::try_from(AT_MOST).unwrap_or(PollTimeout::MAX),
         );
     }
 
-    /// Takes back the last `len` bytes, the beginning of a line, if nothing was written
-    /// after them.
+    /// Removes the last `len` bytes, the beginning of a line, if they end the file.
     ///
     /// # Errors
-    /// When it cannot be told, or the file cannot be cut.
+    /// Fails when the file's end is not ours, or the file cannot be truncated.
     pub(super) fn cut(&mut self, len: usize) -> io::Result<()> {
         let end = self.file.metadata()?.len();
-        // O_APPEND moves the position to the end of what was written.
+        // O_APPEND moves the position to the end of the last write.
         if !self.is_regular || self.file.stream_position()? != end {
             return Err(ErrorKind::Unsupported.into());
         }
@@ -161,16 +159,16 @@ impl Destination {
         self.file.seek(SeekFrom::Start(end)).map(drop)
     }
 
-    /// Returns true for a file with a path, which can be opened anew.
+    /// Returns true for a file with a path, which can be reopened.
     pub(super) fn has_path(&self) -> bool {
         self.path.is_some()
     }
 
-    /// Opens the file anew, after a rotation has renamed it. The old one is kept where that
-    /// fails. Anything but a file with a path stays as it is.
+    /// Reopens the file after a rotation has renamed it. On failure the old file is kept. A
+    /// destination without a path is not changed.
     ///
     /// # Errors
-    /// As for [`file`](Self::file).
+    /// Fails like [`file`](Self::file).
     pub(super) fn reopen(&mut self) -> Result<(), OpenError> {
         if let Some(path) = &self.path {
             self.file = open(path)?;
@@ -182,11 +180,11 @@ impl Destination {
 fn open(path: &Path) -> Result<File, OpenError> {
     let failed = |error: io::Error| match error.raw_os_error() {
         Some(libc::ELOOP) => OpenError::Link(path.to_owned()),
-        // A FIFO without a reader, a socket.
+        // For a FIFO without a reader, or a socket.
         Some(libc::ENXIO) => OpenError::NotRegular(path.to_owned()),
         _ => OpenError::Failed(path.to_owned(), error),
     };
-    // O_NONBLOCK: a FIFO is not waited for. A regular file does not know it.
+    // O_NONBLOCK: does not wait for a FIFO's reader; a regular file ignores it.
     let mut file = File::options()
         .read(true)
         .append(true)
@@ -198,7 +196,7 @@ fn open(path: &Path) -> Result<File, OpenError> {
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(OpenError::NotRegular(path.to_owned()));
     }
-    // One that was killed on a full disk has left half a line.
+    // An agent killed on a full disk leaves a partial line.
     if ends_within_a_line(&mut file).map_err(failed)? {
         file.write_all(b"\n").map_err(failed)?;
     }

@@ -2,10 +2,10 @@ use std::{io, io::Write};
 
 use super::{Format, event::Line};
 
-/// One JSON object per line.
+/// Format with one JSON object per line.
 #[derive(Debug, Default)]
 pub struct Json {
-    /// The line at hand.
+    /// Buffer for the current line.
     line: Vec<u8>,
 }
 
@@ -19,11 +19,10 @@ impl Format for Json {
     }
 }
 
-/// JSON need not escape DEL and the control characters of Latin-1, but a terminal
-/// that shows the lines would obey them. Strings are all that can hold them.
+/// Escapes DEL and the C1 control characters. JSON allows them unescaped, but a terminal would
+/// interpret them. Only strings can hold them.
 fn write_visible(out: &mut impl Write, json: &[u8]) -> io::Result<()> {
-    // Nearly always: nothing to look for character by character. A fold that does not
-    // stop early is one that the compiler can do many bytes at a time.
+    // Nearly always there are none to escape. A fold without an early exit is vectorised.
     let highest = json.iter().fold(0, |highest, &byte| byte.max(highest));
     if highest < b'\x7f' {
         return out.write_all(json);

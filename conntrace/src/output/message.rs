@@ -1,4 +1,4 @@
-//! The sentence for a person in an outcome or stall line.
+//! Messages: the sentence for a person in a line.
 
 use std::{fmt::Write as _, net::IpAddr};
 
@@ -7,8 +7,8 @@ use itoa::Integer;
 use super::event::{Details, Endpoint, PortUse, States, Subject};
 use crate::record::{Label, Reply, ReplyKind, TimeoutBy, Verdict};
 
-/// `curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 refused after 0.31 ms: ` and why, or
-/// where that is unknown, what answered.
+/// Formats `curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 refused after 0.31 ms: ` and the cause, or,
+/// if that is unknown, the reply.
 pub(crate) fn outcome(
     subject: &Subject,
     details: &Details,
@@ -38,7 +38,7 @@ pub(crate) fn outcome(
         && let Label::Failed | Label::Unreachable | Label::Denied = verdict.label
         && let Some(errno) = verdict.errno
     {
-        // Nobody has answered: the errno is all there is to say.
+        // Without a SYN there is no reply: the errno is the only fact.
         push(&mut text, format_args!(" with {errno}"));
     }
     text.push_str(" after ");
@@ -60,10 +60,10 @@ pub(crate) fn outcome(
     text
 }
 
-/// Said of an attempt to which challenge ACKs came, or what was meant for another SYN.
+/// Message for an attempt that received challenge ACKs, or answers to another SYN.
 const HEARD: &str = "segments came, but no acceptable SYN-ACK";
 
-/// `curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 no answer after 1.02 s: SYN sent again`
+/// Formats `curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 no answer after 1.02 s: SYN sent again`.
 pub(crate) fn stall(subject: &Subject, details: &Details, heard: bool) -> String {
     let mut text = who_and_where(subject, details.local, 0);
     text.push_str(if heard {
@@ -80,7 +80,7 @@ pub(crate) fn stall(subject: &Subject, details: &Details, heard: bool) -> String
     text
 }
 
-/// `10.0.0.2 -> 10.0.0.5:5432 uses 14200 of 28232 local ports (50 %): 14200 TIME_WAIT`
+/// Formats `10.0.0.2 -> 10.0.0.5:5432 uses 14200 of 28232 local ports (50 %): 14200 TIME_WAIT`.
 pub(crate) fn port_pressure(level: u8, found: &PortUse) -> String {
     let mut text = String::with_capacity(128);
     let verb = if level == 0 { "is back at" } else { "uses" };
@@ -99,7 +99,7 @@ pub(crate) fn port_pressure(level: u8, found: &PortUse) -> String {
     text
 }
 
-/// `: 14200 TIME_WAIT, 20 ESTABLISHED; 90 of these can be reused`
+/// Appends `: 14200 TIME_WAIT, 20 ESTABLISHED; 90 of these can be reused`.
 pub(crate) fn states(text: &mut String, states: &States, reusable: u32) {
     for (index, (state, count)) in states.present().enumerate() {
         let before = if index == 0 { ": " } else { ", " };
@@ -110,7 +110,7 @@ pub(crate) fn states(text: &mut String, states: &States, reusable: u32) {
     }
 }
 
-/// With room for as many bytes more as will follow.
+/// Formats caller and addresses, with capacity for `more` bytes to follow.
 fn who_and_where(subject: &Subject, local: Endpoint, more: usize) -> String {
     let mut text = String::with_capacity(128 + more);
     let Subject {
@@ -137,7 +137,7 @@ fn who_and_where(subject: &Subject, local: Endpoint, more: usize) -> String {
     text
 }
 
-/// Writes `addr:port`, IPv6 in brackets, what is unknown as `*`.
+/// Appends `addr:port`: IPv6 in brackets, unknown parts as `*`.
 pub(crate) fn endpoint(text: &mut String, endpoint: Endpoint) {
     match endpoint.addr {
         Some(IpAddr::V6(addr)) => push(text, format_args!("[{addr}]")),
@@ -160,7 +160,7 @@ pub(crate) fn endpoint(text: &mut String, endpoint: Endpoint) {
     }
 }
 
-/// Writes `0.31 ms`, `131.05 s`.
+/// Appends a duration such as `0.31 ms` or `131.05 s`.
 pub(crate) fn elapsed(text: &mut String, details: &Details) {
     let Some(us) = details.elapsed_us else {
         text.push_str("an unknown time");
@@ -203,13 +203,12 @@ fn syns(details: &Details) -> String {
     }
 }
 
-/// What every message has several of: without the detour of [`push`], which takes
-/// longer than all else in it.
+/// Appends a number without [`push`], whose formatting would dominate a message's cost.
 fn number(text: &mut String, number: impl Integer) {
     text.push_str(itoa::Buffer::new().format(number));
 }
 
-/// Writing to a `String` cannot fail.
+/// Appends formatted text: writing to a `String` cannot fail.
 fn push(text: &mut String, args: std::fmt::Arguments<'_>) {
     let _ = text.write_fmt(args);
 }
@@ -234,7 +233,7 @@ mod tests {
                 reply(ReplyKind::Icmp, Some((3, 1))),
                 ": ICMP type 3 code 1 from 10.0.0.2",
             ),
-            // A neighbour, or a RST of a rule here.
+            // For a failed neighbour, or a RST from a rule of this host.
             (reply(ReplyKind::Local, None), ": this host itself"),
             (
                 reply(ReplyKind::Local, Some((3, 3))),

@@ -1,7 +1,7 @@
-//! Formats of the lines, one per file, and the way out.
+//! Formats of the lines, and their delivery.
 //!
 //! ```text
-//! Output (worker) -> bytes that wait, bounded -> Writer (a thread) -> Destination
+//! Output (worker) -> bounded queue of bytes -> Writer (a thread) -> Destination
 //! ```
 
 mod destination;
@@ -27,36 +27,36 @@ pub use writer::{WriteError, Writer};
 
 use self::event::{LINE_LEN_MAX, Line};
 
-/// Rendered bytes that are handed over together, at least, while there are more to come.
+/// Size from which a batch is handed over while more lines follow, in bytes.
 const BATCH_LEN: usize = 64 << 10;
 
-/// Renders lines.
+/// Format of the lines.
 pub trait Format: Send {
-    /// Appends the line to `out`, its line feed included.
+    /// Appends the line to `out`, with its line feed.
     ///
     /// # Errors
-    /// When the line cannot be serialised; `out` may then hold a part of it.
+    /// Fails when the line cannot be serialised; `out` may then hold a part of it.
     fn render(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()>;
 
-    /// Appends what was held back of earlier lines and is due at `now`. Returns how long
-    /// after that more is due, `None` when nothing is held back.
+    /// Appends held-back lines that are due at `now`. Returns the time until more are due; `None`
+    /// if nothing is held back.
     fn idle(&mut self, now: Timestamp, out: &mut Vec<u8>) -> Option<Duration> {
         let _ = (now, out);
         None
     }
 
-    /// Number of lines that are held back now, of which nothing was appended yet.
+    /// Returns the number of lines that are held back completely.
     fn held(&self) -> u64 {
         0
     }
 
-    /// Appends all that was held back: no line follows.
+    /// Appends everything held back; no line may follow.
     fn finish(&mut self, out: &mut Vec<u8>) {
         let _ = out;
     }
 }
 
-/// The worker's end of the way out: renders lines, and hands them over in batches.
+/// The worker's end of the delivery: renders lines and hands them over in batches.
 pub struct Output {
     format: Box<dyn Format>,
     batch: Chunk,
@@ -64,21 +64,21 @@ pub struct Output {
     undelivered: u64,
 }
 
-/// Way from the worker to whoever reads the lines.
+/// Delivery of rendered lines.
 enum Delivery {
     /// Written by the worker itself, which waits.
     Direct(Box<dyn Write + Send>),
-    /// Written by another thread; what does not fit into the queue is counted.
+    /// Written by another thread; lines that exceed the queue are counted.
     Queue(Arc<Queue>),
 }
 
 impl Output {
-    /// Writes to `out` and waits for it: for a replay, which has nothing else to do.
+    /// Creates an output that writes to `out` and waits for it, as a replay can.
     pub fn direct(format: Box<dyn Format>, out: impl Write + Send + 'static) -> Self {
         Self::new(format, Delivery::Direct(Box::new(out)))
     }
 
-    /// Hands over to a [`Writer`], which a thread is to run, and waits for nobody.
+    /// Creates an output that never waits, and the [`Writer`] that a thread must run.
     #[must_use]
     pub fn queued(format: Box<dyn Format>, destination: Destination) -> (Self, Writer) {
         let queue = Arc::new(Queue::default());
@@ -105,23 +105,23 @@ impl Output {
         match self.format.render(line, &mut self.batch.bytes) {
             Ok(()) => self.count(held + 1),
             Err(error) => {
-                log::error!("a line cannot be rendered: {error}");
+                log::error!("cannot render a line, which is dropped: {error}");
                 self.batch.bytes.truncate(before);
                 self.undelivered += 1;
             }
         }
     }
 
-    /// Returns true once the batch is large enough to be handed over.
+    /// Returns true if the batch is large enough to be handed over.
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.batch.bytes.len() >= BATCH_LEN
     }
 
-    /// Hands the batch over. Where the queue has no room its lines are undelivered.
+    /// Hands the batch over. If the queue is full, its lines are undelivered.
     ///
     /// # Errors
-    /// When a direct output cannot be written.
+    /// Fails when a direct output cannot be written.
     pub fn hand_over(&mut self) -> io::Result<()> {
         self.hand_over_within(queue::WAITING_MAX)
     }
@@ -142,19 +142,19 @@ impl Output {
         done
     }
 
-    /// Writes a line about tracing itself, and hands it over with what precedes it. It has
-    /// some room of its own where the queue is full.
+    /// Writes a line about tracing itself and hands over everything so far. It may use a reserve if
+    /// the queue is full.
     ///
     /// # Errors
-    /// When a direct output cannot be written.
+    /// Fails when a direct output cannot be written.
     pub fn write_own(&mut self, line: &Line) -> io::Result<()> {
         self.hand_over()?;
         self.write(line);
         self.hand_over_within(queue::WAITING_MAX + queue::RESERVE)
     }
 
-    /// Renders what the format held back of earlier lines and is due at `now`. Returns how long
-    /// after that more is due, `None` when nothing is held back.
+    /// Renders held-back lines that are due at `now`. Returns the time until more are due; `None`
+    /// if nothing is held back.
     pub fn idle(&mut self, now: Timestamp) -> Option<Duration> {
         let held = self.format.held();
         let wait = self.format.idle(now, &mut self.batch.bytes);
@@ -162,14 +162,14 @@ impl Output {
         wait
     }
 
-    /// Renders all that the format held back: no line follows.
+    /// Renders everything held back; no line may follow.
     pub fn finish(&mut self) {
         let held = self.format.held();
         self.format.finish(&mut self.batch.bytes);
         self.count(held);
     }
 
-    /// Counts the lines that are in the batch now, of these and what is still held back.
+    /// Adds to the batch's count: `lines`, minus the lines still held back.
     fn count(&mut self, lines: u64) {
         self.batch.lines += lines.saturating_sub(self.format.held());
     }
@@ -183,14 +183,14 @@ impl Output {
         }
     }
 
-    /// Number of lines that were made and will not be written.
+    /// Returns the number of lines that were rendered but will not be written.
     #[must_use]
     pub fn undelivered(&self) -> u64 {
         self.undelivered
     }
 }
 
-/// The writer ends once it has written what waits.
+/// Closes the queue: the writer ends after writing its rest.
 impl Drop for Output {
     fn drop(&mut self) {
         if let Delivery::Queue(queue) = &self.way {
@@ -199,7 +199,7 @@ impl Drop for Output {
     }
 }
 
-/// Returns true for an error of a write whose reader has gone, which is a clean stop.
+/// Returns true if a write failed because the reader has gone, which is a clean stop.
 #[must_use]
 pub fn is_closed(error: &io::Error) -> bool {
     matches!(

@@ -1,4 +1,4 @@
-//! Bytes that wait for the writer: bounded, and the worker never waits for room.
+//! Bounded queue of rendered lines; the worker never waits for room in it.
 
 use std::{
     collections::VecDeque,
@@ -8,61 +8,60 @@ use std::{
 
 use crate::sys;
 
-/// Most bytes of lines that wait for the writer: some 27,000 lines of a storm of
-/// refusals.
+/// Maximum bytes in the queue: about 27,000 lines during a storm of refusals.
 pub(super) const WAITING_MAX: usize = 32 << 20;
-/// Bytes beyond that which lines about tracing itself may take.
+/// Additional bytes for lines about tracing itself.
 pub(super) const RESERVE: usize = 1 << 20;
-/// Most bytes that are written together.
+/// Maximum bytes written together.
 const CHUNK_LEN: usize = 256 << 10;
-/// Memory is given back to the system once this many bytes of a backlog are written.
+/// Backlog after which freed memory is returned to the system, in bytes.
 const BACKLOG: usize = 1 << 20;
 
-/// Whole lines.
+/// Complete lines.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
-    /// The lines, each with its line feed.
+    /// Lines, each with its line feed.
     pub(super) bytes: Vec<u8>,
     /// Number of lines.
     pub(super) lines: u64,
 }
 
-/// Work for the writer.
+/// Task for the writer.
 #[derive(Debug)]
 pub(super) enum WriterTask {
-    /// Lines to write.
+    /// Write these lines.
     Write(Chunk),
-    /// The destination is to be opened anew.
+    /// Reopen the destination.
     Reopen,
 }
 
-/// End of a pause of the writer.
+/// Reason for the end of a writer's pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pause {
     /// The time has passed.
     Over,
-    /// The destination is to be opened anew.
+    /// The destination is to be reopened.
     Reopen,
-    /// No more lines will come.
+    /// The queue is closed: no more lines follow.
     Closed,
 }
 
 #[derive(Debug, Default)]
 struct QueueState {
     chunks: VecDeque<Chunk>,
-    /// Bytes in `chunks` and with the writer.
+    /// Bytes in `chunks`, and those being written.
     waiting: usize,
-    /// Lines in `chunks` and with the writer.
+    /// Lines in `chunks`, and those being written.
     lines: u64,
-    /// Most bytes that waited since memory was last given back.
+    /// Maximum of `waiting` since memory was last returned to the system.
     peak: usize,
     reopen: bool,
     closed: bool,
-    /// The writer has ended.
+    /// True once the writer has ended.
     abandoned: bool,
 }
 
-/// Lines on their way from the worker to the writer.
+/// Queue from the worker to the writer.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     state: Mutex<QueueState>,
@@ -70,7 +69,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Takes a copy of these lines if no more than `waiting_max` bytes then wait.
+    /// Copies these lines into the queue. Returns false if it would exceed `waiting_max` bytes.
     pub(super) fn push(&self, batch: &Chunk, waiting_max: usize) -> bool {
         let mut state = self.lock();
         let waiting = state.waiting + batch.bytes.len();
@@ -94,19 +93,19 @@ impl Queue {
         true
     }
 
-    /// Returns true if this many more bytes may wait.
+    /// Returns true if the queue has room for this many more bytes.
     pub(super) fn has_room(&self, len: usize) -> bool {
         self.lock().waiting + len <= WAITING_MAX
     }
 
-    /// No more lines will come.
+    /// Closes the queue: no more lines follow.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// Waits for work; `None` once the queue is closed and empty. The writer is done with the
-    /// chunk `written`.
+    /// Waits for a task; `None` once the queue is closed and empty. The chunk `written` no longer
+    /// counts as waiting.
     pub(super) fn next(&self, written: &Chunk) -> Option<WriterTask> {
         let mut state = self.lock();
         state.waiting = state.waiting.saturating_sub(written.bytes.len());
@@ -137,7 +136,7 @@ impl Queue {
         }
     }
 
-    /// Waits this long before a failed write is tried again.
+    /// Waits before a failed write is retried.
     pub(super) fn pause(&self, at_most: Duration) -> Pause {
         let nothing_else = |state: &mut QueueState| !state.reopen && !state.closed;
         let waited = self
@@ -154,8 +153,8 @@ impl Queue {
         }
     }
 
-    /// The writer ends: what waits is not written, and nothing is taken any more. Returns
-    /// the number of lines.
+    /// Empties the queue and rejects further lines, because the writer ends. Returns the number of
+    /// lines dropped.
     pub(super) fn abandon(&self) -> u64 {
         let mut state = self.lock();
         state.abandoned = true;
@@ -168,19 +167,19 @@ impl Queue {
     }
 }
 
-/// The writer as another thread sees it.
+/// Handle to the writer for another thread.
 #[derive(Debug, Clone)]
 pub struct Progress(pub(super) Arc<Queue>);
 
 impl Progress {
-    /// Has the destination opened anew between two lines, if it is a file with a path. This
-    /// does not wait for it.
+    /// Requests that the destination is reopened between two lines, if it has a path. Does not
+    /// wait.
     pub fn reopen(&self) {
         self.0.lock().reopen = true;
         self.0.changed.notify_all();
     }
 
-    /// Number of bytes, and of lines, that are not written yet.
+    /// Returns the number of bytes and of lines that are not written yet.
     #[must_use]
     pub fn waiting(&self) -> (usize, u64) {
         let state = self.0.lock();

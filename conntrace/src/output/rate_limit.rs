@@ -1,30 +1,30 @@
-//! `--limit`: at most so many lines a second per cgroup, thread name, remote and label. What
-//! is left out is counted.
+//! Rate limit (`--limit`): lines per second for each cgroup, thread name, remote and label.
+//! Suppressed lines are counted.
 //!
-//! Time is an argument, and it is the kernel's: a replay leaves out the same lines.
+//! Time is an argument, and comes from the kernel: a replay suppresses the same lines.
 
 use std::{collections::HashMap, num::NonZeroU64};
 
 use crate::record::{Attempt, Comm, Label, Remote};
 
-/// How long a window lasts. It begins with its first line.
+/// Length of a window, which begins with its first line.
 const WINDOW_NS: u64 = 1_000_000_000;
-/// Number of keys that are limited each on its own; further ones are limited together.
+/// Maximum number of keys limited separately; further ones share a window.
 const KEYS_MAX: usize = 4096;
 
-/// Common properties of lines that are limited together. A service that starts a process for
-/// every attempt is one, and so are all that run in its cgroup under one name.
+/// Key of lines that share a limit. A service that starts a process for each attempt has one key,
+/// as have all processes with the same cgroup and name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct LimitKey {
-    /// `None` where nobody knows whose attempt it was.
+    /// Cgroup and thread name; `None` if the caller is unknown.
     caller: Option<(Option<u64>, Comm)>,
     remote: Option<Remote>,
-    /// `None` of a stall.
+    /// Label of an outcome; `None` for a stall.
     label: Option<Label>,
 }
 
 impl LimitKey {
-    /// Of the line of this attempt: an outcome with this label, or a stall.
+    /// Builds the key of an attempt's line: an outcome with this label, or a stall.
     #[must_use]
     pub(crate) fn new(attempt: &Attempt, label: Option<Label>) -> Self {
         let caller = attempt.caller.as_ref();
@@ -36,12 +36,12 @@ impl LimitKey {
     }
 }
 
-/// A second of lines that are limited together.
+/// Window of lines that share a limit.
 #[derive(Debug, Clone, Copy, Default)]
 struct LimitWindow {
     began_ns: u64,
     printed: u64,
-    /// Left out since the last one printed.
+    /// Lines suppressed since the last one printed.
     suppressed: u64,
 }
 
@@ -50,7 +50,7 @@ impl LimitWindow {
         self.began_ns.saturating_add(WINDOW_NS)
     }
 
-    /// Admits a line of this moment, and returns the number left out before it, or counts it.
+    /// Admits a line and returns the number suppressed before it, or counts it as suppressed.
     fn admit(&mut self, at_ns: u64, lines: NonZeroU64) -> Option<u64> {
         if self.printed == 0 || at_ns >= self.end_ns() {
             (self.began_ns, self.printed) = (at_ns, 0);
@@ -64,23 +64,23 @@ impl LimitWindow {
     }
 }
 
-/// Decides which lines are left out, and counts them.
+/// Decides which lines are suppressed, and counts them.
 #[derive(Debug, Default)]
 pub(crate) struct Limit {
-    /// Lines in a window; `None` for no limit.
+    /// Lines per window; `None` for no limit.
     lines: Option<NonZeroU64>,
     windows: HashMap<LimitKey, LimitWindow>,
-    /// Window of all keys for which the table has no room. It also tells what was left out of
-    /// keys that were forgotten.
+    /// Window shared by all keys without room in the table. It also reports lines suppressed for
+    /// evicted keys.
     others: LimitWindow,
-    /// End of the first window of a full table, `CLOCK_BOOTTIME` nanoseconds: none makes room
-    /// before that.
+    /// Earliest end of a window in a full table, `CLOCK_BOOTTIME` nanoseconds: no room can be made
+    /// before.
     full_until_ns: u64,
     suppressed: u64,
 }
 
 impl Limit {
-    /// Lets so many lines through.
+    /// Creates a limit of this many lines per window.
     #[must_use]
     pub(crate) fn new(lines: Option<NonZeroU64>) -> Self {
         Self {
@@ -89,8 +89,8 @@ impl Limit {
         }
     }
 
-    /// Admits a line of this moment, and returns the number left out since the last one that
-    /// was admitted; `None` if it is left out itself.
+    /// Admits a line and returns the number suppressed since the last one admitted; `None` if it is
+    /// suppressed.
     pub(crate) fn admit(&mut self, key: LimitKey, at_ns: u64) -> Option<u64> {
         let Some(lines) = self.lines else {
             return Some(0);
@@ -102,7 +102,7 @@ impl Limit {
         admitted
     }
 
-    /// Lines left out so far.
+    /// Returns the number of lines suppressed so far.
     #[must_use]
     pub(crate) fn suppressed(&self) -> u64 {
         self.suppressed
@@ -118,10 +118,10 @@ impl Limit {
         })
     }
 
-    /// Returns true if another key fits, once windows that are over have made room.
+    /// Returns true if another key fits, after evicting expired windows.
     fn has_room(&mut self, at_ns: u64) -> bool {
         if self.windows.len() >= KEYS_MAX && at_ns >= self.full_until_ns {
-            // What a forgotten key's next line would have told, another one tells.
+            // The shared window reports the lines suppressed for evicted keys.
             let others = &mut self.others;
             self.windows.retain(|_, window| {
                 let stays = at_ns < window.end_ns();
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!([at(began + 2), at(began + SECOND - 1)], [None, None]);
         assert_eq!([at(began + SECOND), at(began + SECOND)], [Some(2), Some(0)]);
         assert_eq!(at(began + SECOND), None);
-        // Long after: the window begins with the line.
+        // Much later: the window begins with the line.
         assert_eq!(at(began + 90 * SECOND), Some(1));
         assert_eq!(at(began + 91 * SECOND - 1), Some(0));
         assert_eq!(at(began + 91 * SECOND - 1), None);
@@ -197,7 +197,7 @@ mod tests {
         other_remote.remote.as_mut().unwrap().port += 1;
         let mut other_name = attempt();
         other_name.caller.as_mut().unwrap().comm = Comm(*b"another-name\0\0\0\0");
-        // Another process of the same service, from another port.
+        // Another process of the same service, from another local port.
         let mut same = attempt();
         let caller = same.caller.as_mut().unwrap();
         (caller.pid, caller.tid, caller.started_ns) = (7, Some(8), 9);
@@ -219,7 +219,7 @@ mod tests {
         }
     }
 
-    /// Records of several CPUs are not quite in order.
+    /// Records of several CPUs can be slightly out of order.
     #[test]
     fn an_earlier_moment_belongs_to_the_window() {
         let mut limit = limit(1);
@@ -241,11 +241,11 @@ mod tests {
             |limit: &mut Limit, at| [0, 1, 2].map(|n| limit.admit(of_cgroup(watched + n), at));
         assert_eq!(more(&mut limit, SECOND - 1), [Some(0), None, None]);
         assert_eq!(limit.admit(of_cgroup(1), SECOND), None, "still watched");
-        // Of the first alone is the second over: its place goes to the next.
+        // Only the first key's window has expired: its place goes to the next.
         assert_eq!(limit.admit(of_cgroup(watched), SECOND), Some(0));
         assert_eq!(limit.admit(of_cgroup(watched), SECOND), None);
         assert_eq!(limit.windows.len(), KEYS_MAX);
-        // The others' second began with their first line.
+        // The shared window began with its first line.
         assert_eq!(limit.admit(of_cgroup(0), SECOND), None);
         assert_eq!(
             limit.admit(of_cgroup(0), 2 * SECOND - 2),
@@ -253,7 +253,7 @@ mod tests {
             "there is room again"
         );
         assert_eq!(limit.suppressed(), 6, "that of the first included");
-        // All are over.
+        // All windows have expired.
         assert_eq!(limit.admit(of_cgroup(watched + 1), 9 * SECOND), Some(0));
         assert_eq!(limit.admit(of_cgroup(watched + 1), 9 * SECOND), None);
     }
@@ -269,15 +269,15 @@ mod tests {
         for id in 1..watched {
             assert_eq!(limit.admit(of_cgroup(id), SECOND - 1), Some(0));
         }
-        // The first key's second is over: it makes room, and again for the next but one.
+        // The first key's window has expired: it makes room, and again for the next but one.
         assert_eq!(limit.admit(of_cgroup(watched), SECOND), Some(0));
         assert_eq!(limit.admit(of_cgroup(watched + 1), SECOND + 1), Some(2));
         assert_eq!(limit.suppressed(), 2);
     }
 
     proptest! {
-        /// Printed and left out are all; no second from a first line on has more
-        /// than the limit; each line tells what was left out since the last.
+        /// Printed and suppressed lines add up; no window exceeds the limit; each line reports the
+        /// number suppressed since the last.
         #[test]
         fn adds_up(
             lines in 1u64..5,

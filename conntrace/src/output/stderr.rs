@@ -1,25 +1,25 @@
-//! Messages on stderr, which may be blocked or closed.
+//! Messages to stderr, which can be blocked or closed.
 
 use std::{io, io::Write, os::fd::AsFd as _, sync::mpsc::channel, thread, time::Duration};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Longest wait for stderr to take a message.
+/// Time limit for writing a message.
 const AT_MOST: Duration = Duration::from_secs(1);
 
-/// Log output on stderr. A message is dropped while a pipe or socket is full, or a terminal is
-/// stopped. On a terminal that takes only a part of it the caller waits.
+/// Log output to stderr. Drops messages while a pipe or socket is full or a terminal is stopped. A
+/// terminal that accepts only a part makes the caller wait.
 #[derive(Debug)]
 pub struct Log;
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A pipe is ready when it has room for 4,096 bytes, which are written at once.
+        // A pipe is ready if it has room for 4,096 bytes, which are written at once.
         for piece in bytes.chunks(libc::PIPE_BUF) {
             if !is_ready() {
                 break;
             }
-            // Whoever cannot read it is not told either.
+            // If stderr cannot be written, the error cannot be reported.
             let _ = io::stderr().write_all(piece);
         }
         Ok(bytes.len())
@@ -36,7 +36,7 @@ fn is_ready() -> bool {
     poll(&mut polled, PollTimeout::ZERO) == Ok(1)
 }
 
-/// Writes a message to stderr, and waits for a second at most.
+/// Writes a message to stderr, waiting a second at most.
 pub fn say(text: &str) {
     let text = text.to_owned();
     let (done, written) = channel::<()>();
@@ -45,7 +45,7 @@ pub fn say(text: &str) {
         drop(done);
     });
     if writing.is_ok() {
-        // It ends with the thread, or when the time is over.
+        // Returns when the thread ends, or after the time limit.
         let _ = written.recv_timeout(AT_MOST);
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     record::{Comm, label::tests::unanswered},
 };
 
-/// What has reached the reader.
+/// Everything that has reached the reader.
 #[derive(Clone, Default)]
 struct TestReader(Arc<Mutex<Vec<u8>>>);
 
@@ -32,7 +32,7 @@ impl io::Write for TestReader {
     }
 }
 
-/// A reader that has gone.
+/// A reader that has closed its end.
 struct ClosedReader;
 
 impl io::Write for ClosedReader {
@@ -58,7 +58,7 @@ fn every_line() -> [Line; 8] {
     ]
 }
 
-/// One line each, and none before it is asked for.
+/// Checks that each line ends with one line feed, and is written only on request.
 fn check_lines(format: impl Format + 'static) -> String {
     let reader = TestReader::default();
     let mut output = Output::direct(Box::new(format), reader.clone());
@@ -73,8 +73,8 @@ fn check_lines(format: impl Format + 'static) -> String {
     text
 }
 
-/// The error arrives, at the latest when the buffer is full, as what it is:
-/// `main` takes a broken pipe for a clean stop.
+/// Checks that a broken pipe is reported as such, at the latest by a full buffer: `main` treats it
+/// as a clean stop.
 fn check_error<F: Format + Default + 'static>() {
     let mut output = Output::direct(Box::new(F::default()), ClosedReader);
     assert!(output.hand_over().is_ok(), "there is nothing to write");
@@ -116,15 +116,14 @@ fn json_holds_no_control_character() {
     assert_eq!(line["process"]["comm"], comm);
 }
 
-/// Repeats that are folded are as many lines as they stand for, whenever their number is
-/// written: what finds no room is counted once.
+/// Folded repeats count as the lines they stand for: each undelivered line is counted once.
 #[test]
 fn folded_lines_are_counted_once() {
     let (_reader, writer) = io::pipe().unwrap();
     let pipe = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
     let destination = Destination::open_file(pipe).unwrap();
     let (mut output, writer) = Output::queued(Box::new(Text::default()), destination);
-    // Nobody runs it: there is room for nothing once it is gone.
+    // The writer does not run: the queue has no room once the writer is dropped.
     writer.progress().reopen();
     output.write(&outcome_line());
     output.hand_over().unwrap();

@@ -1,8 +1,8 @@
-//! Text in lines of limited width.
+//! Text wrapped to a limited width.
 
-/// Breaks text between words into lines of at most `width` columns, unless a word is wider.
-/// The first line begins with `first`, each further one with `next`. What stands between
-/// backticks is a command: it is not broken where it fits on a line of its own.
+/// Wraps text between words into lines of at most `width` columns; a longer word exceeds them. The
+/// first line begins with `first`, further ones with `next`. A command between backticks is not
+/// broken if it fits on one line.
 #[must_use]
 pub(crate) fn wrap(text: &str, first: &str, next: &str, width: usize) -> String {
     let columns = |text: &str| text.chars().count();

@@ -5,13 +5,13 @@ use super::{
     queue::{Chunk, Pause, Queue, WriterTask},
 };
 
-/// Time between two tries to write what could not be written.
+/// Pause before a failed write is retried.
 const RETRY: Duration = Duration::from_millis(250);
 
 /// Error that ends the writer early.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// The reader of the lines has gone: not a failure of ours.
+    /// The reader has closed the output, which is a clean stop.
     #[error("the output was closed")]
     Closed,
     /// The lines cannot be written.
@@ -23,7 +23,7 @@ pub enum WriteError {
         #[source]
         source: io::Error,
     },
-    /// The last lines cannot be written.
+    /// The last lines could not be written.
     #[error("cannot write the last {lines} lines to {name}")]
     Unwritten {
         /// Number of lines.
@@ -41,9 +41,9 @@ pub enum WriteError {
 pub struct Writer {
     queue: Arc<Queue>,
     to: Destination,
-    /// The last write failed.
+    /// True if the last write failed.
     failing: bool,
-    /// The destination is still to be opened anew.
+    /// True if the destination must still be reopened.
     reopening: bool,
 }
 
@@ -57,24 +57,24 @@ impl Writer {
         }
     }
 
-    /// Returns a handle by which another thread watches the writer and has it reopen its file.
+    /// Returns a handle for another thread to watch the writer and reopen its file.
     #[must_use]
     pub fn progress(&self) -> Progress {
         Progress(Arc::clone(&self.queue))
     }
 
-    /// Writes until the output is dropped and everything is written. What a full disk does
-    /// not take is tried again until then.
+    /// Writes until the output is dropped and everything is written. On a full disk, writes are
+    /// retried until then.
     ///
     /// # Errors
-    /// When nobody reads any more, or the lines cannot be written.
+    /// Fails when the reader has gone, or the lines cannot be written.
     pub fn run(mut self) -> Result<(), WriteError> {
         let mut written = Chunk::default();
         while let Some(work) = self.queue.next(&written) {
             written = Chunk::default();
             match work {
                 WriterTask::Reopen => {
-                    // Said for each request.
+                    // An error is logged for each request.
                     self.reopening = false;
                     self.reopen();
                 }
@@ -112,7 +112,7 @@ impl Writer {
         }
     }
 
-    /// Waits for another try. Returns how much of the chunk is written.
+    /// Waits before a retry. Returns the number of bytes of the chunk that are written.
     fn failed(
         &mut self,
         chunk: &Chunk,
@@ -149,7 +149,7 @@ impl Writer {
         }
     }
 
-    /// Takes a half line back. Returns how much of the chunk is written then.
+    /// Removes a partial line. Returns the number of bytes of the chunk that are written.
     fn cut(&mut self, chunk: &Chunk, done: usize) -> usize {
         let written = chunk.bytes.get(..done).unwrap_or_default();
         let begin = whole_lines(written);
@@ -158,7 +158,7 @@ impl Writer {
             Err(_) if begin == done => done,
             Err(error) => {
                 log::error!("{} ends within a line: {error}", self.to.name());
-                // The line is whole in the next file.
+                // The next file gets the complete line.
                 begin
             }
         }
@@ -186,13 +186,13 @@ impl Writer {
             Err(error) => {
                 self.reopening = true;
                 let error = anyhow::Error::from(error);
-                log::error!("{error:#}; lines go on to the file that is open, until it can be");
+                log::error!("{error:#}; lines still go to the old file until this succeeds");
             }
         }
     }
 }
 
-/// Length of the whole lines that these bytes begin with.
+/// Returns the length of the complete lines at the start.
 fn whole_lines(bytes: &[u8]) -> usize {
     let last = bytes.iter().rposition(|&byte| byte == b'\n');
     last.map_or(0, |at| at + 1)

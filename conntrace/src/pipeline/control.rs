@@ -11,7 +11,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// Shared state of the worker thread and the main thread.
 pub(crate) struct Control {
-    /// Readable once there is a reason to stop.
+    /// Becomes readable once there is a reason to stop.
     stopped: EventFd,
     reason: Mutex<Option<&'static str>>,
     turns: AtomicU64,
@@ -19,10 +19,10 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Nothing told yet.
+    /// Creates the state without a reason to stop.
     ///
     /// # Errors
-    /// When there are no more descriptors.
+    /// Fails when no file descriptor is available.
     pub(super) fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
@@ -33,14 +33,14 @@ impl Control {
         })
     }
 
-    /// Has the reader stop; the first reason stands.
+    /// Tells the reader to stop; the first reason counts.
     pub(super) fn stop(&self, reason: &'static str) {
         lock(&self.reason).get_or_insert(reason);
-        // It fails only where as much was written before.
+        // Fails only if the counter is full, and then it is readable.
         let _ = self.stopped.write(1);
     }
 
-    /// Reason to stop, once there is one.
+    /// Returns the reason to stop, if there is one.
     pub(super) fn reason(&self) -> Option<&'static str> {
         *lock(&self.reason)
     }
@@ -50,17 +50,17 @@ impl Control {
         self.turns.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Number of rounds that the worker thread has made: proof that it is not stuck.
+    /// Returns the number of rounds of the worker thread: proof that it is not stuck.
     pub(crate) fn turns(&self) -> u64 {
         self.turns.load(Ordering::Relaxed)
     }
 
-    /// A sentence about how it goes, for the service manager.
+    /// Sets the status text for the service manager.
     pub(super) fn tell_status(&self, status: String) {
         *lock(&self.status) = Some(status);
     }
 
-    /// The last such sentence that was not taken yet.
+    /// Returns the latest status text, if it was not taken before.
     pub(crate) fn take_status(&self) -> Option<String> {
         lock(&self.status).take()
     }

@@ -1,5 +1,5 @@
-//! Looks for causes: asks the rules, remembers what they said of cases like this
-//! one, and keeps what was answered for the recording.
+//! Diagnosis of attempts: runs the rules, caches their results by case, and collects the host's
+//! answers for the recording.
 
 use std::{sync::Arc, time::Instant};
 
@@ -11,17 +11,17 @@ use crate::{
     sys::Backlog,
 };
 
-/// How many cases are remembered; then it starts over.
+/// Maximum number of cached cases; the cache is cleared when full.
 const CASES_MAX: usize = 4096;
 
-/// Looks for causes.
+/// Finds the cause of an attempt's ending.
 pub struct Diagnoser {
-    /// What the rules said, and until when the answers hold that they had.
+    /// Results by case, each valid as long as the answers it is based on.
     cases: BoundedMap<Case, Remembered>,
     known: AnswerCache,
-    /// Looks at the host; `None` in a replay.
+    /// Queries the host; `None` in a replay.
     scout: Option<HostClient>,
-    /// What was answered since it was last taken.
+    /// Answers since the last call of [`take_told`](Self::take_told).
     told: Vec<RecordedAnswer>,
 }
 
@@ -32,12 +32,12 @@ struct Remembered {
 }
 
 impl Diagnoser {
-    /// Looks at this host.
+    /// Creates a diagnoser that queries this host.
     #[must_use]
     pub fn live() -> Self {
         let scout = HostClient::start();
         if let Err(error) = &scout {
-            log::warn!("no causes: cannot start the thread that looks for them: {error}");
+            log::warn!("no causes: cannot start the thread that queries the host: {error}");
         }
         Self {
             scout: scout.ok(),
@@ -45,7 +45,7 @@ impl Diagnoser {
         }
     }
 
-    /// Looks at nothing but what it is [`told`](Self::tell).
+    /// Creates a diagnoser that uses only recorded answers (see [`tell`](Self::tell)).
     #[must_use]
     pub fn of_recording() -> Self {
         Self {
@@ -56,19 +56,20 @@ impl Diagnoser {
         }
     }
 
-    /// Looks at nothing while so many records wait that some could be lost.
+    /// Sets the backlog to watch: while it is large the host is not queried, so that no records are
+    /// lost.
     pub fn heed(&mut self, backlog: Backlog) {
         if let Some(scout) = &mut self.scout {
             scout.heed(backlog);
         }
     }
 
-    /// Takes an answer from a recording.
+    /// Adds an answer from a recording.
     pub fn tell(&mut self, told: RecordedAnswer) {
         self.known.put(told);
     }
 
-    /// Why the attempt ended so, if there is evidence.
+    /// Returns the cause of the attempt's ending, if there is evidence.
     pub fn cause(&mut self, attempt: &Attempt, verdict: &Verdict) -> DiagnosisResult {
         if !diagnosis::has_causes(verdict.label) {
             return DiagnosisResult::default();
@@ -82,7 +83,7 @@ impl Diagnoser {
         }
     }
 
-    /// The answers since the last call, for a recording.
+    /// Returns the answers since the last call, for a recording.
     pub fn take_told(&mut self) -> Vec<RecordedAnswer> {
         std::mem::take(&mut self.told)
     }
@@ -110,15 +111,15 @@ impl Diagnoser {
     }
 }
 
-/// One diagnosis under way.
+/// A diagnosis in progress.
 struct Asking<'a> {
     known: &'a mut AnswerCache,
     scout: Option<&'a mut HostClient>,
     told: &'a mut Vec<RecordedAnswer>,
     about: AttemptRef,
-    /// Until when it may take; set by the first look.
+    /// Time limit of the queries; set by the first one.
     until: Option<Instant>,
-    /// Until when all answers hold.
+    /// Time until which all answers are valid.
     until_ns: u64,
 }
 
@@ -137,7 +138,7 @@ impl Evidence for Asking<'_> {
 impl Asking<'_> {
     fn look(&mut self, question: question::Question) -> Lookup {
         let Some(scout) = &mut self.scout else {
-            // The next entry of the recording may tell.
+            // The next entry of the recording may hold the answer.
             self.until_ns = 0;
             return Lookup::Unknown(Undiagnosed::NoTime);
         };

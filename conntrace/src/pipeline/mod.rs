@@ -1,5 +1,5 @@
-//! The threads: one reads the ring and makes lines, one writes them, and the caller's waits
-//! for signals.
+//! Threads of the agent: the worker reads the ring and renders lines, the writer writes them, and
+//! the calling thread waits for signals.
 
 mod control;
 mod diagnoser;
@@ -31,59 +31,59 @@ pub use diagnoser::Diagnoser;
 use reader::RingReader;
 pub use worker::{Labelling, Worker};
 
-/// Longest delay of the end by the worker, and by an output that takes nothing.
+/// Time limit for the worker to end, and for an output that accepts nothing.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
-/// Longest delay of the end by an output that takes the last lines slowly.
+/// Time limit for an output that accepts the last lines slowly.
 const WRITE_MAX: Duration = Duration::from_secs(15);
 
-/// How the agent works, whatever the source.
+/// Settings that do not depend on the source.
 #[derive(Debug)]
 pub struct Config {
-    /// What the start line says.
+    /// Content of the start line.
     pub start: Start,
-    /// How attempts are labelled and which lines are printed.
+    /// Labels of attempts, and selection of the lines printed.
     pub labelling: Labelling,
-    /// Between two summaries; `None` for none.
+    /// Time between two summaries; `None` for none.
     pub summary_every: Option<Duration>,
-    /// Where everything is noted for a replay.
+    /// Recorder of everything a replay needs.
     pub recorder: Option<Recorder>,
-    /// Service manager that is told how it goes.
+    /// Service manager to notify.
     pub service: Option<Service>,
 }
 
-/// Why the agent ended before it was told to.
+/// Error that ends the agent early.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The lines cannot be written, or nobody reads them any more.
+    /// The lines cannot be written, or their reader has closed the output.
     #[error(transparent)]
     Output(WriteError),
-    /// The output does not take the last lines, of which there are so many.
+    /// The output does not accept the last lines; their number.
     #[error("the output is blocked or too slow; the last {0} lines were not written")]
     OutputStuck(u64),
     /// The source failed.
     #[error("cannot read from the kernel")]
     Source(#[source] io::Error),
-    /// The worker does not come to an end.
+    /// The worker does not end.
     #[error("the worker did not end within {} s; lines were lost", STOP_MAX.as_secs())]
     WorkerStuck,
-    /// No thread, or it died.
+    /// A thread could not be started, or panicked.
     #[error("the {0} thread failed")]
     Thread(&'static str, #[source] Option<io::Error>),
 }
 
 impl AgentError {
-    /// Returns true if nobody reads the lines any more, which is a clean stop.
+    /// Returns true if the reader closed the output, which is a clean stop.
     #[must_use]
     pub fn is_closed_output(&self) -> bool {
         matches!(self, Self::Output(WriteError::Closed))
     }
 }
 
-/// Runs until `stop` gives the reason, then reads to the end and writes the totals.
+/// Runs until `stop` returns a reason, then drains the source and writes the totals.
 ///
 /// # Errors
-/// When the source or the output fails first.
+/// Fails when the source or the output fails first.
 pub async fn run<S: Source + Send + 'static>(
     source: S,
     (output, writer): (Output, Writer),
@@ -98,7 +98,7 @@ pub async fn run<S: Source + Send + 'static>(
         worker: Worker::new(output, config.labelling, config.recorder),
         control: Arc::clone(&control),
         summary_every: config.summary_every,
-        // A third: one turn may be late.
+        // The interval is a third of the watchdog's, so that one round may be late.
         turn_every: config.service.as_ref().and_then(Service::ping_every),
         tells_status: config.service.is_some(),
         held: None,
@@ -129,7 +129,7 @@ pub async fn run<S: Source + Send + 'static>(
             }
             result = &mut written, if output_ended.is_none() => {
                 let result = result.map_err(|_| AgentError::Thread("write", None))?;
-                // Without an error: the worker has ended.
+                // Without an error, the worker has ended.
                 if let Err(error) = &result {
                     let is_closed = matches!(error, WriteError::Closed);
                     control.stop(if is_closed { "output closed" } else { "output failed" });
@@ -152,7 +152,7 @@ pub async fn run<S: Source + Send + 'static>(
     Ok(totals)
 }
 
-/// Waits for the writer as long as it makes progress, though not for ever.
+/// Waits for the writer while it makes progress, up to a limit.
 async fn last_lines(
     mut written: oneshot::Receiver<Result<(), WriteError>>,
     progress: &Progress,
@@ -170,7 +170,7 @@ async fn last_lines(
     }
 }
 
-/// Runs this on a thread of its own.
+/// Runs a function on a thread of its own.
 fn spawn<T: Send + 'static>(
     name: &'static str,
     run: impl FnOnce() -> T + Send + 'static,
@@ -178,7 +178,7 @@ fn spawn<T: Send + 'static>(
     let (sender, receiver) = oneshot::channel();
     thread::Builder::new()
         .name(format!("conntrace-{name}"))
-        // Nobody listens any more once the agent has failed.
+        // Once the agent has failed, nobody receives the result.
         .spawn(move || drop(sender.send(run())))
         .map_err(|error| AgentError::Thread(name, Some(error)))?;
     Ok(receiver)

@@ -1,5 +1,5 @@
-//! Reads the ring and has lines made of its records. It waits for records, for the time of
-//! the next line of its own, and for the end; never for the output.
+//! Reads the ring and passes its records to the worker. It waits for records, for the next line
+//! that is due, and for the stop; never for the output.
 
 use std::{
     io,
@@ -19,12 +19,12 @@ use crate::{
     recording::{Purpose, Snapshot},
 };
 
-/// Records between two looks at the clocks: their lines are handed over together.
+/// Maximum number of records per round; their lines are handed over together.
 const TURN_MAX: usize = 256;
 
-/// After a turn that found something, the ring is left alone this long: it wakes its reader
-/// for the first record after each time it was emptied, and every wake costs the connecting
-/// process several microseconds. The ring holds what comes meanwhile fortyfold.
+/// Pause after a round that found records. The ring wakes its reader for the first record after it
+/// was empty, and each wake-up costs the connecting process several microseconds. The ring holds
+/// forty times the records of a pause.
 const NAP: Duration = Duration::from_millis(4);
 
 /// Time between two checks for losses while records flow.
@@ -33,34 +33,34 @@ const LOSS_CHECK: Duration = Duration::from_secs(1);
 /// Time between two status messages to the service manager.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 
-/// The reading thread's work.
+/// State of the reading thread.
 pub(super) struct RingReader<S> {
     pub(super) source: S,
     pub(super) worker: Worker,
     pub(super) control: Arc<Control>,
-    /// Between two summaries; `None` for none.
+    /// Time between two summaries; `None` for none.
     pub(super) summary_every: Option<Duration>,
-    /// Between two turns at most; `None` if nobody minds.
+    /// Maximum time between two rounds; `None` for no limit.
     pub(super) turn_every: Option<Duration>,
-    /// Makes status messages for the service manager.
+    /// True if a service manager wants status messages.
     pub(super) tells_status: bool,
-    /// Time until the output has something to show that it holds back.
+    /// Time until the output has held-back lines to write.
     pub(super) held: Option<Duration>,
 }
 
-/// Moments of the next lines and checks that no record asks for.
+/// Times of the next periodic lines and checks.
 struct Due {
     summary: Option<Instant>,
     loss: Option<Instant>,
     status: Option<Instant>,
 }
 
-/// Numbers that were told last.
+/// Counts at the time of the last report.
 #[derive(Default)]
 struct ReportedCounts {
     /// Losses in the kernel, malformed records and undelivered lines.
     lost: (u64, u64, u64),
-    /// Attempts and failures at the last status.
+    /// Time, attempts and failures at the last status message.
     status: Option<(Instant, u64, u64)>,
 }
 
@@ -68,7 +68,7 @@ impl<S: Source> RingReader<S> {
     /// Reads until told to stop.
     ///
     /// # Errors
-    /// When the source fails.
+    /// Fails when the source fails.
     pub(super) fn run(mut self, start: Start) -> io::Result<Totals> {
         let now = Instant::now();
         let mut due = Due {
@@ -105,7 +105,7 @@ impl<S: Source> RingReader<S> {
                 self.tell_status(&tier, &mut said, now)?;
             }
             match taken {
-                // There is more.
+                // The ring may hold more records.
                 TURN_MAX => {}
                 0 => self.rest(&due, now)?,
                 _ => self.wait(Some(NAP), false)?,
@@ -113,7 +113,7 @@ impl<S: Source> RingReader<S> {
         }
     }
 
-    /// Makes lines of what is in the ring. Returns how many records there were.
+    /// Processes the records in the ring and returns their number.
     fn turn(&mut self, malformed: &mut u64) -> io::Result<usize> {
         let now = Instant::now();
         let (worker, mut done) = (&mut self.worker, Ok(()));
@@ -154,7 +154,7 @@ impl<S: Source> RingReader<S> {
         self.wait(waits.into_iter().flatten().min(), true)
     }
 
-    /// Waits this long, or until told to stop, or, where they count, for records.
+    /// Waits for this time, until told to stop, or, with `for_records`, for records.
     fn wait(&self, at_most: Option<Duration>, for_records: bool) -> io::Result<()> {
         let ring = self.source.descriptors().into_iter().flatten();
         let ring = ring.filter(|_| for_records);
@@ -162,7 +162,7 @@ impl<S: Source> RingReader<S> {
             .chain(ring)
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
-        // Rounded up to milliseconds: a wait that ends too early would be followed by others.
+        // Rounded up to milliseconds: a wait that ended early would be repeated.
         let at_most = at_most.map_or(PollTimeout::NONE, |at_most| {
             let at_most = at_most.as_nanos().div_ceil(1_000_000);
             PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX)
@@ -173,10 +173,10 @@ impl<S: Source> RingReader<S> {
         }
     }
 
-    /// Takes the programs off their hooks and reads what there is to the end.
+    /// Detaches the programs and drains the ring.
     fn finish(mut self, reason: &'static str, mut malformed: u64) -> io::Result<Totals> {
         self.source.detach();
-        // A program that another CPU was running may still hand over its record.
+        // A program still running on another CPU may submit its record.
         std::thread::sleep(NAP);
         while self.turn(&mut malformed)? > 0 {
             self.control.turned();
@@ -187,7 +187,7 @@ impl<S: Source> RingReader<S> {
         Ok(totals)
     }
 
-    /// Writes the line of the totals.
+    /// Writes the totals, in a line for this purpose.
     fn tell_totals(
         &mut self,
         purpose: Purpose,
@@ -199,8 +199,8 @@ impl<S: Source> RingReader<S> {
         self.worker.snapshot(&snapshot, Timestamp::now())
     }
 
-    /// Closes are read before opens: an attempt that opens in between is then counted as
-    /// begun, and never one as ended that did not begin.
+    /// Reads the counters of endings before those of attempts. An attempt that begins in between is
+    /// then counted as begun; no ending is counted without its attempt.
     fn snapshot(&mut self, purpose: Purpose, malformed: u64) -> io::Result<Snapshot> {
         let closes = self.source.counters()?;
         let in_map = self.source.in_map();
@@ -217,8 +217,8 @@ impl<S: Source> RingReader<S> {
         })
     }
 
-    /// Writes what was lost since it was last told, if anything was. Returns whether to look
-    /// again soon, because the output has no room for the line.
+    /// Writes the losses since the last report, if any. Returns true if the output has no room for
+    /// the line, so that it must be tried again.
     fn tell_loss(&mut self, said: &mut ReportedCounts, malformed: u64) -> io::Result<bool> {
         if !self.worker.has_room() {
             return Ok(true);
@@ -234,8 +234,7 @@ impl<S: Source> RingReader<S> {
         Ok(false)
     }
 
-    /// Tells how many attempts and failures there were, and how many a second since the last
-    /// time.
+    /// Reports attempts and failures, and their rates since the last status message.
     fn tell_status(
         &mut self,
         tier: &str,
@@ -273,7 +272,7 @@ fn lost_in_kernel(counters: &Counters) -> u64 {
     attempts_lost(counters) + counters.stall_ring_full
 }
 
-/// Number of attempts whose outcome the kernel side lost.
+/// Returns the number of attempts whose outcome was lost in the kernel.
 fn attempts_lost(counters: &Counters) -> u64 {
     counters.ring_full + counters.untracked + counters.ending_missed
 }

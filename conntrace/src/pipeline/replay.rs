@@ -1,5 +1,5 @@
-//! `conntrace replay`: makes lines of a recording, by the worker that makes them
-//! of the live kernel's records. Nothing but the recording is asked.
+//! Replay of a recording (`conntrace replay`) by the same worker that handles live records. Only
+//! the recording is read.
 
 use std::{
     io,
@@ -13,25 +13,24 @@ use crate::{
     recording::{ReadError, RecordingReader},
 };
 
-/// Why a replay ended before the recording did.
+/// Error that ends a replay early.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The reader of the lines has gone: not a failure of ours.
+    /// The reader has closed the output, which is a clean stop.
     #[error("the output was closed")]
     OutputClosed,
     /// The lines cannot be written.
     #[error("cannot write lines")]
     Output(#[source] io::Error),
-    /// The recording is no good, or not to its end.
+    /// The recording is invalid or damaged.
     #[error(transparent)]
     Recording(#[from] ReadError),
 }
 
-/// Writes the lines of `recording` to `output`, as fast as it can.
+/// Writes the lines of `recording` to `output`, as fast as possible.
 ///
 /// # Errors
-/// When the recording or the output ends it early; the lines before that have
-/// been written.
+/// Fails when the recording or the output does; the lines before that are written.
 pub fn run(recording: impl Read, output: Output, labelling: Labelling) -> Result<(), ReplayError> {
     let mut reader = RecordingReader::new(BufReader::new(recording))?;
     let mut worker = Worker::of_recording(output, labelling);
@@ -75,7 +74,7 @@ mod tests {
         recording::{Purpose, Snapshot, tests::Disk},
     };
 
-    /// As without options.
+    /// Returns the settings of a run without options.
     fn as_live() -> Labelling {
         let visible = |label: &Label| !label.is_hidden();
         Labelling {
@@ -87,7 +86,7 @@ mod tests {
         }
     }
 
-    /// Output that is read afterwards.
+    /// Output that a test can read afterwards.
     #[derive(Clone, Default)]
     struct SharedOutput(Arc<Mutex<Vec<u8>>>);
 
@@ -111,7 +110,7 @@ mod tests {
         }
     }
 
-    /// Given up by the application after 150 ms.
+    /// Returns the record of an attempt that the application gave up after 150 ms.
     fn cancelled() -> WireRecord {
         use conntrace_common::record::RawRecord;
         use std::mem::offset_of;
@@ -124,7 +123,7 @@ mod tests {
         bytes
     }
 
-    /// What a live worker was given.
+    /// Passes sample records and totals to a worker.
     fn drive(worker: &mut Worker) {
         let snapshot = |purpose, endings, lost| Snapshot {
             purpose,
@@ -163,7 +162,7 @@ mod tests {
         worker.hand_over().unwrap();
     }
 
-    /// The lines of a live worker, and its recording on a disk this large.
+    /// Returns the lines of a live worker, and its recording on a disk of this size.
     fn live(room: usize) -> (String, Vec<u8>) {
         let (disk, output) = (Disk::new(room), SharedOutput::default());
         let mut worker = Worker::new(output.json(), as_live(), Some(disk.recorder()));
@@ -241,7 +240,7 @@ mod tests {
     #[test]
     fn a_recording_that_fails_stops_no_line_and_is_counted() {
         let (whole, recording) = live(usize::MAX);
-        // Room for the first of the two batches of two records.
+        // Room for the first of two batches with two records each.
         let (lines, _) = live(recording.len() * 2 / 3);
         assert_eq!(lines.lines().count(), whole.lines().count());
         let stop = lines.lines().last().unwrap();

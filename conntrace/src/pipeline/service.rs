@@ -1,4 +1,4 @@
-//! Messages to a service manager (systemd): `sd_notify(3)`.
+//! Notifications to a service manager such as systemd (`sd_notify(3)`).
 
 use std::{
     env,
@@ -15,19 +15,19 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::Control;
 
-/// Time between two looks for a new status where no watchdog asks for more.
+/// Time between two checks for a new status, if no watchdog asks for more.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// The service manager that started this process and wants to be told how it goes.
+/// Service manager that started this process and accepts notifications.
 #[derive(Debug)]
 pub struct Service {
-    /// The process is taken for stuck when it has not pinged for so long.
+    /// Time without a ping after which it considers the process stuck.
     watchdog: Option<Duration>,
-    /// To the thread that tells: the socket blocks where nobody empties it.
+    /// Queue to the sending thread: the socket can block.
     messages: SyncSender<ServiceMessage>,
 }
 
-/// One message to the service manager.
+/// Message to the service manager.
 #[derive(Debug, Default)]
 struct ServiceMessage {
     is_ready: bool,
@@ -36,16 +36,15 @@ struct ServiceMessage {
     is_stopping: bool,
 }
 
-/// Messages that may wait for a socket that takes none; further ones are dropped.
+/// Maximum number of queued messages; further ones are dropped.
 const WAITING_MAX: usize = 8;
 
-/// Shortest time between two pings.
+/// Minimum time between two pings.
 const PING_MIN: Duration = Duration::from_millis(10);
 
 impl Service {
-    /// Finds it by the environment variables `NOTIFY_SOCKET`, `WATCHDOG_USEC` and
-    /// `WATCHDOG_PID`, and starts the thread that sends messages to it. That thread has the
-    /// capabilities that the caller has now.
+    /// Reads the environment variables `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`, and
+    /// starts the sending thread. That thread inherits the caller's current capabilities.
     #[must_use]
     pub fn from_env() -> Option<Self> {
         env::var_os("NOTIFY_SOCKET")?;
@@ -63,7 +62,7 @@ impl Service {
         })
     }
 
-    /// Tells that the end has begun.
+    /// Notifies that shutdown has begun.
     pub(crate) fn stopping(&self) {
         self.tell(ServiceMessage {
             is_stopping: true,
@@ -72,19 +71,19 @@ impl Service {
     }
 
     fn tell(&self, message: ServiceMessage) {
-        // It is full where nobody empties the socket.
+        // The queue is full if the service manager does not read its socket.
         let _ = self.messages.try_send(message);
     }
 
-    /// Time between two pings, and between two turns of the worker at most: a third of the
-    /// watchdog's, so that one may be late.
+    /// Returns the time between two pings, which is also the maximum time between two rounds of the
+    /// worker. It is a third of the watchdog's, so that one may be late.
     pub(crate) fn ping_every(&self) -> Option<Duration> {
         self.watchdog.map(|watchdog| PING_MIN.max(watchdog / 3))
     }
 }
 
-/// Tells the service manager that tracing is live, how it goes, and that the worker makes
-/// progress, for as long as it does. It does not end by itself.
+/// Notifies the service manager of the start, of status changes, and of the worker's progress.
+/// Never returns.
 pub(crate) async fn attend(service: Option<&Service>, control: &Control) {
     let Some(service) = service else {
         return std::future::pending().await;
@@ -96,7 +95,7 @@ pub(crate) async fn attend(service: Option<&Service>, control: &Control) {
     loop {
         ticks.tick().await;
         let now = control.turns();
-        // The first turn comes behind the start line.
+        // The first round follows the start line.
         let is_ready = now > 0;
         if !is_ready {
             ticks.reset_after(PING_MIN);

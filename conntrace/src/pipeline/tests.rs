@@ -23,10 +23,10 @@ use crate::{
     sys::Backlog,
 };
 
-/// As many as a ring holds, and more than a pipe does as lines.
+/// Number of records that fit the ring, while their lines exceed a pipe.
 const MANY: usize = 40_000;
 
-/// A ring that a test fills.
+/// Ring filled by a test.
 struct Ring {
     records: Arc<Mutex<Vec<Vec<u8>>>>,
     filled: EventFd,
@@ -41,7 +41,7 @@ impl Ring {
             endings: records.len() as u64,
             ..Counters::default()
         };
-        // Ready as long as it is not empty, which the reader finds out.
+        // Stays readable until the reader has emptied the ring.
         let filled = EventFd::from_value_and_flags(1, EfdFlags::EFD_NONBLOCK).unwrap();
         Self {
             records: Arc::new(Mutex::new(records)),
@@ -107,7 +107,7 @@ fn many() -> Vec<Vec<u8>> {
     (0..MANY).map(|_| refused().to_vec()).collect()
 }
 
-/// Runs until everything is read from the ring, and `then` is over.
+/// Runs until the ring is drained and `then` has finished.
 fn run_until(ring: Ring, to: File, then: impl Future<Output = ()>) -> Result<Totals, AgentError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -141,7 +141,7 @@ fn of_type<'a>(lines: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Va
 
 async fn nothing() {}
 
-/// What a reader takes that keeps up, and the totals.
+/// Returns all lines, as a reader that keeps up gets them, and the totals.
 fn read_all(ring: Ring) -> (Vec<Value>, Totals) {
     let (mut reader, writer) = io::pipe().unwrap();
     let read = thread::spawn(move || {
@@ -167,7 +167,7 @@ fn a_full_ring_becomes_lines_and_none_is_lost() {
     assert_eq!(lines.last().unwrap()["type"], "stop");
 }
 
-/// A record of another length cannot be decoded, and an ending is accounted for all the same.
+/// A record of another length cannot be decoded, but its ending is counted.
 #[test]
 fn short_records_are_malformed() {
     let mut records = vec![vec![1, 2, 3], refused().to_vec()];
@@ -179,8 +179,8 @@ fn short_records_are_malformed() {
     assert_eq!(lines.last().unwrap()["lost"]["malformed"], 2);
 }
 
-/// Nobody reads: the ring is read to its end, and what finds no room is counted. Once
-/// somebody reads, the rest comes, and a line says what is missing.
+/// Without a reader of the output, the ring is drained and lines without room are counted. Once
+/// somebody reads, the rest arrives, and a line reports the loss.
 #[test]
 fn a_blocked_output_blocks_nobody() {
     let (reader, writer) = io::pipe().unwrap();
@@ -190,7 +190,7 @@ fn a_blocked_output_blocks_nobody() {
     let read = Arc::new(Mutex::new(String::new()));
     let text = Arc::clone(&read);
     let reading = async move {
-        // The queue has room for all of these; twice as many more have not.
+        // The queue holds all of these lines, but not twice as many more.
         for _ in 0..2 {
             *counters.lock().unwrap() = Counters {
                 attempts: counters.lock().map_or(0, |c| c.attempts) + MANY as u64,
@@ -208,7 +208,7 @@ fn a_blocked_output_blocks_nobody() {
             reader.read_to_string(&mut all).unwrap();
             *text.lock().unwrap() = all;
         });
-        // A loss is told within a second of there being room.
+        // A loss is reported within a second of the output having room.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
     };
     let to = File::from(std::os::fd::OwnedFd::from(writer));
@@ -230,7 +230,7 @@ fn a_blocked_output_blocks_nobody() {
     assert_eq!(stop["type"], "stop");
 }
 
-/// The reader has gone: the end, and no error of ours.
+/// A closed output ends the run without an error.
 #[test]
 fn a_closed_output_ends_it() {
     let (reader, writer) = io::pipe().unwrap();
@@ -240,7 +240,7 @@ fn a_closed_output_ends_it() {
     assert!(ended.unwrap_err().is_closed_output());
 }
 
-/// Neither a full device nor anything else that is no regular file is tried again.
+/// Writes to a full device are not retried: it is not a regular file.
 #[test]
 fn an_output_that_fails_ends_it_with_its_error() {
     let full = File::options().write(true).open("/dev/full").unwrap();
@@ -253,7 +253,7 @@ fn an_output_that_fails_ends_it_with_its_error() {
     );
 }
 
-/// Nobody reads until the end, and nobody will: that is said.
+/// An output that is never read ends the run with an error.
 #[test]
 fn a_stuck_output_does_not_hold_up_the_end_for_ever() {
     let (_reader, writer) = io::pipe().unwrap();

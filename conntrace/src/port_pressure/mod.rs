@@ -1,8 +1,7 @@
-//! Whether connections to one destination use up the local ports: from the kernel
-//! side's hints, made sure of by looks at the sockets, to the lines that say so.
+//! Port pressure: connections to one destination use up the ephemeral ports. Hints from the kernel
+//! side start scans of the sockets, and the scans' results become lines.
 //!
-//! Nobody waits for a look: the worker asks for one, goes on, and takes the answer when
-//! it has come.
+//! The worker does not wait for a scan: it requests one and takes the result when it is ready.
 
 mod schedule;
 
@@ -19,20 +18,20 @@ use crate::{
     record::Attempt,
 };
 
-/// How often the answer to a look is waited for.
+/// Interval at which the result of a scan is polled.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Watches the destinations that this host connects to often.
+/// Monitor of destinations to which this host connects often.
 pub(crate) struct Pressure {
     watch: ScanSchedule,
-    /// Looks at the sockets; started by the first hint.
+    /// Scanner thread; started by the first hint.
     scout: Option<PortScanner>,
-    /// There are no further looks.
+    /// True once scans have failed for good.
     blind: bool,
 }
 
 impl Pressure {
-    /// Knows nothing yet.
+    /// Creates a monitor without any hints.
     #[must_use]
     pub(crate) fn new() -> Self {
         Self {
@@ -42,7 +41,7 @@ impl Pressure {
         }
     }
 
-    /// Takes a hint: this attempt is one of so many.
+    /// Adds a hint: the attempt, and the count of attempts to its destination.
     pub(crate) fn hint(&mut self, attempt: &Attempt, count: u32, now: Instant) {
         let Some(remote) = attempt.remote else {
             return;
@@ -53,8 +52,8 @@ impl Pressure {
         }
     }
 
-    /// How long the worker may wait before the next [`turn`](Self::turn); for ever
-    /// where no destination is of interest.
+    /// Returns the time until the next [`turn`](Self::turn); `None` while no destination is
+    /// monitored.
     #[must_use]
     pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
         if self.watch.is_looking() {
@@ -64,8 +63,8 @@ impl Pressure {
         Some(next.saturating_duration_since(now))
     }
 
-    /// Takes an answer and asks for the next look, where there are. Returns the lines
-    /// that are due: level and what was found.
+    /// Takes the result of a scan and requests the next one, where due. Returns the lines to write:
+    /// level and port usage.
     pub(crate) fn turn(&mut self, now: Instant) -> Vec<(u8, PortUse)> {
         let answer = match &self.scout {
             Some(scout) if self.watch.is_looking() => scout.answer(),
@@ -90,7 +89,9 @@ impl Pressure {
         if self.scout.is_none() {
             match PortScanner::start() {
                 Ok(scout) => self.scout = Some(scout),
-                Err(error) => log::warn!("no port_pressure: cannot start its thread: {error}"),
+                Err(error) => {
+                    log::warn!("no port_pressure: cannot start the scanner thread: {error}")
+                }
             }
         }
         if !self.scout.as_ref().is_some_and(|scout| scout.ask(look)) {

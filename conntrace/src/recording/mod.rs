@@ -1,17 +1,16 @@
-//! A recording: what the worker was handed and what it was told, in that order,
-//! so that a replay makes the same lines of it on any machine.
+//! A recording holds everything the worker received, in order, so that a replay makes the same
+//! lines on any machine.
 //!
 //! ```text
-//! header   MAGIC, then four u32: VERSION, RECORD_SIZE, BYTE_ORDER, checksum of what precedes
+//! header   MAGIC, then four u32: VERSION, RECORD_SIZE, BYTE_ORDER, checksum of the preceding
 //! entry    u32 length of kind and body, u32 checksum of length, kind and body,
-//!          u8 kind, body: a wire record as it came, or a Note as JSON
+//!          u8 kind, body: a wire record as received, or a Note as JSON
 //! ```
 //!
-//! Numbers are little-endian, but for those in a wire record and `BYTE_ORDER`,
-//! which are the recording host's. The first entry is the start, the last the
-//! stop; a recording without its stop was cut off. What a record needs stands
-//! before it: the distance to wall time and what is known of the caller, each
-//! only where it has changed, and what was asked about the host.
+//! Numbers are little-endian, except those in a wire record and `BYTE_ORDER`, which have the
+//! recording host's byte order. The first entry is the start, the last the stop; a recording
+//! without a stop is incomplete. Entries that a record depends on precede it: the distance to wall
+//! time and the owner, each only when changed, and answers about the host.
 
 mod read;
 mod snapshot;
@@ -35,83 +34,83 @@ use crate::{
 };
 pub use snapshot::{Purpose, Snapshot};
 
-/// How a recording begins. The last byte keeps it from being taken for text.
+/// First bytes of a recording. The last one marks it as binary.
 const MAGIC: [u8; 8] = *b"conntrc\x1a";
 
-/// Version of the format: goes up with every change, for the reader takes nothing
-/// it does not know. Magic and version never move.
+/// Version of the format, raised with every change: the reader accepts no other. Magic and version
+/// keep their place.
 pub const VERSION: u32 = 5;
 
-/// Reads as itself where a record's numbers can be read as they are.
+/// Number that shows the byte order of records.
 const BYTE_ORDER: u32 = 0x0102_0304;
 
-/// The size of a record, as the header has it.
+/// Size of a record, as the header stores it.
 #[expect(clippy::cast_possible_truncation, reason = "it is below ENTRY_LEN_MAX")]
 const RECORD_SIZE_FIELD: u32 = RECORD_SIZE as u32;
 
-/// Bytes of magic and version, the same in every format.
+/// Size of magic and version, the same in every format.
 const PREAMBLE_LEN: usize = 12;
-/// Bytes of the header.
+/// Size of the header.
 const HEADER_LEN: usize = 24;
-/// Bytes of an entry before its kind: length and checksum.
+/// Size of an entry before its kind: length and checksum.
 const FRAME_LEN: usize = 8;
 
-/// Most bytes of an entry's kind and body.
+/// Maximum size of an entry's kind and body.
 const ENTRY_LEN_MAX: usize = 8 * 1024;
 const _: () = assert!(RECORD_SIZE < ENTRY_LEN_MAX);
 
-/// Kind of an entry: a wire record.
+/// Kind of an entry that holds a wire record.
 const KIND_RECORD: u8 = 1;
-/// Kind of an entry: a [`Note`].
+/// Kind of an entry that holds a [`Note`].
 const KIND_NOTE: u8 = 2;
 
-/// One step of a recording.
+/// Entry of a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// A wire record, printed or not.
+    /// Wire record, printed or not.
     Record(WireRecord),
-    /// Anything else.
+    /// Any other input of the worker.
     Note(Note),
 }
 
-/// What the worker was told besides the records.
+/// Input of the worker other than records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Note {
     /// Tracing is live.
     Start {
-        /// The host's name.
+        /// Name of the recording host.
         host: Arc<str>,
-        /// The line's time.
+        /// Time of the start line.
         time: Timestamp,
-        /// The same moment, `CLOCK_BOOTTIME` nanoseconds.
+        /// Same time, `CLOCK_BOOTTIME` nanoseconds.
         boot_ns: u64,
-        /// What the line says.
+        /// Content of the start line.
         start: Start,
     },
-    /// From `CLOCK_BOOTTIME` to wall time, for the records that follow.
+    /// Distance from `CLOCK_BOOTTIME` to wall time, for the records that follow.
     Clock {
-        /// The distance.
+        /// Wall time minus `CLOCK_BOOTTIME`.
         boot_to_wall: SignedDuration,
     },
-    /// What is known of the caller, for the records that follow.
+    /// Owner of the caller, for the records that follow.
     Owner(Owner),
-    /// What the host answered to a question about the next record.
+    /// Answer of the host to a question about the next record.
     Told(RecordedAnswer),
-    /// A destination uses up the local ports, or does so no more.
+    /// Port pressure of a destination, or its relief.
     PortPressure {
-        /// The line's time.
+        /// Time of the line.
         time: Timestamp,
-        /// Its level.
+        /// Level of the line, in percent; 0 for relief.
         level: u8,
-        /// What a look at the sockets found.
+        /// Port usage that the scan found.
         found: PortUse,
     },
-    /// The totals at this point.
+    /// Totals at this point.
     Snapshot {
-        /// The lines' time.
+        /// Time of the lines.
         time: Timestamp,
-        /// What was counted.
+        /// Counters and purpose.
         snapshot: Snapshot,
     },
 }
@@ -127,13 +126,13 @@ impl Entry {
     }
 }
 
-/// Most bytes of a start in JSON: with the host's name and the rest of its line
-/// it is no longer than a line may be.
+/// Maximum bytes of a start in JSON: with the host's name and the rest of the line it stays within
+/// the limit of a line.
 const START_JSON_MAX: usize = LINE_LEN_MAX - HOST_JSON_MAX - 256;
 
 impl Note {
-    /// Whether the lines made of it are no longer than a line may be: what a
-    /// recorder wrote always fits, what someone else wrote may not.
+    /// Returns true if the lines for this note stay within the limit. Notes of a recorder always
+    /// do; a manipulated recording may exceed it.
     fn fits(&self) -> bool {
         let is_short = |text: &str| sanitize::fits(text, PATH_JSON_MAX);
         match self {
@@ -142,7 +141,7 @@ impl Note {
                 sanitize::fits(host, HOST_JSON_MAX)
                     && sanitize::written_len(&json) <= START_JSON_MAX
             }
-            // A cause keeps to its room whatever it is made of.
+            // A cause limits itself, whatever it is based on.
             Self::Clock { .. } | Self::Told(_) | Self::PortPressure { .. } => true,
             Self::Owner(owner) => {
                 let paths = [&owner.exe, &owner.cgroup].into_iter().flatten();
@@ -171,7 +170,7 @@ fn names(container: &Container) -> impl Iterator<Item = &Arc<str>> {
     [id, name, pod, namespace].into_iter().flatten()
 }
 
-/// The checksum of an entry.
+/// Computes the checksum of an entry.
 fn checksum(length: [u8; 4], kind_and_body: &[&[u8]]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&length);

@@ -6,72 +6,72 @@ use super::{
 };
 use crate::record::sanitize::visible;
 
-/// Why a recording cannot be read, or not further.
+/// Error of reading a recording.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file cannot be read.
     #[error("cannot read it")]
     Io(#[from] io::Error),
-    /// There is nothing in it.
+    /// The file is empty.
     #[error("it is empty: `conntrace run --record FILE` makes recordings")]
     Empty,
-    /// It begins like something else.
+    /// The file is not a recording.
     #[error("it is not a recording: `conntrace run --record FILE` makes one")]
     Foreign,
-    /// It was made by another version of conntrace.
+    /// The recording has another version of the format.
     #[error(
         "its format is version {0}, and this conntrace knows version {VERSION}: \
          replay it with the version of conntrace that made it"
     )]
     Version(u32),
-    /// Its records are another architecture's or another conntrace's.
+    /// The records have another architecture's byte order or another version's size.
     #[error(
         "its records have another {0} than this conntrace's: \
          replay it with the conntrace that made it, on a machine of that kind"
     )]
     Records(&'static str),
-    /// It is good up to here.
+    /// The recording is damaged; entries before the offset are valid.
     #[error("it is damaged at byte {offset}: {damage}{}", told_before(*offset))]
     Damaged {
-        /// Where the damage begins: the offset of the entry that holds it.
+        /// Offset of the damaged entry.
         offset: u64,
-        /// What is wrong there.
+        /// Kind of damage.
         damage: Damage,
     },
 }
 
-/// What is wrong with a recording.
+/// Kind of damage in a recording.
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
     /// The file ends within an entry or the header.
     #[error("the file ends in the middle of what begins there")]
     Truncated,
-    /// The file ends before its stop.
+    /// The file ends without a stop.
     #[error(
         "the file ends without a stop; its conntrace was killed or lost its reader, or the rest is missing"
     )]
     NoStop,
-    /// The checksum says so.
+    /// Checksum mismatch.
     #[error("the checksum does not fit")]
     Checksum,
-    /// No entry is that long.
+    /// The length of an entry is out of range.
     #[error("an entry cannot be {0} bytes long")]
     Length(u32),
-    /// The kind is none, or does not fit the length.
+    /// The kind of an entry is unknown, or does not match the length.
     #[error("no entry is of kind {0} and this length")]
     Kind(u8),
-    /// The note says nothing.
+    /// The note is not valid JSON for a note.
     #[error("a note cannot be understood ({0})")]
     Note(String),
-    /// The first entry is not the start, or another one is.
+    /// The first entry is not a start, or a later one is.
     #[error("a start is missing, or in the wrong place")]
     Start,
-    /// The stop is not the end.
+    /// Data follows the stop.
     #[error("something follows the stop")]
     AfterStop,
 }
 
-/// What has become of what precedes the damage; a header makes no line.
+/// Returns the remark about lines before the damage; a header has none.
 fn told_before(offset: u64) -> &'static str {
     if offset > HEADER_LEN as u64 {
         "; the lines before it were written"
@@ -80,7 +80,7 @@ fn told_before(offset: u64) -> &'static str {
     }
 }
 
-/// Where in a recording the reader is.
+/// Position of the reader in a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadState {
     Start,
@@ -88,12 +88,12 @@ enum ReadState {
     End,
 }
 
-/// Reads a recording entry by entry. Total: any bytes give entries that pass
-/// their checksums, then the end or what is wrong and where.
+/// Reads a recording entry by entry. Any input yields the valid entries, then the end or the damage
+/// with its offset.
 #[derive(Debug)]
 pub struct RecordingReader<R> {
     input: R,
-    /// Where the next entry begins.
+    /// Offset of the next entry.
     offset: u64,
     place: ReadState,
 }
@@ -102,7 +102,7 @@ impl<R: Read> RecordingReader<R> {
     /// Reads the header. `input` should be buffered.
     ///
     /// # Errors
-    /// When this is no recording, or none that can be replayed here.
+    /// Fails when this is not a recording, or one that cannot be replayed here.
     pub fn new(mut input: R) -> Result<Self, ReadError> {
         let mut header = [0; HEADER_LEN];
         let read = fill(&mut input, &mut header)?;
@@ -114,11 +114,10 @@ impl<R: Read> RecordingReader<R> {
         })
     }
 
-    /// The next entry, or `None` behind the stop. After an error there is nothing
-    /// more to be had.
+    /// Reads the next entry; `None` after the stop. After an error, no more entries can be read.
     ///
     /// # Errors
-    /// When the file cannot be read, or is damaged here.
+    /// Fails when the file cannot be read, or is damaged here.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
         let mut frame = [0; FRAME_LEN];
         let read = fill(&mut self.input, &mut frame)?;
@@ -150,7 +149,7 @@ impl<R: Read> RecordingReader<R> {
         Ok(Some(entry))
     }
 
-    /// The kind and body of an entry this long.
+    /// Reads the kind and body of an entry of this length.
     fn body(&mut self, length: [u8; 4]) -> Result<Vec<u8>, ReadError> {
         let length = u32::from_le_bytes(length);
         let len = length as usize;
@@ -172,8 +171,8 @@ impl<R: Read> RecordingReader<R> {
     }
 }
 
-/// Checks a header, of which there are fewer bytes than it should have if the
-/// file is shorter. What says whether the rest can be understood comes first.
+/// Checks a header, which can be short. The fields that decide how to read the rest are checked
+/// first.
 fn check_header(header: &[u8]) -> Result<(), ReadError> {
     let damaged = |damage| ReadError::Damaged { offset: 0, damage };
     if header.is_empty() {
@@ -211,7 +210,7 @@ fn check_header(header: &[u8]) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// An entry from its kind and body.
+/// Parses an entry's kind and body.
 fn parse(kind_and_body: &[u8]) -> Result<Entry, Damage> {
     let (&kind, body) = kind_and_body.split_first().ok_or(Damage::Length(0))?;
     match kind {
@@ -225,7 +224,7 @@ fn parse(kind_and_body: &[u8]) -> Result<Entry, Damage> {
 }
 
 fn note(json: &[u8]) -> Result<Note, String> {
-    // The message can quote the file.
+    // The error may quote bytes of the file.
     let note: Note = serde_json::from_slice(json).map_err(|error| visible(&error.to_string()))?;
     if note.fits() {
         Ok(note)
@@ -234,7 +233,7 @@ fn note(json: &[u8]) -> Result<Note, String> {
     }
 }
 
-/// Reads until the buffer is full or the file ends; returns how much there was.
+/// Reads until the buffer is full or the file ends; returns the number of bytes.
 fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {

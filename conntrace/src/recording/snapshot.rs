@@ -1,4 +1,4 @@
-//! What the worker is given.
+//! Counters that the worker receives for totals.
 
 use std::borrow::Cow;
 
@@ -9,26 +9,26 @@ use crate::record::Counters;
 /// Counters at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Which line to make of it.
+    /// Line to write with these counters.
     pub purpose: Purpose,
-    /// The kernel side's counters.
+    /// Counters of the kernel side.
     pub counters: Counters,
-    /// Entries of the attempt map.
+    /// Number of entries in the attempt map.
     pub in_map: u64,
-    /// Number of records from the ring that had another length.
+    /// Number of records with a wrong length from the ring.
     pub malformed: u64,
-    /// Number of lines that were made and will not be written.
+    /// Number of lines that were rendered but will not be written.
     pub undelivered: u64,
 }
 
-/// Why a snapshot was taken.
+/// Purpose of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
-    /// A summary is due.
+    /// Summary line.
     Summary,
-    /// Something was lost.
+    /// Loss line.
     Loss,
-    /// The end, and its reason.
+    /// Stop line, with its reason.
     Stop(Cow<'static, str>),
 }

@@ -30,7 +30,7 @@ use crate::{
     recording::*,
 };
 
-/// A file in memory that takes so many bytes and no more.
+/// File in memory with limited capacity.
 #[derive(Clone)]
 pub(crate) struct Disk {
     bytes: Arc<Mutex<Vec<u8>>>,
@@ -134,7 +134,7 @@ fn ports() -> LocalPorts {
     }
 }
 
-/// Every question about routes.
+/// Returns every question about routes, with an answer.
 #[rustfmt::skip]
 fn told_of_routes() -> Vec<(Question, Lookup)> {
     let (netns, port) = (7, 5432);
@@ -165,7 +165,7 @@ fn told_of_routes() -> Vec<(Question, Lookup)> {
     .into()
 }
 
-/// Every other question there is, and every kind of what comes of one.
+/// Returns every other question, and every kind of answer.
 #[rustfmt::skip]
 fn told() -> Vec<RecordedAnswer> {
     let (netns, port) = (7, 5432);
@@ -204,7 +204,7 @@ fn note(recorder: &mut Recorder) {
     }
     recorder.port_pressure(lines::at(), 50, lines::port_use());
     recorder.clock(Some(SignedDuration::new(1_700_000_000, 123)));
-    // Malformed: it names nobody.
+    // A malformed record names no caller.
     recorder.record(&[7; RECORD_SIZE], None);
     recorder.snapshot(lines::at(), &snapshot(Purpose::Summary));
     recorder.snapshot(lines::at(), &snapshot(Purpose::Stop("SIGTERM".into())));
@@ -216,7 +216,7 @@ fn recording() -> Vec<u8> {
     disk.bytes().clone()
 }
 
-/// The entries before the end or the damage.
+/// Reads the entries up to the end or the damage.
 fn read(bytes: &[u8]) -> (Vec<Entry>, Result<(), ReadError>) {
     let mut entries = Vec::new();
     let mut reader = match RecordingReader::new(bytes) {
@@ -236,8 +236,8 @@ fn error(bytes: &[u8]) -> String {
     read(bytes).1.unwrap_err().to_string()
 }
 
-/// What holds of any bytes: damage is told at a place in the file, and not behind
-/// `damage_at`; what comes before it is what was written.
+/// Checks what holds for any bytes: damage is reported at an offset of at most `damage_at`, and the
+/// entries before it are those written.
 fn assert_total(bytes: &[u8], damage_at: usize, good: &[Entry]) {
     let (entries, ended) = read(bytes);
     assert!(good.starts_with(&entries));
@@ -252,7 +252,7 @@ fn assert_total(bytes: &[u8], damage_at: usize, good: &[Entry]) {
     }
 }
 
-/// The format as it is on disk: a change here needs another [`VERSION`].
+/// The format on disk: a change here requires another [`VERSION`].
 #[test]
 fn format() {
     let bytes = recording();
@@ -355,7 +355,7 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 7332: something follows the stop; the lines before it were written");
 }
 
-/// Checksums that fit around nonsense: made by no conntrace, but made.
+/// Invalid entries with valid checksums.
 #[test]
 fn nonsense_with_a_good_checksum_is_refused() {
     let header = &recording()[..HEADER_LEN];
@@ -370,8 +370,7 @@ fn nonsense_with_a_good_checksum_is_refused() {
     assert_snapshot!(error(&entry(KIND_NOTE, b"{\"gossip\":1}")), @"it is damaged at byte 24: a note cannot be understood (unknown variant `gossip`, expected one of `start`, `clock`, `owner`, `told`, `port_pressure`, `snapshot` at line 1 column 9)");
 }
 
-/// A line has a limit, so what it is made of has: the lines of any recording that
-/// is read fit.
+/// Entries are limited like lines, so that the lines of any valid recording fit.
 #[test]
 fn what_no_line_could_hold_is_refused() {
     let with_host = |len: usize| {

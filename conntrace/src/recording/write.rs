@@ -19,44 +19,44 @@ use crate::{
     record::WireRecord,
 };
 
-/// Only its owner may read whom this host talks to.
+/// Mode of the file: only its owner may read this host's destinations.
 const MODE: u32 = 0o600;
 
-/// Bytes kept before they are written without being asked to.
+/// Number of bytes after which the buffer is written.
 const BUFFER_LEN: usize = 64 * 1024;
 
-/// Why there is no recording.
+/// Error of creating a recording.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    /// There is something of that name, be it a link that leads nowhere.
+    /// The path exists, possibly as a dangling link.
     #[error("cannot record to {0}: it exists, and a recording replaces nothing; name a new file")]
     Exists(PathBuf),
-    /// Anything else.
+    /// The file cannot be created or written.
     #[error("cannot record to {0}")]
     Failed(PathBuf, #[source] io::Error),
 }
 
-/// Writes a recording. It never fails its caller: when the file takes no more it
-/// says so on stderr, and from then on counts what it cannot keep.
+/// Writes a recording and never fails its caller. After an error it logs to stderr and counts the
+/// records that are lost.
 pub struct Recorder {
     out: Box<dyn Write + Send>,
-    /// What `out` is, for messages.
+    /// Name of `out` for messages.
     name: String,
     buffer: Vec<u8>,
-    /// Records in the buffer.
+    /// Number of records in the buffer.
     buffered: u64,
-    /// What the recording last said, not to say it again.
+    /// Distance and owner last written, to write only changes.
     clock: Option<SignedDuration>,
     owner: Option<Owner>,
-    /// Set when writing failed: records that are not surely in the file.
+    /// Number of lost records, once writing has failed.
     unrecorded: Option<u64>,
 }
 
 impl Recorder {
-    /// Records to a new file, which only its owner can read.
+    /// Creates a new file that only its owner can read.
     ///
     /// # Errors
-    /// When there is such a file already, or none can be made.
+    /// Fails when the file exists or cannot be created.
     pub fn create(path: &Path) -> Result<Self, CreateError> {
         let failed = |error: io::Error| {
             if error.kind() == ErrorKind::AlreadyExists {
@@ -65,7 +65,7 @@ impl Recorder {
                 CreateError::Failed(path.to_owned(), error)
             }
         };
-        // O_EXCL: never through a symlink, never into what another has made.
+        // O_EXCL: never follows a symlink or writes into an existing file.
         let file = File::options()
             .write(true)
             .create_new(true)
@@ -78,7 +78,7 @@ impl Recorder {
     /// Records to `out`, called `name` in messages.
     ///
     /// # Errors
-    /// When not even the header can be written.
+    /// Fails when the header cannot be written.
     pub fn new(mut out: Box<dyn Write + Send>, name: String) -> io::Result<Self> {
         out.write_all(&header())?;
         Ok(Self {
@@ -92,7 +92,7 @@ impl Recorder {
         })
     }
 
-    /// Tracing is live, at this moment by the wall clock and by `CLOCK_BOOTTIME`.
+    /// Records the start, with its wall time and `CLOCK_BOOTTIME`.
     pub fn start(&mut self, host: &Arc<str>, (time, boot_ns): (Timestamp, u64), start: &Start) {
         self.note(&Note::Start {
             host: Arc::clone(host),
@@ -102,7 +102,7 @@ impl Recorder {
         });
     }
 
-    /// The distance to wall time that the next records are told with.
+    /// Records the distance to wall time for the next records, if it changed.
     pub fn clock(&mut self, distance: Option<SignedDuration>) {
         if let Some(boot_to_wall) = distance
             && self.clock != distance
@@ -112,17 +112,17 @@ impl Recorder {
         }
     }
 
-    /// An answer about the next record.
+    /// Records an answer about the next record.
     pub fn told(&mut self, told: RecordedAnswer) {
         self.note(&Note::Told(told));
     }
 
-    /// What leads to a line of this level.
+    /// Records the port usage behind a line of this level.
     pub fn port_pressure(&mut self, time: Timestamp, level: u8, found: PortUse) {
         self.note(&Note::PortPressure { time, level, found });
     }
 
-    /// A record, and what was found out about its caller if it names one.
+    /// Records a wire record, and the owner of its caller if that changed.
     pub fn record(&mut self, record: &WireRecord, owner: Option<&Owner>) {
         if let Some(unrecorded) = &mut self.unrecorded {
             *unrecorded += 1;
@@ -138,7 +138,7 @@ impl Recorder {
         self.entry(KIND_RECORD, record);
     }
 
-    /// The totals; what precedes them is in the file when this returns.
+    /// Records counters; returns after everything so far is written to the file.
     pub fn snapshot(&mut self, time: Timestamp, snapshot: &Snapshot) {
         self.note(&Note::Snapshot {
             time,
@@ -147,7 +147,7 @@ impl Recorder {
         self.flush();
     }
 
-    /// Hands everything noted so far to the file.
+    /// Writes the buffer to the file.
     pub fn flush(&mut self) {
         if let Err(error) = self.out.write_all(&self.buffer) {
             return self.fail(&error);
@@ -156,7 +156,7 @@ impl Recorder {
         self.buffered = 0;
     }
 
-    /// Records that could not be kept.
+    /// Returns the number of records that could not be written.
     #[must_use]
     pub fn unrecorded(&self) -> u64 {
         self.unrecorded.unwrap_or(0)
@@ -187,7 +187,7 @@ impl Recorder {
     }
 
     fn fail(&mut self, error: &io::Error) {
-        // Once: what cannot be kept after that is counted.
+        // Logged once; later losses are counted.
         if self.unrecorded.is_some() {
             return;
         }
@@ -200,7 +200,7 @@ impl Recorder {
     }
 }
 
-/// A worker whose output fails leaves what it was handed until then.
+/// Writes the rest when the worker ends, even after its output has failed.
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.flush();
@@ -215,7 +215,7 @@ impl std::fmt::Debug for Recorder {
     }
 }
 
-/// The length field of an entry with this body, unless it is too long.
+/// Returns the length field for an entry with this body; `None` if it is too long.
 fn length(body: &[u8]) -> Option<[u8; 4]> {
     let length = 1 + body.len();
     (length <= ENTRY_LEN_MAX)

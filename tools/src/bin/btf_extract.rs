@@ -1,5 +1,5 @@
-//! `btf_extract FROM TO`: what the agent asks of a kernel's BTF, cut out of FROM, a
-//! vmlinux or its BTF alone. Run by `cargo xtask btf`.
+//! Extracts the BTF that the agent needs (`btf_extract FROM TO`). FROM is a vmlinux, or its BTF
+//! alone. Run by `cargo xtask btf`.
 
 use std::{env, fs, process::ExitCode};
 
@@ -8,7 +8,7 @@ use conntrace::capture::btf_needs;
 use conntrace_btf::Btf;
 use object::{Object as _, ObjectSection as _};
 
-/// What an ELF file begins with.
+/// Magic number of an ELF file.
 const ELF: &[u8] = b"\x7fELF";
 
 fn main() -> ExitCode {
@@ -28,10 +28,11 @@ fn run() -> Result<()> {
     };
     let file = fs::read(from).with_context(|| format!("cannot read {from}"))?;
     let btf = Btf::parse(btf_of(&file).context(from.clone())?)
-        .with_context(|| format!("cannot read the BTF of {from}"))?;
+        .with_context(|| format!("cannot parse the BTF of {from}"))?;
     let needs = btf_needs(&btf)
         .with_context(|| format!("tracing would not start on the kernel of {from}"))?;
-    let extract = (btf.extract(&needs)).with_context(|| format!("cannot cut the BTF of {from}"))?;
+    let extract =
+        (btf.extract(&needs)).with_context(|| format!("cannot extract the BTF of {from}"))?;
     fs::write(to, &extract).with_context(|| format!("cannot write {to}"))?;
     eprintln!("{to}: {} bytes", extract.len());
     Ok(())
@@ -42,6 +43,8 @@ fn btf_of(file: &[u8]) -> Result<&[u8]> {
         return Ok(file);
     }
     let elf = object::File::parse(file)?;
-    let section = elf.section_by_name(".BTF").context("it has no BTF")?;
+    let section = elf
+        .section_by_name(".BTF")
+        .context("it has no section .BTF; use a kernel built with CONFIG_DEBUG_INFO_BTF=y")?;
     Ok(section.data()?)
 }

@@ -1,11 +1,11 @@
-//! Why a kind of ending is not seen, and what can be done about it.
+//! Coverage of each kind of ending: the reason why it is not seen, and the remedy.
 
 use std::collections::BTreeMap;
 
 use super::EndingCoverage;
 use crate::output::event::Coverage;
 
-/// What to say where something is not seen.
+/// Reason and remedy for a kind of ending that is not seen.
 struct Gap {
     reason: &'static str,
     remedy: &'static str,
@@ -37,19 +37,19 @@ const BIND_EXHAUSTED: Gap = Gap {
     reason: "on this tier only the system call bind shows it",
     remedy: TRACE_SYSCALLS,
 };
-/// Of what functions show, where functions can be hooked but not all of these.
+/// Gap where some functions could be hooked, but not this one.
 const FUNCTION: Gap = Gap {
     reason: "a function that shows it could not be hooked",
     remedy: SEE_HOOKS,
 };
-/// Remedies that say nothing beside the reasons of the hooks.
+/// Remedies that only refer to the hooks' reasons.
 pub(super) const SEE_HOOK: &str = "see that hook's reason";
 pub(super) const SEE_HOOKS: &str = "see the reasons of the hooks that are missing";
 pub(super) const TRACE_SYSCALLS: &str = "conntrace --trace-syscalls, which slows every system call of this \
                               host a little and does not see io_uring";
 
-/// Every key with what became of it; `None` where tracing cannot start. `functions`
-/// is whether any function could be hooked.
+/// Returns the coverage of every kind; unknown where tracing cannot start. `functions` is true if
+/// any function could be hooked.
 pub(super) fn table(
     coverage: Option<Coverage>,
     functions: bool,
@@ -70,7 +70,7 @@ pub(super) fn table(
         .into()
 }
 
-/// Taken apart in full, so that no new key is forgotten here.
+/// Destructured in full, so that a new key cannot be missed.
 fn keys(coverage: Coverage, by_functions: impl Fn(Gap) -> Gap) -> [(&'static str, bool, Gap); 14] {
     let Coverage {
         established,

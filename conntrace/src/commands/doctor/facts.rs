@@ -1,5 +1,4 @@
-//! What the host has and lacks. Each fact is made from what was read by a pure
-//! function; only [`look`] reads.
+//! Checks of the host. Pure functions turn facts into results; only [`look`] reads them.
 
 use std::{
     fs, io,
@@ -18,21 +17,21 @@ use crate::{
     sys::proc_file,
 };
 
-/// Inode numbers of the first namespaces (`PROC_USER_INIT_INO`,
-/// `PROC_PID_INIT_INO`): the same on every kernel.
+/// Inode numbers of the initial namespaces (`PROC_USER_INIT_INO`, `PROC_PID_INIT_INO`), the same on
+/// every kernel.
 const FIRST_USER_NS: &str = "user:[4026531837]";
 const FIRST_PID_NS: &str = "pid:[4026531836]";
 
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
-/// Name of the fact about tracefs.
+/// Name of the tracefs check.
 pub(super) const TRACEFS: &str = "tracefs";
 
 const NOTHING: &str = "nothing can be traced";
 const NO_CGROUP: &str = "`cgroup` and `container` are null";
 const NO_EXE: &str = "`exe` is null for processes of other users or with more capabilities";
 
-/// Looks around on this host.
+/// Runs all checks on this host.
 pub(super) fn look() -> Vec<HostCheck> {
     let own = Capabilities::own();
     let mounts = proc_file::read_to_string("/proc/self/mountinfo");
@@ -152,7 +151,7 @@ fn privilege(own: Option<Capabilities>) -> HostCheck {
         .blocks("AmbientCapabilities=CAP_BPF CAP_PERFMON in its unit, or sudo")
 }
 
-/// Capabilities that are only held in a namespace of its own load no programs.
+/// Checks for the initial user namespace: capabilities held elsewhere load no programs.
 fn user_namespace(link: io::Result<PathBuf>) -> HostCheck {
     let name = "user_namespace";
     match link {
@@ -166,7 +165,7 @@ fn user_namespace(link: io::Result<PathBuf>) -> HostCheck {
     }
 }
 
-/// `none [integrity] confidentiality`
+/// Parses the lockdown level, such as `none [integrity] confidentiality`.
 fn lockdown(text: io::Result<String>) -> HostCheck {
     let name = "lockdown";
     match text {
@@ -207,10 +206,10 @@ fn capability(
     }
 }
 
-/// With hidepid only ptrace capability sees the processes of others.
+/// Checks /proc: with hidepid, only CAP_SYS_PTRACE shows other users' processes.
 fn proc(mountinfo: &str, own: Option<Capabilities>) -> HostCheck {
     let name = "proc";
-    // What is mounted over another comes after it.
+    // A mount over another comes after it in the list.
     let options = mountinfo.lines().rev().find_map(|line| {
         let (left, right) = line.split_once(" - proc ")?;
         (left.split(' ').nth(4) == Some("/proc")).then_some(right)
@@ -236,7 +235,7 @@ fn proc(mountinfo: &str, own: Option<Capabilities>) -> HostCheck {
     }
 }
 
-/// The lines have the host's pids, and another namespace's /proc has other ones.
+/// Checks for tracefs, which `--trace-syscalls` needs.
 fn tracefs(folder: Option<&Path>) -> HostCheck {
     let name = TRACEFS;
     match folder {

@@ -1,7 +1,6 @@
-//! `conntrace doctor`: what this host offers for tracing, what is missing, what
-//! that costs and what would mend it.
+//! Checks tracing support (`conntrace doctor`): what is missing, its cost and its remedy.
 //!
-//! The hooks are really tried, by what `run` does at its start.
+//! The hooks are really attached, by the same code as in `run`.
 
 mod coverage;
 mod facts;
@@ -17,143 +16,142 @@ use crate::{
     output::event::Start,
 };
 
-/// Version of the JSON. Goes up when a field is removed or changes meaning.
+/// Version of the JSON, raised when a field is removed or changes meaning.
 const SCHEMA: u32 = 1;
 
-/// What was found; written as JSON just so.
+/// Report of `doctor`, printed in this form as JSON.
 #[derive(Debug, Serialize)]
 pub struct HostReport {
     /// Version of this object.
     pub schema: u32,
     /// Version of conntrace.
     pub version: &'static str,
-    /// `uname -r`.
+    /// Release of the kernel (`uname -r`).
     pub kernel: String,
-    /// That conntrace is built for.
+    /// Architecture for which conntrace is built.
     pub architecture: &'static str,
-    /// Whether `conntrace run` would start.
+    /// True if `conntrace run` can start.
     pub can_trace: bool,
-    /// Which kind of hooks would be used; null when tracing cannot start.
+    /// Kind of hooks in use; null if tracing cannot start.
     pub tier: Option<Cow<'static, str>>,
-    /// Why tracing cannot start.
+    /// Reason why tracing cannot start; null if it can.
     pub obstacle: Option<Obstacle>,
-    /// What the host has and lacks.
+    /// Checks of the host.
     pub facts: Vec<HostCheck>,
-    /// Every hook, in the order they are attached.
+    /// All hooks, in the order of attachment.
     pub hooks: Vec<HookFinding>,
-    /// What would be seen, by the keys of the start line's `coverage`.
+    /// Coverage by kind of ending, with the keys of the start line's `coverage`.
     pub coverage: BTreeMap<&'static str, EndingCoverage>,
 }
 
-/// Why tracing cannot start.
+/// Reason why tracing cannot start.
 #[derive(Debug, Serialize)]
 pub struct Obstacle {
-    /// Of which kind, as the exit status tells it.
+    /// Kind of obstacle, matching the exit status of `run`.
     pub kind: ObstacleKind,
-    /// What `run` would say.
+    /// Error message that `run` would print.
     pub message: String,
 }
 
-/// The kinds of obstacles.
+/// Kind of obstacle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ObstacleKind {
-    /// Capabilities are missing.
+    /// Missing capabilities.
     Privilege,
-    /// The kernel cannot support tracing.
+    /// Kernel without support for tracing.
     Kernel,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
-/// Something about the host.
+/// Result of one check of the host.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct HostCheck {
-    /// What it is about.
+    /// Name of the check.
     pub name: &'static str,
-    /// How it stands.
+    /// State of the check.
     pub state: CheckState,
-    /// What was found.
+    /// Fact found on the host.
     pub found: String,
-    /// What it costs, unless all is well.
+    /// Effect on tracing; null if the check is ok.
     pub cost: Option<&'static str>,
-    /// What would mend it.
+    /// Remedy; null if the check is ok.
     pub remedy: Option<&'static str>,
 }
 
-/// How a fact stands.
+/// State of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckState {
-    /// As it should be.
+    /// The check passed.
     Ok,
-    /// Tracing works, but something stays unknown.
+    /// Tracing works, but some facts stay unknown.
     Limits,
     /// Tracing cannot start.
     Blocks,
-    /// It could not be found out.
+    /// The check could not be made.
     Unknown,
 }
 
-/// A hook, and what became of it.
+/// Result for one hook.
 #[derive(Debug, Serialize)]
 pub struct HookFinding {
-    /// The program's name.
+    /// Name of the BPF program.
     pub name: &'static str,
-    /// What it is attached to.
+    /// Kernel function or tracepoint to attach to.
     pub target: &'static str,
-    /// Whether tracing cannot do without.
+    /// True if tracing requires this hook.
     pub required: bool,
-    /// Whether it could be attached; null when that was not tried.
+    /// True if the hook was attached; null if that was not tried.
     pub attached: Option<bool>,
-    /// Why not.
+    /// Reason why it is not attached; null if it is.
     pub reason: Option<String>,
-    /// What it is there for.
+    /// Purpose of the hook.
     pub purpose: &'static str,
-    /// What is lost without it.
+    /// Effect of its absence.
     pub cost: &'static str,
 }
 
-/// Whether a kind of ending would be seen.
+/// Coverage of one kind of ending.
 #[derive(Debug, Serialize)]
 pub struct EndingCoverage {
-    /// Null when tracing cannot start.
+    /// True if it is seen; null if tracing cannot start.
     pub seen: Option<bool>,
-    /// Why not.
+    /// Reason why it is not seen; null if it is.
     pub reason: Option<&'static str>,
-    /// What would mend it, or how to look by hand.
+    /// Remedy, or how to check by hand; null if it is seen.
     pub remedy: Option<&'static str>,
 }
 
-/// Examines this host: tries to start tracing, takes everything down again, and
-/// looks around. Must run inside a tokio runtime. The second value is what
-/// `run` would have met.
+/// Examines this host: starts tracing, stops it again, and runs all checks. Requires a tokio
+/// runtime. Also returns the result that `run` would get.
 pub fn examine(tier: Option<Tier>) -> (HostReport, Result<(), StartError>) {
     let settings = Settings {
         tier,
         ..Settings::default()
     };
-    // The tracer is dropped at once, and with it the programs.
+    // Dropping the tracer detaches the programs.
     let tried = capture::start(&settings).map(|(_, start)| start);
     let diagnosis = diagnose(tried.as_ref(), facts::look());
     (diagnosis, tried.map(drop))
 }
 
-/// The object as text, or as a line of JSON.
+/// Formats the report as a line of JSON.
 ///
 /// # Errors
-/// Never in practice: the JSON is made of strings and booleans.
+/// Never in practice: the report serialises to plain JSON.
 pub fn json(diagnosis: &HostReport) -> serde_json::Result<String> {
     Ok(serde_json::to_string(diagnosis)? + "\n")
 }
 
-/// Text for a person that fits one screen.
+/// Formats the report as text that fits one screen.
 #[must_use]
 pub fn text(diagnosis: &HostReport) -> String {
     text::render(diagnosis)
 }
 
-/// Table of what each tier sees on the kernels that this version was tested on.
+/// Returns the table of each tier's coverage on the kernels this version was tested on.
 #[must_use]
 pub fn kernels() -> String {
     let table = text::KERNELS.replace('`', "");
@@ -204,7 +202,7 @@ fn hooks(start: Option<&Start>) -> Vec<HookFinding> {
             cost: program.cost,
         }
     };
-    // Those of system calls are used only when asked for.
+    // Hooks of system calls are attached only on request.
     let tried = PROGRAMS
         .iter()
         .filter(|program| !program.target.is_syscall());

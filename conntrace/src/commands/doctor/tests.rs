@@ -3,7 +3,7 @@ use crate::{
     output::event::{Coverage, HookState},
 };
 
-/// All hooks attached but the one that sees stalls.
+/// Returns a start with all hooks attached except the one for stalls.
 fn start() -> Start {
     let hook = |program: &capture::HookProgram| HookState {
         name: program.id.name().into(),
@@ -121,7 +121,7 @@ Coverage: 2 of 14 kinds
     }
 }
 
-/// All is well: 24 lines of 80 columns. Everything is wrong, for reasons of their own: 40.
+/// The report has 24 lines of 80 columns if all is well, and 40 in the worst case.
 #[test]
 fn text_fits_a_screen() {
     let lines = |text: &str| {
@@ -175,7 +175,7 @@ fn coverage_of_all() -> Coverage {
     serde_json::from_value(serde_json::Value::Object(all.collect())).unwrap()
 }
 
-/// What `cargo xtask vm --write` wrote in two places.
+/// `cargo xtask vm --write` writes the table in two places.
 #[test]
 fn the_readme_has_the_same_kernels() {
     assert!(!kernels().contains('`') && kernels().contains("| kernel | tier |"));
@@ -187,7 +187,7 @@ fn the_readme_has_the_same_kernels() {
     );
 }
 
-/// The JSON is an interface: a change here is a change for its readers.
+/// The JSON is a public interface: a change here affects its readers.
 #[test]
 fn json_has_its_shape() {
     let diagnosis = diagnose(Ok(&start()), vec![limited()]);

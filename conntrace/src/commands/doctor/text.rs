@@ -1,5 +1,5 @@
-//! The diagnosis as text that fits one screen: what is well is counted, what is not is
-//! named. The JSON has all of it.
+//! Text report that fits one screen: it counts passed checks and names failed ones. The JSON report
+//! has all of them.
 
 use std::fmt::Write as _;
 
@@ -10,13 +10,13 @@ use super::{
 };
 use crate::{output::wrap::wrap, record::sanitize::visible};
 
-/// Columns of a screen.
+/// Width of a screen in columns.
 const WIDTH: usize = 80;
-/// Columns of the first word of a line.
+/// Width of the first word of a line in columns.
 const INDENT: usize = 12;
 
-/// Table of what each tier sees on the kernels that this version was tested on: made by
-/// `cargo xtask vm --write`.
+/// Table of each tier's coverage on the kernels this version was tested on, written by `cargo xtask
+/// vm --write`.
 pub(super) const KERNELS: &str = include_str!("kernels.md");
 
 pub(super) fn render(diagnosis: &HostReport) -> String {
@@ -47,8 +47,8 @@ fn verdict(diagnosis: &HostReport) -> String {
     )
 }
 
-/// The one thing to do first: what lets tracing start, or shows the most of what is not
-/// seen. A command stands alone on its line, to be copied.
+/// Returns the first thing to do: what lets tracing start, or closes the most gaps. A command
+/// stands alone on its line, to be copied.
 fn next_step(diagnosis: &HostReport) -> Option<String> {
     let mut facts = diagnosis.facts.iter();
     let indented = |words: &str| wrap(words, "  ", "  ", WIDTH);
@@ -74,7 +74,7 @@ fn count(hooks: &[HookFinding], attached: Option<bool>) -> usize {
     hooks.iter().filter(is_so).count()
 }
 
-/// Writes words beside a short one, and further lines below them.
+/// Writes words beside a name, with further lines indented.
 fn add(text: &mut String, name: &str, words: &str) {
     let first = format!("{:<INDENT$}", format!("  {name}"));
     let next = " ".repeat(INDENT);
@@ -104,7 +104,7 @@ fn add_facts(text: &mut String, facts: &[HostCheck]) {
     }
 }
 
-/// Hooks that are missing for one reason are told together.
+/// Lists the missing hooks, grouped by reason.
 fn add_hooks(text: &mut String, hooks: &[HookFinding]) {
     let (attached, all) = (count(hooks, Some(true)), hooks.len());
     if count(hooks, None) == all {
@@ -124,7 +124,7 @@ fn add_hooks(text: &mut String, hooks: &[HookFinding]) {
     }
 }
 
-/// What is seen and what is not, and what would mend that unless it is told above.
+/// Lists the kinds that are seen and not seen, and remedies not named above.
 fn add_coverage(text: &mut String, diagnosis: &HostReport) {
     let keys = |seen: bool| -> Vec<&str> {
         let coverage = diagnosis.coverage.iter();
@@ -153,7 +153,7 @@ fn add_coverage(text: &mut String, diagnosis: &HostReport) {
     }
 }
 
-/// Each once, in the order in which they come first.
+/// Returns each element once, in order of first occurrence.
 fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
     let mut found = Vec::new();
     for one in all {

@@ -79,7 +79,7 @@ pub(crate) fn dump(
 /// (outer).
 ///
 /// # Errors
-/// Those of the socket and of `each`; `Interrupted` if a dump is inconsistent.
+/// An error of the socket or of `each`; `Interrupted` if a dump is inconsistent.
 pub(crate) fn exchange(
     protocol: isize,
     request: &[u8],

@@ -10,9 +10,9 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use super::{attributes, route, u32_at};
 use crate::{diagnosis::way::NetDevice, host::netlink};
 
-/// `SOCK_DIAG_BY_FAMILY`.
+/// Message type `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
-/// `NLM_F_REQUEST | NLM_F_DUMP`.
+/// Flags of a dump request: `NLM_F_REQUEST | NLM_F_DUMP`.
 const FLAGS: u16 = 0x1 | 0x300;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -48,7 +48,7 @@ pub(crate) const TIME_WAIT: u8 = 6;
 pub(crate) const LISTEN: u8 = 10;
 pub(crate) const BOUND: u8 = 13;
 
-/// A TCP socket.
+/// TCP socket, as reported by `sock_diag`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DiagSocket {
     pub(crate) state: u8,

@@ -1,4 +1,4 @@
-//! The lines that tell of one attempt: outcome and stall.
+//! Lines about one attempt: outcome and stall.
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
@@ -21,23 +21,22 @@ use crate::{
 pub struct Outcome {
     /// Label of the ending.
     pub label: Label,
-    /// Error that the application was told or would be, null if it was told none.
+    /// Error returned to the application, or that it would get; null if there is none.
     pub errno: Option<Cow<'static, str>>,
     /// Sentence for a person, caller and destination.
     #[serde(flatten)]
     pub subject: Subject,
-    /// Explanation of the ending, null without evidence for one.
+    /// Cause of the ending; null without evidence.
     #[schemars(with = "Option<Cause>")]
     pub cause: Option<Arc<WrittenCause>>,
-    /// Reason for which the search for the cause is incomplete, null if every answer that
-    /// was needed came.
+    /// Reason why the search for the cause is incomplete; null if it is complete.
     pub undiagnosed: Option<Undiagnosed>,
     /// Course of the attempt.
     #[serde(flatten)]
     pub details: Details,
 }
 
-/// First SYN retransmission of an attempt, which goes on.
+/// First SYN retransmission of an attempt that continues.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Stall {
     /// Sentence for a person, caller and destination.
@@ -55,39 +54,39 @@ pub struct Subject {
     pub message: String,
     /// Process that called connect.
     pub process: Process,
-    /// Container of that process, null where its cgroup names none.
+    /// Container of that process; null if its cgroup names none.
     pub container: Option<Container>,
     /// Destination of the attempt.
     pub remote: RemoteEnd,
 }
 
-/// Course of an attempt. Fields that cannot be known are null.
+/// Course of an attempt. Unknown fields are null.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Details {
-    /// Address and port of this side.
+    /// Local address and port.
     pub local: Endpoint,
     /// Inode number of the socket's network namespace.
     pub netns: Option<u32>,
-    /// Moment at which connect was called, UTC.
+    /// Time of the call of connect, UTC.
     pub started: Option<Time>,
-    /// Microseconds since connect was called.
+    /// Microseconds from the call of connect to this event.
     pub elapsed_us: Option<u64>,
-    /// Numbers of SYNs.
+    /// Numbers of SYNs sent.
     pub syn: Syn,
-    /// Answer to the attempt.
+    /// Reply to the attempt.
     pub reply: Reply,
-    /// Side that gave up waiting, null unless the attempt timed out.
+    /// Side that gave up waiting; null unless the attempt timed out.
     pub timeout_by: Option<TimeoutBy>,
-    /// Number of like lines that `--limit` left out since the last one printed. Like are those
-    /// of one cgroup, thread name, remote and label; beyond 4,096 such kinds at once further and
-    /// forgotten ones are counted together.
+    /// Number of similar lines that `--limit` suppressed since the last one printed. Similar lines
+    /// share cgroup, thread name, remote and label. Beyond 4,096 such groups at once, further and
+    /// evicted ones are counted together.
     pub suppressed: u64,
-    /// Share of the attempt that was seen.
+    /// Part of the attempt that was seen.
     pub seen: Seen,
-    /// Id of the attempt, unique within the boot (see `boot_id` in the start line). A stall
-    /// and its outcome share it.
+    /// Id of the attempt, unique within the boot (see `boot_id` in the start line). A stall and its
+    /// outcome have the same id.
     pub attempt_id: String,
-    /// This host's part in it, in words.
+    /// Role of this host in the reply, in words.
     #[serde(skip)]
     #[schemars(skip)]
     pub(crate) own_part: &'static str,
@@ -102,24 +101,24 @@ pub struct Process {
     pub tid: Option<u32>,
     /// Name of the thread that called connect.
     pub comm: Option<String>,
-    /// Name of the process, which is that of its first thread.
+    /// Name of the process, that of its main thread.
     pub leader_comm: Option<String>,
-    /// Path of the executable, null when the process is gone or has none.
+    /// Path of the executable; null if the process has exited or has none.
     pub exe: Option<Arc<str>>,
     /// Real user id.
     pub uid: Option<u32>,
-    /// Path of the cgroup (v2) from the root of the cgroup filesystem.
+    /// Path of the cgroup (v2) below the root of the cgroup filesystem.
     pub cgroup: Option<Arc<str>>,
 }
 
-/// Container of the calling process. Fields that cannot be known are null.
+/// Container of the calling process. Unknown fields are null.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Container {
     /// Id of the container: 64 hexadecimal digits.
     pub id: Option<Arc<str>>,
     /// Name of the container.
     pub name: Option<Arc<str>>,
-    /// Container runtime that made the cgroup.
+    /// Container runtime that created the cgroup.
     pub runtime: Option<Runtime>,
     /// Name of the Kubernetes pod.
     pub pod: Option<Arc<str>>,
@@ -135,7 +134,7 @@ pub enum Runtime {
     Docker,
     /// Podman (libpod).
     Podman,
-    /// containerd, driven by the kubelet (cri-containerd).
+    /// containerd, used by the kubelet (cri-containerd).
     Containerd,
     /// CRI-O.
     Crio,
@@ -144,21 +143,21 @@ pub enum Runtime {
 /// Destination of an attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RemoteEnd {
-    /// IP address of the socket's other side, null without a connect. An IPv4-mapped IPv6
-    /// address is written as IPv4.
+    /// IP address of the peer; null without a destination. An IPv4-mapped IPv6 address is written
+    /// as IPv4.
     pub addr: Option<IpAddr>,
-    /// TCP port of the socket's other side.
+    /// TCP port of the peer.
     pub port: Option<u16>,
-    /// Host name for which the process was given this address, null where unknown.
+    /// Host name that the process resolved to this address; null if unknown.
     pub name: Option<Arc<str>>,
-    /// Address and port to which this host rewrote the destination, null where unknown.
+    /// Address and port to which this host translated the destination; null if unknown.
     pub nat: Option<Endpoint>,
-    /// Address and port that were passed to connect, null unless the socket got others.
+    /// Address and port passed to connect; null if the socket has the same.
     pub asked: Option<Endpoint>,
 }
 
 impl RemoteEnd {
-    /// Address and port of the socket's other side.
+    /// Returns the address and port of the peer.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         Endpoint {
@@ -171,11 +170,10 @@ impl RemoteEnd {
 /// Numbers of SYNs of an attempt.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct Syn {
-    /// Number of SYNs that left. Where SYNs crossed (simultaneous open, a socket connected
-    /// to itself) this includes the SYN-ACK that answered the other one.
+    /// Number of SYNs sent. With crossing SYNs (simultaneous open, a socket connected to itself) it
+    /// includes the SYN-ACK for the peer's SYN.
     pub sent: Option<u32>,
-    /// Number of SYNs that left again: before their time where an answer to another SYN
-    /// came.
+    /// Number of SYN retransmissions. They can come early, after an answer to another SYN.
     pub retransmitted: Option<u32>,
 }
 
@@ -186,11 +184,11 @@ pub struct Owner {
     pub exe: Option<Arc<str>>,
     /// Path of the cgroup.
     pub cgroup: Option<Arc<str>>,
-    /// Container, if the path of the cgroup names one.
+    /// Container, if the cgroup's path names one.
     pub container: Option<Container>,
 }
 
-/// The outcome line's content.
+/// Builds the content of an outcome line.
 #[must_use]
 pub fn outcome(
     attempt: &Attempt,
@@ -213,7 +211,7 @@ pub fn outcome(
     }
 }
 
-/// The stall line's content.
+/// Builds the content of a stall line.
 #[must_use]
 pub fn stall(attempt: &Attempt, started: Timestamp, owner: Owner) -> Stall {
     let mut subject = subject(attempt, owner);
@@ -222,7 +220,7 @@ pub fn stall(attempt: &Attempt, started: Timestamp, owner: Owner) -> Stall {
     Stall { subject, details }
 }
 
-/// All but the message.
+/// Builds the subject without its message.
 fn subject(attempt: &Attempt, owner: Owner) -> Subject {
     Subject {
         message: String::new(),
@@ -237,7 +235,7 @@ fn subject(attempt: &Attempt, owner: Owner) -> Subject {
 }
 
 fn details(attempt: &Attempt, verdict: Option<&Verdict>, since: Timestamp) -> Details {
-    // What only its beginning tells is unknown of an attempt not seen whole.
+    // Facts about the beginning are unknown if only a part of the attempt was seen.
     let whole = attempt.seen == Seen::Whole;
     let reply = reply(attempt);
     Details {
@@ -257,14 +255,13 @@ fn details(attempt: &Attempt, verdict: Option<&Verdict>, since: Timestamp) -> De
         timeout_by: verdict.and_then(|verdict| verdict.timeout_by),
         suppressed: 0,
         seen: attempt.seen,
-        // One thread calls one connect at a time.
+        // Unique, because a thread calls one connect at a time.
         attempt_id: format!("{:x}-{:x}", attempt.since_ns, attempt.serial),
     }
 }
 
-/// Words for a reply of the kind `local`. Refused and unreachable attempts were answered by
-/// this host; of others it dropped packets, or only noted an error of its own
-/// (`sk_err_soft`).
+/// Returns the words for a reply of kind `local`. This host answered refused and unreachable
+/// attempts. For others it dropped packets, or only recorded an error of its own (`sk_err_soft`).
 fn own_part(attempt: &Attempt, verdict: Option<&Verdict>, reply: &Reply) -> &'static str {
     let label = verdict.map(|verdict| verdict.label);
     let answered = matches!(label, Some(Label::Refused | Label::Unreachable));

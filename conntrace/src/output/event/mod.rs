@@ -1,5 +1,4 @@
-//! The lines as they are serialised, and their JSON Schema. A recording serialises types of
-//! its own.
+//! Lines as serialised, and their JSON Schema. Recordings have types of their own.
 
 mod attempt;
 mod port_pressure;
@@ -18,46 +17,45 @@ pub use attempt::{
 pub use port_pressure::{PortPressure, PortUse, States, port_pressure};
 pub use totals::{Loss, Lost, Stop, Top, Totals, Undelivered};
 
-/// Version of the lines. Goes up when a field is removed or changes meaning,
-/// not when one is added.
+/// Version of the lines, raised when a field is removed or changes meaning, but not when one is
+/// added.
 pub const SCHEMA: u32 = 1;
 
-/// Longest line in bytes, the newline included: with a header of its own rsyslog keeps it
-/// by default.
+/// Maximum length of a line in bytes, newline included: rsyslog keeps it by default, with a header.
 pub const LINE_LEN_MAX: usize = 7900;
 
-/// Most bytes a task's name takes in a line: 16, each at most 6 when escaped.
+/// Maximum bytes of a task's name in a line: 16 characters of at most 6 bytes when escaped.
 pub(crate) const COMM_JSON_MAX: usize = 96;
 
-/// Most bytes a path takes in a line.
+/// Maximum bytes of a path in a line.
 pub(crate) const PATH_JSON_MAX: usize = 640;
 
-/// Most bytes a host's name takes in a line: 64 (`__NEW_UTS_LEN`), each at most 6 when
-/// escaped.
+/// Maximum bytes of a host's name in a line: 64 characters (`__NEW_UTS_LEN`) of at most 6 bytes
+/// when escaped.
 pub(crate) const HOST_JSON_MAX: usize = 384;
 
-/// Most bytes a name in the DNS, or one of those that a container has, takes in a line.
+/// Maximum bytes of a DNS name, or of a container's name, in a line.
 pub(crate) const NAME_JSON_MAX: usize = 256;
 
-/// Most bytes that the reason for which a hook is not attached takes in a line.
+/// Maximum bytes of the reason for a missing hook in a line.
 pub(crate) const REASON_JSON_MAX: usize = 256;
 
-/// One line. Its fields are written in this order.
+/// Line of the output; its fields are written in this order.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Line {
-    /// Moment at which the kernel saw it, UTC.
+    /// Time at which the kernel saw the event, UTC.
     pub time: Time,
     /// Name of this host (`uname -n`).
     pub hostname: Arc<str>,
     /// Content, by its `type`.
     #[serde(flatten)]
     pub event: Event,
-    /// Version of the lines: raised when a field is removed or changes meaning.
+    /// Version of the lines, raised when a field is removed or changes meaning.
     pub schema: u32,
 }
 
 impl Line {
-    /// A line of the present version.
+    /// Creates a line of the current version.
     #[must_use]
     pub fn new(event: Event, time: Timestamp, hostname: &Arc<str>) -> Self {
         Self {
@@ -69,7 +67,7 @@ impl Line {
     }
 }
 
-/// Moment in RFC 3339, UTC, with nine digits of a second.
+/// Time in RFC 3339, UTC, with nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time(pub Timestamp);
 
@@ -93,37 +91,37 @@ impl JsonSchema for Time {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
-    /// Tracing is live.
+    /// Tracing has started.
     Start(Start),
     /// A connection attempt has ended.
     Outcome(Box<Outcome>),
-    /// First SYN retransmission of an attempt, which goes on.
+    /// First SYN retransmission of an attempt that continues.
     Stall(Box<Stall>),
     /// Connections to one destination use up the local ports, or no longer do.
     PortPressure(Box<PortPressure>),
-    /// Something could not be delivered.
+    /// Attempts without an outcome, or lines that were not written.
     Loss(Loss),
     /// Totals since the start.
     Summary(Totals),
-    /// Tracing has ended: the last line.
+    /// Tracing has ended; the last line.
     Stop(Stop),
 }
 
-/// Tracing is live: the hooks in use, and their coverage.
+/// Start of tracing: the hooks in use, and their coverage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Start {
     /// Version of conntrace.
     pub version: Cow<'static, str>,
-    /// Id of this boot (`/proc/sys/kernel/random/boot_id`), null where it cannot be read.
-    /// Together with it an `attempt_id` is unique.
+    /// Id of this boot (`/proc/sys/kernel/random/boot_id`); null if it cannot be read. An
+    /// `attempt_id` is unique within it.
     pub boot_id: Option<String>,
     /// Release of the kernel (`uname -r`).
     pub kernel: String,
-    /// Kind of hooks that this kernel offered: `full`, `kprobe` or `tracepoint`.
+    /// Kind of hooks in use: `full`, `kprobe` or `tracepoint`.
     pub tier: Cow<'static, str>,
     /// Process id of conntrace.
     pub pid: u32,
-    /// Every hook, attached or not.
+    /// All hooks, attached or not.
     pub hooks: Vec<HookState>,
     /// Kinds of endings that these hooks see.
     pub coverage: Coverage,
@@ -136,13 +134,13 @@ pub struct HookState {
     pub name: Cow<'static, str>,
     /// Type of the attachment, such as `fentry`, `kprobe` or `tp_btf`.
     pub kind: Cow<'static, str>,
-    /// True once the program is attached.
+    /// True if the program is attached.
     pub attached: bool,
-    /// Reason for which the program is not attached, null if it is.
+    /// Reason why the program is not attached; null if it is.
     pub reason: Option<String>,
 }
 
-/// Kinds of endings and answers that the attached hooks see.
+/// Kinds of endings and replies that the attached hooks see.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Coverage {
     /// Completed handshakes are seen.
@@ -178,14 +176,13 @@ pub struct Coverage {
 /// Address and port of one side of a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 pub struct Endpoint {
-    /// IP address, null where none is known. An IPv4-mapped IPv6 address is written as
-    /// IPv4.
+    /// IP address; null if unknown. An IPv4-mapped IPv6 address is written as IPv4.
     pub addr: Option<IpAddr>,
-    /// TCP port, null where none is known or none was assigned.
+    /// TCP port; null if unknown or not assigned.
     pub port: Option<u16>,
 }
 
-/// The JSON Schema (2020-12) of every line.
+/// Returns the JSON Schema (2020-12) of the lines.
 #[must_use]
 pub fn json_schema() -> Schema {
     SchemaSettings::draft2020_12()

@@ -1,4 +1,4 @@
-//! The line that says how far connections to one destination use up the local ports.
+//! Line about port pressure: connections to one destination use up the local ports.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,51 +16,50 @@ pub struct PortPressure {
     pub message: String,
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// Local address of the connections. Its port is null: each has another.
+    /// Local address of the connections; its port is null because each has another.
     pub local: Endpoint,
     /// Destination of the connections.
     pub remote: Endpoint,
     /// Range of ephemeral ports, first and last (`ip_local_port_range`).
     pub range: (u16, u16),
-    /// Number of ports of the range that `ip_local_reserved_ports` leaves out.
+    /// Number of ports in the range that are reserved (`ip_local_reserved_ports`).
     pub reserved: u32,
-    /// Number of ports of the range that connections to the destination use.
+    /// Number of ports in the range that connections to the destination use.
     pub used: u32,
-    /// Number of ports in `TIME_WAIT` that the next connection may have (`tcp_tw_reuse`),
-    /// which `used` does not count.
+    /// Number of ports in `TIME_WAIT` that the next connection may reuse (`tcp_tw_reuse`); not part
+    /// of `used`.
     pub reusable: u32,
-    /// Share of `used`, in percent of the range without the reserved ports.
+    /// Value of `used` in percent of the range without reserved ports.
     pub percent: u32,
-    /// Highest of 50, 80 and 95 percent that was reached; 0 when use has fallen
-    /// back below 40.
+    /// Highest level reached (50, 80 or 95 percent), or 0 when usage has fallen below 40.
     pub level: u8,
-    /// Number of sockets to the destination by state, those on ports outside the range included.
+    /// Number of sockets to the destination by state, including ports outside the range.
     pub states: States,
 }
 
-/// What connections from one address to one destination use.
+/// Port usage of connections from one address to one destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortUse {
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// Our address.
+    /// Local address of the connections.
     pub local: IpAddr,
-    /// The destination.
+    /// Destination of the connections.
     pub remote: SocketAddr,
-    /// `ip_local_port_range`.
+    /// Range of ephemeral ports, first and last (`ip_local_port_range`).
     pub range: (u16, u16),
-    /// Ports of the range that are reserved.
+    /// Number of reserved ports in the range.
     pub reserved: u32,
-    /// Ports of the range in use.
+    /// Number of ports in use in the range.
     pub used: u32,
-    /// Those in `TIME_WAIT` that the next connection may have.
+    /// Number of ports in `TIME_WAIT` that the next connection may reuse.
     pub reusable: u32,
-    /// The sockets.
+    /// Number of sockets by state.
     pub states: States,
 }
 
 impl PortUse {
-    /// How many ports there are to use.
+    /// Returns the number of ports in the range that are not reserved.
     #[must_use]
     pub fn available(&self) -> u32 {
         let (low, high) = self.range;
@@ -68,7 +67,7 @@ impl PortUse {
         ports.saturating_sub(self.reserved)
     }
 
-    /// How much of them is used: whole percent, and all of them where there are none.
+    /// Returns the usage in whole percent; 100 if there are no ports.
     #[must_use]
     pub fn percent(&self) -> u32 {
         let hundredths = u64::from(self.used) * 100;
@@ -91,13 +90,13 @@ macro_rules! states {
             pub(crate) fn count(&mut self, state: u8) {
                 match state {
                     $($number => self.$name += 1,)+
-                    // A server's half-open ones, and what is bound or closed: they
-                    // have no destination, or not this one.
+                    // Half-open sockets of servers, bound and closed ones: they have no
+                    // destination, or another one.
                     _ => {}
                 }
             }
 
-            /// Those that there are any of, as `ss` names them, most first.
+            /// Yields the states with sockets, named as in `ss`, most frequent first.
             pub(crate) fn present(&self) -> impl Iterator<Item = (&'static str, u32)> {
                 let mut all = [$(($shown, self.$name)),+];
                 all.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -119,7 +118,7 @@ states! {
     11 closing: "CLOSING",
 }
 
-/// The line's content.
+/// Builds the content of a port pressure line.
 #[must_use]
 pub fn port_pressure(level: u8, found: &PortUse) -> PortPressure {
     PortPressure {

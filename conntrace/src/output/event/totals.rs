@@ -1,4 +1,4 @@
-//! The lines that count: loss, summary and stop.
+//! Lines with counts: loss, summary and stop.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -8,17 +8,17 @@ use serde::Serialize;
 use super::Endpoint;
 use crate::{diagnosis::Undiagnosed, record::Label};
 
-/// Losses since the last such line, reasons without any left out.
+/// Losses since the last loss line; reasons without losses are omitted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Loss {
     /// Number of attempts without an outcome, by reason (see `Lost`).
     pub lost: BTreeMap<&'static str, u64>,
-    /// Number of lines that were not written, by sink or kind (see `Undelivered`).
+    /// Number of lines that were not written, by output or kind (see `Undelivered`).
     pub undelivered: BTreeMap<&'static str, u64>,
 }
 
 impl Loss {
-    /// Losses on top of earlier ones, `None` if there are none.
+    /// Returns the losses on top of earlier ones; `None` if there are none.
     #[must_use]
     pub fn since(
         (lost, undelivered): (&Lost, &Undelivered),
@@ -46,9 +46,9 @@ fn more<const N: usize>(
 /// Number of attempts without an outcome, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Lost {
-    /// Endings for which the ring buffer of the kernel side had no room.
+    /// Endings lost because the kernel side's ring buffer was full.
     pub ring_full: u64,
-    /// Attempts for which the table of attempts had no room.
+    /// Attempts not traced because the table of attempts was full.
     pub untracked: u64,
     /// Endings that no BPF program saw.
     pub ending_missed: u64,
@@ -57,7 +57,7 @@ pub struct Lost {
 }
 
 impl Lost {
-    /// Each number with its reason.
+    /// Returns each number with its reason.
     #[must_use]
     pub fn by_reason(&self) -> [(&'static str, u64); 4] {
         [
@@ -68,7 +68,7 @@ impl Lost {
         ]
     }
 
-    /// All of them.
+    /// Returns the number of attempts without an outcome.
     #[must_use]
     pub fn sum(&self) -> u64 {
         let counts = self.by_reason();
@@ -81,16 +81,16 @@ impl Lost {
 /// Number of lines that were not written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Undelivered {
-    /// Lines for which the output had no room: it was blocked, too slow or full.
+    /// Lines dropped because the output was blocked, too slow or full.
     pub output: u64,
-    /// Stalls lost on the way from the kernel to the worker.
+    /// Stalls lost between the kernel and the worker.
     pub stalls: u64,
-    /// Disconnects lost on the way from the kernel to the worker.
+    /// Disconnects lost between the kernel and the worker.
     pub disconnects: u64,
 }
 
 impl Undelivered {
-    /// All of them.
+    /// Returns the number of lines that were not written.
     #[must_use]
     pub fn sum(&self) -> u64 {
         let counts = self.by_kind();
@@ -99,7 +99,7 @@ impl Undelivered {
             .fold(0, |sum, (_, count)| sum.saturating_add(count))
     }
 
-    /// Each number with the kind of line.
+    /// Returns each number with the kind of line.
     #[must_use]
     pub fn by_kind(&self) -> [(&'static str, u64); 3] {
         [
@@ -113,35 +113,35 @@ impl Undelivered {
 /// Totals since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Totals {
-    /// Number of attempts that opened: the sum of `outcomes`, `in_flight` and `lost`.
+    /// Number of attempts that began: the sum of `outcomes`, `in_flight` and `lost`.
     pub attempts: u64,
-    /// Number of outcomes by label, those not printed included.
+    /// Number of outcomes by label, including those not printed.
     pub outcomes: BTreeMap<Label, u64>,
-    /// Number of attempts under way or not yet labelled.
+    /// Number of attempts in progress or not yet labelled.
     pub in_flight: u64,
     /// Number of attempts without an outcome, by reason.
     pub lost: Lost,
-    /// Number of lines that were not written, by sink or kind.
+    /// Number of lines that were not written, by output or kind.
     pub undelivered: Undelivered,
-    /// Number of records that `--record` could not keep.
+    /// Number of records that `--record` failed to write.
     pub unrecorded: u64,
-    /// Number of runs of the BPF programs that the kernel skipped.
+    /// Number of runs of BPF programs that the kernel skipped.
     pub missed_hooks: u64,
-    /// Number of state changes that the second attachment took over from the first.
+    /// Number of state changes seen by the second attachment instead of the first.
     pub second_attachment: u64,
-    /// Number of lines that `--limit` left out.
+    /// Number of lines that `--limit` suppressed.
     pub suppressed: u64,
     /// Number of printed outcomes by the reason in their `undiagnosed`.
     pub undiagnosed: BTreeMap<Undiagnosed, u64>,
     /// Number of disconnects by label.
     pub disconnects: BTreeMap<&'static str, u64>,
-    /// Number of inspector threads that were given up because a look at the host hung.
+    /// Number of inspector threads abandoned because a query of the host hung.
     pub inspectors_abandoned: u64,
     /// Most frequent failures since the last summary, at most 10.
     pub top: Vec<Top>,
 }
 
-/// Number of like failures.
+/// Number of similar failures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Top {
     /// Name of the calling thread.
@@ -154,7 +154,7 @@ pub struct Top {
     pub count: u64,
 }
 
-/// Tracing has ended: the last line.
+/// End of tracing; the last line.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Stop {
     /// Reason for the end, such as the name of a signal.

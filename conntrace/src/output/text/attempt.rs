@@ -1,4 +1,4 @@
-//! The row of an attempt, and its reason.
+//! Row of an attempt, with its cause.
 
 use std::fmt::Write as _;
 
@@ -16,10 +16,10 @@ use crate::{
     record::{Label, ReplyKind, TimeoutBy},
 };
 
-/// How an attempt ended, or that it stalled.
+/// Ending of an attempt, or a stall.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EndingText<'a> {
-    /// `None` of a stall.
+    /// Label of an outcome; `None` for a stall.
     label: Option<Label>,
     errno: Option<&'a str>,
     pub(super) cause: Option<&'a Cause>,
@@ -45,7 +45,7 @@ impl<'a> EndingText<'a> {
 }
 
 impl Rows {
-    /// Tells of an attempt in full.
+    /// Writes the full row of an attempt.
     pub(super) fn attempt(
         &mut self,
         ending: &EndingText<'_>,
@@ -103,7 +103,7 @@ impl Rows {
     }
 }
 
-/// Look of a cause.
+/// Returns the style of a cause.
 fn certainty(certainty: Certainty) -> Style {
     match certainty {
         Certainty::Certain | Certainty::Likely => Style::Bold,
@@ -111,7 +111,7 @@ fn certainty(certainty: Certainty) -> Style {
     }
 }
 
-/// Where the attempt came from and went, where the addresses do not tell.
+/// Appends names and containers that the addresses do not show.
 fn place(subject: &Subject, words: &mut String) {
     let remote = &subject.remote;
     if let Some(name) = &remote.name {
@@ -133,7 +133,7 @@ fn place(subject: &Subject, words: &mut String) {
     }
 }
 
-/// What answered and who gave up, as far as a cause does not tell it.
+/// Appends the reply and the side that gave up, unless the cause names them.
 fn facts_of(ending: &EndingText<'_>, errno: Option<&str>, details: &Details, facts: &mut String) {
     if ending.cause.is_none() {
         facts.push_str(errno.unwrap_or_default());
@@ -142,7 +142,7 @@ fn facts_of(ending: &EndingText<'_>, errno: Option<&str>, details: &Details, fac
     let syn = details.syn;
     let again = syn.retransmitted.unwrap_or(0);
     let timed_out = ending.label == Some(Label::TimedOut);
-    // A stall is told at the first of them.
+    // A stall is reported at the first retransmission.
     let tells = timed_out || again > u32::from(ending.label.is_none());
     if let (Some(sent), true) = (syn.sent, tells) {
         rows::join(facts);
@@ -159,7 +159,7 @@ fn facts_of(ending: &EndingText<'_>, errno: Option<&str>, details: &Details, fac
     rows::left_out(facts, details.suppressed);
     let certainty = ending.cause.map(|cause| cause.certainty);
     let before = match (ending.undiagnosed, certainty) {
-        // Nobody wants to know, or nothing else would make it more certain.
+        // Diagnosis is off, or more answers would not make the cause more certain.
         (None | Some(Undiagnosed::Off), _) | (_, Some(Certainty::Certain)) => return,
         (_, None) => "cause unknown: ",
         (_, Some(Certainty::Likely | Certainty::Possible)) => "not all was looked at: ",
@@ -171,7 +171,7 @@ fn facts_of(ending: &EndingText<'_>, errno: Option<&str>, details: &Details, fac
     }
 }
 
-/// What answered, if anything did.
+/// Appends the reply, if there is one.
 fn answer(details: &Details, facts: &mut String) {
     let reply = &details.reply;
     let who = match reply.kind {

@@ -1,4 +1,4 @@
-//! Equal failures, of which only the first is told in full.
+//! Repeated failures, of which only the first is printed in full.
 
 use std::{
     hash::{BuildHasher as _, Hash},
@@ -14,23 +14,23 @@ use crate::{
     record::Label,
 };
 
-/// Cases that are remembered at once. When there are more, all are forgotten.
+/// Maximum number of cases; all are evicted when it is exceeded.
 pub(super) const CASES_MAX: usize = 1024;
 
-/// Longest time for which repeats are held back before their number is told.
+/// Maximum time before the number of repeats is printed.
 pub(super) const HELD_MAX: SignedDuration = SignedDuration::from_secs(1);
 
-/// Time after which a case that goes on is told in full again.
+/// Time after which a continuing case is printed in full again.
 const TOLD_AGAIN: SignedDuration = SignedDuration::from_secs(60);
 
-/// Content that equal lines have in common.
+/// Properties that repeated lines have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct FoldKey<'a> {
-    /// `None` of a stall.
+    /// Label of an outcome; `None` for a stall.
     label: Option<Label>,
     errno: Option<&'a str>,
     cause: Option<(Code, Certainty)>,
-    /// Why there is no cause. Beside one it makes no other case.
+    /// Reason for a missing cause; ignored if there is a cause.
     undiagnosed: Option<Undiagnosed>,
     remote: Endpoint,
     comm: Option<&'a str>,
@@ -63,7 +63,7 @@ impl<'a> FoldKey<'a> {
     }
 }
 
-/// A case, and its repeats that are not told yet.
+/// Case with the repeats not yet printed.
 #[derive(Debug)]
 pub(super) struct Folded {
     pub(super) label: Option<Label>,
@@ -73,15 +73,15 @@ pub(super) struct Folded {
     pub(super) remote: Endpoint,
     pub(super) comm: Option<String>,
     pub(super) container: Option<Container>,
-    /// Process of every repeat, `None` where they are of several.
+    /// Process id of the repeats; `None` if they differ.
     pub(super) pid: Option<u32>,
     /// Number of repeats.
     pub(super) count: u64,
-    /// Number of lines that `--limit` left out among them.
+    /// Number of lines suppressed by `--limit` among the repeats.
     pub(super) suppressed: u64,
-    /// Moment of the last one.
+    /// Time of the last repeat.
     pub(super) until: Timestamp,
-    /// Moment of the last one that was told in full.
+    /// Time of the last row printed in full.
     told: Timestamp,
 }
 
@@ -129,34 +129,34 @@ impl Folded {
     }
 }
 
-/// Way to tell a line.
+/// Manner in which a line is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LineStyle {
-    /// In full, and how to mend it.
+    /// In full, with the remedy.
     First,
-    /// In full.
+    /// In full, without the remedy.
     Again,
-    /// Counted; the number is told later.
+    /// Counted; the number is printed later.
     Held,
 }
 
-/// Cases that were told, and the repeats that are held back.
+/// Cases already printed, and the repeats held back.
 #[derive(Debug, Default)]
 pub(super) struct Folds {
     hasher: RandomState,
-    /// By the case's hash.
+    /// Cases by their hash.
     cases: HashMap<u64, Folded>,
-    /// Cases with repeats, by the first of these.
+    /// Cases with repeats, by hash, in order of the first repeat.
     held: Vec<u64>,
-    /// Moment of the first repeat that is held back.
+    /// Time of the first repeat held back.
     since: Option<Timestamp>,
-    /// Number of repeats that are held back.
+    /// Number of repeats held back.
     lines: u64,
 }
 
 impl Folds {
-    /// Counts a line, and says how it is told. Before that nothing may be
-    /// [due](Self::is_due).
+    /// Counts a line and decides how it is printed. Repeats that are [due](Self::is_due) must be
+    /// released first.
     pub(super) fn admit(
         &mut self,
         case: FoldKey<'_>,
@@ -185,17 +185,16 @@ impl Folds {
         LineStyle::Held
     }
 
-    /// Returns true if repeats have been held back for long enough, or there may be no room
-    /// for another case.
+    /// Returns true if repeats have been held back long enough, or the table is full.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
         self.cases.len() >= CASES_MAX || self.wait(now).is_some_and(|wait| wait.is_zero())
     }
 
-    /// Time until repeats are due, `None` where none are held back. A clock that was set
+    /// Returns the time until repeats are due; `None` if none are held back. A clock that was set
     /// back makes them due.
     pub(super) fn wait(&self, now: Timestamp) -> Option<SignedDuration> {
         let held = now.duration_since(self.since?);
-        // Lines are a little out of order.
+        // Lines can be slightly out of order.
         let goes_on = (-HELD_MAX..HELD_MAX).contains(&held);
         Some(if goes_on {
             HELD_MAX - held
@@ -204,12 +203,12 @@ impl Folds {
         })
     }
 
-    /// Number of repeats that are held back.
+    /// Returns the number of repeats held back.
     pub(super) fn lines(&self) -> u64 {
         self.lines
     }
 
-    /// Tells of every case with repeats, which are then counted anew.
+    /// Passes every case with repeats to `tell`, and resets its counts.
     pub(super) fn release(&mut self, mut tell: impl FnMut(&Folded)) {
         (self.since, self.lines) = (None, 0);
         for hash in mem::take(&mut self.held) {

@@ -1,4 +1,4 @@
-//! The header: who traces what, what is not seen, and the heads of the columns.
+//! Header: host, hooks, gaps in coverage, and the names of the columns.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use super::{
 use crate::output::event::{Coverage, Start};
 
 impl Rows {
-    /// Tells what is traced, and what is not seen.
+    /// Writes the header.
     pub(super) fn header(&self, start: &Start, host: &str, now: Timestamp, out: &mut Vec<u8>) {
         let mut row = RowWriter::new(out, &self.page);
         let Start {
@@ -47,9 +47,9 @@ impl Rows {
     }
 }
 
-/// Kinds of endings that are not seen, in words.
+/// Lists the kinds of endings that are not seen, in words.
 fn unseen(coverage: Coverage) -> String {
-    // Taken apart in full, so that no new key is forgotten here.
+    // Destructured in full, so that a new key cannot be missed.
     let Coverage {
         established,
         rst,

@@ -1,14 +1,14 @@
-//! Time of day, made anew only when the second changes.
+//! Local time of day, formatted once per second.
 
 use std::fmt::Write as _;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-/// Tells the time of day in one time zone.
+/// Formatter of the time of day in one time zone.
 #[derive(Debug)]
 pub(super) struct LocalTime {
     zone: TimeZone,
-    /// Second since the epoch that `text` is of.
+    /// Second since the epoch for which `text` is formatted.
     second: Option<i64>,
     text: String,
 }
@@ -22,7 +22,7 @@ impl LocalTime {
         }
     }
 
-    /// Turns to a moment. Returns true if it is of another second than the last one.
+    /// Sets the time. Returns true if its second differs from the last one.
     pub(super) fn turn(&mut self, now: Timestamp) -> bool {
         let second = now.as_second();
         if self.second == Some(second) {
@@ -36,12 +36,12 @@ impl LocalTime {
         true
     }
 
-    /// Time of day to which it was turned: `08:30:00`.
+    /// Returns the time of day that was set, such as `08:30:00`.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 
-    /// `2026-11-22 08:30:00 UTC`
+    /// Formats a time such as `2026-11-22 08:30:00 UTC`.
     pub(super) fn date(&self, moment: Timestamp) -> String {
         let local = moment.to_zoned(self.zone.clone());
         local.strftime("%Y-%m-%d %H:%M:%S %Z").to_string()

@@ -1,5 +1,5 @@
-//! Aligned text for a person: a header, a row for each line, what to do about it the first
-//! time, and equal failures folded.
+//! Aligned text for a person: a header, a row per line, the remedy on first occurrence, and
+//! repeated failures folded.
 
 mod attempt;
 mod folds;
@@ -24,15 +24,15 @@ use local_time::LocalTime;
 use page::{Page, WIDTH_MIN};
 use rows::Rows;
 
-/// Aligned text for a person.
+/// Format with aligned text for a person.
 ///
-/// Without a terminal (`default`) there are no colours, and a line is as long as it has to
-/// be: nothing wraps, so that each can be searched for.
+/// Without a terminal (`default`) there are no colours, and lines do not wrap, so that each can be
+/// searched for.
 #[derive(Debug)]
 pub struct Text {
     rows: Rows,
     folds: Folds,
-    /// Looks for the width of the terminal again, which its user may change.
+    /// Queries the terminal's width again, which the user may have changed.
     ask_width: Option<fn() -> Option<u16>>,
 }
 
@@ -43,9 +43,8 @@ impl Default for Text {
 }
 
 impl Text {
-    /// Text for a terminal of this many columns, with colours and with characters beyond
-    /// ASCII or without. One narrower than 40 columns is treated as if it had 40; `None`
-    /// stands for one on which nothing needs to wrap.
+    /// Creates text for a terminal of this width, with or without colours and non-ASCII characters.
+    /// Fewer than 40 columns are treated as 40; with `None` nothing wraps.
     #[must_use]
     pub fn for_terminal(width: Option<u16>, colour: bool, utf8: bool) -> Self {
         let page = Page {
@@ -60,7 +59,7 @@ impl Text {
         }
     }
 
-    /// Turns to the moment of a line, before which the repeats that are due are told.
+    /// Sets the time of a line, after printing the repeats that are due.
     fn turn(&mut self, line: &Line, out: &mut Vec<u8>) {
         let now = line.time.0;
         let counts = matches!(
@@ -77,13 +76,13 @@ impl Text {
         }
     }
 
-    /// Tells every repeat that is held back.
+    /// Prints all repeats that are held back.
     fn release(&mut self, out: &mut Vec<u8>) {
         let rows = &mut self.rows;
         self.folds.release(|folded| rows.folded(folded, out));
     }
 
-    /// Tells of an attempt, unless it is a repeat: then it is counted.
+    /// Prints an attempt, or counts it if it is a repeat.
     fn attempt(
         &mut self,
         case: FoldKey<'_>,
@@ -146,7 +145,7 @@ impl Format for Text {
     }
 }
 
-/// Columns to lay out for.
+/// Returns the number of columns for the layout.
 fn columns(width: Option<u16>) -> usize {
     width.map_or(usize::MAX, |width| WIDTH_MIN.max(width.into()))
 }

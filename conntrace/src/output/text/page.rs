@@ -1,4 +1,4 @@
-//! Lines no wider than the screen: cells in columns, and words that wrap.
+//! Layout of rows within the screen's width: cells in columns, and words that wrap.
 
 use std::borrow::Cow;
 
@@ -6,13 +6,13 @@ use unicode_width::UnicodeWidthChar as _;
 
 use crate::record::sanitize;
 
-/// Narrowest screen that lines are laid out for: a narrower one wraps them itself.
+/// Minimum width of the layout: a narrower screen wraps lines itself.
 pub(super) const WIDTH_MIN: usize = 40;
 
-/// Column at which what belongs to a row goes on below it.
+/// Column of the lines that continue a row.
 pub(super) const INDENT: usize = 10;
 
-/// Look of some words.
+/// Style of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
     Plain,
@@ -27,7 +27,7 @@ pub(super) enum Style {
 }
 
 impl Style {
-    /// Parameter of the escape sequence that begins it (SGR).
+    /// Returns the SGR parameter of the escape sequence.
     fn sgr(self) -> &'static [u8] {
         match self {
             Self::Plain => b"0",
@@ -43,19 +43,19 @@ impl Style {
     }
 }
 
-/// Width of the screen, and what can be shown on it.
+/// Width and capabilities of the screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Page {
     /// Number of columns.
     pub(super) width: usize,
-    /// Escape sequences for colours are understood.
+    /// True if colours are supported.
     pub(super) colour: bool,
-    /// Characters beyond ASCII can be shown.
+    /// True if non-ASCII characters are supported.
     pub(super) utf8: bool,
 }
 
 impl Page {
-    /// The text with its control characters, and what else cannot be shown, as escapes.
+    /// Escapes control characters, and characters that the screen cannot show.
     pub(super) fn shown<'t>(&self, text: &'t str) -> Cow<'t, str> {
         if is_plain(text) {
             return Cow::Borrowed(text);
@@ -64,12 +64,12 @@ impl Page {
         Cow::Owned(if self.utf8 { visible } else { ascii(&visible) })
     }
 
-    /// Mark of something left out.
+    /// Returns the mark of an omission.
     pub(super) fn ellipsis(&self) -> &'static str {
         if self.utf8 { "…" } else { "..." }
     }
 
-    /// Leaves out the middle of what takes more than `max` columns.
+    /// Shortens text to `max` columns by an omission in the middle.
     pub(super) fn shortened<'t>(&self, text: &'t str, max: usize) -> Cow<'t, str> {
         if width(text) <= max {
             return Cow::Borrowed(text);
@@ -91,8 +91,7 @@ impl Page {
     }
 }
 
-/// Returns true if a text consists of printable ASCII. A fold that does not stop early is
-/// one that the compiler can do many bytes at a time.
+/// Returns true if text consists of printable ASCII. A fold without an early exit is vectorised.
 fn is_plain(text: &str) -> bool {
     let bounds = text.bytes().fold((b' ', b'~'), |(low, high), byte| {
         (low.min(byte), high.max(byte))
@@ -112,7 +111,7 @@ fn ascii(text: &str) -> String {
     out
 }
 
-/// Number of columns that a text takes, at most.
+/// Returns the maximum number of columns that text takes.
 pub(super) fn width(text: &str) -> usize {
     if text.is_ascii() {
         text.len()
@@ -123,13 +122,13 @@ pub(super) fn width(text: &str) -> usize {
 
 fn char_width(c: char) -> usize {
     match c {
-        // Makes an emoji of what precedes it, which then takes one column more.
+        // Turns the preceding character into an emoji, one column wider.
         '\u{fe0f}' => 1,
         c => c.width().unwrap_or(0),
     }
 }
 
-/// The start of a text that takes at most `max` columns, and the rest.
+/// Splits text after at most `max` columns.
 fn split_at_width(text: &str, max: usize) -> (&str, &str) {
     let mut left = max;
     let end = text.char_indices().find(|&(_, c)| {
@@ -141,15 +140,15 @@ fn split_at_width(text: &str, max: usize) -> (&str, &str) {
     text.split_at_checked(at).unwrap_or((text, ""))
 }
 
-/// Writes the lines of one row.
+/// Writer for the lines of one row.
 pub(super) struct RowWriter<'a> {
     out: &'a mut Vec<u8>,
     page: &'a Page,
-    /// Columns of the current line that are written.
+    /// Number of columns written on the current line.
     column: usize,
-    /// Column at which the next words start, if there is room for them.
+    /// Column of the next words, if they fit.
     next: usize,
-    /// The next words start on a new line.
+    /// True if the next words start on a new line.
     breaks: bool,
 }
 
@@ -164,8 +163,8 @@ impl<'a> RowWriter<'a> {
         }
     }
 
-    /// Writes a cell whole at its column: on the next line where that has been passed or has
-    /// no room for it. Where nothing wraps, the cell just follows.
+    /// Writes a cell at its column, on the next line if the column is taken or the cell does not
+    /// fit. If nothing wraps, a late cell follows directly.
     pub(super) fn cell(&mut self, at: usize, text: &str, style: Style) {
         let len = width(text);
         let passed = self.column > 0 && self.column >= at;
@@ -184,7 +183,7 @@ impl<'a> RowWriter<'a> {
         self.put(at, text, len, style);
     }
 
-    /// Number of columns of the current line that are written.
+    /// Returns the number of columns written on the current line.
     pub(super) fn written(&self) -> usize {
         self.column
     }
@@ -194,19 +193,18 @@ impl<'a> RowWriter<'a> {
         self.cell(end.saturating_sub(width(text)), text, Style::Plain);
     }
 
-    /// The words that follow, if any do, start at this column, on a new line where it has
-    /// been passed.
+    /// Sets the column of the words that follow; they start a new line if it is taken.
     pub(super) fn column(&mut self, at: usize) {
         self.breaks = self.column >= at;
         self.next = at;
     }
 
-    /// Writes words, which wrap under `indent`.
+    /// Writes words, which wrap to column `indent`.
     pub(super) fn words(&mut self, indent: usize, text: &str) {
         self.styled(indent, text, Style::Plain);
     }
 
-    /// Writes words in a style.
+    /// Writes words in a style, which wrap to column `indent`.
     pub(super) fn styled(&mut self, indent: usize, text: &str, style: Style) {
         let text = self.page.shown(text);
         if self.breaks {
@@ -215,7 +213,7 @@ impl<'a> RowWriter<'a> {
             self.next = at;
         }
         let mut rest = &*text;
-        // As many words at once as have room.
+        // Writes as many words at once as fit.
         while let Some((line, more)) = self.line_of(rest) {
             self.put_words(self.next, line, line.len(), style);
             let Some(more) = more else {
@@ -229,8 +227,8 @@ impl<'a> RowWriter<'a> {
         }
     }
 
-    /// The words at the start of a text that have room on this line, and those that have
-    /// not. `None` where the first word has no room, or that is not known from its length.
+    /// Splits off the words that fit on this line. `None` if the first word does not fit, or the
+    /// text is not ASCII.
     fn line_of<'t>(&self, text: &'t str) -> Option<(&'t str, Option<&'t str>)> {
         if !text.is_ascii() {
             return None;
@@ -243,7 +241,7 @@ impl<'a> RowWriter<'a> {
         if text.len() <= room {
             return Some((text, None));
         }
-        // One more: the space at which the line ends has no room itself.
+        // One more, because a space at the line's end needs no room.
         let (start, _) = text.split_at_checked(room + 1)?;
         let (line, _) = start.rsplit_once(' ')?;
         let (_, more) = text.split_at_checked(line.len() + 1)?;
@@ -312,7 +310,7 @@ impl<'a> RowWriter<'a> {
     }
 }
 
-/// Splits a word that no line has room for, though not within an address.
+/// Splits a word that is longer than a line, but not within an address.
 fn split_word(word: &str, width: usize) -> (&str, &str) {
     let (line, rest) = split_at_width(word, width);
     let (Some(before), Some(after)) = (line.chars().next_back(), rest.chars().next()) else {
@@ -331,17 +329,17 @@ fn split_word(word: &str, width: usize) -> (&str, &str) {
     if len > ADDRESS_LEN_MAX || !whole.contains([':', '.']) {
         (line, rest)
     } else if before.is_empty() {
-        // The screen is too narrow for it.
+        // The screen is too narrow for the address.
         (whole, more)
     } else {
         (before, address)
     }
 }
 
-/// Length of `[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535`.
+/// Length of the longest address, `[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535`.
 const ADDRESS_LEN_MAX: usize = 47;
 
-/// A character of an IP address with a port.
+/// Returns true for a character of an IP address with a port.
 fn is_of_address(c: char) -> bool {
     c.is_ascii_hexdigit() || matches!(c, ':' | '.' | '[' | ']')
 }
@@ -394,7 +392,7 @@ mod tests {
             "words that have no room on one line, or two of these",
             "08:30:00  words that have no room on one\n          line, or two of these\n",
         );
-        // A smaller indent, where that helps.
+        // A smaller indent is used if that helps.
         check(
             40,
             "at [2001:db8:1111:2222:3333:4444:5555]:80 and on",
@@ -405,7 +403,7 @@ mod tests {
             "aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeee end",
             "08:30:00\naaaaaaaaaabbbbbbbbbbccccccccccdddddddddd\neeeeeeeeee end\n",
         );
-        // A narrower screen wraps an address itself: it is still whole in what is copied.
+        // A narrower screen wraps an address itself, so that it is copied whole.
         check(
             40,
             "at [2001:db8:1111:2222:3333:4444:5555:6666]:80, and on",

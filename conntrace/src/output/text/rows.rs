@@ -1,4 +1,4 @@
-//! The columns, and the rows in them.
+//! Columns and rows of the text output.
 
 use std::fmt::Write as _;
 
@@ -18,32 +18,32 @@ use crate::{
     record::Label,
 };
 
-/// Where a column starts.
+/// First columns of the label and of the process.
 const WHAT: usize = INDENT;
 pub(super) const WHO: usize = 26;
 
-/// Width of the column for destinations: that of the longest IPv4 address with a port.
+/// Width of the destination column: the longest IPv4 address with a port.
 const TO_LEN: usize = 21;
-/// Width of the column for the time an attempt took.
+/// Width of the duration column.
 const AFTER_LEN: usize = 9;
 
-/// Screen from which on there is room for the errno and for longer names, for the local
-/// address, and for the cause beside the row.
+/// Minimum screen widths for the errno and longer names, for the local address, and for the cause
+/// beside the row.
 const WIDTH_ERRNO: usize = 100;
 const WIDTH_FROM: usize = 120;
 const WIDTH_WHY: usize = 200;
 
-/// Where the columns start that depend on the screen.
+/// Columns that depend on the screen's width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Columns {
-    /// Where a process has to end, which is shortened for that.
+    /// End of the process column; longer names are shortened.
     who_end: usize,
     to: usize,
-    /// The last column of the time an attempt took.
+    /// Last column of the duration.
     pub(super) after_end: usize,
     pub(super) from: Option<usize>,
     pub(super) errno: Option<usize>,
-    /// Where the reason starts, beside the row or below it.
+    /// First column of the cause, beside the row or below it.
     pub(super) why: usize,
 }
 
@@ -74,19 +74,19 @@ impl Columns {
     }
 }
 
-/// Writes rows.
+/// Writer for rows.
 #[derive(Debug)]
 pub(super) struct Rows {
     pub(super) page: Page,
     pub(super) columns: Columns,
     pub(super) time: LocalTime,
-    /// The cell at hand.
+    /// Buffer for the current cell.
     cell: String,
-    /// Facts about the attempt at hand.
+    /// Buffer for the facts of the current row.
     facts: String,
 }
 
-/// A row that was begun, and room to make its cells and facts in.
+/// Row that was started, and buffers for its cells and facts.
 pub(super) struct Begun<'a> {
     pub(super) row: RowWriter<'a>,
     pub(super) cell: &'a mut String,
@@ -104,13 +104,12 @@ impl Rows {
         }
     }
 
-    /// Turns to a moment. Returns true if it is of another second than the last one.
+    /// Sets the time. Returns true if its second differs from the last one.
     pub(super) fn turn(&mut self, now: Timestamp) -> bool {
         self.time.turn(now)
     }
 
-    /// Lays out for a screen of another width. Where that moves columns, their heads are
-    /// written again.
+    /// Adapts the layout to another width. If columns move, their names are written again.
     pub(super) fn resize(&mut self, width: usize, out: &mut Vec<u8>) {
         self.page.width = width;
         let columns = Columns::of(width);
@@ -120,7 +119,7 @@ impl Rows {
         }
     }
 
-    /// Names the columns.
+    /// Writes the names of the columns.
     pub(super) fn heads(&self, out: &mut Vec<u8>) {
         let columns = self.columns;
         let after = columns.after_end.saturating_sub("AFTER".len());
@@ -143,7 +142,7 @@ impl Rows {
         row.end();
     }
 
-    /// Starts a row: time, what, who and to.
+    /// Starts a row with time, label, process and destination.
     pub(super) fn begin<'a>(
         &'a mut self,
         (what, style): (&str, Style),
@@ -161,7 +160,7 @@ impl Rows {
         let mut row = RowWriter::new(out, page);
         row.cell(0, time.text(), Style::Plain);
         row.cell(WHAT, what, style);
-        // The longest label reaches into the next column.
+        // The longest label extends into the next column.
         let at = WHO.max(row.written() + 1);
         process(page, columns.who_end.saturating_sub(at), who, cell);
         row.cell(at, cell, Style::Plain);
@@ -173,7 +172,7 @@ impl Rows {
         Begun { row, cell, facts }
     }
 
-    /// Tells the number of repeats.
+    /// Writes the number of a case's repeats.
     pub(super) fn folded(&mut self, folded: &Folded, out: &mut Vec<u8>) {
         self.time.turn(folded.until);
         let (columns, who) = (self.columns, (folded.comm.as_deref(), folded.pid));
@@ -187,7 +186,7 @@ impl Rows {
         if let (Some(at), Some(errno)) = (columns.errno, &folded.errno) {
             row.cell(at, errno, Style::Plain);
         }
-        // Below, it would make two lines of one: the first row has told it.
+        // Below the row, the cause would take a second line; the first row has named it.
         if columns.why > INDENT
             && let Some((code, certainty)) = folded.cause
         {
@@ -204,7 +203,7 @@ impl Rows {
         row.end();
     }
 
-    /// Tells how far local ports are used up.
+    /// Writes the row of port pressure.
     pub(super) fn port_pressure(&mut self, pressure: &PortPressure, out: &mut Vec<u8>) {
         let columns = self.columns;
         let what = match pressure.level {
@@ -227,7 +226,7 @@ impl Rows {
         row.end();
     }
 
-    /// Tells what to do.
+    /// Writes the remedy of a cause.
     pub(super) fn fix(&self, fix: &str, out: &mut Vec<u8>) {
         let mut row = RowWriter::new(out, &self.page);
         row.column(INDENT);
@@ -237,7 +236,7 @@ impl Rows {
     }
 }
 
-/// Name of a label, or of a stall, and how it looks.
+/// Returns the name and style of a label, or of a stall.
 pub(super) fn label(label: Option<Label>) -> (&'static str, Style) {
     let Some(label) = label else {
         return ("stalled", Style::Dim);
@@ -254,7 +253,7 @@ pub(super) fn label(label: Option<Label>) -> (&'static str, Style) {
     (label.as_str(), style)
 }
 
-/// `nothing_listening (likely)`. One that is only possible is never told as if it were so.
+/// Appends `nothing_listening (likely)`; a possible cause is marked as such.
 pub(super) fn cause(words: &mut String, code: Code, certainty: Certainty) {
     match certainty {
         Certainty::Certain | Certainty::Likely => {
@@ -270,7 +269,7 @@ pub(super) fn cause(words: &mut String, code: Code, certainty: Certainty) {
     }
 }
 
-/// `in container web`, with its pod where that is known.
+/// Appends `in container web`, with the pod if it is known.
 pub(super) fn in_container(facts: &mut String, container: &Container) {
     join(facts);
     if let Some(pod) = &container.pod {
@@ -283,13 +282,13 @@ pub(super) fn in_container(facts: &mut String, container: &Container) {
         facts.push_str(", ");
     }
     let id = container.id.as_deref().unwrap_or("?");
-    // As container runtimes shorten it.
+    // Container runtimes shorten ids in the same way.
     let (short, _) = id.split_at_checked(12).unwrap_or((id, ""));
     facts.push_str("in container ");
     facts.push_str(container.name.as_deref().unwrap_or(short));
 }
 
-/// Tells how many lines `--limit` left out.
+/// Appends the number of lines suppressed by `--limit`.
 pub(super) fn left_out(facts: &mut String, suppressed: u64) {
     if suppressed > 0 {
         join(facts);
@@ -297,14 +296,14 @@ pub(super) fn left_out(facts: &mut String, suppressed: u64) {
     }
 }
 
-/// Separates a fact from those before it.
+/// Appends the separator between two facts.
 pub(super) fn join(facts: &mut String) {
     if !facts.is_empty() {
         facts.push_str(", ");
     }
 }
 
-/// `curl[4242]`, in at most so many columns.
+/// Formats `curl[4242]`, in at most `max` columns.
 fn process(page: &Page, max: usize, (comm, pid): (Option<&str>, Option<u32>), cell: &mut String) {
     cell.clear();
     let comm = page.shown(comm.unwrap_or("?"));

@@ -1,4 +1,4 @@
-//! What the terminal on stdout is able to show.
+//! Capabilities of the terminal on stdout.
 
 use std::{env, ffi::OsStr, io, io::IsTerminal as _};
 
@@ -6,12 +6,11 @@ use terminal_size::{Width, terminal_size_of};
 
 use super::Text;
 
-/// Width of a terminal that tells none, such as a serial console.
+/// Width of a terminal that reports none, such as a serial console, in columns.
 const WIDTH_UNKNOWN: u16 = 80;
 
 impl Text {
-    /// Text that fits stdout: on a terminal of its width and with its colours, elsewhere as
-    /// by default.
+    /// Creates text for stdout: with a terminal's width and colours, otherwise the default.
     #[must_use]
     pub fn for_stdout() -> Self {
         if !io::stdout().is_terminal() {
@@ -27,7 +26,7 @@ impl Text {
     }
 }
 
-/// Width of the terminal on stdout now (`TIOCGWINSZ`).
+/// Queries the width of the terminal on stdout (`TIOCGWINSZ`).
 fn width_of_stdout() -> Option<u16> {
     match terminal_size_of(io::stdout()) {
         Some((Width(width), _)) => Some(width),
@@ -35,8 +34,8 @@ fn width_of_stdout() -> Option<u16> {
     }
 }
 
-/// Only a locale that was set to plain ASCII is taken for that: where none is set, as in
-/// many containers, terminals show UTF-8 all the same.
+/// Returns false only for a locale of plain ASCII. Without a locale, as in many containers,
+/// terminals still show UTF-8.
 fn has_utf8(locale: Option<&OsStr>) -> bool {
     locale.is_none_or(|locale| locale != "C" && locale != "POSIX")
 }

@@ -1,4 +1,4 @@
-//! Rows that count: loss, summary and stop.
+//! Rows with counts: loss, summary and stop.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -10,7 +10,7 @@ use super::{
 use crate::output::event::{Loss, Stop, Totals};
 
 impl Rows {
-    /// Tells what was lost.
+    /// Writes the row of losses.
     pub(super) fn loss(&self, loss: &Loss, out: &mut Vec<u8>) {
         let mut words = String::new();
         counts(&mut words, "attempts without an outcome", &loss.lost);
@@ -22,14 +22,14 @@ impl Rows {
         row.end();
     }
 
-    /// Tells the totals so far.
+    /// Writes the row of a summary.
     pub(super) fn summary(&self, totals: &Totals, out: &mut Vec<u8>) {
         let mut row = self.begin_plain(out);
         row.styled(INDENT, &total(totals), Style::Dim);
         row.end();
     }
 
-    /// Tells the end, and the totals.
+    /// Writes the row of the stop, with the totals.
     pub(super) fn stop(&self, stop: &Stop, out: &mut Vec<u8>) {
         let mut row = self.begin_plain(out);
         row.styled(INDENT, &format!("stopped ({}):", stop.reason), Style::Bold);
@@ -37,7 +37,7 @@ impl Rows {
         row.end();
     }
 
-    /// Starts a row of words.
+    /// Starts a row without columns.
     fn begin_plain<'a>(&'a self, out: &'a mut Vec<u8>) -> RowWriter<'a> {
         let mut row = RowWriter::new(out, &self.page);
         row.cell(0, self.time.text(), Style::Plain);
@@ -46,7 +46,7 @@ impl Rows {
     }
 }
 
-/// `12 attempts: 4 established, 5 refused, 1 timed_out, 1 in flight, 1 lost`
+/// Formats `12 attempts: 4 established, 5 refused, 1 timed_out, 1 in flight, 1 lost`.
 fn total(totals: &Totals) -> String {
     let plural = if totals.attempts == 1 { "" } else { "s" };
     let mut words = format!("{} attempt{plural}", totals.attempts);
@@ -71,7 +71,7 @@ fn total(totals: &Totals) -> String {
     words
 }
 
-/// `4 attempts without an outcome (ring_full 3, untracked 1)`
+/// Appends `4 attempts without an outcome (ring_full 3, untracked 1)`.
 fn counts(words: &mut String, what: &str, counts: &BTreeMap<&'static str, u64>) {
     let sum = counts
         .values()

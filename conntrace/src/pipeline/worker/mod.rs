@@ -1,4 +1,4 @@
-//! The worker: decodes, labels and writes, in the order the kernel saw.
+//! Worker: decodes and labels records and renders lines, in the kernel's order.
 
 mod port_pressure;
 mod top_failures;
@@ -35,54 +35,54 @@ use crate::{
     sys::Backlog,
 };
 
-/// How attempts become lines.
+/// Labels of attempts, and selection of the lines printed.
 #[derive(Debug, Clone)]
 pub struct Labelling {
-    /// Closed unanswered after this many milliseconds is a timeout.
+    /// Milliseconds after which an unanswered attempt closed by the application is a timeout.
     pub patience_ms: u64,
-    /// Lines for outcomes with these labels; the others are only counted.
+    /// Labels whose outcomes are printed; the others are only counted.
     pub labels: Vec<Label>,
-    /// Lines for stalls.
+    /// Prints stalls if true.
     pub stalls: bool,
-    /// Outcome and stall lines a second per cgroup, thread name, remote and label.
+    /// Maximum outcome and stall lines per second, cgroup, thread name, remote and label.
     pub limit: Option<NonZeroU64>,
-    /// Looks for causes.
+    /// Searches for causes if true.
     pub causes: bool,
 }
 
-/// What was found out about an attempt.
+/// Owner and diagnosis of an attempt.
 struct FoundOut {
-    /// `None` of one whose caller is unknown.
+    /// Owner of the caller; `None` if the caller is unknown.
     owner: Option<Owner>,
     diagnosed: DiagnosisResult,
 }
 
-/// The worker's state.
+/// Turns records into lines and counts.
 pub struct Worker {
     output: Output,
     labelling: Labelling,
     limit: Limit,
     callers: Callers,
     diagnosis: Option<Diagnoser>,
-    /// Watches how local ports are used; `None` in a replay and once it has stopped.
+    /// Port usage monitor; `None` in a replay and after the stop.
     pressure: Option<Pressure>,
     recorder: Option<Recorder>,
-    /// Finds out about every attempt, printed or not: a replay may print it.
+    /// True if every attempt is examined, printed or not: a replay may print it.
     is_thorough: bool,
     host: Arc<str>,
     clock: WallClock,
     outcomes: BTreeMap<Label, u64>,
-    /// Printed outcomes by the reason for which their diagnosis is incomplete.
+    /// Printed outcomes by the reason why their diagnosis is incomplete.
     undiagnosed: BTreeMap<Undiagnosed, u64>,
     malformed: u64,
     top: Tops,
-    /// What loss lines have said so far.
+    /// Losses reported so far.
     told: (Lost, Undelivered),
 }
 
 impl Worker {
-    /// Writes to `output` what this host's records say, and to `recorder` all that it takes
-    /// to write the same again.
+    /// Creates a worker that writes this host's lines to `output`. The recorder, if any, gets
+    /// everything needed to write the same lines again.
     #[must_use]
     pub fn new(output: Output, labelling: Labelling, recorder: Option<Recorder>) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl Worker {
         }
     }
 
-    /// Writes to `output` what a recording holds: [`Self::replay`].
+    /// Creates a worker that writes a recording's lines to `output` (see [`Self::replay`]).
     #[must_use]
     pub fn of_recording(output: Output, labelling: Labelling) -> Self {
         Self {
@@ -118,10 +118,10 @@ impl Worker {
         }
     }
 
-    /// Takes the next entry of a recording.
+    /// Processes the next entry of a recording.
     ///
     /// # Errors
-    /// When the output cannot be written.
+    /// Fails when the output cannot be written.
     pub fn replay(&mut self, entry: Entry) -> io::Result<()> {
         match entry {
             Entry::Record(record) => self.record(&record, Instant::now()),
@@ -158,27 +158,27 @@ impl Worker {
         }
     }
 
-    /// Renders what was held back of earlier lines and is due. Returns how long after this more
-    /// is due, `None` when nothing is held back.
+    /// Renders held-back lines that are due. Returns the time until more are due; `None` if nothing
+    /// is held back.
     pub fn idle(&mut self) -> Option<Duration> {
         self.output.idle(Timestamp::now())
     }
 
-    /// Hands everything to the reader, also what was held back: no line follows.
+    /// Writes everything, held-back lines included; no line may follow.
     ///
     /// # Errors
-    /// When a direct output cannot be written.
+    /// Fails when a direct output cannot be written.
     pub fn finish(&mut self) -> io::Result<()> {
         self.output.finish();
         self.hand_over()
     }
 
-    /// Hands everything noted and written so far to its reader.
+    /// Flushes the recording, then hands the rendered lines to the output.
     ///
     /// # Errors
-    /// When a direct output cannot be written.
+    /// Fails when a direct output cannot be written.
     pub fn hand_over(&mut self) -> io::Result<()> {
-        // Before the lines: a kill in between costs a line, not its record.
+        // The recording first: a kill in between loses a line, but not its record.
         if let Some(recorder) = &mut self.recorder {
             recorder.flush();
         }
@@ -191,16 +191,16 @@ impl Worker {
         self.output.has_room()
     }
 
-    /// Number of lines that were made and will not be written.
+    /// Returns the number of lines that were rendered but will not be written.
     #[must_use]
     pub fn undelivered(&self) -> u64 {
         self.output.undelivered()
     }
 
-    /// Tracing is live.
+    /// Writes the start line: tracing is live.
     ///
     /// # Errors
-    /// When a direct output cannot be written.
+    /// Fails when a direct output cannot be written.
     pub fn start(&mut self, start: Start, now: Timestamp, boot_ns: u64) -> io::Result<()> {
         if let Some(recorder) = &mut self.recorder {
             recorder.start(&self.host, (now, boot_ns), &start);
@@ -208,14 +208,15 @@ impl Worker {
         self.write_own(Event::Start(start), now)
     }
 
-    /// Looks for no cause while so many records wait that some could be lost.
+    /// Sets the backlog to watch: while it is large no causes are searched for, so that no records
+    /// are lost.
     pub fn heed(&mut self, backlog: Backlog) {
         if let Some(diagnosis) = &mut self.diagnosis {
             diagnosis.heed(backlog);
         }
     }
 
-    /// Looks at the wall clock, for the records that follow.
+    /// Updates the distance from `CLOCK_BOOTTIME` to wall time for the records that follow.
     pub fn follow_clock(&mut self) {
         if let Err(error) = self.clock.follow() {
             log::warn!("cannot read the clock: {error}");
@@ -225,10 +226,10 @@ impl Worker {
         }
     }
 
-    /// Makes a line of a record, or counts it.
+    /// Renders a record as a line, or counts it.
     ///
     /// # Errors
-    /// When a direct output cannot be written.
+    /// Fails when a direct output cannot be written.
     pub fn record(&mut self, record: &WireRecord, now: Instant) -> io::Result<()> {
         self.line_of(record, now);
         if self.output.is_due() {
@@ -246,7 +247,7 @@ impl Worker {
             return self.hint(&attempt, count, now);
         }
         let verdict = label(&attempt, self.labelling.patience_ms);
-        // Only once, or the answers could differ.
+        // Asked once: a second answer could differ.
         let found = self
             .is_thorough
             .then(|| self.find_out(&attempt, verdict.as_ref(), now));
@@ -261,14 +262,14 @@ impl Worker {
 
     fn malformed(&mut self, record: &WireRecord, error: &Malformed) {
         self.note(record, None);
-        // The first says it all; the loss lines count the others.
+        // The log names the first error; loss lines count the others.
         if self.malformed == 0 {
             log::warn!("a record of the kernel side is malformed: {error}");
         }
         self.malformed += 1;
     }
 
-    /// Records what it takes to make the record's line again.
+    /// Adds a record to the recording, with the answers and the owner its line needs.
     fn note(&mut self, record: &WireRecord, owner: Option<&Owner>) {
         if let Some(recorder) = &mut self.recorder {
             let told = self.diagnosis.as_mut().map(Diagnoser::take_told);
@@ -279,7 +280,7 @@ impl Worker {
         }
     }
 
-    /// What the host, or the recording, knows about an attempt.
+    /// Finds the owner and the cause of an attempt, from the host or the recording.
     fn find_out(&mut self, attempt: &Attempt, verdict: Option<&Verdict>, now: Instant) -> FoundOut {
         let callers = &mut self.callers;
         let caller = attempt.caller.as_ref();
@@ -346,10 +347,10 @@ impl Worker {
         );
     }
 
-    /// Writes the line of these totals, what was lost before it, and returns them.
+    /// Writes the losses and the line for these totals, and returns the totals.
     ///
     /// # Errors
-    /// When a direct output cannot be written.
+    /// Fails when a direct output cannot be written.
     pub fn snapshot(&mut self, snapshot: &Snapshot, now: Timestamp) -> io::Result<Totals> {
         if let Some(recorder) = &mut self.recorder {
             recorder.snapshot(now, snapshot);
@@ -367,7 +368,7 @@ impl Worker {
                     totals: totals.clone(),
                 };
                 self.write_own(Event::Stop(stop), now)?;
-                // Nothing follows the stop.
+                // No line follows the stop line.
                 self.pressure = None;
             }
         }
@@ -381,7 +382,7 @@ impl Worker {
         self.output.write(&Line::new(event, time, &self.host));
     }
 
-    /// Writes a line about tracing itself, behind all that precedes it.
+    /// Writes a line about tracing itself, after all lines before it.
     fn write_own(&mut self, event: Event, time: Timestamp) -> io::Result<()> {
         self.hand_over()?;
         self.output.write_own(&Line::new(event, time, &self.host))

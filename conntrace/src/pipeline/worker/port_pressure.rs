@@ -1,5 +1,4 @@
-//! What the worker does for `port_pressure`: hints go to the watch, answers to looks
-//! become lines.
+//! Port pressure in the worker: passes hints to the monitor and writes its lines.
 
 use std::time::{Duration, Instant};
 
@@ -15,22 +14,22 @@ use crate::{
 };
 
 impl Worker {
-    /// Time until [`tell_pressure`](Self::tell_pressure) has something to do; `None` while no
-    /// destination is of interest.
+    /// Returns the time until [`tell_pressure`](Self::tell_pressure) has work to do; `None` while
+    /// no destination is monitored.
     #[must_use]
     pub fn pressure_wait(&self, now: Instant) -> Option<Duration> {
         self.pressure.as_ref()?.wait(now)
     }
 
-    /// An attempt is one of so many to its destination. The hint is not recorded: what
-    /// is found because of it is.
+    /// Passes on a hint: the count of attempts to this destination. The recording holds the
+    /// resulting lines, not the hints.
     pub(super) fn hint(&mut self, attempt: &Attempt, count: u32, now: Instant) {
         if let Some(pressure) = &mut self.pressure {
             pressure.hint(attempt, count, now);
         }
     }
 
-    /// Writes the lines that are due.
+    /// Writes the port pressure lines that are due.
     pub fn tell_pressure(&mut self) {
         let Some(pressure) = &mut self.pressure else {
             return;
@@ -44,7 +43,7 @@ impl Worker {
         }
     }
 
-    /// Writes the line. It is diagnosis: without that there is none in a replay either.
+    /// Writes a line. It is part of diagnosis, so a replay without diagnosis omits it too.
     pub(super) fn port_pressure(&mut self, level: u8, found: &PortUse, time: Timestamp) {
         if self.labelling.causes {
             let line = event::port_pressure(level, found);

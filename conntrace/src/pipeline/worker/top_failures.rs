@@ -1,4 +1,4 @@
-//! What failed most since the last summary.
+//! Most frequent failures since the last summary.
 
 use std::cmp::Reverse;
 
@@ -9,12 +9,12 @@ use crate::{
     record::{Attempt, Comm, Label, Remote, sanitize},
 };
 
-/// How many different failures are told apart between two summaries.
+/// Maximum number of distinct failures counted between two summaries.
 const KEYS_MAX: usize = 4096;
-/// How many of them a summary names.
+/// Maximum number of failures in a summary.
 const LEN: usize = 10;
 
-/// Failures since the last summary.
+/// Counts of failures since the last summary, by thread name, remote and label.
 #[derive(Debug, Default)]
 pub(super) struct Tops(HashMap<(Option<Comm>, Option<Remote>, Label), u64>);
 
@@ -33,7 +33,7 @@ impl Tops {
         self.0.clear();
     }
 
-    /// The most frequent ones first.
+    /// Returns the most frequent failures, in descending order.
     pub(super) fn most(&self) -> Vec<Top> {
         let mut top: Vec<_> = self.0.iter().collect();
         top.sort_by_key(|&(&(comm, remote, label), &count)| {

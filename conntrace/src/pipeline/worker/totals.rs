@@ -1,4 +1,4 @@
-//! What was lost, and the totals: the sums of what the kernel and the worker counted.
+//! Losses and totals, from the counts of the kernel side and the worker.
 
 use std::{collections::BTreeMap, io};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Worker {
-    /// Number of attempts that failed so far: those whose label is printed by default.
+    /// Returns the number of failed attempts: those whose label is printed by default.
     #[must_use]
     pub fn failures(&self) -> u64 {
         let failed = self.outcomes.iter().filter(|(label, _)| !label.is_hidden());
@@ -35,7 +35,7 @@ impl Worker {
         (lost, undelivered)
     }
 
-    /// Writes what was lost since the last time, if anything was.
+    /// Writes a loss line if losses were added since the last one.
     pub(super) fn tell_loss(
         &mut self,
         (lost, undelivered): (Lost, Undelivered),
@@ -58,7 +58,7 @@ impl Worker {
             counters, in_map, ..
         } = snapshot;
         let labelled: u64 = self.outcomes.values().sum();
-        // No count of this host's overflows; one of a recording may.
+        // Counts of a live run cannot overflow; those of a recording can.
         let handled = [self.malformed, snapshot.malformed]
             .into_iter()
             .fold(labelled, u64::saturating_add);

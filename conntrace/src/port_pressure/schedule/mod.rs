@@ -1,5 +1,4 @@
-//! When to look at the sockets, and what line to make of what was found. Pure: time is
-//! an argument.
+//! Schedule of socket scans, and the lines for their results. Time is an argument.
 
 use std::{
     collections::HashMap,
@@ -14,47 +13,47 @@ use crate::{
     output::event::PortUse,
 };
 
-/// Percent of the range at which there is a line.
+/// Usage levels that are reported, in percent of the range.
 const LEVELS: [u8; 3] = [50, 80, 95];
-/// Below this many percent a destination has fallen back. Not at 50, or one that stays
-/// there would have a line every few seconds.
+/// Usage in percent below which a destination is reported as relieved. Below the lowest level, so
+/// that usage around 50 percent does not cause a line every few seconds.
 const FALLEN_BACK: u32 = 40;
 
-/// How many ports of other hosts are watched, by namespace.
+/// Maximum number of remote ports monitored, counted per namespace.
 const PORTS_MAX: usize = 64;
 
-/// Between two looks, at least: and this many times what the last one took, so that
-/// looking takes no more than a twentieth of a CPU.
+/// Minimum pause between two scans.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Minimum pause as a multiple of the last scan's duration: scans use at most 5 % of a CPU.
 const PAUSE_OF_TOOK: u32 = 20;
-/// How often it is looked whether a destination above a level has fallen back.
+/// Interval of the scans that check if a destination above a level is relieved.
 const AGAIN: Duration = Duration::from_secs(5);
-/// After a look that failed it takes so many connects until the next.
+/// Number of connects after a failed scan until the next scan.
 const AFTER_FAILURE: u32 = 2048;
 
-/// What one look tells of: the namespace, and the port of other hosts.
+/// Key of a scan: namespace and remote port.
 type Port = (u32, u16);
 /// Local and remote address.
 type Ends = (IpAddr, IpAddr);
 
-/// What is known of the connections to one port.
+/// State of the connections to one remote port.
 struct Watched {
-    /// The last attempt that was hinted at: the way into the namespace.
+    /// Attempt of the last hint: it leads into the namespace.
     about: AttemptRef,
     hinted: Instant,
     looked: Instant,
-    /// Connects since the last look, by the hints; at most twice as many.
+    /// Connects since the last scan as hinted; at most twice the real number.
     since: u32,
-    /// How many it takes until one of the destinations reaches its next level.
+    /// Number of connects until a destination can reach its next level.
     room: u32,
-    /// The highest level that was told, of each destination above one.
+    /// Highest level reported for each destination above a level.
     levels: HashMap<Ends, u8>,
 }
 
 impl Watched {
-    /// When it is due to look, without regard to pauses. Half the room is left: where
-    /// CPUs count at the same time, or destinations share a bucket, hints tell of fewer
-    /// connects than there were.
+    /// Returns the time of the next scan, regardless of pauses. It is due when half the room is
+    /// used. Hints can understate connects, when CPUs count concurrently or destinations share a
+    /// bucket.
     fn due(&self) -> Option<Instant> {
         if self.since > 0 && self.since.saturating_mul(2) >= self.room {
             return Some(self.hinted);
@@ -63,13 +62,13 @@ impl Watched {
     }
 }
 
-/// Everything that is watched.
+/// State of all monitored ports.
 pub(super) struct ScanSchedule {
     ports: HashMap<Port, Watched>,
-    /// A look is under way.
+    /// True while a scan is running.
     looking: bool,
     pause_until: Instant,
-    /// That there are too many destinations above a level was said.
+    /// True once the log has named an excess of destinations.
     told_too_many: bool,
 }
 
@@ -83,7 +82,7 @@ impl ScanSchedule {
         }
     }
 
-    /// A hint: so many connects to a destination on this port.
+    /// Adds a hint: the number of connects to a destination on this port.
     pub(super) fn hint(&mut self, port: Port, about: AttemptRef, count: u32, now: Instant) {
         if !self.ports.contains_key(&port) && !self.make_room() {
             return;
@@ -93,7 +92,7 @@ impl ScanSchedule {
             hinted: now,
             looked: now,
             since: 0,
-            // Nothing is known yet.
+            // The usage is unknown before the first scan.
             room: 0,
             levels: HashMap::new(),
         });
@@ -102,8 +101,8 @@ impl ScanSchedule {
         watched.since = watched.since.saturating_add(told_by);
     }
 
-    /// Room for another port: the one gives way that was hinted at the longest ago and
-    /// has no destination above a level.
+    /// Makes room for another port: evicts the one with the oldest hint that has no destination
+    /// above a level.
     fn make_room(&mut self) -> bool {
         if self.ports.len() < PORTS_MAX {
             return true;
@@ -118,20 +117,20 @@ impl ScanSchedule {
         self.looking
     }
 
-    /// When the next look may be taken; `None` if none is due.
+    /// Returns the time of the next scan; `None` if none is due.
     pub(super) fn next_look(&self) -> Option<Instant> {
         let due = self.ports.values().filter_map(Watched::due).min()?;
         Some(due.max(self.pause_until))
     }
 
-    /// The look that is to be taken now, if one is. It is under way then.
+    /// Returns the scan to run now, if one is due, and marks it as running.
     pub(super) fn look(&mut self, now: Instant) -> Option<PortScan> {
         if self.looking || now < self.pause_until {
             return None;
         }
         let due = self.ports.iter_mut();
         let due = due.filter(|(_, watched)| watched.due().is_some_and(|due| due <= now));
-        // Each in its turn.
+        // The port that waited longest comes first.
         let (&(netns, port), watched) = due.min_by_key(|(_, watched)| watched.looked)?;
         self.looking = true;
         watched.since = 0;
@@ -144,7 +143,7 @@ impl ScanSchedule {
         })
     }
 
-    /// What came of it: the lines, by level, that are due now.
+    /// Processes the result of a scan; returns the lines due, each with its level.
     pub(super) fn looked(&mut self, looked: &PortScanResult, now: Instant) -> Vec<(u8, PortUse)> {
         self.looking = false;
         self.pause_until = now + PAUSE.max(looked.took * PAUSE_OF_TOOK);
@@ -154,7 +153,7 @@ impl ScanSchedule {
         };
         watched.looked = now;
         let Some(uses) = &looked.found else {
-            // Nothing is known any more, so that nothing is claimed.
+            // Usage is unknown now, so nothing is reported.
             watched.levels.clear();
             watched.room = AFTER_FAILURE;
             return Vec::new();
@@ -171,7 +170,7 @@ impl ScanSchedule {
 }
 
 impl Watched {
-    /// The line that is due for a destination, by its level.
+    /// Returns the line due for a destination, with its level.
     fn line(&mut self, found: &PortUse) -> Option<(u8, PortUse)> {
         let ends = (found.local, found.remote.ip());
         let known = self.levels.get(&ends).copied();
@@ -184,7 +183,7 @@ impl Watched {
         Some((level, *found))
     }
 
-    /// How many connects it takes until one of the destinations reaches its next level.
+    /// Returns the number of connects until a destination can reach its next level.
     fn room_in(&self, uses: &ScannedPorts) -> u32 {
         let until = |level: u8, used| {
             let ports = u64::from(uses.available) * u64::from(level);
@@ -203,8 +202,8 @@ impl Watched {
     }
 }
 
-/// What is to be told of a destination, given what it was told of: a level that it has
-/// reached, 0 when it has fallen back.
+/// Returns the level to report, given the level last reported: a higher level reached, or 0 once
+/// relieved.
 fn level_to_tell(known: Option<u8>, percent: u32) -> Option<u8> {
     let reached = LEVELS.into_iter().rev();
     let reached = reached

@@ -13,7 +13,7 @@ fn about() -> AttemptRef {
     }
 }
 
-/// Of a range of 10,000 ports.
+/// Returns usage of a range of 10,000 ports.
 fn used(host: u8, used: u32) -> PortUse {
     PortUse {
         netns: PORT.0,
@@ -36,7 +36,7 @@ fn uses(told: &[PortUse], most_of_others: u32) -> ScannedPorts {
     }
 }
 
-/// A watch, and the time.
+/// Schedule under test, and the current time.
 struct ScheduleTest {
     watch: ScanSchedule,
     now: Instant,
@@ -56,7 +56,7 @@ impl ScheduleTest {
         self.watch.hint(PORT, about(), count, self.now);
     }
 
-    /// Connects of a window until a look is asked for: how many.
+    /// Returns the number of connects until a scan is requested.
     fn connects_until_look(&mut self) -> u32 {
         for count in 1..1_000_000 {
             if connects::is_hint(count) {
@@ -70,7 +70,7 @@ impl ScheduleTest {
         panic!("no look");
     }
 
-    /// Takes the look that is due, with this answer; returns the levels told.
+    /// Runs the due scan with this result; returns the levels reported.
     fn look(&mut self, found: Option<ScannedPorts>) -> Vec<u8> {
         self.now += PAUSE;
         let look = self.watch.look(self.now).expect("a look is due");
@@ -91,7 +91,7 @@ fn looks_often_enough_and_seldom() {
     let mut scene = ScheduleTest::new();
     assert_eq!(scene.watch.next_look(), None);
     assert_eq!(scene.connects_until_look(), connects::FIRST);
-    // As if every connect left a socket: each look comes before half the room is gone.
+    // Every connect leaves a socket: each scan comes before half the room is used.
     let (mut looks, mut total) = (0, connects::FIRST);
     let levels = loop {
         let levels = scene.look(Some(uses(&[used(2, total)], 0)));
@@ -139,7 +139,7 @@ fn each_level_once_until_it_has_fallen_back() {
     for (count, expected) in steps {
         scene.hint(64);
         scene.now += AGAIN;
-        // Whether anything is due is not of interest here.
+        // Makes a scan due regardless of hints.
         scene.watch.ports.get_mut(&PORT).unwrap().room = 0;
         let levels = scene.look(Some(uses(&[used(2, count)], 0)));
         assert_eq!(levels, expected, "{count}");

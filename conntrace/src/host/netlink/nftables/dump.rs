@@ -12,7 +12,7 @@ use super::{
 };
 use crate::host::netlink;
 
-/// `NLM_F_REQUEST | NLM_F_DUMP`.
+/// Flags of a dump request: `NLM_F_REQUEST | NLM_F_DUMP`.
 const FLAGS: u16 = 0x1 | 0x300;
 /// Size of `struct nfgenmsg`.
 const HEADER_LEN: usize = 4;

@@ -6,7 +6,7 @@ use super::{
     truth::Truth,
 };
 
-/// `NF_IP_PRI_CONNTRACK`, `NF_IP_PRI_NAT_DST`, `NF_IP_PRI_NAT_SRC`
+/// Priorities `NF_IP_PRI_CONNTRACK`, `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC`.
 pub(super) const CONNTRACK_PRIORITY: i32 = -200;
 const NAT_DST_PRIORITY: i32 = -100;
 const NAT_SRC_PRIORITY: i32 = 100;

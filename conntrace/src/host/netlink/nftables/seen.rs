@@ -13,7 +13,7 @@ const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 /// Mask of the flags that are known: ECE and CWR depend on ECN.
 const FLAGS_KNOWN: u8 = 0x3f;
-/// `IFNAMSIZ`.
+/// Length of an interface's name (`IFNAMSIZ`), in bytes.
 const NAME_LEN: usize = 16;
 /// Length of a load with unknown contents, in bytes.
 const UNKNOWN_LEN: usize = 16;

@@ -1,4 +1,4 @@
-//! The longest lines there can be.
+//! Lines of maximum length.
 
 use super::*;
 use crate::{
@@ -7,16 +7,16 @@ use crate::{
     record::{Errno, Remote, Verdict, label::tests::icmp6, sanitize},
 };
 
-/// A text that takes as many bytes as it may.
+/// Returns text that takes the given number of bytes in JSON.
 fn longest(json_len_max: usize) -> Arc<str> {
     let text = sanitize::bounded(&[WORST; 4096], json_len_max);
-    // What is left of the room is less than a character takes.
+    // The rest of the room is too small for an escaped character.
     format!("{text}{}", "x".repeat(json_len_max % 6)).into()
 }
 
 fn longest_cause() -> Cause {
     let sentence = longest(cause::SENTENCE_JSON_MAX);
-    // Its name, its quotes and the braces are of the evidence as well.
+    // The evidence also holds the fact's name, quotes and braces.
     let fact = longest(cause::EVIDENCE_JSON_MAX - r#"{"fact":""}"#.len());
     let facts = Facts::new().with("fact", &*fact);
     let longest = Cause::new(
@@ -31,7 +31,7 @@ fn longest_cause() -> Cause {
     longest
 }
 
-/// An attempt with the longest of everything.
+/// Returns an attempt with the longest value of each field.
 fn longest_attempt() -> Attempt {
     let addr = IpAddr::from([0xffff; 8]);
     let mut attempt = refused();
@@ -72,10 +72,10 @@ fn longest_owner() -> Owner {
     }
 }
 
-/// An outcome with the longest of everything.
+/// Returns an outcome with the longest value of each field.
 fn longest_outcome() -> Outcome {
     let attempt = longest_attempt();
-    // No attempt ends so: each field has its longest value.
+    // No real attempt ends like this: each field has its longest value.
     let verdict = Verdict {
         label: Label::AddressUnavailable,
         errno: Some(Errno(i32::MIN)),
@@ -90,7 +90,7 @@ fn longest_outcome() -> Outcome {
     let end = remote.endpoint();
     (remote.nat, remote.asked) = (Some(end), Some(end));
     let name = longest(NAME_JSON_MAX);
-    // As it is told in the message, in brackets behind the name.
+    // The message repeats the name, with the address in parentheses.
     outcome.subject.message += &format!("{name} ()");
     outcome.subject.remote.name = Some(name);
     outcome.details.suppressed = u64::MAX;
@@ -126,7 +126,7 @@ fn longest_totals() -> Totals {
     }
 }
 
-/// No hook could be attached, each for the longest of reasons.
+/// Returns a start in which no hook is attached, each with the longest reason.
 fn longest_start() -> Start {
     let hook = |program: &HookProgram| HookState {
         name: program.id.name().into(),
@@ -137,7 +137,7 @@ fn longest_start() -> Start {
     Start {
         version: "100.100.100".into(),
         boot_id: Some("5e0a1c6e-3f0e-4d0a-9c4b-0d6b1f2a3c4d".to_owned()),
-        // As long as `__NEW_UTS_LEN` allows.
+        // Maximum length (`__NEW_UTS_LEN`).
         kernel: "6".repeat(64),
         tier: "tracepoint".into(),
         pid: u32::MAX,
@@ -146,7 +146,7 @@ fn longest_start() -> Start {
     }
 }
 
-/// Every string from outside at its limit and every character escaped.
+/// Every external string is at its limit, with every character escaped.
 #[test]
 fn the_longest_lines_fit() {
     let outcome = longest_outcome();
@@ -170,7 +170,7 @@ fn the_longest_lines_fit() {
         let mut line = line(event);
         line.hostname = longest(HOST_JSON_MAX);
         let len = json(&line).len() + "\n".len();
-        // Or the longest would not be the longest.
+        // Otherwise the longest lines would not be the longest.
         assert!((len_min..=LINE_LEN_MAX).contains(&len), "{len} bytes");
     }
 }

@@ -14,10 +14,10 @@ use crate::{
     record::{Attempt, Caller, Comm, Label, RecordKind},
 };
 
-/// Takes the most bytes of all when escaped.
+/// Byte that takes the most bytes when escaped.
 const WORST: u8 = 1;
 
-/// The moment the sample lines carry.
+/// Time of the sample lines.
 pub(crate) fn at() -> Timestamp {
     "2026-11-22T08:30:00.123456789Z".parse().unwrap()
 }
@@ -38,7 +38,7 @@ fn line(event: Event) -> Line {
     Line::new(event, at(), &"web-1".into())
 }
 
-/// The line of an ending.
+/// Returns the outcome line of an attempt.
 pub(crate) fn outcome_of(attempt: &Attempt, owner: Owner) -> Line {
     let verdict = record::label(attempt, 200).unwrap();
     line(Event::Outcome(Box::new(outcome(
@@ -50,12 +50,12 @@ pub(crate) fn outcome_of(attempt: &Attempt, owner: Owner) -> Line {
     ))))
 }
 
-/// `curl` is refused.
+/// Returns a line of `curl` being refused.
 pub(crate) fn outcome_line() -> Line {
     outcome_of(&refused(), owner())
 }
 
-/// The same attempt, had it stalled.
+/// Returns the stall line of the same attempt.
 pub(crate) fn stall_line() -> Line {
     let mut attempt = refused();
     attempt.moment = RecordKind::Stalled;
@@ -101,7 +101,7 @@ pub(crate) fn start_line() -> Line {
     }))
 }
 
-/// Half of the default range is used.
+/// Returns port usage at half of the default range.
 pub(crate) fn port_use() -> PortUse {
     PortUse {
         netns: 7,
@@ -124,7 +124,7 @@ pub(crate) fn port_pressure_line() -> Line {
     line(Event::PortPressure(Box::new(pressure)))
 }
 
-/// It uses less again, and most of that can be had by others.
+/// Returns a line of relief, with most of the used ports reusable.
 pub(crate) fn port_relief_line() -> Line {
     let found = PortUse {
         used: 12,
@@ -275,8 +275,7 @@ fn a_time_has_nine_digits() {
     check(-1, "1969-12-31T23:59:59.999999999Z");
 }
 
-/// That every line validates against the schema is tested on the binary; here,
-/// that it leaves nothing out.
+/// The schema covers every line and label. Lines are validated against it by a test of the binary.
 #[test]
 fn the_schema_names_every_line_and_label() {
     let schema = serde_json::to_value(json_schema()).unwrap();

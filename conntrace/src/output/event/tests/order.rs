@@ -1,4 +1,4 @@
-//! The order of a line's fields: what a person looks for stands first.
+//! Order of a line's fields: those that a person looks for come first.
 
 use serde::{
     Deserializer,
@@ -34,7 +34,7 @@ fn the_order_of_fields() {
     check(&loss_line(), "lost undelivered");
 }
 
-/// The keys of an object as they stand in it.
+/// Keys of an object in their order.
 struct Ordered(Vec<String>);
 
 impl<'de> Deserialize<'de> for Ordered {

@@ -1,4 +1,4 @@
-//! Words that may only be said where they are so.
+//! Words that apply only in certain cases.
 
 use crate::{
     output::{event::tests::*, message},
@@ -55,7 +55,7 @@ fn a_name_stands_before_its_address() {
     assert!(message.starts_with(to), "{message}");
 }
 
-/// This host answered only where it did.
+/// A message says that this host answered only if it did.
 #[test]
 fn this_hosts_part() {
     let part = |attempt: &Attempt| {
@@ -76,7 +76,7 @@ fn this_hosts_part() {
     };
     let stalled = stall(&stalled, at(), owner());
     assert_eq!(stalled.details.own_part, "dropped here");
-    // A rule rejects with a RST: it drops the SYN and answers it.
+    // A rule that rejects with a RST drops the SYN and answers it.
     (attempt.error, attempt.heard) = (errno(nix::errno::Errno::ECONNREFUSED), true);
     assert_eq!(part(&attempt), (Label::Refused, "this host itself"));
 }

@@ -1,4 +1,4 @@
-//! Properties of every line, whatever is in it and however wide the screen is.
+//! Properties of any line on a screen of any width.
 
 use std::net::IpAddr;
 
@@ -23,7 +23,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
     })
 }
 
-/// What a process, a server's name or a firewall's comment may hold.
+/// Text that a process, a server's name or a firewall's comment may hold.
 fn hostile() -> impl Strategy<Value = String> {
     prop_oneof![
         ".{0,15}",
@@ -60,7 +60,7 @@ proptest! {
             outcome_line(), Code::PrivateAddressNotLocal, certainty, &why, &why,
         );
         let outcome = outcome_mut(&mut line);
-        // Not cut off, so that each address is in it.
+        // Not truncated, so that it holds every address.
         let cause = Cause { why: why.clone(), fix: why, ..Cause::clone(outcome.cause.as_ref().unwrap()) };
         outcome.cause = Some(Arc::new(cause.into()));
         outcome.label = label;
@@ -97,7 +97,7 @@ proptest! {
             let lines = [refused(), silent(), rejected(), exhausted()];
             let shown = render(text_of_width(width), &lines);
             let mut words: Vec<_> = shown.split_whitespace().map(str::to_owned).collect();
-            // From 100 and 120 columns on there are columns more.
+            // At 100 and 120 columns, further columns appear.
             words.retain(|word| !word.starts_with('E') && !word.starts_with("(E")
                 && !word.starts_with("10.0.0.2:") && !word.contains("nam["));
             words

@@ -1,4 +1,4 @@
-//! Equal failures, folded without losing any.
+//! Repeated failures are folded without losing any.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn what_was_left_out_is_told() {
     ");
 }
 
-/// Number of outcomes that a text tells of, of this destination.
+/// Returns the number of outcomes that a text reports for this destination.
 fn told(text: &str, to: &str) -> u64 {
     let rows = text.lines().filter(|line| line.contains(to));
     let rows = rows.filter(|line| line.starts_with("08:") && !line.contains("stalled"));
@@ -44,7 +44,7 @@ fn repeats_are_counted_second_by_second() {
     assert_eq!(text.matches("nothing_listening").count(), 1, "{text}");
 }
 
-/// One after the other, as of two programs that retry: each is folded by itself.
+/// Alternating repeats, as of two programs that retry, are folded separately.
 #[test]
 fn repeats_of_several_are_told_apart() {
     let other = |ms| {
@@ -82,7 +82,7 @@ fn a_case_that_goes_on_is_told_again() {
     assert_eq!(told(&text, " 10.0.0.5:5432 "), 5, "{text}");
 }
 
-/// Another cause of the same failure is another case: its `fix` is another one.
+/// Another cause of the same failure is another case, with another `fix`.
 #[test]
 fn another_cause_is_another_case() {
     let other = explained(
@@ -113,13 +113,13 @@ fn what_is_held_back_is_due_after_a_second() {
     assert_eq!(text.idle(at(1010), &mut out), None);
     let told = str::from_utf8(&out[before..]).unwrap();
     assert!(told.ends_with(" 1 more\n"), "{told}");
-    // A clock that was set back holds nothing back for ever.
+    // A clock that was set back does not hold repeats back forever.
     text.render(&later(refused(), 2000), &mut out).unwrap();
     assert_eq!(text.idle(at(-3_600_000), &mut out), None);
     assert!(out.ends_with(b" 1 more\n"));
 }
 
-/// Nobody can make it remember ever more.
+/// The table of cases is bounded.
 #[test]
 fn a_full_table_starts_over() {
     let (mut text, mut out) = (text_of_width(Some(80)), Vec::new());

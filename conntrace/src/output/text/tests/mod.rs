@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// Text as on a terminal in Greenwich.
+/// Creates text as on a terminal in UTC.
 fn text_of_width(width: Option<u16>) -> Text {
     let mut text = Text::for_terminal(width, false, true);
     text.rows.time = LocalTime::of(TimeZone::UTC);
@@ -53,7 +53,7 @@ fn render(mut text: Text, lines: &[Line]) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// So long after the first.
+/// Shifts a line's time by milliseconds.
 fn later(mut line: Line, ms: i64) -> Line {
     line.time = Time(line.time.0 + SignedDuration::from_millis(ms));
     line
@@ -66,7 +66,7 @@ fn outcome_mut(line: &mut Line) -> &mut Outcome {
     outcome
 }
 
-/// An outcome with a cause.
+/// Adds a cause to an outcome.
 fn explained(mut line: Line, code: Code, certainty: Certainty, why: &str, fix: &str) -> Line {
     let cause = Cause::new(code, certainty, why, fix, Facts::new());
     outcome_mut(&mut line).cause = Some(Arc::new(cause.into()));
@@ -138,7 +138,7 @@ fn rejected() -> Line {
     later(line, 5000)
 }
 
-/// Of a container, to a name, and nobody had the time to find out why.
+/// Returns an outcome with a container and a host name, undiagnosed for lack of time.
 fn unexplained() -> Line {
     let mut attempt = unanswered();
     attempt.error = errno(Errno::ECONNREFUSED);
@@ -179,7 +179,7 @@ fn established() -> Line {
     later(of(&attempt), 8000)
 }
 
-/// A quarter of an hour of a bad night.
+/// Returns the lines of a quarter of an hour with many failures.
 fn night() -> Vec<Line> {
     let mut lines = vec![start_line(), stall_line(), refused()];
     for number in 1..=50 {
@@ -202,7 +202,7 @@ fn night() -> Vec<Line> {
     lines
 }
 
-/// `LANG=C`
+/// Output with `LANG=C` is plain ASCII.
 #[test]
 fn in_plain_ascii() {
     let mut odd = unanswered();
@@ -247,7 +247,7 @@ fn colours_follow_the_label() {
     ");
     let bare = render(text_of_width(Some(100)), &night());
     assert!(!bare.contains('\u{1b}'));
-    // Colours move nothing.
+    // Colours do not move any text.
     let shown = render(coloured(text_of_width(Some(100))), &night());
     let mut stripped = shown.split("\u{1b}[");
     let first = stripped.next().unwrap().to_owned();
@@ -256,7 +256,7 @@ fn colours_follow_the_label() {
     assert_eq!(stripped, bare);
 }
 
-/// What is only possible is never told as a fact.
+/// A possible cause is never printed as a fact.
 #[test]
 fn what_is_possible_says_so() {
     for width in [40, 80, 120, 200, u16::MAX] {
@@ -267,7 +267,7 @@ fn what_is_possible_says_so() {
     }
 }
 
-/// The user makes the window smaller.
+/// The layout follows a change of the window's width.
 #[test]
 fn follows_the_width() {
     let (mut text, mut out) = (text_of_width(Some(120)), Vec::new());
