@@ -90,7 +90,7 @@ impl Pressure {
             match PortScanner::start() {
                 Ok(scout) => self.scout = Some(scout),
                 Err(error) => {
-                    log::warn!("no port_pressure: cannot start the scanner thread: {error}")
+                    log::warn!("no port_pressure: cannot start the scanner thread: {error}");
                 }
             }
         }
