@@ -1,4 +1,4 @@
-//! Calls of connect and bind whose return no program saw.
+//! Counts calls of connect and bind whose return no program saw.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -7,14 +7,16 @@ use conntrace_common::calls::CALL_SIZE;
 
 use crate::record::clock;
 
-/// Longer than a call takes before it returns or has opened an attempt: microseconds, and
-/// what it waits for its socket's lock.
+/// Age at which a pending call counts as missed. A call takes microseconds, plus the wait for
+/// its socket's lock, until it returns or opens an attempt.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// The calls that the programs keep, by thread. The kernel leaves out a program at a
-/// function's return where all instances of that probe are taken (`pre_handler_kretprobe`,
-/// `nmissed`), which it counts where nobody can read it. The thread's next call would
-/// count it, but there may be none, and the place in the map would be taken for good.
+/// Map of pending calls by thread, as the programs keep them.
+///
+/// The kernel skips a return probe while all of its instances are in use
+/// (`pre_handler_kretprobe`), and userspace cannot read that count (`nmissed`). The thread's
+/// next call would detect the miss. A thread that makes no other call would occupy its map
+/// entry forever, so old entries are removed here.
 pub(super) struct PendingCalls {
     map: HashMap<MapData, u64, [u64; CALL_SIZE / 8]>,
     longest: Duration,
@@ -30,12 +32,12 @@ impl PendingCalls {
         }
     }
 
-    /// No program runs any more: what is kept will see no return.
+    /// Treats every pending call as missed, once the programs are detached.
     pub(super) fn none_returns(&mut self) {
         self.longest = Duration::ZERO;
     }
 
-    /// How many were left behind until now. Each is let go.
+    /// Removes the missed calls and returns their total since the start.
     ///
     /// # Errors
     /// When the kernel refuses to read the map or to remove from it.
@@ -59,7 +61,8 @@ impl PendingCalls {
         Ok(self.left)
     }
 
-    /// `false` if it returned after all, or its thread's next call has counted it.
+    /// Removes a call. Returns false if it has returned in the meantime, or if its thread's next
+    /// call has already counted it.
     fn let_go(&mut self, thread: u64) -> Result<bool, MapError> {
         match self.map.remove(&thread) {
             Ok(()) => Ok(true),

@@ -1,15 +1,14 @@
-//! Whether a thread can be preempted within the kernel, and so within a program.
+//! Detects kernel preemption, which can also interrupt a BPF program.
 
 use crate::sys::proc_file;
 
-/// Where a kernel that can be told how to preempt says what it does: `none (voluntary)
-/// full lazy` (`sched_dynamic_show`).
+/// File that shows the preemption mode of a `PREEMPT_DYNAMIC` kernel, such as `none
+/// (voluntary) full lazy` (`sched_dynamic_show`).
 const MODE: &str = "/sys/kernel/debug/sched/preempt";
-/// How the kernel was built, as `uname -v` says it.
+/// File that shows the build options of the kernel (`uname -v`).
 const VERSION: &str = "/proc/sys/kernel/version";
 
-/// Whether it can. Where the kernel says neither how it was built nor what it does, it
-/// is taken for one that does.
+/// Returns true if threads can be preempted within the kernel, or if that is unknown.
 pub(super) fn preempts() -> bool {
     let mode = proc_file::read_to_string(MODE).ok();
     let version = proc_file::read_to_string(VERSION).ok();
