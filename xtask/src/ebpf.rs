@@ -125,7 +125,7 @@ fn compile(root: &Path, sources: &Sources) -> Result<Built> {
     }
     run(&mut strip)?;
     let bytes = read(&object)?;
-    names_no_machine(&bytes, &[root, &out, &cargo_home()?, &home()])?;
+    check_no_local_path(&bytes, &[root, &out, &cargo_home()?, &home()])?;
     Ok(Built {
         object,
         bytes,
@@ -219,7 +219,7 @@ fn staged_manifest(manifest: &[u8]) -> Result<String> {
 }
 
 /// Fails if the object contains a path of this machine.
-fn names_no_machine(object: &[u8], folders: &[&Path]) -> Result<()> {
+fn check_no_local_path(object: &[u8], folders: &[&Path]) -> Result<()> {
     for folder in folders {
         let mut needle = folder.as_os_str().as_encoded_bytes().to_vec();
         if needle.len() < 2 {
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn a_path_of_the_machine_is_noticed() {
         let folders = [Path::new("/home/me"), Path::new("/"), Path::new("")];
-        assert!(names_no_machine(b"\0src/main.rs\0/home/mean/x", &folders).is_ok());
-        assert!(names_no_machine(b"\0/home/me/src/main.rs\0", &folders).is_err());
+        assert!(check_no_local_path(b"\0src/main.rs\0/home/mean/x", &folders).is_ok());
+        assert!(check_no_local_path(b"\0/home/me/src/main.rs\0", &folders).is_err());
     }
 }

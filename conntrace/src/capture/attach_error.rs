@@ -37,7 +37,7 @@ pub(super) enum AttachError {
 
 impl AttachError {
     /// Returns true if only another kernel or another tier can help.
-    pub(super) fn is_by_nature(&self) -> bool {
+    pub(super) fn is_unsupported(&self) -> bool {
         match self {
             Self::Function(_) | Self::NoDropReasons => true,
             Self::Missing(_)
@@ -89,7 +89,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// Formats an error, and shortens a verifier log to its last line that is not a statistic.
 fn brief(error: &dyn std::error::Error) -> String {
     let text = error.to_string();
-    let Some((said, log)) = text.split_once(". Verifier output: ") else {
+    let Some((message, log)) = text.split_once(". Verifier output: ") else {
         return text;
     };
     let figures = [
@@ -101,7 +101,7 @@ fn brief(error: &dyn std::error::Error) -> String {
     let is_figure = |line: &str| figures.iter().any(|figure| line.starts_with(figure));
     let mut lines = log.lines().rev().map(str::trim);
     match lines.find(|line| !line.is_empty() && !is_figure(line)) {
-        Some(line) => format!("{said}: {line}"),
-        None => said.to_owned(),
+        Some(line) => format!("{message}: {line}"),
+        None => message.to_owned(),
     }
 }

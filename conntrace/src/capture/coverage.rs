@@ -19,7 +19,7 @@ pub fn start(settings: &Settings) -> Result<(Tracer, Start), StartError> {
         match &hook.reason {
             None => log::info!("{} is attached", hook.name),
             // A lower tier replaces functions that cannot be hooked.
-            Some(reason) if hook.by_nature => {
+            Some(reason) if hook.is_unsupported => {
                 log::info!("{} is not attached: {reason}", hook.name);
             }
             Some(reason) => log::warn!("{} is not attached: {reason}", hook.name),

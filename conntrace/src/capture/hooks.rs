@@ -41,7 +41,7 @@ pub struct Hook {
     /// Error that kept the program from being attached.
     pub reason: Option<String>,
     /// True if the kernel lacks the feature, which is expected and deserves no warning.
-    pub by_nature: bool,
+    pub is_unsupported: bool,
 }
 
 /// State of every hook, and the links of the attached ones. Dropping the links detaches them.
@@ -80,46 +80,46 @@ pub(super) const PROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
 /// When a required program cannot be attached.
 pub(super) fn attach_all(
     ebpf: &mut Ebpf,
-    ways: &AttachOptions<'_>,
+    options: &AttachOptions<'_>,
     btf: &Btf,
 ) -> Result<AttachedHooks, StartError> {
-    let tiers = Tier::to_try(ways.tier);
-    let mut loads = load_typed(ebpf, ways, tiers, btf);
+    let tiers = Tier::to_try(options.tier);
+    let mut loads = load_typed(ebpf, options, tiers, btf);
     let mut attached = AttachedHooks {
         hooks: Vec::new(),
         links: Vec::new(),
         tier: Tier::Tracepoint,
     };
     // Announce every way before attaching, and at the end only those in use.
-    let twice = if ways.preempts { TWICE } else { UNSEEN };
-    tell_seen_calls(ebpf, AT_RETURN | KEPT | twice)?;
+    let twice = if options.preempts { TWICE } else { UNSEEN };
+    set_seen_calls(ebpf, AT_RETURN | KEPT | twice)?;
     let mut seen_calls = UNSEEN;
     for program in &PROGRAMS {
-        let tried = match (program.target, ways.calls) {
+        let tried = match (program.target, options.calls) {
             (HookTarget::Entry(_) | HookTarget::Return(_), _) if tiers.is_empty() => continue,
             (HookTarget::Entry(name), _) => {
                 attach_best(tiers, |tier| at_entry(ebpf, &mut loads, name, tier))
             }
             (HookTarget::Return(name), _) => attach_best(tiers, |tier| {
-                at_return(ebpf, &mut loads, name, tier, ways.preempts)
+                at_return(ebpf, &mut loads, name, tier, options.preempts)
             }),
             (HookTarget::Syscall(_), None) => continue,
             (HookTarget::Syscall(_), _) if attached.tier != Tier::Tracepoint => continue,
             (HookTarget::Syscall(_), Some(Err(error))) => Err(AttachError::Syscalls(chain(error))),
             (HookTarget::Syscall(name), Some(Ok(_))) => to_syscall(ebpf, program.name, name),
-            (HookTarget::Tracepoint(DROPS), _) if !ways.drop_reasons => {
+            (HookTarget::Tracepoint(DROPS), _) if !options.drop_reasons => {
                 Err(AttachError::NoDropReasons)
             }
             (HookTarget::Tracepoint(_), _) => to_tracepoint(ebpf, &mut loads, program.name),
-            (HookTarget::Iterator(_), _) => run_over(ebpf, &mut loads, program.name),
+            (HookTarget::Iterator(_), _) => run_iterator(ebpf, &mut loads, program.name),
         };
-        let by_nature = tried.as_ref().is_err_and(AttachError::is_by_nature);
+        let is_unsupported = tried.as_ref().is_err_and(AttachError::is_unsupported);
         let (kind, reason) = match tried {
-            Ok(made) => {
-                seen_calls |= made.seen_calls(twice);
-                attached.tier = attached.tier.max(made.tier);
-                attached.links.extend(made.links);
-                (made.kind, None)
+            Ok(hook) => {
+                seen_calls |= hook.seen_calls(twice);
+                attached.tier = attached.tier.max(hook.tier);
+                attached.links.extend(hook.links);
+                (hook.kind, None)
             }
             Err(error) if program.required => return Err(attach_error(program, error)),
             Err(error) => (
@@ -132,10 +132,10 @@ pub(super) fn attach_all(
             kind,
             attached: reason.is_none(),
             reason,
-            by_nature,
+            is_unsupported,
         });
     }
-    tell_seen_calls(ebpf, seen_calls)?;
+    set_seen_calls(ebpf, seen_calls)?;
     Ok(attached)
 }
 
@@ -173,7 +173,7 @@ fn attach_best(
     let mut reasons = Vec::new();
     for &tier in tiers {
         match attach(tier) {
-            Ok(made) => return Ok(AttachedHook { tier, ..made }),
+            Ok(hook) => return Ok(AttachedHook { tier, ..hook }),
             Err(error) => reasons.push(format!("{}: {}", tier.as_str(), chain(&error))),
         }
     }
@@ -273,7 +273,11 @@ fn to_syscall(ebpf: &mut Ebpf, named: &str, name: &str) -> Result<AttachedHook, 
 }
 
 /// Runs an iterator once; it leaves no link.
-fn run_over(ebpf: &mut Ebpf, loads: &mut Loads, named: &str) -> Result<AttachedHook, AttachError> {
+fn run_iterator(
+    ebpf: &mut Ebpf,
+    loads: &mut Loads,
+    named: &str,
+) -> Result<AttachedHook, AttachError> {
     let hook: &mut Iter = loaded(ebpf, loads, named)?;
     let link = hook.attach()?;
     let mut run = hook.take_link(link)?.into_file()?;
@@ -305,13 +309,13 @@ where
 }
 
 /// Writes the ways in which failed calls are detected to the map `SEEN_CALLS`.
-fn tell_seen_calls(ebpf: &mut Ebpf, seen: u32) -> Result<(), StartError> {
-    let mut tell = || -> Result<(), AttachError> {
+fn set_seen_calls(ebpf: &mut Ebpf, seen: u32) -> Result<(), StartError> {
+    let mut set = || -> Result<(), AttachError> {
         let missing = || ProgramMissing("SEEN_CALLS".to_owned());
         let map = ebpf.map_mut("SEEN_CALLS").ok_or_else(missing)?;
         Ok(Array::<_, u32>::try_from(map)?.set(0, seen, 0)?)
     };
-    tell().map_err(|error| failed("writing the map SEEN_CALLS", error))
+    set().map_err(|error| failed("writing the map SEEN_CALLS", error))
 }
 
 /// Counts the program runs that the kernel skipped because the program was already active

@@ -40,11 +40,11 @@ pub(super) fn loader_beside<T>(read: impl FnOnce() -> T) -> (EbpfLoader<'static>
 /// Loads each program on its own, in the order of [`PROGRAMS`].
 pub(super) fn load_typed(
     ebpf: &mut Ebpf,
-    ways: &AttachOptions<'_>,
+    options: &AttachOptions<'_>,
     tiers: &[Tier],
     btf: &Btf,
 ) -> Loads {
-    let wanted = typed(ways, tiers);
+    let wanted = typed(options, tiers);
     let mut todo: Vec<_> = ebpf
         .programs_mut()
         .filter_map(|(name, program)| {
@@ -76,8 +76,8 @@ pub(super) fn load_typed(
 }
 
 /// Lists the BTF programs to attach.
-fn typed(ways: &AttachOptions<'_>, tiers: &[Tier]) -> Vec<TypedProgram> {
-    let at_return: &[_] = if ways.preempts {
+fn typed(options: &AttachOptions<'_>, tiers: &[Tier]) -> Vec<TypedProgram> {
+    let at_return: &[_] = if options.preempts {
         &["fexit_second_", "fexit_"]
     } else {
         &["fexit_"]
@@ -86,7 +86,7 @@ fn typed(ways: &AttachOptions<'_>, tiers: &[Tier]) -> Vec<TypedProgram> {
     let mut typed = Vec::new();
     for program in &PROGRAMS {
         match program.target {
-            HookTarget::Tracepoint(DROPS) if !ways.drop_reasons => {}
+            HookTarget::Tracepoint(DROPS) if !options.drop_reasons => {}
             HookTarget::Tracepoint(name) | HookTarget::Iterator(name) => {
                 typed.push((program.name.to_owned(), name));
             }

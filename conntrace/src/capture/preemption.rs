@@ -12,10 +12,10 @@ const VERSION: &str = "/proc/sys/kernel/version";
 pub(super) fn preempts() -> bool {
     let mode = proc_file::read_to_string(MODE).ok();
     let version = proc_file::read_to_string(VERSION).ok();
-    tell(mode.as_deref(), version.as_deref())
+    parse(mode.as_deref(), version.as_deref())
 }
 
-fn tell(mode: Option<&str>, version: Option<&str>) -> bool {
+fn parse(mode: Option<&str>, version: Option<&str>) -> bool {
     match (mode, version) {
         (Some(mode), _) => mode.contains("(full)") || mode.contains("(lazy)"),
         (None, Some(version)) => version.contains("PREEMPT"),
@@ -30,13 +30,13 @@ mod tests {
     #[test]
     fn what_is_done_counts_before_what_was_built() {
         let dynamic = Some("#1 SMP PREEMPT_DYNAMIC Debian 6.12.9-1 (2025-01-10)");
-        assert!(tell(None, dynamic));
-        assert!(!tell(Some("none (voluntary) full\n"), dynamic));
-        assert!(!tell(Some("(none) voluntary full lazy\n"), dynamic));
-        assert!(tell(Some("none voluntary (full)\n"), dynamic));
-        assert!(tell(Some("full (lazy)\n"), dynamic));
-        assert!(tell(None, Some("#1 SMP PREEMPT_RT Debian 6.12.9-1")));
-        assert!(!tell(None, Some("#1 SMP Debian 5.10.226-1 (2024-10-03)")));
-        assert!(tell(None, None));
+        assert!(parse(None, dynamic));
+        assert!(!parse(Some("none (voluntary) full\n"), dynamic));
+        assert!(!parse(Some("(none) voluntary full lazy\n"), dynamic));
+        assert!(parse(Some("none voluntary (full)\n"), dynamic));
+        assert!(parse(Some("full (lazy)\n"), dynamic));
+        assert!(parse(None, Some("#1 SMP PREEMPT_RT Debian 6.12.9-1")));
+        assert!(!parse(None, Some("#1 SMP Debian 5.10.226-1 (2024-10-03)")));
+        assert!(parse(None, None));
     }
 }

@@ -86,13 +86,13 @@ impl Tracer {
         let vmlinux = vmlinux?;
         let mut ebpf = load_object(loader, settings, &vmlinux, calls.as_ref())?;
         filter_maps::set(&mut ebpf, &settings.filter)?;
-        let ways = AttachOptions {
+        let options = AttachOptions {
             tier: settings.tier,
             calls: calls.as_ref(),
             drop_reasons: vmlinux.resolved.gives_drop_reasons(),
             preempts: preemption::preempts(),
         };
-        let attached = hooks::attach_all(&mut ebpf, &ways, &vmlinux.hookable)?;
+        let attached = hooks::attach_all(&mut ebpf, &options, &vmlinux.hookable)?;
         let ring: RingBuf<MapData> = take_map(&mut ebpf, "RECORDS")?;
         let positions = RingPositions::of(ring.as_fd())
             .map_err(|error| failed("mapping the ring's positions", error))?;
@@ -186,7 +186,7 @@ impl Source for Tracer {
     }
 
     fn counters(&mut self) -> io::Result<Counters> {
-        let left = self.calls.left().map_err(io::Error::other)?;
+        let missed_calls = self.calls.missed().map_err(io::Error::other)?;
         let sums = self.sum_over_cpus()?;
         let of = |counter: Counter| sums.get(counter as usize).copied().unwrap_or(0);
         let sum = |counters: &[Counter]| counters.iter().map(|&counter| of(counter)).sum();
@@ -204,7 +204,7 @@ impl Source for Tracer {
             ending_missed: of(Counter::EndingMissed),
             stall_ring_full: of(Counter::StallRingFull),
             second_attachment: of(Counter::SecondAttachment),
-            missed_hooks: missed_hooks(&self.ebpf)? + of(Counter::CallMissed) + left,
+            missed_hooks: missed_hooks(&self.ebpf)? + of(Counter::CallMissed) + missed_calls,
         })
     }
 
@@ -218,7 +218,7 @@ impl Source for Tracer {
 
     fn detach(&mut self) {
         self.attached.links.clear();
-        self.calls.none_returns();
+        self.calls.expire_all();
     }
 }
 

@@ -41,12 +41,12 @@ impl Fields<'_> {
     }
 
     /// Reads a number; `None` if it is 0, which stands for absence.
-    pub(super) fn some_u32(&self, at: usize) -> Option<u32> {
+    pub(super) fn nonzero_u32(&self, at: usize) -> Option<u32> {
         Some(self.u32(at)).filter(|&value| value != 0)
     }
 
     /// Reads a number; `None` if it is 0, which stands for absence.
-    pub(super) fn some_u64(&self, at: usize) -> Option<u64> {
+    pub(super) fn nonzero_u64(&self, at: usize) -> Option<u64> {
         Some(self.u64(at)).filter(|&value| value != 0)
     }
 

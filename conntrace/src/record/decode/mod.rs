@@ -293,7 +293,7 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         caller: caller(&fields, seen),
         netns: fields.u32(offset_of!(RawRecord, attempt.netns)),
         netns_mix: fields.u16(offset_of!(RawRecord, attempt.netns_mix)),
-        bound_device: fields.some_u32(offset_of!(RawRecord, attempt.bound_device)),
+        bound_device: fields.nonzero_u32(offset_of!(RawRecord, attempt.bound_device)),
         mark: fields.u32(offset_of!(RawRecord, attempt.mark)),
         socket_uid: (seen != Seen::Untracked)
             .then(|| fields.u32(offset_of!(RawRecord, attempt.socket_uid))),
@@ -363,7 +363,7 @@ fn caller(fields: &Fields<'_>, seen: Seen) -> Option<Caller> {
 
 fn exe(fields: &Fields<'_>) -> Option<ExeId> {
     Some(ExeId {
-        inode: fields.some_u64(offset_of!(RawRecord, attempt.exe_inode))?,
+        inode: fields.nonzero_u64(offset_of!(RawRecord, attempt.exe_inode))?,
         device: fields.u32(offset_of!(RawRecord, attempt.exe_device)),
     })
 }
@@ -385,10 +385,10 @@ fn drops(fields: &Fields<'_>) -> Option<Drops> {
 
 fn remembered(fields: &Fields<'_>) -> HostTimes {
     let with_port = |at: usize| {
-        let word = fields.some_u64(at)?;
+        let word = fields.nonzero_u64(at)?;
         Some((raw::packed_ns(word), u16::from_be(raw::packed_port(word))))
     };
-    let time = |at: usize| fields.some_u64(at);
+    let time = |at: usize| fields.nonzero_u64(at);
     HostTimes {
         handshake: with_port(offset_of!(RawRecord, remembered.handshake)),
         on_this_port_ns: time(offset_of!(RawRecord, remembered.port_handshake_ns)),
@@ -396,7 +396,7 @@ fn remembered(fields: &Fields<'_>) -> HostTimes {
         silent_since_ns: time(offset_of!(RawRecord, remembered.silent_since_ns)),
         network_silent_since_ns: time(offset_of!(RawRecord, remembered.network_silent_since_ns)),
         forgotten_ns: time(offset_of!(RawRecord, remembered.forgotten_ns)),
-        handshake_took_us: fields.some_u32(offset_of!(RawRecord, remembered.handshake_took_us)),
+        handshake_took_us: fields.nonzero_u32(offset_of!(RawRecord, remembered.handshake_took_us)),
     }
 }
 

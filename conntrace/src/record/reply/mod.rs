@@ -38,7 +38,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    fn bare(kind: ReplyKind) -> Self {
+    fn without_icmp(kind: ReplyKind) -> Self {
         Self {
             kind,
             icmp_type: None,
@@ -53,7 +53,7 @@ impl Reply {
 pub fn reply(attempt: &Attempt) -> Reply {
     if attempt.moment == RecordKind::Established {
         // A socket in repair mode connects without a packet (`tcp_connect`).
-        return Reply::bare(if attempt.heard {
+        return Reply::without_icmp(if attempt.heard {
             ReplyKind::SynAck
         } else {
             ReplyKind::None
@@ -61,19 +61,19 @@ pub fn reply(attempt: &Attempt) -> Reply {
     }
     if is_reset(attempt) {
         // A REJECT rule of this host drops the SYN and sends the RST.
-        let own = all_dropped(attempt);
-        return Reply::bare(if own {
+        let is_local = all_dropped(attempt);
+        return Reply::without_icmp(if is_local {
             ReplyKind::Local
         } else {
             ReplyKind::Rst
         });
     }
     if let Some(icmp) = attempt.icmp {
-        let own = icmp
+        let is_local = icmp
             .from
             .is_some_and(|from| from.is_loopback() || Some(from) == attempt.local_addr);
         return Reply {
-            kind: if own {
+            kind: if is_local {
                 ReplyKind::Local
             } else {
                 ReplyKind::Icmp
@@ -85,7 +85,7 @@ pub fn reply(attempt: &Attempt) -> Reply {
     }
     let kind = unqueued(attempt);
     // Without another answer, a drop by this host is the answer.
-    Reply::bare(match attempt.drops {
+    Reply::without_icmp(match attempt.drops {
         Some(_) if kind == ReplyKind::None => ReplyKind::Local,
         Some(_) | None => kind,
     })
