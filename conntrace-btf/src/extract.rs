@@ -1,32 +1,32 @@
-//! Cuts out of a kernel's BTF the few types that are asked for. What is left is
-//! BTF as well, of a few KB, so that tests can ask kernels that do not run.
+//! Extracts selected types from a kernel's BTF. The result is valid BTF of a few KB, so that
+//! tests can check kernels that are not running.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::*;
 
-/// What to keep of a kernel's BTF. What it does not have is left out.
+/// Selection of a kernel's BTF. Entries that the kernel does not have are ignored.
 #[derive(Debug)]
 pub struct BtfSelection {
-    /// As [`Btf::member`] takes them; structs keep no other members.
+    /// Member paths as for [`Btf::member`]; structs keep no other members.
     pub members: Vec<&'static str>,
-    /// Their enums keep no others.
+    /// Names of enumerators; their enums keep no others.
     pub enumerators: Vec<String>,
-    /// Whole, but for the members of the structs that arguments point to.
+    /// Prototypes, kept whole except for the members of structs that arguments point to.
     pub prototypes: Vec<Prototype>,
 }
 
-/// What describes the arguments of something that can be hooked.
+/// Hook target whose arguments BTF describes.
 #[derive(Debug)]
 pub enum Prototype {
-    /// A function of this name.
+    /// Kernel function of this name.
     Function(String),
-    /// The probes of a tracepoint of this name.
+    /// Tracepoint of this name.
     Tracepoint(&'static str),
 }
 
 impl Prototype {
-    /// Kind and name of the type that stands for it.
+    /// Returns kind and name of the type that describes it.
     pub(super) fn named(&self) -> (u8, String) {
         match self {
             Self::Function(name) => (KIND_FUNC, name.clone()),
@@ -36,10 +36,10 @@ impl Prototype {
 }
 
 impl<'a> Btf<'a> {
-    /// BTF with only what is wanted.
+    /// Returns BTF with only the selected types.
     ///
     /// # Errors
-    /// When this one points outside itself.
+    /// When this BTF refers to bytes outside itself.
     pub fn extract(&self, wanted: &BtfSelection) -> Result<Vec<u8>, BtfError> {
         let cut = self.cut(wanted);
         cut.ok_or(BtfError::Damaged(self.types.len()))
@@ -60,8 +60,8 @@ impl<'a> Btf<'a> {
         cut.write()
     }
 
-    /// The type that stands for this prototype: a function, or the typedef by which
-    /// the kernel tells what a tracepoint's probes take.
+    /// Returns the id of the type that describes a prototype: a function, or the typedef for the
+    /// probes of a tracepoint.
     pub(super) fn prototype(&self, prototype: &Prototype) -> Option<u32> {
         let (kind, name) = prototype.named();
         let is_it = |&at: &usize| {
@@ -73,28 +73,30 @@ impl<'a> Btf<'a> {
     }
 }
 
-/// What a word of a type is, which decides what becomes of it.
+/// Meaning of a 32-bit word in a type, which decides how it is copied.
 #[derive(Clone, Copy)]
 enum TypeWord {
-    /// It stays.
+    /// Number that is copied unchanged.
     Plain,
-    /// Where a name is, in the strings.
+    /// Offset of a name in the strings.
     Name,
-    /// The id of a type.
+    /// Id of another type.
     Type,
 }
 
-/// What is kept.
+/// Types and entries to keep.
 struct SelectedTypes<'b, 'a> {
     btf: &'b Btf<'a>,
-    /// Where the members and enumerators are described, as bytes of the types.
+    /// Descriptions of the kept members and enumerators, as offsets in the types.
     entries: HashSet<usize>,
-    /// By id. Their order stays, for of two structs with one name the first counts.
+    /// Ids of the kept types. Their order is preserved, because the first of two structs with the
+    /// same name is used.
     types: BTreeSet<u32>,
 }
 
 impl<'a> SelectedTypes<'_, 'a> {
-    /// Keeps the members on this path, if the kernel has it; its first struct.
+    /// Keeps the members on this path, and returns the struct that it begins in; `None` if the
+    /// kernel does not have the path.
     fn keep_way(&mut self, path: &str) -> Option<u32> {
         let mut search = Search::default();
         self.btf.find_path(path, &mut search)?;
@@ -103,7 +105,7 @@ impl<'a> SelectedTypes<'_, 'a> {
         self.btf.structs.get(name.as_bytes()).copied()
     }
 
-    /// Keeps those of these names, if the type is an enum that has some.
+    /// Keeps the enumerators of these names if the type is an enum. Returns true if it has any.
     fn keep_enumerators(&mut self, id: u32, names: &[String]) -> bool {
         let is_wanted = |&at: &usize| {
             let name = u32_at(self.btf.types, at).and_then(|name| self.btf.name(name));
@@ -116,10 +118,10 @@ impl<'a> SelectedTypes<'_, 'a> {
         !kept.is_empty()
     }
 
-    /// Keeps these types and all that they are made of.
+    /// Keeps these types and all types that they refer to.
     fn reach(&mut self, mut todo: Vec<u32>) -> Option<()> {
         while let Some(id) = todo.pop() {
-            // Id 0 is void, and everywhere.
+            // Id 0 is void, which every BTF has.
             if id != 0 && self.types.insert(id) {
                 let words = self.words(id)?;
                 let types = words.iter().filter(|(is, _)| matches!(is, TypeWord::Type));
@@ -129,7 +131,7 @@ impl<'a> SelectedTypes<'_, 'a> {
         Some(())
     }
 
-    /// A type's words, without the entries that are not kept.
+    /// Returns the words of a type, without the entries that are not kept.
     fn words(&self, id: u32) -> Option<Vec<(TypeWord, u32)>> {
         let ty = self.btf.by_id(id)?;
         let mut entries = entries(&ty);
@@ -170,7 +172,7 @@ impl<'a> SelectedTypes<'_, 'a> {
     }
 }
 
-/// BTF of these types and strings.
+/// Assembles BTF from types and strings.
 pub(super) fn written(types: &[u8], strings: &[u8]) -> Option<Vec<u8>> {
     let types_len = u32::try_from(types.len()).ok()?;
     let strings_len = u32::try_from(strings.len()).ok()?;
@@ -186,7 +188,7 @@ pub(super) fn written(types: &[u8], strings: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Where a type's entries start: members, enumerators, parameters.
+/// Returns the offsets of a type's entries: members, enumerators or parameters.
 fn entries(ty: &Type) -> Vec<usize> {
     let count = match ty.kind {
         KIND_INT | KIND_ARRAY => 1,
@@ -197,7 +199,7 @@ fn entries(ty: &Type) -> Vec<usize> {
     (0..count).map(|i| ty.at + 12 + i * len).collect()
 }
 
-/// What the words of an entry are.
+/// Returns the meaning of each word of an entry.
 fn entry_words(kind: u8) -> &'static [TypeWord] {
     match kind {
         KIND_INT => &[TypeWord::Plain],
@@ -210,7 +212,7 @@ fn entry_words(kind: u8) -> &'static [TypeWord] {
     }
 }
 
-/// What the last word is that every type has.
+/// Returns the meaning of the third word of a type, `size_or_type`.
 fn third_word(kind: u8) -> TypeWord {
     match kind {
         KIND_PTR | KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_FUNC
@@ -219,14 +221,14 @@ fn third_word(kind: u8) -> TypeWord {
     }
 }
 
-/// Names, each once.
+/// String section in which each name is stored once.
 struct Strings<'a> {
     bytes: Vec<u8>,
     known: HashMap<&'a [u8], u32>,
 }
 
 impl<'a> Strings<'a> {
-    /// The first is the empty one.
+    /// Creates the section with the empty string at offset 0, as BTF requires.
     fn new() -> Self {
         Self {
             bytes: vec![0],
@@ -234,7 +236,7 @@ impl<'a> Strings<'a> {
         }
     }
 
-    /// Where it is.
+    /// Adds a name, if it is new, and returns its offset.
     fn add(&mut self, name: &'a [u8]) -> Option<u32> {
         if let Some(&at) = self.known.get(name) {
             return Some(at);

@@ -1,8 +1,7 @@
-//! A small reader of the BPF Type Format: where the members of the running
-//! kernel's structs are.
+//! A small reader of the BPF Type Format (BTF), for the offsets of members in kernel structs.
 //!
-//! Total on any bytes: what does not parse is an error, and what is cut off is
-//! not found. (aya keeps its own member lookup private.)
+//! It never panics, whatever the bytes: damaged input is an error, and members in truncated
+//! input are not found. (aya keeps its own member lookup private.)
 
 mod extract;
 mod only;
@@ -15,10 +14,10 @@ pub use signature::Signature;
 
 const MAGIC: u16 = 0xeb9f;
 const HEADER_LEN: usize = 24;
-/// How many typedefs and qualifiers, or nested anonymous structs, are followed.
+/// Maximum depth of typedefs and qualifiers, or of nested anonymous structs.
 const DEPTH_MAX: usize = 16;
-/// How many members are looked at for one name: anonymous structs that hold each
-/// other would never end.
+/// Maximum number of members inspected for one name. Anonymous structs that contain each
+/// other would otherwise multiply without end.
 const MEMBERS_MAX: usize = 1 << 20;
 
 const KIND_INT: u8 = 1;
@@ -41,45 +40,45 @@ const KIND_DECL_TAG: u8 = 17;
 const KIND_TYPE_TAG: u8 = 18;
 const KIND_ENUM64: u8 = 19;
 
-/// Why BTF could not be used.
+/// Error of reading BTF.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BtfError {
-    /// Not BTF, or of the other byte order.
+    /// Bytes that are not BTF, or of the other byte order.
     #[error("not BTF: bad magic or header")]
     Header,
-    /// It ends early or points outside itself.
+    /// BTF that ends early or refers to bytes outside itself.
     #[error("damaged BTF at byte {0} of its types")]
     Damaged(usize),
-    /// A kind of type this reader does not know the length of.
+    /// Kind of type whose length is unknown.
     #[error("BTF type kind {0} is newer than this program")]
     UnknownKind(u8),
-    /// No such struct or member.
+    /// Struct or member that the kernel does not have.
     #[error("this kernel has no {0}")]
     Missing(String),
 }
 
-/// A struct's member.
+/// Place and size of a struct's member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemberLayout {
-    /// From the struct's start, in bits.
+    /// Offset from the start of the struct, in bits.
     pub bit_offset: u32,
-    /// Bits, if it is a bitfield.
+    /// Width in bits, if it is a bitfield.
     pub bitfield: Option<u32>,
-    /// Bytes; for a bitfield those of its type.
+    /// Size in bytes; for a bitfield, that of its type.
     pub size: u32,
 }
 
-/// Parsed BTF.
+/// Parsed BTF of a kernel.
 #[derive(Debug)]
 pub struct Btf<'a> {
     types: &'a [u8],
     strings: &'a [u8],
-    /// Where each type starts, by id; id 0 is void.
+    /// Start of each type in `types`, by id; id 0 is void.
     starts: Vec<usize>,
     structs: HashMap<&'a [u8], u32>,
 }
 
-/// The fixed part of a type.
+/// Fixed part of a type (`struct btf_type`).
 #[derive(Clone, Copy)]
 struct Type {
     at: usize,
@@ -90,20 +89,20 @@ struct Type {
     size_or_type: u32,
 }
 
-/// How a search for a path goes.
+/// State of a search for a member path.
 #[derive(Default)]
 struct Search {
-    /// Members that were looked at for the name in hand.
+    /// Number of members inspected for the current name.
     looked_at: usize,
-    /// Where those on the way are described, as bytes of the types.
+    /// Descriptions of the members on the path, as offsets in the types.
     way: Vec<usize>,
 }
 
 impl<'a> Btf<'a> {
-    /// Reads `/sys/kernel/btf/vmlinux` or the like.
+    /// Parses the content of `/sys/kernel/btf/vmlinux` or a similar file.
     ///
     /// # Errors
-    /// When the bytes are not BTF of this byte order, or are cut off.
+    /// When the bytes are not BTF of this byte order, or are truncated.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BtfError> {
         let header = bytes.get(..HEADER_LEN).ok_or(BtfError::Header)?;
         let word = |at| u32_at(header, at).ok_or(BtfError::Header);
@@ -139,8 +138,7 @@ impl<'a> Btf<'a> {
         Ok(())
     }
 
-    /// Finds `struct.member[.member...]`; anonymous structs and unions on the
-    /// way are looked through.
+    /// Finds `struct.member[.member...]`, descending into anonymous structs and unions.
     ///
     /// # Errors
     /// When the kernel has no such member.
@@ -216,8 +214,8 @@ impl<'a> Btf<'a> {
         })
     }
 
-    /// Name and value of every enumerator of the enum that this one belongs to;
-    /// none if there is none.
+    /// Returns name and value of every enumerator in the enum that contains `name`; empty if no
+    /// enum contains it.
     #[must_use]
     pub fn enumerators_beside(&self, name: &str) -> Vec<(&'a [u8], u32)> {
         let all = |&at: &usize| {
@@ -231,7 +229,7 @@ impl<'a> Btf<'a> {
         self.starts.iter().skip(1).find_map(all).unwrap_or_default()
     }
 
-    /// The value of an enumerator, whatever enum it belongs to.
+    /// Returns the value of an enumerator of any enum.
     #[must_use]
     pub fn enumerator(&self, name: &str) -> Option<u32> {
         let beside = self.enumerators_beside(name);
@@ -239,13 +237,13 @@ impl<'a> Btf<'a> {
         found.map(|&(_, value)| value)
     }
 
-    /// The type of a function of the kernel's, by its id.
+    /// Returns the BTF id of a kernel function.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<u32> {
         self.prototype(&Prototype::Function(name.to_owned()))
     }
 
-    /// Follows typedefs and qualifiers to what the type is.
+    /// Follows typedefs and qualifiers to the underlying type.
     fn resolve(&self, id: u32) -> Option<Type> {
         let mut ty = self.by_id(id)?;
         for _ in 0..DEPTH_MAX {
@@ -276,7 +274,7 @@ impl<'a> Btf<'a> {
     }
 
     fn by_id(&self, id: u32) -> Option<Type> {
-        // Id 0 is void: nothing to descend into.
+        // Id 0 is void, which has no members.
         if id == 0 {
             return None;
         }
@@ -300,8 +298,8 @@ impl<'a> Btf<'a> {
         rest.split(|&byte| byte == 0).next()
     }
 
-    /// Whether the name there is this one. Most of hundreds of thousands are told apart by
-    /// their first byte, which spares a call to compare them.
+    /// Compares the name at an offset with `name`. Checking the first byte avoids a call for most
+    /// of the hundreds of thousands of names.
     fn is_named(&self, at: u32, name: &str) -> bool {
         let rest = self.strings.get(at as usize..).unwrap_or_default();
         rest.first() == name.as_bytes().first()

@@ -1,17 +1,17 @@
-//! Cuts out of a kernel's BTF what can be hooked, for a reader that asks for nothing but
-//! the ids of a few names and makes four times as much memory of the whole: here, too,
-//! each has its id, and all other types are nothing.
+//! Reduces a kernel's BTF to the hook targets, for aya: it looks up only the ids of a few names,
+//! but takes four times the size of the BTF in memory. Ids are preserved, and all other types
+//! become empty placeholders.
 
 use std::collections::BTreeSet;
 
 use super::{extract::written, *};
 
 impl Btf<'_> {
-    /// BTF that has these prototypes, the first of each name, under the ids that they have
-    /// here. What a kernel does not have is left out.
+    /// Returns BTF with only these prototypes, the first of each name, under the same ids.
+    /// Prototypes that the kernel does not have are ignored.
     ///
     /// # Errors
-    /// When this one points outside itself.
+    /// When this BTF refers to bytes outside itself.
     pub fn only(&self, prototypes: impl Iterator<Item = Prototype>) -> Result<Vec<u8>, BtfError> {
         let damaged = || BtfError::Damaged(self.types.len());
         let wanted: BTreeSet<_> = prototypes.map(|it| it.named()).collect();
@@ -33,8 +33,8 @@ impl Btf<'_> {
     }
 }
 
-/// A type of this name and kind, without anything behind it; without a name the least
-/// that BTF has, a struct that is somewhere else.
+/// Encodes a type of this name and kind, without entries. Without a name it encodes the
+/// smallest type of BTF, a forward declaration.
 fn words_of(name: Option<&str>, kind: u8, strings: &mut Vec<u8>) -> Option<[u8; 12]> {
     let (at, kind) = match name {
         None => (0, KIND_FWD),
@@ -66,7 +66,7 @@ mod tests {
         ]
     }
 
-    /// BTF of each kernel in the matrix.
+    /// Reads the BTF of each kernel in the test matrix.
     fn kernels() -> Vec<Vec<u8>> {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../conntrace/bpf/btf");
         let files = fs::read_dir(folder).unwrap();

@@ -1,19 +1,19 @@
-//! The types of what can be hooked, as C writes them.
+//! Signatures of hook targets in C syntax.
 
 use super::*;
 
-/// Arguments and result of something that can be hooked.
+/// Argument and result types of a hook target.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Signature {
-    /// Types of the arguments, as C writes them.
+    /// Types of the arguments in C syntax.
     pub args: Vec<String>,
-    /// Type of the result, as C writes it.
+    /// Type of the result in C syntax.
     pub returns: String,
 }
 
 impl Btf<'_> {
-    /// Returns the signature of a function or a tracepoint, `None` if the kernel has none of
-    /// this name. A tracepoint's first argument, the probe's own, is left out.
+    /// Returns the signature of a function or tracepoint; `None` if the kernel has none of this
+    /// name. The first argument of a tracepoint's probe, its private data, is omitted.
     #[must_use]
     pub fn signature(&self, prototype: &Prototype) -> Option<Signature> {
         let described = self.by_id(self.prototype(prototype)?)?;

@@ -49,7 +49,7 @@ fn a_cut_file_is_an_error() {
     }
 }
 
-/// BTF with this body, half of it types and half of it strings.
+/// Builds BTF with this body: the first half types, the second half strings.
 fn btf_of(body: &[u8]) -> Vec<u8> {
     let body_len = u32::try_from(body.len()).unwrap();
     let types_len = body_len / 2;

@@ -1,21 +1,21 @@
-//! How calls of connect and bind are seen that fail before there is an attempt:
-//! what the agent tells the programs once it knows what attaches.
+//! Ways to detect calls of connect and bind that fail before an attempt opens. The agent sets
+//! them in the map `SEEN_CALLS` once it knows which hooks attach.
 
-/// Not at all. The others can come together, each a bit.
+/// Failed calls are not detected. The other constants are bits that can be combined.
 pub const UNSEEN: u32 = 0;
 
-/// From their entry, at which they are kept, to their return: by probes or by the
-/// tracepoints of the system calls. One whose attempt opens is let go.
+/// Calls are kept at their entry and reported at their return, by kprobes or by system call
+/// tracepoints. A call whose attempt opens is removed.
 pub const KEPT: u32 = 1;
 
-/// By their return alone (fexit), where their arguments are still at hand. An
-/// attempt that opened and ended within the call leaves a mark for it.
+/// Calls are detected at their return alone (fexit), where their arguments are still available.
+/// An attempt that opens and ends within the call leaves a mark for this hook.
 pub const AT_RETURN: u32 = 2;
 
-/// By their return twice, because a kernel that preempts skips the first program for
-/// all others while one of them is preempted within it.
+/// Two programs are attached to the return. On a preemptible kernel the first is skipped for
+/// every other thread on a CPU while one thread is preempted within it.
 pub const TWICE: u32 = 4;
 
-/// Bytes of what is kept of a call; the first eight say when it began, in nanoseconds of
+/// Size of a kept call in bytes. The first eight are its start in nanoseconds of
 /// `CLOCK_BOOTTIME`.
 pub const CALL_SIZE: usize = 56;

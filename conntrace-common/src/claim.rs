@@ -1,27 +1,27 @@
-//! Claims to places of the kernel side's own tables, which CPUs share without a lock.
+//! Claims to entries of the kernel side's own tables, which CPUs share without a lock.
 //!
-//! Apart from the programs, because a test of the agent tries every order of the steps.
+//! The code is separate from the programs so that a test can try every order of its steps.
 
-/// A place that one at a time may write.
+/// Table entry that only one CPU may write at a time.
 pub trait Claimable {
-    /// How many have claimed it: the one that has it, and others for a moment.
+    /// Returns the number of claims: that of the owner, and for a moment those of others.
     fn claims(&self) -> u32;
 
-    /// Adds to the claims, atomically, wrapping, and as a barrier. The result is not used:
-    /// the instruction that has none is all that Linux 5.10 knows.
+    /// Adds to the claims, atomically, wrapping, and as a barrier. It returns nothing, because
+    /// Linux 5.10 has only the atomic addition without a result.
     fn add_claims(&mut self, count: u32);
 }
 
-/// A slot of the table of attempts: each socket is locked for itself, so that only two that
-/// want the same slot at once need care.
+/// Slot of the attempt table. The kernel locks each socket, so that conflicts arise only
+/// between two sockets that claim the same slot.
 pub trait AttemptSlot: Claimable {
-    /// Says whose it is, by the address of the socket; 0 for nobody's. Not before what was
-    /// done before.
+    /// Sets the owner, the address of its socket, or 0 for a free slot. The store must not move
+    /// before earlier accesses.
     fn name(&mut self, sock: u64);
 }
 
-/// Of several that claim it at once, one gets it or none: who finds itself alone after it
-/// has added itself is seen by all who come later.
+/// Claims a place, and returns true on success. Of several concurrent claims at most one
+/// succeeds: the one that finds the count at 1 after its own addition, which all later ones see.
 #[inline(always)]
 pub fn claim(place: &mut impl Claimable) -> bool {
     if place.claims() != 0 {
@@ -35,7 +35,7 @@ pub fn claim(place: &mut impl Claimable) -> bool {
     false
 }
 
-/// In this order: who claims it next must not find it named.
+/// Releases a slot. The owner is cleared first, so that the next claim never finds an owner.
 #[inline(always)]
 pub fn give_back(slot: &mut impl AttemptSlot) {
     slot.name(0);

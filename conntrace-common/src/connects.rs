@@ -1,23 +1,24 @@
-//! When the kernel side gives a hint that a destination uses up local ports: by how
-//! many connects it counted in a window of some 69 s.
+//! Thresholds for hints that a destination uses up local ports, by the number of connects in a
+//! window of about 69 s.
 
 use crate::hash;
 
-/// Buckets that connects are counted in, by a hash of namespace and destination.
+/// Number of counters for connects, indexed by a hash of namespace and destination.
 pub const BUCKETS: u32 = 4096;
 
-/// A window lasts 2^36 ns: a little longer than `TIME_WAIT` holds a port.
+/// Base-2 logarithm of the window in nanoseconds. The window of 2^36 ns is slightly longer than
+/// `TIME_WAIT` holds a port.
 pub const WINDOW_BITS: u32 = 36;
 
-/// The first hint within a window. What is left below it goes on into the next one,
-/// or a destination that is connected to slowly would never be told of.
+/// Number of connects at the first hint in a window. A smaller rest is carried over into the
+/// next window, so that slow connects are reported too.
 pub const FIRST: u32 = 64;
 
-/// From here on there is a hint every so many connects, before that whenever their
-/// number has doubled.
+/// Interval of hints, in connects, once that many are counted. Before that, a hint is due
+/// whenever the count has doubled.
 pub const STEP: u32 = 256;
 
-/// The bucket of a destination, by the inode number of the network namespace.
+/// Returns the bucket of a destination in the network namespace with this inode number.
 #[inline(always)]
 #[must_use]
 pub const fn bucket_of(secret: u64, netns: u32, addr: [u8; 16], port: u16) -> u32 {
@@ -26,15 +27,15 @@ pub const fn bucket_of(secret: u64, netns: u32, addr: [u8; 16], port: u16) -> u3
     hash::of_words(secret, [first, second, rest]) as u32 % BUCKETS
 }
 
-/// Whether so many connects within a window are worth a hint.
+/// Returns true if a hint is due at this number of connects within a window.
 #[inline(always)]
 #[must_use]
 pub const fn is_hint(count: u32) -> bool {
     count >= FIRST && (count & (count - 1) == 0 || count.is_multiple_of(STEP))
 }
 
-/// How many connects a hint stands for: at least those since the last hint, and those
-/// until the next one is due.
+/// Returns the number of connects that a hint stands for: at least those since the last hint,
+/// and at least those until the next one.
 #[must_use]
 pub const fn told_by(hint: u32) -> u32 {
     if hint < STEP { hint } else { STEP }
@@ -44,8 +45,7 @@ pub const fn told_by(hint: u32) -> u32 {
 mod tests {
     use super::*;
 
-    /// However many there were in a window, the hints and what is carried on stand for
-    /// all of them.
+    /// The hints and the carried rest account for every connect of a window.
     #[test]
     fn hints_stand_for_all() {
         let mut told = 0;

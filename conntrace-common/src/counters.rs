@@ -1,17 +1,17 @@
-//! What the kernel side counts, per CPU: a slot for each [`Counter`].
+//! Per-CPU counters of the kernel side, one slot for each [`Counter`].
 
 use crate::{hosts::HostScratch, record::ENTRY_SIZE};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
-        /// A slot of the per-CPU counters. They only ever rise.
+        /// Slot of the per-CPU counters, which never decrease.
         #[repr(usize)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Counter {
             $($(#[$doc])* $name,)+
         }
 
-        /// How many counters there are.
+        /// Number of counters.
         pub const COUNTERS: usize = [$(Counter::$name),+].len();
     };
 }
@@ -19,7 +19,7 @@ macro_rules! counters {
 counters! {
     /// Attempts that opened (`TCP_CLOSE` -> `TCP_SYN_SENT`).
     Attempts,
-    /// Endings handed over as a record.
+    /// Endings reported as a record.
     Endings,
     /// Handshakes that completed and were only counted.
     Established,
@@ -29,25 +29,23 @@ counters! {
     StallRingFull,
     /// Attempts found under way when tracing began.
     JoinedLate,
-    /// Attempts lost because the attempt map was full: with process filters set
-    /// an ending alone does not tell whether it passes them.
+    /// Attempts lost because the attempt map was full while process filters were set. Their ending
+    /// alone does not show whether they match the filters.
     MapFull,
-    /// Attempts whose ending no program saw: found when their socket began
-    /// the next attempt or was destroyed.
+    /// Attempts whose ending no program saw, found when their socket began another attempt or was
+    /// destroyed.
     EndingMissed,
-    /// Calls of connect or bind that failed before `TCP_SYN_SENT`, handed over as a
-    /// record.
+    /// Calls of connect or bind that failed before `TCP_SYN_SENT`, reported as a record.
     CallFailed,
-    /// Likewise, lost because the ring was full.
+    /// Failed calls lost because the ring was full.
     CallRingFull,
-    /// Calls that were not followed because too many were under way.
+    /// Calls that were not followed because the map of pending calls was full.
     CallMissed,
-    /// State changes that the second attachment handled because the first was
-    /// skipped.
+    /// State changes handled by the second attachment because the kernel skipped the first.
     SecondAttachment,
 }
 
-/// Words of what each CPU has: two sets of counters, the first attachment's mark, an entry
-/// for each attachment to write, and for these and the other programs memory to work in.
+/// Size of the per-CPU memory in 64-bit words: two sets of counters, the mark of the first
+/// attachment, an entry to fill for each attachment, and scratch memory for the programs.
 pub const PER_CPU_WORDS: usize =
     2 * COUNTERS + 2 + (2 * ENTRY_SIZE + 3 * size_of::<HostScratch>()) / size_of::<u64>();

@@ -1,6 +1,6 @@
-//! What the kernel side and the agent must agree on, byte for byte.
+//! Types, constants and algorithms shared by the kernel side and the agent.
 //!
-//! `no_std` and without dependencies: `conntrace-ebpf` compiles it for the BPF
+//! The crate is `no_std` and has no dependencies: `conntrace-ebpf` compiles it for the BPF
 //! target, `conntrace` for the host.
 #![no_std]
 

@@ -1,40 +1,39 @@
-//! Where the kernel's fields are, resolved at start from the running kernel's
-//! BTF and handed to the programs as read-only globals.
+//! Offsets of kernel fields, resolved at start from the running kernel's BTF and passed to the
+//! programs as read-only globals.
 
-/// An offset that was not resolved. A load through it fails verification, so
-/// a forgotten member is a loud error and never a wrong value.
+/// Unresolved offset. The verifier rejects a load through it, so that a forgotten member is an
+/// error and never a wrong value.
 pub const POISON: u32 = u32::MAX;
 
-/// A member of a kernel struct.
+/// Member of a kernel struct.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelMember {
-    /// `struct.member`, anonymous structs and unions left out.
+    /// Path `struct.member`, without anonymous structs and unions.
     pub path: &'static str,
-    /// Bytes the programs take it to have; another size is another kernel's
-    /// member, and refused.
+    /// Size in bytes that the programs expect; any other size is an error.
     pub size: u32,
 }
 
-/// Stands for a single bit, wherever the kernel keeps it: a flag of
-/// `inet_sock.inet_flags` (from 6.6) or a bitfield of its own.
+/// Pseudo-path of a single bit, which is a flag in `inet_sock.inet_flags` (from Linux 6.6) or a
+/// bitfield of its own.
 pub const DEFER_CONNECT: &str = "inet_sock.DEFER_CONNECT";
 
-/// Words of the set of `enum skb_drop_reason` values, a bit each.
+/// Size of the set of `enum skb_drop_reason` values in 64-bit words, a bit for each value.
 pub const DROP_REASON_WORDS: usize = 4;
 
-/// Where a system call's tracepoints (`struct syscall_tp_t`) keep its first three
-/// arguments and its result, in bytes.
+/// Byte offsets of the first three arguments and the result in a system call's tracepoints
+/// (`struct syscall_tp_t`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallOffsets {
-    /// The arguments.
+    /// Offsets of the arguments.
     pub args: [u32; 3],
-    /// What it returned.
+    /// Offset of the result.
     pub ret: u32,
 }
 
 impl CallOffsets {
-    /// Nothing resolved: what the object file contains.
+    /// Unresolved offsets, as in the object file.
     pub const POISONED: Self = Self {
         args: [POISON; 3],
         ret: POISON,
@@ -50,11 +49,11 @@ macro_rules! offsets {
             $($(#[$doc])* pub $field: u32,)+
         }
 
-        /// What each field of [`Offsets`] stands for.
+        /// Kernel member of each field of [`Offsets`].
         pub const MEMBERS: &[KernelMember] = &[$(KernelMember { path: $path, size: $size }),+];
 
         impl Offsets {
-            /// Nothing resolved: what the object file contains.
+            /// Unresolved offsets, as in the object file.
             pub const POISONED: Self = Self { $($field: POISON,)+ };
         }
     };
@@ -73,121 +72,122 @@ offsets! {
     v6_rcv_saddr: "sock_common.skc_v6_rcv_saddr", 16;
     /// Destination port, network order.
     dport: "sock_common.skc_dport", 2;
-    /// Bound local port, host order; `inet_num` to the rest of the kernel.
+    /// Bound local port, host order; the kernel's `inet_num`.
     num: "sock_common.skc_num", 2;
     /// Socket state.
     state: "sock_common.skc_state", 1;
-    /// Interface that it is bound to.
+    /// Index of the interface that the socket is bound to.
     bound_device: "sock_common.skc_bound_dev_if", 4;
-    /// Network namespace.
+    /// Network namespace of the socket.
     net: "sock_common.skc_net.net", 8;
-    /// Its inode number.
+    /// Inode number of a network namespace.
     net_inum: "net.ns.inum", 4;
-    /// Random bits of it (`setup_net`), by which the next one with that number is another.
+    /// Random bits of a network namespace (`setup_net`), which tell it from a later one with the
+    /// same inode number.
     hash_mix: "net.hash_mix", 4;
-    /// `SO_MARK`.
+    /// Mark of the socket (`SO_MARK`).
     mark: "sock.sk_mark", 4;
     /// Pending error.
     err: "sock.sk_err", 4;
-    /// Error remembered but not (yet) fatal.
+    /// Soft error, which is not fatal yet.
     err_soft: "sock.sk_err_soft", 4;
     /// Newest entry of the error queue.
     error_queue_prev: "sock.sk_error_queue.prev", 8;
-    /// Entries in the error queue.
+    /// Number of entries in the error queue.
     error_queue_len: "sock.sk_error_queue.qlen", 4;
-    /// Source port, network order; stale on a reused socket.
+    /// Local port, network order; stale on a reused socket.
     sport: "inet_sock.inet_sport", 2;
     /// Byte that holds the `DEFER_CONNECT` bit.
     defer_connect: "inet_sock.DEFER_CONNECT", 1;
-    /// Retransmission timer runs.
+    /// Number of retransmission timer runs.
     rto_count: "inet_connection_sock.icsk_retransmits", 1;
-    /// Segments sent.
+    /// Number of segments sent.
     segs_out: "tcp_sock.segs_out", 4;
-    /// Segments received.
+    /// Number of segments received.
     segs_in: "tcp_sock.segs_in", 4;
-    /// Segments sent again.
+    /// Number of segments retransmitted.
     total_retrans: "tcp_sock.total_retrans", 4;
-    /// The error queue entry's control block.
+    /// Control block of an error queue entry.
     skb_cb: "sk_buff.cb", 48;
-    /// The socket a packet belongs to.
+    /// Socket that a packet belongs to.
     skb_sk: "sk_buff.sk", 8;
-    /// The interface that a packet is at.
+    /// Network device of a packet.
     skb_dev: "sk_buff.dev", 8;
-    /// Its network namespace.
+    /// Network namespace of a device.
     dev_net: "net_device.nd_net.net", 8;
-    /// Start of the packet's buffer.
+    /// Start of a packet's buffer.
     skb_head: "sk_buff.head", 8;
-    /// Outer IP header, from `head`.
+    /// Offset of the outer IP header from `head`.
     skb_network_header: "sk_buff.network_header", 2;
-    /// ICMP header of an ICMP packet, from `head`.
+    /// Offset of the ICMP header of an ICMP packet from `head`.
     skb_transport_header: "sk_buff.transport_header", 2;
-    /// Within the control block: what happened.
+    /// Errno of the error, within the control block.
     ee_errno: "sock_exterr_skb.ee.ee_errno", 4;
-    /// Within the control block: who says so.
+    /// Origin of the error (`SO_EE_ORIGIN_*`), within the control block.
     ee_origin: "sock_exterr_skb.ee.ee_origin", 1;
-    /// Within the control block: ICMP type.
+    /// ICMP type of the error, within the control block.
     ee_type: "sock_exterr_skb.ee.ee_type", 1;
-    /// Within the control block: ICMP code.
+    /// ICMP code of the error, within the control block.
     ee_code: "sock_exterr_skb.ee.ee_code", 1;
-    /// Source of an IPv4 packet.
+    /// Source address of an IPv4 packet.
     iphdr_saddr: "iphdr.saddr", 4;
-    /// Source of an IPv6 packet.
+    /// Source address of an IPv6 packet.
     ipv6hdr_saddr: "ipv6hdr.saddr", 16;
-    /// The protocol's side of a socket file.
+    /// Protocol socket of a `struct socket`.
     socket_sk: "socket.sk", 8;
-    /// Whether a socket file is connected (`socket_state`).
+    /// Connection state of a `struct socket` (`socket_state`).
     socket_state: "socket.state", 4;
-    /// `SOCK_STREAM` or another.
+    /// Type of a `struct socket`, such as `SOCK_STREAM`.
     socket_type: "socket.type", 2;
-    /// TCP, MPTCP or another.
+    /// Protocol of a socket, such as TCP or MPTCP.
     protocol: "sock.sk_protocol", 2;
-    /// What a task has open.
+    /// Open files of a task.
     files: "task_struct.files", 8;
-    /// The table of it.
+    /// Descriptor table of the open files.
     fdt: "files_struct.fdt", 8;
-    /// How long the table is.
+    /// Length of the descriptor table.
     max_fds: "fdtable.max_fds", 4;
-    /// The table's files, by descriptor.
+    /// Files of the descriptor table, by descriptor.
     fd_array: "fdtable.fd", 8;
-    /// A socket file's socket.
+    /// Private data of a file; the `struct socket` of a socket file.
     private_data: "file.private_data", 8;
-    /// Which says whether it is a socket file.
+    /// Inode of a file.
     inode: "file.f_inode", 8;
-    /// By this.
+    /// Mode of an inode, which tells a socket from other files.
     mode: "inode.i_mode", 2;
-    /// Number of an inode.
+    /// Inode number.
     inode_number: "inode.i_ino", 8;
     /// File system of an inode.
     superblock: "inode.i_sb", 8;
-    /// Device of a file system.
+    /// Device number of a file system.
     device: "super_block.s_dev", 4;
-    /// Who made the socket.
+    /// User id of the socket's owner.
     uid: "sock.sk_uid", 4;
-    /// Process (thread group) id.
+    /// Process id (thread group id) in the root pid namespace.
     tgid: "task_struct.tgid", 4;
-    /// Thread id, in the root pid namespace like all here.
+    /// Thread id in the root pid namespace.
     pid: "task_struct.pid", 4;
-    /// What a task may do, and whose it is.
+    /// Credentials of a task.
     cred: "task_struct.cred", 8;
     /// Real user id, in the root user namespace.
     cred_uid: "cred.uid", 4;
-    /// Where a task is among the cgroups.
+    /// Set of cgroups of a task.
     cgroups: "task_struct.cgroups", 8;
-    /// Its cgroup of version 2.
+    /// Cgroup (v2) in that set.
     dfl_cgrp: "css_set.dfl_cgrp", 8;
-    /// That cgroup's directory.
+    /// Directory of a cgroup.
     cgroup_kn: "cgroup.kn", 8;
-    /// That directory's inode number, the cgroup's id.
+    /// Inode number of that directory, which is the cgroup's id.
     kn_id: "kernfs_node.id", 8;
-    /// A task's memory.
+    /// Memory of a task.
     mm: "task_struct.mm", 8;
-    /// The executable that it is of.
+    /// Executable file of a process.
     exe_file: "mm_struct.exe_file", 8;
-    /// The process's first thread.
+    /// Thread group leader of a task.
     group_leader: "task_struct.group_leader", 8;
-    /// When a task started, `CLOCK_BOOTTIME` nanoseconds.
+    /// Start time of a task, in nanoseconds of `CLOCK_BOOTTIME`.
     start_boottime: "task_struct.start_boottime", 8;
-    /// A task's name.
+    /// Name of a task.
     comm: "task_struct.comm", 16;
 }
 

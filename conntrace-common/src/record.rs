@@ -1,111 +1,109 @@
-//! The wire format: one fixed-size [`RawRecord`] per ending and per first stall, and per
-//! hint that a destination uses up local ports.
+//! Wire format: one fixed-size [`RawRecord`] per ending, per first stall, and per hint that a
+//! destination uses up local ports.
 //!
-//! All numbers are in the host's byte order but ports and addresses, which stay
-//! in network order as the kernel keeps them. Enums travel as plain integers:
-//! the agent parses them, it never transmutes.
+//! Numbers are in the host's byte order. Ports and addresses stay in network order, as in the
+//! kernel. Enums travel as plain integers, which the agent parses and never transmutes.
 
-/// Bytes of a task's name, `TASK_COMM_LEN` in the kernel.
+/// Size of a task's name in bytes (`TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
 
-/// `Record::kind`: the attempt has ended, its entry is gone from the map.
+/// `RawRecord::kind`: the attempt has ended, and its entry is removed from the map.
 pub const KIND_ENDING: u8 = 1;
-/// `Record::kind`: the attempt's first SYN retransmission, it goes on.
+/// `RawRecord::kind`: first SYN retransmission; the attempt goes on.
 pub const KIND_STALL: u8 = 2;
 
-/// `Record::kind`: connect returned an error before the socket reached
-/// `TCP_SYN_SENT`; `error` is its errno, and there was no SYN to count.
+/// `RawRecord::kind`: connect returned an error before the socket reached `TCP_SYN_SENT`;
+/// `error` is its errno, and no SYN was sent.
 pub const KIND_CONNECT_FAILED: u8 = 3;
-/// `Record::kind`: bind returned an error, so that there was no connect; `error` is
-/// its errno. `local_addr` and `bound_port` are what was asked for, the remote side
-/// is all zero.
+/// `RawRecord::kind`: bind returned an error, and there was no connect. `error` is the errno of
+/// bind, `local_addr` and `bound_port` are its arguments, and the remote fields are all zero.
 pub const KIND_BIND_FAILED: u8 = 4;
-/// `Record::kind`: the attempt begins, and `syn_sent` is how many to its destination
-/// did lately ([`crate::connects`]). A hint, which says nothing of the attempt's ending.
+/// `RawRecord::kind`: hint at the beginning of an attempt. `syns_or_connects` is the number of
+/// recent connects to its destination ([`crate::connects`]). The attempt goes on.
 pub const KIND_CONNECTS: u8 = 5;
 
-/// `Record::state`: the socket is still in `TCP_SYN_SENT`.
+/// `RawRecord::state`: the socket is still in `TCP_SYN_SENT`.
 pub const STATE_SYN_SENT: u8 = 2;
-/// `Record::state`: the handshake completed (`TCP_ESTABLISHED`).
+/// `RawRecord::state`: the handshake completed (`TCP_ESTABLISHED`).
 pub const STATE_ESTABLISHED: u8 = 1;
-/// `Record::state`: the socket went to `TCP_CLOSE`.
+/// `RawRecord::state`: the socket went to `TCP_CLOSE`.
 pub const STATE_CLOSE: u8 = 7;
 
-/// `Record::flags`: a segment came for the socket since the attempt began
-/// (`tcp_sock.segs_in`). ICMP errors are none.
+/// `RawRecord::flags`: the socket received a TCP segment since the attempt began
+/// (`tcp_sock.segs_in`). ICMP errors do not count.
 pub const FLAG_HEARD: u8 = 1 << 0;
-/// `Record::flags`: an ICMP error for this attempt lies in the error queue;
-/// the `icmp_*` fields describe it.
+/// `RawRecord::flags`: an ICMP error for this attempt is in the error queue; the `icmp_*`
+/// fields describe it.
 pub const FLAG_ICMP: u8 = 1 << 1;
-/// `Record::flags`: TCP fast open holds the SYN back until the first write
+/// `RawRecord::flags`: TCP Fast Open holds the SYN back until the first write
 /// (`DEFER_CONNECT`).
 pub const FLAG_DEFERRED: u8 = 1 << 2;
 
-/// `Record::flags`: the attempt was under way when tracing began. `started_ns` is
-/// when it was found, the caller is the process that held the socket then (its
-/// thread is unknown), and the counts may include what the socket did before.
+/// `RawRecord::flags`: the attempt was under way when tracing began. `started_ns` is the time
+/// at which it was found. The caller is the process that held the socket then; its thread is
+/// unknown. The counts may include earlier attempts of the socket.
 pub const FLAG_JOINED_LATE: u8 = 1 << 3;
-/// `Record::flags`: nothing was kept of the attempt, because the attempt map was
-/// full when it began. `started_ns` is when it ended, the caller is all zero but
-/// for `tid`, which is the CPU's number and makes the id unique, and the counts
-/// may include what the socket did before.
+/// `RawRecord::flags`: no entry was kept of the attempt, because the attempt map was full when
+/// it began. `started_ns` is the time of its ending. The caller is all zero, except that
+/// `tid_or_cpu` is the CPU number, which makes the id unique. The counts may include earlier
+/// attempts of the socket.
 pub const FLAG_UNTRACKED: u8 = 1 << 4;
 
-/// `sock_extended_err.ee_origin` of an ICMPv4 error (`SO_EE_ORIGIN_ICMP`).
+/// `RawRecord::icmp_origin` of an ICMPv4 error (`SO_EE_ORIGIN_ICMP`).
 pub const ORIGIN_ICMP: u8 = 2;
-/// `sock_extended_err.ee_origin` of an ICMPv6 error (`SO_EE_ORIGIN_ICMP6`).
+/// `RawRecord::icmp_origin` of an ICMPv6 error (`SO_EE_ORIGIN_ICMP6`).
 pub const ORIGIN_ICMP6: u8 = 3;
 
-/// `Attempt::family` of IPv4.
+/// `RawAttempt::family` of IPv4.
 pub const AF_INET: u16 = 2;
-/// `Attempt::family` of IPv6, which may hold a v4-mapped address.
+/// `RawAttempt::family` of IPv6, whose addresses may be v4-mapped.
 pub const AF_INET6: u16 = 10;
 
-/// What the call to connect told us, recorded in the caller's own context at
-/// `TCP_CLOSE` -> `TCP_SYN_SENT` (`tcp_v4_connect`, `tcp_v6_connect`).
+/// Facts recorded at connect, in the caller's context, when the socket changes from `TCP_CLOSE`
+/// to `TCP_SYN_SENT` (`tcp_v4_connect`, `tcp_v6_connect`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawAttempt {
-    /// When it began, `CLOCK_BOOTTIME` nanoseconds.
+    /// Start of the attempt, in nanoseconds of `CLOCK_BOOTTIME`.
     pub started_ns: u64,
-    /// `task_struct.start_boottime` of the thread group's leader, nanoseconds:
-    /// tells the process from a later one with the same pid.
+    /// Start time of the process in nanoseconds (`task_struct.start_boottime` of the thread group's
+    /// leader). It tells the process from a later one with the same pid.
     pub process_started_ns: u64,
     /// Id of the caller's cgroup (v2), its kernfs inode number.
     pub cgroup_id: u64,
-    /// Inode number of the caller's executable (`mm_struct.exe_file`); 0 of a kernel
-    /// thread, which has none.
+    /// Inode number of the caller's executable (`mm_struct.exe_file`); 0 for a kernel thread, which
+    /// has none.
     pub exe_inode: u64,
-    /// Device of that inode (`super_block.s_dev`), encoded as the kernel does: the major
-    /// number above 20 bits of the minor one.
+    /// Device of that inode (`super_block.s_dev`) in the kernel's encoding: the major number above
+    /// 20 bits of the minor number.
     pub exe_device: u32,
     /// Thread group id in the root pid namespace.
     pub pid: u32,
-    /// Thread id in the root pid namespace.
+    /// Thread id in the root pid namespace; the CPU number if [`FLAG_UNTRACKED`] is set.
     pub tid_or_cpu: u32,
     /// Real user id in the root user namespace.
     pub uid: u32,
     /// Inode number of the socket's network namespace.
     pub netns: u32,
-    /// Interface that the socket is bound to (`sock_common.skc_bound_dev_if`); 0 if none.
+    /// Index of the interface that the socket is bound to (`sock_common.skc_bound_dev_if`); 0 if
+    /// none.
     pub bound_device: u32,
-    /// `SO_MARK` (`sock.sk_mark`).
+    /// Mark of the socket (`SO_MARK`, `sock.sk_mark`).
     pub mark: u32,
-    /// Owner of the socket (`sock.sk_uid`) in the root user namespace: routes are looked up
-    /// with it.
+    /// Owner of the socket in the root user namespace (`sock.sk_uid`), which route lookups use.
     pub socket_uid: u32,
     /// Destination address; the first four bytes when `family` is `AF_INET`.
     pub remote_addr: [u8; 16],
-    /// Local address, laid out like `remote_addr`.
+    /// Local address, in the layout of `remote_addr`.
     pub local_addr: [u8; 16],
     /// Destination port, network order.
     pub remote_port: u16,
     /// Local port bound before connect was called (`inet_num`), host order; 0 if none.
     pub bound_port: u16,
-    /// `AF_INET` or `AF_INET6`.
+    /// Address family: `AF_INET` or `AF_INET6`.
     pub family: u16,
-    /// Random bits of the network namespace (`net.hash_mix`, the lower 16), by which it is
-    /// told from the next one with that inode number; 0 of a call that failed.
+    /// Lower 16 of the network namespace's random bits (`net.hash_mix`), which tell it from a later
+    /// one with the same inode number; 0 for a failed call.
     pub netns_mix: u16,
     /// Name of the calling thread.
     pub comm: [u8; COMM_LEN],
@@ -113,87 +111,88 @@ pub struct RawAttempt {
     pub leader_comm: [u8; COMM_LEN],
 }
 
-/// One attempt at one moment: its ending or its first stall.
+/// State of an attempt at one event: its ending, its first stall, or a hint at its beginning.
 ///
-/// Counts are of this attempt alone: the kernel side subtracts what a reused
-/// socket brought along.
+/// Counts are of this attempt alone: the kernel side subtracts those of earlier attempts on a
+/// reused socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawRecord {
-    /// Who called, where to.
+    /// Facts recorded at connect.
     pub attempt: RawAttempt,
-    /// When the kernel saw this moment, `CLOCK_BOOTTIME` nanoseconds.
+    /// Time of the event, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
-    /// `sk->sk_err` if it was set since the attempt began, else 0; of a call that
-    /// failed, the errno it returned.
+    /// Errno in `sk_err` if it was set since the attempt began, else 0. For a failed call, the
+    /// errno that it returned.
     pub error: u32,
-    /// `sk->sk_err_soft` if it was set since the attempt began, else 0.
+    /// Errno in `sk_err_soft` if it was set since the attempt began, else 0.
     pub soft_error: u32,
-    /// SYNs handed to the IP layer (`tcp_sock.segs_out`).
+    /// Number of SYNs handed to the IP layer (`tcp_sock.segs_out`); for [`KIND_CONNECTS`], the
+    /// number of recent connects to the destination.
     pub syns_or_connects: u32,
-    /// SYN retransmissions that left TCP (`tcp_sock.total_retrans`).
+    /// Number of SYN retransmissions that left TCP (`tcp_sock.total_retrans`).
     pub syn_retransmitted: u32,
-    /// Who sent the ICMP error (the outer source address); laid out like
-    /// `Attempt::remote_addr`, all zero if unknown.
+    /// Sender of the ICMP error (outer source address), in the layout of
+    /// `RawAttempt::remote_addr`; all zero if unknown.
     pub icmp_from: [u8; 16],
-    /// errno the kernel made of the ICMP error (`ee_errno`).
+    /// Errno that the kernel derived from the ICMP error (`ee_errno`).
     pub icmp_errno: u32,
     /// Local port assigned for this attempt, network order; 0 if none was.
     pub local_port: u16,
-    /// Retransmission timer runs since the handshake began
-    /// (`icsk_retransmits`); those whose SYN is still stuck below TCP count
-    /// here and not in `syn_retransmitted`.
+    /// Number of retransmission timer runs since the handshake began (`icsk_retransmits`). Runs
+    /// whose SYN is still queued below TCP count here and not in `syn_retransmitted`.
     pub rto_count: u8,
-    /// `KIND_*`.
+    /// Kind of record, a constant `KIND_*`.
     pub kind: u8,
-    /// `STATE_*` the socket is in now.
+    /// Current state of the socket, a constant `STATE_*`.
     pub state: u8,
-    /// `FLAG_*`.
+    /// Set of the constants `FLAG_*`.
     pub flags: u8,
-    /// `ee_origin` of the ICMP error, `ORIGIN_*`.
+    /// Origin of the ICMP error (`ee_origin`), a constant `ORIGIN_*`.
     pub icmp_origin: u8,
     /// ICMP type.
     pub icmp_type: u8,
     /// ICMP code.
     pub icmp_code: u8,
-    /// How many packets of the attempt this host dropped, its own or answers to
-    /// them (`kfree_skb`); stays at 255.
+    /// Number of packets of the attempt that this host dropped (`kfree_skb`), SYNs or answers to
+    /// them; at most 255.
     pub drops: u8,
-    /// Why the last of them was dropped: the running kernel's
-    /// `enum skb_drop_reason`; 0 if none was.
+    /// Drop reason of the last dropped packet (the running kernel's `enum skb_drop_reason`); 0 if
+    /// none was dropped.
     pub drop_reason: u16,
-    /// What was remembered of the remote. The silence of this attempt is noted before, its
-    /// answers are afterwards: an answer is no evidence about the attempt itself.
+    /// Cached facts about the remote host. They include the silence of this attempt but not its
+    /// answers: an answer is no evidence about the attempt itself.
     pub remembered: RawHistory,
 }
 
-/// What was heard of a host, in the attempt's network namespace, from attempts that
-/// were traced. Times are `CLOCK_BOOTTIME` nanoseconds, 0 where there is none; with a port
-/// they share a word ([`pack`]).
+/// Cached facts about a host, from traced attempts in the same network namespace. Times are
+/// nanoseconds of `CLOCK_BOOTTIME`, 0 if there is none. A time and a port share a word
+/// ([`pack`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawHistory {
-    /// The newest handshake that completed with it, and its port.
+    /// Time and port of the last completed handshake, packed.
     pub handshake: u64,
-    /// When a handshake on the attempt's own port last completed.
+    /// Time of the last completed handshake on the attempt's own port.
     pub port_handshake_ns: u64,
-    /// The newest RST that it sent, and the port that it came from.
+    /// Time and source port of the last RST, packed.
     pub reset: u64,
-    /// When the first attempt began that it did not answer, if it never answered any since.
+    /// Start of the first unanswered attempt, if the host has answered none since.
     pub silent_since_ns: u64,
-    /// Likewise of the whole private network that it is in; 0 where it is in none.
+    /// Start of the first unanswered attempt to the host's private network, if no host of that
+    /// network has answered since; 0 if the host is in none.
     pub network_silent_since_ns: u64,
-    /// When something that was heard of it may last have been forgotten.
+    /// Last time at which a fact about the host or its network may have been evicted.
     pub forgotten_ns: u64,
-    /// How long the newest handshake took from connect to `TCP_ESTABLISHED`, in
-    /// microseconds; 0 if that is not known.
+    /// Duration of the last handshake in microseconds, from connect to `TCP_ESTABLISHED`; 0 if
+    /// unknown.
     pub handshake_took_us: u32,
     /// Padding, always zero.
     pub reserved: u32,
 }
 
 impl RawHistory {
-    /// Nothing was heard.
+    /// History without any facts.
     pub const NOTHING: Self = Self {
         handshake: 0,
         port_handshake_ns: 0,
@@ -206,46 +205,46 @@ impl RawHistory {
     };
 }
 
-/// The bits of a packed word that hold the port.
+/// Bits of a packed word that hold the port.
 const PORT_BITS: u64 = u16::MAX as u64;
 
-/// A time and a port in one word, which is read and written at once. The time loses 66 us.
+/// Packs a time and a port into one word, which is accessed as a whole. The time loses
+/// 16 bits, or 66 us.
 #[inline(always)]
 #[must_use]
 pub const fn pack(at_ns: u64, port: u16) -> u64 {
     at_ns & !PORT_BITS | port as u64
 }
 
-/// The time of a packed word.
+/// Returns the time of a packed word in nanoseconds.
 #[inline(always)]
 #[must_use]
 pub const fn packed_ns(word: u64) -> u64 {
     word & !PORT_BITS
 }
 
-/// The port of a packed word, in the byte order that it was packed in.
+/// Returns the port of a packed word, in the byte order in which it was packed.
 #[inline(always)]
 #[must_use]
 pub const fn packed_port(word: u64) -> u16 {
     (word & PORT_BITS) as u16
 }
 
-/// Size of an [`RawAttempt`] in bytes.
+/// Size of a [`RawAttempt`] in bytes.
 pub const ATTEMPT_SIZE: usize = 136;
 /// Size of a [`RawRecord`] in bytes, also on the wire and in a recording.
 pub const RECORD_SIZE: usize = 248;
 
-/// Size in bytes of what the kernel side keeps of an attempt under way: the
-/// value of its map.
+/// Size in bytes of the entry that the kernel side keeps of an attempt under way.
 pub const ENTRY_SIZE: usize = 168;
 
-/// Slots of the table that the kernel side keeps attempts under way in, its map apart: a
-/// power of two.
+/// Number of slots in the kernel side's table of attempts under way, a power of two. Its map
+/// is separate.
 pub const SLOTS: u32 = 4096;
-/// Most attempts that its map holds: those whose slot is another's, which may be all.
+/// Maximum number of attempts in the map, which holds those whose slot is occupied.
 pub const IN_MAP_MAX: u32 = 65_536;
-/// Size in bytes of a slot: the socket's address, 0 while the slot is free, then what the
-/// agent need not know.
+/// Size of a slot in bytes. The first eight are the socket's address, 0 if the slot is free;
+/// the agent ignores the rest.
 pub const SLOT_SIZE: usize = 16 + ENTRY_SIZE;
 
 const _: () = assert!(size_of::<RawAttempt>() == ATTEMPT_SIZE);

@@ -1,10 +1,10 @@
-//! Memory that other CPUs use at the same time: words that are read and written whole.
+//! Accesses to words in memory that other CPUs read and write at the same time.
 //!
-//! Volatile accesses, for this target has no atomic ones. They keep the compiler from
-//! reading twice or not at all; x86-64 keeps loads in their order, and stores.
+//! The accesses are volatile, because the BPF target has no atomic ones. Volatile keeps the
+//! compiler from repeating or omitting them; x86-64 keeps the order of loads and of stores.
 #![expect(unsafe_code, reason = "volatile accesses")]
 
-/// Loads what is there now.
+/// Loads the current value.
 #[inline(always)]
 #[must_use]
 pub fn load<T: Copy>(place: &T) -> T {
@@ -12,7 +12,7 @@ pub fn load<T: Copy>(place: &T) -> T {
     unsafe { core::ptr::from_ref(place).read_volatile() }
 }
 
-/// Stores it there.
+/// Stores a value.
 #[inline(always)]
 pub fn store<T: Copy>(place: &mut T, value: T) {
     // SAFETY: a reference is valid for writes; only integers are shared.

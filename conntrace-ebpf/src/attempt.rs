@@ -1,11 +1,12 @@
-//! Opens, notes and closes attempts: what every tier shares.
+//! Opens, updates and closes attempts, for every tier.
 //!
-//! `inet_sock_set_state` is attached twice with this one body, because the
-//! kernel skips a program that is already active on its CPU: a softirq that
-//! interrupts the run for one socket would lose the transition of another.
-//! Whoever is first leaves a mark and the second returns at once. A mark can be
-//! overwritten by such a softirq, so doing a transition twice must be harmless:
-//! an attempt is opened once, and taking its entry is the right to report it.
+//! `inet_sock_set_state` is attached twice with this body, because the kernel skips a program
+//! that is already active on its CPU. A softirq that interrupts the run for one socket would
+//! otherwise lose the transition of another.
+//!
+//! The first attachment leaves a mark, by which the second returns at once. A softirq can
+//! overwrite the mark, so handling a transition twice must be harmless. An attempt is opened only
+//! once, and only the program that takes its entry may report it.
 
 use aya_ebpf::{bindings::BPF_ANY, programs::BtfTracePointContext};
 use conntrace_common::{
@@ -26,36 +27,36 @@ use crate::{
     report::{self, AttemptEvent},
 };
 
-/// `TCP_SYN_RECV`: a server's side of a handshake is in it, or an attempt after a
+/// State `TCP_SYN_RECV` of the passive side of a handshake, or of an attempt after a
 /// simultaneous open.
 const SYN_RECV: i32 = 3;
-/// `TCP_FIN_WAIT1`: what such an attempt is closed to, for the other side has sent
-/// a SYN (`tcp_close_state`).
+/// State `TCP_FIN_WAIT1`, to which an attempt is closed after a simultaneous open
+/// (`tcp_close_state`).
 const STATE_FIN_WAIT1: u8 = 4;
 
-/// Set by the agent: completed handshakes are reported, not only counted.
+/// Set by the agent to report completed handshakes instead of only counting them.
 #[unsafe(no_mangle)]
 #[expect(unsafe_code, reason = "the agent finds the global by name")]
 static REPORT_ESTABLISHED: aya_ebpf::Global<u8> = aya_ebpf::Global::new(0);
 
-/// Which of the two attachments runs.
+/// The attachment to `inet_sock_set_state` that runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Attachment {
     First,
     Second,
 }
 
-/// What an attachment has on this CPU, and no other program touches.
+/// Per-CPU memory of an attachment, which no other program accesses.
 struct CpuState<'a> {
     attachment: Attachment,
     counts: &'a mut Counts,
-    /// To write an entry in.
+    /// Scratch memory for an entry.
     entry: &'a mut AttemptEntry,
     work: &'a mut HostScratch,
 }
 
-/// What a state change means to an attempt. Without fields: the compiler may copy one
-/// that it has not set, which the verifier does not let it do.
+/// Effect of a state change on an attempt. The variants have no fields: the compiler may copy an
+/// unset field, which the verifier rejects.
 enum AttemptChange {
     Opens,
     Completes,
@@ -78,7 +79,7 @@ impl AttemptChange {
     }
 }
 
-/// The body of both attachments to `inet_sock_set_state`.
+/// Handles a state change, for both attachments to `inet_sock_set_state`.
 #[inline(always)]
 pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Option<()> {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
@@ -138,7 +139,7 @@ fn open(ctx: &BtfTracePointContext, key: u64, own: &mut CpuState<'_>) -> Option<
     }
     match own.attachment {
         Attachment::Second if attempt_table::find(key).is_some() => return None,
-        // The socket's last attempt ended unseen; it must not be taken for this one.
+        // The ending of the socket's last attempt was missed; drop its entry.
         Attachment::First if attempt_table::forget(key).is_some() => {
             own.counts.count(Counter::EndingMissed)
         }
@@ -153,7 +154,7 @@ fn open(ctx: &BtfTracePointContext, key: u64, own: &mut CpuState<'_>) -> Option<
     }
     own.counts.count(Counter::Attempts);
     if own.attachment == Attachment::First {
-        // The few that the second opens are not missed.
+        // The second attachment opens few attempts, which need not be counted.
         connect_counter::count(&own.entry.attempt);
     }
     aya_log_ebpf::debug!(
@@ -165,9 +166,9 @@ fn open(ctx: &BtfTracePointContext, key: u64, own: &mut CpuState<'_>) -> Option<
     Some(())
 }
 
-/// The attempt map is full. What the ending alone can tell is reported then, and
-/// the attempt counted; whether it passes the filters of its caller is known only
-/// now.
+/// Records that the attempt map is full. Without filters of the caller, the attempt is counted
+/// and reported at its ending. With such filters it is counted as lost here, because the ending
+/// does not show whether it matches them.
 #[inline(always)]
 fn not_kept(counts: &mut Counts) {
     map_is_full();
@@ -177,8 +178,8 @@ fn not_kept(counts: &mut Counts) {
     }
 }
 
-/// An attempt of this caller on this socket as it is now. One that is not seen
-/// from its beginning is taken for the socket's first: nothing is subtracted.
+/// Creates the entry of an attempt by this caller from the current state of the socket. Without
+/// its beginning, the attempt counts as the first one of the socket: nothing is subtracted.
 #[inline(always)]
 fn describe(sock: KernelSock, caller: CurrentTask, seen: u8) -> AttemptEntry {
     let whole = seen == 0;
@@ -222,9 +223,8 @@ fn describe(sock: KernelSock, caller: CurrentTask, seen: u8) -> AttemptEntry {
     }
 }
 
-/// The handshake completed: by default only counted, which takes no more than
-/// removing the entry, and remembered of the host. A server's own handshakes pass
-/// here as well; they have none.
+/// Counts a completed handshake, removes the entry, and caches the answer of the host.
+/// Handshakes of servers also reach this function, but have no entry.
 #[inline(always)]
 fn complete(
     ctx: &BtfTracePointContext,
@@ -248,8 +248,8 @@ fn complete(
     Some(())
 }
 
-/// The attempt ends, and is reported. One that has no entry is counted only now, and told
-/// with what its socket still knows.
+/// Reports the ending of an attempt. One without an entry is counted only here, and reported
+/// with the facts that its socket still has.
 #[inline(always)]
 fn end(
     ctx: &BtfTracePointContext,
@@ -259,7 +259,7 @@ fn end(
     own: &mut CpuState<'_>,
 ) -> Option<()> {
     let sock = if attempt_table::take(key, own.entry) {
-        // It is one: no other has an entry.
+        // Only a TCP socket has an entry.
         KernelSock::from_arg(ctx)?
     } else {
         let sock = unkept(ctx, own.attachment, passive)?;
@@ -286,11 +286,11 @@ fn end(
     Some(())
 }
 
-/// The socket of an ending without an entry, if it is an attempt's that we want:
-/// the map was full when it began, or it is older than the tracing. Nothing tells
-/// whether it would have passed the filters of its caller. The second attachment
-/// cannot tell it from one that the first has just reported, and a server's socket
-/// has no entry either.
+/// Returns the socket of an ending without an entry, if its attempt matches the filters. Such an
+/// attempt began while the map was full, or before tracing.
+///
+/// Filters of the caller cannot be checked any more. The second attachment cannot tell such an
+/// ending from one that the first has just reported. Sockets of servers have no entry either.
 #[inline(always)]
 fn unkept(ctx: &BtfTracePointContext, attachment: Attachment, passive: bool) -> Option<KernelSock> {
     if passive || attachment == Attachment::Second || filter::is_set(kind::OF_CALLER) {
@@ -300,8 +300,8 @@ fn unkept(ctx: &BtfTracePointContext, attachment: Attachment, passive: bool) -> 
     filter::destination_passes(&sock).then_some(sock)
 }
 
-/// A socket that a process has open when tracing begins: an attempt under way
-/// that no hook saw begin gets its entry now.
+/// Inserts the entry of an attempt that is under way when tracing begins, for a socket that a
+/// process has open.
 #[inline(always)]
 pub fn found(file: &OpenFile) -> Option<()> {
     let sock = file.sock;
@@ -315,7 +315,7 @@ pub fn found(file: &OpenFile) -> Option<()> {
     if !attempt_table::insert_found(file.key, &describe(sock, holder, FLAG_JOINED_LATE)) {
         return None;
     }
-    // It may have ended meanwhile, before the entry was there.
+    // It may have ended before the entry was inserted.
     if sock.state() != STATE_SYN_SENT && attempt_table::forget(file.key).is_some() {
         return None;
     }
@@ -323,9 +323,9 @@ pub fn found(file: &OpenFile) -> Option<()> {
     Some(())
 }
 
-/// A packet is dropped (`kfree_skb`): noted, if it is an attempt's and the reason
-/// is one that this host decides. Not always under the socket's lock: an attempt that ends
-/// at this very moment may leave it to the next one in its slot.
+/// Records a dropped packet of an attempt (`kfree_skb`), if the drop was a decision of this
+/// host. The socket is not always locked here: if the attempt ends at the same time, the drop
+/// may count for the next attempt in its slot.
 #[inline(always)]
 pub fn dropped(ctx: &BtfTracePointContext) -> Option<()> {
     let reason: u32 = ctx.arg(2);
@@ -338,8 +338,7 @@ pub fn dropped(ctx: &BtfTracePointContext) -> Option<()> {
     Some(())
 }
 
-/// An ICMPv6 error comes for this socket (`ipv6_icmp_error`): noted, if that has an
-/// attempt under way.
+/// Records an ICMPv6 error for a socket with an attempt under way (`ipv6_icmp_error`).
 #[inline(always)]
 pub fn icmp6_came(sock: u64, packet: u64, errno: i32) -> Option<()> {
     let entry = attempt_table::find(sock)?;
@@ -349,8 +348,8 @@ pub fn icmp6_came(sock: u64, packet: u64, errno: i32) -> Option<()> {
     Some(())
 }
 
-/// TCP sent a segment again: a stall, if it was the SYN and really left TCP
-/// (from Linux 6.17 on the tracepoint also fires for retransmissions that failed).
+/// Reports the first SYN retransmission as a stall, if the segment really left TCP. Since Linux
+/// 6.17 the tracepoint also fires for failed retransmissions.
 #[inline(always)]
 pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
     let sock = KernelSock::from_arg(ctx)?;
@@ -374,8 +373,8 @@ pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
     Some(())
 }
 
-/// The socket goes away. An entry it still has is an ending that no program
-/// saw; its memory may be the next socket's at once.
+/// Removes the entry of a socket that is destroyed. If it still has one, its ending was missed.
+/// The kernel may reuse the address at once.
 #[inline(always)]
 pub fn destroyed(ctx: &BtfTracePointContext) -> Option<()> {
     let key = kernel::sock_key(ctx);

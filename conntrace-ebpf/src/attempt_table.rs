@@ -1,13 +1,13 @@
-//! The attempts under way, each with its entry: a table of slots, and a map behind it.
+//! Entries of the attempts under way: a table of slots, and a map for collisions.
 //!
-//! To insert into the map and to remove from it again takes some 350 ns, most of it for
-//! locks. A slot takes two additions. An attempt's slot is the one that the hash of its
-//! socket's address says; where that is another's, the entry goes into the map, and from
-//! then on whoever does not find a socket in that slot asks the map as well.
+//! Inserting into the map and removing again takes about 350 ns, mostly for locks. A slot takes
+//! two atomic additions. The hash of the socket's address selects the slot. If another socket
+//! occupies it, the entry goes into the map. From then on, a lookup that misses in this slot also
+//! searches the map.
 //!
-//! Whatever inserts, takes or writes an attempt's entry runs under its socket's lock
-//! (`dropped`, which only notes a reason, and `found` say why they may do without), so that
-//! only the claim of a free slot by two sockets at once needs care.
+//! Entries are inserted, taken and written under the lock of their socket. Only the claim of
+//! a free slot by two sockets at once needs care. `attempt::dropped` and `attempt::found` run
+//! without the lock, and say why they may.
 #![expect(unsafe_code, reason = "map values are handed out as pointers")]
 
 use aya_ebpf::bindings::BPF_NOEXIST;
@@ -45,14 +45,14 @@ impl Claimable for TableSlot {
 }
 
 impl AttemptSlot for TableSlot {
-    /// x86-64 keeps stores in their order.
+    /// Stores the owner. x86-64 does not reorder stores.
     #[inline(always)]
     fn name(&mut self, sock: u64) {
         sync::store(&mut self.sock, sock);
     }
 }
 
-/// Keeps the entry of an attempt that has none; `false` where there is no room.
+/// Inserts the entry of an attempt that has none. Returns false if the map is full.
 #[inline(always)]
 pub fn insert(sock: u64, entry: &AttemptEntry) -> bool {
     let Some(slot) = slot_of(sock) else {
@@ -67,10 +67,11 @@ pub fn insert(sock: u64, entry: &AttemptEntry) -> bool {
     insert_in_map(sock, entry)
 }
 
-/// Keeps the entry of an attempt that was found, outside of its socket's lock: the map lets
-/// only one of two in. That a hook takes the slot at this very moment can only be when the
-/// socket connects anew while tracing starts; its entry is found first, then, and this one
-/// goes with the socket.
+/// Inserts the entry of an attempt that was found under way, without the lock of its socket. The
+/// map accepts only one of two concurrent inserts.
+///
+/// A hook can take the slot meanwhile only if the socket connects again while tracing starts.
+/// Lookups then find the slot first, and this entry is removed with the socket.
 #[inline(always)]
 pub fn insert_found(sock: u64, entry: &AttemptEntry) -> bool {
     let Some(slot) = slot_of(sock) else {
@@ -85,7 +86,7 @@ fn insert_in_map(sock: u64, entry: &AttemptEntry) -> bool {
     ATTEMPTS.insert(sock, entry, u64::from(BPF_NOEXIST)).is_ok()
 }
 
-/// The entry of this socket's attempt.
+/// Returns the entry of this socket's attempt.
 #[inline(always)]
 pub fn find(sock: u64) -> Option<&'static mut AttemptEntry> {
     let slot = slot_of(sock)?;
@@ -96,12 +97,12 @@ pub fn find(sock: u64) -> Option<&'static mut AttemptEntry> {
         return None;
     }
     let entry = ATTEMPTS.get_ptr_mut(sock)?;
-    // SAFETY: the map is preallocated, so the memory stays.
+    // SAFETY: the map is preallocated, so the memory is never freed.
     Some(unsafe { &mut *entry })
 }
 
-/// Moves the entry of this socket's attempt to `entry`; `false` if it has none. Who takes it
-/// has the right to report the attempt.
+/// Moves the entry of this socket's attempt to `entry`, and returns false if it has none. Only
+/// the program that takes the entry may report the attempt.
 #[inline(always)]
 pub fn take(sock: u64, entry: &mut AttemptEntry) -> bool {
     let Some(slot) = slot_of(sock) else {
@@ -118,16 +119,16 @@ pub fn take(sock: u64, entry: &mut AttemptEntry) -> bool {
     let Some(kept) = ATTEMPTS.get_ptr(sock) else {
         return false;
     };
-    // SAFETY: the map is preallocated, so the memory stays. Its place is another's only
-    // once it is removed.
+    // SAFETY: the map is preallocated, so the memory is never freed. Another entry reuses it only
+    // after the removal.
     entry.copy_from(unsafe { &*kept });
     ATTEMPTS.remove(sock).is_ok()
 }
 
-/// Start of an attempt whose entry is removed.
+/// Start of an attempt whose entry was removed.
 pub struct StartedAttempt {
     pub at_ns: u64,
-    /// It was seen to begin then, and not found under way.
+    /// True if a hook saw it begin; false if it was found under way.
     pub is_seen: bool,
 }
 
@@ -141,8 +142,7 @@ impl StartedAttempt {
     }
 }
 
-/// Removes the entry of this socket's attempt, and tells when that began; `None` if it has
-/// none.
+/// Removes the entry of this socket's attempt and returns its start; `None` if it has none.
 #[inline(always)]
 pub fn forget(sock: u64) -> Option<StartedAttempt> {
     let slot = slot_of(sock)?;
@@ -154,17 +154,17 @@ pub fn forget(sock: u64) -> Option<StartedAttempt> {
     if slot.spilled == 0 {
         return None;
     }
-    // Nearly always there is none, and looking takes no lock.
+    // There is hardly ever an entry, and a lookup takes no lock.
     let kept = ATTEMPTS.get_ptr(sock)?;
-    // SAFETY: the map is preallocated, so the memory stays.
+    // SAFETY: the map is preallocated, so the memory is never freed.
     let began = StartedAttempt::of(unsafe { &*kept });
     ATTEMPTS.remove(sock).is_ok().then_some(began)
 }
 
-/// The slot of this socket, whoever has it.
+/// Returns the slot that this socket hashes to, whoever owns it.
 #[inline(always)]
 fn slot_of(sock: u64) -> Option<&'static mut TableSlot> {
-    // The upper half is the same for nearly all.
+    // The upper half is the same for nearly all sockets.
     let hash = kernel::lower_half(sock).wrapping_mul(SPREAD);
     slot(hash >> (u32::BITS - SLOTS.ilog2()))
 }

@@ -1,12 +1,12 @@
-//! Calls of connect and bind that fail before there is a state to change: no
-//! route, a denial by policy, no port to bind.
+//! Detects calls of connect and bind that fail before the socket changes its state: no route,
+//! a denial by policy, or no port to bind.
 //!
-//! They are seen at the return of the kernel's own functions, or of the system
-//! calls. Each failure returns through just one of the hooked functions; the only
-//! one that calls another of them is `tcp_v6_connect`, which hands a mapped address
-//! on to `tcp_v4_connect`. That the call made no attempt is known because the
-//! opening of one lets go of the call (`KEPT`), or because its ending leaves a mark
-//! (`AT_RETURN`, which costs a connect that succeeds nothing).
+//! The hooks are at the return of kernel functions, or of the system calls. Each failure returns
+//! through only one of the hooked functions. Only `tcp_v6_connect` calls another one: it passes a
+//! v4-mapped address to `tcp_v4_connect`.
+//!
+//! A call that opened an attempt must not be reported. With `KEPT`, the opening removes the call.
+//! With `AT_RETURN`, the attempt's ending leaves a mark, which costs a successful connect nothing.
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
@@ -27,14 +27,14 @@ use crate::{
     report,
 };
 
-/// The largest errno that an application is told; those above are the kernel's own
+/// Largest errno that applications receive. Larger ones are internal to the kernel
 /// (`ERESTARTSYS`).
 const ERRNO_MAX: i64 = 511;
 const EADDRINUSE: u32 = 98;
 const EADDRNOTAVAIL: u32 = 99;
 
-/// What connect returns only of an attempt that was made, or is under way. Should
-/// its opening have been missed, its ending is reported all the same.
+/// Errnos that connect returns only for an attempt that opened earlier. Its ending is reported
+/// even if its opening was missed.
 const OF_AN_ATTEMPT: [u32; 7] = [
     103, // ECONNABORTED
     104, // ECONNRESET
@@ -45,27 +45,27 @@ const OF_AN_ATTEMPT: [u32; 7] = [
     115, // EINPROGRESS
 ];
 
-/// Added to the socket in a mark: the first program at the return has told of the call,
-/// or has seen that its attempt is told. No socket lies there; and the verifier lets an
-/// address be added to, but no bit be set in it.
+/// Offset added to the socket's address in a mark by the first return program, once the call or
+/// its attempt is reported. No socket has such an address. The verifier allows an addition to
+/// an address, but not a bit operation.
 const TOLD: u64 = 1;
 
-/// What is called.
+/// Kind of call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum CallKind {
     Connect,
     Bind,
 }
 
-/// What a kernel function takes as its first argument; the second is the address
-/// that was passed, the third its length.
+/// First argument of a kernel function. The second is the address that was passed, the third its
+/// length.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum FirstArg {
     Sock,
     Socket,
 }
 
-/// A kernel function on the way of a call.
+/// Kernel function that a call passes through.
 #[derive(Clone, Copy)]
 pub struct Function {
     pub what: CallKind,
@@ -82,21 +82,21 @@ impl Function {
     }
 }
 
-/// A system call begins.
+/// Keeps a system call at its entry.
 #[inline(always)]
 pub fn syscall_enters(ctx: &TracePointContext) -> Option<()> {
     let args = CallArgs::of(ctx)?;
     keep(&describe(&OpenSocket::of_fd(args.fd)?, args.passed)?)
 }
 
-/// A system call returns.
+/// Handles the return of a system call.
 #[inline(always)]
 pub fn syscall_returns(ctx: &TracePointContext, what: CallKind) -> Option<()> {
     let call = let_go()?;
     failed(what, &call, kernel::call_returned(ctx)?)
 }
 
-/// A function is entered (kprobe).
+/// Keeps a call at the entry of a function (kprobe).
 #[inline(always)]
 pub fn enters(ctx: &ProbeContext, function: Function) -> Option<()> {
     let passed = Passed {
@@ -105,30 +105,30 @@ pub fn enters(ctx: &ProbeContext, function: Function) -> Option<()> {
         by_user: 0,
     };
     let socket = function.socket(ctx.arg(0)?)?;
-    // A mapped address in `tcp_v4_connect` is kept from `tcp_v6_connect` already.
+    // `tcp_v6_connect` has already kept a call with a v4-mapped address.
     SockAddr::read(passed, socket.family)?;
     keep(&describe(&socket, passed)?)
 }
 
-/// A function returns (kretprobe).
+/// Handles the return of a function (kretprobe).
 #[inline(always)]
 pub fn leaves(ctx: &RetProbeContext, function: Function) -> Option<()> {
     let call = let_go()?;
     failed(function.what, &call, i64::from(ctx.ret::<i32>()))
 }
 
-/// Which of the programs at a function's return runs (fexit). The kernel runs the one
-/// that was attached last before the others (`bpf_trampoline_link_prog`): the first.
+/// The program at a function's return that runs (fexit). The kernel runs the one attached last
+/// first (`bpf_trampoline_link_prog`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum ReturnProgram {
     First,
     Second,
 }
 
-/// A function returns, its arguments at hand (fexit).
+/// Handles the return of a function with its arguments (fexit).
 #[inline(always)]
 pub fn returns(ctx: &FExitContext, function: Function, turn: ReturnProgram) -> Option<()> {
-    // The result lies behind the arguments; `bpf_get_func_ret` is newer (5.17).
+    // The result follows the arguments; `bpf_get_func_ret` needs Linux 5.17.
     let ret: i32 = ctx.arg(3);
     if ret == 0 {
         return None;
@@ -159,67 +159,67 @@ fn describe(socket: &OpenSocket, passed: Passed) -> Option<PendingCall> {
     })
 }
 
-/// Keeps the running thread's call. One that it still has was left without its
-/// return being seen.
+/// Keeps the call of the running thread. If the thread still has one, its return was missed.
 #[inline(always)]
 fn keep(call: &PendingCall) -> Option<()> {
     let thread = kernel::thread_key();
     if CALLS.insert(thread, call, u64::from(BPF_NOEXIST)).is_err() {
         per_cpu()?.others.count(Counter::CallMissed);
-        // Fails where there is no room, which has just been counted.
+        // Fails if the map is full, which has just been counted.
         let _ = CALLS.insert(thread, call, u64::from(BPF_ANY));
     }
     Some(())
 }
 
-/// The running thread's call, which is kept no longer.
+/// Removes and returns the call of the running thread.
 #[inline(always)]
 fn let_go() -> Option<PendingCall> {
     let thread = kernel::thread_key();
     let kept = CALLS.get_ptr(thread)?;
     #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
-    // SAFETY: the map is preallocated, and only this thread has this entry.
+    // SAFETY: the map is preallocated, and only this thread uses this entry.
     let call = unsafe { *kept };
     let _ = CALLS.remove(thread);
     Some(call)
 }
 
-/// The running thread's attempt opens: how it ends is seen without the call.
+/// Removes the running thread's call when its attempt opens, because the attempt is then
+/// reported by its ending.
 #[inline(always)]
 pub fn opened() {
     if seen_calls() & KEPT != 0 {
-        // Nothing is there when the call was not hooked.
+        // There is no entry if the call was not hooked.
         let _ = CALLS.remove(kernel::thread_key());
     }
 }
 
-/// An attempt ends whose SYN was never sent: within the call that opened it. A mark
-/// says so to the return of that call.
+/// Leaves a mark for the return of the running call, when its attempt ends within it: the SYN
+/// was never sent.
 #[inline(always)]
 pub fn ended_within(sock: u64) {
     if seen_calls() & AT_RETURN != 0 {
-        // Cannot fail: the oldest mark gives way, which has long been read.
+        // Cannot fail: the oldest mark is evicted, which has long been read.
         let _ = ENDED.insert(kernel::thread_key(), sock, u64::from(BPF_ANY));
     }
 }
 
-/// Whether the running thread's call, which fails now, is told already: it made an
-/// attempt, whose ending has left a mark or has been missed, or it is the second's turn
-/// and the first has run. A mark of the first's that the second did not see, because it
-/// was skipped, is of an earlier call by the time that the first finds it.
+/// Returns true if the running thread's failed call is already reported. Either it opened an
+/// attempt, whose ending left a mark or was missed, or the first program has run before the
+/// second. The first program ignores its own mark: it is left over from an earlier call for
+/// which the kernel skipped the second.
 #[inline(always)]
 fn is_told(what: CallKind, sock: u64, turn: ReturnProgram) -> bool {
     let thread = kernel::thread_key();
     let mark = ENDED.get_ptr(thread);
     #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
-    // SAFETY: only this thread writes what lies under its key.
+    // SAFETY: only this thread writes the value under its key.
     let mark = mark.map_or(0, |mark| unsafe { *mark });
     let by_first = sock.wrapping_add(TOLD);
     let told = mark == sock
         || (turn == ReturnProgram::Second && mark == by_first)
         || (what == CallKind::Connect && attempt_table::find(sock).is_some());
     if turn == ReturnProgram::First && seen_calls() & TWICE != 0 {
-        // Cannot fail: the oldest mark gives way, which has long been read.
+        // Cannot fail: the oldest mark is evicted, which has long been read.
         let _ = ENDED.insert(thread, by_first, u64::from(BPF_ANY));
     } else if mark != 0 {
         let _ = ENDED.remove(thread);
@@ -227,8 +227,8 @@ fn is_told(what: CallKind, sock: u64, turn: ReturnProgram) -> bool {
     told
 }
 
-/// A call returned this and made no attempt. A function of its own: more than a dozen
-/// programs end here, seldom.
+/// Reports a call that returned an error and opened no attempt, if it matches the filters. Not
+/// inlined, because more than a dozen programs call it, and rarely.
 #[inline(never)]
 fn failed(what: CallKind, call: &PendingCall, ret: i64) -> Option<()> {
     if !(-ERRNO_MAX..0).contains(&ret) {
@@ -255,8 +255,8 @@ fn failed(what: CallKind, call: &PendingCall, ret: i64) -> Option<()> {
     Some(())
 }
 
-/// Of bind only what an outgoing connection would meet: no port left, or an address
-/// that is not this host's.
+/// Returns true for errors to report. For bind, these are the ones that outgoing connections
+/// meet: no port left, or an address that is not assigned to this host.
 #[inline(always)]
 fn wanted(what: CallKind, errno: u32, asked: &SockAddr) -> bool {
     match what {
@@ -265,7 +265,7 @@ fn wanted(what: CallKind, errno: u32, asked: &SockAddr) -> bool {
     }
 }
 
-/// Whether it fits the filters of its socket. A bind has no destination to fit.
+/// Returns true if the call matches the filters of its socket. A bind has no destination.
 #[inline(always)]
 fn passes(what: CallKind, call: &PendingCall, asked: &SockAddr) -> bool {
     if what == CallKind::Bind && filter::is_set(kind::OF_REMOTE) {
@@ -274,7 +274,7 @@ fn passes(what: CallKind, call: &PendingCall, asked: &SockAddr) -> bool {
     filter::destination_passes(&CallTarget { call, asked })
 }
 
-/// Where a call to connect wants to.
+/// Destination of a call to connect.
 struct CallTarget<'a> {
     call: &'a PendingCall,
     asked: &'a SockAddr,
@@ -302,8 +302,8 @@ impl RemoteFields for CallTarget<'_> {
     }
 }
 
-/// The attempt that such a call was to make, or, of bind, the address that one was to
-/// come from.
+/// Fills in the attempt that the call would have opened. For bind, that is only the local
+/// address and port.
 #[inline(always)]
 fn fill(attempt: &mut RawAttempt, what: CallKind, call: &PendingCall, asked: &SockAddr) {
     attempt.started_ns = call.started_ns;

@@ -1,5 +1,5 @@
-//! Which attempts are traced: asked once, when one begins, so that what is
-//! filtered out costs a few lookups and leaves nothing behind.
+//! Filters of the traced attempts. They apply once, when an attempt begins, so that an ignored
+//! attempt costs a few lookups and leaves nothing behind.
 
 use aya_ebpf::{Global, maps::lpm_trie::Key};
 use conntrace_common::{
@@ -12,27 +12,27 @@ use crate::{
     maps::{FILTER_COMMS, FILTER_IDS, FILTER_NETWORKS, FILTER_PORTS},
 };
 
-/// How deep cgroups may lie that a filter of their kind looks at.
+/// Maximum depth at which a cgroup filter finds a cgroup.
 const CGROUP_DEPTH_MAX: i32 = 32;
 
-/// Set by the agent: the kinds that are set.
+/// Set by the agent to the filter kinds in use.
 #[unsafe(no_mangle)]
 #[expect(unsafe_code, reason = "the agent finds the global by name")]
 static FILTERS: Global<u32> = Global::new(0);
 
-/// Whether this kind is set at all, or any of these.
+/// Returns true if a filter of any of these kinds is set.
 #[inline(always)]
 pub fn is_set(kinds: u32) -> bool {
     FILTERS.load() & kinds != 0
 }
 
-/// Where to, and from which namespace: asked for only as far as filters are set.
+/// Destination and namespace of an attempt. Only the fields that filters need are read.
 pub trait RemoteFields {
     fn netns(&self) -> u32;
     fn family(&self) -> u16;
-    /// Laid out like `Attempt::remote_addr`.
+    /// Returns the address, in the layout of `RawAttempt::remote_addr`.
     fn remote_addr(&self) -> [u8; 16];
-    /// Network order.
+    /// Returns the port in network order.
     fn remote_port(&self) -> u16;
 }
 
@@ -58,7 +58,7 @@ impl RemoteFields for KernelSock {
     }
 }
 
-/// Whether everything fits that does not ask who called.
+/// Returns true if all filters except those of the caller match.
 #[inline(always)]
 pub fn destination_passes(to: &impl RemoteFields) -> bool {
     (!is_set(kind::PORT) || port_passes(u16::from_be(to.remote_port())))
@@ -66,16 +66,16 @@ pub fn destination_passes(to: &impl RemoteFields) -> bool {
         && (!is_set(kind::NETWORK) || network_passes(to))
 }
 
-/// Who called: asked for only as far as filters are set.
+/// Caller of an attempt. Only the fields that filters need are read.
 pub trait CallerFields {
     fn pid(&self) -> u32;
     fn uid(&self) -> u32;
-    /// Of the thread and of its process.
+    /// Returns the names of the thread and of its process.
     fn names(&self) -> [[u8; COMM_LEN]; 2];
     fn in_cgroup(&self) -> bool;
 }
 
-/// The running task.
+/// Caller that is the running task.
 pub struct Current;
 
 impl CallerFields for Current {
@@ -100,7 +100,7 @@ impl CallerFields for Current {
     }
 }
 
-/// Who holds a socket: its cgroup is not known.
+// The holder of a socket, whose cgroup is unknown.
 impl CallerFields for CurrentTask {
     #[inline(always)]
     fn pid(&self) -> u32 {
@@ -123,7 +123,7 @@ impl CallerFields for CurrentTask {
     }
 }
 
-/// Whether the caller fits.
+/// Returns true if all filters of the caller match.
 #[inline(always)]
 pub fn caller_passes(caller: &impl CallerFields) -> bool {
     (!is_set(kind::PID) || id_passes(kind::PID, u64::from(caller.pid())))
@@ -132,7 +132,7 @@ pub fn caller_passes(caller: &impl CallerFields) -> bool {
         && (!is_set(kind::CGROUP) || caller.in_cgroup())
 }
 
-/// Whether the running task's cgroup fits, or one above it.
+/// Returns true if the cgroup of the running task, or one above it, matches.
 #[inline(always)]
 fn cgroup_passes() -> bool {
     for level in 0..CGROUP_DEPTH_MAX {

@@ -1,12 +1,10 @@
-//! The memory of hosts, as the programs use it: what an attempt tells of its host, and what
-//! its record is told.
+//! Updates the host table with each attempt, and adds the cached facts to its record.
 //!
-//! It is told with every record, for causes, and learned from the attempts that pass the
-//! filters. The silence of an attempt is noted before its record is told, an answer
-//! afterwards: so an answer is no evidence about the attempt itself. Each fact is noted once a
-//! second at most: a connection costs a look.
+//! Only attempts that match the filters update the table. The silence of an attempt is stored
+//! before its record is filled, an answer afterwards: an answer is no evidence about the attempt
+//! itself. Each fact is stored at most once a second, so that a connection costs one lookup.
 //!
-//! Two CPUs that write a set at once: one does, and the other leaves a mark in it.
+//! If two CPUs write to the same set, one succeeds, and the other records a dropped fact.
 
 use conntrace_common::{
     claim::{Claimable, claim},
@@ -24,15 +22,15 @@ use crate::{
     sync::{self, load, store},
 };
 
-/// What `tcp_reset` makes of a RST in `SYN_SENT`, and in `SYN_RECV`.
+/// Errno that `tcp_reset` sets for a RST in `SYN_SENT`; in `SYN_RECV` it sets `ECONNRESET`.
 const ECONNREFUSED: u32 = 111;
 const ECONNRESET: u32 = 104;
 const ETIMEDOUT: u32 = 110;
 
-/// A set that is claimed before it is written.
+/// Set of host slots that must be claimed before a write.
 #[repr(C)]
 pub struct HostSet {
-    /// How many have claimed it to write.
+    /// Number of claims: that of the writer, and for a moment those of others.
     claims: u32,
     reserved: u32,
     set: HostBucket,
@@ -50,14 +48,14 @@ impl Claimable for HostSet {
     }
 }
 
-/// The socket's other side, in its network namespace.
+/// Returns the key of the socket's remote host in its network namespace.
 #[inline(always)]
 pub fn key_of(sock: KernelSock) -> HostKey {
     HostKey::new(sock.netns_for_good(), sock.remote_addr_mapped())
 }
 
-/// A handshake completed of which there is no record. To look at the clock takes longer than
-/// all the rest, and is for the few that are noted.
+/// Caches a completed handshake that has no record. The time is left 0 and read only if the fact
+/// is stored, because reading the clock takes longer than all the rest.
 #[inline(always)]
 pub fn answered(sock: KernelSock, began: &StartedAttempt, work: &mut HostScratch) {
     work.fact = HostUpdate {
@@ -74,7 +72,8 @@ pub fn answered(sock: KernelSock, began: &StartedAttempt, work: &mut HostScratch
     }
 }
 
-/// Notes what the record of a moment says of its host, and tells it what is remembered.
+/// Stores the fact that the record reveals about its host, and adds the cached facts to the
+/// record.
 #[inline(always)]
 pub fn remember(record: &mut RawRecord, moment: &AttemptEvent, work: &mut HostScratch) {
     work.fact = HostUpdate {
@@ -87,7 +86,7 @@ pub fn remember(record: &mut RawRecord, moment: &AttemptEvent, work: &mut HostSc
     visit(work);
     let told = &mut record.remembered;
     work.tell_to(told);
-    // The network of a host that was heard was heard as well.
+    // If the host has answered before, its network has answered as well.
     if load(&work.heard_ns) != 0 && load(&work.is_news) == 0 {
         return;
     }
@@ -102,9 +101,11 @@ pub fn remember(record: &mut RawRecord, moment: &AttemptEvent, work: &mut HostSc
     }
 }
 
-/// What the record of a moment says of its host. A segment is its own if this host dropped no
-/// packet, which a rule that rejects does before it answers. An attempt that was given up
-/// before the SYN was sent again has not listened for long enough to tell of silence.
+/// Returns the fact that a record reveals about its host.
+///
+/// A received segment counts only if this host dropped no packet, because a local REJECT rule
+/// drops the packet before it answers. An attempt without a SYN retransmission ended too early
+/// to count as silence.
 #[inline(always)]
 fn news(record: &RawRecord, moment: &AttemptEvent) -> HostFact {
     let by_reset = record.error == ECONNREFUSED || record.error == ECONNRESET;
@@ -130,7 +131,7 @@ fn news(record: &RawRecord, moment: &AttemptEvent) -> HostFact {
     }
 }
 
-/// Visits the place of the host's network, if it is in one, as the host's own.
+/// Looks up and updates the host's private network, if it has one.
 #[inline(always)]
 fn visit_network(work: &mut HostScratch) -> Option<()> {
     work.key = work.key.network()?;
@@ -142,18 +143,20 @@ fn visit_network(work: &mut HostScratch) -> Option<()> {
     Some(())
 }
 
-/// Finds out what is known of a host and notes the fact, silence before and an answer
-/// afterwards. A function of its own, or the programs would have it a dozen times; it returns
-/// nothing, for Linux 6.1 would have to follow all else to follow that.
+/// Looks up a host, prepares the report, and stores the fact. Silence is stored before the
+/// report, an answer afterwards.
+///
+/// Not inlined, because the programs would contain it a dozen times. It returns nothing: the
+/// verifier of Linux 6.1 would otherwise check all following code for each result.
 #[inline(never)]
 fn visit(work: &mut HostScratch) {
     let key = work.key;
     let Some(place) = host_set(key.set(hash_secret())) else {
-        // It cannot be: the table has it.
+        // Cannot happen: the index is within the table.
         return work.tell_nothing();
     };
     place.set.look(&key, load(&work.fact.at_ns), work);
-    // Without a record there is nobody to tell it to.
+    // Without a record there is no report.
     if load(&work.fact.at_ns) != 0 {
         work.tell(place.set.missed_ns());
     }

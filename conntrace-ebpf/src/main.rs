@@ -1,8 +1,7 @@
-//! conntrace's kernel side: one map entry per attempt, one record per ending.
+//! The kernel side of conntrace: one map entry per attempt, one record per ending.
 //!
-//! `hooks/` only names kernel functions, `attempt` holds the logic, `kernel` is
-//! the only file that reads kernel memory, `report` the only one that hands
-//! records over.
+//! `hooks/` names the kernel functions and `attempt` holds the logic. Only `kernel` reads kernel
+//! memory, and only `report` submits records.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics, asm_experimental_arch, bpf_target_feature)]
@@ -23,15 +22,13 @@ mod maps;
 mod report;
 mod sync;
 
-/// Dual licence: the helpers that read kernel memory are for GPL-compatible
-/// programs only.
+/// Dual licence, because the helpers that read kernel memory require a GPL-compatible program.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 #[expect(unsafe_code, reason = "the loader finds the licence by section name")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// Never runs: an endless loop makes the verifier reject any program in which
-/// a panic can be reached.
+/// Never runs. The endless loop makes the verifier reject any program with a reachable panic.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
     loop {}

@@ -1,4 +1,4 @@
-//! Reserve, fill, submit, or say that it was lost.
+//! Reserves, fills and submits records, or returns the counter of a lost one.
 
 use core::mem::MaybeUninit;
 
@@ -18,14 +18,14 @@ use crate::{
     maps::{AttemptEntry, ICMP6_ERRORS, RECORDS},
 };
 
-/// A moment of an attempt that is worth a record.
+/// Event of an attempt that is reported as a record.
 pub struct AttemptEvent {
     pub sock: KernelSock,
     pub kind: u8,
     pub state: u8,
 }
 
-/// Reports the moment, and says what to count.
+/// Reports the event, and returns the counter to increase.
 #[inline(always)]
 pub fn report(entry: &AttemptEntry, moment: &AttemptEvent, work: &mut HostScratch) -> Counter {
     let Some(mut slot) = RECORDS.reserve::<RawRecord>(0) else {
@@ -36,9 +36,9 @@ pub fn report(entry: &AttemptEntry, moment: &AttemptEvent, work: &mut HostScratc
     Counter::Endings
 }
 
-/// Reports a call that returned this errno before there was a state to change, and
-/// says what to count. The attempt, all zero, is filled where it lies: the stack has no
-/// room for it.
+/// Reports a call that returned this errno before the socket changed its state, and returns the
+/// counter to increase. `fill` writes the zeroed attempt in the ring, because it does not fit on
+/// the stack.
 #[inline(always)]
 pub fn report_call(kind: u8, errno: u32, fill: impl FnOnce(&mut RawAttempt)) -> Counter {
     let Some(mut slot) = RECORDS.reserve::<RawRecord>(0) else {
@@ -55,8 +55,9 @@ pub fn report_call(kind: u8, errno: u32, fill: impl FnOnce(&mut RawAttempt)) -> 
     Counter::CallFailed
 }
 
-/// Tells that this attempt is one of so many to its destination. Where the ring is full
-/// the hint is dropped, uncounted: no attempt ends by it, and the next one comes soon.
+/// Reports a hint: the number of recent connects to the attempt's destination. If the ring is
+/// full, the hint is dropped without being counted: it is no ending, and the next one follows
+/// soon.
 #[inline(always)]
 pub fn report_connects(attempt: &RawAttempt, count: u32) {
     let Some(mut slot) = RECORDS.reserve::<RawRecord>(0) else {
@@ -71,17 +72,17 @@ pub fn report_connects(attempt: &RawAttempt, count: u32) {
     slot.submit(0);
 }
 
-/// A record is written where it lies: one built on the stack first would not fit it.
+/// Clears a record in the ring. It is filled there, because it does not fit on the stack.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a ring slot is uninitialised memory")]
 fn zeroed(slot: &mut MaybeUninit<RawRecord>) -> &mut RawRecord {
     let words = slot.as_mut_ptr().cast::<u64>();
     for word in 0..RECORD_SIZE / size_of::<u64>() {
-        // SAFETY: a record is that many words. Volatile, or the compiler makes it
-        // a call of memset, which goes byte by byte on this target: 50 ns.
+        // SAFETY: a record is that many words. The write is volatile, or the compiler would call
+        // memset, which writes single bytes on this target and takes 50 ns.
         unsafe { words.add(word).write_volatile(0) };
     }
-    // SAFETY: zeroes are a valid `Record`.
+    // SAFETY: all zeroes are a valid `RawRecord`.
     unsafe { slot.assume_init_mut() }
 }
 
@@ -94,7 +95,7 @@ fn fill(
 ) {
     let record = zeroed(slot);
     let sock = moment.sock;
-    // Before the branches below: the verifier goes from here through each of them.
+    // Before the branches below, so that the verifier checks it only once.
     work.key = host_history::key_of(sock);
     record.attempt = entry.attempt;
     record.at_ns = kernel::now_ns();
@@ -130,15 +131,15 @@ fn fill(
     host_history::remember(record, moment, work);
 }
 
-/// The ICMPv6 error that came for this socket.
+/// Adds the ICMPv6 error that was received for this socket.
 #[inline(always)]
 fn fill_icmp6(record: &mut RawRecord, key: u64) {
     let Some(error) = ICMP6_ERRORS.get_ptr(key) else {
         return;
     };
     #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
-    // SAFETY: it points to a value that is only ever replaced as a whole; should
-    // another socket's take its place right now, it is still an error that came.
+    // SAFETY: the value is only ever replaced as a whole. If an error of another socket replaces
+    // it meanwhile, the value is still a valid error.
     let error = unsafe { &*error };
     record.flags |= FLAG_ICMP;
     record.icmp_origin = ORIGIN_ICMP6;
@@ -148,8 +149,8 @@ fn fill_icmp6(record: &mut RawRecord, key: u64) {
     record.icmp_from = addr_of(error.from);
 }
 
-/// `sk_err`, if it is this attempt's: `tcp_connect_init` clears what was left of
-/// it, but without a SYN that has not run.
+/// Returns `sk_err` if this attempt set it. `tcp_connect_init` clears an old value, but has not
+/// run if there was no SYN.
 #[inline(always)]
 fn error(entry: &AttemptEntry, sock: KernelSock, syn_sent: u32) -> u32 {
     if syn_sent == 0 {
@@ -159,15 +160,15 @@ fn error(entry: &AttemptEntry, sock: KernelSock, syn_sent: u32) -> u32 {
     }
 }
 
-/// `now` if it was set since the attempt began.
+/// Returns `now` if it was set since the attempt began, else 0.
 #[inline(always)]
 fn since(now: u32, before: u16) -> u32 {
     if now == u32::from(before) { 0 } else { now }
 }
 
-/// The local port, if it is this attempt's: `inet_sport` keeps the last
-/// attempt's value until the port search (`inet_hash_connect`) has found one.
-/// Without a SYN an unchanged value is the old one.
+/// Returns the local port if this attempt has one. `inet_sport` keeps the last attempt's value
+/// until the port search (`inet_hash_connect`) succeeds. Without a SYN, an unchanged value is
+/// therefore old.
 #[inline(always)]
 fn local_port(entry: &AttemptEntry, sport: u16, syn_sent: u32) -> u16 {
     if entry.attempt.bound_port != 0 || syn_sent != 0 || sport != entry.sport_before {

@@ -1,4 +1,4 @@
-//! The one atomic addition that there is, for `conntrace_common::claim`.
+//! The only atomic operation on this target, an addition, for `conntrace_common::claim`.
 #![expect(
     unsafe_code,
     reason = "an addition that is an intrinsic on this target"
@@ -8,10 +8,10 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 pub use conntrace_common::shared::{load, store};
 
-/// Adds to it, atomically, wrapping, and as a barrier.
+/// Adds to a word, atomically, wrapping, and as a barrier.
 #[inline(always)]
 pub fn add(place: &mut u32, count: u32) {
-    // SAFETY: a reference is valid, and aligned.
+    // SAFETY: a reference is valid and aligned.
     unsafe {
         atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(core::ptr::from_mut(place), count)
     };

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what tracing costs on this machine. As root.
+//! `cargo xtask bench`: measures the cost of tracing on this machine. Needs root.
 
 use std::{ffi::OsString, path::Path, process::Command};
 

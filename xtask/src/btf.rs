@@ -1,5 +1,5 @@
-//! `cargo xtask btf`: of a kernel's BTF what the agent asks for, into conntrace/bpf/btf, where the
-//! tests hold hooks and members against it.
+//! `cargo xtask btf`: extracts the BTF that the agent reads from a kernel into conntrace/bpf/btf,
+//! for tests of hooks and members.
 
 use std::{
     fs::{self, File},
@@ -14,8 +14,8 @@ use crate::run::{run, target_dir};
 
 const EXTRACTS: &str = "conntrace/bpf/btf";
 
-/// How a kernel may be compressed: what the data begin with, who decompresses them, and by which
-/// suffix that one knows them. All take the same options.
+/// Compression formats of a kernel: magic bytes, program that decompresses them, and the suffix
+/// that it expects. All programs take the same options.
 const COMPRESSIONS: [(&[u8], &str, &str); 4] = [
     (b"\x1f\x8b", "gzip", "gz"),
     (b"\x28\xb5\x2f\xfd", "zstd", "zst"),
@@ -23,12 +23,12 @@ const COMPRESSIONS: [(&[u8], &str, &str); 4] = [
     (b"\x02\x21\x4c\x18", "lz4", "lz4"),
 ];
 
-/// A kernel to look into.
+/// Kernel whose BTF is extracted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KernelFile {
-    /// Major and minor, as in `6.12`.
+    /// Major and minor version, as in `6.12`.
     version: String,
-    /// A vmlinuz, a vmlinux, or its BTF alone.
+    /// Path of a vmlinuz, a vmlinux, or its BTF alone.
     file: PathBuf,
 }
 
@@ -36,7 +36,7 @@ impl FromStr for KernelFile {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wanted = || anyhow!("wanted is VERSION=FILE, as in 6.12=/boot/vmlinuz");
+        let wanted = || anyhow!("expected VERSION=FILE, such as 6.12=/boot/vmlinuz");
         let (version, file) = text.split_once('=').ok_or_else(wanted)?;
         let (major, minor) = version.split_once('.').ok_or_else(wanted)?;
         let is_number = |it: &str| !it.is_empty() && it.bytes().all(|b| b.is_ascii_digit());
@@ -51,11 +51,11 @@ impl FromStr for KernelFile {
 pub(crate) fn btf(root: &Path, kernels: &[KernelFile]) -> Result<()> {
     let unpacked = target_dir(root).join("btf");
     for dir in [&unpacked, &root.join(EXTRACTS)] {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
     for kernel in kernels {
         let file = fs::canonicalize(&kernel.file)
-            .with_context(|| format!("no {}", kernel.file.display()))?;
+            .with_context(|| format!("cannot find {}", kernel.file.display()))?;
         let vmlinux = vmlinux(&file, &unpacked.join(&kernel.version))
             .with_context(|| format!("cannot unpack {}", file.display()))?;
         run(Command::new("cargo")
@@ -65,11 +65,11 @@ pub(crate) fn btf(root: &Path, kernels: &[KernelFile]) -> Result<()> {
             .arg(format!("{EXTRACTS}/{}.btf", kernel.version))
             .current_dir(root))?;
     }
-    // Some 50 MB for each kernel.
+    // About 50 MB for each kernel.
     fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))
 }
 
-/// The file as it is, or, if it is a bootable one, what it unpacks to.
+/// Returns the file itself, or the unpacked kernel if the file is a bzImage.
 fn vmlinux(file: &Path, unpacked: &Path) -> Result<PathBuf> {
     let bytes = fs::read(file)?;
     let Some(payload) = payload(&bytes)? else {
@@ -79,13 +79,13 @@ fn vmlinux(file: &Path, unpacked: &Path) -> Result<PathBuf> {
         .iter()
         .find(|(magic, ..)| payload.starts_with(magic));
     let Some((_, program, suffix)) = found else {
-        bail!("it is compressed in an unknown way");
+        bail!("unknown compression; supported are gzip, zstd, xz and lz4");
     };
-    // Behind the data the kernel's build puts their length, which gzip has within them.
+    // The kernel's build appends the length of the data, except for gzip, which contains it.
     let trailer = if *program == "gzip" { 0 } else { 4 };
     let data = payload
         .get(..payload.len() - trailer)
-        .context("it is cut off")?;
+        .context("the file is truncated")?;
     let packed = PathBuf::from(format!("{}.{suffix}", unpacked.display()));
     fs::write(&packed, data)?;
     run(Command::new(program)
@@ -96,8 +96,8 @@ fn vmlinux(file: &Path, unpacked: &Path) -> Result<PathBuf> {
     Ok(unpacked.to_owned())
 }
 
-/// The compressed kernel within a bzImage, if it is one: see "The Linux/x86 Boot Protocol" in the
-/// kernel's documentation.
+/// Returns the compressed kernel in a bzImage, or `None` for another file. See "The Linux/x86
+/// Boot Protocol" in the kernel's documentation.
 fn payload(bytes: &[u8]) -> Result<Option<&[u8]>> {
     if bytes.get(0x202..0x206) != Some(b"HdrS") {
         return Ok(None);
@@ -107,12 +107,14 @@ fn payload(bytes: &[u8]) -> Result<Option<&[u8]>> {
         Some(u32::from_le_bytes(*word) as usize)
     };
     let find = || {
-        // The boot sector and the setup code come before the code that unpacks.
+        // The boot sector and the setup code precede the code that unpacks.
         let setup_sectors = usize::from(*bytes.get(0x1f1)?);
         let start = (1 + setup_sectors) * 512 + word(0x248)?;
         bytes.get(start..)?.get(..word(0x24c)?)
     };
-    find().context("its header points outside it").map(Some)
+    find()
+        .context("the bzImage header refers to bytes outside the file")
+        .map(Some)
 }
 
 #[cfg(test)]
@@ -129,7 +131,7 @@ mod tests {
         }
     }
 
-    /// A bzImage of one setup sector whose payload is this far behind it.
+    /// Builds a bzImage with one setup sector, followed by the payload at an offset.
     fn image(offset: u32, payload: &[u8]) -> Vec<u8> {
         let mut image = vec![0; 1024];
         image[0x1f1] = 1;
@@ -157,6 +159,6 @@ mod tests {
         fs::write(&file, image(0, b"data")).unwrap();
         let error = vmlinux(&file, &file).unwrap_err();
         fs::remove_file(&file).unwrap();
-        assert_eq!(error.to_string(), "it is compressed in an unknown way");
+        assert!(error.to_string().starts_with("unknown compression"));
     }
 }

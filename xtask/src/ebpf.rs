@@ -1,10 +1,9 @@
-//! `cargo xtask ebpf`: conntrace-ebpf into conntrace/bpf/conntrace.bpf.o, the same bytes wherever
-//! the repository lies.
+//! `cargo xtask ebpf`: builds conntrace/bpf/conntrace.bpf.o, reproducibly in any directory.
 //!
-//! It is built from a copy, `target/ebpf/stage`, for two reasons. The copy holds the recorded
-//! sources and nothing else, so nothing unrecorded can get in. And cargo gives a path dependency
-//! outside its workspace a crate hash made from its absolute path, which would end up in symbol
-//! names: in the copy, conntrace-common lies inside conntrace-ebpf's folder.
+//! It is built from a copy, `target/ebpf/stage`, for two reasons. The copy contains only the
+//! recorded sources, so that no other file can affect the object. And cargo derives the crate hash
+//! of a path dependency outside the workspace from its absolute path, which would appear in symbol
+//! names. In the copy, conntrace-common is inside conntrace-ebpf's directory.
 
 use std::{
     env,
@@ -26,14 +25,14 @@ const OBJECT: &str = "conntrace/bpf/conntrace.bpf.o";
 const RECORD: &str = "conntrace/bpf/toolchain.txt";
 const STALE: &str = "stale: run `cargo xtask ebpf`";
 
-/// A freshly built object.
+/// Result of a build.
 struct Built {
     object: PathBuf,
     bytes: Vec<u8>,
     tools: Tools,
 }
 
-/// Builds the object and the record of it that are committed.
+/// Builds the object and writes it with its build record, both to be committed.
 pub(crate) fn build(root: &Path) -> Result<()> {
     let sources = Sources::read(root)?;
     let built = compile(root, &sources)?;
@@ -52,14 +51,14 @@ pub(crate) fn build(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless the committed object is what the sources give.
+/// Fails unless the committed object matches the sources.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let sources = Sources::read(root)?;
     let record = BuildRecord::read(&root.join(RECORD)).context(STALE)?;
     let committed = read(&root.join(OBJECT)).context(STALE)?;
     ensure!(
         sha256(&committed) == record.object_sha256,
-        "{OBJECT} is not the object that {RECORD} records\n{STALE}"
+        "checksum mismatch: {OBJECT} is not the object recorded in {RECORD}\n{STALE}"
     );
     let differing = record.differing(&sources.sha256());
     ensure!(
@@ -67,27 +66,31 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         "changed since {OBJECT} was built: {}\n{STALE}",
         differing.join(", ")
     );
-    eprintln!("{OBJECT} and its sources are those recorded in {RECORD}");
+    eprintln!("{OBJECT} and its sources match {RECORD}");
 
-    let built = compile(root, &sources).context("the record is right, but cannot be rebuilt")?;
+    let built = compile(root, &sources)
+        .context("the checksums match, but the object cannot be rebuilt for comparison")?;
     let fresh = built.object.display();
     if built.tools != record.tools {
         eprintln!(
             "The bytes are NOT compared: another toolchain built {OBJECT}.\n\
-             It was:\n{}Here it is:\n{}\
+             Recorded:\n{}On this machine:\n{}\
              To run the live tests against the fresh object:\n\
              CONNTRACE_OBJECT={fresh} cargo test -p conntrace-tests",
             record.tools, built.tools
         );
     } else if built.bytes == committed {
-        eprintln!("{OBJECT} is, byte for byte, what this toolchain makes of the sources");
+        eprintln!("{OBJECT} is reproduced byte for byte from the sources");
     } else {
-        bail!("the same toolchain makes another object of the same sources: compare {fresh}");
+        bail!(
+            "the build is not reproducible: the same toolchain and sources gave {fresh}, which \
+             differs from {OBJECT}"
+        );
     }
     Ok(())
 }
 
-/// Compiles, links and strips, all of it below the target folder.
+/// Compiles, links and strips the object in the target directory.
 fn compile(root: &Path, sources: &Sources) -> Result<Built> {
     let toolchain = Toolchain::find()?;
     let tools = toolchain.versions()?;
@@ -95,8 +98,8 @@ fn compile(root: &Path, sources: &Sources) -> Result<Built> {
     let stage = out.join("stage");
     write_stage(&stage, sources)?;
 
-    // The folder of unpacked crates is named after the registry's address; it must be there
-    // before its name can be left out of the object.
+    // The directory of unpacked crates is named after the registry's address. It must exist
+    // before its name can be remapped.
     let mut fetch = cargo(&toolchain, &stage)?;
     run(fetch.args(["fetch", "--locked"]))?;
     let target = out.join("build");
@@ -112,7 +115,7 @@ fn compile(root: &Path, sources: &Sources) -> Result<Built> {
 
     let linked = target.join(TARGET).join("release/conntrace-ebpf");
     let object = out.join("conntrace.bpf.o");
-    // DWARF goes; BTF, which the loader and the verifier's messages need, stays.
+    // Removes DWARF, but keeps BTF, which the loader and the verifier's messages need.
     let mut strip = Command::new(&toolchain.llvm_strip);
     strip.arg("--strip-debug");
     if toolchain.llvm_strip.ends_with("llvm-objcopy") {
@@ -122,7 +125,7 @@ fn compile(root: &Path, sources: &Sources) -> Result<Built> {
     }
     run(&mut strip)?;
     let bytes = read(&object)?;
-    names_no_machine(&bytes, &[root, &out, &cargo_home()?, &home()])?;
+    check_no_local_path(&bytes, &[root, &out, &cargo_home()?, &home()])?;
     Ok(Built {
         object,
         bytes,
@@ -130,9 +133,10 @@ fn compile(root: &Path, sources: &Sources) -> Result<Built> {
     })
 }
 
-/// Cargo for the kernel side, free of the cargo that runs this.
+/// Returns a cargo command for the kernel side, without the settings of the cargo that runs
+/// xtask.
 fn cargo(toolchain: &Toolchain, stage: &Path) -> Result<Command> {
-    // rustc finds bpf-linker on PATH, and bpf-linker's own LLVM comes before any other.
+    // rustc looks for bpf-linker on PATH; its LLVM must precede any other.
     let tools = [&toolchain.llvm_strip, &toolchain.bpf_linker];
     let dirs = tools.into_iter().filter_map(|tool| tool.parent());
     let path = env::var_os("PATH").unwrap_or_default();
@@ -147,7 +151,7 @@ fn cargo(toolchain: &Toolchain, stage: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// Debug information becomes BTF, and every path in it loses what belongs to this machine.
+/// Returns the compiler flags, which remap every path of this machine in the debug information.
 fn rustflags(toolchain: &Toolchain, stage: &Path) -> Result<OsString> {
     let crates = cargo_home()?;
     let mut remaps = vec![
@@ -174,7 +178,7 @@ fn rustflags(toolchain: &Toolchain, stage: &Path) -> Result<OsString> {
     ]
     .map(OsString::from)
     .into();
-    // Of several that fit, rustc takes the last.
+    // If several match, rustc uses the last.
     for (from, to) in remaps {
         let mut flag = OsString::from("--remap-path-prefix=");
         flag.push(from);
@@ -185,8 +189,8 @@ fn rustflags(toolchain: &Toolchain, stage: &Path) -> Result<OsString> {
     Ok(flags.join(OsStr::new("\x1f")))
 }
 
-/// Writes the sources anew, so that cargo always compiles and links them again: it would not
-/// notice another bpf-linker.
+/// Writes the sources again, so that cargo always compiles and links them. It would not detect a
+/// changed bpf-linker.
 fn write_stage(stage: &Path, sources: &Sources) -> Result<()> {
     if stage.exists() {
         fs::remove_dir_all(stage).with_context(|| format!("cannot remove {}", stage.display()))?;
@@ -202,28 +206,29 @@ fn write_stage(stage: &Path, sources: &Sources) -> Result<()> {
     Ok(())
 }
 
-/// The manifest with conntrace-common inside the package's folder.
+/// Returns the manifest with conntrace-common inside the package's directory.
 fn staged_manifest(manifest: &[u8]) -> Result<String> {
     const OUTSIDE: &str = "path = \"../conntrace-common\"";
     let text = str::from_utf8(manifest)?;
     ensure!(
         text.matches("path = \"../").count() == 1 && text.contains(OUTSIDE),
-        "conntrace-ebpf/Cargo.toml must name one crate outside its folder, by `{OUTSIDE}`"
+        "conntrace-ebpf/Cargo.toml must have exactly one path dependency outside its directory, \
+         `{OUTSIDE}`"
     );
     Ok(text.replace(OUTSIDE, "path = \"conntrace-common\""))
 }
 
-/// Fails when the object holds a path of the machine it was built on.
-fn names_no_machine(object: &[u8], folders: &[&Path]) -> Result<()> {
+/// Fails if the object contains a path of this machine.
+fn check_no_local_path(object: &[u8], folders: &[&Path]) -> Result<()> {
     for folder in folders {
         let mut needle = folder.as_os_str().as_encoded_bytes().to_vec();
         if needle.len() < 2 {
-            continue; // "" or "/": no home, and nothing to tell it by
+            continue; // "" or "/": no home directory, and too short to search for
         }
         needle.push(b'/');
         ensure!(
             !object.windows(needle.len()).any(|window| window == needle),
-            "the object names {}, a folder of this machine: a remap is missing",
+            "the object contains {}, a directory of this machine: add it to the remaps",
             folder.display()
         );
     }
@@ -239,7 +244,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 }
 
 fn write(file: &Path, bytes: &[u8]) -> Result<()> {
-    let dir = file.parent().context("a file is in a folder")?;
+    let dir = file.parent().context("the path has no parent directory")?;
     fs::create_dir_all(dir)
         .and_then(|()| fs::write(file, bytes))
         .with_context(|| format!("cannot write {}", file.display()))
@@ -263,7 +268,7 @@ mod tests {
     #[test]
     fn a_path_of_the_machine_is_noticed() {
         let folders = [Path::new("/home/me"), Path::new("/"), Path::new("")];
-        assert!(names_no_machine(b"\0src/main.rs\0/home/mean/x", &folders).is_ok());
-        assert!(names_no_machine(b"\0/home/me/src/main.rs\0", &folders).is_err());
+        assert!(check_no_local_path(b"\0src/main.rs\0/home/mean/x", &folders).is_ok());
+        assert!(check_no_local_path(b"\0/home/me/src/main.rs\0", &folders).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: hands mutated bytes to whatever reads bytes from elsewhere.
+//! `cargo xtask fuzz`: runs the fuzz targets, which pass mutated bytes to every parser.
 
 use std::{fs, path::Path, process::Command};
 
@@ -6,13 +6,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::run::{on_path, run, target_dir};
 
-/// As in `fuzz/Cargo.toml`.
+/// Names of the fuzz targets, as in `fuzz/Cargo.toml`.
 const TARGETS: [&str; 4] = ["wire", "recording", "filter", "btf"];
 
-/// Room for an entry of a recording that is as long as it may be.
+/// Maximum length of an input in bytes, enough for the longest entry of a recording.
 const LEN_MAX: usize = 16 * 1024;
 
-/// What it takes besides Rust, and how to get it.
+/// Required programs besides Rust, and how to install them.
 const TOOLS: [(&str, &str); 2] = [
     (
         "cargo-fuzz",
@@ -20,7 +20,7 @@ const TOOLS: [(&str, &str); 2] = [
     ),
     (
         "c++",
-        "libFuzzer is built with a C++ compiler, `apt-get install g++` for example",
+        "libFuzzer needs a C++ compiler; install one, for example with `apt-get install g++`",
     ),
 ];
 
@@ -31,7 +31,7 @@ pub(crate) fn fuzz(root: &Path, only: Option<&str>, seconds: u32) -> Result<()> 
     let targets: Vec<_> = targets.copied().collect();
     ensure!(
         !targets.is_empty(),
-        "no fuzz target of that name; there are {}",
+        "unknown fuzz target; choose one of {}",
         TARGETS.join(", ")
     );
     for (program, remedy) in TOOLS {
@@ -39,9 +39,10 @@ pub(crate) fn fuzz(root: &Path, only: Option<&str>, seconds: u32) -> Result<()> 
     }
     let mut found = Vec::new();
     for target in targets {
-        // What is learned stays out of the repository; its own corpus is only read.
+        // New inputs stay out of the repository, whose corpus is only read.
         let corpus = target_dir(root).join("fuzz/corpus").join(target);
-        fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
+        fs::create_dir_all(&corpus)
+            .with_context(|| format!("cannot create {}", corpus.display()))?;
         match run(&mut command(root, target, &corpus, seconds)) {
             Ok(()) => eprintln!("{target}: nothing found"),
             Err(error) => found.push(format!("{target}: {error:#}")),
@@ -49,15 +50,16 @@ pub(crate) fn fuzz(root: &Path, only: Option<&str>, seconds: u32) -> Result<()> 
     }
     if !found.is_empty() {
         bail!(
-            "{}; the input is in fuzz/artifacts, and the way to repeat it above",
+            "{}; the input is in fuzz/artifacts, and the command to reproduce it is above",
             found.join("; ")
         );
     }
     Ok(())
 }
 
-/// Stable Rust does, because no sanitizer is asked for: what is tried has no
-/// unsafe code. So debug assertions and overflow checks are what finds.
+/// Returns the command that runs a fuzz target. It uses no sanitizer, so that stable Rust
+/// suffices: the fuzzed code has no unsafe code. Debug assertions and overflow checks detect
+/// errors.
 fn command(root: &Path, target: &str, corpus: &Path, seconds: u32) -> Command {
     let mut command = Command::new("cargo");
     command

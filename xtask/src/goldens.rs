@@ -1,7 +1,7 @@
-//! `cargo xtask goldens`: hold what conntrace prints to checksums, while its code changes shape.
+//! `cargo xtask goldens`: compares the output of conntrace with checksums.
 //!
-//! Schema, help texts, explanations, and three recordings of a live kernel replayed with six
-//! sets of options. The outputs stay in target/goldens, so that two of them can be compared.
+//! The outputs are the schema, help texts, explanations, and three recordings of a live kernel
+//! replayed with six sets of options. They stay in target/goldens, for comparison by hand.
 
 use std::{
     collections::BTreeMap,
@@ -16,12 +16,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::run::{output, run, target_dir};
 
-/// Checksums of the outputs, a line each.
+/// File with the checksums of the outputs, a line each.
 const SUMS: &str = "tests/golden/sums.txt";
-/// Recordings of `conntrace demo`, with each way of hooking functions.
+/// Recordings of `conntrace demo`, one for each tier.
 const RECORDINGS: [&str; 3] = ["full", "kprobe", "tracepoint"];
 const COMMANDS: [&str; 6] = ["run", "demo", "doctor", "explain", "replay", "schema"];
-/// Options of `replay`, which are also the names of the outputs.
+/// Options of `replay`, which are also part of the names of the outputs.
 const REPLAYS: [&[&str]; 6] = [
     &["--all"],
     &["--all", "--format=text"],
@@ -31,8 +31,8 @@ const REPLAYS: [&[&str]; 6] = [
     &["--patience=1", "--limit=2"],
 ];
 
-/// Compares the outputs of `binary`, or of a fresh build, with the checksums; writes them where
-/// `update` is set.
+/// Compares the outputs of `binary`, or of a fresh build, with the checksums. With `update` it
+/// writes the checksums instead.
 pub(crate) fn goldens(root: &Path, binary: Option<PathBuf>, update: bool) -> Result<()> {
     let binary = match binary {
         Some(binary) => binary,
@@ -45,7 +45,7 @@ pub(crate) fn goldens(root: &Path, binary: Option<PathBuf>, update: bool) -> Res
     };
     let outputs = outputs(root, &binary)?;
     let kept = target_dir(root).join("goldens");
-    fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
+    fs::create_dir_all(&kept).with_context(|| format!("cannot create {}", kept.display()))?;
     let mut sums = String::new();
     for (name, text) in &outputs {
         let file = kept.join(name);
@@ -68,18 +68,18 @@ pub(crate) fn goldens(root: &Path, binary: Option<PathBuf>, update: bool) -> Res
         .collect();
     ensure!(
         changed.is_empty() && sums.lines().count() == expected.lines().count(),
-        "outputs differ from {SUMS}: {}; they are in {}",
+        "outputs differ from {SUMS}: {}; see them in {}, or accept them with --update",
         changed.join(", "),
         kept.display()
     );
-    eprintln!("{} outputs are the same", outputs.len());
+    eprintln!("all {} outputs match", outputs.len());
     Ok(())
 }
 
 fn outputs(root: &Path, binary: &Path) -> Result<BTreeMap<String, String>> {
     let conntrace = |args: &[&str]| {
         let mut command = Command::new(binary);
-        // The width of help, the zone of text.
+        // COLUMNS sets the width of help, TZ the time zone of the text format.
         command.env_clear().env("COLUMNS", "100").env("TZ", "UTC");
         output(command.args(args).current_dir(root))
     };
@@ -105,7 +105,7 @@ fn outputs(root: &Path, binary: &Path) -> Result<BTreeMap<String, String>> {
     Ok(outputs)
 }
 
-/// The label or cause that a line of `conntrace explain` is about.
+/// Returns the label or cause that a line of `conntrace explain` describes.
 fn topic(line: &str) -> Option<&str> {
     let (name, rest) = line.split_once("  ")?;
     let name = name.trim_end_matches('*');

@@ -1,7 +1,6 @@
-//! The project's own tasks, one file each: `cargo xtask <task>`.
+//! Tasks of the project, one file each: `cargo xtask <task>`.
 //!
-//! Every command a task runs is printed before it runs, so that each can be
-//! repeated by hand.
+//! Every command is printed before it runs, so that it can be repeated by hand.
 
 mod bench;
 mod btf;
@@ -32,65 +31,64 @@ struct XtaskCli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what is missing of the eBPF toolchain
+    /// Install the missing parts of the eBPF toolchain
     Setup {
-        /// Only say what is there, what is missing and what would be run
+        /// Only report found and missing parts, and the commands that would run
         #[arg(long)]
         explain: bool,
     },
     /// Build the kernel side into conntrace/bpf/conntrace.bpf.o
     Ebpf {
-        /// Change nothing: fail when the committed object is not what the sources give
+        /// Change nothing: fail if the committed object does not match the sources
         #[arg(long)]
         check: bool,
     },
-    /// Keep what the tests need to know of a kernel, in conntrace/bpf/btf
+    /// Extract the BTF of a kernel that the tests need, into conntrace/bpf/btf
     Btf {
-        /// Which kernel, and its vmlinuz, its vmlinux or its BTF alone; may be repeated
+        /// Version of the kernel, and its vmlinuz, its vmlinux or its BTF alone; may be repeated
         #[arg(long = "kernel", value_name = "VERSION=FILE", required = true)]
         kernels: Vec<btf::KernelFile>,
     },
-    /// Check formatting, clippy, the list of files with unsafe code, dependencies
+    /// Check formatting, clippy, the list of files with unsafe code, and dependencies
     Lint {
-        /// Fail, instead of saying so, when a cargo-deny check cannot be run
+        /// Fail, instead of only warning, if a cargo-deny check cannot run
         #[arg(long)]
         deny: bool,
     },
-    /// Measure what tracing costs on this machine, as root
+    /// Measure the cost of tracing on this machine, as root
     Bench {
-        /// Only these parts of the table: loop, kernel, record, load, latency, start, idle,
-        /// growth, syscalls, second, peers. All of them (but peers) take a quarter of an hour
-        /// and write docs/performance.md
+        /// Measure only these parts: loop, kernel, record, load, latency, start, idle, growth,
+        /// syscalls, second, peers. All of them, except peers, take a quarter of an hour and
+        /// write docs/performance.md
         parts: Vec<OsString>,
-        /// Also bpftrace, libbpf-tools, perf trace and strace, where they are installed and
-        /// can attach
+        /// Also measure bpftrace, libbpf-tools, perf trace and strace, if they are installed
+        /// and can attach
         #[arg(long)]
         peers: bool,
     },
-    /// Try mutated bytes on whatever reads bytes from elsewhere, under libFuzzer
+    /// Pass mutated bytes to every parser, under libFuzzer
     Fuzz {
-        /// Only this target: wire, recording, filter, btf
+        /// Run only this target: wire, recording, filter or btf
         target: Option<String>,
-        /// How long each target runs
+        /// Run time of each target in seconds
         #[arg(long, value_name = "N", default_value_t = 30)]
         seconds: u32,
     },
-    /// Compare what conntrace prints with checksums: schema, help, explanations, replays
+    /// Compare the output of conntrace with checksums: schema, help, explanations, replays
     Goldens {
-        /// Of this binary instead of a fresh build
+        /// Run this binary instead of a fresh build
         #[arg(long, value_name = "FILE")]
         binary: Option<PathBuf>,
         /// Write the checksums instead
         #[arg(long)]
         update: bool,
     },
-    /// Hold a million attempts, drawn at random, against what their applications were
-    /// told, as root
+    /// Compare a million random attempts with the results of their applications, as root
     Million {
-        /// Draw the same attempts again: as the test prints it
+        /// Seed of an earlier run, as the test printed it, to repeat the same attempts
         #[arg(long, value_name = "S")]
         seed: Option<u64>,
-        /// How many
+        /// Number of attempts
         #[arg(long, value_name = "N", default_value_t = 1_000_000)]
         attempts: u32,
     },
@@ -98,16 +96,16 @@ enum Task {
     Shape,
     /// Run every test of the workspace; as root this includes the live-kernel tests
     Test {
-        /// Passed on to `cargo test`
+        /// Arguments for `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Run the live tests on other kernels, in virtual machines: exit status 3 where
-    /// some could not be run and the others passed
+    /// Run the live tests on other kernels, in virtual machines: exit status 3 if some could
+    /// not run and the others passed
     Vm(vm::VmArgs),
 }
 
-/// Exit status of a task that has not failed but could not be run in full.
+/// Exit status of a task that did not fail but could not run in full.
 const NOT_RUN: u8 = 3;
 
 fn main() -> ExitCode {

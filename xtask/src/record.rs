@@ -1,4 +1,4 @@
-//! What is recorded beside the committed object: who built it, from which sources.
+//! Build record beside the committed object: its toolchain and the checksums of its sources.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-/// Everything the object is built from; folders stand for all that is in them.
+/// Inputs of the object; a directory stands for all files in it.
 const INPUTS: [&str; 5] = [
     "conntrace-common/Cargo.toml",
     "conntrace-common/src",
@@ -23,7 +23,7 @@ const HEADER: &str = "\
 # Written by `cargo xtask ebpf`, checked by `cargo xtask ebpf --check`.
 ";
 
-/// The versions that decide which bytes come out.
+/// Tool versions that determine the bytes of the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tools {
     pub(crate) rustc: String,
@@ -31,17 +31,17 @@ pub(crate) struct Tools {
     pub(crate) llvm_strip: String,
 }
 
-/// The contents of toolchain.txt.
+/// Contents of toolchain.txt.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BuildRecord {
     pub(crate) tools: Tools,
-    /// Of the stripped object.
+    /// Checksum of the stripped object.
     pub(crate) object_sha256: String,
-    /// By path relative to the repository, sorted.
+    /// Checksums of the sources, by path relative to the repository.
     pub(crate) sources_sha256: BTreeMap<String, String>,
 }
 
-/// The source files as they were at one moment, by path relative to the repository, sorted.
+/// Snapshot of the source files, by path relative to the repository.
 pub(crate) struct Sources(pub(crate) BTreeMap<String, Vec<u8>>);
 
 impl Sources {
@@ -56,7 +56,7 @@ impl Sources {
                     todo.push(path.join(entry.with_context(context)?.file_name()));
                 }
             } else {
-                let name = path.to_str().context("a source's name is not UTF-8")?;
+                let name = path.to_str().context("the name of a source is not UTF-8")?;
                 let bytes = fs::read(&full).with_context(context)?;
                 found.insert(name.to_owned(), bytes);
             }
@@ -84,17 +84,20 @@ impl BuildRecord {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (key, value) = line
                 .split_once(": ")
-                .with_context(|| format!("not `key: value`: {line:?}"))?;
+                .with_context(|| format!("expected `key: value`, found {line:?}"))?;
             let map = if key.contains('/') {
                 &mut sources_sha256
             } else {
                 &mut fields
             };
             if map.insert(key.to_owned(), value.to_owned()).is_some() {
-                bail!("{key:?} is there twice");
+                bail!("duplicate key {key:?}");
             }
         }
-        let mut field = |key| fields.remove(key).with_context(|| format!("no {key:?}"));
+        let mut field = |key| {
+            let found = fields.remove(key);
+            found.with_context(|| format!("missing key {key:?}"))
+        };
         let record = Self {
             tools: Tools {
                 rustc: field("rustc")?,
@@ -110,7 +113,7 @@ impl BuildRecord {
         }
     }
 
-    /// The paths whose contents are no longer, or not yet, those recorded.
+    /// Returns the paths of sources that were changed, added or removed since the record.
     pub(crate) fn differing(&self, sources: &BTreeMap<String, String>) -> Vec<String> {
         let mut paths: Vec<String> = self
             .sources_sha256
@@ -231,11 +234,14 @@ mod tests {
         for (bad, why) in [
             (
                 good.replace("bpf-linker: ", "linker: "),
-                "no \"bpf-linker\"",
+                "missing key \"bpf-linker\"",
             ),
             (format!("{good}colour: red\n"), "unknown key \"colour\""),
-            (format!("{good}rustc: 2\n"), "\"rustc\" is there twice"),
-            (format!("{good}what?\n"), "not `key: value`: \"what?\""),
+            (format!("{good}rustc: 2\n"), "duplicate key \"rustc\""),
+            (
+                format!("{good}what?\n"),
+                "expected `key: value`, found \"what?\"",
+            ),
         ] {
             assert_eq!(BuildRecord::parse(&bad).unwrap_err().to_string(), why);
         }

@@ -1,4 +1,4 @@
-//! Running other programs: printed first, and a failure names the command.
+//! Runs other programs. Each command is printed first, and named if it fails.
 
 use std::{
     env,
@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// The folder of the workspace, found at run time so that the binary holds no path.
+/// Finds the root of the workspace at run time, so that the binary contains no path.
 pub(crate) fn root() -> Result<PathBuf> {
     let start = match env::var_os("CARGO_MANIFEST_DIR") {
         Some(dir) => PathBuf::from(dir),
-        None => env::current_dir().context("no current folder")?,
+        None => env::current_dir().context("cannot read the current directory")?,
     };
     start
         .ancestors()
@@ -22,12 +22,12 @@ pub(crate) fn root() -> Result<PathBuf> {
         .with_context(|| format!("{} is not inside the conntrace repository", start.display()))
 }
 
-/// The workspace's target folder, as cargo would choose it.
+/// Returns the target directory of the workspace, like cargo.
 pub(crate) fn target_dir(root: &Path) -> PathBuf {
     root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
-/// The first executable of this name on PATH.
+/// Finds the first file of this name on PATH.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path)
@@ -35,7 +35,7 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Prints the command, runs it, fails unless it succeeds.
+/// Prints and runs a command, and fails unless it succeeds.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
     eprintln!("$ {shown}");
@@ -44,13 +44,13 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         .status()
         .with_context(|| format!("cannot start `{shown}`"))?;
     if !status.success() {
-        // ExitStatus prints itself as "exit status: 1" or "signal: 9 (SIGKILL)".
+        // ExitStatus displays as "exit status: 1" or "signal: 9 (SIGKILL)".
         bail!("`{shown}` failed: {status}");
     }
     Ok(())
 }
 
-/// Prints the command, runs it, returns what it wrote to its standard output.
+/// Prints and runs a command, and returns its standard output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = show(command);
     eprintln!("$ {shown}");
@@ -62,17 +62,18 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     if !output.status.success() {
         bail!("`{shown}` failed: {}", output.status);
     }
-    String::from_utf8(output.stdout).with_context(|| format!("`{shown}` wrote no UTF-8"))
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("the output of `{shown}` is not UTF-8"))
 }
 
-/// The command as one could type it into bash.
+/// Formats a command so that it can be pasted into bash.
 pub(crate) fn show(command: &Command) -> String {
     let mut words = Vec::new();
     if let Some(dir) = command.get_current_dir() {
         words.extend(["cd".to_owned(), quote(dir.as_os_str()), "&&".to_owned()]);
     }
     for (name, value) in command.get_envs() {
-        // Cleared variables are left out: they are cargo's own, many, and not set in a shell.
+        // Removed variables are omitted: they are cargo's own, and not set in a shell.
         if let Some(value) = value {
             words.push(format!("{}={}", name.display(), quote(value)));
         }

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: installs what is missing of the eBPF toolchain, and only that.
+//! `cargo xtask setup`: installs the missing parts of the eBPF toolchain.
 
 use std::{env, path::Path, process::Command};
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 const BY_HAND: &str = "\
-Without apt-get nothing is installed. What is needed:
+Without apt-get nothing can be installed here. Install by hand:
     rustup toolchain install nightly --component rust-src
     cargo install bpf-linker
     llvm-strip or llvm-objcopy, from your system's LLVM package";
@@ -24,11 +24,11 @@ pub(crate) fn setup(explain: bool) -> Result<()> {
         Vec::new()
     };
     if survey.complete().is_some() {
-        eprintln!("Nothing is missing, nothing to do.");
+        eprintln!("The eBPF toolchain is complete.");
         return Ok(());
     }
     if commands.is_empty() {
-        bail!("the eBPF toolchain is not complete\n{BY_HAND}");
+        bail!("the eBPF toolchain is incomplete\n{BY_HAND}");
     }
     if explain {
         eprintln!("`cargo xtask setup` would run:");
@@ -42,8 +42,8 @@ pub(crate) fn setup(explain: bool) -> Result<()> {
     }
     Survey::take()?
         .complete()
-        .context("all was installed, yet the toolchain is not complete")?;
-    eprintln!("The eBPF toolchain is complete: `cargo xtask ebpf` will work.");
+        .context("the toolchain is still incomplete; see `cargo xtask setup --explain`")?;
+    eprintln!("The eBPF toolchain is complete: run `cargo xtask ebpf`.");
     Ok(())
 }
 
@@ -55,16 +55,16 @@ fn report(survey: &Survey) {
         ("llvm-strip", survey.llvm_strip.as_deref()),
     ] {
         match found {
-            Some(path) => eprintln!("there:   {what} ({})", path.display()),
+            Some(path) => eprintln!("found:   {what} ({})", path.display()),
             None => eprintln!("missing: {what}"),
         }
     }
 }
 
-/// The commands that install what is missing on a Debian-like system.
+/// Returns the commands that install the missing parts on Debian and its derivatives.
 fn missing(survey: &Survey) -> Result<Vec<Command>> {
     let mut commands = Vec::new();
-    // bpf-linker is linked with the LLVM of the package, so it too needs the packages.
+    // bpf-linker is linked with the packaged LLVM, so that it needs the packages too.
     let llvm = llvm_bin().join("llvm-config").is_file();
     let linker = survey.bpf_linker.is_some();
     if survey.compiler.is_none() || survey.llvm_strip.is_none() || !(linker || llvm) {
@@ -96,7 +96,7 @@ fn install_linker() -> Result<Command> {
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths([llvm_bin()].into_iter().chain(env::split_paths(&path)))?;
     let mut command = Command::new("cargo");
-    // Away from the repository: its toolchain and settings are not for other programs.
+    // Runs outside the repository, whose toolchain and settings must not apply.
     forget_outer_cargo(&mut command)
         .current_dir(Path::new("/"))
         .env("PATH", path)

@@ -1,7 +1,7 @@
-//! Finding what builds the kernel side: a rustc that can compile for BPF, bpf-linker, llvm-strip.
+//! Finds the tools that build the kernel side: a rustc for BPF, bpf-linker and llvm-strip.
 //!
-//! Two sets will do: Debian's rustc, whose core for BPF comes compiled, and a rustup nightly with
-//! rust-src, which compiles core itself. Debian's is preferred: it is a fixed release.
+//! Two compilers are supported: Debian's rustc with a precompiled core for BPF, and a rustup
+//! nightly with rust-src. Debian's is preferred, because it is a fixed release.
 
 use std::{
     env,
@@ -16,13 +16,13 @@ use crate::{
     run::{on_path, output},
 };
 
-/// The target the kernel side is compiled for.
+/// Compilation target of the kernel side.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
-/// The LLVM that bpf-linker is linked with: rustc's own, or newer.
+/// Version of LLVM for bpf-linker: that of rustc, or newer.
 pub(crate) const LLVM_MAJOR: &str = "22";
-/// The bpf-linker that `cargo xtask setup` installs.
+/// Version of bpf-linker that `cargo xtask setup` installs.
 pub(crate) const BPF_LINKER: &str = "0.13.0";
-/// Debian's packages; the `-web` ones follow Rust's releases in every suite.
+/// Debian packages of the toolchain; the `-web` ones follow Rust's releases in every suite.
 pub(crate) const DEBIAN_PACKAGES: [&str; 4] = [
     "rustc-web",
     "cargo-web",
@@ -30,22 +30,22 @@ pub(crate) const DEBIAN_PACKAGES: [&str; 4] = [
     "llvm-22-dev",
 ];
 
-/// A compiler that can compile for BPF.
+/// Compiler that can compile for BPF.
 pub(crate) struct Compiler {
     pub(crate) cargo: PathBuf,
     pub(crate) rustc: PathBuf,
-    /// Where core's sources are, if core must be compiled first (`-Z build-std`).
+    /// Directory of core's sources, if core must be compiled first (`-Z build-std`).
     pub(crate) core_sources: Option<PathBuf>,
 }
 
-/// Everything needed to build the kernel side.
+/// Tools that build the kernel side.
 pub(crate) struct Toolchain {
     pub(crate) compiler: Compiler,
     pub(crate) bpf_linker: PathBuf,
     pub(crate) llvm_strip: PathBuf,
 }
 
-/// What of a toolchain is on this machine.
+/// Parts of the toolchain that are installed on this machine.
 pub(crate) struct Survey {
     pub(crate) compiler: Option<Compiler>,
     pub(crate) bpf_linker: Option<PathBuf>,
@@ -53,7 +53,7 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// Looks around; runs nothing but `rustc --print sysroot` and `rustup which`.
+    /// Looks for the tools. Runs only `rustc --print sysroot` and `rustup which`.
     pub(crate) fn take() -> Result<Self> {
         let compiler = match debian_compiler()? {
             Some(compiler) => Some(compiler),
@@ -63,14 +63,14 @@ impl Survey {
             compiler,
             bpf_linker: on_path("bpf-linker")
                 .or_else(|| existing(cargo_home().ok()?.join("bin/bpf-linker"))),
-            // A strip of the same LLVM first: the bytes it writes may vary with its version.
+            // Prefers llvm-strip of the same LLVM, because its output may depend on its version.
             llvm_strip: existing(llvm_bin().join("llvm-strip"))
                 .or_else(|| on_path("llvm-strip"))
                 .or_else(|| on_path("llvm-objcopy")),
         })
     }
 
-    /// The toolchain, if nothing of it is missing.
+    /// Returns the toolchain if no part is missing.
     pub(crate) fn complete(self) -> Option<Toolchain> {
         Some(Toolchain {
             compiler: self.compiler?,
@@ -84,19 +84,21 @@ impl Toolchain {
     pub(crate) fn find() -> Result<Self> {
         Survey::take()?
             .complete()
-            .context("the eBPF toolchain is not complete: see `cargo xtask setup --explain`")
+            .context("the eBPF toolchain is incomplete: see `cargo xtask setup --explain`")
     }
 
-    /// The versions that decide which bytes come out.
+    /// Reads the tool versions that determine the bytes of the object.
     pub(crate) fn versions(&self) -> Result<Tools> {
         let rustc = output(Command::new(&self.compiler.rustc).arg("-vV"))?;
-        let (release, rest) = rustc.split_once('\n').context("rustc -vV is one line")?;
+        let (release, rest) = rustc
+            .split_once('\n')
+            .context("`rustc -vV` printed only one line")?;
         let llvm = rest.lines().find(|line| line.starts_with("LLVM version"));
-        let llvm = llvm.context("rustc -vV names no LLVM version")?;
+        let llvm = llvm.context("`rustc -vV` printed no LLVM version")?;
         let linker = output(Command::new(&self.bpf_linker).arg("--version"))?;
         let strip = output(Command::new(&self.llvm_strip).arg("--version"))?;
         let strip = strip.lines().find(|line| line.contains("LLVM version"));
-        let strip = strip.context("llvm-strip names no LLVM version")?;
+        let strip = strip.context("`llvm-strip --version` printed no LLVM version")?;
         Ok(Tools {
             rustc: format!("{release}, {llvm}"),
             bpf_linker: linker.trim().to_owned(),
@@ -105,14 +107,14 @@ impl Toolchain {
     }
 }
 
-/// The folder of Debian's LLVM tools.
+/// Returns the directory of Debian's LLVM tools.
 pub(crate) fn llvm_bin() -> PathBuf {
     Path::new("/usr/lib")
         .join(format!("llvm-{LLVM_MAJOR}"))
         .join("bin")
 }
 
-/// Where cargo keeps downloaded crates and installed programs.
+/// Returns the directory of cargo's downloaded crates and installed programs.
 pub(crate) fn cargo_home() -> Result<PathBuf> {
     if let Some(home) = env::var_os("CARGO_HOME") {
         return Ok(PathBuf::from(home));
@@ -121,8 +123,8 @@ pub(crate) fn cargo_home() -> Result<PathBuf> {
     Ok(Path::new(&home).join(".cargo"))
 }
 
-/// Takes from a command the variables by which an outer cargo or rustup would steer it.
-/// Where to fetch crates from stays as the user set it.
+/// Removes the variables through which an outer cargo or rustup would affect a command. Settings
+/// for fetching crates are kept.
 pub(crate) fn forget_outer_cargo(command: &mut Command) -> &mut Command {
     for (name, _) in env::vars_os() {
         if name.to_str().is_some_and(steers_cargo) {
@@ -153,7 +155,7 @@ fn steers_cargo(name: &str) -> bool {
         && !FETCHING.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Debian's cargo and rustc, if core for BPF is installed beside them.
+/// Finds Debian's cargo and rustc, if core for BPF is installed too.
 fn debian_compiler() -> Result<Option<Compiler>> {
     let cargo = PathBuf::from("/usr/bin/cargo");
     let rustc = PathBuf::from("/usr/bin/rustc");
@@ -175,7 +177,7 @@ fn debian_compiler() -> Result<Option<Compiler>> {
     }))
 }
 
-/// The cargo and rustc of rustup's nightly, if it has core's sources.
+/// Finds cargo and rustc of rustup's nightly, if it has core's sources.
 fn nightly_compiler() -> Option<Compiler> {
     on_path("rustup")?;
     let which = |program| {
@@ -183,7 +185,7 @@ fn nightly_compiler() -> Option<Compiler> {
         command
             .env("RUSTUP_AUTO_INSTALL", "0")
             .args(["which", "--toolchain", "nightly", program]);
-        // It fails when there is no nightly, which is an answer.
+        // Fails if there is no nightly.
         let path = output(forget_outer_cargo(&mut command)).ok()?;
         existing(PathBuf::from(path.trim()))
     };

@@ -1,9 +1,8 @@
-//! The hash of every table that is keyed by addresses.
+//! Hash for every table keyed by addresses.
 //!
-//! Keyed by a secret of this start, so that nobody can choose addresses that share a place.
+//! It uses a secret chosen at each start, so that nobody can choose addresses that collide.
 
-/// Spreads a word over all its bits: the finaliser of `MurmurHash3`, which maps no two
-/// words to the same.
+/// Mixes the bits of a word with the finaliser of `MurmurHash3`, which is a bijection.
 #[inline(always)]
 const fn mix(mut word: u64) -> u64 {
     word ^= word >> 33;
@@ -13,7 +12,7 @@ const fn mix(mut word: u64) -> u64 {
     word ^ word >> 33
 }
 
-/// Hashes the words. Each bit of the result is as good as another.
+/// Hashes three words. All bits of the result are equally well mixed.
 #[inline(always)]
 #[must_use]
 pub const fn of_words(secret: u64, [first, second, third]: [u64; 3]) -> u64 {
@@ -21,7 +20,7 @@ pub const fn of_words(secret: u64, [first, second, third]: [u64; 3]) -> u64 {
     mix(mix(hash ^ second) ^ third)
 }
 
-/// An address as two words.
+/// Splits an address into two words.
 #[inline(always)]
 #[must_use]
 pub const fn words_of(addr: [u8; 16]) -> [u64; 2] {
@@ -29,7 +28,7 @@ pub const fn words_of(addr: [u8; 16]) -> [u64; 2] {
     [addr as u64, (addr >> u64::BITS) as u64]
 }
 
-/// The address that these words are.
+/// Joins two words into an address.
 #[inline(always)]
 #[must_use]
 pub const fn addr_of([first, second]: [u64; 2]) -> [u8; 16] {

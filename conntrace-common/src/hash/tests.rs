@@ -1,4 +1,4 @@
-//! The spread of similar addresses over the tables that are keyed by addresses.
+//! Tests how similar addresses spread over the tables keyed by addresses.
 
 extern crate std;
 
@@ -11,16 +11,16 @@ const HOSTS: u32 = 1000;
 const SECRETS: [u64; 4] = [0, 1, 0x0123_4567_89ab_cdef, u64::MAX];
 const NETNS: u64 = 0x8d1f_3c77_f000_0098;
 
-/// A name and 1,000 addresses.
+/// Name of a pattern, and 1,000 addresses of it.
 type Hosts = (&'static str, Vec<[u8; 16]>);
-/// A place in a table, by the secret and the address.
+/// Function from a secret and an address to a table index.
 type Table = fn(u64, [u8; 16]) -> u32;
 
 fn hosts_set(secret: u64, addr: [u8; 16]) -> u32 {
     hosts::HostKey::new(NETNS, addr).set(secret)
 }
 
-/// Addresses lie there as the socket has them: an IPv4 one in the first four bytes.
+/// Converts an IPv4 address to the layout of the socket, which uses the first four bytes.
 fn connects_bucket(secret: u64, addr: [u8; 16]) -> u32 {
     let addr = match addr {
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => {
@@ -31,7 +31,7 @@ fn connects_bucket(secret: u64, addr: [u8; 16]) -> u32 {
     connects::bucket_of(secret, NETNS as u32, addr, 443_u16.to_be())
 }
 
-/// As it was: it lost the last two octets.
+/// Former hash, which ignored the last two octets.
 fn hash_of_before(addr: [u8; 16]) -> u32 {
     const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
     let [first, second] = words_of(addr);
@@ -66,7 +66,7 @@ fn alike() -> [Hosts; 6] {
     ]
 }
 
-/// Numbers that look random, the same each time.
+/// Returns the same pseudo-random addresses each time.
 fn random() -> Vec<[u8; 16]> {
     let word = |i: u32| mix(u64::from(i) ^ 0x5bd1_e995_0000_0000);
     Vec::from_iter((0..HOSTS).map(|i| v6(word(2 * i), word(2 * i + 1))))
@@ -76,7 +76,7 @@ fn used(hosts: &[[u8; 16]], place: impl Fn([u8; 16]) -> u32) -> usize {
     HashSet::<u32>::from_iter(hosts.iter().map(|&addr| place(addr))).len()
 }
 
-/// At least 90 % as many places as random addresses use.
+/// Similar addresses use at least 90 % as many indexes as random addresses do.
 fn is_spread(hosts: &[[u8; 16]], place: impl Fn([u8; 16]) -> u32) -> bool {
     used(hosts, &place) * 10 >= used(&random(), &place) * 9
 }
@@ -96,7 +96,7 @@ fn addresses_that_are_alike_spread_as_random_ones_do_in_every_table() {
     }
 }
 
-/// The test above can fail: the hash that this one came for does.
+/// The spread test rejects the former hash.
 #[test]
 fn the_hash_of_before_does_not_spread_them() {
     let crowded = alike().map(|(name, hosts)| (name, is_spread(&hosts, hash_of_before)));

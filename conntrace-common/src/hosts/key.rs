@@ -1,20 +1,20 @@
-//! Keys of the memory of hosts.
+//! Keys of the host table.
 
 use super::SETS;
 use crate::hash;
 
-/// Tells a network's key from a host's. Numbers of namespaces begin at 0xeffffff0
-/// (`PROC_DYNAMIC_FIRST`), so that no host's key is without this bit.
+/// Bit that is clear in a network's key. Inode numbers of namespaces begin at 0xeffffff0
+/// (`PROC_DYNAMIC_FIRST`), so that it is set in every host's key.
 const NETWORK: u64 = 1 << 31;
 
-/// A host as one network namespace sees it, or a private network.
+/// Key of a host, or of a private network, in one network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostKey(pub(super) [u64; 3]);
 
 impl HostKey {
-    /// Of a namespace's inode number, which a later one may have, and in the upper half its
-    /// random bits, which that one has not (`net.hash_mix`); and of an address, an IPv4 one
-    /// v4-mapped.
+    /// Creates the key of a host. The lower half of `netns` is the namespace's inode number, which
+    /// the kernel can reuse. The upper half has its random bits (`net.hash_mix`). An IPv4 address
+    /// is v4-mapped.
     #[inline(always)]
     #[must_use]
     pub const fn new(netns: u64, addr: [u8; 16]) -> Self {
@@ -22,14 +22,15 @@ impl HostKey {
         Self([netns, first, second])
     }
 
-    /// The set that it has its place in.
+    /// Returns the index of the set that holds this key.
     #[inline(always)]
     #[must_use]
     pub const fn set(&self, secret: u64) -> u32 {
         hash::of_words(secret, self.0) as u32 % SETS
     }
 
-    /// The private network that the host is in (RFC 1918, RFC 6598; of RFC 4193 a site).
+    /// Returns the key of the host's private network: RFC 1918, RFC 6598, or a /48 site of
+    /// RFC 4193.
     #[inline(always)]
     #[must_use]
     pub const fn network(&self) -> Option<Self> {
@@ -51,14 +52,14 @@ impl HostKey {
         None
     }
 
-    /// It is of this namespace, a host's or a network's key the same.
+    /// Returns true if the key, of a host or a network, belongs to this namespace.
     #[inline(always)]
     pub(super) const fn is_in(&self, netns: u64) -> bool {
         (self.0[0] ^ netns) & !NETWORK == 0
     }
 }
 
-/// The mask of the private network that an IPv4 address is in; 0 if it is in none.
+/// Returns the mask of the private network of an IPv4 address; 0 if it is not private.
 #[inline(always)]
 const fn private_mask(addr: u32) -> u32 {
     const NETWORKS: [([u8; 4], u32); 4] = [

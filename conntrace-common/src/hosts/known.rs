@@ -1,4 +1,4 @@
-//! The words of a place, and how facts change them.
+//! Facts about one host, and their updates.
 
 use super::{FRESH_NS, HostKey, LATELY_NS, PORTS};
 use crate::{
@@ -6,61 +6,61 @@ use crate::{
     shared::{load, store},
 };
 
-/// The facts known of one host. Of a network, whose place is alike, no ports and no RST.
+/// Facts about one host. For a network, ports and RST are unused.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostFacts {
-    /// The host or network that it is of; all zero while the place is free.
+    /// Key of the host or network; all zero if the slot is free.
     pub(super) host: [u64; 3],
-    /// Start of the first attempt that was not answered; 0 once anything was heard.
+    /// Start of the first unanswered attempt; 0 once the host has answered.
     pub silent_since_ns: u64,
-    /// Time of the last segment from it.
+    /// Time of the last segment from the host.
     pub heard_ns: u64,
-    /// The newest RST and its port, packed.
+    /// Time and port of the last RST, packed.
     pub reset: u64,
-    /// The newest handshake on each port, packed: the newest first.
+    /// Time and port of the last handshake on each port, packed, newest first.
     pub ports: [u64; PORTS],
-    /// Duration of the newest handshake; 0 if that is not known.
+    /// Duration of the last handshake in microseconds; 0 if unknown.
     pub handshake_took_us: u64,
-    /// Time at which something about it may last have been forgotten.
+    /// Last time at which a fact about the host may have been evicted.
     pub forgot_ns: u64,
 }
 
-/// A fact that an attempt tells of a host.
+/// Fact about a host that an attempt reveals.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HostFact {
-    /// Nothing.
+    /// No fact.
     #[default]
     None,
-    /// It has not answered.
+    /// The host did not answer.
     Silence,
-    /// Something came from it.
+    /// A segment arrived from the host.
     Heard,
-    /// A RST did.
+    /// A RST arrived from the host.
     Reset,
-    /// A handshake completed.
+    /// A handshake with the host completed.
     Handshake,
 }
 
-/// News of a host, from one attempt.
+/// Update of a host's facts by one attempt.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HostUpdate {
-    /// Time at which it was seen.
+    /// Time of the fact, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
-    /// Start of the attempt.
+    /// Start of the attempt, in nanoseconds of `CLOCK_BOOTTIME`.
     pub started_ns: u64,
-    /// The fact.
+    /// Kind of fact.
     pub news: HostFact,
-    /// The port of the host.
+    /// Port of the host.
     pub port: u16,
-    /// 1 where the attempt was seen from its beginning, so that it is known how long it took.
+    /// 1 if the attempt was observed from its beginning, so that its duration is known; else 0.
     pub is_whole: u16,
 }
 
 impl HostUpdate {
-    /// Duration of a handshake in microseconds, at least 1; 0 if that is not known.
+    /// Returns the duration of a handshake in microseconds, at least 1; 0 if unknown.
     #[inline(always)]
     fn took_us(&self) -> u64 {
         if load(&self.is_whole) == 0 {
@@ -72,7 +72,7 @@ impl HostUpdate {
 }
 
 impl HostFacts {
-    /// Begins anew: nothing is known but when it may have been forgotten.
+    /// Clears all facts and sets the key and the time of the last eviction.
     #[inline(always)]
     pub(super) fn begin(&mut self, key: &HostKey, forgot_ns: u64) {
         for (word, of_key) in self.host.iter_mut().zip(key.0) {
@@ -94,14 +94,13 @@ impl HostFacts {
         differing.fold(0, |other, (at, own)| other | (load(at) ^ own)) == 0
     }
 
-    /// It is of the same namespace. A free place is of none.
+    /// Returns true if it belongs to the same namespace. A free slot belongs to none.
     #[inline(always)]
     pub(super) fn is_beside(&self, key: &HostKey) -> bool {
         key.is_in(load(&self.host[0]))
     }
 
-    /// Copies it, word by word, for one of both is shared, and returns the checksum of what it
-    /// copied: another if any word is another.
+    /// Copies all words, one at a time because one side is shared, and returns a checksum of them.
     #[inline(always)]
     pub(super) fn copy(&mut self, from: &Self) -> u64 {
         // 2^64 divided by the golden ratio: odd, and without a pattern.
@@ -127,13 +126,13 @@ impl HostFacts {
         sum
     }
 
-    /// Something was heard of it, or it is known to be silent.
+    /// Returns true if the host has answered, or is known to be silent.
     #[inline(always)]
     fn is_noted(&self) -> bool {
         load(&self.silent_since_ns) | load(&self.heard_ns) != 0
     }
 
-    /// A fact says more than what is known. One without a time is as old as its attempt.
+    /// Returns true if the fact is new. A fact without a time is as old as its attempt.
     #[inline(always)]
     #[must_use]
     pub fn lacks(&self, fact: &HostUpdate) -> bool {
@@ -153,7 +152,7 @@ impl HostFacts {
         now_ns.saturating_sub(noted_ns) >= FRESH_NS || load(&self.silent_since_ns) != 0
     }
 
-    /// Time of the last handshake noted on this port; 0 if none is.
+    /// Returns the time of the last handshake on this port; 0 if unknown.
     #[inline(always)]
     pub(super) fn on_port_ns(&self, port: u16) -> u64 {
         let mut newest_ns = 0;
@@ -172,7 +171,7 @@ impl HostFacts {
         let news = load(&fact.news);
         if news == HostFact::Silence {
             if !self.is_noted() {
-                // What was heard longer ago has gone without a note, where it was stale.
+                // Answers older than `LATELY_NS` may have been evicted without a trace.
                 let kept_ns = at_ns.saturating_sub(LATELY_NS);
                 store(
                     &mut self.silent_since_ns,
@@ -192,7 +191,7 @@ impl HostFacts {
         store(&mut self.silent_since_ns, 0);
     }
 
-    /// Puts a port before the others; the last gives way if it is another.
+    /// Moves a port to the front, or inserts it and evicts the last one.
     #[inline(always)]
     fn note_port(&mut self, at_ns: u64, port: u16) {
         let mut moved = pack(at_ns, port);

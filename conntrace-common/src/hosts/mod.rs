@@ -1,17 +1,15 @@
-//! The memory of hosts: which answered, when and on which port, or how long one has answered
-//! nothing.
+//! Host table: caches the last answers of each remote host, or since when it has been silent.
 //!
-//! A table of sets, each of a few places. A host has one place, in the set that the hash of
-//! its key says; a private network has one as well. A set is small and forgets, so it notes
-//! when it does: what may have been forgotten is unknown, and never told as absent.
+//! The table consists of sets with a few slots each. The hash of a key selects the set; hosts
+//! and private networks have one slot each. A full set evicts hosts and records the time. A fact
+//! that may have been evicted is unknown, and never reported as absent.
 //!
-//! Here is what happens within a set; the programs claim one before they write it. A place
-//! carries a checksum of its words: a reader that meets a writer finds it torn, on any
-//! architecture and without an order of the accesses.
+//! This module works within one set, which the programs claim before they write. A checksum
+//! guards each slot: a reader detects a concurrent write on any architecture, without ordered
+//! accesses.
 //!
-//! Every value is read from memory where it is needed ([`HostScratch`]): the verifier follows the
-//! values that it finds in registers, and would go through all that comes behind anew for
-//! each that differs.
+//! Values are loaded from memory ([`HostScratch`]) wherever they are needed. The verifier tracks
+//! values in registers, and would check the following code again for each different value.
 
 mod key;
 mod known;
@@ -23,30 +21,31 @@ pub use work::HostScratch;
 
 use crate::shared::{load, store};
 
-/// Sets in the table, a power of two.
+/// Number of sets in the table, a power of two.
 pub const SETS: u32 = 4096;
-/// Places in a set.
+/// Number of slots in a set.
 pub const WAYS: usize = 4;
-/// Most places of a set that one network namespace holds: the rest is for others.
+/// Maximum number of slots in a set that one network namespace may hold.
 pub const WAYS_OF_ONE: u64 = 3;
-/// Ports that are remembered of a host.
+/// Number of ports cached for a host.
 pub const PORTS: usize = 4;
-/// An answer counts as evidence for so long. A younger one is not forgotten without a note.
+/// Time in nanoseconds for which an answer counts as evidence. The eviction of a younger one is
+/// recorded.
 pub const LATELY_NS: u64 = 600 * 1_000_000_000;
-/// The same fact is not noted again for so long.
+/// Minimum time in nanoseconds between two writes of the same fact.
 pub const FRESH_NS: u64 = 1_000_000_000;
 
-/// One host, or one network.
+/// Slot of one host or one network.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostSlot {
-    /// Of all other words; anything else while they are written.
+    /// Checksum of all other words; differs from it during a write.
     check: u64,
     known: HostFacts,
 }
 
 impl HostSlot {
-    /// Copies what it holds. `false` where the checksum does not match.
+    /// Copies the facts to `work`. Returns false on a checksum mismatch.
     #[inline(always)]
     fn read(&self, work: &mut HostScratch) -> bool {
         store(&mut work.check, load(&self.check));
@@ -60,33 +59,33 @@ impl HostSlot {
     }
 }
 
-/// Places of the hosts that share a hash.
+/// Set of slots for the keys that share a hash.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostBucket {
-    /// Time at which a fact was last dropped, because another CPU was writing the set.
+    /// Last time at which a fact was dropped because another CPU was writing the set.
     missed_ns: u64,
-    /// Time at which a host or a network was last given no place.
+    /// Last time at which a host or network was not cached because the set was full.
     turned_away_ns: u64,
     ways: [HostSlot; WAYS],
 }
 
 impl HostBucket {
-    /// Time at which a fact was last not noted in it.
+    /// Returns the last time at which a fact was dropped.
     #[inline(always)]
     #[must_use]
     pub fn missed_ns(&self) -> u64 {
         load(&self.missed_ns)
     }
 
-    /// Notes that something is not noted.
+    /// Records that a fact is dropped.
     #[inline(always)]
     pub fn miss(&mut self, now_ns: u64) {
         store(&mut self.missed_ns, now_ns);
     }
 
-    /// Finds out what is known of a host. Of one that has no place, that is when it may have
-    /// been forgotten; of one whose place is torn, that it is forgotten now.
+    /// Looks up a host. For a host without a slot, the result has only the time of the last
+    /// possible eviction. A slot with a checksum mismatch counts as evicted now.
     #[inline(always)]
     pub fn look(&self, key: &HostKey, now_ns: u64, work: &mut HostScratch) {
         self.find(key, work);
@@ -97,9 +96,9 @@ impl HostBucket {
         }
     }
 
-    /// Notes the work's fact about a host that it has looked for, and finds out what is known
-    /// of it then. The caller has claimed the set. A place that was written since the look is
-    /// left as it is.
+    /// Stores the fact in `work` about a host that was looked up, and updates the facts there. The
+    /// caller must have claimed the set. A slot written since the lookup is left unchanged, and the
+    /// fact is dropped.
     #[inline(always)]
     pub fn note(&mut self, key: &HostKey, work: &mut HostScratch) {
         let now_ns = load(&work.fact.at_ns);
@@ -124,7 +123,7 @@ impl HostBucket {
         }
     }
 
-    /// Finds the place of a host; [`WAYS`] if it has none.
+    /// Finds the slot of a host; the index is [`WAYS`] if it has none.
     #[inline(always)]
     fn find(&self, key: &HostKey, work: &mut HostScratch) {
         store(&mut work.index, WAYS as u64);
@@ -135,8 +134,8 @@ impl HostBucket {
         }
     }
 
-    /// Counts the places of a host's namespace. All that is known of one that has no place
-    /// is when something about it may last have been forgotten.
+    /// Counts the slots of a host's namespace, and resets the facts to the last time at which
+    /// one of that namespace may have been evicted.
     #[inline(always)]
     fn look_beside(&self, key: &HostKey, work: &mut HostScratch) {
         store(&mut work.own, 0);
@@ -153,9 +152,9 @@ impl HostBucket {
         }
     }
 
-    /// Chooses the place that a new host gets: a free one, else a stale one, else of its own
-    /// namespace's the one that was never heard, else the one that was not heard for longest.
-    /// Never another namespace's that still counts.
+    /// Chooses the slot for a new host, in this order: a free one, the oldest stale one, one of the
+    /// same namespace that never answered, and the one of the same namespace with the oldest
+    /// answer. A fresh slot of another namespace is never evicted.
     #[inline(always)]
     fn choose(&self, key: &HostKey, now_ns: u64, work: &mut HostScratch) {
         store(&mut work.cost, TAKEN);
@@ -173,13 +172,13 @@ impl HostBucket {
     }
 }
 
-/// Rank of a place, the least is the best: a stale or free one as it is, of others the
-/// class before the age.
+/// Cost classes of slots, the lowest is evicted first. The class is in the upper bits, the time
+/// below; free and stale slots have only the time.
 const OWN_UNHEARD: u64 = 1 << 62;
 const OWN_HEARD: u64 = 2 << 62;
 const TAKEN: u64 = 3 << 62;
 
-/// Rank of a place for a new host, whose namespace has `own` of the set.
+/// Returns the cost of evicting a slot for a new host whose namespace holds `own` slots.
 #[inline(always)]
 fn cost(known: &HostFacts, key: &HostKey, now_ns: u64, own: u64) -> u64 {
     let is_own = known.is_beside(key);

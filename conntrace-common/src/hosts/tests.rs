@@ -6,7 +6,7 @@ use super::*;
 use crate::record::{RawHistory, packed_ns, packed_port};
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// Long after the start of anything.
+/// Start time of the tests, long after boot.
 const NOW_NS: u64 = 10_000 * SECOND_NS;
 const NETNS: u64 = 0x1234_5678_f000_0001;
 const OTHER_NETNS: u64 = 0x8765_4321_f000_0002;
@@ -24,7 +24,7 @@ fn host(number: u8) -> HostKey {
     key(NETNS, &std::format!("192.0.2.{number}"))
 }
 
-/// The programs' memory, with nothing of use in it.
+/// Returns scratch memory filled with garbage.
 fn work(key: &HostKey) -> HostScratch {
     let fact = HostUpdate {
         at_ns: 0,
@@ -47,8 +47,8 @@ fn work(key: &HostKey) -> HostScratch {
     }
 }
 
-/// Notes it of an attempt that began 5 ms earlier, as the programs do, and tells what is
-/// known then.
+/// Stores a fact of an attempt that began 5 ms earlier, like the programs, and returns the
+/// report.
 fn note_on(
     set: &mut HostBucket,
     key: &HostKey,
@@ -80,7 +80,7 @@ fn look(set: &HostBucket, key: &HostKey, at_ns: u64) -> HostScratch {
     work
 }
 
-/// It has a place.
+/// Returns true if the host has a slot.
 fn is_kept(set: &HostBucket, key: &HostKey) -> bool {
     look(set, key, NOW_NS).index() < WAYS
 }
@@ -105,7 +105,7 @@ fn a_handshake_is_told_with_its_port_its_time_and_how_long_it_took() {
     assert_eq!(told.port_handshake_ns, packed_ns(told.handshake));
     assert_eq!(told.handshake_took_us, 5000);
     assert_eq!((told.reset, told.forgotten_ns), (0, 0));
-    // The RST of another port does not hide it.
+    // A RST from another port does not hide the handshake.
     note_on(&mut set, &host(1), HostFact::Reset, 9, NOW_NS + 1);
     let told = note_on(&mut set, &host(1), HostFact::None, 9, NOW_NS);
     assert_eq!((packed_port(told.reset), told.port_handshake_ns), (9, 0));
@@ -128,7 +128,7 @@ fn the_same_is_noted_once_a_second_and_another_port_at_once() {
     let lacks = |set: &HostBucket, news: HostFact, port: u16, at_ns: u64| {
         let mut work = look(set, &host(1), at_ns);
         (work.fact.news, work.fact.port) = (news, port);
-        // Of a handshake without a record only its beginning is known.
+        // The end of a handshake without a record is unknown.
         work.fact.started_ns = at_ns;
         work.known.lacks(&work.fact)
     };
@@ -156,7 +156,7 @@ fn silence_begins_with_the_first_attempt_and_ends_with_any_answer() {
             NOW_NS + 9 * SECOND_NS,
         );
         assert_eq!(second.silent_since_ns, first.silent_since_ns);
-        // Told before it is noted: it is the attempt's own answer.
+        // Reported before it is stored, because it is the attempt's own answer.
         let before = look(&set, &host(1), NOW_NS).told;
         assert_eq!(before.silent_since_ns, first.silent_since_ns);
         let told = note(&mut set, &host(1), answer, NOW_NS + 10 * SECOND_NS);
@@ -171,7 +171,7 @@ fn silence_begins_with_the_first_attempt_and_ends_with_any_answer() {
     }
 }
 
-/// What was heard before is gone without a trace once it is stale.
+/// A stale answer is evicted without a trace.
 #[test]
 fn silence_is_not_told_for_longer_than_answers_are_kept() {
     let mut set = HostBucket::default();
@@ -198,7 +198,7 @@ fn a_fifth_port_takes_the_place_of_the_oldest_and_that_is_told() {
     assert_eq!(on(1).forgotten_ns, fifth_ns);
     let kept = [1, 2, 3, 4, 5].map(|port| on(port).port_handshake_ns != 0);
     assert_eq!(kept, [true, false, true, true, true]);
-    // An old one counts no more, and is not missed.
+    // A stale port is evicted without a record.
     let later_ns = fifth_ns + LATELY_NS;
     note_on(&mut set, &host(1), HostFact::Handshake, 6, later_ns);
     assert_eq!(look(&set, &host(1), NOW_NS).told.forgotten_ns, fifth_ns);
@@ -222,7 +222,7 @@ fn no_namespace_evicts_what_another_was_told_lately() {
             .iter()
             .all(|host| look(&set, host, NOW_NS).told.forgotten_ns == 0)
     );
-    // Stale ones are for anybody.
+    // Stale slots are available to any namespace.
     let later_ns = NOW_NS + LATELY_NS + SECOND_NS;
     for number in 0..3 {
         let ours = key(OTHER_NETNS, &std::format!("203.0.113.{number}"));
@@ -296,16 +296,16 @@ fn what_was_forgotten_is_told_of_every_host_that_it_may_have_been() {
     let forgot_ns = NOW_NS + SECOND_NS;
     note(&mut set, &host(4), HostFact::Handshake, forgot_ns);
     assert!(!is_kept(&set, &host(1)));
-    // Of the one that went, before it has a place again and afterwards.
+    // The evicted host, before and after it gets a slot again.
     assert_eq!(look(&set, &host(1), NOW_NS).told.forgotten_ns, forgot_ns);
-    // Of those that stayed nothing is missing.
+    // No eviction is recorded for the hosts that stayed.
     assert_eq!(look(&set, &host(3), NOW_NS).told.forgotten_ns, 0);
-    // The next one inherits it, also once the place that knew has gone itself.
+    // A new host inherits the time, even after the slot that held it was evicted.
     let later_ns = forgot_ns + SECOND_NS;
     note(&mut set, &host(5), HostFact::Silence, later_ns);
     note(&mut set, &host(1), HostFact::Silence, later_ns);
     assert!(look(&set, &host(1), NOW_NS).told.forgotten_ns >= forgot_ns);
-    // Not of another namespace's.
+    // The eviction does not affect another namespace.
     let theirs = key(OTHER_NETNS, "192.0.2.1");
     assert_eq!(look(&set, &theirs, NOW_NS).told, RawHistory::NOTHING);
 }
@@ -325,16 +325,16 @@ fn who_is_turned_away_is_told_so_and_whoever_comes_later() {
     assert_eq!((told.handshake, told.forgotten_ns), (0, away_ns));
     let before = look(&set, &third("192.0.2.9"), NOW_NS).told;
     assert_eq!(before.forgotten_ns, away_ns);
-    // With a place of its own it still says so.
+    // The time is kept once the host has a slot.
     let later_ns = NOW_NS + LATELY_NS + 2 * SECOND_NS;
     let told = note(&mut set, &third("192.0.2.8"), HostFact::Silence, later_ns);
     assert!(is_kept(&set, &third("192.0.2.8")));
     assert_eq!(told.forgotten_ns, away_ns);
-    // Nor is anything missing of those that have had theirs all along.
+    // No eviction is recorded for the hosts that kept their slots.
     assert_eq!(look(&set, &host(2), NOW_NS).told.forgotten_ns, 0);
 }
 
-/// Its own copy would undo what the other one noted.
+/// Writing its own copy would undo the other CPU's update.
 #[test]
 fn what_another_cpu_has_noted_since_the_look_stays() {
     for has_place in [true, false] {
@@ -362,7 +362,7 @@ fn what_another_cpu_could_not_note_is_told_of_all_hosts_of_the_set() {
     assert_eq!(look(&set, &host(2), NOW_NS).told.forgotten_ns, NOW_NS + 7);
 }
 
-/// A place as words, the checksum first.
+/// Returns the words of a slot, the checksum first.
 fn words(place: &mut HostSlot) -> Vec<&mut u64> {
     let HostSlot { check, known } = place;
     let HostFacts {
@@ -392,14 +392,14 @@ fn a_place_of_which_any_word_is_of_another_writer_is_not_believed() {
             *words(&mut torn.ways[0])[word] ^= 1 << bit;
             let told = look(&torn, &host(1), NOW_NS + 9).told;
             assert_eq!((told.handshake, told.silent_since_ns), (0, 0));
-            // A word of its key: it is not found.
+            // A wrong word in the key: the host is not found.
             let is_found = torn.ways[0].known.is_of(&host(1));
             assert_eq!(told.forgotten_ns, if is_found { NOW_NS + 9 } else { 0 });
         }
     }
 }
 
-/// Whatever a reader has of the old words and of the new ones.
+/// A reader detects any mix of old and new words.
 #[test]
 fn any_mixture_of_two_writers_is_not_believed() {
     let mut set = HostBucket::default();
@@ -476,7 +476,7 @@ fn private_networks_have_a_place_that_is_no_hosts() {
         "::ffff:0:a00:1",
     ];
     assert!(public.iter().all(|addr| network(addr).is_none()));
-    // The first address of the network is a host like another.
+    // The first address of the network is an ordinary host.
     for first in ["10.0.0.0", "fd00:1:2::"] {
         let host = key(NETNS, first);
         assert_ne!(host.network(), Some(host));
@@ -515,7 +515,7 @@ fn of_what_was_noted_in_any_order_nothing_is_ever_told_that_was_not() {
     }
 }
 
-/// What is told is so; what is not told although it was so lately may have been forgotten.
+/// Reported facts are true. Recent facts that are not reported are marked as possibly evicted.
 fn check(told: &RawHistory, handshakes: &[(u64, u16)], heard_ns: u64, at_ns: u64) {
     let is_late = |then_ns: u64| at_ns - then_ns < LATELY_NS;
     if told.handshake != 0 {

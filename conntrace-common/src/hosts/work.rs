@@ -1,4 +1,4 @@
-//! Memory for the work on a set.
+//! Scratch memory for work on a set.
 
 use super::{HostFacts, HostKey, HostUpdate};
 use crate::{
@@ -6,41 +6,41 @@ use crate::{
     shared::{load, store},
 };
 
-/// Scratch memory of a program that looks into sets: memory of its own, which a program
-/// that interrupts it does not have.
+/// Scratch memory of a program that reads and writes sets. A program that interrupts it has its
+/// own.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HostScratch {
-    /// The host or network that it is about.
+    /// Key of the host or network.
     pub key: HostKey,
-    /// The fact to note.
+    /// Fact to store.
     pub fact: HostUpdate,
-    /// The place that was found.
+    /// Copy of the facts that were found.
     pub known: HostFacts,
-    /// The facts to tell.
+    /// Facts to report in the record.
     pub told: RawHistory,
-    /// Time at which it was last heard before; 0 if never.
+    /// Time of the host's last answer before this fact; 0 if none.
     pub heard_ns: u64,
-    /// 1 if the fact was news.
+    /// 1 if the fact was new, else 0.
     pub is_news: u64,
-    /// A place, or [`WAYS`](super::WAYS).
+    /// Index of the slot; [`WAYS`](super::WAYS) if there is none.
     pub(super) index: u64,
-    /// Number of places that the namespace has.
+    /// Number of slots in the set that the namespace holds.
     pub(super) own: u64,
-    /// Rank of the place.
+    /// Cost of evicting the chosen slot.
     pub(super) cost: u64,
-    /// The checksum that the place had.
+    /// Checksum of the slot at the lookup.
     pub(super) check: u64,
 }
 
 impl HostScratch {
-    /// The place that was found or chosen.
+    /// Returns the index of the slot that was found or chosen.
     #[inline(always)]
     pub(super) fn index(&self) -> usize {
         load(&self.index) as usize
     }
 
-    /// Makes ready to be told that nothing is known.
+    /// Prepares a report without facts, as if all were evicted now.
     #[inline(always)]
     pub fn tell_nothing(&mut self) {
         let told = &mut self.told;
@@ -53,7 +53,7 @@ impl HostScratch {
         store(&mut self.is_news, 0);
     }
 
-    /// Makes what was found ready to be told to the fact's attempt. `missed_ns` is the set's.
+    /// Prepares the report of the facts that were found. `missed_ns` is the set's.
     #[inline(always)]
     pub fn tell(&mut self, missed_ns: u64) {
         let (known, told) = (&self.known, &mut self.told);
@@ -72,7 +72,7 @@ impl HostScratch {
         );
     }
 
-    /// Tells it, but for what is known of the network.
+    /// Copies the report into a record, without the facts about the network.
     #[inline(always)]
     pub fn tell_to(&self, told: &mut RawHistory) {
         let own = &self.told;

@@ -1,4 +1,4 @@
-//! bind, of every socket that has an Internet address.
+//! Hooks on bind of IPv4 and IPv6 sockets.
 
 use super::function;
 

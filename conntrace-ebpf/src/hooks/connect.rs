@@ -1,4 +1,4 @@
-//! On the way of connect: policy first, then TCP, which looks for a route.
+//! Hooks on the functions that connect calls: policy first, then TCP, which looks up a route.
 
 use super::function;
 
@@ -12,7 +12,7 @@ function!(
     kretprobe_security_socket_connect
 );
 
-// Programs of cgroups run here.
+// Cgroup BPF programs run in these functions.
 // proto (< 6.19): tcp_v4_pre_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
 // proto (>= 6.19): tcp_v4_pre_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr_len)
 function!(

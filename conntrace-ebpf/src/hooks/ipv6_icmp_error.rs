@@ -5,8 +5,7 @@ use aya_ebpf::{
 
 use crate::attempt;
 
-// `tcp_v6_err` calls it for an attempt's socket, whether or not that wants such errors
-// queued (IPV6_RECVERR).
+// `tcp_v6_err` calls it whether or not the socket has such errors queued (IPV6_RECVERR).
 // proto: ipv6_icmp_error(struct sock *sk, struct sk_buff *skb, int err, __be16 port, u32 info, u8 *payload)
 #[fentry]
 pub fn fentry_ipv6_icmp_error(ctx: FEntryContext) -> u32 {

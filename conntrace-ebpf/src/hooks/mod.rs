@@ -1,6 +1,7 @@
-//! Thin: a kernel function or tracepoint per file, its prototype quoted above
-//! it. A test holds the prototypes against BTF: a note says which versions one is
-//! for, and `...` that a kernel may have more arguments, which are not used.
+//! Entry points of the programs, with the prototype of the kernel function quoted above each.
+//!
+//! A test compares the prototypes with the BTF of several kernels. A note in parentheses limits
+//! a prototype to some versions. `...` allows further arguments, which are not used.
 
 mod bind;
 mod connect;
@@ -12,8 +13,8 @@ mod task_file;
 mod tcp_destroy_sock;
 mod tcp_retransmit_skb;
 
-/// A function of the kernel that a call goes through: hooked at its return, twice where
-/// the kernel preempts, or, where it cannot do that, probed at entry and return.
+/// Defines the programs for a kernel function that a call passes through: two at its return
+/// (fexit), the second for preemptible kernels, or probes at its entry and return.
 macro_rules! function {
     ($what:ident, $first:ident, $fexit:ident, $second:ident, $kprobe:ident, $kretprobe:ident) => {
         #[::aya_ebpf::macros::fexit]

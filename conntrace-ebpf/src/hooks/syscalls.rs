@@ -2,7 +2,7 @@ use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 
 use crate::failed_calls::{self, CallKind};
 
-// The agent reads from tracefs where these find their arguments.
+// The agent reads the offsets of the arguments from tracefs.
 
 // connect(int fd, struct sockaddr *uservaddr, int addrlen)
 #[tracepoint(category = "syscalls", name = "sys_enter_connect")]

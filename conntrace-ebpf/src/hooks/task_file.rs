@@ -7,7 +7,7 @@ use crate::{attempt, kernel::OpenFile};
 #[unsafe(link_section = "iter/task_file")]
 #[expect(unsafe_code, reason = "aya-ebpf has no macro for iterators")]
 pub extern "C" fn under_way(ctx: *mut c_void) -> u32 {
-    // SAFETY: it is what the kernel calls an iterator over task_file with.
+    // SAFETY: the kernel passes this context to an iterator over task_file.
     if let Some(file) = unsafe { OpenFile::of(ctx) } {
         attempt::found(&file);
     }

@@ -1,9 +1,8 @@
-//! The only module that reads kernel memory.
+//! Readers of kernel memory. No other module reads it.
 //!
-//! Pointers typed by BTF are loaded from directly: the offsets are constants to
-//! the verifier (`.rodata` is frozen), which checks each against the type. The
-//! verifier follows such pointers only through inlined code. Where there is only
-//! an address, a helper reads.
+//! Pointers with a BTF type are dereferenced directly. The offsets are constants to the verifier,
+//! because `.rodata` is frozen, and it checks each against the type. It tracks such pointers only
+//! through inlined code. Memory behind a plain address is read by a helper.
 #![expect(
     unsafe_code,
     reason = "reading kernel memory is what this module is for"
@@ -31,24 +30,24 @@ pub use sock::KernelSock;
 pub use sockaddr::{CallArgs, OpenSocket, Passed, Routing, SockAddr, call_returned};
 pub use task::{CurrentTask, OpenFile, ancestor_cgroup_id, current_names, current_uid, thread_key};
 
-/// Filled in by the agent before the programs are loaded.
+/// Offsets of kernel members, set by the agent before the programs are loaded.
 #[unsafe(no_mangle)]
 static OFFSETS: Offsets = Offsets::POISONED;
 
-/// Where a system call's tracepoints keep what.
+/// Offsets in the tracepoints of system calls, set by the agent.
 #[unsafe(no_mangle)]
 static CALL_OFFSETS: CallOffsets = CallOffsets::POISONED;
 
-/// Which bit of the byte at `OFFSETS.defer_connect` is `DEFER_CONNECT`.
+/// Mask of the `DEFER_CONNECT` bit in the byte at `OFFSETS.defer_connect`.
 #[unsafe(no_mangle)]
 static DEFER_CONNECT_MASK: u8 = 0;
 
-/// Which drops are noted: a bit for each `enum skb_drop_reason`.
+/// Set of recorded drop reasons, a bit for each `enum skb_drop_reason`.
 #[unsafe(no_mangle)]
 static DROP_REASONS: [u64; DROP_REASON_WORDS] = [0; DROP_REASON_WORDS];
 
-/// Reads a global the agent may have replaced; volatile, or the compiler would
-/// use the value it sees here.
+/// Reads a global that the agent may have replaced. The read is volatile, or the compiler would
+/// use the initial value.
 macro_rules! global {
     ($place:expr) => {
         // SAFETY: the global is initialised and never written.
@@ -57,27 +56,27 @@ macro_rules! global {
 }
 use global;
 
-/// Set by the agent where the kernel has `bpf_get_current_task_btf` (5.11).
+/// Set by the agent to 1 if the kernel has `bpf_get_current_task_btf` (Linux 5.11).
 #[unsafe(no_mangle)]
 static TASK_IS_TYPED: u8 = 0;
 
-/// A kernel struct.
+/// Pointer to a kernel struct.
 #[derive(Clone, Copy)]
 struct Struct {
     at: *const u8,
-    /// The verifier knows its type, and that of whatever it points to. In each
-    /// program a constant, so that only one way to load is left there.
+    /// True if the verifier knows the type, and the types behind it. A constant in each program, so
+    /// that only one way to load is compiled.
     typed: bool,
 }
 
 impl Struct {
-    /// One that the verifier knows the type of.
+    /// Creates a pointer whose type the verifier knows.
     #[inline(always)]
     fn typed(at: *const u8) -> Self {
         Self { at, typed: true }
     }
 
-    /// One of which there is only the address.
+    /// Creates a pointer from a plain address.
     #[inline(always)]
     fn at(address: u64) -> Self {
         Self {
@@ -121,7 +120,8 @@ impl Struct {
         self.at.is_null()
     }
 
-    /// A task's name. Older kernels leave what a longer one had behind its NUL.
+    /// Loads a task's name, and clears the bytes after its NUL. Older kernels leave the rest of a
+    /// longer name there.
     #[inline(always)]
     fn load_name(self, offset: u32) -> [u8; COMM_LEN] {
         let words: [u64; 2] = [self.load(offset), self.load(offset + 8)];
@@ -132,7 +132,7 @@ impl Struct {
         unsafe { core::mem::transmute(words) }
     }
 
-    /// 16 bytes as two loads.
+    /// Loads 16 bytes as two words.
     #[inline(always)]
     fn load16(self, offset: u32) -> [u8; 16] {
         let words: [u64; 2] = [self.load(offset), self.load(offset + 8)];
@@ -141,12 +141,12 @@ impl Struct {
     }
 }
 
-/// The bytes of a word before its first NUL, and whether there is one. The target is
+/// Returns the bytes of a word before its first NUL, and true if there is one. The target is
 /// little-endian: the first byte is the lowest.
 #[inline(always)]
 fn before_nul(word: u64) -> (u64, bool) {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    // The highest bit of each byte that is zero, the lowest of them exactly.
+    // The highest bit of each zero byte. Only the lowest set bit is exact.
     let zeroes = word.wrapping_sub(ONES) & !word & (ONES << 7);
     let below = (zeroes & zeroes.wrapping_neg()).wrapping_sub(1);
     (word & below, zeroes != 0)
@@ -158,19 +158,19 @@ fn v4_in_16(addr: u32) -> [u8; 16] {
     [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
-/// Nanoseconds of `CLOCK_BOOTTIME`: goes on through suspend, so that its
-/// distance to wall time only changes when the wall clock is set.
+/// Reads `CLOCK_BOOTTIME` in nanoseconds. This clock runs during suspend, so that its distance to
+/// wall time changes only when the wall clock is set.
 #[inline(always)]
 pub fn now_ns() -> u64 {
     // SAFETY: no preconditions.
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// The lower half of an address, as a number: with the whole of one the verifier lets nobody
-/// reckon, and the compiler would.
+/// Returns the lower half of an address as a number. The verifier forbids arithmetic on a whole
+/// address, which the compiler would otherwise use.
 #[inline(always)]
 pub fn lower_half(address: u64) -> u32 {
-    // SAFETY: every program is compiled for processors that have it (`v3`).
+    // SAFETY: every program is compiled for a target CPU with this feature (`v3`).
     unsafe { half_register(address) }
 }
 
@@ -178,15 +178,15 @@ pub fn lower_half(address: u64) -> u32 {
 #[target_feature(enable = "alu32")]
 fn half_register(address: u64) -> u32 {
     let half: u32;
-    // SAFETY: it copies half a register.
+    // SAFETY: the instruction only copies half a register.
     unsafe {
         asm!("{} = {}", lateout(wreg) half, in(wreg) address as u32, options(pure, nomem, nostack))
     };
     half
 }
 
-/// Address of the tracepoint's socket: the attempt's key. Only compared, never
-/// followed.
+/// Returns the address of the tracepoint's socket, the key of its attempt. It is only compared,
+/// never dereferenced.
 #[inline(always)]
 pub fn sock_key(ctx: &BtfTracePointContext) -> u64 {
     // SAFETY: the context of a BTF tracepoint is an array of 8-byte arguments.

@@ -1,21 +1,22 @@
-//! Packets: those that this host drops, and ICMP errors in a socket's queue.
+//! Readers of packets: dropped ones, and ICMP errors in a socket's error queue.
 
 use aya_ebpf::programs::BtfTracePointContext;
 use conntrace_common::{hash::words_of, offsets::DROP_REASON_WORDS, record::ORIGIN_ICMP};
 
 use super::{DROP_REASONS, OFFSETS, Struct, global, v4_in_16};
 
-/// Whether drops for this reason are noted.
+/// Returns true if drops for this reason are recorded.
 #[inline(always)]
 pub fn is_noted_drop(reason: u32) -> bool {
     let word = (reason / u64::BITS) as usize;
     word < DROP_REASON_WORDS && global!(DROP_REASONS[word]) >> (reason % u64::BITS) & 1 != 0
 }
 
-/// Address of the socket that a packet belongs to, if that socket is in this
-/// state: the key of its attempt. What is no whole socket (a request, TIME_WAIT)
-/// has its state in the same place. A packet that has reached another network namespace
-/// (by veth it keeps its socket until `ip_rcv_core`) is no longer the socket's own host's.
+/// Returns the address of a packet's socket, the key of its attempt, if the socket is in this
+/// state. Request and TIME_WAIT sockets have their state at the same offset.
+///
+/// A packet that has reached another network namespace is ignored: over veth it keeps its socket
+/// until `ip_rcv_core`.
 #[inline(always)]
 pub fn sock_of_packet_in(ctx: &BtfTracePointContext, state: u8) -> Option<u64> {
     let packet: *mut u8 = ctx.arg(0);
@@ -33,7 +34,7 @@ pub fn sock_of_packet_in(ctx: &BtfTracePointContext, state: u8) -> Option<u64> {
     Some(sock.at as u64)
 }
 
-/// An ICMP error in a socket's error queue (`struct sock_exterr_skb`).
+/// ICMP error in a socket's error queue (`struct sock_exterr_skb`).
 #[derive(Clone, Copy)]
 pub struct QueuedIcmp {
     pub(super) packet: Struct,
@@ -61,8 +62,8 @@ impl QueuedIcmp {
         self.load(global!(OFFSETS.ee_code))
     }
 
-    /// Source address of the ICMP packet, where `IP_RECVERR` takes it from
-    /// (`ip_recv_error`, `ipv6_recv_error`). All zero when it cannot be read.
+    /// Returns the source address of the ICMP packet, as `IP_RECVERR` reports it (`ip_recv_error`,
+    /// `ipv6_recv_error`); all zero if it cannot be read.
     #[inline(always)]
     pub fn from(self) -> [u8; 16] {
         let header = header(self.packet, global!(OFFSETS.skb_network_header));
@@ -74,8 +75,7 @@ impl QueuedIcmp {
     }
 }
 
-/// One of a packet's headers, whose distance from the buffer's start this member
-/// holds.
+/// Returns the header of a packet whose distance from the start of the buffer is in `member`.
 #[inline(always)]
 fn header(packet: Struct, member: u32) -> Struct {
     let head: u64 = packet.load(global!(OFFSETS.skb_head));
@@ -83,14 +83,14 @@ fn header(packet: Struct, member: u32) -> Struct {
     Struct::at(head + u64::from(distance))
 }
 
-/// An ICMPv6 error, as `icmpv6_rcv` hands it to a socket.
+/// ICMPv6 error that `icmpv6_rcv` delivered to a socket.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Icmp6Error {
-    /// Source address of the ICMP packet, as two words: of bytes the compiler makes a call
-    /// of memmove.
+    /// Source address of the ICMP packet. Two words, because the compiler would copy bytes with
+    /// memmove.
     pub from: [u64; 2],
-    /// What the kernel makes of it.
+    /// Errno that the kernel derives from it.
     pub errno: u32,
     pub icmp_type: u8,
     pub code: u8,
@@ -99,7 +99,7 @@ pub struct Icmp6Error {
 }
 
 impl Icmp6Error {
-    /// What is in the packet at this address.
+    /// Reads the error from the packet at this address.
     #[inline(always)]
     pub fn of_packet(address: u64, errno: u32) -> Self {
         let packet = Struct::at(address);

@@ -1,4 +1,4 @@
-//! A TCP socket, as the tracepoints hand it over.
+//! Readers of TCP sockets.
 
 use aya_ebpf::{helpers::generated::bpf_skc_to_tcp_sock, programs::BtfTracePointContext};
 use conntrace_common::record::{AF_INET, AF_INET6, ORIGIN_ICMP, ORIGIN_ICMP6};
@@ -7,24 +7,22 @@ use super::{DEFER_CONNECT_MASK, OFFSETS, QueuedIcmp, Struct, global, v4_in_16};
 
 const IPPROTO_TCP: u16 = 6;
 
-/// A TCP socket.
+/// Pointer to a TCP socket.
 #[derive(Clone, Copy)]
 pub struct KernelSock {
-    /// As the tracepoint's argument: newer verifiers trust it, and loads through
-    /// it need no fault handling.
+    /// Argument of the tracepoint. Newer verifiers trust it, so that loads need no fault handling.
     pub(super) sock: Struct,
-    /// The same address as its whole type.
+    /// Same address, typed as `struct tcp_sock`.
     tcp: Struct,
 }
 
 impl KernelSock {
-    /// The tracepoint's socket; `None` for any protocol but TCP (an MPTCP
-    /// parent goes through the same tracepoints) and for request and TIME_WAIT
-    /// sockets (`bpf_skc_to_tcp_sock`).
+    /// Returns the tracepoint's socket. `None` for protocols other than TCP, such as an MPTCP parent,
+    /// and for request and TIME_WAIT sockets (`bpf_skc_to_tcp_sock`).
     #[inline(always)]
     pub fn from_arg(ctx: &BtfTracePointContext) -> Option<Self> {
         let sock: *mut u8 = ctx.arg(0);
-        // SAFETY: the helper checks what it is given.
+        // SAFETY: the helper checks its argument.
         let tcp = unsafe { bpf_skc_to_tcp_sock(sock.cast()) };
         if tcp.is_null() {
             return None;
@@ -35,8 +33,7 @@ impl KernelSock {
         })
     }
 
-    /// The socket at this address, which is a whole one; `None` for any protocol
-    /// but TCP.
+    /// Returns the full socket at this address; `None` for protocols other than TCP.
     #[inline(always)]
     pub(super) fn at(address: u64) -> Option<Self> {
         let sock = Struct::at(address);
@@ -46,7 +43,8 @@ impl KernelSock {
         (internet && protocol == IPPROTO_TCP).then_some(Self { sock, tcp: sock })
     }
 
-    /// Its address: the key of its attempt. Only compared, never followed.
+    /// Returns the socket's address, the key of its attempt. It is only compared, never
+    /// dereferenced.
     #[inline(always)]
     pub fn key(self) -> u64 {
         self.sock.at as u64
@@ -90,31 +88,31 @@ impl KernelSock {
         self.sock.load(global!(OFFSETS.dport))
     }
 
-    /// `inet_num`: the bound port in host order, 0 if none.
+    /// Returns the bound port in host order (`inet_num`); 0 if none.
     #[inline(always)]
     pub fn bound_port(self) -> u16 {
         self.sock.load(global!(OFFSETS.num))
     }
 
-    /// The interface that it is bound to, 0 if none.
+    /// Returns the index of the interface that the socket is bound to; 0 if none.
     #[inline(always)]
     pub fn bound_device(self) -> u32 {
         self.sock.load(global!(OFFSETS.bound_device))
     }
 
-    /// `SO_MARK`.
+    /// Returns the mark of the socket (`SO_MARK`).
     #[inline(always)]
     pub fn mark(self) -> u32 {
         self.sock.load(global!(OFFSETS.mark))
     }
 
-    /// Its owner.
+    /// Returns the user id of the socket's owner.
     #[inline(always)]
     pub fn uid(self) -> u32 {
         self.sock.load(global!(OFFSETS.uid))
     }
 
-    /// `inet_sport`, network order.
+    /// Returns `inet_sport` in network order.
     #[inline(always)]
     pub fn sport(self) -> u16 {
         self.tcp.load(global!(OFFSETS.sport))
@@ -126,10 +124,12 @@ impl KernelSock {
         net.load(global!(OFFSETS.net_inum))
     }
 
-    /// The network namespace for good: its inode number, and random bits, by which it
-    /// differs from the next one that gets that number. Its cookie says the same, but before
-    /// Linux 5.12 only of those that were asked for it. Together, for the verifier searches
-    /// the whole BTF whenever such a pointer is followed.
+    /// Returns a lasting id of the network namespace: its inode number, and random bits that tell
+    /// it from a later one with the same number.
+    ///
+    /// The namespace's cookie would do as well, but before Linux 5.12 it exists only once
+    /// requested. Both numbers are read together, because the verifier searches the whole BTF each
+    /// time that such a pointer is followed.
     #[inline(always)]
     pub fn netns_for_good(self) -> u64 {
         let net = self.sock.follow(global!(OFFSETS.net));
@@ -138,7 +138,7 @@ impl KernelSock {
         u64::from(mix) << u32::BITS | u64::from(inum)
     }
 
-    /// The destination of either family: an IPv4 one lies there v4-mapped
+    /// Returns the destination address of either family; the kernel stores IPv4 v4-mapped here
     /// (`sk_daddr_set`).
     #[inline(always)]
     pub fn remote_addr_mapped(self) -> [u8; 16] {
@@ -160,8 +160,7 @@ impl KernelSock {
         self.tcp.load(global!(OFFSETS.segs_out))
     }
 
-    /// Segments that came for this socket (`tcp_segs_in`), also those that TCP
-    /// did not accept.
+    /// Returns the number of segments received (`tcp_segs_in`), including those that TCP rejected.
     #[inline(always)]
     pub fn segs_in(self) -> u32 {
         self.tcp.load(global!(OFFSETS.segs_in))
@@ -177,14 +176,14 @@ impl KernelSock {
         self.tcp.load(global!(OFFSETS.rto_count))
     }
 
-    /// TCP fast open holds the SYN back (`tcp_fastopen_defer_connect`).
+    /// Returns true if TCP Fast Open holds the SYN back (`tcp_fastopen_defer_connect`).
     #[inline(always)]
     pub fn deferred(self) -> bool {
         let byte: u8 = self.tcp.load(global!(OFFSETS.defer_connect));
         byte & global!(DEFER_CONNECT_MASK) != 0
     }
 
-    /// Address of the newest error queue entry, 0 when the queue is empty.
+    /// Returns the address of the newest error queue entry; 0 if the queue is empty.
     #[inline(always)]
     pub fn newest_error(self) -> u64 {
         let len: u32 = self.sock.load(global!(OFFSETS.error_queue_len));
@@ -194,9 +193,9 @@ impl KernelSock {
         self.sock.load(global!(OFFSETS.error_queue_prev))
     }
 
-    /// The newest error queue entry, if it came after `before` and is of ICMP
-    /// origin (`ip_icmp_error`, `ipv6_icmp_error`): transmit timestamps and
-    /// zero-copy notices lie in the same queue.
+    /// Returns the newest error queue entry, if it differs from `before` and is an ICMP error
+    /// (`ip_icmp_error`, `ipv6_icmp_error`). The queue also holds transmit timestamps and zero-copy
+    /// notifications.
     #[inline(always)]
     pub fn icmp_since(self, before: u64) -> Option<QueuedIcmp> {
         let newest = self.newest_error();

@@ -1,7 +1,7 @@
-//! A call to connect or bind: its arguments, its socket and its result.
+//! Readers of a call to connect or bind: its arguments, its socket and its result.
 //!
-//! System calls and functions hand over plain addresses, or such as are only worth
-//! a look when the call has failed: all of it is read by a helper.
+//! All of it is read by helpers, because the arguments are plain addresses, and are needed only if
+//! the call failed.
 
 use aya_ebpf::{
     helpers::{bpf_probe_read_kernel, bpf_probe_read_user},
@@ -11,30 +11,29 @@ use conntrace_common::record::{AF_INET, AF_INET6, RawAttempt, STATE_CLOSE};
 
 use super::{CALL_OFFSETS, OFFSETS, Struct, global, task::current_task, v4_in_16};
 
-/// `S_IFMT` and `S_IFSOCK`.
+/// Mask of the file type in a mode (`S_IFMT`), and the type of a socket (`S_IFSOCK`).
 const MODE_KIND: u16 = 0o170_000;
 const MODE_SOCKET: u16 = 0o140_000;
-/// `SS_UNCONNECTED`.
+/// Socket state `SS_UNCONNECTED`.
 const UNCONNECTED: u32 = 1;
-/// `SOCK_STREAM`.
+/// Socket type `SOCK_STREAM`.
 const STREAM: u16 = 1;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 
-/// What a caller passes to connect or bind.
+/// Arguments of the system calls connect and bind.
 pub struct CallArgs {
     pub fd: u32,
     pub passed: Passed,
 }
 
-/// Where an address lies that was passed (a `struct sockaddr`), and how long it is
-/// said to be.
+/// Pointer to a `struct sockaddr` that was passed, with its claimed length in bytes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Passed {
     pub at: u64,
     pub len: u32,
-    /// 1 where it is in the caller's own memory, 0 where in the kernel's.
+    /// 1 if it points to user memory, 0 if to kernel memory.
     pub by_user: u32,
 }
 
@@ -52,7 +51,7 @@ impl CallArgs {
     }
 }
 
-/// What the call returned.
+/// Returns the result of the system call.
 #[inline(always)]
 pub fn call_returned(ctx: &TracePointContext) -> Option<i64> {
     field(ctx, global!(CALL_OFFSETS.ret))
@@ -60,27 +59,26 @@ pub fn call_returned(ctx: &TracePointContext) -> Option<i64> {
 
 #[inline(always)]
 fn field<T>(ctx: &TracePointContext, offset: u32) -> Option<T> {
-    // SAFETY: read by a helper, which fails where there is nothing.
+    // SAFETY: a helper reads the field, and fails on an invalid address.
     unsafe { ctx.read_at(offset as usize) }.ok()
 }
 
-/// A TCP or MPTCP socket that is in no state yet. Nothing holds one that was found
-/// by its descriptor: should another thread close it in this very moment, what is
-/// read is of no use, but reading it does no harm.
+/// TCP or MPTCP socket in the state `TCP_CLOSE`. No reference is held to a socket that was found
+/// by its descriptor: if another thread closes it meanwhile, the values are useless, but reading
+/// them is harmless.
 pub struct OpenSocket {
     pub sock: u64,
     pub family: u16,
 }
 
 impl OpenSocket {
-    /// The one behind this descriptor of the running task, as
-    /// `sockfd_lookup_light` finds it.
+    /// Returns the socket of a descriptor of the running task, like `sockfd_lookup_light`.
     #[inline(always)]
     pub fn of_fd(fd: u32) -> Option<Self> {
         Self::of_socket(socket_of_fd(fd)?.at as u64)
     }
 
-    /// The one whose `struct socket` is at this address.
+    /// Returns the socket whose `struct socket` is at this address.
     #[inline(always)]
     pub fn of_socket(socket: u64) -> Option<Self> {
         let state: u32 = read(socket, global!(OFFSETS.socket_state))?;
@@ -91,7 +89,7 @@ impl OpenSocket {
         Self::of_sock(read(socket, global!(OFFSETS.socket_sk))?)
     }
 
-    /// The one whose `struct sock` is at this address.
+    /// Returns the socket whose `struct sock` is at this address.
     #[inline(always)]
     pub fn of_sock(sock: u64) -> Option<Self> {
         let family: u16 = read(sock, global!(OFFSETS.family))?;
@@ -125,8 +123,7 @@ impl OpenSocket {
     }
 }
 
-/// Of a socket that has made no attempt: what the kernel looks up its routes with, beside
-/// the addresses.
+/// Fields of a socket, besides its addresses, that the kernel uses to look up a route.
 pub struct Routing {
     bound_device: u32,
     mark: u32,
@@ -134,7 +131,7 @@ pub struct Routing {
 }
 
 impl Routing {
-    /// That of the socket at this address.
+    /// Reads the fields of the socket at this address.
     #[inline(always)]
     pub fn of_sock(sock: u64) -> Option<Self> {
         Some(Self {
@@ -152,7 +149,7 @@ impl Routing {
     }
 }
 
-/// The `struct socket` behind a descriptor of the running task.
+/// Returns the `struct socket` of a descriptor of the running task.
 #[inline(always)]
 fn socket_of_fd(fd: u32) -> Option<Struct> {
     let table = current_task()
@@ -166,14 +163,14 @@ fn socket_of_fd(fd: u32) -> Option<Struct> {
     socket_of_file(Struct::at(file))
 }
 
-/// The `struct socket` of a file, if it is one.
+/// Returns the `struct socket` of a file; `None` if the file is not a socket.
 #[inline(always)]
 pub(super) fn socket_of_file(file: Struct) -> Option<Struct> {
     let inode = file.follow(global!(OFFSETS.inode));
     if inode.load::<u16>(global!(OFFSETS.mode)) & MODE_KIND != MODE_SOCKET {
         return None;
     }
-    // A socket's name in a file system, opened with O_PATH, has none.
+    // A socket node in a file system, opened with O_PATH, has none.
     let socket: u64 = file.load(global!(OFFSETS.private_data));
     (socket != 0).then_some(Struct::at(socket))
 }
@@ -181,22 +178,23 @@ pub(super) fn socket_of_file(file: Struct) -> Option<Struct> {
 #[inline(always)]
 fn read<T>(base: u64, offset: u32) -> Option<T> {
     let place = (base + u64::from(offset)) as *const T;
-    // SAFETY: the helper reads any address, and fails where there is nothing.
+    // SAFETY: the helper accepts any address, and fails on an invalid one.
     unsafe { bpf_probe_read_kernel(place) }.ok()
 }
 
-/// An address that was passed (`struct sockaddr_in`, `sockaddr_in6`).
+/// Address that was passed (`struct sockaddr_in`, `struct sockaddr_in6`).
 pub struct SockAddr {
-    /// Laid out like `Attempt::remote_addr`.
+    /// IP address, in the layout of `RawAttempt::remote_addr`.
     pub addr: [u8; 16],
-    /// Network order.
+    /// Port in network order.
     pub port: u16,
 }
 
 impl SockAddr {
-    /// Reads it, if it is one of this family (with `AF_UNSPEC` connect ends an
-    /// attempt, and `tcp_v6_connect` hands the IPv4 address in a mapped one on to
-    /// `tcp_v4_connect`) and as long as one must be.
+    /// Reads the address, if it has this family and is long enough.
+    ///
+    /// Other families occur: connect with `AF_UNSPEC` ends an attempt, and `tcp_v6_connect` passes
+    /// an IPv4 address to `tcp_v4_connect` for a v4-mapped one.
     #[inline(always)]
     pub fn read(passed: Passed, family: u16) -> Option<Self> {
         let (addr_at, len_min) = if family == AF_INET { (4, 16) } else { (8, 24) };
@@ -219,7 +217,7 @@ impl Passed {
     #[inline(always)]
     fn load<T>(self, offset: u64) -> Option<T> {
         let place = (self.at + offset) as *const T;
-        // SAFETY: the helpers read any address, and fail where there is nothing.
+        // SAFETY: the helpers accept any address, and fail on an invalid one.
         unsafe {
             if self.by_user == 0 {
                 bpf_probe_read_kernel(place)

@@ -1,4 +1,4 @@
-//! Tasks: who calls, and what they have open.
+//! Readers of tasks: the caller of connect, and open files.
 
 use core::ffi::c_void;
 
@@ -11,8 +11,7 @@ use conntrace_common::record::{COMM_LEN, RawAttempt};
 
 use super::{KernelSock, OFFSETS, Struct, TASK_IS_TYPED, global, sockaddr::socket_of_file};
 
-/// Who runs right now. Only meaningful where the hook runs in the caller's
-/// context.
+/// Identity of a task, as it is written to a record.
 pub struct CurrentTask {
     pub pid: u32,
     pub tid_or_cpu: u32,
@@ -25,8 +24,8 @@ pub struct CurrentTask {
 }
 
 impl CurrentTask {
-    /// Nobody: of an attempt that was not kept. The thread is the CPU's number,
-    /// which sets two such attempts of the same moment apart.
+    /// Returns the caller of an attempt without an entry. The thread id is the CPU number, which
+    /// tells apart two such attempts of the same time.
     #[inline(always)]
     pub fn unknown() -> Self {
         Self {
@@ -42,7 +41,7 @@ impl CurrentTask {
         }
     }
 
-    /// Writes that it was this one.
+    /// Writes the task to an attempt, as its caller.
     #[inline(always)]
     pub fn sign(self, attempt: &mut RawAttempt) {
         attempt.process_started_ns = self.process_started_ns;
@@ -56,7 +55,8 @@ impl CurrentTask {
         attempt.leader_comm = self.leader_comm;
     }
 
-    /// Read from the task where that takes no helper, each of which takes 40 ns.
+    /// Reads the running task, without helpers if possible, because each takes 40 ns. Only valid if
+    /// the hook runs in the context of the caller.
     #[inline(always)]
     pub fn current() -> Self {
         let task = current_task();
@@ -76,24 +76,23 @@ impl CurrentTask {
     }
 }
 
-/// A task's executable: the file that `/proc/PID/exe` is of, also once that has another name
-/// or none.
+/// Executable file of a task (`/proc/PID/exe`), also once it is renamed or deleted.
 #[derive(Clone, Copy)]
 pub struct TaskExe {
-    /// As the kernel encodes it.
+    /// Device number in the kernel's encoding.
     pub device: u32,
-    /// 0 where there is none.
+    /// Inode number; 0 if the task has no executable.
     pub inode: u64,
 }
 
 impl TaskExe {
-    /// A kernel thread's.
+    /// Value for a kernel thread, which has no executable.
     const NONE: Self = Self {
         device: 0,
         inode: 0,
     };
 
-    /// `get_mm_exe_file`, but for the reference.
+    /// Reads the executable of a task, like `get_mm_exe_file` but without taking a reference.
     #[inline(always)]
     fn of(task: Struct) -> Self {
         let mm = task.follow(global!(OFFSETS.mm));
@@ -113,7 +112,7 @@ impl TaskExe {
     }
 }
 
-/// Process, thread and real user of the running task.
+/// Returns process id, thread id and real user id of the running task.
 #[inline(always)]
 fn ids(task: Struct) -> [u32; 3] {
     if !task.typed {
@@ -128,7 +127,7 @@ fn ids(task: Struct) -> [u32; 3] {
     ]
 }
 
-/// The id of the running task's cgroup (`task_dfl_cgroup`, `cgroup_id`).
+/// Returns the cgroup id of the running task (`task_dfl_cgroup`, `cgroup_id`).
 #[inline(always)]
 fn cgroup_id(task: Struct) -> u64 {
     if !task.typed {
@@ -141,70 +140,70 @@ fn cgroup_id(task: Struct) -> u64 {
         .load(global!(OFFSETS.kn_id))
 }
 
-/// The running task.
+/// Returns the running task.
 #[inline(always)]
 pub(super) fn current_task() -> Struct {
     if global!(TASK_IS_TYPED) == 0 {
-        // SAFETY: no preconditions; the running task cannot go away under us.
+        // SAFETY: no preconditions; the running task exists while the program runs.
         Struct::at(unsafe { bpf_get_current_task() })
     } else {
-        // SAFETY: as above.
+        // SAFETY: no preconditions; the running task exists while the program runs.
         Struct::typed(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
     }
 }
 
-/// A task's process: its first thread.
+/// Returns the thread group leader of a task.
 #[inline(always)]
 fn leader(task: Struct) -> Struct {
     task.follow(global!(OFFSETS.group_leader))
 }
 
-/// Names of the running thread and of its process.
+/// Returns the names of the running thread and of its process.
 #[inline(always)]
 pub fn current_names() -> [[u8; COMM_LEN]; 2] {
     let task = current_task();
     [task, leader(task)].map(|task| task.load_name(global!(OFFSETS.comm)))
 }
 
-/// Real user id of the running task.
+/// Returns the real user id of the running task.
 #[inline(always)]
 pub fn current_uid() -> u32 {
     // SAFETY: no preconditions.
     unsafe { bpf_get_current_uid_gid() as u32 }
 }
 
-/// The running thread, as a key.
+/// Returns process and thread id of the running task, as a map key.
 #[inline(always)]
 pub fn thread_key() -> u64 {
     // SAFETY: no preconditions.
     unsafe { bpf_get_current_pid_tgid() }
 }
 
-/// Id of the running task's cgroup at this depth, the root's being 0; 0 below its own.
+/// Returns the id of the running task's ancestor cgroup at a depth, where the root has depth 0.
+/// Returns 0 below the task's own cgroup.
 #[inline(always)]
 pub fn ancestor_cgroup_id(level: i32) -> u64 {
     // SAFETY: no preconditions.
     unsafe { bpf_get_current_ancestor_cgroup_id(level) }
 }
 
-/// An open file of a task, as `bpf_iter__task_file` hands it over
-/// (`task_file_seq_show`).
+/// Open TCP socket of a task, from the iterator `bpf_iter__task_file` (`task_file_seq_show`).
 pub struct OpenFile {
     task: Struct,
     pub sock: KernelSock,
-    /// Address of the socket: the key of its attempt.
+    /// Address of the socket, the key of its attempt.
     pub key: u64,
 }
 
 impl OpenFile {
-    /// `None` unless the file is a TCP socket. The last call of an iteration has
-    /// neither task nor file.
+    /// Reads the iterator's context; `None` unless the file is a TCP socket. The last call of an
+    /// iteration has neither task nor file.
     ///
     /// # Safety
-    /// `ctx` is the context of an iterator over `task_file`.
+    /// `ctx` must be the context of an iterator over `task_file`.
     #[inline(always)]
     pub unsafe fn of(ctx: *mut c_void) -> Option<Self> {
-        // SAFETY: meta, task, fd and file, eight bytes each.
+        // SAFETY: the context is meta, task, fd and file, eight bytes each.
         let (task, file) = unsafe {
             let fields = ctx.cast::<*mut u8>();
             (fields.add(1).read(), fields.add(3).read())
@@ -220,8 +219,8 @@ impl OpenFile {
         })
     }
 
-    /// The process that has the file open, as the caller: its thread and cgroup
-    /// are not known.
+    /// Returns the process that has the file open, as the caller. Its thread and cgroup are
+    /// unknown.
     #[inline(always)]
     pub fn holder(&self) -> CurrentTask {
         let leader = leader(self.task);

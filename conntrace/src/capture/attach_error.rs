@@ -1,4 +1,4 @@
-//! Why something is not attached, and how that is said.
+//! Errors of attaching a hook, and their text.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::sys::proc_file;
 
-/// Why a hook is not attached.
+/// Error that keeps a hook from being attached.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AttachError {
     #[error(transparent)]
@@ -23,21 +23,21 @@ pub(super) enum AttachError {
     Link(#[from] LinkError),
     #[error(transparent)]
     Map(#[from] MapError),
-    #[error("cannot run it")]
+    #[error("cannot run the iterator")]
     Run(#[from] io::Error),
     #[error("`{PROBES}`: {0}")]
     NoProbes(io::Error),
     #[error("{0}")]
     Function(String),
-    #[error("this kernel does not say why it drops a packet: it needs Linux 5.17")]
+    #[error("this kernel does not report drop reasons: they need Linux 5.17 or newer")]
     NoDropReasons,
     #[error("{0}")]
     Syscalls(String),
 }
 
 impl AttachError {
-    /// Whether another kernel, or another tier, is all that helps.
-    pub(super) fn is_by_nature(&self) -> bool {
+    /// Returns true if only another kernel or another tier can help.
+    pub(super) fn is_unsupported(&self) -> bool {
         match self {
             Self::Function(_) | Self::NoDropReasons => true,
             Self::Missing(_)
@@ -51,28 +51,27 @@ impl AttachError {
     }
 }
 
-/// Why a required program is not there: a refusal by policy is not the same as
-/// a kernel that cannot.
+/// Maps the failure of a required program to a start error. A refusal by policy, such as
+/// lockdown, is told apart from a kernel that lacks a feature.
 pub(super) fn attach_error(program: &HookProgram, error: AttachError) -> StartError {
     let lockdown = proc_file::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     if lockdown.contains("[confidentiality]") {
         return unsupported(
             "it is locked down (confidentiality)".to_owned(),
-            "boot with lockdown=integrity or none",
+            "boot with lockdown=integrity or lockdown=none",
         );
     }
-    // Only the filter of cgroups calls it.
+    // Only the cgroup filter calls this helper.
     if chain(&error).contains("unknown func bpf_get_current_ancestor_cgroup_id") {
         return unsupported(
-            "it does not tell programs which cgroups a process is in, which --cgroup needs"
-                .to_owned(),
+            "it has no helper bpf_get_current_ancestor_cgroup_id, which --cgroup needs".to_owned(),
             "filter by --comm, --uid or --pid, or use a newer kernel (5.10 does not, 6.1 does)",
         );
     }
     failed(&format!("attaching to {}", program.target.name()), error)
 }
 
-/// An error and its sources in one line, each said once.
+/// Formats an error and its sources as one line, without repetitions.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = brief(error);
     let mut source = error.source();
@@ -87,10 +86,10 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The verifier's log runs to pages: its last line says what it was, but for figures.
+/// Formats an error, and shortens a verifier log to its last line that is not a statistic.
 fn brief(error: &dyn std::error::Error) -> String {
     let text = error.to_string();
-    let Some((said, log)) = text.split_once(". Verifier output: ") else {
+    let Some((message, log)) = text.split_once(". Verifier output: ") else {
         return text;
     };
     let figures = [
@@ -102,7 +101,7 @@ fn brief(error: &dyn std::error::Error) -> String {
     let is_figure = |line: &str| figures.iter().any(|figure| line.starts_with(figure));
     let mut lines = log.lines().rev().map(str::trim);
     match lines.find(|line| !line.is_empty() && !is_figure(line)) {
-        Some(line) => format!("{said}: {line}"),
-        None => said.to_owned(),
+        Some(line) => format!("{message}: {line}"),
+        None => message.to_owned(),
     }
 }

@@ -1,11 +1,11 @@
-//! The part of a kernel's BTF that the agent reads: `cargo xtask btf` keeps it of each kernel
-//! in the matrix, for the tests.
+//! The part of a kernel's BTF that the agent reads. `cargo xtask btf` extracts it from each
+//! kernel in the test matrix.
 
 use conntrace_btf::{Btf, BtfError, BtfSelection};
 
 use super::{drops, offsets, programs::PROGRAMS};
 
-/// Lists what the agent reads of a kernel's BTF.
+/// Lists the members, enumerators and prototypes that the agent reads from a kernel's BTF.
 ///
 /// # Errors
 /// When the programs cannot run on the kernel that this BTF describes.

@@ -1,4 +1,4 @@
-//! Starts tracing the live kernel.
+//! Starts tracing, and derives the coverage from the attached hooks.
 
 use std::{fs, path::Path};
 
@@ -9,18 +9,17 @@ use crate::{
     record::sanitize,
 };
 
-/// Attaches the programs and says what they will see. Must run inside a tokio
-/// runtime.
+/// Attaches the programs and reports their coverage. Must run inside a tokio runtime.
 ///
 /// # Errors
-/// When the kernel or missing privilege stands in the way.
+/// When privileges are missing, or the kernel does not support tracing.
 pub fn start(settings: &Settings) -> Result<(Tracer, Start), StartError> {
     let tracer = Tracer::start(settings)?;
     for hook in tracer.hooks() {
         match &hook.reason {
             None => log::info!("{} is attached", hook.id.name()),
-            // Where functions cannot be hooked there is a tier for that.
-            Some(reason) if hook.by_nature => {
+            // A lower tier replaces functions that cannot be hooked.
+            Some(reason) if hook.is_unsupported => {
                 log::info!("{} is not attached: {reason}", hook.id.name());
             }
             Some(reason) => log::warn!("{} is not attached: {reason}", hook.id.name()),
@@ -39,7 +38,7 @@ pub fn start(settings: &Settings) -> Result<(Tracer, Start), StartError> {
     Ok((tracer, start))
 }
 
-/// 36 characters; `None` without /proc.
+/// Reads the boot id, a UUID of 36 characters; `None` without /proc.
 fn boot_id() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim_end().to_owned())
@@ -55,9 +54,9 @@ fn state(hook: &Hook) -> HookState {
     }
 }
 
-/// What the attached hooks can see. State changes alone carry most of it; what
-/// never reaches `SYN_SENT` only functions show, or system calls, and those not what
-/// `io_uring` does.
+/// Derives the coverage from the attached hooks. State changes cover most endings. Failures
+/// before `SYN_SENT` need hooked functions or system calls. System calls do not cover
+/// `io_uring`.
 fn coverage(hooks: &[Hook], has_v6: bool) -> Coverage {
     let attached = |id: HookId| hooks.iter().any(|hook| hook.id == id && hook.attached);
     let both = |v4: HookId, v6: HookId| attached(v4) && (attached(v6) || !has_v6);

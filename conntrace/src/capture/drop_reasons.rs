@@ -1,17 +1,17 @@
-//! The names of why this kernel drops packets.
+//! Names of the running kernel's packet drop reasons.
 
 use conntrace_btf::Btf;
 
 const PREFIX: &[u8] = b"SKB_DROP_REASON_";
-/// Every kernel that gives reasons has this one.
+/// Enumerator that every kernel with drop reasons has.
 const ANY: &str = "SKB_DROP_REASON_NOT_SPECIFIED";
 
-/// `enum skb_drop_reason`, whose numbers move from kernel to kernel.
+/// Names of `enum skb_drop_reason`, whose numbers differ between kernels.
 #[derive(Debug, Default)]
 pub(crate) struct DropReasons(Vec<(u32, String)>);
 
 impl DropReasons {
-    /// This kernel's; none where it gives no reasons.
+    /// Reads the drop reasons from BTF; none on a kernel without them.
     pub(super) fn of(btf: &Btf<'_>) -> Self {
         let reasons = btf.enumerators_beside(ANY).into_iter();
         let named = reasons.filter_map(|(name, number)| {
@@ -21,7 +21,7 @@ impl DropReasons {
         Self(named.collect())
     }
 
-    /// The name without its prefix.
+    /// Returns a reason's name without the prefix `SKB_DROP_REASON_`.
     pub(crate) fn name(&self, number: u16) -> Option<String> {
         let found = self.0.iter().find(|(of, _)| *of == u32::from(number));
         found.map(|(_, name)| name.clone())

@@ -1,4 +1,4 @@
-//! Which dropped packets are worth a note: those that this host decided on.
+//! Drop reasons that are recorded: the decisions of this host.
 
 use conntrace_common::offsets::DROP_REASON_WORDS;
 
@@ -6,14 +6,14 @@ use conntrace_btf::Btf;
 
 const PREFIX: &str = "SKB_DROP_REASON_";
 
-/// Every kernel that gives reasons has this one.
+/// Enumerator that every kernel with drop reasons has.
 const ANY: &str = "SKB_DROP_REASON_NOT_SPECIFIED";
 
-/// `enum skb_drop_reason`, without `SKB_DROP_REASON_`: what can befall a SYN on
-/// its way out, or its answer before TCP looks at it, by the doing of this host.
-/// The numbers move from kernel to kernel, the names stay; one that a kernel does
-/// not have is not noted there. `NOT_SPECIFIED` is what an IPv6 neighbour that
-/// does not answer gives.
+/// Recorded reasons of `enum skb_drop_reason`, without `SKB_DROP_REASON_`: those for which
+/// this host drops an outgoing SYN, or its answer before TCP processes it.
+///
+/// The names are stable, the numbers differ between kernels, and a kernel may lack some
+/// names. `NOT_SPECIFIED` is the reason when an IPv6 neighbour does not answer.
 const NOTED: [&str; 45] = [
     "BPF_CGROUP_EGRESS",
     "CAKE_FLOOD",
@@ -62,7 +62,7 @@ const NOTED: [&str; 45] = [
     "XFRM_POLICY",
 ];
 
-/// The set of reasons to note, a bit each; empty on a kernel without reasons
+/// Returns the set of reasons to record, a bit each; empty on a kernel without drop reasons
 /// (before Linux 5.17).
 pub(super) fn noted(btf: &Btf<'_>) -> [u64; DROP_REASON_WORDS] {
     let mut set = [0u64; DROP_REASON_WORDS];
@@ -76,7 +76,7 @@ pub(super) fn noted(btf: &Btf<'_>) -> [u64; DROP_REASON_WORDS] {
     set
 }
 
-/// Those that are looked for, `ANY` among them.
+/// Lists the full names of the recorded reasons, which include [`ANY`].
 pub(super) fn enumerators() -> impl Iterator<Item = String> {
     NOTED.iter().map(|short| format!("{PREFIX}{short}"))
 }
@@ -101,7 +101,7 @@ mod tests {
             let reasons = gives_reasons.then_some(true);
             assert_eq!(has("NETFILTER_DROP"), reasons, "{:?}", kernel.version);
             assert_eq!(has("NOT_SPECIFIED"), reasons, "{:?}", kernel.version);
-            // An extract has only those that are noted.
+            // An extract has only the recorded reasons.
             assert_ne!(
                 has("NO_SOCKET"),
                 Some(true),

@@ -1,41 +1,41 @@
-//! Why tracing cannot start.
+//! Errors that keep tracing from starting.
 
 use crate::sys::proc_file;
 
-/// Why tracing cannot start.
+/// Error that keeps tracing from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Capabilities are missing.
+    /// Missing capabilities, by name.
     #[error(
         "tracing needs root, or the capabilities {0}: run with sudo, or give them to the service"
     )]
     Privilege(String),
-    /// The kernel cannot do it.
+    /// Kernel that lacks a required feature.
     #[error("kernel {kernel} cannot support tracing: {what}; {remedy}")]
     Unsupported {
-        /// `uname -r`.
+        /// Kernel release (`uname -r`).
         kernel: String,
-        /// What it lacks.
+        /// Missing feature, as a clause about the kernel ("it has no ...").
         what: String,
-        /// What would mend it.
+        /// Remedy, as an imperative.
         remedy: &'static str,
     },
-    /// Anything else.
+    /// Step of the start that failed for another reason.
     #[error("{what} failed on kernel {kernel}")]
     Failed {
-        /// `uname -r`.
+        /// Kernel release (`uname -r`).
         kernel: String,
-        /// What was tried.
+        /// Description of the step, such as "loading the programs".
         what: String,
-        /// Why it failed.
+        /// Error that the step returned.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// The object lacks a part this agent expects.
+/// Program or map that the object does not contain.
 #[derive(Debug, thiserror::Error)]
-#[error("the object has no {0}")]
+#[error("the BPF object has no {0}: rebuild it with `cargo xtask ebpf`")]
 pub(super) struct ProgramMissing(pub(super) String);
 
 pub(super) fn unsupported(what: String, remedy: &'static str) -> StartError {
@@ -57,7 +57,7 @@ pub(super) fn failed(
     }
 }
 
-/// `uname -r`, or "unknown" where even that cannot be read.
+/// Returns the kernel release (`uname -r`), or "unknown" where /proc cannot be read.
 #[must_use]
 pub fn release() -> String {
     proc_file::read_to_string("/proc/sys/kernel/osrelease")

@@ -1,4 +1,4 @@
-//! Which attempts are traced, as typed.
+//! Filters of the command line, parsed.
 
 use std::{
     fs,
@@ -15,20 +15,19 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, NSFS_MAGIC, statfs};
 
 use crate::{sys, sys::proc_file};
 
-/// Most bytes of a task's name: the last of `TASK_COMM_LEN` is a zero.
+/// Maximum length of a task's name in bytes, without the terminating zero of `TASK_COMM_LEN`.
 const NAME_LEN_MAX: usize = COMM_LEN - 1;
 
-/// Which attempts are traced: within a kind one must fit, and of every kind that
-/// is not empty.
+/// Filter of the traced attempts. An attempt must match one value of every kind that is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Process ids.
     pub pids: Vec<u32>,
-    /// Names of threads or processes.
+    /// Names of threads or processes (`comm`).
     pub comms: Vec<TaskName>,
     /// User ids.
     pub uids: Vec<u32>,
-    /// Cgroups, with those below them.
+    /// Cgroups (v2), including their descendants.
     pub cgroups: Vec<CgroupId>,
     /// Network namespaces.
     pub netns: Vec<NetnsInode>,
@@ -39,7 +38,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Which kinds are set, as the kernel side wants it: [`kind`].
+    /// Returns the kinds that are set, as bits of [`kind`] for the kernel side.
     #[must_use]
     pub fn kinds(&self) -> u32 {
         let kind = |kind, is_empty: bool| if is_empty { 0 } else { kind };
@@ -53,14 +52,14 @@ impl Filter {
     }
 }
 
-/// A task's name as the kernel keeps it.
+/// Name of a task (`task_struct.comm`), padded with zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskName(pub [u8; COMM_LEN]);
 
 impl FromStr for TaskName {
     type Err = String;
 
-    /// What is too long is cut, as the kernel does.
+    /// Parses a name and truncates it to 15 bytes, like the kernel.
     fn from_str(typed: &str) -> Result<Self, String> {
         if typed.is_empty() || typed.contains('\0') {
             return Err("a process has a name of at least one character".to_owned());
@@ -73,21 +72,21 @@ impl FromStr for TaskName {
     }
 }
 
-/// What is wanted of a cgroup.
+/// Remedy for an argument that is no cgroup.
 const CGROUP_WANTED: &str = "give the path that `cat /proc/PID/cgroup` shows after 0::";
 
-/// Id of a cgroup (v2): its inode number.
+/// Id of a cgroup (v2), its inode number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CgroupId(pub u64);
 
 impl FromStr for CgroupId {
     type Err = String;
 
-    /// A path as the lines have it, from the cgroup filesystem's root, or one in
-    /// the host's filesystem.
+    /// Parses a path in the host's filesystem, or one relative to the cgroup filesystem's root,
+    /// as the event lines show it.
     fn from_str(typed: &str) -> Result<Self, String> {
         if typed.is_empty() {
-            return Err(format!("{CGROUP_WANTED}; / is all of them"));
+            return Err(format!("{CGROUP_WANTED}; / matches every cgroup"));
         }
         let mounts = proc_file::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mount =
@@ -99,7 +98,7 @@ impl FromStr for CgroupId {
             }
         }
         Err(format!(
-            "there is no cgroup (v2) at {}; {CGROUP_WANTED}",
+            "no cgroup (v2) found at {}; {CGROUP_WANTED}",
             below.display()
         ))
     }
@@ -112,7 +111,7 @@ pub struct NetnsInode(pub u32);
 impl FromStr for NetnsInode {
     type Err = String;
 
-    /// The number, or a file that stands for the namespace.
+    /// Parses an inode number, or a path such as `/proc/PID/ns/net`.
     fn from_str(typed: &str) -> Result<Self, String> {
         if !typed.is_empty() && typed.bytes().all(|byte| byte.is_ascii_digit()) {
             let inode = typed.parse().ok().filter(|&inode| inode > 0);
@@ -137,11 +136,11 @@ impl FromStr for NetnsInode {
         let found = file.metadata().map_err(|error| error.to_string())?;
         u32::try_from(found.ino())
             .map(Self)
-            .map_err(|_| "its inode number is no namespace's".to_owned())
+            .map_err(|_| format!("its inode number exceeds {}", u32::MAX))
     }
 }
 
-/// Whether the path is on a filesystem of this type.
+/// Returns true if the path is on a filesystem of this type.
 fn is_on(path: &Path, fs_type: FsType) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == fs_type)
 }
@@ -152,26 +151,26 @@ fn inode(path: &Path) -> Result<u64, String> {
         .map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// A network: every address whose first bits are these.
+/// Network prefix in CIDR notation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
-    /// An address of it; IPv4 ones v4-mapped.
+    /// Address in the network; IPv4 is v4-mapped.
     pub addr: Ipv6Addr,
-    /// How many bits count, of 128.
+    /// Length of the prefix in bits, 0 to 128.
     pub prefix_len: u8,
 }
 
 impl FromStr for Network {
     type Err = String;
 
-    /// `ADDRESS[/BITS]`; bits beyond those that count are ignored.
+    /// Parses `ADDRESS[/BITS]`; address bits after the prefix are ignored.
     fn from_str(typed: &str) -> Result<Self, String> {
         let (addr, bits) = match typed.split_once('/') {
             Some((addr, bits)) => (addr, Some(bits)),
             None => (typed, None),
         };
         let addr: IpAddr = addr.parse().map_err(|_| {
-            format!("{addr:?} is no IPv4 or IPv6 address; write 10.0.0.0/8 or fd00::/8")
+            format!("{addr:?} is not an IPv4 or IPv6 address; write 10.0.0.0/8 or fd00::/8")
         })?;
         let (bits_max, mapped) = match addr {
             IpAddr::V4(v4) => (32, v4.to_ipv6_mapped()),
@@ -194,14 +193,14 @@ impl FromStr for Network {
     }
 }
 
-/// A port, or those from one to another.
+/// Inclusive range of ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortRange(pub RangeInclusive<u16>);
 
 impl FromStr for PortRange {
     type Err = String;
 
-    /// `N` or `N-M`.
+    /// Parses `N` or `N-M`.
     fn from_str(typed: &str) -> Result<Self, String> {
         let port = |text: &str| {
             let wanted = "a port is a number from 0 to 65535; for several write 8000-8099";
@@ -232,7 +231,7 @@ mod tests {
     #[test]
     fn networks() {
         assert_eq!(network("10.0.0.0/8"), ("10.0.0.0".to_owned(), 104));
-        // Typed with an address in it: the kernel side's trie compares the prefix.
+        // Host bits are kept: the kernel side's trie compares only the prefix.
         assert_eq!(network("10.0.0.5/24"), ("10.0.0.5".to_owned(), 120));
         assert_eq!(network("10.1.2.3"), ("10.1.2.3".to_owned(), 128));
         assert_eq!(network("0.0.0.0/0"), ("0.0.0.0".to_owned(), 96));
@@ -299,7 +298,7 @@ mod tests {
 
     #[test]
     fn no_cgroup() {
-        // Without cgroup v2 on this host the message is another.
+        // A host without cgroup v2 yields a different message.
         for wrong in ["", "/no/such", "/etc/passwd", "/proc"] {
             let error = wrong.parse::<CgroupId>().unwrap_err();
             assert!(error.contains("cgroup"), "{wrong}: {error}");

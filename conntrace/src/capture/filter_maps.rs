@@ -1,4 +1,4 @@
-//! Writes the filters into the kernel side's maps, before anything is attached.
+//! Writes the filters into the BPF maps before any program is attached.
 
 use aya::{
     Ebpf,
@@ -17,10 +17,10 @@ use super::{
     filter::{Filter, PortRange},
 };
 
-/// Sets every kind.
+/// Writes the values of every filter kind.
 ///
 /// # Errors
-/// When a map takes no more: there are too many of a kind.
+/// When a map is full: the filters of a kind exceed its limit.
 pub(super) fn set(ebpf: &mut Ebpf, filter: &Filter) -> Result<(), StartError> {
     fill(ebpf, filter).map_err(|error| failed("setting the filters", error))
 }
@@ -48,7 +48,7 @@ fn fill(ebpf: &mut Ebpf, filter: &Filter) -> Result<(), FillError> {
     Ok(())
 }
 
-/// Borrowed, not taken: the programs that use it are not loaded yet.
+/// Borrows a map. It must not be taken, because the programs that use it are not loaded yet.
 fn map<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, ProgramMissing> {
     ebpf.map_mut(name)
         .ok_or_else(|| ProgramMissing(name.to_owned()))
@@ -86,7 +86,7 @@ fn all_ids(filter: &Filter) -> impl Iterator<Item = Id> {
     pids.chain(uids).chain(cgroups).chain(netns)
 }
 
-/// A bit for each port.
+/// Returns a set of ports, a bit each.
 fn port_bits(ranges: &[PortRange]) -> Vec<u64> {
     let mut words = vec![0u64; PORT_WORDS as usize];
     for port in ranges.iter().flat_map(|range| range.0.clone()) {

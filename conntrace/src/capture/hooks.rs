@@ -1,4 +1,4 @@
-//! Attaches every hook, each on its own and in the best way there is.
+//! Attaches every hook in the best tier that the kernel supports.
 
 use std::{any::Any, fs, io, os::fd::AsFd as _};
 
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{record::sanitize, sys};
 
-/// Most bytes a reason takes in the start line.
+/// Maximum length of a reason in the start line, in bytes of JSON.
 const REASON_JSON_MAX: usize = 256;
 
 /// Kinds of attachment.
@@ -56,95 +56,94 @@ impl HookKind {
     }
 }
 
-/// A hook and the result of attaching it.
+/// State of a hook after the start.
 #[derive(Debug, Clone)]
 pub struct Hook {
     /// Identity of the hook.
     pub id: HookId,
     /// Kind of its attachment, or of the best that was tried.
     pub kind: HookKind,
-    /// Whether it is.
+    /// True if the program is attached.
     pub attached: bool,
-    /// Why not.
+    /// Error that kept the program from being attached.
     pub reason: Option<String>,
-    /// Whether that is the kernel's nature, and nothing to be warned of.
-    pub by_nature: bool,
+    /// True if the kernel lacks the feature, which is expected and deserves no warning.
+    pub is_unsupported: bool,
 }
 
-/// Every hook, and the links that hold the attached ones in place until they
-/// are dropped.
+/// State of every hook, and the links of the attached ones. Dropping the links detaches them.
 pub(super) struct AttachedHooks {
     pub(super) hooks: Vec<Hook>,
     pub(super) links: Vec<HeldLink>,
-    /// The best by which a function is hooked.
+    /// Best tier in which any function is hooked.
     pub(super) tier: Tier,
 }
 
-/// A link of whatever kind, only held until it is dropped.
+/// BPF link of any type; dropping it detaches the program.
 type HeldLink = Box<dyn Any + Send>;
 
-/// How to attach.
+/// Options for attaching the hooks.
 pub(super) struct AttachOptions<'a> {
-    /// Only this tier.
+    /// The only tier to use; `None` tries the best first.
     pub(super) tier: Option<Tier>,
-    /// System calls are to be traced where functions cannot be hooked, as far as it
-    /// is known where they keep what.
+    /// Offsets of system call arguments, if system calls are traced where functions cannot be
+    /// hooked.
     pub(super) calls: Option<&'a Result<CallOffsets, SyscallsError>>,
-    /// Whether the kernel says why it drops a packet.
+    /// True if the kernel reports drop reasons (Linux 5.17).
     pub(super) drop_reasons: bool,
-    /// Whether a thread can be preempted within the kernel.
+    /// True if threads can be preempted within the kernel.
     pub(super) preempts: bool,
 }
 
-/// By what a kernel that has kprobes lets them be made.
+/// File through which kprobes are created; absent on a kernel without kprobes.
 pub(super) const PROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
 
-/// Attaches every program, each on its own. `btf` needs the types of the hooks only.
+/// Attaches every program, each on its own. `btf` needs only the types of the hooks.
 ///
 /// # Errors
-/// When a required one cannot be attached.
+/// When a required program cannot be attached.
 pub(super) fn attach_all(
     ebpf: &mut Ebpf,
-    ways: &AttachOptions<'_>,
+    options: &AttachOptions<'_>,
     btf: &Btf,
 ) -> Result<AttachedHooks, StartError> {
-    let tiers = Tier::to_try(ways.tier);
-    let mut loads = load_typed(ebpf, ways, tiers, btf);
+    let tiers = Tier::to_try(options.tier);
+    let mut loads = load_typed(ebpf, options, tiers, btf);
     let mut attached = AttachedHooks {
         hooks: Vec::new(),
         links: Vec::new(),
         tier: Tier::Tracepoint,
     };
-    // Before they are attached all that may be, and in the end what is.
-    let twice = if ways.preempts { TWICE } else { UNSEEN };
-    tell_seen_calls(ebpf, AT_RETURN | KEPT | twice)?;
+    // Announce every way before attaching, and at the end only those in use.
+    let twice = if options.preempts { TWICE } else { UNSEEN };
+    set_seen_calls(ebpf, AT_RETURN | KEPT | twice)?;
     let mut seen_calls = UNSEEN;
     for program in &PROGRAMS {
-        let tried = match (program.target, ways.calls) {
+        let tried = match (program.target, options.calls) {
             (HookTarget::Entry(_) | HookTarget::Return(_), _) if tiers.is_empty() => continue,
             (HookTarget::Entry(name), _) => {
                 attach_best(tiers, |tier| at_entry(ebpf, &mut loads, name, tier))
             }
             (HookTarget::Return(name), _) => attach_best(tiers, |tier| {
-                at_return(ebpf, &mut loads, name, tier, ways.preempts)
+                at_return(ebpf, &mut loads, name, tier, options.preempts)
             }),
             (HookTarget::Syscall(_), None) => continue,
             (HookTarget::Syscall(_), _) if attached.tier != Tier::Tracepoint => continue,
             (HookTarget::Syscall(_), Some(Err(error))) => Err(AttachError::Syscalls(chain(error))),
             (HookTarget::Syscall(name), Some(Ok(_))) => to_syscall(ebpf, program.id.name(), name),
-            _ if program.id == HookId::KfreeSkb && !ways.drop_reasons => {
+            _ if program.id == HookId::KfreeSkb && !options.drop_reasons => {
                 Err(AttachError::NoDropReasons)
             }
             (HookTarget::Tracepoint(_), _) => to_tracepoint(ebpf, &mut loads, program.id.name()),
-            (HookTarget::Iterator(_), _) => run_over(ebpf, &mut loads, program.id.name()),
+            (HookTarget::Iterator(_), _) => run_iterator(ebpf, &mut loads, program.id.name()),
         };
-        let by_nature = tried.as_ref().is_err_and(AttachError::is_by_nature);
+        let is_unsupported = tried.as_ref().is_err_and(AttachError::is_unsupported);
         let (kind, reason) = match tried {
-            Ok(made) => {
-                seen_calls |= made.seen_calls(twice);
-                attached.tier = attached.tier.max(made.tier);
-                attached.links.extend(made.links);
-                (made.kind, None)
+            Ok(hook) => {
+                seen_calls |= hook.seen_calls(twice);
+                attached.tier = attached.tier.max(hook.tier);
+                attached.links.extend(hook.links);
+                (hook.kind, None)
             }
             Err(error) if program.required => return Err(attach_error(program, error)),
             Err(error) => (
@@ -157,14 +156,14 @@ pub(super) fn attach_all(
             kind,
             attached: reason.is_none(),
             reason,
-            by_nature,
+            is_unsupported,
         });
     }
-    tell_seen_calls(ebpf, seen_calls)?;
+    set_seen_calls(ebpf, seen_calls)?;
     Ok(attached)
 }
 
-/// What attaching has made.
+/// Hook that was just attached.
 struct AttachedHook {
     kind: HookKind,
     tier: Tier,
@@ -180,7 +179,7 @@ impl AttachedHook {
         }
     }
 
-    /// How calls that fail are seen by it (`conntrace_common::calls`).
+    /// Returns how this attachment detects failed calls, as bits of `conntrace_common::calls`.
     fn seen_calls(&self, twice: u32) -> u32 {
         match self.kind {
             HookKind::Fexit => AT_RETURN | twice,
@@ -190,7 +189,7 @@ impl AttachedHook {
     }
 }
 
-/// Tries each of these tiers on a function until one can hook it.
+/// Tries the tiers in order until one can hook the function.
 fn attach_best(
     tiers: &[Tier],
     mut attach: impl FnMut(Tier) -> Result<AttachedHook, AttachError>,
@@ -198,14 +197,14 @@ fn attach_best(
     let mut reasons = Vec::new();
     for &tier in tiers {
         match attach(tier) {
-            Ok(made) => return Ok(AttachedHook { tier, ..made }),
+            Ok(hook) => return Ok(AttachedHook { tier, ..hook }),
             Err(error) => reasons.push(format!("{}: {}", tier.as_str(), chain(&error))),
         }
     }
     Err(AttachError::Function(reasons.join("; ")))
 }
 
-/// How it would be attached at best.
+/// Returns the best kind of attachment for a target.
 fn best_kind(target: HookTarget, tiers: &[Tier]) -> HookKind {
     let full = tiers.contains(&Tier::Full);
     match target {
@@ -249,11 +248,11 @@ fn at_return(
         if preempts {
             links.push(by_fexit(ebpf, loads, &format!("fexit_second_{name}"))?);
         }
-        // What is attached last runs first.
+        // The program attached last runs first.
         links.push(by_fexit(ebpf, loads, &format!("fexit_{name}"))?);
         return Ok(AttachedHook::new(HookKind::Fexit, links));
     }
-    // The return first: what has entered before is not its own.
+    // Attach the return first, so that it ignores calls that entered earlier.
     let links = ["kretprobe_", "kprobe_"].map(|at| probe(ebpf, at, name));
     let links = links.into_iter().collect::<Result<_, _>>()?;
     Ok(AttachedHook::new(HookKind::Kretprobe, links))
@@ -267,7 +266,7 @@ fn by_fexit(ebpf: &mut Ebpf, loads: &mut Loads, named: &str) -> Result<HeldLink,
 
 fn probe(ebpf: &mut Ebpf, at: &str, name: &str) -> Result<HeldLink, AttachError> {
     let hook: &mut KProbe = program(ebpf, &format!("{at}{name}"))?;
-    // Before the verifier is: it takes its time, also where nothing can be attached.
+    // Check before loading: the verifier is slow even if nothing can be attached.
     fs::metadata(PROBES).map_err(AttachError::NoProbes)?;
     hook.load()?;
     let link = hook.attach(name, 0)?;
@@ -297,17 +296,21 @@ fn to_syscall(ebpf: &mut Ebpf, named: &str, name: &str) -> Result<AttachedHook, 
     ))
 }
 
-/// Runs an iterator, which has nothing to stay attached to.
-fn run_over(ebpf: &mut Ebpf, loads: &mut Loads, named: &str) -> Result<AttachedHook, AttachError> {
+/// Runs an iterator once; it leaves no link.
+fn run_iterator(
+    ebpf: &mut Ebpf,
+    loads: &mut Loads,
+    named: &str,
+) -> Result<AttachedHook, AttachError> {
     let hook: &mut Iter = loaded(ebpf, loads, named)?;
     let link = hook.attach()?;
     let mut run = hook.take_link(link)?.into_file()?;
-    // It writes nothing; reading is what makes it run.
+    // Reading runs the iterator, which writes nothing.
     io::copy(&mut run, &mut io::sink())?;
     Ok(AttachedHook::new(HookKind::Iter, Vec::new()))
 }
 
-/// The program, if the kernel took it.
+/// Returns a program that the kernel has accepted, or its load error.
 fn loaded<'a, T>(
     ebpf: &'a mut Ebpf,
     loads: &mut Loads,
@@ -329,25 +332,25 @@ where
     Ok(ebpf.program_mut(name).ok_or_else(missing)?.try_into()?)
 }
 
-/// Tells the programs how calls that fail are seen.
-fn tell_seen_calls(ebpf: &mut Ebpf, seen: u32) -> Result<(), StartError> {
-    let mut tell = || -> Result<(), AttachError> {
+/// Writes the ways in which failed calls are detected to the map `SEEN_CALLS`.
+fn set_seen_calls(ebpf: &mut Ebpf, seen: u32) -> Result<(), StartError> {
+    let mut set = || -> Result<(), AttachError> {
         let missing = || ProgramMissing("SEEN_CALLS".to_owned());
         let map = ebpf.map_mut("SEEN_CALLS").ok_or_else(missing)?;
         Ok(Array::<_, u32>::try_from(map)?.set(0, seen, 0)?)
     };
-    tell().map_err(|error| failed("telling the programs how calls are seen", error))
+    set().map_err(|error| failed("writing the map SEEN_CALLS", error))
 }
 
-/// How many runs of our programs the kernel skipped because the program was
-/// already active on that CPU.
+/// Counts the program runs that the kernel skipped because the program was already active
+/// on that CPU.
 ///
 /// # Errors
-/// When the kernel does not say.
+/// When the kernel refuses to describe a program.
 pub(super) fn missed_hooks(ebpf: &Ebpf) -> io::Result<u64> {
     let mut missed = 0;
     for (_, program) in ebpf.programs() {
-        // Those that are not asked for are not loaded, and have none.
+        // Programs that are not needed are not loaded, and have no descriptor.
         if let Ok(fd) = program.fd() {
             missed += sys::skipped_runs(fd.as_fd())?;
         }

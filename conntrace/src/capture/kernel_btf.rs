@@ -1,5 +1,4 @@
-//! The running kernel's BTF: read once, at the start, and asked then for all that is
-//! needed of it. It has 5 MB, of which only what was found is kept.
+//! Reads the running kernel's BTF once, at the start. Of its 5 MB only the answers are kept.
 
 use std::{fmt::Display, fs, io::ErrorKind, sync::OnceLock};
 
@@ -11,27 +10,27 @@ use super::{
     programs::PROGRAMS, unsupported,
 };
 
-/// Where the kernel describes its own types.
+/// File in which the kernel describes its own types.
 pub(crate) const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Where BPF programs decide on connects, as a security module.
+/// Kernel function to which BPF LSM programs attach to decide on connects.
 const CONNECT_HOOK: &str = "bpf_lsm_socket_connect";
 
-/// What it takes to load and attach the programs.
+/// BTF facts needed to load and attach the programs.
 pub(super) struct KernelBtf {
     pub(super) resolved: ResolvedOffsets,
-    /// What aya looks up the hooks in.
+    /// Reduced BTF in which aya looks up the hooks.
     pub(super) hookable: aya::Btf,
 }
 
 impl KernelBtf {
-    /// The running kernel's.
+    /// Reads the running kernel's BTF.
     ///
     /// # Errors
     /// Names the first member that this kernel does not have.
     pub(super) fn read() -> Result<Self, StartError> {
         let (resolved, hookable) = look_up()?;
-        // The whole is gone by now: aya's comes in its place.
+        // The full BTF is freed by now, so that it never coexists with aya's copy.
         let hookable = aya::Btf::parse(&hookable, Endianness::default());
         Ok(Self {
             resolved,
@@ -40,13 +39,13 @@ impl KernelBtf {
     }
 }
 
-/// What the programs read, and BTF of what they are attached to.
+/// Resolves the offsets that the programs read, and cuts out the BTF of their hooks.
 fn look_up() -> Result<(ResolvedOffsets, Vec<u8>), StartError> {
     let bytes = fs::read(VMLINUX_BTF).map_err(|error| {
         if error.kind() == ErrorKind::NotFound {
             unsupported(
                 format!("it has no {VMLINUX_BTF}"),
-                "it needs one built with CONFIG_DEBUG_INFO_BTF=y",
+                "use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
             )
         } else {
             failed(&format!("reading {VMLINUX_BTF}"), error)
@@ -56,7 +55,7 @@ fn look_up() -> Result<(ResolvedOffsets, Vec<u8>), StartError> {
     let resolved = offsets::resolve(&btf).map_err(|error| {
         unsupported(
             error.to_string(),
-            "conntrace reads this member and will not guess; please report the kernel",
+            "conntrace needs its offset and does not guess; please report this kernel version",
         )
     })?;
     FACTS.get_or_init(|| KernelFacts::of(&btf));
@@ -68,27 +67,27 @@ fn look_up() -> Result<(ResolvedOffsets, Vec<u8>), StartError> {
 fn unreadable(error: &dyn Display) -> StartError {
     unsupported(
         format!("its {VMLINUX_BTF} cannot be read: {error}"),
-        "if nothing is mounted over it, please report the kernel",
+        "if nothing is mounted over it, please report this kernel version",
     )
 }
 
-/// Looks for every kernel member the programs read; returns how many there are.
+/// Resolves every kernel member that the programs read, and returns their number.
 ///
 /// # Errors
-/// Names the first that this kernel does not have.
+/// Names the first member that this kernel does not have.
 pub fn check_members() -> Result<usize, StartError> {
     Ok(KernelBtf::read()?.resolved.offsets.len())
 }
 
-/// What moves from kernel to kernel, and is asked for while tracing.
+/// Kernel-specific facts that are needed while tracing.
 #[derive(Debug, Default)]
 pub(crate) struct KernelFacts {
     pub(crate) drop_reasons: DropReasons,
-    /// The type's id of the function that programs attach to.
+    /// BTF id of [`CONNECT_HOOK`]; `None` if the kernel has no BPF LSM.
     pub(crate) connect_hook: Option<u32>,
 }
 
-/// The running kernel's: what the start has found is not looked for again.
+/// Facts of the running kernel, cached by the start.
 static FACTS: OnceLock<KernelFacts> = OnceLock::new();
 
 impl KernelFacts {
@@ -99,7 +98,7 @@ impl KernelFacts {
         }
     }
 
-    /// The running kernel's; none where it has no BTF.
+    /// Returns the running kernel's facts; empty on a kernel without BTF.
     pub(crate) fn running() -> &'static Self {
         FACTS.get_or_init(|| {
             let bytes = fs::read(VMLINUX_BTF).unwrap_or_default();

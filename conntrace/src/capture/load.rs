@@ -1,4 +1,4 @@
-//! Loads programs on several CPUs at once: the verifier's work is most of the start.
+//! Loads programs on several CPUs at once, because the verifier takes most of the start.
 
 use std::{
     collections::HashMap,
@@ -17,17 +17,17 @@ use aya::{
     programs::{Iter, Program, ProgramError},
 };
 
-/// How many at once: there are no more that take long.
+/// Maximum number of loading threads; no more programs than this take long to verify.
 const THREADS_MAX: usize = 4;
 
-/// A program that BTF tells where to attach: its name, and that of what it hooks.
+/// Program attached by BTF type: its own name, and that of its hook.
 type TypedProgram = (String, &'static str);
 
-/// What the kernel said to each program, by its name.
+/// Load result of each program, by name.
 pub(super) type Loads = HashMap<String, Result<(), ProgramError>>;
 
-/// A loader, made while the caller reads what to give it. aya parses all of the kernel's
-/// BTF for it, cannot be told not to, and drops that again once it is given another.
+/// Creates a loader on another thread while the caller runs `read`. `EbpfLoader::new` always
+/// parses the kernel's whole BTF, and frees it when a different BTF is set.
 pub(super) fn loader_beside<T>(read: impl FnOnce() -> T) -> (EbpfLoader<'static>, T) {
     thread::scope(|scope| {
         let made = thread::Builder::new().spawn_scoped(scope, EbpfLoader::new);
@@ -37,14 +37,14 @@ pub(super) fn loader_beside<T>(read: impl FnOnce() -> T) -> (EbpfLoader<'static>
     })
 }
 
-/// Loads each of them, on its own, the first ones first.
+/// Loads each program on its own, in the order of [`PROGRAMS`].
 pub(super) fn load_typed(
     ebpf: &mut Ebpf,
-    ways: &AttachOptions<'_>,
+    options: &AttachOptions<'_>,
     tiers: &[Tier],
     btf: &Btf,
 ) -> Loads {
-    let wanted = typed(ways, tiers);
+    let wanted = typed(options, tiers);
     let mut todo: Vec<_> = ebpf
         .programs_mut()
         .filter_map(|(name, program)| {
@@ -67,7 +67,7 @@ pub(super) fn load_typed(
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);
     thread::scope(|scope| {
         for _ in 1..cpus.min(THREADS_MAX) {
-            // Without it the others have more to do.
+            // If a thread cannot be started, the others do its work.
             let _ = thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
@@ -75,9 +75,9 @@ pub(super) fn load_typed(
     loads.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Those that are to be attached.
-fn typed(ways: &AttachOptions<'_>, tiers: &[Tier]) -> Vec<TypedProgram> {
-    let at_return: &[_] = if ways.preempts {
+/// Lists the BTF programs to attach.
+fn typed(options: &AttachOptions<'_>, tiers: &[Tier]) -> Vec<TypedProgram> {
+    let at_return: &[_] = if options.preempts {
         &["fexit_second_", "fexit_"]
     } else {
         &["fexit_"]
@@ -86,7 +86,7 @@ fn typed(ways: &AttachOptions<'_>, tiers: &[Tier]) -> Vec<TypedProgram> {
     let mut typed = Vec::new();
     for program in &PROGRAMS {
         match program.target {
-            _ if program.id == HookId::KfreeSkb && !ways.drop_reasons => {}
+            _ if program.id == HookId::KfreeSkb && !options.drop_reasons => {}
             HookTarget::Tracepoint(name) | HookTarget::Iterator(name) => {
                 typed.push((program.id.name().to_owned(), name));
             }
@@ -100,7 +100,7 @@ fn typed(ways: &AttachOptions<'_>, tiers: &[Tier]) -> Vec<TypedProgram> {
     typed
 }
 
-/// The lock is not held while the program is loaded.
+/// Takes the next program, and releases the lock before it is loaded.
 fn next<T>(todo: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
     todo.lock().unwrap_or_else(PoisonError::into_inner).next()
 }

@@ -1,4 +1,4 @@
-//! The claim of a slot of the table of attempts, tried in every order of its steps.
+//! Tests the claim of a slot in the attempt table in every order of its steps.
 
 use loom::{
     cell::UnsafeCell,
@@ -14,7 +14,7 @@ use loom::{
 
 use conntrace_common::claim::{AttemptSlot, Claimable, claim, give_back};
 
-/// As x86-64 orders it: loads acquire, stores release, additions are barriers.
+/// Slot with the memory order of x86-64: loads acquire, stores release, additions are barriers.
 #[derive(Default)]
 struct LoomSlot {
     claims: AtomicU32,
@@ -40,15 +40,15 @@ impl AttemptSlot for Shared {
     }
 }
 
-/// With two preemptions at most: more take minutes.
+/// Runs the model with at most two preemptions; more would take minutes.
 fn in_every_order(steps: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.check(steps);
 }
 
-/// Attempts of one socket, one after the other, as `table` keeps and takes them. The
-/// model fails by itself should two be at the entry at once.
+/// Inserts and removes attempts of one socket, like `attempt_table`. Loom fails the model if
+/// two threads access the entry at once.
 fn attempts(slot: &Arc<LoomSlot>, sock: u64, count: usize) {
     let mut shared = Shared(Arc::clone(slot));
     for _ in 0..count {

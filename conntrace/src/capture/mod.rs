@@ -1,4 +1,4 @@
-//! Traces the live kernel: loads and attaches the eBPF programs, reads their ring and counters.
+//! Loads and attaches the eBPF programs, and reads their ring buffer and counters.
 
 mod attach_error;
 mod btf_needs;

@@ -1,4 +1,4 @@
-//! The programs' offsets and other numbers, resolved from the running kernel's BTF.
+//! Offsets and constants of the programs, resolved from the running kernel's BTF.
 
 use conntrace_btf::{Btf, BtfError};
 use conntrace_common::offsets::{DEFER_CONNECT, DROP_REASON_WORDS, MEMBERS};
@@ -9,40 +9,40 @@ use super::drops;
 /// `TASK_IS_TYPED`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ResolvedOffsets {
-    /// In the order of [`MEMBERS`].
+    /// Byte offsets of the members, in the order of [`MEMBERS`].
     pub(super) offsets: Vec<u32>,
-    /// The bit within the byte that the offset of `DEFER_CONNECT` names.
+    /// Mask of the `DEFER_CONNECT` bit within its byte.
     pub(super) defer_connect_mask: u8,
-    /// A bit for each drop reason that is noted.
+    /// Set of the recorded drop reasons, a bit each.
     pub(super) drop_reasons: [u64; DROP_REASON_WORDS],
-    /// 1 where a helper gives the running task with its type (Linux 5.11).
+    /// 1 if the kernel has the helper `bpf_get_current_task_btf` (Linux 5.11), else 0.
     pub(super) task_is_typed: u8,
 }
 
 impl ResolvedOffsets {
-    /// Whether the kernel says why it drops a packet (Linux 5.17).
+    /// Returns true if the kernel reports drop reasons (Linux 5.17).
     pub(super) fn gives_drop_reasons(&self) -> bool {
         self.drop_reasons.iter().any(|&word| word != 0)
     }
 
-    /// Whether maps count as locked memory, which is limited: until Linux 5.11, with
-    /// which the typed task came.
+    /// Returns true if BPF maps count against `RLIMIT_MEMLOCK`: before Linux 5.11, the version
+    /// that added `bpf_get_current_task_btf`.
     pub(super) fn maps_are_locked_memory(&self) -> bool {
         self.task_is_typed == 0
     }
 }
 
-/// Its number, in `enum bpf_func_id`.
+/// Enumerator of that helper in `enum bpf_func_id`.
 const TYPED_TASK_HELPER: &str = "BPF_FUNC_get_current_task_btf";
 
-/// Where `DEFER_CONNECT` is: from Linux 6.6 this bit of these flags.
+/// Enumerator of the `DEFER_CONNECT` bit in `inet_sock.inet_flags` (from Linux 6.6).
 const DEFER_CONNECT_BIT: &str = "INET_FLAGS_DEFER_CONNECT";
 const INET_FLAGS: &str = "inet_sock.inet_flags";
-/// Before that a bitfield.
+/// Bitfield that holds `DEFER_CONNECT` before Linux 6.6.
 const DEFER_CONNECT_FIELD: &str = "inet_sock.defer_connect";
 
-/// Every member that is asked for. A kernel has all of them, but of the two places
-/// of `DEFER_CONNECT` only one.
+/// Lists every member that is looked up. A kernel has all of them, except that
+/// `DEFER_CONNECT` is in only one of its two places.
 pub(super) fn members() -> impl Iterator<Item = &'static str> {
     let named = MEMBERS.iter().map(|member| member.path);
     named
@@ -50,7 +50,7 @@ pub(super) fn members() -> impl Iterator<Item = &'static str> {
         .chain([INET_FLAGS, DEFER_CONNECT_FIELD])
 }
 
-/// Every enumerator that is asked for, which not every kernel has.
+/// Lists every enumerator that is looked up; older kernels lack some.
 pub(super) fn enumerators() -> impl Iterator<Item = String> {
     [TYPED_TASK_HELPER, DEFER_CONNECT_BIT]
         .into_iter()
@@ -60,7 +60,7 @@ pub(super) fn enumerators() -> impl Iterator<Item = String> {
 /// Resolves every member the programs read.
 ///
 /// # Errors
-/// Names the first member the kernel does not have, or has in another shape.
+/// Names the first member that the kernel lacks, or whose size differs.
 pub(super) fn resolve(btf: &Btf<'_>) -> Result<ResolvedOffsets, BtfError> {
     let (defer_connect, defer_connect_mask) = defer_connect(btf)?;
     let offset_of = |member: &conntrace_common::offsets::KernelMember| {
@@ -82,7 +82,7 @@ pub(super) fn resolve(btf: &Btf<'_>) -> Result<ResolvedOffsets, BtfError> {
     })
 }
 
-/// Byte and bit of `DEFER_CONNECT`.
+/// Returns the byte offset and the mask of `DEFER_CONNECT`.
 fn defer_connect(btf: &Btf<'_>) -> Result<(u32, u8), BtfError> {
     let bit = match btf.enumerator(DEFER_CONNECT_BIT) {
         Some(bit) => btf.member(INET_FLAGS)?.bit_offset + bit,

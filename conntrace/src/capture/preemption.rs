@@ -1,22 +1,21 @@
-//! Whether a thread can be preempted within the kernel, and so within a program.
+//! Detects kernel preemption, which can also interrupt a BPF program.
 
 use crate::sys::proc_file;
 
-/// Where a kernel that can be told how to preempt says what it does: `none (voluntary)
-/// full lazy` (`sched_dynamic_show`).
+/// File that shows the preemption mode of a `PREEMPT_DYNAMIC` kernel, such as `none
+/// (voluntary) full lazy` (`sched_dynamic_show`).
 const MODE: &str = "/sys/kernel/debug/sched/preempt";
-/// How the kernel was built, as `uname -v` says it.
+/// File that shows the build options of the kernel (`uname -v`).
 const VERSION: &str = "/proc/sys/kernel/version";
 
-/// Whether it can. Where the kernel says neither how it was built nor what it does, it
-/// is taken for one that does.
+/// Returns true if threads can be preempted within the kernel, or if that is unknown.
 pub(super) fn preempts() -> bool {
     let mode = proc_file::read_to_string(MODE).ok();
     let version = proc_file::read_to_string(VERSION).ok();
-    tell(mode.as_deref(), version.as_deref())
+    parse(mode.as_deref(), version.as_deref())
 }
 
-fn tell(mode: Option<&str>, version: Option<&str>) -> bool {
+fn parse(mode: Option<&str>, version: Option<&str>) -> bool {
     match (mode, version) {
         (Some(mode), _) => mode.contains("(full)") || mode.contains("(lazy)"),
         (None, Some(version)) => version.contains("PREEMPT"),
@@ -31,13 +30,13 @@ mod tests {
     #[test]
     fn what_is_done_counts_before_what_was_built() {
         let dynamic = Some("#1 SMP PREEMPT_DYNAMIC Debian 6.12.9-1 (2025-01-10)");
-        assert!(tell(None, dynamic));
-        assert!(!tell(Some("none (voluntary) full\n"), dynamic));
-        assert!(!tell(Some("(none) voluntary full lazy\n"), dynamic));
-        assert!(tell(Some("none voluntary (full)\n"), dynamic));
-        assert!(tell(Some("full (lazy)\n"), dynamic));
-        assert!(tell(None, Some("#1 SMP PREEMPT_RT Debian 6.12.9-1")));
-        assert!(!tell(None, Some("#1 SMP Debian 5.10.226-1 (2024-10-03)")));
-        assert!(tell(None, None));
+        assert!(parse(None, dynamic));
+        assert!(!parse(Some("none (voluntary) full\n"), dynamic));
+        assert!(!parse(Some("(none) voluntary full lazy\n"), dynamic));
+        assert!(parse(Some("none voluntary (full)\n"), dynamic));
+        assert!(parse(Some("full (lazy)\n"), dynamic));
+        assert!(parse(None, Some("#1 SMP PREEMPT_RT Debian 6.12.9-1")));
+        assert!(!parse(None, Some("#1 SMP Debian 5.10.226-1 (2024-10-03)")));
+        assert!(parse(None, None));
     }
 }

@@ -1,4 +1,4 @@
-//! What this process may do, and what it gives up once it traces.
+//! Checks the privileges of this process, and drops those not needed after the start.
 
 pub use caps::Capability;
 use caps::{CapSet, CapsHashSet};
@@ -7,29 +7,29 @@ use nix::sys::prctl;
 use super::{StartError, failed};
 use crate::sys::proc_file;
 
-/// Kept after the programs are attached: to read the maps (before Linux 5.19
-/// that takes `CAP_BPF`), and to name other users' programs and cgroups.
+/// Capabilities kept after the programs are attached: to read the maps (needs `CAP_BPF`
+/// before Linux 5.19), and to name programs and cgroups of other users.
 const KEPT: [Capability; 3] = [
     Capability::CAP_BPF,
     Capability::CAP_SYS_PTRACE,
     Capability::CAP_DAC_READ_SEARCH,
 ];
 
-/// Kept for diagnosis: to look into other network namespaces.
+/// Capabilities kept for diagnosis, to enter other network namespaces.
 const KEPT_FOR_DIAGNOSIS: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN];
 
-/// The capabilities in effect for a process.
+/// Effective capabilities of a process.
 #[derive(Debug, Clone, Copy)]
 pub struct Capabilities(u64);
 
 impl Capabilities {
-    /// This thread's; `None` without /proc.
+    /// Reads those of this thread; `None` without /proc.
     #[must_use]
     pub fn own() -> Option<Self> {
         Self::parse(&proc_file::read_to_string("/proc/thread-self/status").ok()?)
     }
 
-    /// From `/proc/PID/status`.
+    /// Parses the text of `/proc/PID/status`.
     #[must_use]
     pub fn parse(status: &str) -> Option<Self> {
         let set = status
@@ -38,13 +38,13 @@ impl Capabilities {
         u64::from_str_radix(set.trim(), 16).ok().map(Self)
     }
 
-    /// Whether this one is among them.
+    /// Returns true if the set contains this capability.
     #[must_use]
     pub fn has(self, capability: Capability) -> bool {
         self.0 & capability.bitmask() != 0
     }
 
-    /// Whether they suffice to load and attach the programs.
+    /// Returns true if they suffice to load and attach the programs.
     #[must_use]
     pub fn may_trace(self) -> bool {
         self.has(Capability::CAP_SYS_ADMIN)
@@ -52,31 +52,32 @@ impl Capabilities {
     }
 }
 
-/// Checks before anything is tried, so that the message names what is missing
-/// and not the first call that failed.
+/// Checks the capabilities first, so that the error names the missing ones and not a system
+/// call that failed.
 ///
 /// # Errors
-/// When neither `CAP_SYS_ADMIN` nor the pair that replaces it is there.
+/// When this thread has neither `CAP_SYS_ADMIN` nor both `CAP_BPF` and `CAP_PERFMON`.
 pub(super) fn check() -> Result<(), StartError> {
     match Capabilities::own() {
         Some(own) if !own.may_trace() => {
             let names = format!("{} and {}", Capability::CAP_BPF, Capability::CAP_PERFMON);
             Err(StartError::Privilege(names))
         }
-        // Without /proc the kernel's own answer has to do.
+        // Without /proc the kernel's own error is reported later.
         Some(_) | None => Ok(()),
     }
 }
 
-/// Gives up, for this thread and those it starts, what is not needed once the
-/// programs are attached: a flaw found in the agent later is then worth less. To
-/// be called when all files are open: without `CAP_DAC_OVERRIDE` even root cannot
-/// make one in another user's folder.
+/// Drops the capabilities that are not needed once the programs are attached, for this thread
+/// and those it starts later. This limits the damage of a flaw in the agent.
+///
+/// Must be called after all files are open: without `CAP_DAC_OVERRIDE` even root cannot create
+/// a file in another user's directory.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// When the kernel refuses to change the capabilities.
 pub fn give_up_rest(diagnosis: bool) -> Result<(), StartError> {
-    let what = "giving up capabilities";
+    let what = "dropping capabilities";
     prctl::set_no_new_privs().map_err(|error| failed(what, error))?;
     let held = caps::read(None, CapSet::Permitted).map_err(|error| failed(what, error))?;
     let for_diagnosis = KEPT_FOR_DIAGNOSIS.into_iter().filter(|_| diagnosis);

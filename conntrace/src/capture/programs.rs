@@ -1,24 +1,24 @@
-//! What is hooked, and what is lost without it.
+//! List of the hooks, with the purpose of each and the cost of its absence.
 
 use conntrace_btf::Prototype;
 
-/// What a program is attached to.
+/// Kernel object that a program is attached to.
 #[derive(Debug, Clone, Copy)]
 pub enum HookTarget {
-    /// A BTF tracepoint.
+    /// BTF tracepoint (`tp_btf`).
     Tracepoint(&'static str),
-    /// Everything that the kernel iterates over by this name, once at the start.
+    /// BPF iterator, run once at the start.
     Iterator(&'static str),
-    /// A kernel function, at its entry.
+    /// Entry of a kernel function.
     Entry(&'static str),
-    /// A kernel function, at its return.
+    /// Return of a kernel function.
     Return(&'static str),
-    /// A tracepoint of a system call, if these are traced.
+    /// Tracepoint of a system call, used with `--trace-syscalls`.
     Syscall(&'static str),
 }
 
 impl HookTarget {
-    /// Its name in the kernel.
+    /// Returns the name in the kernel.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -30,8 +30,8 @@ impl HookTarget {
         }
     }
 
-    /// What BTF knows its arguments by. Those of a system call's tracepoint are
-    /// described in tracefs alone.
+    /// Returns the prototype that describes the arguments in BTF. Only tracefs describes those of
+    /// a system call's tracepoint.
     pub(super) fn prototype(self) -> Option<Prototype> {
         match self {
             Self::Tracepoint(name) => Some(Prototype::Tracepoint(name)),
@@ -41,7 +41,7 @@ impl HookTarget {
         }
     }
 
-    /// Whether it is there only with `--trace-syscalls`.
+    /// Returns true if it is attached only with `--trace-syscalls`.
     #[must_use]
     pub fn is_syscall(self) -> bool {
         matches!(self, Self::Syscall(_))
@@ -98,19 +98,18 @@ impl HookId {
     }
 }
 
-/// A hook: a program of the object, or, for a function, the programs of every tier
-/// that can hook it.
+/// Hook of the agent: one program of the object, or for a function one per tier.
 #[derive(Debug)]
 pub struct HookProgram {
     /// Identity of the hook.
     pub id: HookId,
-    /// What it is attached to.
+    /// Kernel object that it is attached to.
     pub target: HookTarget,
-    /// Without it there is nothing to trace.
+    /// True if tracing cannot start without it.
     pub required: bool,
-    /// What it is there for.
+    /// Purpose, such as "sees every attempt begin and end".
     pub purpose: &'static str,
-    /// What is lost without it.
+    /// Effect of its absence on the output.
     pub cost: &'static str,
 }
 
@@ -129,14 +128,13 @@ const fn function(
     }
 }
 
-const NO_POLICY: &str = "what policy denies is not seen";
-const NO_ROUTE: &str = "no route and what else ends before the SYN is not seen";
-const NO_BIND: &str = "a bind that fails is not seen";
+const NO_POLICY: &str = "connects denied by policy are not seen";
+const NO_ROUTE: &str = "failures before the SYN, such as no route, are not seen";
+const NO_BIND: &str = "failed binds are not seen";
 
 /// Every hook, in the order they are attached.
 pub const PROGRAMS: [HookProgram; 18] = [
-    // The authority on beginnings and endings; attached twice, see the kernel
-    // side's attempt.rs.
+    // Source of all beginnings and endings. Attached twice, see attempt.rs of conntrace-ebpf.
     HookProgram {
         id: HookId::SetStateFirst,
         target: HookTarget::Tracepoint("inet_sock_set_state"),
@@ -148,8 +146,8 @@ pub const PROGRAMS: [HookProgram; 18] = [
         id: HookId::SetStateSecond,
         target: HookTarget::Tracepoint("inet_sock_set_state"),
         required: false,
-        purpose: "takes over where the kernel skips the first attachment",
-        cost: "an ending that the kernel skips is counted as lost.ending_missed",
+        purpose: "takes over if the kernel skips the first attachment",
+        cost: "an ending skipped by the kernel counts as lost.ending_missed",
     },
     HookProgram {
         id: HookId::TcpRetransmitSkb,
@@ -162,22 +160,22 @@ pub const PROGRAMS: [HookProgram; 18] = [
         id: HookId::TcpDestroySock,
         target: HookTarget::Tracepoint("tcp_destroy_sock"),
         required: false,
-        purpose: "frees what is left of an attempt whose ending no program saw",
+        purpose: "frees the entry of an attempt whose ending no program saw",
         cost: "such attempts stay in_flight and hold their entry in the attempt map",
     },
     HookProgram {
         id: HookId::KfreeSkb,
         target: HookTarget::Tracepoint("kfree_skb"),
         required: false,
-        purpose: "sees this host drop an attempt's packets, and why",
-        cost: "what this host's own firewall drops looks like silence of the other side",
+        purpose: "sees this host drop packets of an attempt, with the reason",
+        cost: "drops by this host's firewall look like a peer that does not answer",
     },
     function(
         HookId::Ipv6IcmpError,
         HookTarget::Entry("ipv6_icmp_error"),
-        "sees which ICMPv6 error came, and from whom",
-        "such an error is known by its errno alone, and not even by that if the application \
-         reads it and closes",
+        "sees type, code and sender of an ICMPv6 error",
+        "only the errno of such an error is known, and not even that if the application reads \
+         it and closes the socket",
     ),
     function(
         HookId::SecuritySocketConnect,
@@ -188,13 +186,13 @@ pub const PROGRAMS: [HookProgram; 18] = [
     function(
         HookId::TcpV4PreConnect,
         HookTarget::Return("tcp_v4_pre_connect"),
-        "sees a cgroup's program deny connect, IPv4",
+        "sees a cgroup BPF program deny connect, IPv4",
         NO_POLICY,
     ),
     function(
         HookId::TcpV6PreConnect,
         HookTarget::Return("tcp_v6_pre_connect"),
-        "sees a cgroup's program deny connect, IPv6",
+        "sees a cgroup BPF program deny connect, IPv6",
         NO_POLICY,
     ),
     function(
@@ -221,20 +219,20 @@ pub const PROGRAMS: [HookProgram; 18] = [
         "sees bind fail for lack of a port or address, IPv6",
         NO_BIND,
     ),
-    // The exits first: what has entered before is not theirs.
+    // Attach the exits first, so that they ignore calls that entered earlier.
     HookProgram {
         id: HookId::SysExitConnect,
         target: HookTarget::Syscall("sys_exit_connect"),
         required: false,
         purpose: "sees connect fail before an attempt opens",
-        cost: "no route and denials are not seen",
+        cost: "denied connects and those without a route are not seen",
     },
     HookProgram {
         id: HookId::SysEnterConnect,
         target: HookTarget::Syscall("sys_enter_connect"),
         required: false,
-        purpose: "keeps what connect is asked for until it returns",
-        cost: "no route and denials are not seen",
+        purpose: "keeps the arguments of connect until it returns",
+        cost: "denied connects and those without a route are not seen",
     },
     HookProgram {
         id: HookId::SysExitBind,
@@ -247,15 +245,15 @@ pub const PROGRAMS: [HookProgram; 18] = [
         id: HookId::SysEnterBind,
         target: HookTarget::Syscall("sys_enter_bind"),
         required: false,
-        purpose: "keeps what bind is asked for until it returns",
+        purpose: "keeps the arguments of bind until it returns",
         cost: NO_BIND,
     },
-    // The last: what begins from now on is seen by the others.
+    // Run last: the other hooks see every attempt that begins from now on.
     HookProgram {
         id: HookId::UnderWay,
         target: HookTarget::Iterator("task_file"),
         required: false,
-        purpose: "finds the attempts under way when tracing begins, and whose they are",
-        cost: "such attempts are known only by their ending, and nobody knows whose they were",
+        purpose: "finds the attempts under way when tracing begins, with their processes",
+        cost: "such attempts are reported only at their ending, without a process",
     },
 ];

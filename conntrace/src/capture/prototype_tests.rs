@@ -1,4 +1,4 @@
-//! Holds the prototypes quoted above each hook against every kernel.
+//! Compares the prototypes quoted above each hook with every test kernel.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,14 +13,14 @@ use crate::capture::{
     test_kernels::{TestKernel, Version},
 };
 
-/// `// proto: name(type arg, ...)` or `// proto (< 5.17): ...`.
+/// Quoted prototype: `// proto: name(type arg, ...)` or `// proto (< 5.17): ...`.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Quote {
     name: String,
-    /// The first version it is for, and the first one it is no longer for.
+    /// First version that it applies to, and first one that it no longer applies to.
     versions: (Version, Version),
     args: Vec<String>,
-    /// A kernel may have further ones.
+    /// True if a kernel may have further arguments (`...`).
     is_open: bool,
 }
 
@@ -61,13 +61,13 @@ impl Quote {
     }
 }
 
-/// An argument without its name.
+/// Returns the type of an argument, without its name.
 fn type_of(arg: &str) -> String {
     let name = |c: char| c.is_alphanumeric() || c == '_';
     arg.trim_end_matches(name).trim_end().to_owned()
 }
 
-/// What is quoted for each hook in the kernel side's sources, by its name there.
+/// Collects the quotes in the hooks' sources, by the name of the hook.
 fn quoted() -> BTreeMap<String, BTreeSet<Quote>> {
     let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conntrace-ebpf/src/hooks");
     let mut quoted: BTreeMap<String, BTreeSet<Quote>> = BTreeMap::new();
@@ -94,8 +94,8 @@ fn quoted() -> BTreeMap<String, BTreeSet<Quote>> {
     quoted
 }
 
-/// What the programs in a piece of source hook, as BTF names it: tracepoints and
-/// iterators by their attributes, functions by the names of their programs.
+/// Finds the hooks in a piece of source, by their BTF names. Tracepoints and iterators are
+/// named in attributes, functions in the names of their programs.
 fn hooked(source: &str) -> BTreeSet<String> {
     let mut hooked = BTreeSet::new();
     let between = |start: &str| {
@@ -122,7 +122,7 @@ fn hooked(source: &str) -> BTreeSet<String> {
     hooked
 }
 
-/// The hooks of the agent that BTF knows.
+/// Returns the hooks of the agent that BTF describes, by name.
 fn hooks() -> BTreeMap<String, (HookTarget, Prototype)> {
     let known = PROGRAMS.iter().filter_map(|program| {
         let prototype = program.target.prototype()?;
@@ -135,7 +135,7 @@ fn hooks() -> BTreeMap<String, (HookTarget, Prototype)> {
     known.collect()
 }
 
-/// What is wrong with the quotes of a hook on this kernel, if something is.
+/// Describes the mismatch between the quotes of a hook and this kernel; `None` if they match.
 fn mistake(
     quotes: &BTreeSet<Quote>,
     has: Option<&Signature>,
@@ -147,7 +147,7 @@ fn mistake(
         return Some(format!("quoted {quote:?}, which the kernel lacks"));
     };
     let all = || quotes.iter().filter(|quote| quote.fits(has));
-    // A distribution's kernel may be ahead of its version.
+    // A distribution may backport newer code into the running kernel.
     let right = match kernel.is_running {
         true => all().count() == 1,
         false => all().eq(quotes.iter().filter(is_for)) && all().count() == 1,
@@ -169,7 +169,7 @@ fn every_hook_has_the_prototype_it_quotes() {
                 mistake, None,
                 "{name} on {version:?}; if new: cargo xtask btf"
             );
-            // The programs take the result for what follows the arguments.
+            // The programs read the result from the word after the arguments.
             if let (HookTarget::Return(_), Some(has)) = (target, has) {
                 assert_eq!(has.returns, "int", "{name} on {version:?}");
                 assert!(quotes.iter().all(|quote| !quote.is_open), "{name}: `...`");

@@ -1,18 +1,18 @@
-//! Where records come from.
+//! Interface between the reader and the source of its records.
 
 use std::{io, os::fd::BorrowedFd};
 
 use crate::{record::Counters, sys::Backlog};
 
-/// A source of wire records: the live kernel, or a test's.
+/// Source of wire records: the live kernel, or a fake one in tests.
 pub trait Source {
-    /// Hands over the records that are there now, at most `max` of them; returns how many.
+    /// Passes at most `max` of the waiting records to `each`, and returns their number.
     fn drain(&mut self, max: usize, each: impl FnMut(&[u8])) -> usize;
 
-    /// Descriptors that can be read from when there may be more.
+    /// Returns descriptors that become readable when more records may be waiting.
     fn descriptors(&self) -> [Option<BorrowedFd<'_>>; 2];
 
-    /// Returns a view of how much there is to read.
+    /// Returns a view of the amount of unread data.
     fn backlog(&self) -> Backlog;
 
     /// Reads the kernel side's counters.
@@ -24,7 +24,7 @@ pub trait Source {
     /// Counts the attempts under way: the entries of the attempt map.
     fn in_map(&self) -> u64;
 
-    /// Stops the flow: after it, what is there can be drained to the end and
-    /// the counters stand still.
+    /// Stops tracing. Afterwards the waiting records can be drained to the end, and the counters
+    /// no longer change.
     fn detach(&mut self);
 }

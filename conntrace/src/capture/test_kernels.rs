@@ -1,21 +1,20 @@
-//! The kernels that tests ask: those of the matrix, by the extracts of their BTF,
-//! and the running one.
+//! Kernels for tests: BTF extracts of the test matrix, and the running kernel.
 
 use std::{fs, path::Path};
 
 use super::{VMLINUX_BTF, release};
 
-/// Those of the matrix.
+/// Versions of the test matrix.
 const EXTRACTS: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.3"];
 
-/// Major and minor.
+/// Major and minor version.
 pub(super) type Version = (u32, u32);
 
 pub(super) struct TestKernel {
     pub(super) version: Version,
-    /// Its BTF, or as much of it as `cargo xtask btf` keeps.
+    /// BTF of the kernel, or the extract that `cargo xtask btf` keeps.
     pub(super) btf: Vec<u8>,
-    /// Not of the matrix: a distribution may have put parts of newer ones into it.
+    /// True for the running kernel, into which a distribution may have backported newer code.
     pub(super) is_running: bool,
 }
 
@@ -33,7 +32,7 @@ pub(super) fn all() -> Vec<TestKernel> {
     extracts.into_iter().chain(running).collect()
 }
 
-/// Of a release such as `6.18.15+deb13-cloud-amd64`.
+/// Parses the version of a release such as `6.18.15+deb13-cloud-amd64`.
 pub(super) fn version(release: &str) -> Version {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let mut number = || numbers.next().unwrap().parse().unwrap();

@@ -1,21 +1,21 @@
-//! How the kernel lets its functions be hooked.
+//! Ways in which kernel functions are hooked.
 
 use clap::ValueEnum;
 
-/// The tiers, from the least to the best. The tracepoints are the same in all of
-/// them; they differ in how functions are hooked.
+/// Way to hook kernel functions, from the least to the best. All tiers use the same
+/// tracepoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Tier {
-    /// Not at all.
+    /// Tracepoints only; functions are not hooked.
     Tracepoint,
-    /// By probes.
+    /// Kprobes and kretprobes on functions.
     Kprobe,
-    /// By trampolines (fentry, fexit).
+    /// BPF trampolines on functions (fentry, fexit).
     Full,
 }
 
 impl Tier {
-    /// As the start line names it.
+    /// Returns the name used in the start line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -25,7 +25,7 @@ impl Tier {
         }
     }
 
-    /// Those to try on a function, the best first: all, or only the one asked for.
+    /// Returns the tiers to try on a function, best first, or only the requested one.
     pub(super) fn to_try(asked: Option<Self>) -> &'static [Self] {
         match asked {
             None => &[Self::Full, Self::Kprobe],

@@ -1,5 +1,5 @@
-//! Where the tracepoints of system calls keep arguments and result: tracefs tells,
-//! for distributions shift them.
+//! Reads from tracefs the offsets of arguments and results in system call tracepoints.
+//! Distributions shift these offsets.
 
 use std::{
     io,
@@ -10,37 +10,37 @@ use conntrace_common::offsets::CallOffsets;
 
 use crate::sys::proc_file;
 
-/// Where tracefs is mounted, or else debugfs mounts it.
+/// Mount point of tracefs, and its place below debugfs.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// What to say where there is none, and what to do.
+/// Error text for a host without tracefs, with the remedy.
 pub(crate) const NO_TRACEFS: &str =
     "tracefs is not mounted: mount -t tracefs tracefs /sys/kernel/tracing";
 
-/// Why system calls cannot be traced.
+/// Error that keeps system calls from being traced.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SyscallsError {
-    /// There is no tracefs.
+    /// Tracefs is not mounted.
     #[error("{NO_TRACEFS}")]
     NoTracefs,
-    /// It does not have the tracepoint.
+    /// Tracepoint description that cannot be read.
     #[error("cannot read {path}")]
     Format {
-        /// The file that describes the tracepoint.
+        /// File that describes the tracepoint.
         path: PathBuf,
-        /// Why not.
+        /// Error of reading the file.
         #[source]
         source: io::Error,
     },
-    /// It has it in another shape.
+    /// Tracepoint whose description lacks a field, or has it in another size.
     #[error("{0} has no field {1} of 8 bytes")]
     Field(PathBuf, &'static str),
 }
 
-/// Reads where they keep what.
+/// Reads the offsets of arguments and result.
 ///
 /// # Errors
-/// When tracefs does not tell.
+/// When tracefs is not mounted or lacks a field.
 pub(super) fn offsets() -> Result<CallOffsets, SyscallsError> {
     let tracefs = tracefs().ok_or(SyscallsError::NoTracefs)?;
     let enter = TracepointFormat::read(tracefs, "sys_enter_connect")?;
@@ -55,13 +55,13 @@ pub(super) fn offsets() -> Result<CallOffsets, SyscallsError> {
     })
 }
 
-/// Where it is mounted: the folder itself is always there.
+/// Finds the mounted tracefs. An unmounted one is an empty directory.
 pub(crate) fn tracefs() -> Option<&'static Path> {
     let mut folders = TRACEFS.iter().map(Path::new);
     folders.find(|folder| folder.join("events").exists())
 }
 
-/// A tracepoint's own description.
+/// Description of a tracepoint, from its `format` file.
 struct TracepointFormat {
     path: PathBuf,
     text: String,
@@ -82,7 +82,8 @@ impl TracepointFormat {
     }
 }
 
-/// `field:struct sockaddr * uservaddr;\toffset:24;\tsize:8;\tsigned:0;`
+/// Parses the offset of an 8-byte field from a line such as
+/// `field:struct sockaddr * uservaddr;\toffset:24;\tsize:8;\tsigned:0;`.
 fn offset_of(line: &str, name: &str) -> Option<u32> {
     let mut parts = line.trim().split(';').map(str::trim);
     let declared = parts.next()?.strip_prefix("field:")?;

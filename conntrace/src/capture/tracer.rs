@@ -1,5 +1,5 @@
-//! Loads and attaches the programs, reads their ring and counters: the only
-//! user of aya's loader.
+//! Loads and attaches the programs, and reads their ring buffer and counters. Only this module
+//! uses aya's loader.
 
 use std::{
     io,
@@ -42,26 +42,26 @@ static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/conntrace.bpf.o");
 type AttemptMap = HashMap<MapData, u64, [u64; ENTRY_SIZE / 8]>;
 type AttemptTable = Array<MapData, [u64; SLOT_SIZE / 8]>;
 
-/// What the programs are told before they are loaded.
+/// Settings of the programs, fixed before they are loaded.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Completed handshakes become records; else they are only counted.
+    /// Reports completed handshakes as records; otherwise they are only counted.
     pub report_established: bool,
-    /// Connects are counted by destination, for hints at one that uses up local ports.
+    /// Counts connects by destination, to detect one that uses up local ports.
     pub count_connects: bool,
-    /// The programs write debug lines.
+    /// Makes the programs write debug lines.
     pub debug: bool,
-    /// System calls are traced where functions cannot be hooked.
+    /// Traces system calls where functions cannot be hooked.
     pub trace_syscalls: bool,
-    /// Functions are hooked in this way only; else in the best that there is.
+    /// The only tier to use; `None` uses the best one available.
     pub tier: Option<Tier>,
-    /// Which attempts are traced.
+    /// Filter of the traced attempts.
     pub filter: Filter,
-    /// Another object than the built-in one: a fresh build under test.
+    /// Path of a BPF object to load instead of the built-in one, for tests.
     pub object: Option<PathBuf>,
 }
 
-/// The attached programs. Dropping it detaches them.
+/// Attached programs, with their maps. Dropping it detaches them.
 pub struct Tracer {
     ebpf: Ebpf,
     attached: AttachedHooks,
@@ -75,10 +75,10 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Loads and attaches everything.
+    /// Loads and attaches the programs, and opens their maps.
     ///
     /// # Errors
-    /// Says whether privilege, the kernel or something else stands in the way.
+    /// When privileges are missing, the kernel lacks a feature, or a step fails.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         privileges::check()?;
         let calls = settings.trace_syscalls.then(tracefs::offsets);
@@ -86,13 +86,13 @@ impl Tracer {
         let vmlinux = vmlinux?;
         let mut ebpf = load_object(loader, settings, &vmlinux, calls.as_ref())?;
         filter_maps::set(&mut ebpf, &settings.filter)?;
-        let ways = AttachOptions {
+        let options = AttachOptions {
             tier: settings.tier,
             calls: calls.as_ref(),
             drop_reasons: vmlinux.resolved.gives_drop_reasons(),
             preempts: preemption::preempts(),
         };
-        let attached = hooks::attach_all(&mut ebpf, &ways, &vmlinux.hookable)?;
+        let attached = hooks::attach_all(&mut ebpf, &options, &vmlinux.hookable)?;
         let ring: RingBuf<MapData> = take_map(&mut ebpf, "RECORDS")?;
         let positions = RingPositions::of(ring.as_fd())
             .map_err(|error| failed("mapping the ring's positions", error))?;
@@ -111,21 +111,21 @@ impl Tracer {
             log,
             ebpf,
         };
-        // The kernel's BTF and the object are not needed any more.
+        // The kernel's BTF and the object are no longer needed.
         sys::release_freed_memory();
         Ok(tracer)
     }
 
-    /// The best way in which a function is hooked.
+    /// Returns the best tier in which any function is hooked.
     #[must_use]
     pub fn tier(&self) -> Tier {
         self.attached.tier
     }
 
-    /// What each loaded program is to the kernel.
+    /// Returns the size of each loaded program.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel refuses to describe a program.
     pub fn programs(&self) -> io::Result<Vec<ProgramSize>> {
         let loaded = self
             .ebpf
@@ -142,22 +142,22 @@ impl Tracer {
         loaded.map(size).collect()
     }
 
-    /// Every hook, attached or not.
+    /// Returns every hook, attached or not.
     #[must_use]
     pub fn hooks(&self) -> &[Hook] {
         &self.attached.hooks
     }
 }
 
-/// What a program is to the kernel (`struct bpf_prog_info`).
+/// Size of a program in the kernel (`struct bpf_prog_info`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramSize {
-    /// As in the object.
+    /// Name of the program in the object.
     pub name: String,
-    /// Instructions that the verifier went through (`verified_insns`); not known before
+    /// Number of instructions that the verifier processed (`verified_insns`); unknown before
     /// Linux 5.16.
     pub verified_instructions: Option<u32>,
-    /// Bytes of machine code made of it (`jited_prog_len`).
+    /// Size of the compiled machine code in bytes (`jited_prog_len`).
     pub jited_bytes: u32,
 }
 
@@ -186,7 +186,7 @@ impl Source for Tracer {
     }
 
     fn counters(&mut self) -> io::Result<Counters> {
-        let left = self.calls.left().map_err(io::Error::other)?;
+        let missed_calls = self.calls.missed().map_err(io::Error::other)?;
         let sums = self.sum_over_cpus()?;
         let of = |counter: Counter| sums.get(counter as usize).copied().unwrap_or(0);
         let sum = |counters: &[Counter]| counters.iter().map(|&counter| of(counter)).sum();
@@ -204,21 +204,21 @@ impl Source for Tracer {
             ending_missed: of(Counter::EndingMissed),
             stall_ring_full: of(Counter::StallRingFull),
             second_attachment: of(Counter::SecondAttachment),
-            missed_hooks: missed_hooks(&self.ebpf)? + of(Counter::CallMissed) + left,
+            missed_hooks: missed_hooks(&self.ebpf)? + of(Counter::CallMissed) + missed_calls,
         })
     }
 
     fn in_map(&self) -> u64 {
         let is_taken = |slot: &[u64; SLOT_SIZE / 8]| slot.first() != Some(&0);
         let in_table = self.table.iter().flatten().filter(is_taken).count();
-        // A key that is removed while we look makes the kernel begin anew.
+        // The kernel restarts the walk when the current key is removed meanwhile.
         let in_map = self.attempts.keys().take(IN_MAP_MAX as usize).count();
         (in_table + in_map) as u64
     }
 
     fn detach(&mut self) {
         self.attached.links.clear();
-        self.calls.none_returns();
+        self.calls.expire_all();
     }
 }
 
@@ -237,8 +237,7 @@ impl Tracer {
     }
 }
 
-/// `calls` is where system calls keep their arguments, if they are traced and that
-/// could be found out.
+/// Loads the object. `calls` has the offsets of system call arguments, if these are traced.
 fn load_object(
     loader: EbpfLoader<'static>,
     settings: &Settings,
@@ -256,7 +255,7 @@ fn load_object(
     let secret = sys::random().map_err(|error| failed("asking for random bits", error))?;
     let [fd, addr, addr_len] = call_offsets.args;
     let call_offset_words = [fd, addr, addr_len, call_offsets.ret];
-    // For as long as what it is given now.
+    // Shortens the lifetime to that of the values set below.
     let mut loader: EbpfLoader<'_> = loader;
     loader
         .btf(Some(hookable))
@@ -287,14 +286,14 @@ fn load_error(
             Some(Errno::EINVAL) if name == "RECORDS" => {
                 return unsupported(
                     "it has no BPF ring buffer".to_owned(),
-                    "it needs Linux 5.8 or newer",
+                    "use Linux 5.8 or newer",
                 );
             }
             Some(Errno::EPERM) if resolved.maps_are_locked_memory() => {
                 let names = "CAP_SYS_RESOURCE (before Linux 5.11 maps count as locked memory)";
                 return StartError::Privilege(names.to_owned());
             }
-            // The capabilities are there, but in a user namespace.
+            // The process has the capabilities, but only in a user namespace.
             Some(Errno::EPERM) => {
                 let names = "CAP_BPF and CAP_PERFMON of the host's user namespace";
                 return StartError::Privilege(names.to_owned());

@@ -1,4 +1,4 @@
-//! Kernel time to wall time.
+//! Converts kernel time to wall time.
 
 use jiff::{SignedDuration, Timestamp};
 use nix::{
@@ -6,19 +6,19 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 
-/// How far from the truth a known distance may be.
+/// Tolerance within which the known distance is kept.
 const NEARLY: SignedDuration = SignedDuration::from_micros(100);
 
-/// The distance from `CLOCK_BOOTTIME`, which the records carry, to wall time.
-/// It changes only when the wall clock is set or slewed.
+/// Distance from `CLOCK_BOOTTIME`, the clock of the records, to wall time. It changes only
+/// when the wall clock is set or slewed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WallClock {
     boot_to_wall: Option<SignedDuration>,
 }
 
 impl WallClock {
-    /// Follows the wall clock: looks at both clocks again. To be called for
-    /// every batch of records: they are milliseconds old then.
+    /// Reads both clocks and updates the distance. Must be called for every batch of records,
+    /// which are milliseconds old by then.
     ///
     /// # Errors
     /// When the kernel has no such clock.
@@ -30,20 +30,20 @@ impl WallClock {
         Ok(())
     }
 
-    /// The distance, once it is known.
+    /// Returns the distance, once it is known.
     #[must_use]
     pub fn distance(&self) -> Option<SignedDuration> {
         self.boot_to_wall
     }
 
-    /// The distance is this, whatever this host's clocks say.
+    /// Sets the distance, as read from a recording.
     pub fn set(&mut self, distance: SignedDuration) {
         self.boot_to_wall = Some(distance);
     }
 
-    /// The distance lies between these two. What is known stays if it fits,
-    /// nearly: a stall and its outcome then give the same beginning, and attempts
-    /// of one thread keep their order, however long the looks took.
+    /// Takes the distance from between two bounds. A known distance that nearly fits is kept: a
+    /// stall and its outcome then show the same beginning, and attempts of one thread keep their
+    /// order, however long it took to read the clocks.
     fn learn(&mut self, low: SignedDuration, high: SignedDuration) {
         let fits = |known: &SignedDuration| (low - NEARLY..=high + NEARLY).contains(known);
         if !self.boot_to_wall.as_ref().is_some_and(fits) {
@@ -51,8 +51,8 @@ impl WallClock {
         }
     }
 
-    /// Wall time of a moment of `CLOCK_BOOTTIME`, in nanoseconds. A moment that
-    /// no calendar holds (from a damaged record) becomes the epoch.
+    /// Converts nanoseconds of `CLOCK_BOOTTIME` to wall time. A time out of range, from a damaged
+    /// record, becomes the Unix epoch.
     #[must_use]
     pub fn at(&self, boot_ns: u64) -> Timestamp {
         let boot = i64::try_from(boot_ns).map(SignedDuration::from_nanos);
@@ -63,8 +63,7 @@ impl WallClock {
     }
 }
 
-/// `CLOCK_BOOTTIME` in nanoseconds, as the records have it. A kernel without that clock,
-/// which has no such tracing either, leaves it at the end of time.
+/// Reads `CLOCK_BOOTTIME` in nanoseconds; `u64::MAX` if the kernel has no such clock.
 #[must_use]
 pub(crate) fn boot_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(duration);

@@ -1,13 +1,13 @@
-//! The kernel side's counters.
+//! Counters of the kernel side.
 
 use serde::{Deserialize, Serialize};
 
-/// What the kernel side counted, since the start and over all CPUs.
+/// Counters of the kernel side since the start, summed over all CPUs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Counters {
-    /// Attempts that opened, and calls that failed before.
+    /// Attempts that opened, and calls that failed before an attempt opened.
     pub attempts: u64,
-    /// Endings handed over as records, those of such calls among them.
+    /// Endings reported as records, including those of failed calls.
     pub endings: u64,
     /// Completed handshakes that were only counted.
     pub established: u64,
@@ -19,9 +19,8 @@ pub struct Counters {
     pub ending_missed: u64,
     /// Stall records lost to a full ring.
     pub stall_ring_full: u64,
-    /// State changes the second attachment took over from the first.
+    /// State changes handled by the second attachment because the first was skipped.
     pub second_attachment: u64,
-    /// Runs of our programs that the kernel skipped, and calls left without their return
-    /// being seen.
+    /// Program runs that the kernel skipped, and calls whose return no program saw.
     pub missed_hooks: u64,
 }

@@ -1,20 +1,20 @@
-//! Error numbers by their names.
+//! Error numbers and their names.
 
 use std::{borrow::Cow, fmt};
 
-/// An errno of this host.
+/// Error number of this host's architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(pub i32);
 
 macro_rules! known {
     ($($name:ident),+ $(,)?) => {
         $(
-            #[doc = concat!("`", stringify!($name), "`.")]
+            #[doc = concat!("Error number `", stringify!($name), "`.")]
             pub const $name: Self = Self(nix::errno::Errno::$name as i32);
         )+
 
-        /// Its name in capitals, or `errno N` where libc has none. Those that attempts
-        /// end with are not made anew for each.
+        /// Returns the name in capitals, or `errno N` if libc has none. Common names are not
+        /// allocated.
         #[must_use]
         pub fn name(self) -> Cow<'static, str> {
             match self {
@@ -41,7 +41,7 @@ impl Errno {
     );
 }
 
-/// Its name in capitals, or `errno N` where libc has none.
+/// Writes the name in capitals, or `errno N` if libc has none.
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known = nix::errno::Errno::from_raw(self.0);

@@ -1,5 +1,5 @@
-//! What the kernel side hands over, decoded and labelled. Nothing in here touches a clock, a
-//! file or a thread, but for reading the distance between two clocks.
+//! Decodes and labels the kernel side's records. Only `clock` reads clocks; nothing here touches
+//! a file or a thread.
 
 pub(crate) mod clock;
 mod counters;
@@ -16,5 +16,5 @@ pub use errno::*;
 pub use label::*;
 pub use reply::*;
 
-/// Bytes of a record.
+/// Record as the kernel side writes it, before decoding.
 pub type WireRecord = [u8; conntrace_common::record::RECORD_SIZE];

@@ -1,15 +1,14 @@
-//! Bytes that processes chose, made fit for a line.
+//! Makes bytes from untrusted processes safe for event lines and terminals.
 
-/// Stands where text was cut off.
+/// Mark at the end of truncated text.
 const CUT: char = '…';
 
-/// Turns bytes into text: invalid UTF-8 becomes U+FFFD, and what would take more
-/// than `json_len_max` bytes inside a JSON string is cut off, which `…` says. Cutting by
-/// the escaped length keeps a whole line within its limit, whatever a process calls
-/// itself.
+/// Converts bytes to text. Invalid UTF-8 becomes U+FFFD. Text that exceeds `json_len_max` bytes
+/// inside a JSON string is truncated and ends in `…`. The escaped length counts, so that a
+/// whole line stays within its limit for any bytes.
 #[must_use]
 pub(crate) fn bounded(bytes: &[u8], json_len_max: usize) -> String {
-    // Nearly always: nothing to replace, to escape or to cut off.
+    // Fast path: nothing to replace, escape or truncate.
     if bytes.len() <= json_len_max
         && bytes.iter().all(|&byte| is_plain(byte))
         && let Ok(plain) = str::from_utf8(bytes)
@@ -18,7 +17,7 @@ pub(crate) fn bounded(bytes: &[u8], json_len_max: usize) -> String {
     }
     let mut text = String::new();
     let mut len = 0;
-    // Where it is cut so that `…` has room.
+    // Length of the text at which `…` still fits.
     let mut cut = 0;
     for chunk in bytes.utf8_chunks() {
         let replaced = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
@@ -40,18 +39,18 @@ pub(crate) fn bounded(bytes: &[u8], json_len_max: usize) -> String {
     text
 }
 
-/// A byte that is a character of its own, and stays so inside a JSON string.
+/// Returns true for printable ASCII that JSON does not escape.
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
 }
 
-/// Whether text takes at most this many bytes inside a JSON string.
+/// Returns true if the text takes at most `json_len_max` bytes inside a JSON string.
 #[must_use]
 pub(crate) fn fits(text: &str, json_len_max: usize) -> bool {
     text.chars().map(json_len).sum::<usize>() <= json_len_max
 }
 
-/// Bytes that JSON takes in a line, where control characters are escaped
+/// Returns the length of JSON text in a line, in bytes, after control characters are escaped
 /// (`output::Json`).
 #[must_use]
 pub(crate) fn written_len(json: &str) -> usize {
@@ -59,7 +58,7 @@ pub(crate) fn written_len(json: &str) -> usize {
     json.chars().map(len).sum()
 }
 
-/// Bytes of a character inside a JSON string, as the lines have it.
+/// Returns the length of a character inside a JSON string, in bytes.
 fn json_len(c: char) -> usize {
     match c {
         '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
@@ -68,8 +67,7 @@ fn json_len(c: char) -> usize {
     }
 }
 
-/// Makes control characters visible, for a terminal: they are written as Rust
-/// escapes.
+/// Replaces control characters by Rust escapes, for a terminal.
 #[must_use]
 pub(crate) fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -83,7 +81,7 @@ pub(crate) fn visible(text: &str) -> String {
     out
 }
 
-/// Characters that break a line or reorder the text around them.
+/// Returns true for characters that break a line or reorder the text around them.
 fn is_direction(c: char) -> bool {
     matches!(c,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,25 +1,25 @@
-//! How much of the ring waits to be read.
+//! Measures the unread part of the ring buffer.
 
 use std::sync::Arc;
 
 use super::RingPositions;
 
-/// Bytes in the ring from which on nobody may be waited for: a quarter of it. The rest holds
-/// 24,576 records, those of a tenth of a second, which a look at the host may take, at 245,000
-/// endings a second.
+/// Unread bytes from which the worker must not wait: a quarter of the ring. The rest holds
+/// 24,576 records. At 245,000 endings a second that is a tenth of a second, the time that an
+/// inspection of the host may take.
 const LARGE: usize = 2 << 20;
 
-/// View of the records that wait in the ring; without one none wait.
+/// View of the unread records in the ring; always empty without a ring.
 #[derive(Debug, Clone, Default)]
 pub struct Backlog(Option<Arc<RingPositions>>);
 
 impl Backlog {
-    /// Of the ring with these positions.
+    /// Creates the view of a ring from its positions.
     pub(crate) fn of(positions: RingPositions) -> Self {
         Self(Some(Arc::new(positions)))
     }
 
-    /// Returns true if so many records wait that their reader may wait for nobody.
+    /// Returns true if so many records are unread that their reader must not wait.
     #[must_use]
     pub fn is_large(&self) -> bool {
         let waiting = self.0.as_ref().map(|positions| positions.waiting());

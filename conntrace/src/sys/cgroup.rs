@@ -1,8 +1,8 @@
-//! Where cgroup v2 is mounted.
+//! Finds the mount point of cgroup v2.
 
 use std::path::PathBuf;
 
-/// Where cgroup v2 is mounted: `... MOUNT_POINT ... - cgroup2 ...`.
+/// Finds the mount point in `/proc/PID/mountinfo`: `... MOUNT_POINT ... - cgroup2 ...`.
 pub(crate) fn mount_point(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;

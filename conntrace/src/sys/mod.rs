@@ -1,4 +1,4 @@
-//! System calls that no crate wraps.
+//! Wrappers of system calls for which no crate has one.
 #![expect(unsafe_code, reason = "a raw system call")]
 
 mod backlog;
@@ -19,13 +19,13 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// Random bits of the kernel's (`getrandom`).
+/// Reads 64 random bits from the kernel (`getrandom`).
 ///
 /// # Errors
-/// When it has none, which no kernel that runs BPF programs has.
+/// When the kernel has no random numbers, which does not happen on one that runs BPF programs.
 pub(crate) fn random() -> io::Result<u64> {
     let mut bytes = [0; 8];
-    // SAFETY: the kernel writes as many bytes as there are.
+    // SAFETY: the kernel writes at most `bytes.len()` bytes.
     let filled = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     if usize::try_from(filled) == Ok(bytes.len()) {
         Ok(u64::from_ne_bytes(bytes))
@@ -34,10 +34,10 @@ pub(crate) fn random() -> io::Result<u64> {
     }
 }
 
-/// `FILEID_KERNFS`: a handle that is a kernfs node's 64-bit id.
+/// Type of a handle that is a kernfs node's 64-bit id (`FILEID_KERNFS`).
 const FILEID_KERNFS: i32 = 0xfe;
 
-/// `struct file_handle` with a kernfs id in it.
+/// File handle of the kernel (`struct file_handle`) that holds a kernfs id.
 #[repr(C)]
 struct KernfsHandle {
     handle_bytes: u32,
@@ -56,8 +56,8 @@ pub(crate) fn open_cgroup(mount: &File, id: u64) -> io::Result<OwnedFd> {
         handle_type: FILEID_KERNFS,
         id: id.to_ne_bytes(),
     };
-    // SAFETY: the handle has the layout of `struct file_handle`, and as many
-    // bytes behind its header as it says.
+    // SAFETY: the handle has the layout of `struct file_handle`, followed by `handle_bytes`
+    // bytes.
     let fd = unsafe {
         libc::open_by_handle_at(
             mount.as_raw_fd(),
@@ -68,17 +68,17 @@ pub(crate) fn open_cgroup(mount: &File, id: u64) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel just gave us this descriptor, nobody else has it.
+    // SAFETY: the kernel just returned this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The system call bpf.
+/// Calls the system call bpf.
 ///
 /// # Safety
-/// The request must have the layout of what the command reads and writes of `union
-/// bpf_attr`, and whatever it points to the size that it says.
+/// The request must have the layout of the part of `union bpf_attr` that the command reads and
+/// writes. Memory that it points to must have the size given in the request.
 unsafe fn bpf<T>(command: libc::c_long, request: &mut T) -> io::Result<libc::c_long> {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees the layout and the sizes.
     let done = unsafe {
         let request = std::ptr::from_mut(request);
         libc::syscall(libc::SYS_bpf, command, request, size_of::<T>())
@@ -89,10 +89,10 @@ unsafe fn bpf<T>(command: libc::c_long, request: &mut T) -> io::Result<libc::c_l
     Ok(done)
 }
 
-/// `BPF_OBJ_GET_INFO_BY_FD`.
+/// Command `BPF_OBJ_GET_INFO_BY_FD`.
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 
-/// The part of `union bpf_attr` that this command reads.
+/// Part of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` reads.
 #[repr(C)]
 struct InfoRequest {
     fd: u32,
@@ -100,7 +100,7 @@ struct InfoRequest {
     info: u64,
 }
 
-/// Words of what the kernel tells of a program or link.
+/// Reads the first words of `struct bpf_prog_info` or `struct bpf_link_info`.
 fn info<const WORDS: usize>(of: BorrowedFd<'_>) -> io::Result<[u32; WORDS]> {
     let mut info = [0; WORDS];
     let mut request = InfoRequest {
@@ -108,31 +108,30 @@ fn info<const WORDS: usize>(of: BorrowedFd<'_>) -> io::Result<[u32; WORDS]> {
         info_len: u32::try_from(size_of_val(&info)).map_err(io::Error::other)?,
         info: info.as_mut_ptr().expose_provenance() as u64,
     };
-    // SAFETY: the kernel writes at most `info_len` bytes, which `info` has. All lengths
-    // in `info` are 0, so that no address in it is written to.
+    // SAFETY: the kernel writes at most `info_len` bytes, which `info` has. All lengths in `info`
+    // are 0, so that the kernel follows no address in it.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut request) }?;
     Ok(info)
 }
 
-/// How many runs of a loaded BPF program the kernel skipped, because it was
-/// already active on that CPU. 0 where the kernel does not count them (before
-/// Linux 5.12).
+/// Returns the number of runs of a BPF program that the kernel skipped because the program was
+/// already active on that CPU. Always 0 before Linux 5.12, which does not count them.
 ///
 /// # Errors
-/// When the descriptor is of no BPF program.
+/// When the descriptor is not a BPF program.
 pub(crate) fn skipped_runs(program: BorrowedFd<'_>) -> io::Result<u64> {
-    // `struct bpf_prog_info` up to and with `recursion_misses`, which lies at 208.
+    // `struct bpf_prog_info` up to and including `recursion_misses` at offset 208.
     let info: [u32; 54] = info(program)?;
     let [.., low, high] = info;
     Ok(u64::from(high) << 32 | u64::from(low))
 }
 
-/// `BPF_PROG_GET_FD_BY_ID`, `BPF_LINK_GET_FD_BY_ID`, `BPF_LINK_GET_NEXT_ID`.
+/// Commands `BPF_PROG_GET_FD_BY_ID`, `BPF_LINK_GET_FD_BY_ID` and `BPF_LINK_GET_NEXT_ID`.
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const LINK_GET_FD_BY_ID: libc::c_long = 30;
 const LINK_GET_NEXT_ID: libc::c_long = 31;
 
-/// The part of `union bpf_attr` that these commands read and write.
+/// Part of `union bpf_attr` that the commands on ids read and write.
 #[repr(C)]
 struct IdRequest {
     id: u32,
@@ -140,7 +139,7 @@ struct IdRequest {
     open_flags: u32,
 }
 
-/// The id after this one of a link of a program to a hook; none after the last.
+/// Returns the next BPF link id after this one; `None` after the last.
 ///
 /// # Errors
 /// Without `CAP_SYS_ADMIN`, and when the kernel has no links (before Linux 5.8).
@@ -150,7 +149,7 @@ pub(crate) fn next_link(after: u32) -> io::Result<Option<u32>> {
         next_id: 0,
         open_flags: 0,
     };
-    // SAFETY: there is no address in it.
+    // SAFETY: the request contains no address.
     match unsafe { bpf(LINK_GET_NEXT_ID, &mut request) } {
         Ok(_) => Ok(Some(request.next_id)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -164,33 +163,33 @@ fn open_by_id(command: libc::c_long, id: u32) -> io::Result<OwnedFd> {
         next_id: 0,
         open_flags: 0,
     };
-    // SAFETY: there is no address in it.
+    // SAFETY: the request contains no address.
     let fd = unsafe { bpf(command, &mut request) }?;
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel just gave us this descriptor, nobody else has it.
+    // SAFETY: the kernel just returned this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// `BPF_LINK_TYPE_TRACING`, and `BPF_LSM_MAC` of such.
+/// Link type `BPF_LINK_TYPE_TRACING`, and its attach type `BPF_LSM_MAC`.
 const LINK_OF_FUNCTION: u32 = 2;
 const OF_SECURITY: u32 = 27;
 
-/// How a program is attached.
+/// Attachment of a BPF program.
 pub(crate) enum ProgramAttachment {
-    /// To a hook of security, known by its type's id (0 before Linux 5.13).
+    /// Attachment to an LSM hook: BTF id of the hook (0 before Linux 5.13), and program id.
     Security { hook: u32, program: u32 },
-    /// In another way.
+    /// Attachment of any other type.
     Otherwise,
 }
 
-/// What this link is of.
+/// Returns the attachment that a link stands for.
 ///
 /// # Errors
-/// When there is none of this id any more.
+/// When no object has this id any more.
 pub(crate) fn attached(link: u32) -> io::Result<ProgramAttachment> {
     let link = open_by_id(LINK_GET_FD_BY_ID, link)?;
     // `struct bpf_link_info`: type, id, prog_id, padding, attach_type, target_obj_id,
-    // target_btf_id, the last three of such links only.
+    // target_btf_id. Only tracing links have the last three.
     let info: [u32; 8] = info(link.as_fd())?;
     Ok(match info {
         [LINK_OF_FUNCTION, _, program, _, OF_SECURITY, _, hook, _] => {
@@ -200,13 +199,13 @@ pub(crate) fn attached(link: u32) -> io::Result<ProgramAttachment> {
     })
 }
 
-/// The name of a loaded BPF program.
+/// Returns the name of a loaded BPF program.
 ///
 /// # Errors
-/// When there is none of this id any more.
+/// When no object has this id any more.
 pub(crate) fn program_name(id: u32) -> io::Result<Vec<u8>> {
     let program = open_by_id(PROG_GET_FD_BY_ID, id)?;
-    // `struct bpf_prog_info` up to and with `name`, which lies at 64.
+    // `struct bpf_prog_info` up to and including `name` at offset 64.
     let info: [u32; 20] = info(program.as_fd())?;
     let [.., a, b, c, d] = info;
     let name = [a, b, c, d].map(u32::to_ne_bytes).concat();
@@ -217,14 +216,14 @@ pub(crate) fn program_name(id: u32) -> io::Result<Vec<u8>> {
         .to_vec())
 }
 
-/// `BPF_PROG_QUERY`.
+/// Command `BPF_PROG_QUERY`.
 const PROG_QUERY: libc::c_long = 16;
-/// `BPF_F_QUERY_EFFECTIVE`: those of the cgroups above it as well.
+/// Flag that includes the programs of parent cgroups (`BPF_F_QUERY_EFFECTIVE`).
 const QUERY_EFFECTIVE: u32 = 1;
-/// `BPF_CGROUP_INET4_CONNECT`, `BPF_CGROUP_INET6_CONNECT`.
+/// Attach types `BPF_CGROUP_INET4_CONNECT` and `BPF_CGROUP_INET6_CONNECT`.
 const CONNECT: [u32; 2] = [10, 11];
 
-/// The part of `union bpf_attr` that this command reads and writes.
+/// Part of `union bpf_attr` that `BPF_PROG_QUERY` reads and writes.
 #[repr(C)]
 struct ProgramsRequest {
     target_fd: u32,
@@ -236,10 +235,10 @@ struct ProgramsRequest {
     padding: u32,
 }
 
-/// How many BPF programs decide on the connects of a cgroup, an open folder.
+/// Counts the BPF programs that decide on the connects of a cgroup, given as an open directory.
 ///
 /// # Errors
-/// When the kernel has no such programs, or refuses.
+/// When the kernel has no cgroup BPF programs, or refuses to list them.
 pub(crate) fn connect_programs(cgroup: &File, v6: bool) -> io::Result<u32> {
     let [v4_type, v6_type] = CONNECT;
     let mut request = ProgramsRequest {
@@ -251,12 +250,12 @@ pub(crate) fn connect_programs(cgroup: &File, v6: bool) -> io::Result<u32> {
         prog_count: 0,
         padding: 0,
     };
-    // SAFETY: without room for ids the kernel writes into the request only.
+    // SAFETY: with `prog_count` 0 the kernel writes only into the request.
     unsafe { bpf(PROG_QUERY, &mut request) }?;
     Ok(request.prog_count)
 }
 
-/// Where an open file lies.
+/// Returns the path of an open file.
 ///
 /// # Errors
 /// When /proc is not mounted.
@@ -264,25 +263,25 @@ pub(crate) fn path_of(fd: &OwnedFd) -> io::Result<PathBuf> {
     fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
-/// What tells a file from every other one.
+/// Identity of a file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FileStatus {
-    /// Its inode number.
+    /// Inode number of the file.
     pub(crate) inode: u64,
-    /// Its device as `stat` has it: on btrfs, and on overlayfs over several filesystems,
-    /// not the superblock's.
+    /// Device as in `stat`. On btrfs, and on overlayfs over several filesystems, this is not the
+    /// superblock's device.
     pub(crate) device: (u32, u32),
-    /// When its inode last changed: seconds of wall time, and nanoseconds.
+    /// Time of the last inode change (ctime): seconds of wall time, and nanoseconds.
     pub(crate) changed: (i64, u32),
-    /// The id of the mount through which it was opened, as in `/proc/PID/mountinfo`.
+    /// Id of the mount through which the file was opened, as in `/proc/PID/mountinfo`.
     pub(crate) mount: u64,
 }
 
-/// What the kernel knows of an open file, which may have been opened with `O_PATH`. No
-/// server of a network or FUSE filesystem is asked: it might not answer.
+/// Reads the status of an open file, also of one opened with `O_PATH`. It does not ask the
+/// server of a network or FUSE filesystem, which might not answer.
 ///
 /// # Errors
-/// Before Linux 5.8, which tells no mount.
+/// Before Linux 5.8, which does not report the mount id.
 pub(crate) fn status(file: BorrowedFd<'_>) -> io::Result<FileStatus> {
     let wanted = libc::STATX_INO | libc::STATX_CTIME | libc::STATX_MNT_ID;
     let mut status = MaybeUninit::<libc::statx>::zeroed();
@@ -299,7 +298,7 @@ pub(crate) fn status(file: BorrowedFd<'_>) -> io::Result<FileStatus> {
     if done < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: all of its bytes are initialised, and any are valid.
+    // SAFETY: all bytes are initialised, and every bit pattern is valid.
     let status = unsafe { status.assume_init() };
     if status.stx_mask & wanted != wanted {
         return Err(io::ErrorKind::Unsupported.into());
@@ -312,26 +311,26 @@ pub(crate) fn status(file: BorrowedFd<'_>) -> io::Result<FileStatus> {
     })
 }
 
-/// `NS_GET_NSTYPE` of `linux/nsfs.h`.
+/// Request `NS_GET_NSTYPE` of `linux/nsfs.h`.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
-/// Whether this file of a namespace is one of a network namespace.
+/// Returns true if the file is a network namespace.
 pub(crate) fn is_network_namespace(file: &File) -> bool {
-    // SAFETY: it takes no argument and writes nowhere.
+    // SAFETY: the request takes no argument and writes no memory.
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
     kind == libc::CLONE_NEWNET
 }
 
-/// Gives freed memory back to the system; only glibc keeps so much of it.
+/// Returns freed memory to the system. Only glibc keeps enough of it to matter.
 pub(crate) fn release_freed_memory() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it may be called at any time.
+    // SAFETY: `malloc_trim` may be called at any time.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// Positions in a BPF ring buffer, shared with the kernel: `consumer_pos` and `producer_pos` of
+/// Positions in a BPF ring buffer, mapped from the kernel: `consumer_pos` and `producer_pos` of
 /// `struct bpf_ringbuf`, a page each.
 #[derive(Debug)]
 pub(crate) struct RingPositions {
@@ -339,21 +338,21 @@ pub(crate) struct RingPositions {
     page_size: usize,
 }
 
-// SAFETY: the pages are only read, by atomic loads, and stay mapped as long as this lives.
+// SAFETY: the pages are only read, by atomic loads, and stay mapped until the value is dropped.
 unsafe impl Send for RingPositions {}
-// SAFETY: likewise.
+// SAFETY: the pages are only read, by atomic loads.
 unsafe impl Sync for RingPositions {}
 
 impl RingPositions {
-    /// Maps the two pages, to read them.
+    /// Maps the two pages read-only.
     ///
     /// # Errors
-    /// When this is no ring buffer, or there is no memory.
+    /// When the descriptor is not a ring buffer, or memory is short.
     pub(crate) fn of(ring: BorrowedFd<'_>) -> io::Result<Self> {
-        // SAFETY: it takes no pointer.
+        // SAFETY: `sysconf` takes no pointer.
         let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         let page_size = usize::try_from(page_size).map_err(io::Error::other)?;
-        // SAFETY: the kernel chooses the address, so that nothing is mapped over.
+        // SAFETY: the kernel chooses the address, so that no existing mapping is replaced.
         let pages = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -371,7 +370,7 @@ impl RingPositions {
         Ok(Self { pages, page_size })
     }
 
-    /// Number of bytes that were reserved and not read yet.
+    /// Returns the number of unread bytes, including those only reserved.
     pub(crate) fn waiting(&self) -> usize {
         let position = |page: usize| {
             // SAFETY: each page begins with an `unsigned long`, which the kernel and the reader
@@ -382,7 +381,7 @@ impl RingPositions {
             };
             position.load(Ordering::Acquire)
         };
-        // The reader never overtakes: read first, it is behind the other.
+        // Loaded first, because the consumer never passes the producer.
         let consumer = position(0);
         position(1).wrapping_sub(consumer)
     }
@@ -390,7 +389,7 @@ impl RingPositions {
 
 impl Drop for RingPositions {
     fn drop(&mut self) {
-        // SAFETY: both pages are this one's, and nobody else has a reference to them.
+        // SAFETY: this value owns both pages, and no reference to them exists.
         unsafe {
             libc::munmap(self.pages.as_ptr().cast(), 2 * self.page_size);
         }

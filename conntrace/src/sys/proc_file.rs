@@ -1,18 +1,18 @@
-//! Reads files of /proc and /sys.
+//! Reads files of /proc and /sys as a whole.
 
 use std::{fs::File, io, io::Read, path::Path};
 
-/// Bytes of the first buffer. Most sysctls fit.
+/// Size of the first buffer in bytes. Most sysctls fit.
 const FIRST_LEN: usize = 32 << 10;
-/// How much larger each next one is: the second holds any list of reserved ports.
+/// Factor by which each next buffer is larger. The second holds any list of reserved ports.
 const GROWTH: usize = 8;
-/// Most bytes of one read. The kernel refuses 4 MiB (`proc_sys_call_handler`).
+/// Maximum size of a buffer in bytes. The kernel refuses 4 MiB (`proc_sys_call_handler`).
 const LEN_MAX: usize = 2 << 20;
 
-/// Reads the whole file.
+/// Reads the whole file as bytes.
 ///
 /// # Errors
-/// When it cannot be read, and when one read would exceed [`LEN_MAX`].
+/// When the file cannot be read, or the answer to one read would exceed [`LEN_MAX`].
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(|| File::open(&path))
 }
@@ -20,16 +20,17 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 /// Reads the whole file as text.
 ///
 /// # Errors
-/// As [`read`], and when it is no UTF-8.
+/// When [`read`] fails, or the file is not UTF-8.
 pub(crate) fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     String::from_utf8(read(path)?)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// A sysctl may answer only the first read of an open file (`proc_do_large_bitmap`), and
-/// fills the buffer where the answer is cut. Then it is opened again and read with a
-/// larger buffer. Other files answer in pieces (`seq_read_iter`): these are read to the
-/// end.
+/// Reads a whole file that `open` opens, several times if needed.
+///
+/// A sysctl may answer only the first read of an open file (`proc_do_large_bitmap`), and fills
+/// the buffer if the answer is truncated. The file is then reopened and read with a larger
+/// buffer. Other files answer in pieces (`seq_read_iter`), and are read to the end.
 fn whole<R: Read>(open: impl Fn() -> io::Result<R>) -> io::Result<Vec<u8>> {
     let mut len = FIRST_LEN;
     while len <= LEN_MAX {
@@ -52,7 +53,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers the first read only, as much as fits.
+    /// Reader that answers only the first read, with as much as fits.
     struct FirstRead<'a>(&'a [u8]);
 
     impl Read for FirstRead<'_> {
@@ -64,7 +65,7 @@ mod tests {
         }
     }
 
-    /// Answers each read with a few bytes.
+    /// Reader that answers each read with at most 7 bytes.
     struct Pieces<'a>(&'a [u8]);
 
     impl Read for Pieces<'_> {

@@ -1,18 +1,20 @@
-//! A record's bytes, read field by field.
+//! Reads the fields of a record from its bytes.
 
 use conntrace_common::record::RECORD_SIZE;
 
 use super::malformed;
 use crate::record::{Errno, Malformed};
 
-/// The largest errno the kernel returns (`MAX_ERRNO`).
+/// Largest errno that the kernel returns (`MAX_ERRNO`).
 const MAX_ERRNO: u32 = 4095;
 
-/// A record's bytes, read by the offsets of the struct itself.
+/// Bytes of a record, read by the field offsets of [`RawRecord`].
+///
+/// [`RawRecord`]: conntrace_common::record::RawRecord
 pub(super) struct Fields<'a>(pub(super) &'a [u8; RECORD_SIZE]);
 
 impl Fields<'_> {
-    /// The bytes at `at`, which comes from `offset_of!` and so lies inside.
+    /// Returns the bytes at an offset from `offset_of!`, which is never out of bounds.
     pub(super) fn array<const N: usize>(&self, at: usize) -> [u8; N] {
         self.0
             .get(at..)
@@ -38,13 +40,13 @@ impl Fields<'_> {
         u64::from_ne_bytes(self.array(at))
     }
 
-    /// A number that 0 stands for the absence of.
-    pub(super) fn some_u32(&self, at: usize) -> Option<u32> {
+    /// Reads a number; `None` if it is 0, which stands for absence.
+    pub(super) fn nonzero_u32(&self, at: usize) -> Option<u32> {
         Some(self.u32(at)).filter(|&value| value != 0)
     }
 
-    /// A number that 0 stands for the absence of.
-    pub(super) fn some_u64(&self, at: usize) -> Option<u64> {
+    /// Reads a number; `None` if it is 0, which stands for absence.
+    pub(super) fn nonzero_u64(&self, at: usize) -> Option<u64> {
         Some(self.u64(at)).filter(|&value| value != 0)
     }
 

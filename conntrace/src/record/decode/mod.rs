@@ -1,6 +1,6 @@
-//! Bytes from the kernel (or a recording) to an [`Attempt`].
+//! Decodes bytes from the kernel, or from a recording, into an [`Attempt`].
 //!
-//! Total: any bytes give an attempt or say what is wrong with them.
+//! Any input yields either an attempt or an error that names the wrong field.
 
 mod fields;
 
@@ -24,123 +24,123 @@ use serde::Serialize;
 use self::fields::Fields;
 use super::Errno;
 
-/// An attempt as it stood at one moment: when it ended, or first stalled.
+/// State of an attempt at one event: its ending, its first stall, or a hint at its beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// What this moment is.
+    /// Event that the record reports.
     pub moment: RecordKind,
-    /// How much of the attempt was seen.
+    /// Extent to which the attempt was observed.
     pub seen: Seen,
-    /// Since when it was seen, `CLOCK_BOOTTIME` nanoseconds: its beginning, if it
-    /// was seen whole.
+    /// Time since which it was observed, in nanoseconds of `CLOCK_BOOTTIME`. This is its
+    /// beginning if it was observed whole.
     pub since_ns: u64,
-    /// Sets it apart from others that were seen since the same moment.
+    /// Thread id or CPU number that tells apart attempts with the same `since_ns`.
     pub serial: u32,
-    /// When the kernel saw this moment, `CLOCK_BOOTTIME` nanoseconds.
+    /// Time of the event, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
-    /// Who called connect; `None` of an attempt nothing was kept of.
+    /// Caller of connect or bind; `None` if no entry was kept of the attempt.
     pub caller: Option<Caller>,
     /// Inode number of the socket's network namespace.
     pub netns: u32,
-    /// Random bits of it, by which it is told from the next one with that number; 0 of a
-    /// call that failed.
+    /// Random bits of the network namespace (`net.hash_mix`), which tell it from a later one with
+    /// the same inode number; 0 for a failed call.
     pub netns_mix: u16,
-    /// Index of the interface that the socket is bound to.
+    /// Index of the interface that the socket is bound to (`SO_BINDTODEVICE`).
     pub bound_device: Option<u32>,
-    /// `SO_MARK`; 0 if it has none.
+    /// Mark of the socket (`SO_MARK`); 0 if it has none.
     pub mark: u32,
-    /// Owner of the socket, by whom routes can be chosen; `None` of an attempt nothing was
-    /// kept of.
+    /// User id of the socket's owner, which routing rules can match; `None` if no entry was kept
+    /// of the attempt.
     pub socket_uid: Option<u32>,
-    /// Where to; `None` when there was no connect.
+    /// Destination; `None` for a failed bind.
     pub remote: Option<Remote>,
-    /// From where; `None` while unspecified.
+    /// Local address; `None` while unspecified.
     pub local_addr: Option<IpAddr>,
-    /// The local port, if one was assigned for this attempt or bound before it.
+    /// Local port, if one was assigned for this attempt or bound before it.
     pub local_port: Option<u16>,
-    /// The local port was bound before connect was called.
+    /// True if the local port was bound before connect was called.
     pub port_bound: bool,
-    /// `sk_err`: what ended it. A call that failed has its errno in `moment`.
+    /// Errno that ended the attempt (`sk_err`). A failed call has its errno in `moment`.
     pub error: Option<Errno>,
-    /// `sk_err_soft`, if set during this attempt.
+    /// Errno of a soft error during this attempt (`sk_err_soft`).
     pub soft_error: Option<Errno>,
-    /// SYNs handed to the IP layer.
+    /// Number of SYNs handed to the IP layer (`segs_out`).
     pub syn_sent: u32,
-    /// SYN retransmissions that left TCP.
+    /// Number of SYN retransmissions that left TCP (`total_retrans`).
     pub syn_retransmitted: u32,
-    /// Runs of the retransmission timer, also those that could not send.
+    /// Number of retransmission timer runs (`icsk_retransmits`), including those that could not
+    /// send.
     pub rto_count: u8,
-    /// A segment came for the socket; ICMP errors are none.
+    /// True if the socket received a TCP segment.
     pub heard: bool,
-    /// TCP fast open holds the SYN back until the first write.
+    /// True if TCP Fast Open holds the SYN back until the first write.
     pub deferred: bool,
-    /// The newest ICMP error that came for this attempt.
+    /// Newest ICMP error received for this attempt.
     pub icmp: Option<IcmpError>,
-    /// The packets of it that this host dropped.
+    /// Packets of the attempt that this host dropped.
     pub drops: Option<Drops>,
-    /// What was heard of the remote before, and for how long it has answered nothing, this
-    /// attempt included.
+    /// Cached facts about the remote host. Its silence includes this attempt; its answers do not.
     pub remembered: HostTimes,
 }
 
-/// How much of an attempt was seen.
+/// Extent to which an attempt was observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Seen {
-    /// From its beginning.
+    /// The attempt was observed from its beginning.
     Whole,
-    /// It was under way when tracing began.
+    /// The attempt was under way when tracing began.
     JoinedLate,
-    /// The attempt map was full when it began.
+    /// The attempt began while the attempt map was full, so only its ending was observed.
     Untracked,
 }
 
-/// Packets of an attempt that this host dropped: SYNs, or answers to them.
+/// Dropped packets of an attempt: SYNs, or answers to them, dropped by this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drops {
-    /// How many, up to 255.
+    /// Number of packets, at most 255.
     pub count: u8,
-    /// Why the last one: the recorded kernel's `enum skb_drop_reason`.
+    /// Drop reason of the last packet: a value of the recorded kernel's `enum skb_drop_reason`.
     pub reason: u16,
 }
 
-/// What the kernel side remembers of a host, in the attempt's network namespace and from
-/// traced attempts alone. Times are `CLOCK_BOOTTIME` nanoseconds. What is missing may have
-/// been forgotten: see `forgotten_ns`.
+/// Cached facts about a host, from traced attempts in the same network namespace. Times are
+/// nanoseconds of `CLOCK_BOOTTIME`. A missing fact may have been evicted: see `forgotten_ns`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HostTimes {
-    /// When a handshake with it last completed, and on which port.
+    /// Time and port of the last completed handshake.
     pub handshake: Option<(u64, u16)>,
-    /// When a handshake on the attempt's own port last completed.
+    /// Time of the last completed handshake on the attempt's own port.
     pub on_this_port_ns: Option<u64>,
-    /// When it last sent a RST, and from which port.
+    /// Time and source port of the last RST.
     pub reset: Option<(u64, u16)>,
-    /// When the first attempt began that it did not answer, if it has answered none since.
-    /// `None` says nothing: it may have answered, or have no record.
+    /// Start of the first unanswered attempt, if the host has answered none since. `None` is no
+    /// evidence: the host may have answered, or may not be cached.
     pub silent_since_ns: Option<u64>,
-    /// The same of the private network that it is in, all hosts of it together.
+    /// Start of the first unanswered attempt to the host's private network, if no host of that
+    /// network has answered since.
     pub network_silent_since_ns: Option<u64>,
-    /// When something that was heard of it, or of its network, may last have been forgotten.
+    /// Last time at which a fact about the host or its network may have been evicted.
     pub forgotten_ns: Option<u64>,
-    /// How long the newest handshake took, from connect to `ESTABLISHED`.
+    /// Duration of the last handshake in microseconds, from connect to `TCP_ESTABLISHED`.
     pub handshake_took_us: Option<u32>,
 }
 
-/// What happened to the attempt at this moment.
+/// Event that a record reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordKind {
-    /// Its first SYN retransmission; it goes on.
+    /// First SYN retransmission; the attempt goes on.
     Stalled,
-    /// It begins, and is one of so many to its destination lately: a hint, which says
-    /// nothing of its ending.
+    /// Beginning of an attempt, with the number of recent connects to its destination. A hint at
+    /// port pressure, independent of the attempt's ending.
     Connects(u32),
-    /// The handshake completed.
+    /// Completion of the handshake.
     Established,
-    /// The socket was closed, by whomever.
+    /// Close of the socket, by the application or the kernel.
     Closed,
-    /// Connect returned this before the socket reached `TCP_SYN_SENT`.
+    /// Errno that connect returned before the socket reached `TCP_SYN_SENT`.
     ConnectFailed(Errno),
-    /// Bind returned this, and there was no connect.
+    /// Errno that bind returned; there was no connect.
     BindFailed(Errno),
 }
 
@@ -166,81 +166,81 @@ impl RecordKind {
     }
 }
 
-/// The errno of a call that failed.
+/// Reads the errno of a failed call, which must not be 0.
 fn returned(fields: &Fields<'_>) -> Result<Errno, Malformed> {
     let errno = fields.errno("error", offset_of!(RawRecord, error))?;
     errno.ok_or(malformed("error", 0u32))
 }
 
-/// Who called connect.
+/// Caller of connect or bind, as recorded at the call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Process (thread group) id in the root pid namespace.
+    /// Process id (thread group id) in the root pid namespace.
     pub pid: u32,
-    /// Thread id in the root pid namespace; `None` when only the process is known.
+    /// Thread id in the root pid namespace; `None` if only the process is known.
     pub tid: Option<u32>,
     /// Real user id.
     pub uid: u32,
-    /// Id of the cgroup (v2); `None` when only the process is known.
+    /// Id of the cgroup (v2); `None` if only the process is known.
     pub cgroup_id: Option<u64>,
-    /// When the process started, `CLOCK_BOOTTIME` nanoseconds.
+    /// Start time of the process, in nanoseconds of `CLOCK_BOOTTIME`.
     pub started_ns: u64,
-    /// The program that it ran; `None` of a kernel thread.
+    /// Executable of the process; `None` for a kernel thread.
     pub exe: Option<ExeId>,
-    /// The thread's name: any bytes, without the terminating zeros.
+    /// Name of the thread, arbitrary bytes.
     pub comm: Comm,
-    /// The process's name.
+    /// Name of the thread group's leader, which is the process's name.
     pub leader_comm: Comm,
 }
 
-/// The file of an executable (`mm_struct.exe_file`), by which it is told from another with the
-/// same path. `/proc/PID/maps` shows the same pair; `stat` can show another device (btrfs,
-/// overlayfs).
+/// Identity of an executable file (`mm_struct.exe_file`), which tells it from another file
+/// with the same path. `/proc/PID/maps` shows the same pair; `stat` can show another device
+/// (btrfs, overlayfs).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ExeId {
-    /// Device of its file system, encoded as the kernel does: major << 20 | minor.
+    /// Device of the file system in the kernel's encoding: `major << 20 | minor`.
     pub device: u32,
-    /// Its inode number.
+    /// Inode number of the file.
     pub inode: u64,
 }
 
-/// A task's name.
+/// Name of a task (`task_struct.comm`), padded with zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Comm(pub [u8; COMM_LEN]);
 
 impl Comm {
-    /// The bytes before the first zero.
+    /// Returns the bytes before the first zero.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.split(|&byte| byte == 0).next().unwrap_or_default()
     }
 }
 
-/// Address and port of the other side.
+/// Address and port of the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Remote {
-    /// Its address; v4-mapped ones are IPv4 here.
+    /// IP address; v4-mapped addresses are converted to IPv4.
     pub addr: IpAddr,
-    /// Its port.
+    /// TCP port.
     pub port: u16,
 }
 
-/// An ICMP error.
+/// ICMP error received for an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IcmpError {
-    /// ICMPv4 or ICMPv6.
+    /// Version of ICMP, which defines `icmp_type` and `code`.
     pub version: IcmpVersion,
-    /// Its type.
+    /// ICMP type.
     pub icmp_type: u8,
-    /// Its code.
+    /// ICMP code.
     pub code: u8,
-    /// What the kernel made of it (`icmp_err_convert`, `icmpv6_err_convert`).
+    /// Errno that the kernel derived from it (`icmp_err_convert`, `icmpv6_err_convert`).
     pub errno: Option<Errno>,
-    /// Who sent it.
+    /// Address of the sender.
     pub from: Option<IpAddr>,
 }
 
-/// Which ICMP.
+/// Version of ICMP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IcmpVersion {
     /// ICMP for IPv4.
@@ -249,18 +249,18 @@ pub enum IcmpVersion {
     V6,
 }
 
-/// Bytes that are no record.
+/// Error of bytes that are not a valid record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// Not [`RECORD_SIZE`] bytes.
+    /// Length that differs from [`RECORD_SIZE`].
     #[error("a record has {RECORD_SIZE} bytes, not {0}")]
     Length(usize),
-    /// A field has a value no kernel side writes.
+    /// Field with a value that the kernel side never writes.
     #[error("{field} cannot be {value}")]
     Field {
-        /// Which one.
+        /// Name of the field.
         field: &'static str,
-        /// What it holds.
+        /// Value of the field.
         value: u64,
     },
 }
@@ -268,7 +268,7 @@ pub enum Malformed {
 /// Decodes one record.
 ///
 /// # Errors
-/// When the bytes are not a record that the kernel side could have written.
+/// When the length or a field is not one that the kernel side writes.
 pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
     let bytes: &[u8; RECORD_SIZE] = bytes
         .try_into()
@@ -293,7 +293,7 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         caller: caller(&fields, seen),
         netns: fields.u32(offset_of!(RawRecord, attempt.netns)),
         netns_mix: fields.u16(offset_of!(RawRecord, attempt.netns_mix)),
-        bound_device: fields.some_u32(offset_of!(RawRecord, attempt.bound_device)),
+        bound_device: fields.nonzero_u32(offset_of!(RawRecord, attempt.bound_device)),
         mark: fields.u32(offset_of!(RawRecord, attempt.mark)),
         socket_uid: (seen != Seen::Untracked)
             .then(|| fields.u32(offset_of!(RawRecord, attempt.socket_uid))),
@@ -344,8 +344,8 @@ fn seen(flags: u8) -> Result<Seen, Malformed> {
     }
 }
 
-/// Of an attempt that was not seen whole the caller may be unknown, or only its
-/// process known.
+/// Decodes the caller. For an attempt that was not observed whole, it may be unknown, or only
+/// the process may be known.
 fn caller(fields: &Fields<'_>, seen: Seen) -> Option<Caller> {
     let whole = seen == Seen::Whole;
     let pid = fields.u32(offset_of!(RawRecord, attempt.pid));
@@ -363,7 +363,7 @@ fn caller(fields: &Fields<'_>, seen: Seen) -> Option<Caller> {
 
 fn exe(fields: &Fields<'_>) -> Option<ExeId> {
     Some(ExeId {
-        inode: fields.some_u64(offset_of!(RawRecord, attempt.exe_inode))?,
+        inode: fields.nonzero_u64(offset_of!(RawRecord, attempt.exe_inode))?,
         device: fields.u32(offset_of!(RawRecord, attempt.exe_device)),
     })
 }
@@ -385,10 +385,10 @@ fn drops(fields: &Fields<'_>) -> Option<Drops> {
 
 fn remembered(fields: &Fields<'_>) -> HostTimes {
     let with_port = |at: usize| {
-        let word = fields.some_u64(at)?;
+        let word = fields.nonzero_u64(at)?;
         Some((raw::packed_ns(word), u16::from_be(raw::packed_port(word))))
     };
-    let time = |at: usize| fields.some_u64(at);
+    let time = |at: usize| fields.nonzero_u64(at);
     HostTimes {
         handshake: with_port(offset_of!(RawRecord, remembered.handshake)),
         on_this_port_ns: time(offset_of!(RawRecord, remembered.port_handshake_ns)),
@@ -396,7 +396,7 @@ fn remembered(fields: &Fields<'_>) -> HostTimes {
         silent_since_ns: time(offset_of!(RawRecord, remembered.silent_since_ns)),
         network_silent_since_ns: time(offset_of!(RawRecord, remembered.network_silent_since_ns)),
         forgotten_ns: time(offset_of!(RawRecord, remembered.forgotten_ns)),
-        handshake_took_us: fields.some_u32(offset_of!(RawRecord, remembered.handshake_took_us)),
+        handshake_took_us: fields.nonzero_u32(offset_of!(RawRecord, remembered.handshake_took_us)),
     }
 }
 

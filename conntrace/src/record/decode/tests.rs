@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A refused IPv4 attempt, as the kernel side writes it.
+/// Wire record of a refused IPv4 attempt.
 pub(crate) fn refused() -> [u8; RECORD_SIZE] {
     let mut bytes = [0; RECORD_SIZE];
     for (at, value) in [
@@ -185,7 +185,7 @@ fn what_is_remembered_of_the_remote_is_told_where_there_is_anything() {
         put(&mut bytes, at, &word.to_ne_bytes());
         assert_eq!(decode(&bytes).unwrap().remembered, *told);
     };
-    // A time with a port loses what the port takes.
+    // The lower 16 bits of the time hold the port.
     let (then_ns, port) = (0x1234_5678_9abc, 80_u16);
     let word = raw::pack(then_ns, port.to_be());
     told.handshake = Some((0x1234_5678_0000, 80));

@@ -1,36 +1,36 @@
-//! From an attempt to its label: the one ordered rule list.
+//! Labels an attempt by an ordered list of rules.
 //!
-//! A pure function of the record and the patience; the first rule that fits
-//! decides. The rules are numbered as in the README.
+//! A label depends only on the record and the patience. The first rule that matches decides.
+//! The rules are numbered as in the README.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Attempt, Errno, IcmpError, IcmpVersion, RecordKind, Seen, own_failure};
 
-/// How an attempt ended.
+/// Outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
     /// The handshake completed.
     Established,
-    /// No local port was left.
+    /// No free local port was found.
     PortExhausted,
-    /// The chosen local address or 4-tuple could not be had.
+    /// The chosen local address or 4-tuple was unavailable.
     AddressUnavailable,
-    /// The other side, or a firewall speaking for it, said no.
+    /// The peer, or a firewall on its behalf, rejected the connection.
     Refused,
-    /// No answer came.
+    /// No answer arrived in time.
     TimedOut,
-    /// The network said no.
+    /// There was no route, or the network reported an error.
     Unreachable,
-    /// This host's policy said no.
+    /// A policy of this host denied the connection.
     Denied,
-    /// Someone else killed the socket.
+    /// The socket was destroyed from outside the application, for example by `ss -K`.
     Aborted,
-    /// The application gave up before an answer was due.
+    /// The application closed the socket before an answer was due.
     Cancelled,
-    /// Anything else; the errno says what.
+    /// The attempt failed for another reason, given by the errno.
     Failed,
 }
 
@@ -49,7 +49,7 @@ impl Label {
         Self::Failed,
     ];
 
-    /// As it is written in the lines.
+    /// Returns the name used in event lines.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -66,7 +66,7 @@ impl Label {
         }
     }
 
-    /// Whether it is printed only when asked for, with `--all` or `--label`.
+    /// Returns true if it is printed only with `--all` or `--label`.
     #[must_use]
     pub fn is_hidden(self) -> bool {
         match self {
@@ -83,24 +83,24 @@ impl Label {
     }
 }
 
-/// Who gave up waiting.
+/// Party that gave up waiting for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeoutBy {
-    /// The kernel, after its last retry (`tcp_write_timeout`).
+    /// The kernel gave up after its last retry (`tcp_write_timeout`).
     Kernel,
     /// The application closed the socket.
     Application,
 }
 
-/// What the rules say of an attempt.
+/// Result of the rules for an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
-    /// How it ended.
+    /// Outcome of the attempt.
     pub label: Label,
-    /// What the application was told or would be; `None` if nothing.
+    /// Errno that the application received or would have received.
     pub errno: Option<Errno>,
-    /// Set when the label is [`Label::TimedOut`].
+    /// Party that gave up, if the label is [`Label::TimedOut`].
     pub timeout_by: Option<TimeoutBy>,
 }
 
@@ -122,7 +122,7 @@ impl Verdict {
     }
 }
 
-/// Labels an ending; `None` for a stall or a hint, which are none.
+/// Labels an ending; `None` for a stall or a hint, which are not endings.
 #[must_use]
 pub fn label(attempt: &Attempt, patience_ms: u64) -> Option<Verdict> {
     match attempt.moment {
@@ -134,7 +134,7 @@ pub fn label(attempt: &Attempt, patience_ms: u64) -> Option<Verdict> {
     }
 }
 
-/// Rules 2 to 6.
+/// Applies rules 2 to 6 to a closed socket.
 fn label_closed(attempt: &Attempt, patience_ms: u64) -> Verdict {
     if attempt.syn_sent == 0 && !attempt.deferred {
         return label_unsent(attempt);
@@ -145,8 +145,8 @@ fn label_closed(attempt: &Attempt, patience_ms: u64) -> Verdict {
     if let Some(errno) = early_icmp(attempt) {
         return Verdict::new(label_icmp(attempt.icmp.as_ref(), errno), Some(errno));
     }
-    // At least: of an attempt not seen whole it is not known since when it lasts,
-    // nor what its socket had sent before, but how often its timer ran.
+    // A lower bound. For an attempt that was not observed whole, the start and the segments
+    // sent earlier are unknown, but the number of timer runs is known.
     let lasted_ms = (attempt.at_ns - attempt.since_ns) / 1_000_000;
     let retransmitted = match attempt.seen {
         Seen::Whole => attempt.syn_retransmitted > 0,
@@ -158,9 +158,9 @@ fn label_closed(attempt: &Attempt, patience_ms: u64) -> Verdict {
     Verdict::new(Label::Cancelled, None)
 }
 
-/// Rule 2, where the errno is known and TCP was not reached. Ports are searched for
-/// only after `SYN_SENT`: here `EADDRNOTAVAIL` is a source address that is not there
-/// (`ip6_dst_lookup_flow`), and no port could have been missing.
+/// Applies rule 2 to a failed connect, whose errno is known. The kernel searches for a port
+/// only after `SYN_SENT`. `EADDRNOTAVAIL` therefore means a missing source address
+/// (`ip6_dst_lookup_flow`), never a missing port.
 fn label_connect(errno: Errno) -> Label {
     match errno {
         Errno::ENETUNREACH | Errno::EHOSTUNREACH => Label::Unreachable,
@@ -170,8 +170,8 @@ fn label_connect(errno: Errno) -> Label {
     }
 }
 
-/// Rule 2, of a bind: to port 0 `EADDRINUSE` says that none was left
-/// (`inet_csk_get_port`); to another it is not reported.
+/// Applies rule 2 to a failed bind. With port 0, `EADDRINUSE` means that no port was left
+/// (`inet_csk_get_port`). With another port it is not reported.
 fn label_bind(errno: Errno) -> Label {
     match errno {
         Errno::EADDRINUSE => Label::PortExhausted,
@@ -180,8 +180,8 @@ fn label_bind(errno: Errno) -> Label {
     }
 }
 
-/// Rule 2: connect failed before a SYN was made. Its errno reaches no hook of
-/// this tier; `inet_hash_connect` returning without a port has only one.
+/// Applies rule 2 to a connect that failed before its SYN. No hook sees its errno, but
+/// `inet_hash_connect` returns only `EADDRNOTAVAIL` when it finds no port.
 fn label_unsent(attempt: &Attempt) -> Verdict {
     let label = if attempt.port_bound {
         Label::AddressUnavailable
@@ -193,7 +193,7 @@ fn label_unsent(attempt: &Attempt) -> Verdict {
     Verdict::new(label, Some(Errno::EADDRNOTAVAIL))
 }
 
-/// Rule 3: the attempt set `sk_err`.
+/// Applies rule 3 to an attempt that set `sk_err`.
 fn label_error(error: Errno) -> Verdict {
     match error {
         Errno::ETIMEDOUT => Verdict::timed_out(TimeoutBy::Kernel, Some(error)),
@@ -204,10 +204,11 @@ fn label_error(error: Errno) -> Verdict {
     }
 }
 
-/// Rule 4: an ICMP error came while the socket was locked, poll woke the
-/// application, and it closed before the next one would have ended the attempt.
-/// `EMSGSIZE` is path MTU discovery (`tcp_v4_mtu_reduced`), nobody's no. A soft error of
-/// this host's own sending is no ICMP error.
+/// Returns the errno for rule 4: an ICMP error arrived while the socket was locked, poll woke
+/// the application, and it closed the socket before another one ended the attempt.
+///
+/// `EMSGSIZE` is path MTU discovery (`tcp_v4_mtu_reduced`), not a rejection. A soft error of
+/// this host's own sending is not an ICMP error.
 fn early_icmp(attempt: &Attempt) -> Option<Errno> {
     let soft_error = || {
         let of_network = |_: &Errno| own_failure(attempt).is_none();

@@ -16,7 +16,7 @@ use crate::record::{
 
 const PATIENCE_MS: u64 = 200;
 
-/// What the application closes after 50 ms: one SYN, nothing came back.
+/// Attempt that the application closes after 50 ms: one SYN, no answer.
 pub(crate) fn unanswered() -> Attempt {
     let mut attempt = decode(&refused()).unwrap();
     attempt.error = None;
@@ -29,7 +29,7 @@ pub(crate) fn errno(known: E) -> Option<Errno> {
     Some(Errno(known as i32))
 }
 
-/// An ICMPv4 error, as it lies in the error queue.
+/// ICMPv4 error, as in the error queue.
 pub(crate) fn icmp4(icmp_type: u8, code: u8, known: E) -> Option<IcmpError> {
     Some(IcmpError {
         version: IcmpVersion::V4,
@@ -40,7 +40,7 @@ pub(crate) fn icmp4(icmp_type: u8, code: u8, known: E) -> Option<IcmpError> {
     })
 }
 
-/// The same for ICMPv6.
+/// ICMPv6 error, as in the error queue.
 pub(crate) fn icmp6(icmp_type: u8, code: u8, known: E) -> Option<IcmpError> {
     Some(IcmpError {
         version: IcmpVersion::V6,
@@ -60,26 +60,26 @@ fn retransmits(attempt: &mut Attempt, times: u8, ms: u64) {
     lasts_ms(attempt, ms);
 }
 
-/// An ICMP error that found the socket unlocked and ended the attempt.
+/// Adds an ICMP error that found the socket unlocked and ended the attempt.
 fn ended_by(attempt: &mut Attempt, icmp: Option<IcmpError>) {
     attempt.icmp = icmp;
     attempt.error = icmp.and_then(|icmp| icmp.errno);
 }
 
-/// An ICMP error that found it locked.
+/// Adds an ICMP error that found the socket locked.
 fn noted(attempt: &mut Attempt, icmp: Option<IcmpError>) {
     attempt.icmp = icmp;
     attempt.soft_error = icmp.and_then(|icmp| icmp.errno);
 }
 
-/// connect returned before there was a SYN.
+/// Makes the attempt one whose connect failed before its SYN.
 fn unsent(attempt: &mut Attempt) {
     attempt.syn_sent = 0;
     attempt.local_port = None;
     lasts_ms(attempt, 0);
 }
 
-/// What an earlier attempt on the same socket can leave behind.
+/// Adds fields left over from an earlier attempt on the same socket.
 fn stale(attempt: &mut Attempt) {
     noted(attempt, icmp4(3, 1, E::EHOSTUNREACH));
     attempt.error = errno(E::ECONNREFUSED);
@@ -104,13 +104,12 @@ fn verdict(attempt: &Attempt) -> String {
     format!("{} {errno}{by}", verdict.label.as_str())
 }
 
-/// An ending, how it differs from [`unanswered`], and its label, errno and
-/// `timeout_by`.
+/// Test case: name, changes to [`unanswered`], and the expected label, errno and `timeout_by`.
 type LabelCase = (&'static str, fn(&mut Attempt), &'static str);
 
 #[rustfmt::skip]
 const ENDINGS: &[LabelCase] = &[
-    // No ending.
+    // A stall is not an ending.
     ("the first retransmission", |a| { a.moment = RecordKind::Stalled; retransmits(a, 1, 1020) }, "goes on"),
 
     // Rule 1.
@@ -200,14 +199,14 @@ const ENDINGS: &[LabelCase] = &[
         lasts_ms(a, 1001);
     }, "timed_out - by application"),
 
-    // Rules 5 and 6: close, exit, SIGKILL, shutdown and AF_UNSPEC look alike.
+    // Rules 5 and 6: close, exit, SIGKILL, shutdown and AF_UNSPEC are indistinguishable.
     ("closed early", |_| {}, "cancelled -"),
     ("closed at once", |a| lasts_ms(a, 0), "cancelled -"),
     ("closed just before patience is over", |a| lasts_ms(a, PATIENCE_MS - 1), "cancelled -"),
     ("closed as patience is over", |a| lasts_ms(a, PATIENCE_MS), "timed_out - by application"),
     ("poll gives up after 1 s, no retransmission yet", |a| lasts_ms(a, 1001), "timed_out - by application"),
     ("closed within patience but after a retransmission", |a| retransmits(a, 1, 150), "timed_out - by application"),
-    // TCP fast open: connect returned 0, the SYN waits for the first write.
+    // TCP Fast Open: connect returned 0, the SYN waits for the first write.
     ("fast open, closed before a write", |a| { a.deferred = true; a.syn_sent = 0 }, "cancelled -"),
     ("fast open from a bound port, closed before a write", |a| {
         a.deferred = true;
@@ -243,8 +242,7 @@ fn only_what_is_no_failure_is_hidden() {
     assert!(hidden.eq([Label::Established, Label::Cancelled]));
 }
 
-/// Any record that decodes: random bytes, but for the fields in which only
-/// some values are ever written.
+/// Generates records that decode: random bytes, except in fields with few valid values.
 fn attempts() -> impl Strategy<Value = Attempt> {
     let noise = proptest::array::uniform::<_, RECORD_SIZE>(any::<u8>());
     let moment = prop_oneof![
@@ -304,7 +302,6 @@ fn a_call_that_failed_is_labelled_by_its_errno() {
         let attempt = Attempt {
             moment,
             syn_sent: 0,
-            // Were it asked for, it would say otherwise.
             port_bound: true,
             ..unanswered()
         };
@@ -336,7 +333,7 @@ fn a_call_that_failed_is_labelled_by_its_errno() {
     }
 }
 
-/// None, one that the rules know, any other: each often enough to meet the rest.
+/// Generates 0, an errno known to the rules, or any other, each often enough.
 fn errnos() -> impl Strategy<Value = u32> {
     prop_oneof![
         Just(0),

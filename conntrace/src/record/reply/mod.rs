@@ -1,4 +1,4 @@
-//! What answered an attempt, if anything did.
+//! Derives the answer to an attempt.
 
 use std::net::IpAddr;
 
@@ -7,37 +7,38 @@ use serde::Serialize;
 
 use super::{Attempt, Errno, RecordKind};
 
-/// What kind of answer came.
+/// Kind of answer to an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplyKind {
-    /// None.
+    /// No answer arrived.
     None,
-    /// The handshake's second step.
+    /// A SYN-ACK arrived.
     SynAck,
-    /// A RST that TCP accepted.
+    /// A RST arrived, and TCP accepted it.
     Rst,
-    /// An ICMP error from another host.
+    /// An ICMP error from another host arrived.
     Icmp,
-    /// This host itself: the neighbour did not answer, or a rule rejected.
+    /// Only this host responded: it dropped or rejected the packets, could not send them, or a
+    /// neighbour did not answer.
     Local,
 }
 
-/// The answer to an attempt.
+/// Answer to an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Reply {
-    /// What kind.
+    /// Kind of answer.
     pub kind: ReplyKind,
-    /// ICMP type, null where the kernel keeps none.
+    /// ICMP type, null if the answer is not an ICMP error or the kernel kept none.
     pub icmp_type: Option<u8>,
-    /// ICMP code, null where the kernel keeps none.
+    /// ICMP code, null if the answer is not an ICMP error or the kernel kept none.
     pub icmp_code: Option<u8>,
-    /// Who sent the ICMP error.
+    /// Sender of the ICMP error, null if unknown.
     pub from: Option<IpAddr>,
 }
 
 impl Reply {
-    fn bare(kind: ReplyKind) -> Self {
+    fn without_icmp(kind: ReplyKind) -> Self {
         Self {
             kind,
             icmp_type: None,
@@ -47,32 +48,32 @@ impl Reply {
     }
 }
 
-/// Says what answered.
+/// Derives the answer from the state of the socket.
 #[must_use]
 pub fn reply(attempt: &Attempt) -> Reply {
     if attempt.moment == RecordKind::Established {
-        // A socket under repair is connected without a packet (`tcp_connect`).
-        return Reply::bare(if attempt.heard {
+        // A socket in repair mode connects without a packet (`tcp_connect`).
+        return Reply::without_icmp(if attempt.heard {
             ReplyKind::SynAck
         } else {
             ReplyKind::None
         });
     }
     if is_reset(attempt) {
-        // A rule of this host that rejects drops the SYN and answers it.
-        let own = all_dropped(attempt);
-        return Reply::bare(if own {
+        // A REJECT rule of this host drops the SYN and sends the RST.
+        let is_local = all_dropped(attempt);
+        return Reply::without_icmp(if is_local {
             ReplyKind::Local
         } else {
             ReplyKind::Rst
         });
     }
     if let Some(icmp) = attempt.icmp {
-        let own = icmp
+        let is_local = icmp
             .from
             .is_some_and(|from| from.is_loopback() || Some(from) == attempt.local_addr);
         return Reply {
-            kind: if own {
+            kind: if is_local {
                 ReplyKind::Local
             } else {
                 ReplyKind::Icmp
@@ -83,23 +84,23 @@ pub fn reply(attempt: &Attempt) -> Reply {
         };
     }
     let kind = unqueued(attempt);
-    // What nobody else answered, this host may have swallowed.
-    Reply::bare(match attempt.drops {
+    // Without another answer, a drop by this host is the answer.
+    Reply::without_icmp(match attempt.drops {
         Some(_) if kind == ReplyKind::None => ReplyKind::Local,
         Some(_) | None => kind,
     })
 }
 
-/// This host dropped as many packets of the attempt as SYNs were made.
+/// Returns true if this host dropped at least as many packets of the attempt as it sent SYNs.
 fn all_dropped(attempt: &Attempt) -> bool {
     attempt
         .drops
         .is_some_and(|drops| u32::from(drops.count) >= attempt.syn_sent)
 }
 
-/// What came for the socket and ended it was a RST. `tcp_reset` makes
-/// ECONNREFUSED of it in `SYN_SENT`, unless an ICMP error said the same, and
-/// ECONNRESET in `SYN_RECV`, after a simultaneous open, which no ICMP error does.
+/// Returns true if a RST ended the attempt. `tcp_reset` sets `ECONNREFUSED` in `SYN_SENT`,
+/// which an ICMP error can set as well. In `SYN_RECV`, after a simultaneous open, it sets
+/// `ECONNRESET`, which no ICMP error does.
 fn is_reset(attempt: &Attempt) -> bool {
     let refused = Some(Errno::ECONNREFUSED);
     let by_icmp = attempt.icmp.and_then(|icmp| icmp.errno) == refused;
@@ -110,11 +111,11 @@ fn is_reset(attempt: &Attempt) -> bool {
     }
 }
 
-/// The answer of which nothing is left but an errno.
+/// Derives the answer from the errno alone.
 ///
 /// Without `IPV6_RECVERR` the kernel queues no ICMPv6 error (`ipv6_icmp_error`), and the
-/// application may have read an ICMPv4 error from the socket's error queue. Only this host
-/// answers what it asks itself, or what it dropped all of.
+/// application may have read an ICMPv4 error from the socket's error queue. An attempt to this
+/// host, or one whose packets were all dropped here, can only be answered by this host.
 fn unqueued(attempt: &Attempt) -> ReplyKind {
     let to_itself = attempt
         .remote
@@ -128,13 +129,13 @@ fn unqueued(attempt: &Attempt) -> ReplyKind {
     }
 }
 
-/// The errno with which this host's own sending failed while the attempt was under way: its
-/// link, address or route went away (`inet_sk_rebuild_header`, `inet6_sk_rebuild_header`),
-/// or over IPv6 the neighbour did not answer.
+/// Returns the errno of a local send failure during the attempt: the link, address or route
+/// disappeared (`inet_sk_rebuild_header`, `inet6_sk_rebuild_header`), or an IPv6 neighbour
+/// did not answer.
 ///
-/// The kernel keeps it where it keeps the errno of an ICMP error (`sk_err_soft`). Only then
-/// has the retransmission timer run more often than SYNs left again, and no ICMP error is
-/// known.
+/// The kernel stores it in `sk_err_soft`, like the errno of an ICMP error. It is told apart by
+/// two signs: more runs of the retransmission timer than SYNs sent again, and no known ICMP
+/// error.
 #[must_use]
 pub fn own_failure(attempt: &Attempt) -> Option<Errno> {
     let stuck = u32::from(attempt.rto_count) > attempt.syn_retransmitted;

@@ -37,8 +37,8 @@ fn render(reply: &Reply) -> String {
     )
 }
 
-/// What came, how the attempt differs from [`unanswered`], and its reply: kind,
-/// ICMP type and code, sender.
+/// Test case: name, changes to [`unanswered`], and the expected kind, ICMP type and code, and
+/// sender.
 type ReplyCase = (&'static str, fn(&mut Attempt), &'static str);
 
 #[rustfmt::skip]
@@ -133,7 +133,7 @@ const REPLIES: &[ReplyCase] = &[
         a.rto_count = 1;
     }, "icmp null null null"),
 
-    // Errors that are no answer.
+    // Errors that are not an answer.
     ("SYN retries exhausted", |a| a.error = errno(E::ETIMEDOUT), "none null null null"),
     ("SYN retries exhausted, none could leave", |a| {
         a.error = errno(E::ETIMEDOUT);
