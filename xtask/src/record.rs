@@ -19,7 +19,7 @@ const INPUTS: [&str; 5] = [
 ];
 
 const HEADER: &str = "\
-# What built conntrace.bpf.o, and from what (sha256).
+# Build record of conntrace.bpf.o: tools, and sha256 of the object and its sources.
 # Written by `cargo xtask ebpf`, checked by `cargo xtask ebpf --check`.
 ";
 

@@ -161,7 +161,7 @@ pub const PROGRAMS: [HookProgram; 18] = [
         target: HookTarget::Tracepoint("tcp_destroy_sock"),
         required: false,
         purpose: "frees the entry of an attempt whose ending no program saw",
-        cost: "such attempts stay in_flight and hold their entry in the attempt map",
+        cost: "an attempt whose ending is missed stays in_flight and keeps its map entry",
     },
     HookProgram {
         id: HookId::KfreeSkb,
@@ -174,8 +174,8 @@ pub const PROGRAMS: [HookProgram; 18] = [
         HookId::Ipv6IcmpError,
         HookTarget::Entry("ipv6_icmp_error"),
         "sees type, code and sender of an ICMPv6 error",
-        "only the errno of such an error is known, and not even that if the application reads \
-         it and closes the socket",
+        "ICMPv6 errors are known only by errno, and not at all if the application reads it and \
+         closes the socket",
     ),
     function(
         HookId::SecuritySocketConnect,
@@ -254,6 +254,6 @@ pub const PROGRAMS: [HookProgram; 18] = [
         target: HookTarget::Iterator("task_file"),
         required: false,
         purpose: "finds the attempts under way when tracing begins, with their processes",
-        cost: "such attempts are reported only at their ending, without a process",
+        cost: "attempts under way at the start are reported only at their ending, without a process",
     },
 ];
