@@ -21,7 +21,7 @@ const NAME_JSON_MAX: usize = 96;
 pub(super) struct Programs {
     /// Root of the cgroup v2 filesystem.
     cgroups: Option<File>,
-    /// BTF id of the LSM hook `socket_connect`, to which programs attach.
+    /// BTF id of the function `bpf_lsm_socket_connect`, to which LSM programs attach.
     connect_hook: Option<u32>,
 }
 

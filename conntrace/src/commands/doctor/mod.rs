@@ -38,7 +38,7 @@ pub struct HostReport {
     pub obstacle: Option<Obstacle>,
     /// Checks of the host.
     pub facts: Vec<HostCheck>,
-    /// All hooks, in the order of attachment.
+    /// Hooks in the order of attachment, without those of system calls.
     pub hooks: Vec<HookFinding>,
     /// Coverage by kind of ending, with the keys of the start line's `coverage`.
     pub coverage: BTreeMap<&'static str, EndingCoverage>,
