@@ -91,7 +91,7 @@ impl Pressure {
             match PortScanner::start() {
                 Ok(scanner) => self.scanner = Some(scanner),
                 Err(error) => {
-                    log::warn!("no port_pressure: cannot start the scanner thread: {error}")
+                    log::warn!("no port_pressure: cannot start the scanner thread: {error}");
                 }
             }
         }

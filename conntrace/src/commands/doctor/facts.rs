@@ -206,7 +206,7 @@ fn capability(
     }
 }
 
-/// Checks /proc: with hidepid, only CAP_SYS_PTRACE shows other users' processes.
+/// Checks /proc: with hidepid, only `CAP_SYS_PTRACE` shows other users' processes.
 fn proc(mountinfo: &str, own: Option<Capabilities>) -> HostCheck {
     let name = "proc";
     // A mount over another comes after it in the list.
