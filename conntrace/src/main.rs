@@ -194,10 +194,10 @@ fn print_schema() -> anyhow::Result<ExitCode> {
 /// Runs `doctor`. The exit status is that of a failed start of `run`, for scripts.
 fn examine(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     start_log(0);
-    let (diagnosis, tried) = doctor::examine(args.tier.tier);
+    let (report, tried) = doctor::examine(args.tier.tier);
     let text = match args.format {
-        FormatArg::Text => doctor::text(&diagnosis),
-        FormatArg::Json => doctor::json(&diagnosis)?,
+        FormatArg::Text => doctor::text(&report),
+        FormatArg::Json => doctor::json(&report)?,
     };
     print(&text).context("cannot write the report")?;
     Ok(tried.map_or_else(|error| start_exit_code(&error), |()| ExitCode::SUCCESS))

@@ -111,7 +111,7 @@ Exit status:
 const OUTPUT: &str = "Output";
 const CAUSES: &str = "Causes";
 const TRACING: &str = "Tracing";
-const FILTERS: &str = "Filters (repeatable; one of each kind given must fit)";
+const FILTERS: &str = "Filters (repeatable; one of each kind given must match)";
 
 /// Options of `run` and `replay` that select and format lines.
 #[derive(Debug, Clone, Args)]

@@ -31,9 +31,9 @@ fn every_option_stands_under_its_heading() {
     command.build();
     let run = command.find_subcommand("run").unwrap();
     for of in [&command, run] {
-        let told = headings(of);
-        assert!(told.len() >= 20, "{told:?}");
-        for (id, heading) in told {
+        let options = headings(of);
+        assert!(options.len() >= 20, "{options:?}");
+        for (id, heading) in options {
             assert_eq!(heading, expected(&id), "{id}");
         }
     }

@@ -91,13 +91,13 @@ impl AnswerCache {
     }
 
     /// Stores an answer and returns the time it expires.
-    pub(crate) fn put(&mut self, told: RecordedAnswer) -> u64 {
+    pub(crate) fn put(&mut self, answer: RecordedAnswer) -> u64 {
         let RecordedAnswer {
             asked_ns,
             netns_mix,
             question,
             found,
-        } = told;
+        } = answer;
         let until_ns = asked_ns.saturating_add(validity(&found));
         let answered = Answered {
             asked_ns,
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::diagnosis::question::ProcessKey;
 
-    fn told(number: u16, asked_ns: u64, found: Lookup) -> RecordedAnswer {
+    fn answer(number: u16, asked_ns: u64, found: Lookup) -> RecordedAnswer {
         RecordedAnswer {
             asked_ns,
             netns_mix: 0,
@@ -141,46 +141,46 @@ mod tests {
 
     #[test]
     fn answers_hold_for_a_second() {
-        let mut known = AnswerCache::default();
+        let mut cache = AnswerCache::default();
         let question = Question::DropReason { number: 1 };
-        assert_eq!(known.get(&question, &at(5)), None);
-        let until = known.put(told(1, 5, Lookup::Unknown(Undiagnosed::NoAccess)));
+        assert_eq!(cache.get(&question, &at(5)), None);
+        let until = cache.put(answer(1, 5, Lookup::Unknown(Undiagnosed::NoAccess)));
         assert_eq!(
-            known.get(&question, &at(until - 1)),
+            cache.get(&question, &at(until - 1)),
             Some((until, &Lookup::Unknown(Undiagnosed::NoAccess)))
         );
-        assert_eq!(known.get(&question, &at(until)), None);
-        let until = known.put(told(1, 5, Lookup::Unknown(Undiagnosed::NoTime)));
+        assert_eq!(cache.get(&question, &at(until)), None);
+        let until = cache.put(answer(1, 5, Lookup::Unknown(Undiagnosed::NoTime)));
         assert_eq!(until, 5 + BUSY_NS);
     }
 
     #[test]
     fn a_later_process_may_be_in_another_namespace() {
-        let mut known = AnswerCache::default();
+        let mut cache = AnswerCache::default();
         let question = Question::Door { netns: 7 };
         let by = |started_ns| AttemptRef {
             process: Some(ProcessKey { pid: 1, started_ns }),
             ..at(100)
         };
-        let told = |netns_mix| RecordedAnswer {
+        let answer = |netns_mix| RecordedAnswer {
             asked_ns: 50,
             netns_mix,
             question: question.clone(),
             found: Lookup::Unknown(Undiagnosed::NoAccess),
         };
-        known.put(told(0));
-        assert!(known.get(&question, &by(50)).is_some());
-        assert!(known.get(&question, &by(51)).is_none());
+        cache.put(answer(0));
+        assert!(cache.get(&question, &by(50)).is_some());
+        assert!(cache.get(&question, &by(51)).is_none());
         let of_namespace = |netns_mix| AttemptRef {
             netns_mix,
             ..by(51)
         };
-        assert!(known.get(&question, &of_namespace(1)).is_none());
-        known.put(told(1));
-        assert!(known.get(&question, &of_namespace(1)).is_some());
-        assert!(known.get(&question, &of_namespace(2)).is_none());
-        known.put(self::told(1, 50, Lookup::Unknown(Undiagnosed::NoAccess)));
+        assert!(cache.get(&question, &of_namespace(1)).is_none());
+        cache.put(answer(1));
+        assert!(cache.get(&question, &of_namespace(1)).is_some());
+        assert!(cache.get(&question, &of_namespace(2)).is_none());
+        cache.put(self::answer(1, 50, Lookup::Unknown(Undiagnosed::NoAccess)));
         let question = Question::DropReason { number: 1 };
-        assert!(known.get(&question, &by(51)).is_some());
+        assert!(cache.get(&question, &by(51)).is_some());
     }
 }

@@ -21,7 +21,7 @@ const NAME_JSON_MAX: usize = 96;
 pub(super) struct Programs {
     /// Root of the cgroup v2 filesystem.
     cgroups: Option<File>,
-    /// BTF id of the LSM hook `socket_connect`, to which programs attach.
+    /// BTF id of the function `bpf_lsm_socket_connect`, to which LSM programs attach.
     connect_hook: Option<u32>,
 }
 
@@ -38,11 +38,11 @@ impl Programs {
     /// Returns the number of programs in effect in a cgroup, inherited ones included.
     pub(super) fn on_connect(&self, cgroup: u64, v6: bool) -> Result<u32, Undiagnosed> {
         let mount = self.cgroups.as_ref().ok_or(Undiagnosed::Unsupported)?;
-        let look = || -> io::Result<u32> {
+        let count = || -> io::Result<u32> {
             let path = sys::path_of(&sys::open_cgroup(mount, cgroup)?)?;
             sys::connect_programs(&File::open(path)?, v6)
         };
-        look().map_err(|error| reason(&error))
+        count().map_err(|error| reason(&error))
     }
 
     /// Returns the BPF LSM programs that decide on every connect.

@@ -20,10 +20,10 @@ use crate::{
 /// Time limit for all questions about one attempt.
 pub(crate) const WAIT_MAX: Duration = Duration::from_millis(100);
 /// Period over which the number of questions and the waiting time are limited.
-const WINDOW: Duration = Duration::from_secs(1);
+const PERIOD: Duration = Duration::from_secs(1);
 /// Maximum number of questions per period. In a storm of distinct failures this drops causes
 /// instead of lines.
-const LOOKS_MAX: u32 = 400;
+const QUESTIONS_MAX: u32 = 400;
 /// Maximum time the worker waits per period.
 const WAITED_MAX: Duration = Duration::from_millis(600);
 
@@ -41,7 +41,7 @@ pub(crate) struct HostClient {
     inspector: Responder<Request, Response>,
     /// Number of the last request.
     number: u64,
-    window: LookupBudget,
+    budget: LookupBudget,
     /// Records waiting in the ring.
     backlog: Backlog,
 }
@@ -55,30 +55,30 @@ impl HostClient {
         Ok(Self {
             inspector: Responder::start("conntrace-look", serve)?,
             number: 0,
-            window: LookupBudget::new(Instant::now()),
+            budget: LookupBudget::new(Instant::now()),
             backlog: Backlog::default(),
         })
     }
 
     /// Sets the backlog to watch: while it is large no questions are asked, so that no records are
     /// lost while waiting for a cause.
-    pub(crate) fn heed(&mut self, backlog: Backlog) {
+    pub(crate) fn watch_backlog(&mut self, backlog: Backlog) {
         self.backlog = backlog;
     }
 
     /// Asks the question and waits for the answer until `until`.
-    pub(crate) fn look(
+    pub(crate) fn query(
         &mut self,
         question: &Question,
         about: &AttemptRef,
         until: Instant,
     ) -> Lookup {
         let began = Instant::now();
-        if began >= until || self.backlog.is_large() || !self.window.admits(began) {
+        if began >= until || self.backlog.is_large() || !self.budget.admits(began) {
             return Lookup::Unknown(Undiagnosed::NoTime);
         }
         let found = self.ask(question, about, until);
-        self.window.waited += began.elapsed();
+        self.budget.waited += began.elapsed();
         found
     }
 
@@ -109,8 +109,8 @@ impl HostClient {
 }
 
 fn serve(requests: &Receiver<Request>, responses: &Sender<Response>) {
-    let mut helper = match HostInspector::new() {
-        Ok(helper) => helper,
+    let mut inspector = match HostInspector::new() {
+        Ok(inspector) => inspector,
         Err(error) => {
             log::warn!("no causes: cannot open this thread's network namespace: {error}");
             return;
@@ -121,11 +121,11 @@ fn serve(requests: &Receiver<Request>, responses: &Sender<Response>) {
         if Instant::now() >= request.until {
             continue;
         }
-        let answer = helper.answer(&request.question, &request.about, request.until);
+        let answer = inspector.answer(&request.question, &request.about, request.until);
         if responses.send((request.number, answer)).is_err() {
             return;
         }
-        if helper.is_stranded() {
+        if inspector.is_stranded() {
             log::warn!("no further causes: cannot return to the own network namespace");
             return;
         }
@@ -135,7 +135,7 @@ fn serve(requests: &Receiver<Request>, responses: &Sender<Response>) {
 /// Questions asked and time waited in the current period.
 struct LookupBudget {
     began: Instant,
-    looks: u32,
+    questions: u32,
     waited: Duration,
 }
 
@@ -143,18 +143,18 @@ impl LookupBudget {
     fn new(began: Instant) -> Self {
         Self {
             began,
-            looks: 0,
+            questions: 0,
             waited: Duration::ZERO,
         }
     }
 
     /// Counts one more question and returns true if the budget allows it.
     fn admits(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.began) >= WINDOW {
+        if now.saturating_duration_since(self.began) >= PERIOD {
             *self = Self::new(now);
         }
-        self.looks += 1;
-        self.looks <= LOOKS_MAX && self.waited < WAITED_MAX
+        self.questions += 1;
+        self.questions <= QUESTIONS_MAX && self.waited < WAITED_MAX
     }
 }
 
@@ -165,17 +165,17 @@ mod tests {
     #[test]
     fn looks_are_limited() {
         let now = Instant::now();
-        let mut window = LookupBudget::new(now);
-        let admitted = (0..2 * LOOKS_MAX).filter(|_| window.admits(now));
-        assert_eq!(admitted.count(), LOOKS_MAX as usize);
-        assert!(window.admits(now + WINDOW));
-        window.waited = WAITED_MAX;
-        assert!(!window.admits(now + WINDOW));
+        let mut budget = LookupBudget::new(now);
+        let admitted = (0..2 * QUESTIONS_MAX).filter(|_| budget.admits(now));
+        assert_eq!(admitted.count(), QUESTIONS_MAX as usize);
+        assert!(budget.admits(now + PERIOD));
+        budget.waited = WAITED_MAX;
+        assert!(!budget.admits(now + PERIOD));
     }
 
     #[test]
     fn nobody_waits_beyond_the_time() {
-        let mut scout = HostClient::start().unwrap();
+        let mut client = HostClient::start().unwrap();
         let about = AttemptRef {
             process: None,
             tid: None,
@@ -185,11 +185,11 @@ mod tests {
         let question = Question::DropReason { number: u16::MAX };
         let now = Instant::now();
         assert_eq!(
-            scout.look(&question, &about, now),
+            client.query(&question, &about, now),
             Lookup::Unknown(Undiagnosed::NoTime)
         );
         let until = now + Duration::from_secs(20);
         let unknown = Lookup::Unknown(Undiagnosed::Unsupported);
-        assert_eq!(scout.look(&question, &about, until), unknown);
+        assert_eq!(client.query(&question, &about, until), unknown);
     }
 }

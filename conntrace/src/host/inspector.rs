@@ -102,18 +102,18 @@ impl HostInspector {
                 Answer::DeadEnd(namespaces.inside(netns, about, until, || route::dead_end(way))?)
             }
             Question::Covering { netns, ref way } => {
-                let look = || match route::route(way)? {
+                let query = || match route::route(way)? {
                     Route::Out(used) => route::covering(way, &used),
                     Route::Local | Route::None(_) => Ok(vec![]),
                 };
-                Answer::Covering(namespaces.inside(netns, about, until, look)?)
+                Answer::Covering(namespaces.inside(netns, about, until, query)?)
             }
             Question::Link { netns, device } => {
                 Answer::Link(namespaces.inside(netns, about, until, || route::link(device))?)
             }
             Question::OwnAddresses { netns, v6 } => {
-                let look = || route::own_addresses(v6);
-                Answer::OwnAddresses(namespaces.inside(netns, about, until, look)?)
+                let query = || route::own_addresses(v6);
+                Answer::OwnAddresses(namespaces.inside(netns, about, until, query)?)
             }
             Question::IsOwn { netns, addr } => {
                 Answer::IsOwn(namespaces.inside(netns, about, until, || route::is_own(addr))?)
@@ -123,8 +123,8 @@ impl HostInspector {
                 device,
                 addr,
             } => {
-                let look = || route::neighbour(device, addr);
-                Answer::Neighbour(namespaces.inside(netns, about, until, look)?)
+                let query = || route::neighbour(device, addr);
+                Answer::Neighbour(namespaces.inside(netns, about, until, query)?)
             }
             Question::Owner {
                 netns,
@@ -134,7 +134,9 @@ impl HostInspector {
             Question::Holders { netns, addr } => {
                 Answer::Holders(self.holders(netns, addr, about, until)?)
             }
-            Question::Door { netns } => Answer::Door(namespaces.door(netns, about, until)?),
+            Question::Door { netns } => {
+                Answer::Door(namespaces.nsenter_options(netns, about, until)?)
+            }
             Question::Listeners { netns, addr, port } => {
                 Answer::Listeners(self.listeners(netns, (addr, port), about, until)?)
             }
@@ -167,8 +169,8 @@ impl HostInspector {
                     uid,
                     ..packet.clone()
                 };
-                let look = || nftables::ended_by(&packet, ending);
-                Answer::Firewall(namespaces.inside(netns, about, until, look)?)
+                let query = || nftables::ended_by(&packet, ending);
+                Answer::Firewall(namespaces.inside(netns, about, until, query)?)
             }
             Question::ConnectPrograms { cgroup, v6 } => {
                 Answer::ConnectPrograms(self.programs.on_connect(cgroup, v6)?)
@@ -249,13 +251,13 @@ impl HostInspector {
         about: &AttemptRef,
         until: Instant,
     ) -> Result<Option<u32>, Undiagnosed> {
-        let look = || {
+        let query = || {
             Ok((
                 route::link(device)?,
                 route::link_address_of_neighbour(device, addr)?,
             ))
         };
-        let (link, neighbour) = self.namespaces.inside(netns, about, until, look)?;
+        let (link, neighbour) = self.namespaces.inside(netns, about, until, query)?;
         let Some(neighbour) = neighbour else {
             // A device without neighbours does not identify a namespace.
             let has_neighbours = link.is_some_and(|link| link.resolves_neighbours);
@@ -294,15 +296,15 @@ impl HostInspector {
         until: Instant,
         is_so: impl Fn() -> io::Result<bool>,
     ) -> Result<Vec<u32>, Undiagnosed> {
-        let first = self.look_into_all(netns, about, until, &is_so);
+        let first = self.query_all(netns, about, until, &is_so);
         if first != Err(Undiagnosed::NoAccess) {
             return first;
         }
         self.namespaces.forget();
-        self.look_into_all(netns, about, until, &is_so)
+        self.query_all(netns, about, until, &is_so)
     }
 
-    fn look_into_all(
+    fn query_all(
         &mut self,
         netns: u32,
         about: &AttemptRef,
@@ -349,8 +351,9 @@ impl HostInspector {
                 (!accepts, sock.local, sock.only_v6)
             });
             found.dedup_by_key(|sock| (sock.local, sock.only_v6));
-            let told = found.into_iter().take(LISTENERS_MAX);
-            told.map(|sock| listener(netns, sock, self.owner_of(sock, about, until)))
+            let named = found.into_iter().take(LISTENERS_MAX);
+            named
+                .map(|sock| listener(netns, sock, self.owner_of(sock, about, until)))
                 .collect()
         };
         Ok(Listeners {

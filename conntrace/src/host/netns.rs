@@ -29,7 +29,7 @@ const AGE_MAX: Duration = Duration::from_secs(1);
 /// Maximum number of a process's threads searched for one in a namespace.
 const THREADS_MAX: usize = 256;
 /// Lifetime of an incomplete list of namespaces.
-const CUT_AGE_MAX: Duration = Duration::from_millis(100);
+const INCOMPLETE_AGE_MAX: Duration = Duration::from_millis(100);
 /// Maximum number of namespaces listed. Beyond it, questions about all namespaces stay unanswered.
 const SEEN_MAX: usize = 1024;
 
@@ -145,11 +145,11 @@ impl Namespaces {
             return act().map_err(|error| reason(&error));
         }
         let known = self
-            .known(netns, about)
-            .or_else(|| of_attempt(netns, about));
+            .open_listed(netns, about)
+            .or_else(|| open_by_caller(netns, about));
         let (namespace, _) = match known {
             Some(found) => found,
-            None => self.of_others(netns, about, until)?,
+            None => self.open_by_others(netns, about, until)?,
         };
         setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|_| Undiagnosed::NoAccess)?;
         drop(namespace);
@@ -193,7 +193,7 @@ impl Namespaces {
 
     /// Returns the namespaces found, the own one first.
     pub(super) fn seen(&mut self, until: Instant) -> Vec<u32> {
-        self.look_around(until);
+        self.refresh(until);
         let others = self.seen.iter().map(|(netns, _)| *netns);
         [self.home_inode].into_iter().chain(others).collect()
     }
@@ -202,7 +202,7 @@ impl Namespaces {
     ///
     /// # Errors
     /// Fails when no path into it is known.
-    pub(super) fn door(
+    pub(super) fn nsenter_options(
         &mut self,
         netns: u32,
         about: &AttemptRef,
@@ -212,43 +212,43 @@ impl Namespaces {
             return Ok(None);
         }
         // A process that outlives the attempt is more useful, so the caller comes last.
-        let found = match self.of_others(netns, about, until) {
-            Ok((_, door)) => door,
-            Err(reason) => of_attempt(netns, about).ok_or(reason)?.1,
+        let found = match self.open_by_others(netns, about, until) {
+            Ok((_, handle)) => handle,
+            Err(reason) => open_by_caller(netns, about).ok_or(reason)?.1,
         };
         found.options().map(Some).ok_or(Undiagnosed::NoAccess)
     }
 
     /// Opens the namespace through a process that existed before the attempt ended: an inode number
     /// can be reused after the namespace's end.
-    fn of_others(
+    fn open_by_others(
         &mut self,
         netns: u32,
         about: &AttemptRef,
         until: Instant,
     ) -> Result<(File, NetnsHandle), Undiagnosed> {
-        self.look_around(until);
+        self.refresh(until);
         let unknown = self.unseen.unwrap_or(Undiagnosed::NoAccess);
-        self.known(netns, about).ok_or(unknown)
+        self.open_listed(netns, about).ok_or(unknown)
     }
 
     /// Opens the namespace if the current list has it.
-    fn known(&self, netns: u32, about: &AttemptRef) -> Option<(File, NetnsHandle)> {
-        let (_, door) = self.seen.iter().find(|(inode, _)| *inode == netns)?;
-        let file = open(&door.path(), netns)?;
-        let before = match door {
+    fn open_listed(&self, netns: u32, about: &AttemptRef) -> Option<(File, NetnsHandle)> {
+        let (_, handle) = self.seen.iter().find(|(inode, _)| *inode == netns)?;
+        let file = open(&handle.path(), netns)?;
+        let before = match handle {
             NetnsHandle::Process(pid) => started_ticks(*pid)? <= about.at_ns / TICK_NS,
             // A mount stays until it is unmounted.
             NetnsHandle::Mounted(_) => true,
         };
-        before.then(|| (file, door.clone()))
+        before.then(|| (file, handle.clone()))
     }
 
-    fn look_around(&mut self, until: Instant) {
+    fn refresh(&mut self, until: Instant) {
         let now = Instant::now();
         // An incomplete list is kept for a shorter time.
         let age_max = if self.unseen.is_some() {
-            CUT_AGE_MAX
+            INCOMPLETE_AGE_MAX
         } else {
             AGE_MAX
         };
@@ -269,10 +269,12 @@ impl Namespaces {
             match fs::read_link(format!("/proc/{pid}/ns/net")) {
                 Ok(link) => {
                     if let Some(found) = number(&link) {
-                        self.note(found, NetnsHandle::Process(pid))?;
+                        self.add(found, NetnsHandle::Process(pid))?;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !may_look() => {
+                Err(error)
+                    if error.kind() == io::ErrorKind::PermissionDenied && !may_inspect_others() =>
+                {
                     return Err(Undiagnosed::NoAccess);
                 }
                 // The process has exited, or nobody may inspect it (a sandbox's init).
@@ -281,36 +283,36 @@ impl Namespaces {
         }
         let mounts = fs::read("/proc/thread-self/mountinfo").map_err(|error| reason(&error))?;
         for (found, path) in mounted(&String::from_utf8_lossy(&mounts)) {
-            self.note(found, NetnsHandle::Mounted(path))?;
+            self.add(found, NetnsHandle::Mounted(path))?;
         }
         Ok(())
     }
 
     /// Adds a namespace to the list. A mount replaces a process: it outlives short-lived ones.
-    fn note(&mut self, netns: u32, door: NetnsHandle) -> Result<(), Undiagnosed> {
+    fn add(&mut self, netns: u32, handle: NetnsHandle) -> Result<(), Undiagnosed> {
         if netns == self.home_inode {
             return Ok(());
         }
         let mut seen = self.seen.iter_mut();
         if let Some((_, known)) = seen.find(|(inode, _)| *inode == netns) {
             if matches!(
-                (&*known, &door),
+                (&*known, &handle),
                 (NetnsHandle::Process(_), NetnsHandle::Mounted(_))
             ) {
-                *known = door;
+                *known = handle;
             }
             return Ok(());
         }
         if self.seen.len() >= SEEN_MAX {
             return Err(Undiagnosed::Incomplete);
         }
-        self.seen.push((netns, door));
+        self.seen.push((netns, handle));
         Ok(())
     }
 }
 
 /// Returns true with the capability to inspect other users' processes (`ptrace_may_access`).
-fn may_look() -> bool {
+fn may_inspect_others() -> bool {
     caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_PTRACE).unwrap_or(false)
 }
 
@@ -340,7 +342,7 @@ pub(super) fn reason(error: &io::Error) -> Undiagnosed {
 
 /// Opens the namespace through the thread that called connect, its process or another of its
 /// threads: each can be in a different one. The pid must still belong to the process.
-fn of_attempt(netns: u32, about: &AttemptRef) -> Option<(File, NetnsHandle)> {
+fn open_by_caller(netns: u32, about: &AttemptRef) -> Option<(File, NetnsHandle)> {
     let process = about.process?;
     let tasks = PathBuf::from(format!("/proc/{}/task", process.pid));
     let first = about.tid.into_iter().chain([process.pid]);
@@ -393,7 +395,7 @@ mod tests {
             "there is no such namespace"
         );
         assert_eq!(namespaces.all(&about, until).unwrap()[0], own);
-        assert_eq!(namespaces.door(own, &about, until), Ok(None));
+        assert_eq!(namespaces.nsenter_options(own, &about, until), Ok(None));
         assert_eq!(number(Path::new("net:[123]")), Some(123));
     }
 
@@ -409,7 +411,7 @@ mod tests {
         let late = Instant::now();
         assert_eq!(namespaces.all(&about, late), Err(Undiagnosed::NoTime));
         assert_eq!(namespaces.seen(late), [namespaces.home_inode]);
-        std::thread::sleep(CUT_AGE_MAX);
+        std::thread::sleep(INCOMPLETE_AGE_MAX);
         let until = Instant::now() + Duration::from_secs(10);
         assert!(namespaces.all(&about, until).is_ok());
         // The list is older than the attempt, and there is no time to renew it.
@@ -424,12 +426,12 @@ mod tests {
     #[test]
     fn what_is_mounted_comes_first() {
         let mut namespaces = Namespaces::new().unwrap();
-        for door in [
+        for handle in [
             NetnsHandle::Process(7),
             NetnsHandle::Mounted("/a".into()),
             NetnsHandle::Process(8),
         ] {
-            namespaces.note(1, door).unwrap();
+            namespaces.add(1, handle).unwrap();
         }
         let options: Vec<_> = namespaces.seen.iter().map(|(_, it)| it.options()).collect();
         assert_eq!(options, [Some("--net=/a".to_owned())]);

@@ -24,7 +24,7 @@ use crate::output::event::{PortUse, States};
 /// Time limit for finding and entering a namespace.
 const ENTER_MAX: Duration = Duration::from_secs(1);
 /// Maximum number of destinations in a result.
-const TOLD_MAX: usize = 64;
+const REPORTED_MAX: usize = 64;
 /// Duration of `TIME_WAIT` (`TCP_TIMEWAIT_LEN`), in milliseconds.
 const TIME_WAIT_MS: u32 = 60_000;
 
@@ -38,13 +38,13 @@ pub(crate) struct PortScan {
     /// Usage in percent from which a destination is reported.
     pub(crate) percent: u32,
     /// Local and remote addresses that are reported at any usage.
-    pub(crate) told: Vec<(IpAddr, IpAddr)>,
+    pub(crate) reported: Vec<(IpAddr, IpAddr)>,
 }
 
 /// Outcome of a scan.
 #[derive(Debug)]
 pub(crate) struct PortScanResult {
-    pub(crate) look: PortScan,
+    pub(crate) scan: PortScan,
     pub(crate) took: Duration,
     /// `None` if the namespace cannot be entered or its sockets cannot be listed.
     pub(crate) found: Option<ScannedPorts>,
@@ -54,7 +54,7 @@ pub(crate) struct PortScanResult {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ScannedPorts {
     /// Destinations reported.
-    pub(crate) told: Vec<PortUse>,
+    pub(crate) reported: Vec<PortUse>,
     /// Number of ports in the range that are not reserved.
     pub(crate) available: u32,
     /// Highest number of ports in use for a destination that is not reported.
@@ -76,20 +76,20 @@ impl PortScanner {
     }
 
     /// Sends a request without blocking. Returns false if the thread has ended or is busy.
-    pub(crate) fn ask(&self, look: PortScan) -> bool {
-        self.0.send(look)
+    pub(crate) fn ask(&self, scan: PortScan) -> bool {
+        self.0.send(scan)
     }
 
     /// Returns the result if it is ready.
     ///
     /// # Errors
     /// `Empty` if there is none yet, `Disconnected` if the thread has ended.
-    pub(crate) fn answer(&self) -> Result<PortScanResult, TryRecvError> {
+    pub(crate) fn result(&self) -> Result<PortScanResult, TryRecvError> {
         self.0.poll()
     }
 }
 
-fn serve(looks: &Receiver<PortScan>, answers: &Sender<PortScanResult>) {
+fn serve(requests: &Receiver<PortScan>, results: &Sender<PortScanResult>) {
     let mut namespaces = match Namespaces::new() {
         Ok(namespaces) => namespaces,
         Err(error) => {
@@ -97,18 +97,18 @@ fn serve(looks: &Receiver<PortScan>, answers: &Sender<PortScanResult>) {
             return;
         }
     };
-    for look in looks {
+    for scan in requests {
         let began = Instant::now();
         let until = began + ENTER_MAX;
         let found = namespaces
-            .inside(look.netns, &look.about, until, || uses(&look))
+            .inside(scan.netns, &scan.about, until, || uses(&scan))
             .ok();
-        let looked = PortScanResult {
-            look,
+        let result = PortScanResult {
+            scan,
             took: began.elapsed(),
             found,
         };
-        if answers.send(looked).is_err() {
+        if results.send(result).is_err() {
             return;
         }
         if namespaces.is_stranded() {
@@ -119,7 +119,7 @@ fn serve(looks: &Receiver<PortScan>, answers: &Sender<PortScanResult>) {
 }
 
 /// Counts the ports in use per destination, in the calling thread's namespace.
-fn uses(look: &PortScan) -> io::Result<ScannedPorts> {
+fn uses(scan: &PortScan) -> io::Result<ScannedPorts> {
     let rules = PortRules::read().ok_or(io::ErrorKind::NotFound)?;
     let reuse = Reuse {
         tw_reuse: rules.tw_reuse,
@@ -127,9 +127,9 @@ fn uses(look: &PortScan) -> io::Result<ScannedPorts> {
     };
     let reserved = rules.reserved_in_range();
     let unused = |(local, remote)| PortUse {
-        netns: look.netns,
+        netns: scan.netns,
         local,
-        remote: SocketAddr::new(remote, look.port),
+        remote: SocketAddr::new(remote, scan.port),
         range: rules.range,
         reserved,
         used: 0,
@@ -137,7 +137,7 @@ fn uses(look: &PortScan) -> io::Result<ScannedPorts> {
         states: States::default(),
     };
     let mut all = HashMap::new();
-    for sock in sock_diag::connected_to(look.port)? {
+    for sock in sock_diag::connected_to(scan.port)? {
         let ends = (sock.local.ip(), sock.remote.ip());
         let found = all.entry(ends).or_insert_with(|| unused(ends));
         found.states.count(sock.state);
@@ -148,16 +148,16 @@ fn uses(look: &PortScan) -> io::Result<ScannedPorts> {
             false => {}
         }
     }
-    let asked = look.told.iter().take(TOLD_MAX);
+    let asked = scan.reported.iter().take(REPORTED_MAX);
     let asked = asked.map(|ends| all.remove(ends).unwrap_or_else(|| unused(*ends)));
-    let mut told: Vec<_> = asked.collect();
+    let mut reported: Vec<_> = asked.collect();
     let mut others: Vec<_> = all.into_values().collect();
     others.sort_unstable_by_key(|found| Reverse(found.used));
-    let pressed = others.partition_point(|found| found.percent() >= look.percent);
-    let room = TOLD_MAX - told.len();
-    told.extend(others.drain(..pressed.min(room)));
+    let pressed = others.partition_point(|found| found.percent() >= scan.percent);
+    let room = REPORTED_MAX - reported.len();
+    reported.extend(others.drain(..pressed.min(room)));
     Ok(ScannedPorts {
-        told,
+        reported,
         available: rules.available(),
         most_of_others: others.first().map_or(0, |found| found.used),
         has_more: pressed > room,
@@ -218,7 +218,7 @@ mod tests {
         let port = server.local_addr().unwrap().port();
         let _clients = [(); 3].map(|()| TcpStream::connect(server.local_addr().unwrap()).unwrap());
         let home: IpAddr = Ipv4Addr::LOCALHOST.into();
-        let look = PortScan {
+        let scan = PortScan {
             netns: 1,
             port,
             about: AttemptRef {
@@ -228,12 +228,12 @@ mod tests {
                 at_ns: 0,
             },
             percent: 100,
-            told: vec![(home, home), (home, [127, 0, 0, 2].into())],
+            reported: vec![(home, home), (home, [127, 0, 0, 2].into())],
         };
-        let found = uses(&look).unwrap();
-        let told: Vec<_> = found.told.iter().map(|found| found.used).collect();
-        assert_eq!((told, found.most_of_others), (vec![3, 0], 0));
-        let [own, _] = found.told[..] else {
+        let found = uses(&scan).unwrap();
+        let reported: Vec<_> = found.reported.iter().map(|found| found.used).collect();
+        assert_eq!((reported, found.most_of_others), (vec![3, 0], 0));
+        let [own, _] = found.reported[..] else {
             panic!("{found:?}");
         };
         assert_eq!(own.remote, server.local_addr().unwrap());

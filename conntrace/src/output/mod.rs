@@ -60,7 +60,7 @@ pub trait Format: Send {
 pub struct Output {
     format: Box<dyn Format>,
     batch: Chunk,
-    way: Delivery,
+    delivery: Delivery,
     undelivered: u64,
 }
 
@@ -86,7 +86,7 @@ impl Output {
         (Self::new(format, Delivery::Queue(queue)), writer)
     }
 
-    fn new(format: Box<dyn Format>, way: Delivery) -> Self {
+    fn new(format: Box<dyn Format>, delivery: Delivery) -> Self {
         let batch = Chunk {
             bytes: Vec::with_capacity(BATCH_LEN + LINE_LEN_MAX),
             lines: 0,
@@ -94,7 +94,7 @@ impl Output {
         Self {
             format,
             batch,
-            way,
+            delivery,
             undelivered: 0,
         }
     }
@@ -127,7 +127,7 @@ impl Output {
     }
 
     fn hand_over_within(&mut self, waiting_max: usize) -> io::Result<()> {
-        let done = match &mut self.way {
+        let done = match &mut self.delivery {
             _ if self.batch.bytes.is_empty() => Ok(()),
             Delivery::Direct(out) => out.write_all(&self.batch.bytes).and_then(|()| out.flush()),
             Delivery::Queue(queue) => {
@@ -177,7 +177,7 @@ impl Output {
     /// Returns true if the queue has room for a line of any length.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        match &self.way {
+        match &self.delivery {
             Delivery::Direct(_) => true,
             Delivery::Queue(queue) => queue.has_room(self.batch.bytes.len() + LINE_LEN_MAX),
         }
@@ -193,7 +193,7 @@ impl Output {
 /// Closes the queue: the writer ends after writing its rest.
 impl Drop for Output {
     fn drop(&mut self) {
-        if let Delivery::Queue(queue) = &self.way {
+        if let Delivery::Queue(queue) = &self.delivery {
             queue.close();
         }
     }

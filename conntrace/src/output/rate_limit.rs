@@ -284,7 +284,7 @@ mod tests {
             steps in prop::collection::vec((0u32..4, 0u64..SECOND / 2), 0..300),
         ) {
             let mut limit = limit(lines);
-            let (mut at_ns, mut printed, mut told) = (0, 0, 0);
+            let (mut at_ns, mut printed, mut reported) = (0, 0, 0);
             let mut pending: HashMap<u32, u64> = HashMap::new();
             let mut windows: HashMap<u32, (u64, u64)> = HashMap::new();
             for &(pid, step) in &steps {
@@ -295,7 +295,7 @@ mod tests {
                     continue;
                 };
                 printed += 1;
-                told += before;
+                reported += before;
                 prop_assert_eq!(before, std::mem::take(pending));
                 let window = windows.entry(pid).or_insert((at_ns, 0));
                 if at_ns >= window.0 + SECOND {
@@ -305,7 +305,7 @@ mod tests {
                 prop_assert!(window.1 <= lines);
             }
             prop_assert_eq!(printed + limit.suppressed(), steps.len() as u64);
-            prop_assert_eq!(told + pending.values().sum::<u64>(), limit.suppressed());
+            prop_assert_eq!(reported + pending.values().sum::<u64>(), limit.suppressed());
         }
     }
 }

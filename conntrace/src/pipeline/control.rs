@@ -14,7 +14,7 @@ pub(crate) struct Control {
     /// Becomes readable once there is a reason to stop.
     stopped: EventFd,
     reason: Mutex<Option<&'static str>>,
-    turns: AtomicU64,
+    rounds: AtomicU64,
     status: Mutex<Option<String>>,
 }
 
@@ -28,7 +28,7 @@ impl Control {
         Ok(Self {
             stopped: EventFd::from_flags(flags)?,
             reason: Mutex::default(),
-            turns: AtomicU64::new(0),
+            rounds: AtomicU64::new(0),
             status: Mutex::default(),
         })
     }
@@ -46,17 +46,17 @@ impl Control {
     }
 
     /// Counts a round of the worker thread.
-    pub(super) fn turned(&self) {
-        self.turns.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_round(&self) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns the number of rounds of the worker thread: proof that it is not stuck.
-    pub(crate) fn turns(&self) -> u64 {
-        self.turns.load(Ordering::Relaxed)
+    pub(crate) fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
     }
 
     /// Sets the status text for the service manager.
-    pub(super) fn tell_status(&self, status: String) {
+    pub(super) fn set_status(&self, status: String) {
         *lock(&self.status) = Some(status);
     }
 

@@ -18,11 +18,11 @@ const CASES_MAX: usize = 4096;
 pub struct Diagnoser {
     /// Results by case, each valid as long as the answers it is based on.
     cases: BoundedMap<Case, Remembered>,
-    known: AnswerCache,
+    cache: AnswerCache,
     /// Queries the host; `None` in a replay.
-    scout: Option<HostClient>,
-    /// Answers since the last call of [`take_told`](Self::take_told).
-    told: Vec<RecordedAnswer>,
+    client: Option<HostClient>,
+    /// Answers since the last call of [`take_answers`](Self::take_answers).
+    answers: Vec<RecordedAnswer>,
 }
 
 #[derive(Clone)]
@@ -35,38 +35,38 @@ impl Diagnoser {
     /// Creates a diagnoser that queries this host.
     #[must_use]
     pub fn live() -> Self {
-        let scout = HostClient::start();
-        if let Err(error) = &scout {
+        let client = HostClient::start();
+        if let Err(error) = &client {
             log::warn!("no causes: cannot start the thread that queries the host: {error}");
         }
         Self {
-            scout: scout.ok(),
+            client: client.ok(),
             ..Self::of_recording()
         }
     }
 
-    /// Creates a diagnoser that uses only recorded answers (see [`tell`](Self::tell)).
+    /// Creates a diagnoser that uses only recorded answers (see [`add_answer`](Self::add_answer)).
     #[must_use]
     pub fn of_recording() -> Self {
         Self {
             cases: BoundedMap::new(CASES_MAX),
-            known: AnswerCache::default(),
-            scout: None,
-            told: Vec::new(),
+            cache: AnswerCache::default(),
+            client: None,
+            answers: Vec::new(),
         }
     }
 
     /// Sets the backlog to watch: while it is large the host is not queried, so that no records are
     /// lost.
-    pub fn heed(&mut self, backlog: Backlog) {
-        if let Some(scout) = &mut self.scout {
-            scout.heed(backlog);
+    pub fn watch_backlog(&mut self, backlog: Backlog) {
+        if let Some(client) = &mut self.client {
+            client.watch_backlog(backlog);
         }
     }
 
     /// Adds an answer from a recording.
-    pub fn tell(&mut self, told: RecordedAnswer) {
-        self.known.put(told);
+    pub fn add_answer(&mut self, answer: RecordedAnswer) {
+        self.cache.put(answer);
     }
 
     /// Returns the cause of the attempt's ending, if there is evidence.
@@ -84,16 +84,16 @@ impl Diagnoser {
     }
 
     /// Returns the answers since the last call, for a recording.
-    pub fn take_told(&mut self) -> Vec<RecordedAnswer> {
-        std::mem::take(&mut self.told)
+    pub fn take_answers(&mut self) -> Vec<RecordedAnswer> {
+        std::mem::take(&mut self.answers)
     }
 
     fn ask(&mut self, case: Case, attempt: &Attempt) -> Remembered {
-        self.told.clear();
+        self.answers.clear();
         let mut asking = Asking {
-            known: &mut self.known,
-            scout: self.scout.as_mut(),
-            told: &mut self.told,
+            cache: &mut self.cache,
+            client: self.client.as_mut(),
+            answers: &mut self.answers,
             about: AttemptRef::of(attempt),
             until: None,
             until_ns: u64::MAX,
@@ -113,9 +113,9 @@ impl Diagnoser {
 
 /// A diagnosis in progress.
 struct Asking<'a> {
-    known: &'a mut AnswerCache,
-    scout: Option<&'a mut HostClient>,
-    told: &'a mut Vec<RecordedAnswer>,
+    cache: &'a mut AnswerCache,
+    client: Option<&'a mut HostClient>,
+    answers: &'a mut Vec<RecordedAnswer>,
     about: AttemptRef,
     /// Time limit of the queries; set by the first one.
     until: Option<Instant>,
@@ -125,33 +125,33 @@ struct Asking<'a> {
 
 impl Evidence for Asking<'_> {
     fn answer(&mut self, question: question::Question) -> Result<question::Answer, Undiagnosed> {
-        match self.known.get(&question, &self.about) {
+        match self.cache.get(&question, &self.about) {
             Some((until_ns, found)) => {
                 self.until_ns = self.until_ns.min(until_ns);
                 found.clone().into()
             }
-            None => self.look(question).into(),
+            None => self.query(question).into(),
         }
     }
 }
 
 impl Asking<'_> {
-    fn look(&mut self, question: question::Question) -> Lookup {
-        let Some(scout) = &mut self.scout else {
+    fn query(&mut self, question: question::Question) -> Lookup {
+        let Some(client) = &mut self.client else {
             // The next entry of the recording may hold the answer.
             self.until_ns = 0;
             return Lookup::Unknown(Undiagnosed::NoTime);
         };
         let until = *self.until.get_or_insert_with(|| Instant::now() + WAIT_MAX);
-        let found = scout.look(&question, &self.about, until);
-        let told = RecordedAnswer {
+        let found = client.query(&question, &self.about, until);
+        let answer = RecordedAnswer {
             asked_ns: self.about.at_ns,
             netns_mix: self.about.netns_mix,
             question,
             found: found.clone(),
         };
-        self.told.push(told.clone());
-        self.until_ns = self.until_ns.min(self.known.put(told));
+        self.answers.push(answer.clone());
+        self.until_ns = self.until_ns.min(self.cache.put(answer));
         found
     }
 }

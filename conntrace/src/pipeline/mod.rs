@@ -99,8 +99,8 @@ pub async fn run<S: Source + Send + 'static>(
         control: Arc::clone(&control),
         summary_every: config.summary_every,
         // The interval is a third of the watchdog's, so that one round may be late.
-        turn_every: config.service.as_ref().and_then(Service::ping_every),
-        tells_status: config.service.is_some(),
+        round_every: config.service.as_ref().and_then(Service::ping_every),
+        reports_status: config.service.is_some(),
         held: None,
     };
     let start = config.start;
@@ -112,20 +112,20 @@ pub async fn run<S: Source + Send + 'static>(
         }
     };
     let mut stop = pin!(stop);
-    let mut told_at = None;
+    let mut stopped_at = None;
     let mut output_ended = None;
     let totals = loop {
         let is_late = async {
-            match told_at {
-                Some(told) => sleep_until(told + STOP_MAX).await,
+            match stopped_at {
+                Some(at) => sleep_until(at + STOP_MAX).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            reason = &mut stop, if told_at.is_none() => {
+            reason = &mut stop, if stopped_at.is_none() => {
                 control.stop(reason);
                 stopping();
-                told_at = Some(Instant::now());
+                stopped_at = Some(Instant::now());
             }
             result = &mut written, if output_ended.is_none() => {
                 let result = result.map_err(|_| AgentError::Thread("write", None))?;
@@ -134,7 +134,7 @@ pub async fn run<S: Source + Send + 'static>(
                     let is_closed = matches!(error, WriteError::Closed);
                     control.stop(if is_closed { "output closed" } else { "output failed" });
                     stopping();
-                    told_at.get_or_insert_with(Instant::now);
+                    stopped_at.get_or_insert_with(Instant::now);
                 }
                 output_ended = Some(result);
             }

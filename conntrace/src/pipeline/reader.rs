@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Maximum number of records per round; their lines are handed over together.
-const TURN_MAX: usize = 256;
+const RECORDS_MAX: usize = 256;
 
 /// Pause after a round that found records. The ring wakes its reader for the first record after it
 /// was empty, and each wake-up costs the connecting process several microseconds. The ring holds
@@ -41,9 +41,9 @@ pub(super) struct RingReader<S> {
     /// Time between two summaries; `None` for none.
     pub(super) summary_every: Option<Duration>,
     /// Maximum time between two rounds; `None` for no limit.
-    pub(super) turn_every: Option<Duration>,
+    pub(super) round_every: Option<Duration>,
     /// True if a service manager wants status messages.
-    pub(super) tells_status: bool,
+    pub(super) reports_status: bool,
     /// Time until the output has held-back lines to write.
     pub(super) held: Option<Duration>,
 }
@@ -74,16 +74,16 @@ impl<S: Source> RingReader<S> {
         let mut due = Due {
             summary: self.summary_every.map(|every| now + every),
             loss: None,
-            status: self.tells_status.then_some(now),
+            status: self.reports_status.then_some(now),
         };
-        let (mut said, mut malformed) = (ReportedCounts::default(), 0);
+        let (mut reported, mut malformed) = (ReportedCounts::default(), 0);
         let tier = start.tier.clone();
-        self.worker.heed(self.source.backlog());
+        self.worker.watch_backlog(self.source.backlog());
         self.worker
             .start(start, Timestamp::now(), clock::boot_ns())?;
         loop {
-            let taken = self.turn(&mut malformed)?;
-            self.control.turned();
+            let taken = self.round(&mut malformed)?;
+            self.control.count_round();
             if let Some(reason) = self.control.reason() {
                 return self.finish(reason, malformed);
             }
@@ -93,32 +93,32 @@ impl<S: Source> RingReader<S> {
             }
             if due.loss.is_some_and(|due| due <= now) {
                 due.loss = self
-                    .tell_loss(&mut said, malformed)?
+                    .write_loss(&mut reported, malformed)?
                     .then_some(now + LOSS_CHECK);
             }
             if due.summary.is_some_and(|due| due <= now) {
                 due.summary = self.summary_every.map(|every| now + every);
-                self.tell_totals(Purpose::Summary, &mut said, malformed)?;
+                self.write_totals(Purpose::Summary, &mut reported, malformed)?;
             }
             if due.status.is_some_and(|due| due <= now) {
                 due.status = Some(now + STATUS_EVERY);
-                self.tell_status(&tier, &mut said, now)?;
+                self.report_status(&tier, &mut reported, now)?;
             }
             match taken {
                 // The ring may hold more records.
-                TURN_MAX => {}
-                0 => self.rest(&due, now)?,
+                RECORDS_MAX => {}
+                0 => self.wait_for_work(&due, now)?,
                 _ => self.wait(Some(NAP), false)?,
             }
         }
     }
 
     /// Processes the records in the ring and returns their number.
-    fn turn(&mut self, malformed: &mut u64) -> io::Result<usize> {
+    fn round(&mut self, malformed: &mut u64) -> io::Result<usize> {
         let now = Instant::now();
         let (worker, mut done) = (&mut self.worker, Ok(()));
         let mut is_first = true;
-        let taken = self.source.drain(TURN_MAX, |bytes| {
+        let taken = self.source.drain(RECORDS_MAX, |bytes| {
             if std::mem::take(&mut is_first) {
                 worker.follow_clock();
             }
@@ -134,14 +134,14 @@ impl<S: Source> RingReader<S> {
             }
         });
         done?;
-        self.worker.tell_pressure();
+        self.worker.write_port_pressure();
         self.held = self.worker.idle();
         self.worker.hand_over()?;
         Ok(taken)
     }
 
     /// Waits for records, or until something is due.
-    fn rest(&self, due: &Due, now: Instant) -> io::Result<()> {
+    fn wait_for_work(&self, due: &Due, now: Instant) -> io::Result<()> {
         let until = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
         let waits = [
             until(due.summary),
@@ -149,7 +149,7 @@ impl<S: Source> RingReader<S> {
             until(due.status),
             self.worker.pressure_wait(now),
             self.held,
-            self.turn_every,
+            self.round_every,
         ];
         self.wait(waits.into_iter().flatten().min(), true)
     }
@@ -178,24 +178,24 @@ impl<S: Source> RingReader<S> {
         self.source.detach();
         // A program still running on another CPU may submit its record.
         std::thread::sleep(NAP);
-        while self.turn(&mut malformed)? > 0 {
-            self.control.turned();
+        while self.round(&mut malformed)? > 0 {
+            self.control.count_round();
         }
         let stop = Purpose::Stop(reason.into());
-        let totals = self.tell_totals(stop, &mut ReportedCounts::default(), malformed)?;
+        let totals = self.write_totals(stop, &mut ReportedCounts::default(), malformed)?;
         self.worker.finish()?;
         Ok(totals)
     }
 
     /// Writes the totals, in a line for this purpose.
-    fn tell_totals(
+    fn write_totals(
         &mut self,
         purpose: Purpose,
-        said: &mut ReportedCounts,
+        reported: &mut ReportedCounts,
         malformed: u64,
     ) -> io::Result<Totals> {
         let snapshot = self.snapshot(purpose, malformed)?;
-        said.lost = lost(&snapshot);
+        reported.lost = lost(&snapshot);
         self.worker.snapshot(&snapshot, Timestamp::now())
     }
 
@@ -219,7 +219,7 @@ impl<S: Source> RingReader<S> {
 
     /// Writes the losses since the last report, if any. Returns true if the output has no room for
     /// the line, so that it must be tried again.
-    fn tell_loss(&mut self, said: &mut ReportedCounts, malformed: u64) -> io::Result<bool> {
+    fn write_loss(&mut self, reported: &mut ReportedCounts, malformed: u64) -> io::Result<bool> {
         if !self.worker.has_room() {
             return Ok(true);
         }
@@ -228,17 +228,17 @@ impl<S: Source> RingReader<S> {
             malformed,
             self.worker.undelivered(),
         );
-        if said.lost != now {
-            self.tell_totals(Purpose::Loss, said, malformed)?;
+        if reported.lost != now {
+            self.write_totals(Purpose::Loss, reported, malformed)?;
         }
         Ok(false)
     }
 
     /// Reports attempts and failures, and their rates since the last status message.
-    fn tell_status(
+    fn report_status(
         &mut self,
         tier: &str,
-        said: &mut ReportedCounts,
+        reported: &mut ReportedCounts,
         now: Instant,
     ) -> io::Result<()> {
         let counters = self.source.counters()?;
@@ -248,7 +248,7 @@ impl<S: Source> RingReader<S> {
             attempts_lost(&counters),
             self.worker.undelivered(),
         );
-        if let Some((before, attempts_before, failures_before)) = said.status {
+        if let Some((before, attempts_before, failures_before)) = reported.status {
             let seconds = now.saturating_duration_since(before).as_secs_f64();
             let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
             status.push_str(&format!(
@@ -257,8 +257,8 @@ impl<S: Source> RingReader<S> {
                 rate(failures, failures_before),
             ));
         }
-        said.status = Some((now, attempts, failures));
-        self.control.tell_status(status);
+        reported.status = Some((now, attempts, failures));
+        self.control.set_status(status);
         Ok(())
     }
 }

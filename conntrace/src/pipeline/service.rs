@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::Control;
 
 /// Time between two checks for a new status, if no watchdog asks for more.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const STATUS_EVERY: Duration = Duration::from_secs(10);
 
 /// Service manager that started this process and accepts notifications.
 #[derive(Debug)]
@@ -49,10 +49,10 @@ impl Service {
     pub fn from_env() -> Option<Self> {
         env::var_os("NOTIFY_SOCKET")?;
         let (messages, received) = sync_channel(WAITING_MAX);
-        let told = thread::Builder::new()
+        let started = thread::Builder::new()
             .name("conntrace-tell".to_owned())
             .spawn(move || received.iter().for_each(|message| send(&message)));
-        if let Err(error) = told {
+        if let Err(error) = started {
             log::warn!("cannot notify the service manager: {error}");
             return None;
         }
@@ -64,13 +64,13 @@ impl Service {
 
     /// Notifies that shutdown has begun.
     pub(crate) fn stopping(&self) {
-        self.tell(ServiceMessage {
+        self.queue(ServiceMessage {
             is_stopping: true,
             ..ServiceMessage::default()
         });
     }
 
-    fn tell(&self, message: ServiceMessage) {
+    fn queue(&self, message: ServiceMessage) {
         // The queue is full if the service manager does not read its socket.
         let _ = self.messages.try_send(message);
     }
@@ -88,13 +88,16 @@ pub(crate) async fn attend(service: Option<&Service>, control: &Control) {
     let Some(service) = service else {
         return std::future::pending().await;
     };
-    let every = service.ping_every().unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
+    let every = service
+        .ping_every()
+        .unwrap_or(STATUS_EVERY)
+        .min(STATUS_EVERY);
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut was_ready, mut turns) = (false, 0);
+    let (mut was_ready, mut rounds) = (false, 0);
     loop {
         ticks.tick().await;
-        let now = control.turns();
+        let now = control.rounds();
         // The first round follows the start line.
         let is_ready = now > 0;
         if !is_ready {
@@ -103,18 +106,18 @@ pub(crate) async fn attend(service: Option<&Service>, control: &Control) {
         let message = ServiceMessage {
             is_ready: is_ready && !was_ready,
             status: control.take_status(),
-            makes_progress: now != turns && service.watchdog.is_some(),
+            makes_progress: now != rounds && service.watchdog.is_some(),
             is_stopping: false,
         };
-        (was_ready, turns) = (is_ready, now);
+        (was_ready, rounds) = (is_ready, now);
         if message.is_ready || message.makes_progress || message.status.is_some() {
-            service.tell(message);
+            service.queue(message);
         }
     }
 }
 
 fn send(message: &ServiceMessage) {
-    static SAID: Once = Once::new();
+    static WARNED: Once = Once::new();
     let flag = |is_set: bool, state| is_set.then_some(state);
     let states: Vec<_> = [
         flag(message.is_ready, NotifyState::Ready),
@@ -126,6 +129,6 @@ fn send(message: &ServiceMessage) {
     .flatten()
     .collect();
     if let Err(error) = sd_notify::notify(&states) {
-        SAID.call_once(|| log::warn!("cannot notify the service manager: {error}"));
+        WARNED.call_once(|| log::warn!("cannot notify the service manager: {error}"));
     }
 }

@@ -223,8 +223,9 @@ fn a_blocked_output_blocks_nobody() {
     let outcomes = of_type(&lines, "outcome").count() as u64;
     assert!(undelivered > 0, "{totals:?}");
     assert_eq!(outcomes + undelivered, totals.outcomes[&Label::Refused]);
-    let told = of_type(&lines, "loss").map(|line| line["undelivered"]["output"].as_u64().unwrap());
-    assert_eq!(told.sum::<u64>(), undelivered);
+    let reported =
+        of_type(&lines, "loss").map(|line| line["undelivered"]["output"].as_u64().unwrap());
+    assert_eq!(reported.sum::<u64>(), undelivered);
     let stop = lines.last().unwrap();
     assert_eq!(stop["undelivered"]["output"], undelivered);
     assert_eq!(stop["type"], "stop");

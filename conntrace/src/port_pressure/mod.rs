@@ -23,11 +23,11 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// Monitor of destinations to which this host connects often.
 pub(crate) struct Pressure {
-    watch: ScanSchedule,
+    schedule: ScanSchedule,
     /// Scanner thread; started by the first hint.
-    scout: Option<PortScanner>,
+    scanner: Option<PortScanner>,
     /// True once scans have failed for good.
-    blind: bool,
+    failed: bool,
 }
 
 impl Pressure {
@@ -35,9 +35,9 @@ impl Pressure {
     #[must_use]
     pub(crate) fn new() -> Self {
         Self {
-            watch: ScanSchedule::new(Instant::now()),
-            scout: None,
-            blind: false,
+            schedule: ScanSchedule::new(Instant::now()),
+            scanner: None,
+            failed: false,
         }
     }
 
@@ -46,9 +46,10 @@ impl Pressure {
         let Some(remote) = attempt.remote else {
             return;
         };
-        if !self.blind {
+        if !self.failed {
             let port = (attempt.netns, remote.port);
-            self.watch.hint(port, AttemptRef::of(attempt), count, now);
+            self.schedule
+                .hint(port, AttemptRef::of(attempt), count, now);
         }
     }
 
@@ -56,25 +57,25 @@ impl Pressure {
     /// monitored.
     #[must_use]
     pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
-        if self.watch.is_looking() {
+        if self.schedule.is_scanning() {
             return Some(POLL);
         }
-        let next = self.watch.next_look()?;
+        let next = self.schedule.next_scan()?;
         Some(next.saturating_duration_since(now))
     }
 
     /// Takes the result of a scan and requests the next one, where due. Returns the lines to write:
     /// level and port usage.
     pub(crate) fn turn(&mut self, now: Instant) -> Vec<(u8, PortUse)> {
-        let answer = match &self.scout {
-            Some(scout) if self.watch.is_looking() => scout.answer(),
+        let result = match &self.scanner {
+            Some(scanner) if self.schedule.is_scanning() => scanner.result(),
             Some(_) | None => Err(TryRecvError::Empty),
         };
-        let lines = match answer {
-            Ok(looked) => self.watch.looked(&looked, now),
+        let lines = match result {
+            Ok(result) => self.schedule.finish_scan(&result, now),
             Err(TryRecvError::Empty) => Vec::new(),
             Err(TryRecvError::Disconnected) => {
-                self.go_blind(now);
+                self.fail(now);
                 Vec::new()
             }
         };
@@ -83,25 +84,29 @@ impl Pressure {
     }
 
     fn ask(&mut self, now: Instant) {
-        let Some(look) = self.watch.look(now) else {
+        let Some(scan) = self.schedule.start_scan(now) else {
             return;
         };
-        if self.scout.is_none() {
+        if self.scanner.is_none() {
             match PortScanner::start() {
-                Ok(scout) => self.scout = Some(scout),
+                Ok(scanner) => self.scanner = Some(scanner),
                 Err(error) => {
                     log::warn!("no port_pressure: cannot start the scanner thread: {error}");
                 }
             }
         }
-        if !self.scout.as_ref().is_some_and(|scout| scout.ask(look)) {
-            self.go_blind(now);
+        if !self
+            .scanner
+            .as_ref()
+            .is_some_and(|scanner| scanner.ask(scan))
+        {
+            self.fail(now);
         }
     }
 
-    fn go_blind(&mut self, now: Instant) {
-        self.blind = true;
-        self.watch = ScanSchedule::new(now);
+    fn fail(&mut self, now: Instant) {
+        self.failed = true;
+        self.schedule = ScanSchedule::new(now);
     }
 }
 

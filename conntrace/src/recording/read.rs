@@ -26,12 +26,12 @@ pub enum ReadError {
     Version(u32),
     /// The records have another architecture's byte order or another version's size.
     #[error(
-        "its records have another {0} than this conntrace's: \
-         replay it with the conntrace that made it, on a machine of that kind"
+        "its records have another {0}: replay it with the version of conntrace that made it, \
+         on the same architecture"
     )]
     Records(&'static str),
     /// The recording is damaged; entries before the offset are valid.
-    #[error("it is damaged at byte {offset}: {damage}{}", told_before(*offset))]
+    #[error("it is damaged at byte {offset}: {damage}{}", remark_on_lines_before(*offset))]
     Damaged {
         /// Offset of the damaged entry.
         offset: u64,
@@ -48,20 +48,20 @@ pub enum Damage {
     Truncated,
     /// The file ends without a stop.
     #[error(
-        "the file ends without a stop; its conntrace was killed or lost its reader, or the rest is missing"
+        "the file ends without a stop; conntrace was killed, its output was closed, or the rest is missing"
     )]
     NoStop,
     /// Checksum mismatch.
     #[error("the checksum does not fit")]
     Checksum,
     /// The length of an entry is out of range.
-    #[error("an entry cannot be {0} bytes long")]
+    #[error("an entry has an invalid length of {0} bytes")]
     Length(u32),
     /// The kind of an entry is unknown, or does not match the length.
-    #[error("no entry is of kind {0} and this length")]
+    #[error("an entry has an unknown kind {0}, or a length that does not match it")]
     Kind(u8),
     /// The note is not valid JSON for a note.
-    #[error("a note cannot be understood ({0})")]
+    #[error("a note is invalid ({0})")]
     Note(String),
     /// The first entry is not a start, or a later one is.
     #[error("a start is missing, or in the wrong place")]
@@ -72,7 +72,7 @@ pub enum Damage {
 }
 
 /// Returns the remark about lines before the damage; a header has none.
-fn told_before(offset: u64) -> &'static str {
+fn remark_on_lines_before(offset: u64) -> &'static str {
     if offset > HEADER_LEN as u64 {
         "; the lines before it were written"
     } else {
@@ -95,7 +95,7 @@ pub struct RecordingReader<R> {
     input: R,
     /// Offset of the next entry.
     offset: u64,
-    place: ReadState,
+    state: ReadState,
 }
 
 impl<R: Read> RecordingReader<R> {
@@ -110,7 +110,7 @@ impl<R: Read> RecordingReader<R> {
         Ok(Self {
             input,
             offset: HEADER_LEN as u64,
-            place: ReadState::Start,
+            state: ReadState::Start,
         })
     }
 
@@ -121,7 +121,7 @@ impl<R: Read> RecordingReader<R> {
     pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
         let mut frame = [0; FRAME_LEN];
         let read = fill(&mut self.input, &mut frame)?;
-        match (read, self.place) {
+        match (read, self.state) {
             (0, ReadState::End) => return Ok(None),
             (0, ReadState::Start | ReadState::Middle) => return Err(self.damaged(Damage::NoStop)),
             (_, ReadState::End) => return Err(self.damaged(Damage::AfterStop)),
@@ -137,10 +137,10 @@ impl<R: Read> RecordingReader<R> {
             return Err(self.damaged(Damage::Checksum));
         }
         let entry = parse(&body).map_err(|damage| self.damaged(damage))?;
-        if entry.is_start() != (self.place == ReadState::Start) {
+        if entry.is_start() != (self.state == ReadState::Start) {
             return Err(self.damaged(Damage::Start));
         }
-        self.place = if entry.is_stop() {
+        self.state = if entry.is_stop() {
             ReadState::End
         } else {
             ReadState::Middle
@@ -229,7 +229,7 @@ fn note(json: &[u8]) -> Result<Note, String> {
     if note.fits() {
         Ok(note)
     } else {
-        Err("a text in it is too long for a line".to_owned())
+        Err("a text exceeds the limit of a line".to_owned())
     }
 }
 

@@ -136,7 +136,7 @@ fn ports() -> LocalPorts {
 
 /// Returns every question about routes, with an answer.
 #[rustfmt::skip]
-fn told_of_routes() -> Vec<(Question, Lookup)> {
+fn route_answers() -> Vec<(Question, Lookup)> {
     let (netns, port) = (7, 5432);
     let addr = [10, 0, 0, 5].into();
     let way = || Flow { to: addr, from: None, device: Some(2), mark: 1, uid: Some(0), port };
@@ -167,7 +167,7 @@ fn told_of_routes() -> Vec<(Question, Lookup)> {
 
 /// Returns every other question, and every kind of answer.
 #[rustfmt::skip]
-fn told() -> Vec<RecordedAnswer> {
+fn recorded_answers() -> Vec<RecordedAnswer> {
     let (netns, port) = (7, 5432);
     let addr = [10, 0, 0, 5].into();
     let remote = (addr, port).into();
@@ -190,7 +190,7 @@ fn told() -> Vec<RecordedAnswer> {
         (Question::SecurityPrograms {}, Lookup::Unknown(Undiagnosed::Unsupported)),
         (Question::Confinement { process }, Lookup::Unknown(Undiagnosed::NoTime)),
     ];
-    told_of_routes().into_iter().chain(rest)
+    route_answers().into_iter().chain(rest)
         .map(|(question, found)| RecordedAnswer { asked_ns: 5, netns_mix: 0, question, found })
         .collect()
 }
@@ -198,7 +198,9 @@ fn told() -> Vec<RecordedAnswer> {
 fn note(recorder: &mut Recorder) {
     recorder.start(&"web-1".into(), (lines::at(), 7), &start());
     recorder.clock(Some(SignedDuration::new(1_700_000_000, 123)));
-    told().into_iter().for_each(|told| recorder.told(told));
+    recorded_answers()
+        .into_iter()
+        .for_each(|answer| recorder.answer(answer));
     for exe in ["/usr/bin/curl", "/usr/bin/curl", "/usr/bin/wget"] {
         recorder.record(&refused(), Some(&owner(exe)));
     }
@@ -310,9 +312,11 @@ fn gives_back_what_was_noted() {
     ended.unwrap();
     let is_owner = |exe: &str, entry: &Entry| *entry == Entry::Note(Note::Owner(owner(exe)));
     assert!(entries[0].is_start());
-    let (told_back, entries) = entries[2..].split_at(told().len());
-    let noted = told().into_iter().map(|told| Entry::Note(Note::Told(told)));
-    assert!(noted.eq(told_back.iter().cloned()));
+    let (read_back, entries) = entries[2..].split_at(recorded_answers().len());
+    let noted = recorded_answers()
+        .into_iter()
+        .map(|answer| Entry::Note(Note::Told(answer)));
+    assert!(noted.eq(read_back.iter().cloned()));
     assert_eq!(entries.len(), 9, "unchanged answers are not said again");
     assert!(is_owner("/usr/bin/curl", &entries[0]) && is_owner("/usr/bin/wget", &entries[3]));
     assert_eq!(entries[1], Entry::Record(refused()));
@@ -344,13 +348,13 @@ fn what_cannot_be_replayed_says_why() {
     assert_eq!(error(b"x"), foreign);
     assert_snapshot!(error(&with(8, &[6])), @"its format is version 6, and this conntrace knows version 5: replay it with the version of conntrace that made it");
     assert_snapshot!(error(&resummed(with(8, &[3]))), @"its format is version 3, and this conntrace knows version 5: replay it with the version of conntrace that made it");
-    assert_snapshot!(error(&resummed(with(12, &[176]))), @"its records have another size than this conntrace's: replay it with the conntrace that made it, on a machine of that kind");
-    assert_snapshot!(error(&resummed(with(16, &0x0403_0201_u32.to_ne_bytes()))), @"its records have another byte order than this conntrace's: replay it with the conntrace that made it, on a machine of that kind");
+    assert_snapshot!(error(&resummed(with(12, &[176]))), @"its records have another size: replay it with the version of conntrace that made it, on the same architecture");
+    assert_snapshot!(error(&resummed(with(16, &0x0403_0201_u32.to_ne_bytes()))), @"its records have another byte order: replay it with the version of conntrace that made it, on the same architecture");
     assert_snapshot!(error(b""), @"it is empty: `conntrace run --record FILE` makes recordings");
     assert_snapshot!(error(&good[..7]), @"it is damaged at byte 0: the file ends in the middle of what begins there");
     assert_snapshot!(error(&with(13, &[1])), @"it is damaged at byte 0: the checksum does not fit");
-    assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry cannot be 4294967295 bytes long");
-    assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; its conntrace was killed or lost its reader, or the rest is missing");
+    assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry has an invalid length of 4294967295 bytes");
+    assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; conntrace was killed, its output was closed, or the rest is missing");
     assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 7027: the file ends in the middle of what begins there; the lines before it were written");
     assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 7332: something follows the stop; the lines before it were written");
 }
@@ -364,10 +368,10 @@ fn nonsense_with_a_good_checksum_is_refused() {
         let sum = checksum(length, &[&[kind], body]).to_le_bytes();
         [header, &length, &sum, &[kind], body].concat()
     };
-    assert_snapshot!(error(&entry(9, b"?")), @"it is damaged at byte 24: no entry is of kind 9 and this length");
-    assert_snapshot!(error(&entry(KIND_RECORD, &[0; 10])), @"it is damaged at byte 24: no entry is of kind 1 and this length");
+    assert_snapshot!(error(&entry(9, b"?")), @"it is damaged at byte 24: an entry has an unknown kind 9, or a length that does not match it");
+    assert_snapshot!(error(&entry(KIND_RECORD, &[0; 10])), @"it is damaged at byte 24: an entry has an unknown kind 1, or a length that does not match it");
     assert_snapshot!(error(&entry(KIND_RECORD, &[0; RECORD_SIZE])), @"it is damaged at byte 24: a start is missing, or in the wrong place");
-    assert_snapshot!(error(&entry(KIND_NOTE, b"{\"gossip\":1}")), @"it is damaged at byte 24: a note cannot be understood (unknown variant `gossip`, expected one of `start`, `clock`, `owner`, `told`, `port_pressure`, `snapshot` at line 1 column 9)");
+    assert_snapshot!(error(&entry(KIND_NOTE, b"{\"gossip\":1}")), @"it is damaged at byte 24: a note is invalid (unknown variant `gossip`, expected one of `start`, `clock`, `owner`, `told`, `port_pressure`, `snapshot` at line 1 column 9)");
 }
 
 /// Entries are limited like lines, so that the lines of any valid recording fit.
@@ -381,7 +385,7 @@ fn what_no_line_could_hold_is_refused() {
         error(&disk.bytes())
     };
     assert!(with_host(HOST_JSON_MAX).contains("ends without a stop"));
-    assert_snapshot!(with_host(HOST_JSON_MAX + 1), @"it is damaged at byte 24: a note cannot be understood (a text in it is too long for a line)");
+    assert_snapshot!(with_host(HOST_JSON_MAX + 1), @"it is damaged at byte 24: a note is invalid (a text exceeds the limit of a line)");
 }
 
 #[test]

@@ -113,8 +113,8 @@ impl Recorder {
     }
 
     /// Records an answer about the next record.
-    pub fn told(&mut self, told: RecordedAnswer) {
-        self.note(&Note::Told(told));
+    pub fn answer(&mut self, answer: RecordedAnswer) {
+        self.note(&Note::Told(answer));
     }
 
     /// Records the port usage behind a line of this level.

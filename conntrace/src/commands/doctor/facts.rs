@@ -1,4 +1,4 @@
-//! Checks of the host. Pure functions turn facts into results; only [`look`] reads them.
+//! Checks of the host. Pure functions turn facts into results; only [`check_all`] reads them.
 
 use std::{
     fs, io,
@@ -32,7 +32,7 @@ const NO_CGROUP: &str = "`cgroup` and `container` are null";
 const NO_EXE: &str = "`exe` is null for processes of other users or with more capabilities";
 
 /// Runs all checks on this host.
-pub(super) fn look() -> Vec<HostCheck> {
+pub(super) fn check_all() -> Vec<HostCheck> {
     let own = Capabilities::own();
     let mounts = proc_file::read_to_string("/proc/self/mountinfo");
     let mounts = mounts.as_deref().unwrap_or_default();

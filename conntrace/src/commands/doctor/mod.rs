@@ -38,7 +38,7 @@ pub struct HostReport {
     pub obstacle: Option<Obstacle>,
     /// Checks of the host.
     pub facts: Vec<HostCheck>,
-    /// All hooks, in the order of attachment.
+    /// Hooks in the order of attachment, without those of system calls.
     pub hooks: Vec<HookFinding>,
     /// Coverage by kind of ending, with the keys of the start line's `coverage`.
     pub coverage: BTreeMap<&'static str, EndingCoverage>,
@@ -133,22 +133,22 @@ pub fn examine(tier: Option<Tier>) -> (HostReport, Result<(), StartError>) {
     };
     // Dropping the tracer detaches the programs.
     let tried = capture::start(&settings).map(|(_, start)| start);
-    let diagnosis = diagnose(tried.as_ref(), facts::look());
-    (diagnosis, tried.map(drop))
+    let report = report_on(tried.as_ref(), facts::check_all());
+    (report, tried.map(drop))
 }
 
 /// Formats the report as a line of JSON.
 ///
 /// # Errors
 /// Never in practice: the report serialises to plain JSON.
-pub fn json(diagnosis: &HostReport) -> serde_json::Result<String> {
-    Ok(serde_json::to_string(diagnosis)? + "\n")
+pub fn json(report: &HostReport) -> serde_json::Result<String> {
+    Ok(serde_json::to_string(report)? + "\n")
 }
 
 /// Formats the report as text that fits one screen.
 #[must_use]
-pub fn text(diagnosis: &HostReport) -> String {
-    text::render(diagnosis)
+pub fn text(report: &HostReport) -> String {
+    text::render(report)
 }
 
 /// Returns the table of each tier's coverage on the kernels this version was tested on.
@@ -158,7 +158,7 @@ pub fn kernels() -> String {
     format!("What each tier sees, as measured:\n\n{}", table.trim_end())
 }
 
-fn diagnose(tried: Result<&Start, &StartError>, facts: Vec<HostCheck>) -> HostReport {
+fn report_on(tried: Result<&Start, &StartError>, facts: Vec<HostCheck>) -> HostReport {
     let start = tried.ok();
     HostReport {
         schema: SCHEMA,

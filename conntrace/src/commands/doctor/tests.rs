@@ -39,9 +39,9 @@ fn limited() -> HostCheck {
 
 #[test]
 fn whatever_is_not_seen_has_a_reason_and_a_remedy() {
-    let diagnosis = diagnose(Ok(&start()), Vec::new());
-    assert_eq!(diagnosis.coverage.len(), 14);
-    for (key, seen) in &diagnosis.coverage {
+    let report = report_on(Ok(&start()), Vec::new());
+    assert_eq!(report.coverage.len(), 14);
+    for (key, seen) in &report.coverage {
         let missing = seen.seen == Some(false);
         assert_eq!(missing, !["established", "rst"].contains(key));
         assert_eq!(
@@ -51,7 +51,7 @@ fn whatever_is_not_seen_has_a_reason_and_a_remedy() {
     }
     let start_line = serde_json::to_value(start().coverage).unwrap();
     for key in start_line.as_object().unwrap().keys() {
-        assert!(diagnosis.coverage.contains_key(key.as_str()), "{key}");
+        assert!(report.coverage.contains_key(key.as_str()), "{key}");
     }
 }
 
@@ -62,8 +62,8 @@ fn a_gap_of_functions_is_another_where_some_are_hooked() {
             tier: tier.into(),
             ..start()
         };
-        let diagnosis = diagnose(Ok(&start), Vec::new());
-        diagnosis.coverage["no_route"].reason.unwrap()
+        let report = report_on(Ok(&start), Vec::new());
+        report.coverage["no_route"].reason.unwrap()
     };
     assert!(reason("tracepoint").contains("only its system call shows it"));
     assert_eq!(
@@ -75,13 +75,13 @@ fn a_gap_of_functions_is_another_where_some_are_hooked() {
 #[test]
 fn what_could_not_be_tried_is_unknown() {
     let error = StartError::Privilege("CAP_BPF".to_owned());
-    let diagnosis = diagnose(Err(&error), vec![limited()]);
-    assert!(!diagnosis.can_trace && diagnosis.tier.is_none());
-    assert!(diagnosis.hooks.iter().all(|hook| hook.attached.is_none()));
-    assert!(diagnosis.coverage.values().all(|seen| seen.seen.is_none()));
-    let obstacle = diagnosis.obstacle.as_ref().unwrap();
+    let report = report_on(Err(&error), vec![limited()]);
+    assert!(!report.can_trace && report.tier.is_none());
+    assert!(report.hooks.iter().all(|hook| hook.attached.is_none()));
+    assert!(report.coverage.values().all(|seen| seen.seen.is_none()));
+    let obstacle = report.obstacle.as_ref().unwrap();
     assert_eq!(obstacle.kind, ObstacleKind::Privilege);
-    let text = text(&diagnosis);
+    let text = text(&report);
     for part in [
         "\nTracing cannot start: tracing needs root, or the capabilities CAP_BPF",
         "\nHooks: none of 14 could be tried\n",
@@ -93,7 +93,7 @@ fn what_could_not_be_tried_is_unknown() {
 
 #[test]
 fn text_counts_what_is_well_and_names_what_is_not() {
-    let text = text(&diagnose(Ok(&start()), vec![limited()]));
+    let text = text(&report_on(Ok(&start()), vec![limited()]));
     for part in [
         "\nTracing can start: tracepoint tier; 13 of 14 hooks attached\nTo see more:\n  conntrace --trace-syscalls\n  (slows ",
         "
@@ -143,7 +143,7 @@ fn text_fits_a_screen() {
         ..limited()
     };
     let facts = || (0..11).map(|_| limited()).collect();
-    let well = text(&diagnose(Ok(&well), vec![ok]));
+    let well = text(&report_on(Ok(&well), vec![ok]));
     assert!(lines(&well) <= 24, "{well}");
     assert!(
         !well.contains("not seen") && !well.contains("To see more"),
@@ -157,11 +157,11 @@ fn text_fits_a_screen() {
                       (os error 2)";
         (hook.attached, hook.reason) = (false, Some(reason.to_owned()));
     }
-    let bad = text(&diagnose(Ok(&bad), vec![limited(), limited()]));
+    let bad = text(&report_on(Ok(&bad), vec![limited(), limited()]));
     assert!(lines(&bad) <= 40, "{}: {bad}", lines(&bad));
 
     let error = StartError::Privilege("CAP_BPF".to_owned());
-    let none = text(&diagnose(Err(&error), facts()));
+    let none = text(&report_on(Err(&error), facts()));
     assert!(lines(&none) <= 40, "{none}");
 }
 
@@ -190,8 +190,8 @@ fn the_readme_has_the_same_kernels() {
 /// The JSON is a public interface: a change here affects its readers.
 #[test]
 fn json_has_its_shape() {
-    let diagnosis = diagnose(Ok(&start()), vec![limited()]);
-    let json: serde_json::Value = serde_json::from_str(&json(&diagnosis).unwrap()).unwrap();
+    let report = report_on(Ok(&start()), vec![limited()]);
+    let json: serde_json::Value = serde_json::from_str(&json(&report).unwrap()).unwrap();
     let keys = |value: &serde_json::Value| -> Vec<String> {
         value.as_object().unwrap().keys().cloned().collect()
     };

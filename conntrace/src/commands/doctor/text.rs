@@ -19,44 +19,44 @@ const INDENT: usize = 12;
 /// vm --write`.
 pub(super) const KERNELS: &str = include_str!("kernels.md");
 
-pub(super) fn render(diagnosis: &HostReport) -> String {
+pub(super) fn render(report: &HostReport) -> String {
     let mut text = format!(
         "conntrace {}, kernel {}, {}\n",
-        diagnosis.version, diagnosis.kernel, diagnosis.architecture,
+        report.version, report.kernel, report.architecture,
     );
-    text.push_str(&wrap(&visible(&verdict(diagnosis)), "", "", WIDTH));
-    if let Some(step) = next_step(diagnosis) {
+    text.push_str(&wrap(&visible(&verdict(report)), "", "", WIDTH));
+    if let Some(step) = next_step(report) {
         text.push_str(&step);
     }
-    add_facts(&mut text, &diagnosis.facts);
-    add_hooks(&mut text, &diagnosis.hooks);
-    add_coverage(&mut text, diagnosis);
+    add_facts(&mut text, &report.facts);
+    add_hooks(&mut text, &report.hooks);
+    add_coverage(&mut text, report);
     text.push_str("\n`conntrace doctor --format json` has every check, hook and reason.\n");
     text
 }
 
-fn verdict(diagnosis: &HostReport) -> String {
-    if let Some(obstacle) = &diagnosis.obstacle {
+fn verdict(report: &HostReport) -> String {
+    if let Some(obstacle) = &report.obstacle {
         return format!("Tracing cannot start: {}", obstacle.message);
     }
-    let attached = count(&diagnosis.hooks, Some(true));
+    let attached = count(&report.hooks, Some(true));
     format!(
         "Tracing can start: {} tier; {attached} of {} hooks attached",
-        diagnosis.tier.as_deref().unwrap_or("no"),
-        diagnosis.hooks.len(),
+        report.tier.as_deref().unwrap_or("no"),
+        report.hooks.len(),
     )
 }
 
 /// Returns the first thing to do: what lets tracing start, or closes the most gaps. A command
 /// stands alone on its line, to be copied.
-fn next_step(diagnosis: &HostReport) -> Option<String> {
-    let mut facts = diagnosis.facts.iter();
+fn next_step(report: &HostReport) -> Option<String> {
+    let mut facts = report.facts.iter();
     let indented = |words: &str| wrap(words, "  ", "  ", WIDTH);
-    if !diagnosis.can_trace {
+    if !report.can_trace {
         let blocking = facts.find(|fact| fact.state == CheckState::Blocks)?;
         return Some(format!("To mend it:\n{}", indented(blocking.remedy?)));
     }
-    let mut found = diagnosis.coverage.values();
+    let mut found = report.coverage.values();
     if !found.any(|found| found.remedy == Some(TRACE_SYSCALLS)) {
         return None;
     }
@@ -125,28 +125,28 @@ fn add_hooks(text: &mut String, hooks: &[HookFinding]) {
 }
 
 /// Lists the kinds that are seen and not seen, and remedies not named above.
-fn add_coverage(text: &mut String, diagnosis: &HostReport) {
+fn add_coverage(text: &mut String, report: &HostReport) {
     let keys = |seen: bool| -> Vec<&str> {
-        let coverage = diagnosis.coverage.iter();
+        let coverage = report.coverage.iter();
         let of_these = coverage.filter(|(_, found)| found.seen == Some(seen));
         of_these.map(|(key, _)| *key).collect()
     };
-    if !diagnosis.can_trace {
+    if !report.can_trace {
         text.push_str("\nCoverage: not known\n");
         return;
     }
     let (seen, not_seen) = (keys(true), keys(false));
-    let all = diagnosis.coverage.len();
+    let all = report.coverage.len();
     let _ = writeln!(text, "\nCoverage: {} of {all} kinds", seen.len());
     add(text, "seen", &seen.join(", "));
     if not_seen.is_empty() {
         return;
     }
     add(text, "not seen", &not_seen.join(", "));
-    let found = || diagnosis.coverage.iter();
-    let told_above = [TRACE_SYSCALLS, SEE_HOOK, SEE_HOOKS];
+    let found = || report.coverage.iter();
+    let named_above = [TRACE_SYSCALLS, SEE_HOOK, SEE_HOOKS];
     let remedies = found().filter_map(|(_, found)| found.remedy);
-    for remedy in distinct(remedies.filter(|remedy| !told_above.contains(remedy))) {
+    for remedy in distinct(remedies.filter(|remedy| !named_above.contains(remedy))) {
         let mended = found().filter(|(_, found)| found.remedy == Some(remedy));
         let keys: Vec<_> = mended.map(|(key, _)| *key).collect();
         add(text, "", &format!("{}: {remedy}", keys.join(", ")));

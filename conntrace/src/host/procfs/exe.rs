@@ -42,7 +42,7 @@ type ExeKey = (u32, u64, ExeId);
 /// Cache of executables' paths.
 #[derive(Debug)]
 pub(crate) struct Exes {
-    looks: Cache<ExeKey, ExeLookup>,
+    lookups: Cache<ExeKey, ExeLookup>,
 }
 
 /// Result of one lookup in /proc.
@@ -64,7 +64,7 @@ struct ExeFile {
 impl Exes {
     pub(crate) fn new() -> Self {
         Self {
-            looks: Cache::new(AGE_MAX, LEN_MAX),
+            lookups: Cache::new(AGE_MAX, LEN_MAX),
         }
     }
 
@@ -81,18 +81,19 @@ impl Exes {
     ) -> Option<Arc<str>> {
         let exe = caller.exe?;
         let key = (caller.pid, caller.started_ns, exe);
-        let serves = |look: &ExeLookup| began.boot_ns <= look.at_ns;
-        let look = self.looks.get_if(key, now, serves, || ExeLookup {
+        let serves = |lookup: &ExeLookup| began.boot_ns <= lookup.at_ns;
+        let lookup = self.lookups.get_if(key, now, serves, || ExeLookup {
             at_ns: clock::boot_ns(),
-            found: look(caller, exe),
+            found: look_up(caller, exe),
         });
-        look.found
+        lookup
+            .found
             .filter(|found| found.changed + TICK < began.wall)
             .map(|found| found.path)
     }
 }
 
-fn look(caller: &Caller, exe: ExeId) -> Option<ExeFile> {
+fn look_up(caller: &Caller, exe: ExeId) -> Option<ExeFile> {
     let process = format!("/proc/{}", caller.pid);
     let process = Path::new(&process);
     // An open descriptor refers to one file, even if the process calls execve meanwhile.
@@ -319,7 +320,7 @@ mod tests {
 
     fn last_look(exes: &mut Exes, caller: &Caller, now: Instant) -> u64 {
         let key = (caller.pid, caller.started_ns, caller.exe.unwrap());
-        let look = exes.looks.get(key, now, || panic!("it is remembered"));
-        look.at_ns
+        let lookup = exes.lookups.get(key, now, || panic!("it is remembered"));
+        lookup.at_ns
     }
 }

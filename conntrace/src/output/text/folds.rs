@@ -21,7 +21,7 @@ pub(super) const CASES_MAX: usize = 1024;
 pub(super) const HELD_MAX: SignedDuration = SignedDuration::from_secs(1);
 
 /// Time after which a continuing case is printed in full again.
-const TOLD_AGAIN: SignedDuration = SignedDuration::from_secs(60);
+const PRINTED_AGAIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// Properties that repeated lines have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,7 +82,7 @@ pub(super) struct Folded {
     /// Time of the last repeat.
     pub(super) until: Timestamp,
     /// Time of the last row printed in full.
-    told: Timestamp,
+    printed_at: Timestamp,
 }
 
 impl Folded {
@@ -99,7 +99,7 @@ impl Folded {
             count: 0,
             suppressed: 0,
             until: now,
-            told: now,
+            printed_at: now,
         }
     }
 
@@ -172,8 +172,8 @@ impl Folds {
         if folded.case() != case {
             return LineStyle::First;
         }
-        if folded.count == 0 && now.duration_since(folded.told) >= TOLD_AGAIN {
-            folded.told = now;
+        if folded.count == 0 && now.duration_since(folded.printed_at) >= PRINTED_AGAIN {
+            folded.printed_at = now;
             return LineStyle::Again;
         }
         if folded.count == 0 {
@@ -208,12 +208,12 @@ impl Folds {
         self.lines
     }
 
-    /// Passes every case with repeats to `tell`, and resets its counts.
-    pub(super) fn release(&mut self, mut tell: impl FnMut(&Folded)) {
+    /// Passes every case with repeats to `each`, and resets its counts.
+    pub(super) fn release(&mut self, mut each: impl FnMut(&Folded)) {
         (self.since, self.lines) = (None, 0);
         for hash in mem::take(&mut self.held) {
             if let Some(folded) = self.cases.get_mut(&hash) {
-                tell(folded);
+                each(folded);
                 (folded.count, folded.suppressed) = (0, 0);
             }
         }

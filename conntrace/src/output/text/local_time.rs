@@ -23,7 +23,7 @@ impl LocalTime {
     }
 
     /// Sets the time. Returns true if its second differs from the last one.
-    pub(super) fn turn(&mut self, now: Timestamp) -> bool {
+    pub(super) fn set(&mut self, now: Timestamp) -> bool {
         let second = now.as_second();
         if self.second == Some(second) {
             return false;

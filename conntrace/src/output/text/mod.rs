@@ -60,7 +60,7 @@ impl Text {
     }
 
     /// Sets the time of a line, after printing the repeats that are due.
-    fn turn(&mut self, line: &Line, out: &mut Vec<u8>) {
+    fn advance(&mut self, line: &Line, out: &mut Vec<u8>) {
         let now = line.time.0;
         let counts = matches!(
             line.event,
@@ -69,7 +69,7 @@ impl Text {
         if counts || self.folds.is_due(now) {
             self.release(out);
         }
-        if self.rows.turn(now)
+        if self.rows.set_time(now)
             && let Some(ask_width) = self.ask_width
         {
             self.rows.resize(columns(ask_width()), out);
@@ -87,16 +87,16 @@ impl Text {
         &mut self,
         case: FoldKey<'_>,
         ending: &EndingText<'_>,
-        told: (&Subject, &Details),
+        attempt: (&Subject, &Details),
         now: Timestamp,
         out: &mut Vec<u8>,
     ) {
-        let telling = self.folds.admit(case, told, now);
-        if telling == LineStyle::Held {
+        let style = self.folds.admit(case, attempt, now);
+        if style == LineStyle::Held {
             return;
         }
-        self.rows.attempt(ending, told, out);
-        if telling == LineStyle::First
+        self.rows.attempt(ending, attempt, out);
+        if style == LineStyle::First
             && let Some(cause) = ending.cause
         {
             self.rows.fix(&cause.fix, out);
@@ -107,17 +107,17 @@ impl Text {
 impl Format for Text {
     fn render(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
         let now = line.time.0;
-        self.turn(line, out);
+        self.advance(line, out);
         match &line.event {
             Event::Outcome(outcome) => {
-                let told = (&outcome.subject, &outcome.details);
+                let attempt = (&outcome.subject, &outcome.details);
                 let case = FoldKey::of_outcome(outcome);
-                self.attempt(case, &EndingText::of_outcome(outcome), told, now, out);
+                self.attempt(case, &EndingText::of_outcome(outcome), attempt, now, out);
             }
             Event::Stall(stall) => {
-                let told = (&stall.subject, &stall.details);
+                let attempt = (&stall.subject, &stall.details);
                 let case = FoldKey::of_stall(&stall.subject);
-                self.attempt(case, &EndingText::STALL, told, now, out);
+                self.attempt(case, &EndingText::STALL, attempt, now, out);
             }
             Event::PortPressure(pressure) => self.rows.port_pressure(pressure, out),
             Event::Start(start) => self.rows.header(start, &line.hostname, now, out),

@@ -105,8 +105,8 @@ impl Rows {
     }
 
     /// Sets the time. Returns true if its second differs from the last one.
-    pub(super) fn turn(&mut self, now: Timestamp) -> bool {
-        self.time.turn(now)
+    pub(super) fn set_time(&mut self, now: Timestamp) -> bool {
+        self.time.set(now)
     }
 
     /// Adapts the layout to another width. If columns move, their names are written again.
@@ -174,7 +174,7 @@ impl Rows {
 
     /// Writes the number of a case's repeats.
     pub(super) fn folded(&mut self, folded: &Folded, out: &mut Vec<u8>) {
-        self.time.turn(folded.until);
+        self.time.set(folded.until);
         let (columns, who) = (self.columns, (folded.comm.as_deref(), folded.pid));
         let Begun {
             mut row,

@@ -14,7 +14,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use top_failures::Tops;
+use top_failures::TopFailures;
 
 use super::diagnoser::Diagnoser;
 use crate::{
@@ -51,7 +51,7 @@ pub struct Labelling {
 }
 
 /// Owner and diagnosis of an attempt.
-struct FoundOut {
+struct AttemptFindings {
     /// Owner of the caller; `None` if the caller is unknown.
     owner: Option<Owner>,
     diagnosed: DiagnosisResult,
@@ -75,9 +75,9 @@ pub struct Worker {
     /// Printed outcomes by the reason why their diagnosis is incomplete.
     undiagnosed: BTreeMap<Undiagnosed, u64>,
     malformed: u64,
-    top: Tops,
+    top: TopFailures,
     /// Losses reported so far.
-    told: (Lost, Undelivered),
+    reported: (Lost, Undelivered),
 }
 
 impl Worker {
@@ -113,8 +113,8 @@ impl Worker {
             outcomes: BTreeMap::new(),
             undiagnosed: BTreeMap::new(),
             malformed: 0,
-            top: Tops::default(),
-            told: Default::default(),
+            top: TopFailures::default(),
+            reported: Default::default(),
         }
     }
 
@@ -129,9 +129,9 @@ impl Worker {
                 self.callers = Callers::Recorded(owner);
                 Ok(())
             }
-            Entry::Note(Note::Told(told)) => {
+            Entry::Note(Note::Told(answer)) => {
                 if let Some(diagnosis) = &mut self.diagnosis {
-                    diagnosis.tell(told);
+                    diagnosis.add_answer(answer);
                 }
                 Ok(())
             }
@@ -210,9 +210,9 @@ impl Worker {
 
     /// Sets the backlog to watch: while it is large no causes are searched for, so that no records
     /// are lost.
-    pub fn heed(&mut self, backlog: Backlog) {
+    pub fn watch_backlog(&mut self, backlog: Backlog) {
         if let Some(diagnosis) = &mut self.diagnosis {
-            diagnosis.heed(backlog);
+            diagnosis.watch_backlog(backlog);
         }
     }
 
@@ -250,7 +250,7 @@ impl Worker {
         // Asked once: a second answer could differ.
         let found = self
             .is_thorough
-            .then(|| self.find_out(&attempt, verdict.as_ref(), now));
+            .then(|| self.examine(&attempt, verdict.as_ref(), now));
         let owner = found.as_ref().and_then(|found| found.owner.as_ref());
         self.note(record, owner);
         match verdict {
@@ -272,20 +272,26 @@ impl Worker {
     /// Adds a record to the recording, with the answers and the owner its line needs.
     fn note(&mut self, record: &WireRecord, owner: Option<&Owner>) {
         if let Some(recorder) = &mut self.recorder {
-            let told = self.diagnosis.as_mut().map(Diagnoser::take_told);
-            told.into_iter()
+            let answers = self.diagnosis.as_mut().map(Diagnoser::take_answers);
+            answers
+                .into_iter()
                 .flatten()
-                .for_each(|told| recorder.told(told));
+                .for_each(|answer| recorder.answer(answer));
             recorder.record(record, owner);
         }
     }
 
     /// Finds the owner and the cause of an attempt, from the host or the recording.
-    fn find_out(&mut self, attempt: &Attempt, verdict: Option<&Verdict>, now: Instant) -> FoundOut {
+    fn examine(
+        &mut self,
+        attempt: &Attempt,
+        verdict: Option<&Verdict>,
+        now: Instant,
+    ) -> AttemptFindings {
         let callers = &mut self.callers;
         let caller = attempt.caller.as_ref();
         let began = AttemptStart::new(attempt.since_ns, &self.clock);
-        FoundOut {
+        AttemptFindings {
             owner: caller.map(|caller| callers.owner(caller, began, now)),
             diagnosed: verdict.map_or_else(DiagnosisResult::default, |verdict| {
                 self.diagnosed(attempt, verdict)
@@ -303,12 +309,12 @@ impl Worker {
         }
     }
 
-    fn stall(&mut self, attempt: &Attempt, found: Option<FoundOut>, now: Instant) {
+    fn stall(&mut self, attempt: &Attempt, found: Option<AttemptFindings>, now: Instant) {
         let alike = rate_limit::LimitKey::new(attempt, None);
         let Some(suppressed) = self.limit.admit(alike, attempt.at_ns) else {
             return;
         };
-        let found = found.unwrap_or_else(|| self.find_out(attempt, None, now));
+        let found = found.unwrap_or_else(|| self.examine(attempt, None, now));
         let started = self.clock.at(attempt.since_ns);
         let mut stall = event::stall(attempt, started, found.owner.unwrap_or_default());
         stall.details.suppressed = suppressed;
@@ -319,7 +325,7 @@ impl Worker {
         &mut self,
         attempt: &Attempt,
         verdict: &Verdict,
-        found: Option<FoundOut>,
+        found: Option<AttemptFindings>,
         now: Instant,
     ) {
         *self.outcomes.entry(verdict.label).or_default() += 1;
@@ -333,7 +339,7 @@ impl Worker {
         let Some(suppressed) = self.limit.admit(alike, attempt.at_ns) else {
             return;
         };
-        let found = found.unwrap_or_else(|| self.find_out(attempt, Some(verdict), now));
+        let found = found.unwrap_or_else(|| self.examine(attempt, Some(verdict), now));
         let started = self.clock.at(attempt.since_ns);
         let owner = found.owner.unwrap_or_default();
         let mut outcome = event::outcome(attempt, verdict, started, owner, found.diagnosed);
@@ -356,7 +362,7 @@ impl Worker {
             recorder.snapshot(now, snapshot);
         }
         let lost = self.lost(snapshot);
-        self.tell_loss(lost, now)?;
+        self.write_loss(lost, now)?;
         let totals = self.totals(snapshot, lost);
         match &snapshot.purpose {
             Purpose::Loss => {}

@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Worker {
-    /// Returns the time until [`tell_pressure`](Self::tell_pressure) has work to do; `None` while
-    /// no destination is monitored.
+    /// Returns the time until [`write_port_pressure`](Self::write_port_pressure) has work to do;
+    /// `None` while no destination is monitored.
     #[must_use]
     pub fn pressure_wait(&self, now: Instant) -> Option<Duration> {
         self.pressure.as_ref()?.wait(now)
@@ -30,7 +30,7 @@ impl Worker {
     }
 
     /// Writes the port pressure lines that are due.
-    pub fn tell_pressure(&mut self) {
+    pub fn write_port_pressure(&mut self) {
         let Some(pressure) = &mut self.pressure else {
             return;
         };

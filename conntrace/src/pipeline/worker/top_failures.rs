@@ -16,9 +16,9 @@ const LEN: usize = 10;
 
 /// Counts of failures since the last summary, by thread name, remote and label.
 #[derive(Debug, Default)]
-pub(super) struct Tops(HashMap<(Option<Comm>, Option<Remote>, Label), u64>);
+pub(super) struct TopFailures(HashMap<(Option<Comm>, Option<Remote>, Label), u64>);
 
-impl Tops {
+impl TopFailures {
     pub(super) fn count(&mut self, attempt: &Attempt, label: Label) {
         let comm = attempt.caller.as_ref().map(|caller| caller.comm);
         let key = (comm, attempt.remote, label);

@@ -36,16 +36,17 @@ impl Worker {
     }
 
     /// Writes a loss line if losses were added since the last one.
-    pub(super) fn tell_loss(
+    pub(super) fn write_loss(
         &mut self,
         (lost, undelivered): (Lost, Undelivered),
         now: Timestamp,
     ) -> io::Result<()> {
-        let (told_lost, told_undelivered) = &self.told;
-        let Some(new) = Loss::since((&lost, &undelivered), (told_lost, told_undelivered)) else {
+        let (reported_lost, reported_undelivered) = &self.reported;
+        let Some(new) = Loss::since((&lost, &undelivered), (reported_lost, reported_undelivered))
+        else {
             return Ok(());
         };
-        self.told = (lost, undelivered);
+        self.reported = (lost, undelivered);
         self.write_own(Event::Loss(new), now)
     }
 

@@ -17,7 +17,7 @@ use crate::{
 const LEVELS: [u8; 3] = [50, 80, 95];
 /// Usage in percent below which a destination is reported as relieved. Below the lowest level, so
 /// that usage around 50 percent does not cause a line every few seconds.
-const FALLEN_BACK: u32 = 40;
+const RELIEF_PERCENT: u32 = 40;
 
 /// Maximum number of remote ports monitored, counted per namespace.
 const PORTS_MAX: usize = 64;
@@ -25,9 +25,9 @@ const PORTS_MAX: usize = 64;
 /// Minimum pause between two scans.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Minimum pause as a multiple of the last scan's duration: scans use at most 5 % of a CPU.
-const PAUSE_OF_TOOK: u32 = 20;
+const PAUSE_FACTOR: u32 = 20;
 /// Interval of the scans that check if a destination above a level is relieved.
-const AGAIN: Duration = Duration::from_secs(5);
+const RELIEF_CHECK: Duration = Duration::from_secs(5);
 /// Number of connects after a failed scan until the next scan.
 const AFTER_FAILURE: u32 = 2048;
 
@@ -41,7 +41,7 @@ struct Watched {
     /// Attempt of the last hint: it leads into the namespace.
     about: AttemptRef,
     hinted: Instant,
-    looked: Instant,
+    scanned: Instant,
     /// Connects since the last scan as hinted; at most twice the real number.
     since: u32,
     /// Number of connects until a destination can reach its next level.
@@ -58,7 +58,7 @@ impl Watched {
         if self.since > 0 && self.since.saturating_mul(2) >= self.room {
             return Some(self.hinted);
         }
-        (!self.levels.is_empty()).then(|| self.looked + AGAIN)
+        (!self.levels.is_empty()).then(|| self.scanned + RELIEF_CHECK)
     }
 }
 
@@ -66,19 +66,19 @@ impl Watched {
 pub(super) struct ScanSchedule {
     ports: HashMap<Port, Watched>,
     /// True while a scan is running.
-    looking: bool,
+    scanning: bool,
     pause_until: Instant,
     /// True once the log has named an excess of destinations.
-    told_too_many: bool,
+    has_warned: bool,
 }
 
 impl ScanSchedule {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             ports: HashMap::new(),
-            looking: false,
+            scanning: false,
             pause_until: now,
-            told_too_many: false,
+            has_warned: false,
         }
     }
 
@@ -90,7 +90,7 @@ impl ScanSchedule {
         let watched = self.ports.entry(port).or_insert_with(|| Watched {
             about,
             hinted: now,
-            looked: now,
+            scanned: now,
             since: 0,
             // The usage is unknown before the first scan.
             room: 0,
@@ -113,56 +113,60 @@ impl ScanSchedule {
         oldest.is_some_and(|oldest| self.ports.remove(&oldest).is_some())
     }
 
-    pub(super) fn is_looking(&self) -> bool {
-        self.looking
+    pub(super) fn is_scanning(&self) -> bool {
+        self.scanning
     }
 
     /// Returns the time of the next scan; `None` if none is due.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    pub(super) fn next_scan(&self) -> Option<Instant> {
         let due = self.ports.values().filter_map(Watched::due).min()?;
         Some(due.max(self.pause_until))
     }
 
     /// Returns the scan to run now, if one is due, and marks it as running.
-    pub(super) fn look(&mut self, now: Instant) -> Option<PortScan> {
-        if self.looking || now < self.pause_until {
+    pub(super) fn start_scan(&mut self, now: Instant) -> Option<PortScan> {
+        if self.scanning || now < self.pause_until {
             return None;
         }
         let due = self.ports.iter_mut();
         let due = due.filter(|(_, watched)| watched.due().is_some_and(|due| due <= now));
         // The port that waited longest comes first.
-        let (&(netns, port), watched) = due.min_by_key(|(_, watched)| watched.looked)?;
-        self.looking = true;
+        let (&(netns, port), watched) = due.min_by_key(|(_, watched)| watched.scanned)?;
+        self.scanning = true;
         watched.since = 0;
         Some(PortScan {
             netns,
             port,
             about: watched.about,
-            percent: FALLEN_BACK,
-            told: watched.levels.keys().copied().collect(),
+            percent: RELIEF_PERCENT,
+            reported: watched.levels.keys().copied().collect(),
         })
     }
 
     /// Processes the result of a scan; returns the lines due, each with its level.
-    pub(super) fn looked(&mut self, looked: &PortScanResult, now: Instant) -> Vec<(u8, PortUse)> {
-        self.looking = false;
-        self.pause_until = now + PAUSE.max(looked.took * PAUSE_OF_TOOK);
-        let port = (looked.look.netns, looked.look.port);
+    pub(super) fn finish_scan(
+        &mut self,
+        result: &PortScanResult,
+        now: Instant,
+    ) -> Vec<(u8, PortUse)> {
+        self.scanning = false;
+        self.pause_until = now + PAUSE.max(result.took * PAUSE_FACTOR);
+        let port = (result.scan.netns, result.scan.port);
         let Some(watched) = self.ports.get_mut(&port) else {
             return Vec::new();
         };
-        watched.looked = now;
-        let Some(uses) = &looked.found else {
+        watched.scanned = now;
+        let Some(uses) = &result.found else {
             // Usage is unknown now, so nothing is reported.
             watched.levels.clear();
             watched.room = AFTER_FAILURE;
             return Vec::new();
         };
-        if uses.has_more && !self.told_too_many {
-            self.told_too_many = true;
-            log::warn!("port_pressure: too many destinations of one port, some have no line");
+        if uses.has_more && !self.has_warned {
+            self.has_warned = true;
+            log::warn!("port_pressure: too many destinations on one port; some are not reported");
         }
-        let lines = uses.told.iter().filter_map(|found| watched.line(found));
+        let lines = uses.reported.iter().filter_map(|found| watched.line(found));
         let lines = lines.collect();
         watched.room = watched.room_in(uses);
         lines
@@ -174,7 +178,7 @@ impl Watched {
     fn line(&mut self, found: &PortUse) -> Option<(u8, PortUse)> {
         let ends = (found.local, found.remote.ip());
         let known = self.levels.get(&ends).copied();
-        let level = level_to_tell(known, found.percent())?;
+        let level = level_to_report(known, found.percent())?;
         if level == 0 {
             self.levels.remove(&ends);
         } else {
@@ -190,7 +194,7 @@ impl Watched {
             let ports = u32::try_from(ports.div_ceil(100)).unwrap_or(u32::MAX);
             ports.saturating_sub(used)
         };
-        let told = uses.told.iter().filter_map(|found| {
+        let reported = uses.reported.iter().filter_map(|found| {
             let known = self.levels.get(&(found.local, found.remote.ip()));
             let known = known.copied().unwrap_or(0);
             let next = LEVELS.into_iter().find(|level| *level > known)?;
@@ -198,20 +202,20 @@ impl Watched {
         });
         let [lowest, ..] = LEVELS;
         let others = until(lowest, uses.most_of_others);
-        told.fold(others, u32::min)
+        reported.fold(others, u32::min)
     }
 }
 
 /// Returns the level to report, given the level last reported: a higher level reached, or 0 once
 /// relieved.
-fn level_to_tell(known: Option<u8>, percent: u32) -> Option<u8> {
+fn level_to_report(known: Option<u8>, percent: u32) -> Option<u8> {
     let reached = LEVELS.into_iter().rev();
     let reached = reached
         .into_iter()
         .find(|level| percent >= u32::from(*level));
     match (known, reached) {
         (known, Some(level)) if known.is_none_or(|known| level > known) => Some(level),
-        (Some(_), _) if percent < FALLEN_BACK => Some(0),
+        (Some(_), _) if percent < RELIEF_PERCENT => Some(0),
         (Some(_) | None, _) => None,
     }
 }

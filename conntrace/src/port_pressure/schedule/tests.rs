@@ -27,9 +27,9 @@ fn used(host: u8, used: u32) -> PortUse {
     }
 }
 
-fn uses(told: &[PortUse], most_of_others: u32) -> ScannedPorts {
+fn uses(reported: &[PortUse], most_of_others: u32) -> ScannedPorts {
     ScannedPorts {
-        told: told.to_vec(),
+        reported: reported.to_vec(),
         available: 10_000,
         most_of_others,
         has_more: false,
@@ -38,7 +38,7 @@ fn uses(told: &[PortUse], most_of_others: u32) -> ScannedPorts {
 
 /// Schedule under test, and the current time.
 struct ScheduleTest {
-    watch: ScanSchedule,
+    schedule: ScanSchedule,
     now: Instant,
 }
 
@@ -46,14 +46,14 @@ impl ScheduleTest {
     fn new() -> Self {
         let now = Instant::now();
         Self {
-            watch: ScanSchedule::new(now),
+            schedule: ScanSchedule::new(now),
             now,
         }
     }
 
     fn hint(&mut self, count: u32) {
         self.now += NOW_AND_THEN;
-        self.watch.hint(PORT, about(), count, self.now);
+        self.schedule.hint(PORT, about(), count, self.now);
     }
 
     /// Returns the number of connects until a scan is requested.
@@ -63,25 +63,28 @@ impl ScheduleTest {
                 self.hint(count);
             }
             self.now += Duration::from_secs(1);
-            if self.watch.next_look().is_some_and(|at| at <= self.now) {
+            if self.schedule.next_scan().is_some_and(|at| at <= self.now) {
                 return count;
             }
         }
-        panic!("no look");
+        panic!("no scan");
     }
 
     /// Runs the due scan with this result; returns the levels reported.
-    fn look(&mut self, found: Option<ScannedPorts>) -> Vec<u8> {
+    fn scan(&mut self, found: Option<ScannedPorts>) -> Vec<u8> {
         self.now += PAUSE;
-        let look = self.watch.look(self.now).expect("a look is due");
-        assert!(self.watch.look(self.now).is_none(), "one at a time");
-        assert_eq!((look.netns, look.port), PORT);
-        let looked = PortScanResult {
-            look,
+        let scan = self.schedule.start_scan(self.now).expect("a scan is due");
+        assert!(
+            self.schedule.start_scan(self.now).is_none(),
+            "one at a time"
+        );
+        assert_eq!((scan.netns, scan.port), PORT);
+        let result = PortScanResult {
+            scan,
             took: NOW_AND_THEN,
             found,
         };
-        let lines = self.watch.looked(&looked, self.now);
+        let lines = self.schedule.finish_scan(&result, self.now);
         lines.into_iter().map(|(level, _)| level).collect()
     }
 }
@@ -89,13 +92,13 @@ impl ScheduleTest {
 #[test]
 fn looks_often_enough_and_seldom() {
     let mut scene = ScheduleTest::new();
-    assert_eq!(scene.watch.next_look(), None);
+    assert_eq!(scene.schedule.next_scan(), None);
     assert_eq!(scene.connects_until_look(), connects::FIRST);
     // Every connect leaves a socket: each scan comes before half the room is used.
-    let (mut looks, mut total) = (0, connects::FIRST);
+    let (mut scans, mut total) = (0, connects::FIRST);
     let levels = loop {
-        let levels = scene.look(Some(uses(&[used(2, total)], 0)));
-        looks += 1;
+        let levels = scene.scan(Some(uses(&[used(2, total)], 0)));
+        scans += 1;
         if !levels.is_empty() {
             break levels;
         }
@@ -109,14 +112,14 @@ fn looks_often_enough_and_seldom() {
     };
     assert_eq!(levels, [50]);
     assert!((5000..5700).contains(&total), "{total}");
-    assert!(looks <= 12, "{looks}");
+    assert!(scans <= 12, "{scans}");
 }
 
 #[test]
 fn what_leaves_no_socket_is_seldom_looked_at() {
     let mut scene = ScheduleTest::new();
     scene.hint(64);
-    scene.look(Some(uses(&[], 0)));
+    scene.scan(Some(uses(&[], 0)));
     assert!(scene.connects_until_look() >= 2000);
 }
 
@@ -138,10 +141,10 @@ fn each_level_once_until_it_has_fallen_back() {
     ];
     for (count, expected) in steps {
         scene.hint(64);
-        scene.now += AGAIN;
+        scene.now += RELIEF_CHECK;
         // Makes a scan due regardless of hints.
-        scene.watch.ports.get_mut(&PORT).unwrap().room = 0;
-        let levels = scene.look(Some(uses(&[used(2, count)], 0)));
+        scene.schedule.ports.get_mut(&PORT).unwrap().room = 0;
+        let levels = scene.scan(Some(uses(&[used(2, count)], 0)));
         assert_eq!(levels, expected, "{count}");
     }
 }
@@ -151,24 +154,24 @@ fn looks_again_only_while_one_is_above_a_level() {
     let mut scene = ScheduleTest::new();
     scene.hint(64);
     assert_eq!(
-        scene.look(Some(uses(&[used(2, 5000), used(3, 4500)], 9))),
+        scene.scan(Some(uses(&[used(2, 5000), used(3, 4500)], 9))),
         [50]
     );
-    let again = scene.watch.next_look().expect("a look is due later");
-    assert_eq!(again, scene.now + AGAIN);
+    let again = scene.schedule.next_scan().expect("a scan is due later");
+    assert_eq!(again, scene.now + RELIEF_CHECK);
     scene.now = again;
-    assert_eq!(scene.look(Some(uses(&[used(2, 3000)], 9))), [0]);
-    assert_eq!(scene.watch.next_look(), None, "and nothing wakes us");
+    assert_eq!(scene.scan(Some(uses(&[used(2, 3000)], 9))), [0]);
+    assert_eq!(scene.schedule.next_scan(), None, "and nothing wakes us");
 }
 
 #[test]
 fn a_look_that_fails_claims_nothing() {
     let mut scene = ScheduleTest::new();
     scene.hint(64);
-    assert_eq!(scene.look(Some(uses(&[used(2, 9000)], 0))), [80]);
-    scene.now += AGAIN;
-    assert!(scene.look(None).is_empty());
-    assert_eq!(scene.watch.next_look(), None);
+    assert_eq!(scene.scan(Some(uses(&[used(2, 9000)], 0))), [80]);
+    scene.now += RELIEF_CHECK;
+    assert!(scene.scan(None).is_empty());
+    assert_eq!(scene.schedule.next_scan(), None);
     assert!(scene.connects_until_look() >= AFTER_FAILURE / 2);
 }
 
@@ -176,32 +179,38 @@ fn a_look_that_fails_claims_nothing() {
 fn looking_takes_a_twentieth_of_the_time() {
     let mut scene = ScheduleTest::new();
     scene.hint(64);
-    let look = scene.watch.look(scene.now).unwrap();
+    let scan = scene.schedule.start_scan(scene.now).unwrap();
     let took = Duration::from_millis(50);
-    let looked = PortScanResult {
-        look,
+    let result = PortScanResult {
+        scan,
         took,
         found: Some(uses(&[used(2, 4990)], 0)),
     };
-    scene.watch.looked(&looked, scene.now);
+    scene.schedule.finish_scan(&result, scene.now);
     let ended = scene.now;
     scene.hint(64);
-    assert_eq!(scene.watch.next_look(), Some(ended + took * PAUSE_OF_TOOK));
-    assert!(scene.watch.look(scene.now).is_none());
+    assert_eq!(
+        scene.schedule.next_scan(),
+        Some(ended + took * PAUSE_FACTOR)
+    );
+    assert!(scene.schedule.start_scan(scene.now).is_none());
 }
 
 #[test]
 fn there_is_an_end_to_what_is_watched() {
     let mut scene = ScheduleTest::new();
     scene.hint(64);
-    scene.look(Some(uses(&[used(2, 9000)], 0)));
+    scene.scan(Some(uses(&[used(2, 9000)], 0)));
     for other in 1..=2 * u16::try_from(PORTS_MAX).unwrap() {
         scene.now += NOW_AND_THEN;
-        scene.watch.hint((8, other), about(), 64, scene.now);
-        assert!(scene.watch.ports.len() <= PORTS_MAX);
+        scene.schedule.hint((8, other), about(), 64, scene.now);
+        assert!(scene.schedule.ports.len() <= PORTS_MAX);
     }
-    assert!(scene.watch.ports.contains_key(&PORT), "it is above a level");
-    assert!(scene.watch.ports.contains_key(&(8, 128)), "the newest");
+    assert!(
+        scene.schedule.ports.contains_key(&PORT),
+        "it is above a level"
+    );
+    assert!(scene.schedule.ports.contains_key(&(8, 128)), "the newest");
 }
 
 #[test]

@@ -50,14 +50,14 @@ impl RulesetDump {
     ) -> io::Result<()> {
         let body = [&[family, 0, 0, 0], attributes].concat();
         let request = netlink::request(kind + 1, FLAGS, &body)?;
-        let is_whole = netlink::dump(NETLINK_NETFILTER, &request, |told, message| {
+        let is_whole = netlink::dump(NETLINK_NETFILTER, &request, |received, message| {
             let Some((header, rest)) = message.split_first_chunk::<HEADER_LEN>() else {
                 return ControlFlow::Continue(());
             };
             let [family, _, generation @ ..] = *header;
             let generation = u16::from_be_bytes(generation);
             self.is_whole &= *self.generation.get_or_insert(generation) == generation;
-            if told == kind {
+            if received == kind {
                 each(family, rest)
             } else {
                 ControlFlow::Continue(())

@@ -65,7 +65,7 @@ pub(super) fn could_give(
         | (PacketEnd::RejectByReset, RejectByReset)
         | (PacketEnd::RejectByIcmp, RejectByIcmp)
         | (PacketEnd::Rewrite, Rewrite) => Some(Match::Fully),
-        // The RST or ICMP error goes to the peer, or may have been lost.
+        // The RST or ICMP error for an incoming packet goes to the peer; others can be lost.
         (PacketEnd::Drop, RejectByReset | RejectByIcmp) => Some(match direction {
             Direction::In => Match::Fully,
             Direction::Out | Direction::Arriving => Match::Possibly,

@@ -25,7 +25,7 @@ pub(super) enum NetfilterHook {
     Egress,
 }
 
-/// Hooks of a SYN, of an arriving RST or ICMP error, of a SYN-ACK, and of packets on `lo`.
+/// Hooks of a SYN sent, of a SYN arriving in another namespace, of a SYN-ACK, and of both on `lo`.
 pub(super) const OUT: &[NetfilterHook] = &[
     NetfilterHook::Output,
     NetfilterHook::Postrouting,

@@ -161,7 +161,7 @@ fn conclude(
         }
         RouteKind::Unicast if is_chosen_by_port => {
             return Err(cannot_tell(
-                "several next hops, one of which the ports choose",
+                "several next hops, chosen by a hash of the ports",
             ));
         }
         RouteKind::Unicast => {

@@ -79,7 +79,7 @@ pub fn dead_end(way: &Flow) -> io::Result<Option<DeadEnd>> {
         // Broadcast and the like are not valid destinations for TCP.
         WalkEnd::Found(entry) if entry.kind == RouteKind::Other => Ok(None),
         WalkEnd::Forbidden(_) | WalkEnd::Nothing | WalkEnd::Found(_) => Err(cannot_tell(
-            "rules and tables say otherwise than the kernel",
+            "rules and tables contradict the kernel's answer",
         )),
     }
 }
@@ -264,7 +264,7 @@ fn way_out(entry: &RouteEntry, bound: Option<u32>) -> io::Result<RouteOut> {
     let mut hops = entry.hops.iter();
     let hop = hops.find(|hop| is_usable(hop, bound));
     let Some((hop, index)) = hop.and_then(|hop| Some((hop, hop.device?))) else {
-        return Err(cannot_tell("a route of which the next hop is not listed"));
+        return Err(cannot_tell("a route without a listed next hop"));
     };
     Ok(RouteOut {
         gateway: hop.gateway,

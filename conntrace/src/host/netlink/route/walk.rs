@@ -196,9 +196,7 @@ fn is_candidate(entry: &RouteEntry, packet: &RoutedPacket) -> io::Result<bool> {
     }
     match packet.device {
         None if entry.hops.is_empty() => Ok(true),
-        Some(_) if entry.hops.is_empty() => {
-            Err(cannot_tell("a route of which the next hop is not listed"))
-        }
+        Some(_) if entry.hops.is_empty() => Err(cannot_tell("a route without a listed next hop")),
         bound => Ok(entry.hops.iter().any(|hop| is_usable(hop, bound))),
     }
 }

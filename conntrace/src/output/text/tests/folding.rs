@@ -22,7 +22,7 @@ fn what_was_left_out_is_told() {
 }
 
 /// Returns the number of outcomes that a text reports for this destination.
-fn told(text: &str, to: &str) -> u64 {
+fn reported(text: &str, to: &str) -> u64 {
     let rows = text.lines().filter(|line| line.contains(to));
     let rows = rows.filter(|line| line.starts_with("08:") && !line.contains("stalled"));
     let count = |row: &str| match row.trim_end().strip_suffix(" more") {
@@ -37,7 +37,7 @@ fn repeats_are_counted_second_by_second() {
     let mut lines: Vec<_> = (0..1000).map(|n| later(refused(), n * 7)).collect();
     lines.push(later(stop_line(), 7_100));
     let text = render(text_of_width(Some(80)), &lines);
-    assert_eq!(told(&text, " 10.0.0.5:5432 "), 1000, "{text}");
+    assert_eq!(reported(&text, " 10.0.0.5:5432 "), 1000, "{text}");
     let repeats = text.lines().filter(|line| line.ends_with(" more")).count();
     assert_eq!(repeats, 7, "{text}");
     assert_eq!(text.matches("fix:").count(), 1, "{text}");
@@ -79,7 +79,7 @@ fn a_case_that_goes_on_is_told_again() {
     let text = render(text_of_width(Some(80)), &lines);
     assert_eq!(text.matches("nothing_listening").count(), 2, "{text}");
     assert_eq!(text.matches("fix:").count(), 1, "{text}");
-    assert_eq!(told(&text, " 10.0.0.5:5432 "), 5, "{text}");
+    assert_eq!(reported(&text, " 10.0.0.5:5432 "), 5, "{text}");
 }
 
 /// Another cause of the same failure is another case, with another `fix`.
@@ -94,7 +94,7 @@ fn another_cause_is_another_case() {
     );
     let text = render(text_of_width(Some(80)), &[refused(), other, refused()]);
     assert_eq!(text.matches("fix:").count(), 2, "{text}");
-    assert_eq!(told(&text, " 10.0.0.5:5432 "), 3, "{text}");
+    assert_eq!(reported(&text, " 10.0.0.5:5432 "), 3, "{text}");
 }
 
 #[test]
@@ -111,8 +111,8 @@ fn what_is_held_back_is_due_after_a_second() {
     assert_eq!(wait, Some(Duration::from_millis(610)));
     assert_eq!(out.len(), before);
     assert_eq!(text.idle(at(1010), &mut out), None);
-    let told = str::from_utf8(&out[before..]).unwrap();
-    assert!(told.ends_with(" 1 more\n"), "{told}");
+    let reported = str::from_utf8(&out[before..]).unwrap();
+    assert!(reported.ends_with(" 1 more\n"), "{reported}");
     // A clock that was set back does not hold repeats back forever.
     text.render(&later(refused(), 2000), &mut out).unwrap();
     assert_eq!(text.idle(at(-3_600_000), &mut out), None);
@@ -135,7 +135,7 @@ fn a_full_table_starts_over() {
     }
     text.finish(&mut out);
     let shown = String::from_utf8(out).unwrap();
-    assert_eq!(told(&shown, " 10.0.0.5:"), u64::from(ports) * 2);
+    assert_eq!(reported(&shown, " 10.0.0.5:"), u64::from(ports) * 2);
     text.render(&of_port(0), &mut Vec::new()).unwrap();
     assert!(text.folds.len() <= folds::CASES_MAX);
 }
