@@ -22,8 +22,10 @@ use std::{
 use netlink_packet_route::route::RouteType;
 use nix::sched::{CloneFlags, unshare};
 
+pub mod catalogue;
 mod destroy;
 mod disconnect;
+pub mod endings;
 mod far_end;
 mod far_thread;
 mod firewall;

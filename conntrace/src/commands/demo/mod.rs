@@ -3,8 +3,8 @@
 
 mod audience;
 mod narrator;
+mod play;
 mod report;
-mod scenes;
 mod words;
 
 use std::{
@@ -22,9 +22,8 @@ use tokio::sync::{mpsc::unbounded_channel, oneshot};
 
 use audience::Audience;
 use narrator::Narrator;
+use play::DemoScene;
 pub use report::DemoReport;
-pub use scenes::client;
-use scenes::{Act, ExpectedCause};
 
 use crate::{
     capture,
@@ -40,7 +39,8 @@ use crate::{
     pipeline::{Config, Labelling},
     record::Label,
 };
-use conntrace_testnet::{Testnet, TestnetError};
+pub use conntrace_testnet::catalogue::client;
+use conntrace_testnet::{Testnet, TestnetError, catalogue::ExpectedCause};
 
 /// The default of `--patience`, in milliseconds.
 const PATIENCE_MS: u64 = 200;
@@ -81,11 +81,11 @@ pub async fn run(
     let stdout = Destination::stdout().context("cannot use stdout")?;
     let way = Output::queued(Box::new(audience), stdout);
     let played = begin(traced.clone(), start.coverage, narrator)?;
-    let (mut acts, mut unwritten) = (None, None);
+    let (mut scenes, mut unwritten) = (None, None);
     let stop = async {
         tokio::select! {
             result = played => {
-                acts = Some(result);
+                scenes = Some(result);
                 "played"
             }
             Some(error) = failures.recv() => {
@@ -104,12 +104,12 @@ pub async fn run(
         unless_closed(Err(error)).context("cannot write")?;
         return Ok(None);
     }
-    let acts = acts
+    let scenes = scenes
         .context("interrupted")??
         .context("cannot set the stage")?;
     let missed = totals.lost.ending_missed;
     Ok(Some(DemoReport::new(
-        &acts,
+        &scenes,
         &traced.lock().outcomes,
         missed,
     )))
@@ -158,16 +158,16 @@ fn begin(
     traced: TracedLines,
     coverage: Coverage,
     narrator: Option<Narrator>,
-) -> anyhow::Result<oneshot::Receiver<Result<Vec<Act>, TestnetError>>> {
-    let tell = move |act: &Act| {
+) -> anyhow::Result<oneshot::Receiver<Result<Vec<DemoScene>, TestnetError>>> {
+    let tell = move |scene: &DemoScene| {
         if let Some(narrator) = &narrator {
-            narrator.tell(act);
+            narrator.tell(scene);
         }
     };
     let (played_sender, played) = oneshot::channel();
     thread::Builder::new()
         .name("demo".to_owned())
-        .spawn(move || played_sender.send(scenes::play(&traced, coverage, &tell)))
+        .spawn(move || played_sender.send(play::play(&traced, coverage, &tell)))
         .context("cannot start the demo's thread")?;
     Ok(played)
 }
@@ -216,12 +216,8 @@ impl TracedLines {
     }
 
     /// The cause of a thread's last line.
-    fn last_why(&self, tid: u32) -> Option<ExpectedCause> {
-        let inner = self.lock();
-        let last = inner.outcomes.get(&tid)?.last()?;
-        last.cause
-            .as_ref()
-            .map(|cause| (cause.code, cause.certainty))
+    fn last_cause(&self, tid: u32) -> Option<ExpectedCause> {
+        words::cause_of(self.lock().outcomes.get(&tid)?.last()?)
     }
 
     fn lock(&self) -> MutexGuard<'_, TracedInner> {
@@ -232,31 +228,74 @@ impl TracedLines {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{collections::HashSet, sync::Arc};
 
     use jiff::Timestamp;
 
-    use super::scenes::ExpectedCause;
     use crate::{
-        diagnosis::{Cause, DiagnosisResult, Facts},
+        diagnosis::{Cause, Certainty, Code, DiagnosisResult, Facts},
         output::{
             event,
             event::{Outcome, Owner},
         },
         record,
-        record::label,
+        record::{Label, label},
     };
+    use conntrace_testnet::catalogue;
 
     /// The line of a refused attempt with this cause.
-    pub(super) fn told(why: ExpectedCause) -> Outcome {
+    pub(super) fn told((code, certainty): (Code, Certainty)) -> Outcome {
         let attempt = record::decode(&record::decode::tests::refused()).unwrap();
         let verdict = label(&attempt, 200).unwrap();
-        let cause = Cause::new(why.0, why.1, "why", "fix", Facts::default());
+        let cause = Cause::new(code, certainty, "why", "fix", Facts::default());
         let diagnosed = DiagnosisResult {
             cause: Some(Arc::new(cause.into())),
             undiagnosed: None,
         };
         let (at, owner) = (Timestamp::UNIX_EPOCH, Owner::default());
         event::outcome(&attempt, &verdict, at, owner, diagnosed)
+    }
+
+    /// The catalogue does not know the agent: its labels and causes are only words.
+    #[test]
+    fn the_catalogue_has_real_labels_and_causes() {
+        let labels = Label::ALL.map(Label::as_str);
+        let codes = Code::ALL.map(Code::as_str);
+        let certainties = [Certainty::Certain, Certainty::Likely, Certainty::Possible];
+        let certainties = certainties.map(Certainty::as_str);
+        for scenario in catalogue::all() {
+            let causes = [scenario.cause, scenario.cause_by_errno, scenario.cause_or];
+            for (code, certainty) in causes.into_iter().flatten() {
+                assert!(codes.contains(&code), "{code} of {scenario:#?}");
+                assert!(
+                    certainties.contains(&certainty),
+                    "{certainty} of {scenario:#?}"
+                );
+            }
+            for line in scenario.expected {
+                assert!(labels.contains(&line.label), "{line:#?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_cause_is_staged_that_one_host_can_stage() {
+        let causes: HashSet<_> = catalogue::all()
+            .filter_map(|scenario| Some(scenario.cause?.0))
+            .collect();
+        let missing: Vec<_> = Code::ALL
+            .into_iter()
+            .filter(|code| !causes.contains(code.as_str()))
+            .collect();
+        // The first needs a gateway behind another device than a tunnel's, such as the test
+        // network has. For the next two a policy of the host's would have to be set, and be left
+        // if killed. The last needs a namespace without an address.
+        let elsewhere = [
+            Code::PrivateAddressNotLocal,
+            Code::CgroupPolicy,
+            Code::SecurityModule,
+            Code::NoSourceAddress,
+        ];
+        assert_eq!(missing, elsewhere);
     }
 }

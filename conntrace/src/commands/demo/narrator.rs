@@ -9,9 +9,10 @@ use std::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    TracedLines, WIDTH, scenes,
-    scenes::{Act, Expectation, SceneResult},
+    TracedLines, WIDTH, play,
+    play::{DemoScene, SceneResult},
     words,
+    words::Ending,
 };
 use crate::{
     diagnosis,
@@ -41,15 +42,15 @@ impl Narrator {
     }
 
     /// Tells of a scene that is over. Of one that was skipped the report tells.
-    pub(super) fn tell(&self, act: &Act) {
+    pub(super) fn tell(&self, scene: &DemoScene) {
         let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
         *over += 1;
-        let lines = match act.played {
+        let lines = match scene.result {
             SceneResult::Skipped(_) => return,
             SceneResult::By { tid } => self.traced.lines(tid),
         };
-        let count = scenes::count();
-        let block = format!("\n{}/{count}  {}", *over, block(act, &lines));
+        let count = play::scenarios().count();
+        let block = format!("\n{}/{count}  {}", *over, block(scene, &lines));
         if let Err(error) = io::stdout().write_all(block.as_bytes()) {
             // Nobody listens any more once another block could not be written.
             let _ = self.failed.send(error);
@@ -62,15 +63,16 @@ pub(super) fn announcement() -> String {
     format!(
         "{} scenes in network namespaces of their own; takes about 6 s, up to 15 s on a busy \
          machine.\n",
-        scenes::count()
+        play::scenarios().count()
     )
 }
 
 /// A scene's name, what it does, the lines that were traced of it, and why the last attempt
 /// ended so.
-fn block(act: &Act, lines: &[Outcome]) -> String {
-    let tries = words::tries(act.before.len() + 1);
-    let mut text = format!("{}{tries}\n{}", act.name, part("what", act.does));
+fn block(scene: &DemoScene, lines: &[Outcome]) -> String {
+    let tries = words::tries(scene.before.len() + 1);
+    let about = part("what", scene.scenario.about);
+    let mut text = format!("{}{tries}\n{about}", scene.scenario.name);
     if lines.is_empty() {
         text.push_str(&part("line", "none was traced"));
     }
@@ -82,7 +84,7 @@ fn block(act: &Act, lines: &[Outcome]) -> String {
         return text;
     };
     if let Some(cause) = &last.cause {
-        let why = words::cause(Some((cause.code, cause.certainty)));
+        let why = words::cause(words::cause_of(last));
         text.push_str(&part("why", &format!("{why}: {}", cause.why)));
         text.push_str(&part("fix", &cause.fix));
     } else if let Some(reason) = last.undiagnosed {
@@ -104,7 +106,7 @@ fn part(name: &str, words: &str) -> String {
 
 /// `refused by RST, ECONNREFUSED, after 0.31 ms: 10.0.0.2:43210 -> 10.0.0.5:5432`
 fn traced(line: &Outcome) -> String {
-    let mut text = words::ending(Expectation::of_line(line));
+    let mut text = Ending::from(line).to_string();
     if let Some(errno) = &line.errno {
         text.push_str(", ");
         text.push_str(errno);
@@ -128,14 +130,12 @@ mod tests {
         diagnosis::{Certainty, Code, Undiagnosed},
     };
 
-    fn refused() -> Act {
-        Act {
-            name: "refused",
-            does: "connect to a port on which nothing listens",
-            expected: &[],
-            why: None,
+    fn refused() -> DemoScene {
+        DemoScene {
+            scenario: play::scenarios().find(|it| it.name == "refused").unwrap(),
+            cause: None,
             before: vec![None],
-            played: SceneResult::By { tid: 1 },
+            result: SceneResult::By { tid: 1 },
         }
     }
 
@@ -144,7 +144,7 @@ mod tests {
         let line = told((Code::NothingListening, Certainty::Likely));
         assert_snapshot!(block(&refused(), &[line.clone(), line]), @r"
         refused (2nd try)
-          what   connect to a port on which nothing listens
+          what   connect to a port on which nothing listens: the host answers with a RST
           line   refused by RST, ECONNREFUSED, after 0.31 ms: 10.0.0.2:43210 -> 10.0.0.5:5432
                  refused by RST, ECONNREFUSED, after 0.31 ms: 10.0.0.2:43210 -> 10.0.0.5:5432
           why    nothing_listening (likely): why

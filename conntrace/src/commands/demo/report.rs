@@ -4,14 +4,12 @@ use std::{collections::HashMap, fmt};
 
 use super::{
     WIDTH,
-    scenes::{Act, Expectation, ExpectedCause, SceneResult},
+    play::{DemoScene, SceneResult},
     words,
+    words::Ending,
 };
-use crate::{
-    diagnosis::Certainty,
-    output::{event::Outcome, wrap::wrap},
-    record::Label,
-};
+use crate::output::{event::Outcome, wrap::wrap};
+use conntrace_testnet::catalogue::ExpectedCause;
 
 /// Columns of a scene's name.
 const NAME_WIDTH: usize = 16;
@@ -26,7 +24,7 @@ pub struct DemoReport {
 struct ReportRow {
     scene: &'static str,
     expected: String,
-    /// The reason where it was skipped.
+    /// Ending and cause where these differ; the reason where the scene was skipped.
     got: String,
     result: RowResult,
     /// The causes of earlier tries.
@@ -43,13 +41,13 @@ enum RowResult {
 impl DemoReport {
     /// Compares; no program saw `missed` of the endings.
     pub(super) fn new(
-        acts: &[Act],
+        scenes: &[DemoScene],
         outcomes: &HashMap<u32, Vec<Outcome>>,
         mut missed: u64,
     ) -> Self {
-        let row = |act| ReportRow::new(act, outcomes, &mut missed);
+        let row = |scene| ReportRow::new(scene, outcomes, &mut missed);
         Self {
-            rows: acts.iter().map(row).collect(),
+            rows: scenes.iter().map(row).collect(),
         }
     }
 
@@ -65,51 +63,41 @@ impl DemoReport {
 }
 
 impl ReportRow {
-    fn new(act: &Act, outcomes: &HashMap<u32, Vec<Outcome>>, missed: &mut u64) -> Self {
-        let tid = match &act.played {
-            SceneResult::Skipped(reason) => return Self::skipped(act, reason.clone()),
+    fn new(scene: &DemoScene, outcomes: &HashMap<u32, Vec<Outcome>>, missed: &mut u64) -> Self {
+        let wanted: Vec<_> = scene.scenario.expected.iter().map(Ending::from).collect();
+        let row = |result, got| Self {
+            scene: scene.scenario.name,
+            expected: describe(&wanted, scene.cause),
+            got,
+            result,
+            before: scene.before.clone(),
+        };
+        let tid = match &scene.result {
+            SceneResult::Skipped(reason) => return row(RowResult::Skipped, reason.clone()),
             SceneResult::By { tid } => tid,
         };
         let lines = outcomes.get(tid).map_or(&[][..], Vec::as_slice);
-        let got: Vec<_> = lines.iter().map(Expectation::of_line).collect();
-        let cause = lines.last().and_then(|line| line.cause.as_ref());
-        let why = cause.map(|it| (it.code, it.certainty));
-        let is_certain = why.is_some_and(|(_, certainty)| certainty == Certainty::Certain);
-        let result = if got == act.expected && why == act.why {
-            RowResult::Same
-        } else if got.len() < act.expected.len() && *missed > 0 {
+        let got: Vec<_> = lines.iter().map(Ending::from).collect();
+        let last = lines.last();
+        let cause = last.and_then(words::cause_of);
+        let is_certain = cause.is_some_and(|(_, certainty)| certainty == "certain");
+        if got == wanted && cause == scene.cause {
+            row(RowResult::Same, String::new())
+        } else if got.len() < wanted.len() && *missed > 0 {
             // See the README's limits.
             *missed -= 1;
-            return Self::skipped(
-                act,
-                "the kernel traced no ending: lost.ending_missed".into(),
-            );
-        } else if got == act.expected
+            let reason = "the kernel traced no ending: lost.ending_missed";
+            row(RowResult::Skipped, reason.to_owned())
+        } else if got == wanted
             && !is_certain
-            && let Some(reason) = lines.last().and_then(|line| line.undiagnosed)
+            && let Some(reason) = last.and_then(|line| line.undiagnosed)
         {
             // There is no cause, or one for which less had to be looked at.
-            let reason = format!("the cause was not looked for in full: {}", reason.as_str());
-            return Self::skipped(act, reason);
+            let reason = reason.as_str();
+            let reason = format!("the cause was not looked for in full: {reason}");
+            row(RowResult::Skipped, reason)
         } else {
-            RowResult::Different
-        };
-        Self {
-            scene: act.name,
-            expected: describe(act.expected, act.why),
-            got: describe(&got, why),
-            result,
-            before: act.before.clone(),
-        }
-    }
-
-    fn skipped(act: &Act, reason: String) -> Self {
-        Self {
-            scene: act.name,
-            expected: describe(act.expected, act.why),
-            got: reason,
-            result: RowResult::Skipped,
-            before: act.before.clone(),
+            row(RowResult::Different, describe(&got, cause))
         }
     }
 
@@ -124,22 +112,22 @@ impl ReportRow {
 }
 
 /// The label and cause of the last attempt, after those that led up to it.
-fn describe(attempts: &[Expectation], why: Option<ExpectedCause>) -> String {
+fn describe(attempts: &[Ending], cause: Option<ExpectedCause>) -> String {
     let Some((last, before)) = attempts.split_last() else {
         return "no line".to_owned();
     };
     let mut text = String::new();
-    let established = before.iter().filter(|one| one.label == Label::Established);
+    let established = before.iter().filter(|one| one.label == "established");
     match (before.len(), established.count()) {
         (0, _) => {}
         (1, 1) => text.push_str("established, "),
         (all, good) if all == good => text.push_str(&format!("{good} established, ")),
         (all, good) => text.push_str(&format!("{all} attempts, {good} of them established, ")),
     }
-    text.push_str(&words::ending(*last));
-    if why.is_some() {
+    text.push_str(&last.to_string());
+    if cause.is_some() {
         text.push_str(": ");
-        text.push_str(&words::cause(why));
+        text.push_str(&words::cause(cause));
     }
     text
 }
@@ -195,7 +183,11 @@ impl DemoReport {
             writeln!(f, "\nPlayed again, because the cause was another one:")?;
         }
         for row in again() {
-            let before: Vec<_> = row.before.iter().map(|why| words::cause(*why)).collect();
+            let before: Vec<_> = row
+                .before
+                .iter()
+                .map(|cause| words::cause(*cause))
+                .collect();
             let (first, next) = indents(row.scene);
             f.write_str(&wrap(&before.join(", then "), &first, &next, WIDTH))?;
         }
@@ -236,82 +228,63 @@ fn indents(name: &str) -> (String, String) {
 mod tests {
     use super::*;
     use crate::{
-        commands::demo::{scenes::scenes_as_played, tests::told},
-        diagnosis::{Code, Undiagnosed},
-        output::event::{Event, tests::outcome_line},
-        record::{ReplyKind, TimeoutBy},
+        commands::demo::{play, tests::told},
+        diagnosis::{Certainty, Code, Undiagnosed},
     };
+    use conntrace_testnet::catalogue::Scenario;
 
-    const ONE: &[Expectation] = &[Expectation {
-        label: Label::TimedOut,
-        reply: ReplyKind::None,
-        timeout_by: Some(TimeoutBy::Kernel),
-    }];
+    const CERTAIN: (Code, Certainty) = (Code::HostDown, Certainty::Certain);
+    const LIKELY: (Code, Certainty) = (Code::HostDown, Certainty::Likely);
 
-    const SURE: ExpectedCause = (Code::HostDown, Certainty::Certain);
-    const UNSURE: ExpectedCause = (Code::HostDown, Certainty::Likely);
-
-    fn played(expected: &'static [Expectation], why: Option<ExpectedCause>) -> Act {
-        Act {
-            name: "silence",
-            does: "connect to a silent host",
-            expected,
-            why,
+    /// A scenario, which this thread has played. Its cause is that of [`LIKELY`].
+    fn played(name: &str) -> DemoScene {
+        DemoScene {
+            scenario: play::scenarios().find(|it| it.name == name).unwrap(),
+            cause: Some(("host_down", "likely")),
             before: Vec::new(),
-            played: SceneResult::By { tid: 1 },
+            result: SceneResult::By { tid: 1 },
         }
     }
 
-    /// How many of two such scenes differ, and are skipped.
-    fn counts(
-        act: fn() -> Act,
-        outcomes: &HashMap<u32, Vec<Outcome>>,
-        missed: u64,
-    ) -> (usize, usize) {
-        let report = DemoReport::new(&[act(), act()], outcomes, missed);
-        assert_eq!(
-            report.all_as_expected(),
-            report.count(RowResult::Different) == 0
-        );
-        (
-            report.count(RowResult::Different),
-            report.count(RowResult::Skipped),
-        )
+    /// Numbers of scenes that differ, and that are skipped, of two whose thread has these lines.
+    fn counts(lines: &[Outcome], missed: u64) -> (usize, usize) {
+        let outcomes = HashMap::from([(1, lines.to_vec())]);
+        let report = DemoReport::new(&[played("refused"), played("refused")], &outcomes, missed);
+        let different = report.count(RowResult::Different);
+        assert_eq!(report.all_as_expected(), different == 0);
+        (different, report.count(RowResult::Skipped))
     }
 
-    /// The report of one scene.
-    fn report(mut act: Act, why: ExpectedCause, before: &[Option<ExpectedCause>]) -> DemoReport {
-        let outcome = told(why);
-        let expected = Expectation::of_line(&outcome);
-        act.expected = Box::leak(Box::new([expected]));
-        act.before = before.to_vec();
-        let outcomes = HashMap::from([(1, vec![outcome])]);
-        DemoReport::new(&[act], &outcomes, 0)
+    /// The report of a scene that is to have the one cause, and whose line has the other.
+    fn report(
+        (code, certainty): (Code, Certainty),
+        told_as: (Code, Certainty),
+        before: &[Option<ExpectedCause>],
+    ) -> DemoReport {
+        let scene = DemoScene {
+            cause: Some((code.as_str(), certainty.as_str())),
+            before: before.to_vec(),
+            ..played("refused")
+        };
+        let outcomes = HashMap::from([(1, vec![told(told_as)])]);
+        DemoReport::new(&[scene], &outcomes, 0)
     }
 
     #[test]
     fn a_missing_line_differs_unless_its_ending_went_untraced() {
-        let counts = |missed| counts(|| played(ONE, None), &HashMap::new(), missed);
+        let counts = |missed| counts(&[], missed);
         assert_eq!([0, 1, 2].map(counts), [(2, 0), (1, 1), (0, 2)]);
     }
 
     #[test]
     fn a_missing_cause_differs_unless_its_line_says_why() {
-        const REFUSED: &[Expectation] = &[Expectation {
-            label: Label::Refused,
-            reply: ReplyKind::Rst,
-            timeout_by: None,
-        }];
         let counts = |undiagnosed| {
-            let Event::Outcome(outcome) = outcome_line().event else {
-                panic!("an outcome line");
-            };
-            let outcome = Outcome {
+            let line = Outcome {
+                cause: None,
                 undiagnosed,
-                ..*outcome
+                ..told(LIKELY)
             };
-            let act = || played(REFUSED, Some((Code::NothingListening, Certainty::Likely)));
-            counts(act, &HashMap::from([(1, vec![outcome])]), 9)
+            counts(&[line], 9)
         };
         assert_eq!(counts(None), (2, 0));
         assert_eq!(counts(Some(Undiagnosed::NoTime)), (0, 2));
@@ -319,22 +292,23 @@ mod tests {
 
     #[test]
     fn another_certainty_differs() {
-        for (expected, got) in [(SURE, UNSURE), (UNSURE, SURE)] {
-            let report = report(played(&[], Some(expected)), got, &[]);
+        for (expected, got) in [(CERTAIN, LIKELY), (LIKELY, CERTAIN)] {
+            let report = report(expected, got, &[]);
             assert!(!report.all_as_expected(), "{report}");
             assert!(report.to_string().contains("DIFFERENT\n"), "{report}");
         }
-        assert!(report(played(&[], Some(UNSURE)), UNSURE, &[]).all_as_expected());
+        assert!(report(LIKELY, LIKELY, &[]).all_as_expected());
     }
 
     #[test]
     fn what_was_played_again_is_told() {
-        let again = report(played(&[], Some(SURE)), SURE, &[None, Some(UNSURE)]).to_string();
-        let row = "silence          refused by RST: host_down (certain) same (3rd try)\n";
+        let before = [None, Some(("host_down", "certain"))];
+        let again = report(LIKELY, LIKELY, &before).to_string();
+        let row = "refused          refused by RST: host_down (likely) same (3rd try)\n";
         assert!(again.contains(row), "{again}");
-        let before = "silence          no cause, then host_down (likely)\n";
+        let before = "refused          no cause, then host_down (certain)\n";
         assert!(again.contains(before), "{again}");
-        let once = report(played(&[], Some(SURE)), SURE, &[]).to_string();
+        let once = report(LIKELY, LIKELY, &[]).to_string();
         assert!(
             !once.contains("try)") && !once.contains("Played again"),
             "{once}"
@@ -343,10 +317,10 @@ mod tests {
 
     #[test]
     fn what_differs_is_told_below() {
-        let report = report(played(&[], Some(SURE)), UNSURE, &[]).to_string();
+        let report = report(LIKELY, CERTAIN, &[]).to_string();
         let rows = "\
-silence          refused by RST: host_down (certain) DIFFERENT
-got:             refused by RST: host_down (likely)
+refused          refused by RST: host_down (likely) DIFFERENT
+got:             refused by RST: host_down (certain)
 ";
         assert!(report.contains(rows), "{report}");
         assert!(report.ends_with("\nFAILED: 0 scenes as expected, 1 different, 0 skipped\n"));
@@ -354,17 +328,16 @@ got:             refused by RST: host_down (likely)
 
     #[test]
     fn skipped_scenes_stand_below_their_reason() {
-        let skipped = |name| Act {
-            name,
-            played: SceneResult::Skipped("this machine has no IPv6".to_owned()),
-            ..played(ONE, None)
+        let skipped = |name| DemoScene {
+            result: SceneResult::Skipped("this machine has no IPv6".to_owned()),
+            ..played(name)
         };
-        let report = DemoReport::new(&[skipped("one"), skipped("two")], &HashMap::new(), 0);
-        let text = report.to_string();
+        let scenes = [skipped("refused v6"), skipped("closed v6")];
+        let text = DemoReport::new(&scenes, &HashMap::new(), 0).to_string();
         let last = "
 Skipped:
   this machine has no IPv6
-    one, two
+    refused v6, closed v6
 
 PASSED: 0 scenes as expected, 0 different, 2 skipped
 ";
@@ -374,21 +347,19 @@ PASSED: 0 scenes as expected, 0 different, 2 skipped
     /// All of them in their third try, with the longest cause that there is.
     #[test]
     fn the_table_fits_100_columns() {
-        let longest = Some((Code::EphemeralRangeUsedUp, Certainty::Possible));
-        let acts = scenes_as_played(SceneResult::By { tid: 1 }).map(|act| Act {
-            before: vec![longest, longest],
-            ..act
-        });
-        let row = |act: &Act, result| ReportRow {
-            scene: act.name,
-            expected: describe(act.expected, act.why),
-            got: describe(act.expected, longest),
-            result,
-            before: act.before.clone(),
-        };
-        let acts: Vec<_> = acts.collect();
+        let longest = Some(("ephemeral_range_used_up", "possible"));
         for result in [RowResult::Same, RowResult::Different, RowResult::Skipped] {
-            let rows = acts.iter().map(|act| row(act, result)).collect();
+            let row = |scenario: &'static Scenario| {
+                let wanted: Vec<_> = scenario.expected.iter().map(Ending::from).collect();
+                ReportRow {
+                    scene: scenario.name,
+                    expected: describe(&wanted, scenario.cause),
+                    got: describe(&wanted, longest),
+                    result,
+                    before: vec![longest, longest],
+                }
+            };
+            let rows = play::scenarios().map(row).collect();
             let text = DemoReport { rows }.to_string();
             for line in text.lines() {
                 assert!(line.chars().count() <= WIDTH, "{line}");

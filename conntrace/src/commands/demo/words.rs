@@ -1,27 +1,76 @@
 //! Endings and causes in the words of the demo's blocks and table.
 
-use super::scenes::{Expectation, ExpectedCause};
-use crate::record::{ReplyKind, TimeoutBy};
+use std::fmt;
 
-/// `timed_out by application, dropped here`
-pub(super) fn ending(line: Expectation) -> String {
-    let by = match (line.timeout_by, line.reply) {
-        (Some(TimeoutBy::Application), ReplyKind::Local) => " by application, dropped here",
-        (Some(TimeoutBy::Kernel), _) => " by kernel",
-        (Some(TimeoutBy::Application), _) => " by application",
-        (None, ReplyKind::Rst) => " by RST",
-        (None, ReplyKind::Icmp) => " by ICMP",
-        (None, ReplyKind::Local) => " by this host",
-        (None, ReplyKind::None | ReplyKind::SynAck) => "",
-    };
-    format!("{}{by}", line.label.as_str())
+use crate::{
+    output::event::Outcome,
+    record::{ReplyKind, TimeoutBy},
+};
+use conntrace_testnet::catalogue::{ExpectedCause, ExpectedOutcome};
+
+/// The part of an outcome line that the demo compares and tells, in the words of the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ending {
+    pub(super) label: &'static str,
+    reply: &'static str,
+    timeout_by: Option<&'static str>,
+}
+
+impl From<&Outcome> for Ending {
+    fn from(line: &Outcome) -> Self {
+        Self {
+            label: line.label.as_str(),
+            reply: match line.details.reply.kind {
+                ReplyKind::None => "none",
+                ReplyKind::SynAck => "syn_ack",
+                ReplyKind::Rst => "rst",
+                ReplyKind::Icmp => "icmp",
+                ReplyKind::Local => "local",
+            },
+            timeout_by: line.details.timeout_by.map(|by| match by {
+                TimeoutBy::Kernel => "kernel",
+                TimeoutBy::Application => "application",
+            }),
+        }
+    }
+}
+
+impl From<&ExpectedOutcome> for Ending {
+    fn from(line: &ExpectedOutcome) -> Self {
+        Self {
+            label: line.label,
+            reply: line.reply,
+            timeout_by: line.timeout_by,
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    /// `timed_out by application, dropped here`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label)?;
+        match (self.timeout_by, self.reply) {
+            (Some(by), "local") => write!(f, " by {by}, dropped here"),
+            (Some(by), _) => write!(f, " by {by}"),
+            (None, "rst") => f.write_str(" by RST"),
+            (None, "icmp") => f.write_str(" by ICMP"),
+            (None, "local") => f.write_str(" by this host"),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+/// The cause of a line, in the words of the line.
+pub(super) fn cause_of(line: &Outcome) -> Option<ExpectedCause> {
+    let cause = line.cause.as_ref()?;
+    Some((cause.code.as_str(), cause.certainty.as_str()))
 }
 
 /// `host_down (likely)`
-pub(super) fn cause(why: Option<ExpectedCause>) -> String {
-    why.map_or_else(
+pub(super) fn cause(cause: Option<ExpectedCause>) -> String {
+    cause.map_or_else(
         || "no cause".to_owned(),
-        |(code, certainty)| format!("{} ({})", code.as_str(), certainty.as_str()),
+        |(code, certainty)| format!("{code} ({certainty})"),
     )
 }
 

@@ -1,0 +1,339 @@
+//! Every scenario that one host can stage: the failure, how it is provoked, and the lines that
+//! tell of it.
+//!
+//! The demo shows those that tell a person something; the live tests hold all of them. Labels
+//! and causes are written as in the lines: this crate does not know the agent.
+
+mod answers;
+mod calls;
+mod firewall;
+mod local_ports;
+mod outcome;
+mod places;
+mod process;
+mod silence;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    thread,
+};
+
+use nix::unistd::gettid;
+use socket2::Socket;
+
+use crate::{
+    DeadEndRoute, FAR_LOCAL_V4, FAR_LOCAL_V6, FirewallVerdict, NEAR_LOCAL_V4, NEAR_LOCAL_V6,
+    Testnet, endings::connect, firewall as add_firewall_rule,
+};
+
+pub use outcome::{ExpectedCause, ExpectedOutcome, LocalEnd};
+use process::Client;
+pub use process::client;
+
+/// Far hosts with which no scenario opens a connection: answers on other ports would be
+/// evidence.
+const QUIET_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 4);
+const QUIET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 4);
+/// Far hosts of which no packet is ever accepted.
+const SILENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 5);
+const SILENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 5);
+
+/// Sysctls, as [`Testnet::set_sysctl`] takes them.
+type Sysctls = &'static [(&'static str, &'static str)];
+
+/// A failure, and how it is provoked.
+#[derive(Debug)]
+pub struct Scenario {
+    /// Name of the scenario and of the thread that plays it: at most 15 bytes.
+    pub name: &'static str,
+    /// Sentence for a person: the failure and how it is provoked.
+    pub about: &'static str,
+    /// Destination of the attempts, or the address that is bound.
+    pub to: SocketAddr,
+    /// Outcome lines of all attempts, in order.
+    pub expected: &'static [ExpectedOutcome],
+    /// Cause of the last attempt's ending.
+    pub cause: Option<ExpectedCause>,
+    /// Cause where nothing but the errno is known of an `ICMPv6` error.
+    pub cause_by_errno: Option<ExpectedCause>,
+    /// Cause that is as right, where the kernel's timers decide.
+    pub cause_or: Option<ExpectedCause>,
+    /// Key of `coverage` in the start line without which the lines say something else.
+    pub coverage: Option<&'static str>,
+    /// Needs a test network to itself: sockets seen in a namespace are up to a second old.
+    pub alone: bool,
+    /// Tells a person nothing that another scenario of the demo does not.
+    pub only_tested: bool,
+    sysctls: Sysctls,
+    dead_end: Option<DeadEndRoute>,
+    gateway: Option<Ipv4Addr>,
+    firewall: Option<FirewallVerdict>,
+    /// Fails on a kernel that has not the feature which the act uses.
+    check: Option<fn() -> io::Result<()>>,
+    act: Act,
+}
+
+/// The attempts of a scenario.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    /// Connects one socket, blocking, and closes it.
+    Connect,
+    /// Leaves nothing behind that shows the cause.
+    Once(fn(SocketAddr) -> io::Result<()>),
+    /// Returns the sockets that show the cause.
+    Holding(fn(SocketAddr) -> io::Result<Vec<Socket>>),
+    /// Starts this program. Its process makes the attempt if it is returned.
+    Starting(fn(SocketAddr, &Path) -> io::Result<Option<Client>>),
+}
+
+const fn scenario(
+    name: &'static str,
+    about: &'static str,
+    to: SocketAddr,
+    act: Act,
+    expected: &'static [ExpectedOutcome],
+) -> Scenario {
+    Scenario {
+        name,
+        about,
+        to,
+        expected,
+        cause: None,
+        cause_by_errno: None,
+        cause_or: None,
+        coverage: None,
+        alone: false,
+        only_tested: false,
+        sysctls: &[],
+        dead_end: None,
+        gateway: None,
+        firewall: None,
+        check: None,
+        act,
+    }
+}
+
+const fn v4(host: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(host), port)
+}
+
+const fn v6(host: Ipv6Addr, port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V6(host), port)
+}
+
+/// An IPv4-mapped IPv6 address.
+const fn mapped(host: Ipv4Addr, port: u16) -> SocketAddr {
+    v6(host.to_ipv6_mapped(), port)
+}
+
+impl Scenario {
+    const fn because(self, code: &'static str, certainty: &'static str) -> Self {
+        self.because_of_icmp6((code, certainty), (code, certainty))
+    }
+
+    const fn because_of_icmp6(self, cause: ExpectedCause, by_errno: ExpectedCause) -> Self {
+        Self {
+            cause: Some(cause),
+            cause_by_errno: Some(by_errno),
+            ..self
+        }
+    }
+
+    const fn or(self, code: &'static str, certainty: &'static str) -> Self {
+        Self {
+            cause_or: Some((code, certainty)),
+            ..self
+        }
+    }
+
+    const fn covered_by(self, key: &'static str) -> Self {
+        Self {
+            coverage: Some(key),
+            ..self
+        }
+    }
+
+    const fn alone(self) -> Self {
+        Self {
+            alone: true,
+            ..self
+        }
+    }
+
+    const fn only_tested(self) -> Self {
+        Self {
+            only_tested: true,
+            ..self
+        }
+    }
+
+    const fn with(self, sysctls: Sysctls) -> Self {
+        Self { sysctls, ..self }.alone()
+    }
+
+    /// The destination is reached by this route.
+    const fn by(self, route: DeadEndRoute) -> Self {
+        Self {
+            dead_end: Some(route),
+            ..self
+        }
+        .alone()
+    }
+
+    const fn through(self, gateway: Ipv4Addr) -> Self {
+        Self {
+            gateway: Some(gateway),
+            ..self
+        }
+        .alone()
+    }
+
+    /// A firewall rule of this host meets what goes to the destination's port.
+    const fn meeting(self, rule: FirewallVerdict) -> Self {
+        Self {
+            firewall: Some(rule),
+            ..self
+        }
+        .alone()
+    }
+
+    const fn checked(self, check: fn() -> io::Result<()>) -> Self {
+        Self {
+            check: Some(check),
+            ..self
+        }
+    }
+
+    /// Source address of the route to the destination, where a network is attached.
+    #[must_use]
+    pub fn source(&self) -> Option<IpAddr> {
+        let to = self.to.ip().to_canonical();
+        let near: [IpAddr; 4] = [
+            FAR_LOCAL_V4.into(),
+            NEAR_LOCAL_V4.into(),
+            FAR_LOCAL_V6.into(),
+            NEAR_LOCAL_V6.into(),
+        ];
+        let same_network = |own: &IpAddr| match (own, to) {
+            (IpAddr::V4(own), IpAddr::V4(to)) => own.octets()[..3] == to.octets()[..3],
+            (IpAddr::V6(own), IpAddr::V6(to)) => own.segments()[..4] == to.segments()[..4],
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        };
+        if to.is_loopback() {
+            return Some(to);
+        }
+        near.into_iter().find(same_network)
+    }
+
+    /// The network answers one blocking connect at once. Any number of attempts may do the same.
+    #[must_use]
+    pub fn is_at_once(&self) -> bool {
+        let answered = |line: &ExpectedOutcome| line.syn_sent == 1 && line.reply != "local";
+        matches!(self.act, Act::Connect) && !self.alone && self.expected.iter().all(answered)
+    }
+
+    /// Asks whether the test network has the devices and addresses that the scenario needs.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn check(&self, testnet: &Testnet) -> Result<(), String> {
+        if self.to.is_ipv6() && !testnet.has_v6 {
+            return Err("this machine has no IPv6".to_owned());
+        }
+        let source = self.source();
+        let near = [NEAR_LOCAL_V4.into(), NEAR_LOCAL_V6.into()];
+        let device = match source {
+            Some(source) if near.contains(&source) => &testnet.near,
+            Some(source) if !source.is_loopback() => &testnet.far,
+            Some(_) | None => &Ok(()),
+        };
+        device.as_ref().copied().map_err(ToString::to_string)
+    }
+
+    /// Configures the test network. To be called on one of its threads.
+    ///
+    /// # Errors
+    /// When this kernel has no such sysctl, route, firewall or socket option.
+    pub fn prepare(&self, testnet: &Testnet) -> io::Result<()> {
+        for (name, value) in self.sysctls {
+            testnet.set_sysctl(name, value)?;
+        }
+        if let Some(route) = self.dead_end {
+            testnet.add_dead_end(route, self.to.ip())?;
+        }
+        if let Some(via) = self.gateway {
+            testnet.add_gateway(via)?;
+        }
+        if let Some(verdict) = self.firewall {
+            add_firewall_rule(self.to.port(), verdict)?;
+        }
+        self.check.map_or(Ok(()), |check| check())
+    }
+
+    /// Makes the attempts in a thread of that name, once the network is prepared. `told` is
+    /// called with the id of the thread that made them and keeps the evidence until it returns.
+    ///
+    /// # Errors
+    /// When something that leads up to the attempts fails.
+    pub fn play(&self, program: &Path, told: &(dyn Fn(u32) + Sync)) -> io::Result<u32> {
+        thread::scope(|scope| {
+            thread::Builder::new()
+                .name(self.name.to_owned())
+                .spawn_scoped(scope, || self.act(program, told))?
+                .join()
+                .map_err(|_| io::Error::other("its thread panicked"))?
+        })
+    }
+
+    fn act(&self, program: &Path, told: &dyn Fn(u32)) -> io::Result<u32> {
+        let (mut sockets, mut client) = (Vec::new(), None);
+        match self.act {
+            Act::Connect => connect(self.to)?,
+            Act::Once(act) => act(self.to)?,
+            Act::Holding(act) => sockets = act(self.to)?,
+            Act::Starting(act) => client = act(self.to, program)?,
+        }
+        let own = gettid().as_raw().unsigned_abs();
+        let tid = client.as_ref().map_or(own, |Client(child)| child.id());
+        told(tid);
+        drop((sockets, client));
+        Ok(tid)
+    }
+}
+
+/// All scenarios, in the order of a report.
+pub fn all() -> impl Iterator<Item = &'static Scenario> {
+    [
+        answers::SCENARIOS,
+        places::SCENARIOS,
+        firewall::SCENARIOS,
+        silence::SCENARIOS,
+        local_ports::SCENARIOS,
+        calls::SCENARIOS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_threads_names_and_differ() {
+        let long: Vec<_> = all().filter(|one| one.name.len() > 15).collect();
+        assert!(long.is_empty(), "{long:#?}");
+        let names: HashSet<_> = all().map(|one| one.name).collect();
+        assert_eq!(names.len(), all().count());
+    }
+
+    #[test]
+    fn every_scenario_has_a_line() {
+        assert!(all().all(|one| !one.expected.is_empty()));
+        assert!(all().filter(|one| one.is_at_once()).count() >= 16);
+    }
+}

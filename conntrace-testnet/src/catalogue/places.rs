@@ -1,0 +1,92 @@
+//! The client looks in the wrong place, or the way there is broken.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    thread,
+};
+
+use socket2::Socket;
+
+use super::{
+    Act::{Connect, Holding, Once, Starting},
+    LocalEnd, QUIET_V4, Scenario, Sysctls,
+    outcome::{CERTAIN, DROPPED_HERE, ExpectedOutcome, LIKELY, NO_NEIGHBOUR, REFUSED},
+    process::Client,
+    scenario, v4,
+};
+use crate::{
+    FAR_DEVICE, FAR_LOCAL_V4, NEAR_LOCAL_V4, NEAR_V4,
+    endings::{DEADLINE, LATE_DEADLINE, begin, connect, give_up, listener, tcp},
+    far_goes_down, leads_near, loopback_goes_down,
+    ports::{ACCEPTS, RESETS, SILENT},
+};
+
+/// A port without a listener, hopefully in no other namespace of this host either, nor on
+/// a port that is easily mistaken for it.
+const NOBODYS_PORT: u16 = 27_183;
+const LOOPBACK_PORT: u16 = 28_182;
+/// Two digits in each other's place.
+const SERVER_PORT: u16 = 29_081;
+const MISTYPED_PORT: u16 = 29_018;
+
+/// A host behind the gateway.
+const BEYOND: SocketAddr = v4(Ipv4Addr::new(203, 0, 113, 9), ACCEPTS);
+const GATEWAY_IS_DOWN: ExpectedOutcome = NO_NEIGHBOUR
+    .icmp(3, 1)
+    .from(LocalEnd::Address(IpAddr::V4(NEAR_LOCAL_V4)));
+
+/// A packet must come by the interface that the way to its sender leads by.
+const STRICT: Sysctls = &[("net/ipv4/conf/all/rp_filter", "1")];
+
+#[rustfmt::skip]
+pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario("not started", "connect to an address of this host whose server is not started", v4(FAR_LOCAL_V4, NOBODYS_PORT), Connect, &[REFUSED]).alone().because("nothing_listening", CERTAIN),
+    scenario("on loopback", "start a server on 127.0.0.1, connect to another address of this host", v4(FAR_LOCAL_V4, LOOPBACK_PORT), Holding(|to| elsewhere(to, v4(Ipv4Addr::LOCALHOST, LOOPBACK_PORT))), &[REFUSED]).alone().because("listening_elsewhere", CERTAIN),
+    scenario("mistyped port", "start a server on port 29081, connect to port 29018", v4(FAR_LOCAL_V4, MISTYPED_PORT), Holding(|to| elsewhere(to, v4(FAR_LOCAL_V4, SERVER_PORT))), &[REFUSED]).alone().because("wrong_port", LIKELY),
+    scenario("proxy is down", "start a client with https_proxy set to a proxy that is not running", v4(QUIET_V4, RESETS), Starting(by_proxy), &[REFUSED]).because("proxy_in_path", CERTAIN),
+    scenario("gateway is down", "connect through a default gateway that does not answer", BEYOND, Connect, &[GATEWAY_IS_DOWN]).through(NEAR_V4).because("neighbour_unresolved", CERTAIN)
+        // With the last SYN the kernel may have begun to ask it anew.
+        .or("neighbour_unresolved", LIKELY),
+    scenario("link goes down", "take the interface down while the attempt waits for its answer", v4(QUIET_V4, SILENT), Once(link_goes_down), &[DROPPED_HERE]).alone().because("route_went_away", CERTAIN),
+    scenario("loopback down", "take the interface lo down, connect to 127.0.0.1", v4(Ipv4Addr::LOCALHOST, NOBODYS_PORT), Once(loopback_down), &[DROPPED_HERE]).alone().because("own_link_down", CERTAIN).covered_by("local_drop"),
+    scenario("other way back", "have the answer come by an interface that the strict reverse path filter rejects", v4(QUIET_V4, ACCEPTS), Once(way_back_differs), &[DROPPED_HERE]).with(STRICT).because("dropped_here", CERTAIN).covered_by("local_drop"),
+];
+
+/// The device goes down before the SYN is sent again.
+fn link_goes_down(to: SocketAddr) -> io::Result<()> {
+    let _socket = begin(to, None)?;
+    thread::sleep(DEADLINE);
+    far_goes_down()?;
+    thread::sleep(LATE_DEADLINE);
+    Ok(())
+}
+
+fn loopback_down(to: SocketAddr) -> io::Result<()> {
+    loopback_goes_down()?;
+    give_up(to, DEADLINE)
+}
+
+/// The answer comes by the device that the socket is bound to, but by the routes the way to
+/// its sender is another.
+fn way_back_differs(to: SocketAddr) -> io::Result<()> {
+    leads_near(QUIET_V4)?;
+    let socket = tcp(to)?;
+    socket.bind_device(Some(FAR_DEVICE.as_bytes()))?;
+    let _ = socket.connect_timeout(&to.into(), DEADLINE);
+    Ok(())
+}
+
+/// A server on this host, but not where the client connects.
+fn elsewhere(to: SocketAddr, server: SocketAddr) -> io::Result<Vec<Socket>> {
+    let server = listener(server, 0)?;
+    connect(to)?;
+    Ok(vec![server])
+}
+
+/// The client's environment names a proxy, and how to log in there.
+fn by_proxy(proxy: SocketAddr, program: &Path) -> io::Result<Option<Client>> {
+    let url = format!("http://user:password@{proxy}/");
+    Client::start(program, proxy, "https_proxy", &url).map(Some)
+}
