@@ -133,6 +133,8 @@ fn every_certainty_has_its_proof() {
     let mut met = Vec::new();
     for (code, case, mut script) in staged().into_iter().chain(others) {
         let cause = diagnose(&case, &mut script).0.unwrap();
+        let labels = code.info().labels;
+        assert!(labels.contains(&case.label), "{code:?}: {:?}", case.label);
         met.push((code, cause.certainty));
     }
     let named = |(code, certainty): &(Code, Certainty)| {
