@@ -4,7 +4,7 @@
 /// The first line begins with `first`, each further one with `next`. What stands between
 /// backticks is a command: it is not broken where it fits on a line of its own.
 #[must_use]
-pub(crate) fn wrap(text: &str, first: &str, next: &str, width: usize) -> String {
+pub fn wrap(text: &str, first: &str, next: &str, width: usize) -> String {
     let columns = |text: &str| text.chars().count();
     let room = width.saturating_sub(columns(next));
     let mut lines = String::new();

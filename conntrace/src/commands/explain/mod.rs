@@ -6,9 +6,9 @@ mod words;
 
 use std::{fmt::Write as _, sync::LazyLock};
 
+pub use crate::output::wrap::wrap;
 use crate::{
     diagnosis::{CauseInfo, Code, Step},
-    output::wrap::wrap,
     record::Label,
 };
 use words::remark;
@@ -190,8 +190,8 @@ fn add_causes(text: &mut String, label: Label) {
     }
 }
 
-/// Where the commands run, and what stands for what in them.
-const PLACES: &str = "ADDR and PORT are the line's `remote`, LOCAL_PORT and PID its `local.port` \
+/// Note on the commands: the words in capitals, and the namespace to run them in.
+pub const PLACES: &str = "ADDR and PORT are the line's `remote`, LOCAL_PORT and PID its `local.port` \
                       and `process.pid`; other capitals are for you to fill in. For a container, run \
                       what is meant for this host in its network namespace: nsenter -t PID -n COMMAND.";
 
