@@ -4,7 +4,7 @@
 /// first line begins with `first`, further ones with `next`. A command between backticks is not
 /// broken if it fits on one line.
 #[must_use]
-pub(crate) fn wrap(text: &str, first: &str, next: &str, width: usize) -> String {
+pub fn wrap(text: &str, first: &str, next: &str, width: usize) -> String {
     let columns = |text: &str| text.chars().count();
     let room = width.saturating_sub(columns(next));
     let mut lines = String::new();

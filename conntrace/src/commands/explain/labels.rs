@@ -1,29 +1,25 @@
 //! What each label means, how it is recognised, and what to do about it.
 
-use super::{Explanation, Step};
-use crate::record::Label;
+use super::Explanation;
+use crate::{diagnosis::step, record::Label};
 
-/// The entry of a label.
-pub(super) fn entry(label: Label) -> &'static Explanation {
+/// Texts about a label.
+pub(super) fn explanation(label: Label) -> Explanation {
     match label {
-        Label::Established => &ESTABLISHED,
-        Label::PortExhausted => &PORT_EXHAUSTED,
-        Label::AddressUnavailable => &ADDRESS_UNAVAILABLE,
-        Label::Refused => &REFUSED,
-        Label::TimedOut => &TIMED_OUT,
-        Label::Unreachable => &UNREACHABLE,
-        Label::Denied => &DENIED,
-        Label::Aborted => &ABORTED,
-        Label::Cancelled => &CANCELLED,
-        Label::Failed => &FAILED,
+        Label::Established => ESTABLISHED,
+        Label::PortExhausted => PORT_EXHAUSTED,
+        Label::AddressUnavailable => ADDRESS_UNAVAILABLE,
+        Label::Refused => REFUSED,
+        Label::TimedOut => TIMED_OUT,
+        Label::Unreachable => UNREACHABLE,
+        Label::Denied => DENIED,
+        Label::Aborted => ABORTED,
+        Label::Cancelled => CANCELLED,
+        Label::Failed => FAILED,
     }
 }
 
-pub(super) const fn step(command: &'static str, shows: &'static str) -> Step {
-    Step { command, shows }
-}
-
-static ESTABLISHED: Explanation = Explanation {
+const ESTABLISHED: Explanation = Explanation {
     means: "the handshake completed",
     recognised: &[
         "Rule 1: the socket reached ESTABLISHED.",
@@ -45,7 +41,7 @@ static ESTABLISHED: Explanation = Explanation {
     ],
 };
 
-static PORT_EXHAUSTED: Explanation = Explanation {
+const PORT_EXHAUSTED: Explanation = Explanation {
     means: "no local port was left",
     recognised: &[
         "Rule 2: no SYN left, no port had been bound, and the kernel's search for one ended without any (EADDRNOTAVAIL).",
@@ -74,7 +70,7 @@ static PORT_EXHAUSTED: Explanation = Explanation {
     ],
 };
 
-static ADDRESS_UNAVAILABLE: Explanation = Explanation {
+const ADDRESS_UNAVAILABLE: Explanation = Explanation {
     means: "the chosen local address or 4-tuple could not be had",
     recognised: &[
         "Rule 2: no SYN left, and the socket already had a local port when the attempt began (EADDRNOTAVAIL).",
@@ -105,7 +101,7 @@ static ADDRESS_UNAVAILABLE: Explanation = Explanation {
     ],
 };
 
-static REFUSED: Explanation = Explanation {
+const REFUSED: Explanation = Explanation {
     means: "the other side, or a firewall speaking for it, said no",
     recognised: &[
         "Rule 3: the kernel ended the attempt with ECONNREFUSED, upon a RST or ICMP port unreachable, or with ECONNRESET, upon a RST after a simultaneous open.",
@@ -134,7 +130,7 @@ static REFUSED: Explanation = Explanation {
     ],
 };
 
-static TIMED_OUT: Explanation = Explanation {
+const TIMED_OUT: Explanation = Explanation {
     means: "no answer; `timeout_by` says who gave up",
     recognised: &[
         "Rule 3: the kernel ended the attempt with ETIMEDOUT after its last SYN retransmission (timeout_by kernel).",
@@ -181,7 +177,7 @@ static TIMED_OUT: Explanation = Explanation {
     ],
 };
 
-static UNREACHABLE: Explanation = Explanation {
+const UNREACHABLE: Explanation = Explanation {
     means: "the network said no",
     recognised: &[
         "Rule 3: the kernel ended the attempt with another network error, such as EHOSTUNREACH or ENETUNREACH.",
@@ -221,7 +217,7 @@ static UNREACHABLE: Explanation = Explanation {
     ],
 };
 
-static DENIED: Explanation = Explanation {
+const DENIED: Explanation = Explanation {
     means: "this host's policy said no",
     recognised: &[
         "Rule 2: connect returned EPERM or EACCES before SYN_SENT; seen where `coverage.local_denial` is true (--trace-syscalls).",
@@ -245,7 +241,7 @@ static DENIED: Explanation = Explanation {
     ],
 };
 
-static ABORTED: Explanation = Explanation {
+const ABORTED: Explanation = Explanation {
     means: "someone else killed the socket (`ss -K`)",
     recognised: &[
         "Rule 3: the kernel ended the attempt with ECONNABORTED, which sock_diag's destroy sets (tcp_abort).",
@@ -266,7 +262,7 @@ static ABORTED: Explanation = Explanation {
     ],
 };
 
-static CANCELLED: Explanation = Explanation {
+const CANCELLED: Explanation = Explanation {
     means: "the application gave up before an answer was due",
     recognised: &[
         "Rule 6: the application ended it (close, exit, kill, shutdown, AF_UNSPEC) within --patience, unanswered, with no SYN retransmitted.",
@@ -288,7 +284,7 @@ static CANCELLED: Explanation = Explanation {
     ],
 };
 
-static FAILED: Explanation = Explanation {
+const FAILED: Explanation = Explanation {
     means: "anything else; `errno` says what, where it is known",
     recognised: &[
         "Rule 2: no SYN left although the kernel had assigned a local port.",

@@ -1,13 +1,16 @@
 //! `conntrace explain`: what a label or a cause means, how it is recognised, what
 //! to do.
 
-mod causes;
 mod labels;
 mod words;
 
 use std::{fmt::Write as _, sync::LazyLock};
 
-use crate::{diagnosis::Code, output::wrap::wrap, record::Label};
+pub use crate::output::wrap::wrap;
+use crate::{
+    diagnosis::{CauseInfo, Code, Step},
+    record::Label,
+};
 use words::remark;
 pub use words::{UnknownTopic, find};
 
@@ -45,31 +48,38 @@ impl Topic {
         }
     }
 
-    fn entry(self) -> &'static Explanation {
+    /// Texts about the label or cause.
+    #[must_use]
+    pub fn explanation(self) -> Explanation {
         match self {
-            Self::Label(label) => labels::entry(label),
-            Self::Cause(code) => causes::entry(code),
+            Self::Label(label) => labels::explanation(label),
+            Self::Cause(code) => Explanation::of(code.info()),
         }
     }
 }
 
-/// All there is to say about a label or a cause.
-struct Explanation {
-    /// In half a sentence.
-    means: &'static str,
-    /// The rules that give it, one sentence each.
-    recognised: &'static [&'static str],
-    /// The classic reasons, the most frequent first.
-    reasons: &'static [&'static str],
-    /// What to check and do, in that order.
-    steps: &'static [Step],
+/// Texts about a label or a cause.
+#[derive(Clone, Copy)]
+pub struct Explanation {
+    /// Meaning in half a sentence.
+    pub means: &'static str,
+    /// Rules that give it, one sentence each.
+    pub recognised: &'static [&'static str],
+    /// Classic reasons, the most frequent first.
+    pub reasons: &'static [&'static str],
+    /// Steps to check and mend it, in that order.
+    pub steps: &'static [Step],
 }
 
-/// Something to run.
-struct Step {
-    command: &'static str,
-    /// What it shows or changes.
-    shows: &'static str,
+impl Explanation {
+    fn of(cause: &CauseInfo) -> Self {
+        Self {
+            means: cause.means,
+            recognised: cause.recognised,
+            reasons: cause.reasons,
+            steps: cause.steps,
+        }
+    }
 }
 
 /// A line for every label, and one for every cause.
@@ -79,12 +89,12 @@ pub fn overview() -> String {
     for label in Label::ALL {
         let mark = if label.is_hidden() { "*" } else { "" };
         let name = format!("{}{mark}", label.as_str());
-        let _ = writeln!(text, "{name:<19}  {}", labels::entry(label).means);
+        let _ = writeln!(text, "{name:<19}  {}", labels::explanation(label).means);
     }
     text.push_str("\n* printed only with --all or --label\n");
     let _ = write!(text, "\n{:<25}  means\n", "cause");
     for code in Code::ALL {
-        let means = causes::entry(code).means;
+        let means = code.info().means;
         let _ = writeln!(text, "{:<25}  {means}", code.as_str());
     }
     text.push_str(
@@ -112,10 +122,10 @@ pub fn answer(typed: &str) -> Result<String, UnknownTopic> {
 /// Everything about one label or cause.
 #[must_use]
 pub fn topic(topic: Topic) -> String {
-    let entry = topic.entry();
+    let entry = topic.explanation();
     let mut text = wrap(&headline(topic), "", "", WIDTH);
     if let Topic::Cause(code) = topic {
-        let labels = causes::labels(code).iter().map(|label| label.as_str());
+        let labels = code.info().labels.iter().map(|label| label.as_str());
         let _ = writeln!(text, "Cause of: {}", labels.collect::<Vec<_>>().join(", "));
     }
     add_list(&mut text, "Recognised by", entry.recognised);
@@ -140,7 +150,7 @@ pub fn several(topics: &[Topic]) -> String {
     for topic in topics {
         text.push('\n');
         text.push_str(&wrap(&headline(*topic), "", "  ", WIDTH));
-        for rule in topic.entry().recognised {
+        for rule in topic.explanation().recognised {
             text.push_str(&wrap(rule, "  - ", "    ", WIDTH));
         }
     }
@@ -155,7 +165,7 @@ pub fn several(topics: &[Topic]) -> String {
 }
 
 fn headline(topic: Topic) -> String {
-    format!("{}: {}", topic.as_str(), topic.entry().means)
+    format!("{}: {}", topic.as_str(), topic.explanation().means)
 }
 
 fn add_list(text: &mut String, heading: &str, sentences: &[&str]) {
@@ -169,19 +179,19 @@ fn add_list(text: &mut String, heading: &str, sentences: &[&str]) {
 fn add_causes(text: &mut String, label: Label) {
     let mut codes = Code::ALL
         .into_iter()
-        .filter(|code| causes::labels(*code).contains(&label))
+        .filter(|code| code.info().labels.contains(&label))
         .peekable();
     if codes.peek().is_some() {
         text.push_str("\nCauses that a line can name\n");
     }
     for code in codes {
-        let means = causes::entry(code).means;
+        let means = code.info().means;
         let _ = writeln!(text, "  {:<25}  {means}", code.as_str());
     }
 }
 
-/// Where the commands run, and what stands for what in them.
-const PLACES: &str = "ADDR and PORT are the line's `remote`, LOCAL_PORT and PID its `local.port` \
+/// Note on the commands: the words in capitals, and the namespace to run them in.
+pub const PLACES: &str = "ADDR and PORT are the line's `remote`, LOCAL_PORT and PID its `local.port` \
                       and `process.pid`; other capitals are for you to fill in. For a container, run \
                       what is meant for this host in its network namespace: nsenter -t PID -n COMMAND.";
 
@@ -196,7 +206,7 @@ mod tests {
     #[test]
     fn every_topic_has_a_whole_entry() {
         for topic in topics() {
-            let entry = topic.entry();
+            let entry = topic.explanation();
             let sentences = entry.recognised.iter().chain(entry.reasons);
             for sentence in sentences {
                 assert!(sentence.ends_with(['.']), "{topic:?}: {sentence}");
@@ -209,7 +219,8 @@ mod tests {
     /// `ss` takes an IPv6 address with a port in brackets only, and one of IPv4 as well.
     #[test]
     fn addresses_of_ss_stand_in_brackets() {
-        let commands = topics().flat_map(|topic| topic.entry().steps.iter().map(|it| it.command));
+        let commands =
+            topics().flat_map(|topic| topic.explanation().steps.iter().map(|it| it.command));
         let with_port = commands.filter(|command| command.contains("ADDR:PORT"));
         let bare: Vec<_> = with_port
             .filter(|command| command.contains("ss "))
@@ -232,7 +243,7 @@ mod tests {
     fn lines_break_between_words() {
         for topic in topics() {
             let text = super::topic(topic);
-            let commands = topic.entry().steps.iter().map(|step| step.command);
+            let commands = topic.explanation().steps.iter().map(|step| step.command);
             let commands: Vec<_> = commands.collect();
             for line in text.lines() {
                 assert!(
@@ -263,7 +274,7 @@ mod tests {
             });
             let mut labels = found.next().unwrap_or_default();
             labels.sort();
-            let mut own: Vec<_> = causes::labels(code).iter().map(|it| it.as_str()).collect();
+            let mut own: Vec<_> = code.info().labels.iter().map(|it| it.as_str()).collect();
             own.sort_unstable();
             assert_eq!(own, labels, "{}", code.as_str());
         }

@@ -1,15 +1,35 @@
 use crate::{
-    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding},
+    diagnosis::{Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, step},
     record::{Errno, IcmpError, IcmpVersion, Label, ReplyKind},
 };
 
-/// Unreachable: a router or firewall said that it may not deliver (administratively
-/// prohibited).
+/// A router or firewall said that it may not deliver (administratively prohibited).
 ///
-/// Wrong only when the ICMP error was forged. Of IPv6 the kernel may have kept no more than
-/// the errno, EACCES, which no other ICMPv6 error gives (`icmpv6_err_convert`).
-pub(crate) const RULE: CauseRule = CauseRule {
+/// Wrong only when the ICMP error was forged. Of IPv6 the kernel may have kept no more than the
+/// errno, EACCES, which no other ICMPv6 error gives (`icmpv6_err_convert`).
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::AdminProhibited,
+    labels: &[Label::Unreachable],
+    is: "A router is not allowed to deliver the packets.",
+    means: "a router may not deliver",
+    recognised: &[
+        "Certain: an ICMP error came that says administratively prohibited (IPv4 3/9, 3/10, 3/13; IPv6 1/1, 1/5, 1/6), or of IPv6 its errno, EACCES.",
+    ],
+    reasons: &[
+        "An access list on the router `evidence.from`.",
+        "A firewall in front of the server that rejects openly.",
+        "A policy between networks, such as those of tenants.",
+    ],
+    steps: &[
+        step(
+            "traceroute -n ADDR",
+            "where `evidence.from` lies on the way",
+        ),
+        step(
+            "nft -a list ruleset",
+            "on `evidence.from`, where it is a Linux host: rules with reject",
+        ),
+    ],
     look,
     proofs: &[(
         Certainty::Certain,

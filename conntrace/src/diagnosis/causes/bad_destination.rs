@@ -1,14 +1,47 @@
 use std::net::IpAddr;
 
 use crate::{
-    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, FailedCall, Finding},
+    diagnosis::{
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, FailedCall, Finding, step,
+    },
     record::{Errno, Label, Remote},
 };
 
-/// Refused, failed, unreachable: TCP connects to no such address or port: port 0, a
-/// multicast or broadcast address, a link-local address without its interface.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// TCP connects to no such address or port: port 0, a multicast or broadcast address, a
+/// link-local address without its interface.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::BadDestination,
+    labels: &[
+        Label::Refused,
+        Label::TimedOut,
+        Label::Unreachable,
+        Label::Failed,
+    ],
+    is: "An address that TCP cannot connect to.",
+    means: "an address that TCP cannot connect to",
+    recognised: &[
+        "The address alone explains it: port 0, a link-local IPv6 address without its interface, a broadcast or multicast address, or an IPv4 address on a socket that is for IPv6 only (IPV6_V6ONLY).",
+    ],
+    reasons: &[
+        "A port that is not set: an empty variable, a failed look-up of a service, a default of 0.",
+        "A link-local address (fe80::) that was copied without %DEVICE.",
+        "A placeholder such as 0.0.0.0 or 255.255.255.255 was never replaced.",
+        "The application opens IPv6 sockets for every address.",
+    ],
+    steps: &[
+        step(
+            "strace -f -e trace=socket,setsockopt,connect -p PID",
+            "the address, the errno, and IPV6_V6ONLY if it is set",
+        ),
+        step(
+            "tr '\\0' '\\n' < /proc/PID/cmdline",
+            "what the client was told to connect to",
+        ),
+        step(
+            "ping -c 1 ADDR%DEVICE",
+            "a link-local address with its interface, as the client needs it",
+        ),
+    ],
     look,
     proofs: &[(
         Certainty::Certain,

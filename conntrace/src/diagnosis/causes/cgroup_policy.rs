@@ -1,15 +1,34 @@
 use crate::{
-    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, denied},
-    record::Errno,
+    diagnosis::{Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, denied, step},
+    record::{Errno, Label},
 };
 
-/// Denied: a BPF program on the process's cgroup forbids the connect, such as a
-/// container platform's network policy.
+/// A BPF program on the process's cgroup forbids the connect, such as a container platform's
+/// network policy.
 ///
-/// Wrong when such a program is there, but something else said EPERM, such as a
-/// seccomp filter.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// Wrong when such a program is there, but something else said EPERM, such as a seccomp filter.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::CgroupPolicy,
+    labels: &[Label::Denied],
+    is: "A BPF program on the cgroup forbids the connection.",
+    means: "a program on the cgroup forbids it",
+    recognised: &[
+        "Likely: connect returned EPERM (--trace-syscalls), and BPF programs on the process's cgroup, or above it, decide on connects.",
+    ],
+    reasons: &[
+        "A network policy of the container platform.",
+        "A service's own restriction, by whoever attached the program.",
+    ],
+    steps: &[
+        step(
+            "bpftool cgroup tree",
+            "the programs (cgroup_inet4_connect, cgroup_inet6_connect) and where they are attached",
+        ),
+        step(
+            "kubectl get networkpolicy -A",
+            "the policies, where this is a Kubernetes node",
+        ),
+    ],
     look,
     proofs: &[(
         Certainty::Likely,

@@ -1,19 +1,52 @@
 use super::local_firewall;
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding,
         firewall_facts::{Firewall, PacketEnd},
-        words,
+        step, words,
     },
     record::{Label, ReplyKind},
 };
 
-/// Any label: this host itself dropped the packets, for a reason that is no rule of its
-/// firewall. The kernel names the reason of every packet it drops (`kfree_skb`).
+/// This host itself dropped the packets, for a reason that is no rule of its firewall. The
+/// kernel names the reason of every packet it drops (`kfree_skb`).
 ///
 /// Reasons that only say that a neighbour or a route is missing are other rules'.
-pub(crate) const RULE: CauseRule = CauseRule {
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::DroppedHere,
+    labels: &[Label::TimedOut],
+    is: "This host dropped the packets, for a reason that no other cause covers.",
+    means: "this host dropped the packets, for another reason",
+    recognised: &[
+        "The kernel dropped the SYN, or the answer to it, for a reason that no other cause covers: `evidence.drop_reason` is its name (enum skb_drop_reason, Linux 5.17 and later).",
+        "Likely with NETFILTER_DROP: no rule that drops was found, so that connection tracking or NAT may have dropped the packet.",
+    ],
+    reasons: &[
+        "The connection tracking table is full, or NAT has no port left (NETFILTER_DROP).",
+        "A signature that is missing or wrong (TCP_MD5*, TCP_AO*): both sides need the same key.",
+        "A queue was full (QDISC_DROP, TC_EGRESS).",
+        "A checksum mismatch (TCP_CSUM, IP_CSUM), as offloading between virtual machines can leave it.",
+        "A source address that the kernel does not take (IP_LOCAL_SOURCE, IP_INVALID_SOURCE, IP_LOCALNET).",
+    ],
+    steps: &[
+        step(
+            "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max",
+            "a count at its maximum: raise nf_conntrack_max, in /etc/sysctl.d to keep it",
+        ),
+        step(
+            "cat /proc/net/stat/nf_conntrack",
+            "insert_failed and drop (hexadecimal, a line per CPU): numbers that grow with each attempt",
+        ),
+        step(
+            "nft -a list ruleset",
+            "rules that translate (snat, masquerade): a port range that is too narrow",
+        ),
+        step("tc -s qdisc show", "drops of each queue on each interface"),
+        step(
+            "nstat -z | grep -iE 'drop|csum|md5|filter'",
+            "what has grown since it was run last",
+        ),
+    ],
     look,
     proofs: &[
         (

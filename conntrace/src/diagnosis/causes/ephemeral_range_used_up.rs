@@ -1,8 +1,8 @@
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
         question::LocalPorts,
-        words,
+        step, words,
         words::{count, holdings},
     },
     record::{Label, Remote},
@@ -12,13 +12,63 @@ use crate::{
 pub(crate) const LOW: u16 = 10_000;
 pub(crate) const HIGH: u16 = u16::MAX;
 
-/// Port exhausted: connections to one destination hold every ephemeral port.
-/// There are too many at once, or `TIME_WAIT` holds each for 60 s after its end.
+/// Connections to one destination hold every ephemeral port. There are too many at once, or
+/// `TIME_WAIT` holds each for 60 s after its end.
 ///
-/// Wrong when these sockets came only after the attempt; that others hold the
-/// ports is `ports_held_by_bind`.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// Wrong when these sockets came only after the attempt; that others hold the ports is
+/// `ports_held_by_bind`.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::EphemeralRangeUsedUp,
+    labels: &[Label::PortExhausted],
+    is: "Connections to this destination hold every ephemeral port.",
+    means: "connections to it hold every ephemeral port",
+    recognised: &[
+        "Certain: sockets to the destination hold all ports of ip_local_port_range that are not reserved; likely from nine tenths of them on, for some may have been given back since.",
+    ],
+    reasons: &[
+        "A connection per request: each stays in TIME_WAIT for 60 s after this side has closed it.",
+        "Too many connections at once: a pool without a limit (ESTABLISHED).",
+        "A leak: the other side has closed, and the application has not (CLOSE_WAIT).",
+        "All clients of a NAT gateway or proxy go to one address and port.",
+    ],
+    steps: &[
+        step(
+            "ss -Htan dst '[ADDR]:PORT' | awk '{print $1}' | sort | uniq -c",
+            "the sockets by state",
+        ),
+        step(
+            "ss -Htanp state close-wait dst '[ADDR]:PORT'",
+            "whose connections are not closed though the other side has closed: to be mended in the application, for more ports only put it off",
+        ),
+        step(
+            "keep-alive, or a pool with a limit",
+            "in the application: a connection that is used again leaves no TIME_WAIT. Where they must be short, let the server close first: TIME_WAIT is on the side that closes first",
+        ),
+        step(
+            "ip addr add ADDRESS dev DEVICE",
+            "more source addresses: each has all the ports for itself. The application binds them in turn, with IP_BIND_ADDRESS_NO_PORT. More addresses or ports of the destination do the same",
+        ),
+        step(
+            "ss -Hltn",
+            "what listens from 10000 on: reserve these ports before the range is widened, or a connection can have a service's port when that starts again",
+        ),
+        step(
+            "sysctl -w net.ipv4.ip_local_reserved_ports=LIST",
+            "leaves them out, as 11211,27017-27019. It replaces the list, so begin with what is in it",
+        ),
+        step(
+            "sysctl -w net.ipv4.ip_local_port_range='10000 65535'",
+            "55,536 ports, also for IPv6; from the default of 28,232 it adds 27,304",
+        ),
+        step(
+            "echo 'net.ipv4.ip_local_port_range = 10000 65535' > /etc/sysctl.d/90-local-ports.conf",
+            "keeps it when the host starts again; likewise ip_local_reserved_ports and tcp_tw_reuse",
+        ),
+        step(
+            "sysctl -w net.ipv4.tcp_tw_reuse=1",
+            "a port in TIME_WAIT can be used again after a second; it needs timestamps on both sides",
+        ),
+    ],
     look,
     proofs: &[
         (

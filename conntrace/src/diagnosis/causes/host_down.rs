@@ -1,19 +1,46 @@
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, place,
-        question::Neighbour, words,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, place,
+        question::Neighbour, step, words,
     },
     record::{IcmpError, IcmpVersion, Label, ReplyKind},
 };
 
-/// Timed out, unreachable: the server does not exist or is not running. On our
-/// own network it does not answer ARP or neighbour discovery; elsewhere the router
-/// in front of it says so.
+/// The server does not exist or is not running. On our own network it does not answer ARP or
+/// neighbour discovery; elsewhere the router in front of it says so.
 ///
 /// Wrong when the netmask is too wide and no route tells so, and when a router says host
 /// unreachable for another reason.
-pub(crate) const RULE: CauseRule = CauseRule {
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::HostDown,
+    labels: &[Label::TimedOut, Label::Unreachable],
+    is: "The remote host does not exist or is not running.",
+    means: "the host is not there",
+    recognised: &[
+        "Likely: it should be on a network of this host, the interface is up and has carrier, and nobody answered for its address (the neighbour entry has failed, or is still asked for).",
+        "Likely: a router says that it cannot reach the host on its own network (ICMP host unreachable).",
+    ],
+    reasons: &[
+        "The machine or container is off, or is still starting.",
+        "The address is wrong or has been given to nobody.",
+        "A netmask that is too wide, or a container bridge with the destination's network: the host is looked for on a network where it is not.",
+        "A switch, VLAN or security group keeps the two apart.",
+        "A macvlan interface, which never reaches its own host.",
+    ],
+    steps: &[
+        step(
+            "ip neigh show to ADDR",
+            "FAILED or INCOMPLETE: nobody answers for that address",
+        ),
+        step(
+            "ip route get ADDR",
+            "whether it should be on that interface's network at all",
+        ),
+        step(
+            "arping -c 3 -I DEVICE ADDR",
+            "whether it answers now; for IPv6: ndisc6 ADDR DEVICE",
+        ),
+    ],
     look,
     proofs: &[(
         Certainty::Likely,

@@ -1,18 +1,36 @@
 use super::admin_prohibited;
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed, words,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed, step, words,
     },
     record::{Errno, IcmpError, IcmpVersion, Label, ReplyKind},
 };
 
-/// Unreachable: a router, or the destination, said that it cannot deliver. It has no route,
-/// or packets go in circles.
+/// A router, or the destination, said that it cannot deliver. It has no route, or packets go in
+/// circles.
 ///
-/// Wrong only when the ICMP error was forged; a firewall can say so in a router's words. Of IPv6 the kernel may have kept no
-/// more than the errno.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// Wrong only when the ICMP error was forged; a firewall can say so in a router's words. Of
+/// IPv6 the kernel may have kept no more than the errno.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::IcmpUnreachable,
+    labels: &[Label::Unreachable],
+    is: "A router cannot deliver the packets.",
+    means: "a router says that it cannot deliver",
+    recognised: &[
+        "Certain: an ICMP error came that says so; `evidence` has its type, code and sender. Of IPv6 the kernel may have kept no more than the errno.",
+    ],
+    reasons: &[
+        "The router has no route: a network was withdrawn, or a VPN behind it is down.",
+        "Packets go in circles (time exceeded).",
+        "The protocol is not taken there.",
+    ],
+    steps: &[
+        step("traceroute -n ADDR", "where the way ends"),
+        step(
+            "ip route get ADDR",
+            "on this host and on `evidence.from`: the route in use",
+        ),
+    ],
     look,
     proofs: &[
         (Certainty::Certain, "the ICMP error, with its sender"),

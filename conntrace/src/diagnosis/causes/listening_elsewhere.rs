@@ -3,19 +3,44 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::proxy_in_path;
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, place,
-        question::Listener, words,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, place,
+        question::Listener, step, words,
     },
-    record::Remote,
+    record::{Label, Remote},
 };
 
-/// Refused: the server listens on this port in the namespace to which the way leads, but not
-/// on the address that the client uses: on 127.0.0.1, on the other address family, or bound
-/// to another interface.
+/// The server listens on this port in the namespace to which the way leads, but not on the
+/// address that the client uses: on 127.0.0.1, on the other address family, or bound to another
+/// interface.
 ///
 /// Wrong when the server is another than the one the client means.
-pub(crate) const RULE: CauseRule = CauseRule {
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::ListeningElsewhere,
+    labels: &[Label::Refused],
+    is: "The server listens on another address, family or device than the client connects to.",
+    means: "the server listens, but not where it is looked for",
+    recognised: &[
+        "Certain: sockets listen on that port where the way leads, and none accepts the address that was used: `evidence` has each, and why it does not apply (other address, IPv6 only, device).",
+    ],
+    reasons: &[
+        "The server listens on 127.0.0.1, the default of many, and the client uses the address of the network.",
+        "It listens on the other address family: 0.0.0.0 takes no IPv6, and [::] with IPV6_V6ONLY no IPv4.",
+        "It is bound to another device (SO_BINDTODEVICE, a VRF).",
+    ],
+    steps: &[
+        step(
+            "ss -ltnp 'sport = :PORT'",
+            "the addresses that are listened on: 127.0.0.1 takes connections to that address only",
+        ),
+        step(
+            "getent ahosts NAME",
+            "which addresses the client's name for the server leads to",
+        ),
+        step(
+            "grep -rn listen CONFIG",
+            "in the server's configuration (bind, listen, listen_addresses): where it is told to listen",
+        ),
+    ],
     look,
     proofs: &[
         (

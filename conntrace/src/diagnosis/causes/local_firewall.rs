@@ -1,20 +1,56 @@
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
         firewall_facts::{Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd},
+        step,
         way::Route,
         words,
     },
     record::Label,
 };
 
-/// Timed out: a rule of this host's own firewall or another policy of it dropped the SYN, or
-/// the answer to it. The kernel names the reason of every packet it drops (`kfree_skb`).
+/// A rule of this host's own firewall or another policy of it dropped the SYN, or the answer to
+/// it. The kernel names the reason of every packet it drops (`kfree_skb`).
 ///
-/// Wrong when the dropped packet was one of several and the others were lost
-/// elsewhere.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// Wrong when the dropped packet was one of several and the others were lost elsewhere.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::LocalFirewall,
+    labels: &[Label::TimedOut],
+    is: "A firewall of this host dropped the packets.",
+    means: "this host dropped the packets itself",
+    recognised: &[
+        "The kernel dropped the SYN, or the answer to it, and gave a reason that is a policy of this host: `evidence.drop_reason` is its name (Linux 5.17 and later).",
+        "Certain: a rule that drops matches this packet as far as can be told, and is named. Likely: several rules or a chain's policy could have done it.",
+    ],
+    reasons: &[
+        "A rule that drops, or a chain's policy: the SYN at output or postrouting, the answer at prerouting or input (NETFILTER_DROP).",
+        "Answers are not let in, because no rule accepts established connections.",
+        "A BPF program on the cgroup, traffic control or an IPsec policy.",
+        "The reverse path filter: the answer comes by an interface by which nothing would be sent to its sender (IP_RPFILTER).",
+    ],
+    steps: &[
+        step(
+            "nft -a list ruleset",
+            "every base chain with its hook and policy, every rule with its handle; `iptables-save -c` for legacy iptables",
+        ),
+        step(
+            "nft delete rule FAMILY TABLE CHAIN handle HANDLE",
+            "removes the rule that drops. To accept in another base chain does not help: a drop is final, and an accept ends its own base chain only",
+        ),
+        step(
+            "nft insert rule FAMILY TABLE CHAIN tcp dport PORT accept",
+            "where the SYN is dropped, and in the very chain that drops it: lets it pass ahead of the drop",
+        ),
+        step(
+            "nft insert rule FAMILY TABLE CHAIN ct state established,related accept",
+            "where answers are dropped, in the very chain that drops them: PORT is their source port, so that a rule for `tcp dport PORT` does not match",
+        ),
+        step(
+            "sysctl net.ipv4.conf.all.rp_filter net.ipv4.conf.DEVICE.rp_filter",
+            "the larger of the two is in force: 1 is strict, 2 takes answers by any interface. Set DEVICE's to 2; 0 has no effect while that of all is 1",
+        ),
+        step("bpftool cgroup tree", "BPF programs on cgroups"),
+    ],
     look,
     proofs: &[
         (

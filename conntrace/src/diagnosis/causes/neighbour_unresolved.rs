@@ -1,15 +1,39 @@
 use super::host_down::{certainty, may_be};
 use crate::{
-    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, place, words},
-    record::ReplyKind,
+    diagnosis::{
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, place, step, words,
+    },
+    record::{Label, ReplyKind},
 };
 
-/// Unreachable, timed out: the next hop, not the destination, does not answer ARP
-/// or neighbour discovery. The gateway is off, or the route names the wrong one.
+/// The next hop, not the destination, does not answer ARP or neighbour discovery. The gateway
+/// is off, or the route names the wrong one.
 ///
 /// Wrong when the route changed between the attempt and the look.
-pub(crate) const RULE: CauseRule = CauseRule {
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::NeighbourUnresolved,
+    labels: &[Label::TimedOut, Label::Unreachable],
+    is: "The next hop does not answer ARP or neighbour discovery.",
+    means: "the next hop does not answer",
+    recognised: &[
+        "Certain: the neighbour entry of the gateway on the route has failed; likely while it is still asked for.",
+    ],
+    reasons: &[
+        "The gateway is off or has another address by now.",
+        "The route names the wrong gateway, or the wrong interface.",
+        "The link is up and leads nowhere (VLAN, bridge, cable).",
+    ],
+    steps: &[
+        step("ip route get ADDR", "the gateway and the interface"),
+        step(
+            "ip neigh show to GATEWAY",
+            "FAILED or INCOMPLETE: it does not answer",
+        ),
+        step(
+            "arping -c 3 -I DEVICE GATEWAY",
+            "whether it answers now; for IPv6: ndisc6 GATEWAY DEVICE",
+        ),
+    ],
     look,
     proofs: &[
         (

@@ -2,22 +2,42 @@ use std::net::IpAddr;
 
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, FailedCall, Finding, Undiagnosed,
-        place,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, FailedCall, Finding, Undiagnosed,
+        place, step,
         way::{DeadEnd, DeadEndKind, Flow, Route},
         words,
     },
     record::{Errno, Label},
 };
 
-/// Unreachable: this host has no route there, or one of type unreachable. The interface or
-/// the VPN is down, the default route is missing, a VPN's rule forbids the way, or the
-/// namespace has no address of that family.
+/// This host has no route there, or one of type unreachable. The interface or the VPN is down,
+/// the default route is missing, a VPN's rule forbids the way, or the namespace has no address
+/// of that family.
 ///
-/// Wrong when the routes changed between the call and the look. Where a route is there
-/// without the chosen source it is `wrong_source`.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// Wrong when the routes changed between the call and the look. Where a route is there without
+/// the chosen source it is `wrong_source`.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::NoRoute,
+    labels: &[Label::Unreachable],
+    is: "This host has no route to the destination.",
+    means: "this host has no route there",
+    recognised: &[
+        "Certain: connect returned ENETUNREACH or EHOSTUNREACH before there was a SYN (--trace-syscalls), and the kernel finds no route, or one of type unreachable. With the chosen source address and without it: where only that one has none, it is another cause (wrong_source).",
+    ],
+    reasons: &[
+        "The interface or the VPN is down, or was not up yet.",
+        "There is no default route, or none for IPv6.",
+        "The process is in a network namespace with nothing but loopback.",
+        "A rule of policy routing leads to a table without a route.",
+    ],
+    steps: &[
+        step("ip route get ADDR", "the same error"),
+        step(
+            "ip rule; ip route show table all; ip -6 route show table all",
+            "the rules, in their order, and the routes there are",
+        ),
+        step("ip -br link; ip -br addr", "which interfaces are up"),
+    ],
     look,
     proofs: &[(
         Certainty::Certain,

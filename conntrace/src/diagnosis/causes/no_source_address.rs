@@ -1,16 +1,43 @@
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, FailedCall, Finding, place,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, FailedCall, Finding, place, step,
     },
     record::{Errno, Label},
 };
 
-/// Address unavailable, unreachable: a route is there, but this namespace has no address of
-/// that family to use as a source (`ipv6_dev_get_saddr`).
+/// A route is there, but this namespace has no address of that family to use as a source
+/// (`ipv6_dev_get_saddr`).
 ///
 /// Wrong when an address came or went between the call and the look.
-pub(crate) const RULE: CauseRule = CauseRule {
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::NoSourceAddress,
+    labels: &[Label::Unreachable, Label::AddressUnavailable],
+    is: "This host has no address to use as a source.",
+    means: "this host has no address to use as a source",
+    recognised: &[
+        "No SYN left, and no interface has an address of the destination's family that can be a source. `evidence` has the addresses and the route.",
+    ],
+    reasons: &[
+        "IPv6 is off (disable_ipv6), or there is nothing but a link-local address.",
+        "A host or container of one family only, and a name that has addresses of the other one.",
+        "The interface has lost its address, or has none yet (DHCP).",
+        "The IPv6 address is still tentative, or somebody else has it (duplicate address detection).",
+    ],
+    steps: &[
+        step("ip -br addr", "the addresses there are"),
+        step(
+            "ip -6 addr show tentative; ip -6 addr show dadfailed",
+            "IPv6 addresses that cannot be used yet, or never will",
+        ),
+        step(
+            "sysctl net.ipv6.conf.all.disable_ipv6 net.ipv6.conf.DEVICE.disable_ipv6",
+            "1: IPv6 is off there",
+        ),
+        step(
+            "getent ahosts NAME",
+            "whether the name has an address of the other family",
+        ),
+    ],
     look,
     proofs: &[(
         Certainty::Certain,

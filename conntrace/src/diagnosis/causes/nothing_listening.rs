@@ -3,20 +3,52 @@ use std::net::SocketAddr;
 use super::{proxy_in_path, wrong_port};
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed, place,
-        place::PathEnd, words,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed, place,
+        place::PathEnd, step, words,
     },
-    record::Remote,
+    record::{Label, Remote},
 };
 
-/// Refused: the server is not started, does not listen on that port, or the address is
-/// another host's than the one meant. Certain where the way leads to a namespace of this
-/// machine, whose sockets can be looked at; of another host there is the RST.
+/// The server is not started, does not listen on that port, or the address is another host's
+/// than the one meant. Certain where the way leads to a namespace of this machine, whose
+/// sockets can be looked at; of another host there is the RST.
 ///
-/// Wrong when the server stopped or started between the attempt and the look, when
-/// the RST is that of a firewall in the host's name.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// Wrong when the server stopped or started between the attempt and the look, when the RST is
+/// that of a firewall in the host's name.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::NothingListening,
+    labels: &[Label::Refused],
+    is: "No socket listens on the port of the destination.",
+    means: "no socket accepts connections to that port",
+    recognised: &[
+        "Certain: the way leads to an address of this machine, in the process's network namespace or in another one, and no socket there listens on that port.",
+        "Likely: another host answered with a RST, so it is up; nothing accepts the port, or a firewall resets it in the host's name.",
+    ],
+    reasons: &[
+        "The server is not started, has crashed or is being restarted.",
+        "It listens on another port than its clients use.",
+        "The client uses the wrong address: an outdated DNS record, another environment's server, or 127.0.0.1 within a container, which is the container itself.",
+        "A load balancer still sends to an instance that is gone.",
+        "Address translation leads to a port on which nothing listens.",
+    ],
+    steps: &[
+        step(
+            "getent ahosts NAME",
+            "which addresses the client's name for the server leads to, as against where the server is",
+        ),
+        step(
+            "ss -ltnp 'sport = :PORT'",
+            "on the destination: nothing, while this is the cause",
+        ),
+        step(
+            "systemctl status SERVICE",
+            "on the destination: whether it runs, and since when",
+        ),
+        step(
+            "journalctl -u SERVICE -b",
+            "on the destination: why it ended, or could not have its port",
+        ),
+    ],
     look,
     proofs: &[
         (

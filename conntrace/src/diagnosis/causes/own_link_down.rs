@@ -1,7 +1,7 @@
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed, place,
-        way::Link, words,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed, place,
+        step, way::Link, words,
     },
     record::{Label, ReplyKind},
 };
@@ -9,13 +9,39 @@ use crate::{
 /// The index of every namespace's loopback interface.
 const LOOPBACK: u32 = 1;
 
-/// Timed out, unreachable: the interface that the packets leave by is down or has no carrier,
-/// or it is loopback that is down. The other side is not at fault.
+/// The interface that the packets leave by is down or has no carrier, or it is loopback that is
+/// down. The other side is not at fault.
 ///
-/// Certain if sending failed meanwhile. Wrong when the link went down or came back between
-/// the attempt and the look.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// Certain if sending failed meanwhile. Wrong when the link went down or came back between the
+/// attempt and the look.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::OwnLinkDown,
+    labels: &[Label::TimedOut, Label::Unreachable],
+    is: "This host's own interface is down.",
+    means: "this host's own interface is down",
+    recognised: &[
+        "Certain: the interface by which the packets should leave is down or has no carrier, or it is loopback and down.",
+    ],
+    reasons: &[
+        "A cable, a switch port or a virtual machine's adapter is disconnected.",
+        "The interface was set down, or nothing has set it up yet.",
+        "A new network namespace, in which loopback is down until somebody sets it up.",
+        "The other end of a veth pair is down or gone.",
+    ],
+    steps: &[
+        step(
+            "ip -br link",
+            "DOWN: it is set down; LOWERLAYERDOWN or NO-CARRIER: nothing is connected to it",
+        ),
+        step(
+            "ip link set DEVICE up",
+            "sets it up, for loopback: ip link set lo up",
+        ),
+        step(
+            "ethtool DEVICE",
+            "Link detected: no, where the cable or the other end is at fault",
+        ),
+    ],
     look,
     proofs: &[
         (

@@ -1,16 +1,38 @@
 use super::ephemeral_range_used_up::{available, facts, is_full, ports, tried};
-use crate::diagnosis::{
-    Case, Cause, CauseRule, Certainty, Code, Evidence, Finding, words,
-    words::{count, holdings},
+use crate::{
+    diagnosis::{
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Finding, step, words,
+        words::{count, holdings},
+    },
+    record::Label,
 };
 
-/// Port exhausted: sockets that were bound to their ports and are not connected, or listen,
-/// hold them for every destination. A bind to port 0 needs a port that no socket has at all.
+/// Sockets that were bound to their ports and are not connected, or listen, hold them for every
+/// destination. A bind to port 0 needs a port that no socket has at all.
 ///
-/// Wrong when these sockets came only after the attempt. The kernel tells of
-/// sockets that are bound and neither listen nor are connected from Linux 6.8 on.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// Wrong when these sockets came only after the attempt. The kernel tells of sockets that are
+/// bound and neither listen nor are connected from Linux 6.8 on.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::PortsHeldByBind,
+    labels: &[Label::PortExhausted],
+    is: "Sockets bound to ephemeral ports hold them for every destination.",
+    means: "bound sockets hold the ports for every destination",
+    recognised: &[
+        "Certain: sockets that are bound and not connected hold the ports of ip_local_port_range; likely from nine tenths of them on. Those that do not listen are seen from Linux 6.8 on.",
+        "Of a bind to port 0: sockets in any state hold them, for it needs a port that nobody has.",
+    ],
+    reasons: &[
+        "An application binds a source address before connect, which takes a port for every destination.",
+        "A proxy that keeps its client's address (transparent) binds for each connection.",
+        "A leak of sockets that are bound and never used.",
+    ],
+    steps: &[
+        step(
+            "setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, ...)",
+            "in the application, before it binds: the port is chosen at connect, for that destination only",
+        ),
+        step("ss -tanp", "who holds which port"),
+    ],
     look,
     proofs: &[
         (

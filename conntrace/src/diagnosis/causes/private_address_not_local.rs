@@ -1,21 +1,44 @@
 use super::{host_down::may_be, proxy_in_path};
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed, place,
-        place::PathEnd, words,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed, place,
+        place::PathEnd, step, words,
     },
-    record::{IcmpError, IcmpVersion, ReplyKind},
+    record::{IcmpError, IcmpVersion, Label, ReplyKind},
 };
 
-/// Timed out, unreachable: an internal address is used from another network. The
-/// destination is private, no interface of this machine is in its network, the way leaves
-/// it by the default gateway, and nothing of that private network was ever heard.
+/// An internal address is used from another network. The destination is private, no interface
+/// of this machine is in its network, the way leaves it by the default gateway, and nothing of
+/// that private network was ever heard.
 ///
-/// Wrong where the private networks of an organisation are routed: then the host
-/// behind the gateway may simply be down or filtered. From a private address that
-/// is as good a guess, so the cause is only possible.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// Wrong where the private networks of an organisation are routed: then the host behind the
+/// gateway may simply be down or filtered. From a private address that is as good a guess, so
+/// the cause is only possible.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::PrivateAddressNotLocal,
+    labels: &[Label::TimedOut, Label::Unreachable],
+    is: "A private address is used from another network.",
+    means: "an internal address is used from another network",
+    recognised: &[
+        "The destination is private (RFC 1918, RFC 6598, unique local), no network of this machine has it, its packets leave by the default gateway, and nothing of that network was ever heard.",
+        "Likely where the source address is a public one; possible where it is private as well, for an organisation may route its private networks.",
+    ],
+    reasons: &[
+        "A configuration of the data centre is used elsewhere, or the internal address of a cloud server from outside.",
+        "The VPN or the peering to that network is down.",
+        "Split DNS gave the internal answer.",
+    ],
+    steps: &[
+        step(
+            "ip route get ADDR",
+            "the default gateway where a route of its own was expected",
+        ),
+        step("ip -br link; ip -br addr", "whether the VPN is up"),
+        step(
+            "getent ahosts NAME",
+            "whether the name leads to the internal address",
+        ),
+    ],
     look,
     proofs: &[
         (

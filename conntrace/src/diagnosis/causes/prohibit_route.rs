@@ -1,18 +1,36 @@
 use super::no_route;
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, denied, place,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, denied, place, step,
         way::DeadEndKind, words,
     },
-    record::Errno,
+    record::{Errno, Label},
 };
 
-/// Denied: a route of type prohibit (`ip route add prohibit`), which some VPN
-/// clients and hosting panels set as a kill switch, or a policy rule that prohibits.
+/// A route of type prohibit (`ip route add prohibit`), which some VPN clients and hosting
+/// panels set as a kill switch, or a policy rule that prohibits.
 ///
 /// Wrong when the route was set or removed between the call and the look.
-pub(crate) const RULE: CauseRule = CauseRule {
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::ProhibitRoute,
+    labels: &[Label::Denied],
+    is: "The route to the destination is of type `prohibit`.",
+    means: "the route is of type prohibit",
+    recognised: &[
+        "Certain: connect returned EACCES before there was a SYN (--trace-syscalls), and so does the kernel's search for a route.",
+    ],
+    reasons: &[
+        "A kill switch of a VPN client.",
+        "An administrator's block of a network.",
+        "A rule of policy routing with the action prohibit.",
+    ],
+    steps: &[
+        step(
+            "ip route show table all type prohibit",
+            "the routes of that type",
+        ),
+        step("ip rule", "rules of that action"),
+    ],
     look,
     proofs: &[(
         Certainty::Certain,

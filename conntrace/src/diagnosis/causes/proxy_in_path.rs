@@ -3,22 +3,49 @@ use std::net::{IpAddr, SocketAddr};
 use super::local_firewall;
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
+        Case, Cause, CauseInfo, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
         firewall_facts::{Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd},
         question::ProxyVariable,
-        words,
+        step, words,
     },
     record::{Label, Remote, ReplyKind},
 };
 
-/// Refused, timed out: the process did not try its real destination but the proxy
-/// that its environment names, and that is not there.
+/// The process did not try its real destination but the proxy that its environment names, and
+/// that is not there.
 ///
-/// The address is compared without DNS, so a proxy that is named and not numbered
-/// is not recognised; nor is one that stands in a configuration file. Wrong when
-/// the process connects to that address for another purpose.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// The address is compared without DNS, so a proxy that is named and not numbered is not
+/// recognised; nor is one that stands in a configuration file. Wrong when the process connects
+/// to that address for another purpose.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::ProxyInPath,
+    labels: &[Label::Refused, Label::TimedOut],
+    is: "The connection leads to a proxy.",
+    means: "the connection goes to a proxy",
+    recognised: &[
+        "Certain: the destination is the address and port that http_proxy, https_proxy or all_proxy names in the environment of the process. Names are not looked up, and nothing else of the environment is looked at.",
+        "Likely: a rule of this host's firewall (nftables, or iptables by it) whose conditions the SYN meets rewrites its destination (redirect, dnat). Possible: some of its conditions cannot be evaluated. Legacy iptables cannot be read.",
+    ],
+    reasons: &[
+        "The proxy is down, or its address is out of date.",
+        "A destination that needs no proxy is not in no_proxy.",
+        "The variables came along from a login or an image.",
+        "A transparent proxy or a service mesh has left its rule, or a published container port its own.",
+    ],
+    steps: &[
+        step(
+            "tr '\\0' '\\n' < /proc/PID/environ | grep -i _proxy",
+            "the variables (they may hold a password)",
+        ),
+        step(
+            "nft -a list ruleset | grep -e redirect -e dnat",
+            "rules that rewrite destinations, and where to",
+        ),
+        step(
+            "curl -v --proxy 'http://ADDR:PORT' https://example.com",
+            "whether the proxy works from here; an IPv6 address stands in brackets",
+        ),
+    ],
     look,
     proofs: &[(
         Certainty::Certain,
@@ -130,54 +157,49 @@ pub(crate) fn at_arrival(
     evidence.firewall(netns, arriving, PacketEnd::Rewrite)
 }
 
-/// The same cause, by a rule of this host's firewall.
-pub(crate) mod rewritten {
-    use super::*;
+/// A rule of this host's firewall rewrites the destination of the attempt (REDIRECT, DNAT),
+/// such as a transparent proxy's or that of a published container port, and what it leads to is
+/// not there.
+///
+/// Only possible where a condition of the rule cannot be evaluated.
+pub(crate) const REWRITTEN: CauseRule = CauseRule {
+    code: Code::ProxyInPath,
+    look: look_for_rewriting,
+    proofs: &[
+        (
+            Certainty::Likely,
+            "a rule whose conditions the SYN meets rewrites its destination",
+        ),
+        (
+            Certainty::Possible,
+            "a rule that rewrites destinations, of whose conditions some are unknown",
+        ),
+    ],
+};
 
-    /// Refused, timed out: a rule of this host's firewall rewrites the destination of the
-    /// attempt (REDIRECT, DNAT), such as a transparent proxy's or that of a published
-    /// container port, and what it leads to is not there.
-    ///
-    /// Only possible where a condition of the rule cannot be evaluated.
-    pub(crate) const RULE: CauseRule = CauseRule {
-        code: Code::ProxyInPath,
-        look,
-        proofs: &[
-            (
-                Certainty::Likely,
-                "a rule whose conditions the SYN meets rewrites its destination",
-            ),
-            (
-                Certainty::Possible,
-                "a rule that rewrites destinations, of whose conditions some are unknown",
-            ),
-        ],
+fn look_for_rewriting(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let (Some(ended), Some(remote)) = (ended(case), case.remote_socket()) else {
+        return Ok(None);
     };
-
-    fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
-        let (Some(ended), Some(remote)) = (ended(case), case.remote_socket()) else {
-            return Ok(None);
-        };
-        let Rewriting { rules, .. } = rewriting(case, None, evidence)?;
-        let Some(rule) = rules.first() else {
-            return Ok(None);
-        };
-        let (certainty, may) = match rule.matches {
-            Match::Fully => (Certainty::Likely, "rewrites"),
-            Match::Possibly => (Certainty::Possible, "may rewrite"),
-        };
-        let list = words::command(case, &words::list_chain(rule), evidence);
-        Ok(Some(Cause::new(
-            Code::ProxyInPath,
-            certainty,
-            &format!(
-                "{} {may} the destination of connections to {remote}, and what it leads to {ended}",
-                words::rule(rule)
-            ),
-            &format!(
-                "{list} shows where connections to {remote} go: start that server, or delete the rule"
-            ),
-            Facts::new().with("remote", remote).with("rules", &rules),
-        )))
-    }
+    let Rewriting { rules, .. } = rewriting(case, None, evidence)?;
+    let Some(rule) = rules.first() else {
+        return Ok(None);
+    };
+    let (certainty, may) = match rule.matches {
+        Match::Fully => (Certainty::Likely, "rewrites"),
+        Match::Possibly => (Certainty::Possible, "may rewrite"),
+    };
+    let list = words::command(case, &words::list_chain(rule), evidence);
+    Ok(Some(Cause::new(
+        Code::ProxyInPath,
+        certainty,
+        &format!(
+            "{} {may} the destination of connections to {remote}, and what it leads to {ended}",
+            words::rule(rule)
+        ),
+        &format!(
+            "{list} shows where connections to {remote} go: start that server, or delete the rule"
+        ),
+        Facts::new().with("remote", remote).with("rules", &rules),
+    )))
 }

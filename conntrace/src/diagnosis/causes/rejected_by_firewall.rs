@@ -1,21 +1,46 @@
 use super::local_firewall;
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding,
         firewall_facts::{Match, PacketEnd},
-        words,
+        step, words,
     },
     record::{Label, ReplyKind},
 };
 
-/// Refused: a firewall answered, with ICMP port unreachable or, a rule of this
-/// host, with a RST. TCP itself never answers so.
+/// A firewall answered, with ICMP port unreachable or, a rule of this host, with a RST. TCP
+/// itself never answers so.
 ///
-/// Wrong where a host without TCP on that port answers with ICMP (some network
-/// devices). A RST that another host's firewall sent looks like that host's own: see
-/// `nothing_listening`.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// Wrong where a host without TCP on that port answers with ICMP (some network devices). A RST
+/// that another host's firewall sent looks like that host's own: see `nothing_listening`.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::RejectedByFirewall,
+    labels: &[Label::Refused],
+    is: "A firewall answered the attempt.",
+    means: "a firewall answered",
+    recognised: &[
+        "Certain: this host itself answered its own packet, which a firewall rule that rejects does.",
+        "Likely: ICMP port unreachable came, which TCP never sends; `evidence.from` sent it.",
+    ],
+    reasons: &[
+        "A rule with `reject` (nftables), REJECT (iptables) or a firewall's default, such as firewalld's.",
+        "The port is open for other sources only.",
+        "A router or load balancer speaks for a server it does not have.",
+    ],
+    steps: &[
+        step(
+            "nft -a list ruleset",
+            "here and at `evidence.from`: rules with reject, in every base chain. One that accepts in another base chain does not help",
+        ),
+        step(
+            "iptables-save -c | grep REJECT",
+            "the same where iptables is in use; the counters tell which one it is",
+        ),
+        step(
+            "firewall-cmd --list-all",
+            "where firewalld runs: which ports are open in the zone",
+        ),
+    ],
     look,
     proofs: &[
         (

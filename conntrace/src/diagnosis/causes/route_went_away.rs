@@ -1,18 +1,45 @@
 use crate::{
-    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, place, words},
+    diagnosis::{
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, place, step, words,
+    },
     record::{Errno, Label},
 };
 
 /// Errno of sending from an address that is not the host's own.
 const EINVAL: Errno = Errno(nix::errno::Errno::EINVAL as i32);
 
-/// Timed out, unreachable: this host's link, address or route went away while the attempt was
-/// under way. No router said anything.
+/// This host's link, address or route went away while the attempt was under way. No router said
+/// anything.
 ///
 /// Wrong where something else took the way between the attempt and the look. Over IPv6 a
 /// neighbour that does not answer looks alike; then the route is still there.
-pub(crate) const RULE: CauseRule = CauseRule {
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::RouteWentAway,
+    labels: &[Label::TimedOut, Label::Unreachable],
+    is: "Route, address or link of this host went away under the attempt.",
+    means: "route, address or link went away under the attempt",
+    recognised: &[
+        "A SYN had left, and then this host itself could not send any more (EHOSTUNREACH, ENETUNREACH): no ICMP error came. `evidence` has the route as it is now.",
+    ],
+    reasons: &[
+        "An interface or a VPN went down, or a container was taken off its network.",
+        "The address was removed: a DHCP lease that ended, a failover (VRRP, keepalived).",
+        "A routing daemon withdrew the route.",
+    ],
+    steps: &[
+        step(
+            "ip route get ADDR",
+            "whether there is a route now, and from which address",
+        ),
+        step(
+            "ip monitor link address route",
+            "what goes away the next time, and when",
+        ),
+        step(
+            "journalctl --since -10min",
+            "what changed the network around the line's `time`",
+        ),
+    ],
     look,
     proofs: &[
         (

@@ -1,19 +1,41 @@
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, denied, place,
-        question::BpfProgram, words,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, denied, place,
+        question::BpfProgram, step, words,
     },
-    record::Errno,
+    record::{Errno, Label},
 };
 
-/// Denied: a security module's policy forbids the connect. It confines the process
-/// (`SELinux`, `AppArmor`), or it is BPF programs that decide on every connect.
+/// A security module's policy forbids the connect. It confines the process (`SELinux`,
+/// `AppArmor`), or it is BPF programs that decide on every connect.
 ///
-/// Wrong when the process is confined, or there are such programs, but something else
-/// said no; the audit log knows. Before Linux 5.13 the kernel does not tell on what a
-/// program decides.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// Wrong when the process is confined, or there are such programs, but something else said no;
+/// the audit log knows. Before Linux 5.13 the kernel does not tell on what a program decides.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::SecurityModule,
+    labels: &[Label::Denied],
+    is: "A security module forbids the connection.",
+    means: "a security module forbids it",
+    recognised: &[
+        "Likely: connect returned EACCES (--trace-syscalls), there is a route, and a security module confines the process; `evidence.profile` is its profile.",
+        "Likely: connect returned EPERM or EACCES, there is a route, and BPF programs of the security module bpf decide on every connect; `evidence.programs` names them. The kernel tells so from Linux 5.13 on.",
+    ],
+    reasons: &[
+        "SELinux: the domain may not connect to ports of that type.",
+        "AppArmor: the profile allows no network.",
+        "A security agent's BPF program forbids that destination, or that process to connect.",
+    ],
+    steps: &[
+        step(
+            "ausearch -m avc -ts recent",
+            "what SELinux forbade, to which type of port",
+        ),
+        step(
+            "journalctl -k -g apparmor",
+            "what AppArmor forbade, by which profile",
+        ),
+        step("bpftool prog show id ID", "which process holds the program"),
+    ],
     look,
     proofs: &[(
         Certainty::Likely,

@@ -1,21 +1,42 @@
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding,
         question::Neighbour,
+        step,
         way::{Route, RouteOut},
         words,
     },
     record::{Label, ReplyKind},
 };
 
-/// Timed out: the host is off, its firewall drops everything, or the address is wrong.
-/// These cannot be told apart from here; it was tried, and in that time nothing at all
-/// was heard of it, on whatever port.
+/// The host is off, its firewall drops everything, or the address is wrong. These cannot be
+/// told apart from here; it was tried, and in that time nothing at all was heard of it, on
+/// whatever port.
 ///
-/// Wrong when other attempts than those traced reached the host, and when all that went
-/// there went to one port that is filtered.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// Wrong when other attempts than those traced reached the host, and when all that went there
+/// went to one port that is filtered.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::SilentHost,
+    labels: &[Label::TimedOut],
+    is: "The remote host is off or filtered, or the address is wrong.",
+    means: "the host is off, filtered or a wrong address",
+    recognised: &[
+        "Possible: there is a record that the host was tried, and since then no traced attempt to it, from the same network namespace and on whatever port, was answered. `why` says since when.",
+    ],
+    reasons: &[
+        "The machine is off, or its network is.",
+        "A firewall drops everything for it.",
+        "The address is wrong or out of date.",
+        "Answers are lost on the way back (asymmetric routes).",
+    ],
+    steps: &[
+        step("ping -c 3 ADDR", "whether it answers at all"),
+        step("traceroute -n ADDR", "how far packets come"),
+        step(
+            "getent ahosts NAME",
+            "which addresses the name leads to now",
+        ),
+    ],
     look,
     proofs: &[(
         Certainty::Possible,

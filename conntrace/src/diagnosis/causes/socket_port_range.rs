@@ -1,17 +1,41 @@
 use super::ephemeral_range_used_up::{HIGH, LOW, available, facts, ports};
-use crate::diagnosis::{
-    Case, Cause, CauseRule, Certainty, Code, Evidence, Finding, question::LocalPorts, words,
-    words::count,
+use crate::{
+    diagnosis::{
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Finding, question::LocalPorts, step,
+        words, words::count,
+    },
+    record::Label,
 };
 
-/// Port exhausted though ports of the range are free: reserved ports leave none,
-/// which is certain, or the socket has a range of its own (`IP_LOCAL_PORT_RANGE`,
-/// Linux 6.3), which the kernel tells nobody and is what remains.
+/// Port exhausted though ports of the range are free: reserved ports leave none, which is
+/// certain, or the socket has a range of its own (`IP_LOCAL_PORT_RANGE`, Linux 6.3), which the
+/// kernel tells nobody and is what remains.
 ///
-/// Wrong when many ports were given back between the attempt and the look, so that
-/// more than half of the range must be free.
-pub(crate) const RULE: CauseRule = CauseRule {
+/// Wrong when many ports were given back between the attempt and the look, so that more than
+/// half of the range must be free.
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::SocketPortRange,
+    labels: &[Label::PortExhausted],
+    is: "The range of ports that is left to the socket is too narrow.",
+    means: "the range that is left to the socket is too narrow",
+    recognised: &[
+        "Certain: ip_local_reserved_ports leaves none of ip_local_port_range.",
+        "Likely: more than half of the range is free, so that the socket must have a narrower one of its own (IP_LOCAL_PORT_RANGE, Linux 6.3), which the kernel does not tell.",
+    ],
+    reasons: &[
+        "The application divides the ports among its workers.",
+        "Ports were reserved for services, and the range was narrowed later.",
+    ],
+    steps: &[
+        step(
+            "sysctl net.ipv4.ip_local_port_range net.ipv4.ip_local_reserved_ports",
+            "the range, and what is left out of it",
+        ),
+        step(
+            "strace -f -e trace=setsockopt -p PID",
+            "IP_LOCAL_PORT_RANGE (51) with the range that is asked for",
+        ),
+    ],
     look,
     proofs: &[
         (

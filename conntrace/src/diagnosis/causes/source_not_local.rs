@@ -1,15 +1,32 @@
 use crate::{
-    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, words},
+    diagnosis::{Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, step, words},
     record::{Errno, Label},
 };
 
-/// Address unavailable: the application chose a source address that this host
-/// does not have. It has moved away (failover, DHCP), or was copied from another
-/// host's configuration.
+/// The application chose a source address that this host does not have. It has moved away
+/// (failover, DHCP), or was copied from another host's configuration.
 ///
 /// Wrong when the address came or went between the call and the look.
-pub(crate) const RULE: CauseRule = CauseRule {
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::SourceNotLocal,
+    labels: &[Label::AddressUnavailable],
+    is: "The source address is not assigned to this host.",
+    means: "the source address is not assigned to this host",
+    recognised: &[
+        "Certain: bind or connect returned EADDRNOTAVAIL (--trace-syscalls), and the address that was chosen is no address of the process's network namespace.",
+    ],
+    reasons: &[
+        "The address has moved to another host (failover), or DHCP gave another one.",
+        "A configuration was copied from another host.",
+        "The application started before the interface had its address.",
+    ],
+    steps: &[
+        step("ip -br addr", "the addresses there are"),
+        step(
+            "sysctl net.ipv4.ip_nonlocal_bind net.ipv6.ip_nonlocal_bind",
+            "1 lets applications bind to addresses that are not there (yet); nobody answers connections from there until they are",
+        ),
+    ],
     look,
     proofs: &[(
         Certainty::Certain,

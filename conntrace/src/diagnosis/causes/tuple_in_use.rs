@@ -1,17 +1,33 @@
 use std::net::SocketAddr;
 
 use crate::{
-    diagnosis::{Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, words},
+    diagnosis::{Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, step, words},
     record::Label,
 };
 
-/// Address unavailable: a socket with the same two addresses and ports is there
-/// already. A fixed source port is used again while its last connection to the
-/// same destination is open or in `TIME_WAIT`.
+/// A socket with the same two addresses and ports is there already. A fixed source port is used
+/// again while its last connection to the same destination is open or in `TIME_WAIT`.
 ///
 /// Wrong when that socket came only after the attempt.
-pub(crate) const RULE: CauseRule = CauseRule {
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::TupleInUse,
+    labels: &[Label::AddressUnavailable],
+    is: "Another socket has the 4-tuple of the attempt.",
+    means: "another socket has the 4-tuple",
+    recognised: &[
+        "Certain: a socket with these two addresses and ports is there; `evidence.holder` has its state and process.",
+    ],
+    reasons: &[
+        "A fixed source port is used again while its last connection is open or in TIME_WAIT.",
+        "Several sockets bound to one port with SO_REUSEADDR connect to one destination.",
+    ],
+    steps: &[
+        step("ss -tanpo 'sport = :LOCAL_PORT'", "the socket that has it"),
+        step(
+            "strace -f -e trace=bind,connect -p PID",
+            "where the application binds its port",
+        ),
+    ],
     look,
     proofs: &[(Certainty::Certain, "the socket that has the same two ends")],
 };

@@ -3,20 +3,38 @@ use std::net::IpAddr;
 use super::proxy_in_path;
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, Finding, place,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, place,
         question::{Listener, Listeners},
-        words,
+        step, words,
     },
-    record::Remote,
+    record::{Label, Remote},
 };
 
-/// Refused: the client uses the wrong port of this machine: nothing listens on it, and
-/// something does on one that is easily mistaken for it: a digit more, less or other,
-/// or two in each other's place.
+/// The client uses the wrong port of this machine: nothing listens on it, and something does on
+/// one that is easily mistaken for it: a digit more, less or other, or two in each other's
+/// place.
 ///
 /// Wrong when the port that works is another server's and the right one is down.
-pub(crate) const RULE: CauseRule = CauseRule {
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::WrongPort,
+    labels: &[Label::Refused],
+    is: "The server listens on another port than the client connects to.",
+    means: "the server listens on another port than this one",
+    recognised: &[
+        "Likely: nothing listens on that port of this host, but something does, on an address that fits, on one that differs by a digit or has two neighbouring digits in each other's place.",
+    ],
+    reasons: &[
+        "A typing error in a configuration.",
+        "A second instance (5433 beside 5432) or a plain and an encrypted port (8080, 8443).",
+        "The right server is down, and the similar port is a coincidence.",
+    ],
+    steps: &[
+        step("ss -ltnp", "what listens, and by which process"),
+        step(
+            "tr '\\0' '\\n' < /proc/PID/cmdline",
+            "what the client was told to connect to",
+        ),
+    ],
     look,
     proofs: &[(
         Certainty::Likely,

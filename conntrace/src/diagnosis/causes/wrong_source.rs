@@ -1,21 +1,51 @@
 use super::no_route;
 use crate::{
     diagnosis::{
-        Case, Cause, CauseRule, Certainty, Code, Evidence, Facts, FailedCall, Finding, place,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, FailedCall, Finding, place, step,
         way::{Route, RouteOut},
         words,
     },
     record::{Label, ReplyKind},
 };
 
-/// Unreachable, timed out: the way is there, but not with the source address of the attempt.
-/// No interface of the namespace has it (`ip_nonlocal_bind`, the address moved away or was
-/// removed under the attempt), or a policy rule routes that source elsewhere.
+/// The way is there, but not with the source address of the attempt. No interface of the
+/// namespace has it (`ip_nonlocal_bind`, the address moved away or was removed under the
+/// attempt), or a policy rule routes that source elsewhere.
 ///
 /// Wrong when addresses or routes changed between the attempt and the look. A transparent
 /// proxy's sockets have foreign sources by design (`IP_TRANSPARENT`).
-pub(crate) const RULE: CauseRule = CauseRule {
+pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::WrongSource,
+    labels: &[Label::TimedOut, Label::Unreachable],
+    is: "The source address cannot be answered there.",
+    means: "the source address cannot be answered there",
+    recognised: &[
+        "The source address is another interface's, no interface's, or one that the destination cannot answer, such as a unique local address to a global one. `evidence` has the route with that source and without it.",
+    ],
+    reasons: &[
+        "The application binds an address of another network than the one by which it leaves.",
+        "A virtual address that another host has by now; ip_nonlocal_bind lets it be bound all the same.",
+        "IPv6 with nothing but a unique local address, without address translation.",
+        "With several uplinks: no rule leads this source address to its own gateway.",
+    ],
+    steps: &[
+        step(
+            "ip route get ADDR from SOURCE",
+            "the way with this source address (`local.addr`), or why there is none",
+        ),
+        step(
+            "ip route get ADDR",
+            "the way without it; src is the address that the kernel would choose",
+        ),
+        step(
+            "ip -br addr",
+            "which interface has the address, if one has it",
+        ),
+        step(
+            "ip rule add from SOURCE table TABLE",
+            "leads what comes from that address to a table with its own gateway",
+        ),
+    ],
     look,
     proofs: &[
         (

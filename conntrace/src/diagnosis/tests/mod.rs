@@ -2,6 +2,7 @@
 
 mod cases;
 mod certainties;
+mod examples;
 mod look_alikes;
 mod script;
 mod sentences;

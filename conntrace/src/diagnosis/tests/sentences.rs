@@ -2,8 +2,8 @@
 
 use super::{
     cases::{dropped, failed_call, not_local},
+    examples::staged,
     script::{FAR, NETNS, OWN, Script, far, link},
-    staged::staged,
 };
 use crate::{
     diagnosis::{

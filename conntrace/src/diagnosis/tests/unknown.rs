@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{script::Script, staged::staged};
+use super::{examples::staged, script::Script};
 use crate::diagnosis::{Case, Cause, Code, Undiagnosed, diagnose, question::Question};
 
 /// The questions that are asked about a case, each once.

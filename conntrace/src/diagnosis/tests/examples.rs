@@ -1,0 +1,302 @@
+//! Examples of every cause: attempts that have it, and attempts that only look alike.
+//!
+//! Three tables, in the order of [`Code::ALL`].
+
+use super::{
+    cases::{
+        case, cut_off, dropped, exhausted, failed_call, forgetful, hasty, icmp, no_neighbour,
+        not_local, reset, reset_before, silence, silent, to, tuple_taken, works,
+    },
+    script::{
+        CONTAINER, FAR, NETNS, OWN, PORT, PUBLIC, Script, far, gateway, here, holder, ip, link,
+        listener, out, ports, proxied, remote,
+    },
+};
+use crate::{
+    diagnosis::{
+        Case, CaseDrops, Certainty, Code, FailedCall,
+        firewall_facts::{Match, PacketEnd},
+        question::{Answer, Listeners, Neighbour, Question},
+        way::{DeadEnd, DeadEndKind, Route, RuleFacts},
+    },
+    record::{Errno, Label, ReplyKind},
+};
+
+/// An attempt of each cause, with what the host answers.
+#[rustfmt::skip]
+pub(super) fn staged() -> Vec<(Code, Case, Script)> {
+    let mut private = silent(60);
+    private.local_addr = Some(ip(PUBLIC));
+    // Of the network there is a record, and of the host there may be none.
+    private.heard.silent_s = None;
+    let behind_gateway = Script::default().route_from(FAR, Some(PUBLIC), out(Some("203.0.113.1"), 0));
+    let mut portless = reset(FAR);
+    portless.remote = portless.remote.map(|remote| crate::record::Remote { port: 0, ..remote });
+    let mut sourceless = not_local();
+    sourceless.local_addr = None;
+    let unreachable = || failed_call(Label::Unreachable, Errno::ENETUNREACH);
+    let no_route = Route::None(Errno::ENETUNREACH.0);
+    vec![
+        (Code::NothingListening, reset(FAR), here()),
+        (Code::ListeningElsewhere, reset(FAR), here().listeners(vec![listener(NETNS, "127.0.0.1", PORT)], vec![])),
+        (Code::WrongPort, reset(FAR), here().listeners(vec![], vec![listener(NETNS, "0.0.0.0", 5433)])),
+        (Code::RejectedByFirewall, icmp(Label::Refused, 3, 3), far()),
+        (Code::ProxyInPath, reset(FAR), proxied()),
+        (Code::LocalFirewall, dropped(), far().drop_reason("NETFILTER_DROP").rule(PacketEnd::Drop, "output", Match::Fully)),
+        (Code::RemoteFiltered, works(22, 12, silence()), far()),
+        (Code::HostDown, no_neighbour(), far().neighbour(FAR, Neighbour::Failed)),
+        (Code::SilentHost, silent(3), far()),
+        (Code::PrivateAddressNotLocal, private, behind_gateway.neighbour("203.0.113.1", Neighbour::Known)),
+        (Code::NoRoute, unreachable(), Script::default().route(FAR, no_route.clone())),
+        (Code::NeighbourUnresolved, no_neighbour(), gateway().neighbour("10.0.0.1", Neighbour::Failed)),
+        (Code::IcmpUnreachable, icmp(Label::Unreachable, 11, 0), far()),
+        (Code::AdminProhibited, icmp(Label::Unreachable, 3, 13), far()),
+        (Code::EphemeralRangeUsedUp, exhausted(), Script::default().ports(remote(), ports(28_232, 0, 0))),
+        (Code::PortsHeldByBind, exhausted(), Script::default().ports(remote(), ports(2, 28_230, 0))),
+        (Code::SocketPortRange, exhausted(), Script::default().ports(remote(), ports(50, 0, 0))),
+        (Code::TupleInUse, tuple_taken(), Script::default().tuple(holder())),
+        (Code::SourceNotLocal, not_local(), far().own(OWN, false)),
+        (Code::CgroupPolicy, failed_call(Label::Denied, Errno::EPERM), Script::default().programs(1)),
+        (Code::SecurityModule, failed_call(Label::Denied, Errno::EACCES), far().confinement(Some("docker-default (enforce)"))),
+        (Code::ProhibitRoute, failed_call(Label::Denied, Errno::EACCES), Script::default().route(FAR, Route::None(Errno::EACCES.0))),
+        (Code::DroppedHere, dropped(), far().drop_reason("TCP_MD5NOTFOUND")),
+        (Code::RouteWentAway, cut_off(Errno::ENETUNREACH), Script::default().route(FAR, no_route.clone())),
+        (Code::OwnLinkDown, no_neighbour(), far().link(link(false, None)).neighbour(FAR, Neighbour::Failed)),
+        (Code::WrongSource, unreachable(), Script::default().route_from(FAR, Some(OWN), no_route).route_from(FAR, None, out(None, 24)).own(OWN, false)),
+        (Code::NoSourceAddress, sourceless, Script::default().route_from(FAR, None, out(None, 24)).no_addresses(false)),
+        (Code::BadDestination, portless, Script::default()),
+        (Code::AnswersSometimes, works(PORT, 12, silence()), far()),
+    ]
+}
+
+/// Further attempts of a cause, with the certainty of each.
+#[rustfmt::skip]
+pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
+    let none_there = |script: Script| script.with(
+        Question::Listeners { netns: CONTAINER, addr: ip(FAR), port: PORT },
+        Answer::Listeners(Listeners::default()),
+    );
+    let in_container = || none_there(Script::default().route(FAR, out(None, 16)).owner(FAR, Some(CONTAINER)));
+    let behind_a_namespace = || none_there(gateway().owner("10.0.0.1", Some(CONTAINER))
+        .link(link(true, Some("veth"))).route_in(CONTAINER, FAR, None, Route::Local));
+    let mut rejected_here = reset(FAR);
+    rejected_here.reply = ReplyKind::Local;
+    let mut bind = exhausted();
+    (bind.call, bind.remote) = (Some(FailedCall::Bind), None);
+    let mut v6 = case(Label::Unreachable, ReplyKind::Icmp);
+    v6.errno = Some(Errno::EACCES);
+    let mut v6_net = case(Label::Unreachable, ReplyKind::Icmp);
+    (v6_net.errno, v6_net.remote) = (Some(Errno::ENETUNREACH), Some(super::cases::to("2001:db8::5")));
+    let mut some_dropped = dropped();
+    some_dropped.drops = Some(CaseDrops { reason: 8, all: false });
+    let drop = |reason| far().drop_reason(reason);
+    vec![
+        (reset(FAR), far(), Code::NothingListening, Certainty::Likely),
+        (reset(FAR), in_container(), Code::NothingListening, Certainty::Certain),
+        (reset(FAR), here().elsewhere(vec![listener(CONTAINER, "0.0.0.0", PORT)]), Code::NothingListening, Certainty::Certain),
+        (works(22, 1, reset(FAR)), far(), Code::NothingListening, Certainty::Likely),
+        (works(22, 1, reset(FAR)), behind_a_namespace(), Code::NothingListening, Certainty::Likely),
+        (reset(FAR), here().legacy(), Code::NothingListening, Certainty::Likely),
+        (works(22, 3600, reset(FAR)), far(), Code::NothingListening, Certainty::Likely),
+        (works(5433, 1, reset(FAR)), in_container(), Code::NothingListening, Certainty::Certain),
+        (reset(FAR), here().legacy().listeners(vec![listener(NETNS, "127.0.0.1", PORT)], vec![]), Code::ListeningElsewhere, Certainty::Likely),
+        (rejected_here.clone(), far(), Code::RejectedByFirewall, Certainty::Likely),
+        (rejected_here.clone(), far().rule(PacketEnd::RejectByReset, "output", Match::Possibly), Code::RejectedByFirewall, Certainty::Likely),
+        (rejected_here, far().rule(PacketEnd::RejectByReset, "output", Match::Fully), Code::RejectedByFirewall, Certainty::Certain),
+        (reset(FAR), far().rewrites(), Code::ProxyInPath, Certainty::Likely),
+        (reset(FAR), here().rewrites(), Code::ProxyInPath, Certainty::Likely),
+        (silence(), far().rewrites(), Code::ProxyInPath, Certainty::Likely),
+        (reset(FAR), here().rule(PacketEnd::Rewrite, "OUTPUT", Match::Possibly), Code::ProxyInPath, Certainty::Possible),
+        (works(22, 1, silence()), proxied().route(FAR, out(None, 24)), Code::ProxyInPath, Certainty::Certain),
+        (dropped(), drop("BPF_CGROUP_EGRESS"), Code::LocalFirewall, Certainty::Certain),
+        (dropped(), drop("NETFILTER_DROP").rule(PacketEnd::Drop, "output", Match::Possibly), Code::LocalFirewall, Certainty::Likely),
+        (dropped(), drop("NETFILTER_DROP").drops_answer(), Code::LocalFirewall, Certainty::Likely),
+        (some_dropped.clone(), drop("NETFILTER_DROP").rule(PacketEnd::Drop, "output", Match::Fully), Code::LocalFirewall, Certainty::Likely),
+        (works(22, 600, silence()), gateway(), Code::RemoteFiltered, Certainty::Likely),
+        (reset_before(600), far(), Code::RemoteFiltered, Certainty::Likely),
+        (silence(), far().neighbour(FAR, Neighbour::Incomplete), Code::HostDown, Certainty::Likely),
+        (icmp(Label::Unreachable, 3, 1), far(), Code::HostDown, Certainty::Likely),
+        (works(22, 1, silence()), far().neighbour(FAR, Neighbour::Failed), Code::HostDown, Certainty::Likely),
+        (silent(60), far().neighbour(FAR, Neighbour::Failed), Code::HostDown, Certainty::Likely),
+        (silent(60), far().neighbour(FAR, Neighbour::Known), Code::SilentHost, Certainty::Possible),
+        (silent(5), gateway().neighbour("10.0.0.1", Neighbour::Known), Code::PrivateAddressNotLocal, Certainty::Possible),
+        (icmp(Label::Unreachable, 3, 0), gateway(), Code::PrivateAddressNotLocal, Certainty::Possible),
+        (failed_call(Label::Unreachable, Errno::EHOSTUNREACH), Script::default().route(FAR, Route::None(Errno::EHOSTUNREACH.0)), Code::NoRoute, Certainty::Certain),
+        (failed_call(Label::Unreachable, Errno::EHOSTUNREACH), Script::default().route(FAR, Route::None(Errno::EHOSTUNREACH.0)).dead_end(kill_switch()), Code::NoRoute, Certainty::Certain),
+        (silence(), gateway().neighbour("10.0.0.1", Neighbour::Incomplete), Code::NeighbourUnresolved, Certainty::Likely),
+        (v6_net, far(), Code::IcmpUnreachable, Certainty::Likely),
+        (v6, far(), Code::AdminProhibited, Certainty::Certain),
+        (exhausted(), Script::default().ports(remote(), ports(27_000, 0, 0)), Code::EphemeralRangeUsedUp, Certainty::Likely),
+        (bind, Script::default().ports(None, ports(0, 28_232, 0)), Code::PortsHeldByBind, Certainty::Certain),
+        (exhausted(), Script::default().ports(remote(), ports(2, 26_000, 0)), Code::PortsHeldByBind, Certainty::Likely),
+        (exhausted(), Script::default().ports(remote(), ports(0, 0, 28_232)), Code::SocketPortRange, Certainty::Certain),
+        (failed_call(Label::Denied, Errno::EPERM), far().programs(1).security_programs(&["deny"]), Code::CgroupPolicy, Certainty::Likely),
+        (failed_call(Label::Denied, Errno::EPERM), far().security_programs(&["deny"]), Code::SecurityModule, Certainty::Likely),
+        (failed_call(Label::Denied, Errno::EACCES), far().confinement(None).security_programs(&["deny"]), Code::SecurityModule, Certainty::Likely),
+        (dropped(), drop("NETFILTER_DROP"), Code::DroppedHere, Certainty::Likely),
+        (dropped(), drop("IP_RPFILTER"), Code::DroppedHere, Certainty::Certain),
+        (some_dropped, drop("QDISC_DROP"), Code::DroppedHere, Certainty::Likely),
+        (cut_off(Errno::EHOSTUNREACH), far().own(OWN, false), Code::RouteWentAway, Certainty::Likely),
+        (cut_off(Errno(nix::errno::Errno::EINVAL as i32)), far().own(OWN, false), Code::RouteWentAway, Certainty::Certain),
+        (cut_off(Errno::ENETUNREACH), far(), Code::RouteWentAway, Certainty::Likely),
+        (silence(), far().link(link(false, None)), Code::OwnLinkDown, Certainty::Possible),
+        (silent(5), far().own(OWN, false), Code::WrongSource, Certainty::Likely),
+    ]
+}
+
+/// Attempts that only look like those of a cause, at least two for each.
+#[rustfmt::skip]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
+pub(super) fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
+    let at_once = |mut case: Case, label| { case.label = label; case };
+    let mut crossed = reset(FAR);
+    crossed.errno = Some(Errno::ECONNRESET);
+    let mut rejected_here = reset(FAR);
+    rejected_here.reply = ReplyKind::Local;
+    let mut public = silence();
+    public.remote = Some(to(PUBLIC));
+    let mut early = silence();
+    early.label = Label::Cancelled;
+    let mut not_bound = tuple_taken();
+    not_bound.bound_port = None;
+    let mut v6_only = listener(NETNS, "::", PORT);
+    v6_only.only_v6 = false;
+    let similar = |addr, port| here().listeners(vec![], vec![listener(NETNS, addr, port)]);
+    let no_route = || Route::None(Errno::ENETUNREACH.0);
+    let unreachable = || failed_call(Label::Unreachable, Errno::ENETUNREACH);
+    let mut itself = icmp(Label::Unreachable, 3, 1);
+    if let Some(icmp) = &mut itself.icmp { icmp.from = Some(ip(FAR)) }
+    let mut drained = silence();
+    (drained.label, drained.reply, drained.errno) = (Label::Unreachable, ReplyKind::Icmp, Some(Errno::ENETUNREACH));
+    let mut loopback_only = here().listeners(vec![listener(CONTAINER, "127.0.0.1", PORT)], vec![]);
+    loopback_only = loopback_only.rewrites();
+    let in_next = |route| gateway().owner("10.0.0.1", Some(CONTAINER)).route_in(CONTAINER, FAR, None, route);
+    let bound = || { let mut found = listener(NETNS, "0.0.0.0", PORT); found.device = None; found };
+    let full = || Script::default().ports(remote(), ports(28_232, 0, 0));
+    vec![
+        (Code::NothingListening, "something listens since", reset(FAR), here().listeners(vec![listener(NETNS, "0.0.0.0", PORT)], vec![])),
+        (Code::NothingListening, "SYNs that crossed", crossed.clone(), here()),
+        (Code::NothingListening, "own reject with RST", rejected_here.clone(), here()),
+        (Code::NothingListening, "led elsewhere", reset(FAR), far().rewrites()),
+        (Code::NothingListening, "rewritten by the node (field a6)", reset(FAR), gateway().owner("10.0.0.1", Some(CONTAINER)).link(link(true, Some("veth"))).rewrites_in(CONTAINER)),
+        (Code::NothingListening, "loopback, and nobody could look", reset("127.0.0.1"), Script::blind()),
+        (Code::NothingListening, "nobody could look whose address it is", reset(FAR), far().without_owner(FAR)),
+        (Code::ListeningElsewhere, "on every address", reset(FAR), here().listeners(vec![listener(NETNS, "0.0.0.0", PORT)], vec![])),
+        (Code::ListeningElsewhere, "on every address of both families", reset(FAR), here().listeners(vec![v6_only], vec![])),
+        (Code::ListeningElsewhere, "listens elsewhere, but is led away", reset(FAR), loopback_only),
+        (Code::ListeningElsewhere, "an unrelated container (field a2)", reset(FAR), here().elsewhere(vec![listener(CONTAINER, "0.0.0.0", PORT)])),
+        (Code::ListeningElsewhere, "it accepts the address since", reset(FAR), here().listeners(vec![bound()], vec![])),
+        (Code::WrongPort, "led elsewhere", reset(FAR), similar("0.0.0.0", 5433).rewrites()),
+        (Code::WrongPort, "similar port, but not on that address", reset(FAR), similar("127.0.0.1", 5433)),
+        (Code::WrongPort, "another host", reset(FAR), far().listeners(vec![], vec![listener(NETNS, "0.0.0.0", 5433)])),
+        (Code::WrongPort, "another port of another host works (field g1)", works(5433, 1, reset(FAR)), far()),
+        (Code::WrongPort, "a firewall on the way", works(5433, 1, icmp(Label::Refused, 3, 3)), far()),
+        (Code::RejectedByFirewall, "RST of the host", reset(FAR), far()),
+        (Code::RejectedByFirewall, "router without a route", icmp(Label::Unreachable, 3, 0), far()),
+        (Code::ProxyInPath, "dropped here, whatever is rewritten", dropped(), far().rewrites()),
+        (Code::ProxyInPath, "no variable names it", reset(FAR), here().proxy(None)),
+        (Code::ProxyInPath, "an established one", at_once(reset(FAR), Label::Established), proxied()),
+        (Code::LocalFirewall, "full queue", dropped(), far().drop_reason("QDISC_DROP")),
+        (Code::LocalFirewall, "netfilter, but no rule drops (field b3b)", dropped(), far().drop_reason("NETFILTER_DROP")),
+        (Code::LocalFirewall, "neighbour", dropped(), far().drop_reason("NEIGH_FAILED")),
+        (Code::LocalFirewall, "nothing dropped here", silence(), far().drop_reason("NETFILTER_DROP").rule(PacketEnd::Drop, "output", Match::Fully)),
+        (Code::RemoteFiltered, "gave up after one SYN (field m8b)", hasty(works(22, 1, silence())), far()),
+        (Code::RemoteFiltered, "the very port, minutes ago (field m14)", works(PORT, 500, works(22, 1, silence())), far()),
+        (Code::RemoteFiltered, "an answer on this port may be forgotten", forgetful(works(22, 1, silence())), far()),
+        (Code::RemoteFiltered, "a RST of this very port", { let mut case = reset_before(5); case.heard.reset = Some(crate::diagnosis::Handshake { port: PORT, ago_s: 5 }); case }, far()),
+        (Code::RemoteFiltered, "the very port", works(PORT, 1, silence()), far()),
+        (Code::RemoteFiltered, "a handshake of an hour ago", works(22, 3600, silence()), far()),
+        (Code::RemoteFiltered, "a RST of an hour ago", reset_before(3600), far()),
+        (Code::RemoteFiltered, "dropped here", works(22, 1, dropped()), far()),
+        (Code::RemoteFiltered, "a router has no route", works(22, 1, icmp(Label::TimedOut, 3, 0)), far()),
+        (Code::HostDown, "own cable is out (field m12)", no_neighbour(), far().neighbour(FAR, Neighbour::Failed).link(link(false, None))),
+        (Code::HostDown, "an address of this machine (field m21)", no_neighbour(), far().neighbour(FAR, Neighbour::Failed).held(FAR)),
+        (Code::HostDown, "another route covers it", no_neighbour(), far().neighbour(FAR, Neighbour::Failed).covered()),
+        (Code::HostDown, "the destination itself says so (field n6)", itself.clone(), far()),
+        (Code::HostDown, "neighbour answers", silence(), far().neighbour(FAR, Neighbour::Known)),
+        (Code::HostDown, "nobody has asked", silence(), far().neighbour(FAR, Neighbour::Absent)),
+        (Code::HostDown, "gateway does not answer", no_neighbour(), gateway().neighbour("10.0.0.1", Neighbour::Failed)),
+        (Code::HostDown, "router without a route", icmp(Label::Unreachable, 3, 0), far()),
+        (Code::SilentHost, "no record that it was tried", silence(), far()),
+        (Code::SilentHost, "an answer may be forgotten", forgetful(silent(60)), far()),
+        (Code::SilentHost, "gave up after one SYN", hasty(silent(60)), far()),
+        (Code::SilentHost, "a handshake of an hour ago", works(22, 3600, silence()), far()),
+        (Code::SilentHost, "an address of this host", silent(60), here()),
+        (Code::SilentHost, "dropped here", Case { heard: silent(60).heard, ..dropped() }, far()),
+        (Code::PrivateAddressNotLocal, "something of that network was heard", silence(), gateway()),
+        (Code::PrivateAddressNotLocal, "it answered an hour ago", works(PORT, 3600, silent(60)), gateway()),
+        (Code::PrivateAddressNotLocal, "an answer may be forgotten", forgetful(silent(60)), gateway()),
+        (Code::PrivateAddressNotLocal, "through a tunnel (field n10)", silent(60), gateway().link(link(true, Some("wireguard")))),
+        (Code::PrivateAddressNotLocal, "the next hop has the address", silent(60), in_next(Route::Local)),
+        (Code::PrivateAddressNotLocal, "the next hop has a route of its own", silent(60), in_next(out(None, 24))),
+        (Code::PrivateAddressNotLocal, "public address", public, Script::default().route(PUBLIC, out(Some("10.0.0.1"), 0))),
+        (Code::PrivateAddressNotLocal, "own network", silence(), far()),
+        (Code::PrivateAddressNotLocal, "a route of its own", silence(), Script::default().route(FAR, out(Some("10.0.0.1"), 8))),
+        (Code::PrivateAddressNotLocal, "host unreachable", icmp(Label::Unreachable, 3, 1), gateway()),
+        (Code::NoRoute, "there is one from another source (field m10)", unreachable(), Script::default().route_from(FAR, Some(OWN), no_route()).route_from(FAR, None, out(None, 24))),
+        (Code::NoRoute, "there is one since", failed_call(Label::Unreachable, Errno::ENETUNREACH), far()),
+        (Code::NoRoute, "a router said so", icmp(Label::Unreachable, 3, 0), Script::default().route(FAR, Route::None(Errno::ENETUNREACH.0))),
+        (Code::NeighbourUnresolved, "own cable is out", no_neighbour(), gateway().neighbour("10.0.0.1", Neighbour::Failed).link(link(false, None))),
+        (Code::NeighbourUnresolved, "gateway answers", silence(), gateway().neighbour("10.0.0.1", Neighbour::Known)),
+        (Code::NeighbourUnresolved, "host on the own network", no_neighbour(), far().neighbour(FAR, Neighbour::Failed)),
+        (Code::IcmpUnreachable, "of IPv4, and its sender was read away", drained, far()),
+        (Code::IcmpUnreachable, "neighbour here", no_neighbour(), far()),
+        (Code::IcmpUnreachable, "port unreachable", icmp(Label::Refused, 3, 3), far()),
+        (Code::AdminProhibited, "no route", icmp(Label::Unreachable, 3, 0), far()),
+        (Code::AdminProhibited, "this host's policy", failed_call(Label::Denied, Errno::EACCES), far()),
+        (Code::EphemeralRangeUsedUp, "ports are free (curl#5089, emqx#17893)", exhausted(), Script::default().ports(remote(), ports(50, 0, 0))),
+        (Code::EphemeralRangeUsedUp, "binds hold them (envoy#44747)", exhausted(), Script::default().ports(remote(), ports(2, 28_230, 0))),
+        (Code::EphemeralRangeUsedUp, "a full range, and another failure", early, full()),
+        (Code::PortsHeldByBind, "connections hold them", exhausted(), full()),
+        (Code::PortsHeldByBind, "a few binds", exhausted(), Script::default().ports(remote(), ports(2, 300, 0))),
+        (Code::SocketPortRange, "the range is full", exhausted(), full()),
+        (Code::SocketPortRange, "all connections are gone", exhausted(), Script::default().ports(remote(), ports(0, 0, 0))),
+        (Code::SocketPortRange, "half of it may have been given back", exhausted(), Script::default().ports(remote(), ports(20_000, 0, 0))),
+        (Code::TupleInUse, "it is gone", tuple_taken(), Script::default().tuple(None)),
+        (Code::TupleInUse, "no port was bound", not_bound, Script::default().tuple(holder())),
+        (Code::SourceNotLocal, "it is here", not_local(), far()),
+        (Code::SourceNotLocal, "its 4-tuple is taken", tuple_taken(), far().own(OWN, false)),
+        (Code::CgroupPolicy, "no program", failed_call(Label::Denied, Errno::EPERM), Script::default().programs(0)),
+        (Code::CgroupPolicy, "EACCES", failed_call(Label::Denied, Errno::EACCES), Script::default().programs(1)),
+        (Code::SecurityModule, "unconfined", failed_call(Label::Denied, Errno::EACCES), Script::default().confinement(None)),
+        (Code::SecurityModule, "no program", failed_call(Label::Denied, Errno::EPERM), Script::default().security_programs(&[])),
+        (Code::SecurityModule, "programs, but no denial", failed_call(Label::Unreachable, Errno::ENETUNREACH), Script::default().security_programs(&["deny"])),
+        (Code::SecurityModule, "programs, but the route says so", failed_call(Label::Denied, Errno::EACCES), Script::default().security_programs(&["deny"]).route(FAR, Route::None(Errno::EACCES.0))),
+        (Code::SecurityModule, "EPERM", failed_call(Label::Denied, Errno::EPERM), Script::default().confinement(Some("x (enforce)"))),
+        (Code::ProhibitRoute, "a route", failed_call(Label::Denied, Errno::EACCES), far()),
+        (Code::ProhibitRoute, "blackhole", failed_call(Label::Denied, Errno::EACCES), Script::default().route(FAR, Route::None(22))),
+        (Code::DroppedHere, "a rule drops", dropped(), far().drop_reason("BPF_CGROUP_EGRESS")),
+        (Code::DroppedHere, "neighbour", dropped(), far().drop_reason("NEIGH_FAILED")),
+        (Code::DroppedHere, "nothing dropped here", silence(), far().drop_reason("TCP_MD5NOTFOUND")),
+        (Code::RouteWentAway, "a router said so", icmp(Label::Unreachable, 3, 0), Script::default().route(FAR, no_route())),
+        (Code::RouteWentAway, "IPv6 neighbour that is silent", cut_off(Errno::EHOSTUNREACH), far()),
+        (Code::OwnLinkDown, "it has carrier", no_neighbour(), far().link(link(true, None))),
+        (Code::OwnLinkDown, "a router answers", icmp(Label::Unreachable, 3, 1), far().link(link(false, None))),
+        (Code::WrongSource, "no way without it either", unreachable(), Script::default().route(FAR, no_route())),
+        (Code::WrongSource, "no source was chosen", Case { local_addr: None, ..unreachable() }, Script::default().route_from(FAR, None, no_route())),
+        (Code::NoSourceAddress, "there are addresses", Case { local_addr: None, ..not_local() }, Script::default().route_from(FAR, None, out(None, 24))),
+        (Code::NoSourceAddress, "a source was chosen", not_local(), far().no_addresses(false)),
+        (Code::BadDestination, "a port", reset(FAR), far()),
+        (Code::BadDestination, "a link-local address with its zone", { let mut case = reset("fe80::1"); case.remote = Some(to("fe80::1")); case }, far()),
+        (Code::AnswersSometimes, "another port", works(22, 12, silence()), far()),
+        (Code::AnswersSometimes, "an hour ago", works(PORT, 3600, silence()), far()),
+        (Code::AnswersSometimes, "dropped here", works(PORT, 12, dropped()), far().drop_reason("TCP_MD5NOTFOUND")),
+    ]
+}
+
+/// A VPN's route that forbids what the main table has.
+fn kill_switch() -> DeadEnd {
+    DeadEnd {
+        kind: DeadEndKind::Unreachable,
+        rule: RuleFacts {
+            priority: 5000,
+            text: "not from all fwmark 0xca6c lookup 51820".to_owned(),
+        },
+        table: Some(51_820),
+        prefix: Some((ip("0.0.0.0"), 0)),
+        instead: match out(Some("10.0.0.1"), 0) {
+            Route::Out(out) => Some(out),
+            Route::Local | Route::None(_) => None,
+        },
+    }
+}
