@@ -1,5 +1,10 @@
 //! `docs`: write the documents that are made of the code. `docs --check` compares them instead.
 
+#[path = "../docs/cli.rs"]
+mod cli;
+#[path = "../docs/events.rs"]
+mod events;
+
 use std::{env, fmt::Write as _, fs, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
@@ -16,7 +21,12 @@ const NOTICE: &str = "<!-- Written by `cargo run -p conntrace-tools --bin docs`:
 /// Path from the root of the repository, and the function that returns the text.
 type Document = (&'static str, fn() -> String);
 
-const DOCUMENTS: [Document; 2] = [("docs/causes.md", causes), ("docs/labels.md", labels)];
+const DOCUMENTS: [Document; 4] = [
+    ("docs/causes.md", causes),
+    ("docs/cli.md", cli::document),
+    ("docs/events.md", events::document),
+    ("docs/labels.md", labels),
+];
 
 fn main() -> ExitCode {
     match run() {
