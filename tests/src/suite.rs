@@ -37,7 +37,7 @@ pub fn is_root() -> bool {
 }
 
 /// A test that needs root. `test` panics when it fails. It is played again where the
-/// kernel did not trace an ending (README, limits) and the tracer says so, or did not
+/// kernel did not trace an ending (docs/limitations.md) and the tracer says so, or did not
 /// trace a retransmission that it counted.
 pub fn live_test(name: &str, test: impl Fn() + Send + 'static) -> Trial {
     let trial = plain_test(name, move || again_if_untraced(&test));

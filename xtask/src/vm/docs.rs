@@ -11,9 +11,10 @@ use super::{
 };
 
 /// Printed by `doctor --help`.
-const TABLE: &str = "conntrace/src/doctor/kernels.md";
-const README: &str = "README.md";
-/// What stands around the table in the README.
+const TABLE: &str = "conntrace/src/commands/doctor/kernels.md";
+/// Document that has the table as well.
+const PAGE: &str = "docs/kernels.md";
+/// Lines around the table in that document.
 const MARKS: [&str; 2] = [
     "<!-- kernels: cargo xtask vm --write -->\n",
     "<!-- /kernels -->\n",
@@ -49,11 +50,9 @@ pub(super) fn write(root: &Path, rows: &[GuestRow], verifier: bool) -> Result<()
     }
     let table = coverage_table(rows)?;
     fs::write(root.join(TABLE), &table)?;
-    let readme = root.join(README);
-    Ok(fs::write(
-        &readme,
-        between(&fs::read_to_string(&readme)?, &table)?,
-    )?)
+    let page = root.join(PAGE);
+    let text = between(&fs::read_to_string(&page)?, &table)?;
+    Ok(fs::write(&page, text)?)
 }
 
 /// The text with this between the marks.
@@ -63,7 +62,7 @@ fn between(text: &str, table: &str) -> Result<String> {
         let (_, after) = rest.split_once(end)?;
         Some((before, after))
     });
-    let (before, after) = parts.with_context(|| format!("{README} has no {begin}"))?;
+    let (before, after) = parts.with_context(|| format!("{PAGE} has no {begin}"))?;
     Ok(format!("{before}{begin}{table}{end}{after}"))
 }
 

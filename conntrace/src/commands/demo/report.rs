@@ -84,7 +84,7 @@ impl ReportRow {
         if got == wanted && cause == scene.cause {
             row(RowResult::Same, String::new())
         } else if got.len() < wanted.len() && *missed > 0 {
-            // See the README's limits.
+            // See docs/limitations.md.
             *missed -= 1;
             let reason = "the kernel traced no ending: lost.ending_missed";
             row(RowResult::Skipped, reason.to_owned())

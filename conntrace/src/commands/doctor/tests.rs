@@ -177,10 +177,10 @@ fn coverage_of_all() -> Coverage {
 
 /// `cargo xtask vm --write` writes the table in two places.
 #[test]
-fn the_readme_has_the_same_kernels() {
+fn the_documents_have_the_same_kernels() {
     assert!(!kernels().contains('`') && kernels().contains("| kernel | tier |"));
-    let readme = include_str!("../../../../README.md");
-    assert!(readme.contains(text::KERNELS));
+    let page = include_str!("../../../../docs/kernels.md");
+    assert!(page.contains(text::KERNELS));
     assert!(
         text::KERNELS.lines().count() > 2,
         "a row for each kernel and tier"

@@ -254,32 +254,6 @@ mod tests {
         }
     }
 
-    /// The README says from which labels to which causes the rules lead.
-    #[test]
-    fn the_readme_has_the_same_labels_for_every_cause() {
-        let readme = include_str!("../../../../README.md");
-        let rows = readme.lines().filter(|line| line.starts_with("| `"));
-        let names = |column: &str| -> Vec<String> {
-            let quoted = column.split('`').skip(1).step_by(2);
-            quoted.map(str::to_owned).collect()
-        };
-        for code in Code::ALL {
-            let mut found = rows.clone().filter_map(|row| {
-                let mut columns = row.split('|').skip(1);
-                let (labels, codes) = (columns.next()?, columns.next()?);
-                names(codes)
-                    .iter()
-                    .any(|name| name == code.as_str())
-                    .then(|| names(labels))
-            });
-            let mut labels = found.next().unwrap_or_default();
-            labels.sort();
-            let mut own: Vec<_> = code.info().labels.iter().map(|it| it.as_str()).collect();
-            own.sort_unstable();
-            assert_eq!(own, labels, "{}", code.as_str());
-        }
-    }
-
     #[test]
     fn pages_name_their_labels_and_causes() {
         let host_down = super::topic(Topic::Cause(Code::HostDown));

@@ -1,7 +1,7 @@
 //! Labels an attempt by an ordered list of rules.
 //!
 //! A label depends only on the record and the patience. The first rule that matches decides.
-//! The rules are numbered as in the README.
+//! The rules are numbered as in docs/diagnosis.md.
 
 use schemars::JsonSchema;
 use serde::Serialize;
