@@ -1,4 +1,4 @@
-//! What a rule may look at of an attempt.
+//! Facts of an attempt that the rules look at.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,16 +8,17 @@ use crate::record::{
     reply,
 };
 
-/// What was heard of a host counts for so long: what answered a few minutes ago is the
-/// same host, and its firewall and servers are hardly others.
+/// Seconds for which an answer of a host counts. After a few minutes it is still the same host,
+/// with the same firewall and servers.
 const LATELY_S: u64 = 10 * 60;
 
-/// The facts of an attempt that a rule may look at. Nothing in it is of this one attempt
-/// alone, such as a time or the port that the kernel chose: cases that are equal
-/// have the same cause, and one in a storm costs no more than a look into a table.
+/// Facts of an attempt that the rules look at.
+///
+/// It leaves out the facts of a single attempt, such as a time or the port that the kernel chose.
+/// Equal cases have the same cause, so that one in a storm costs no more than a table lookup.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Case {
-    /// How it ended.
+    /// Label of the attempt.
     pub label: Label,
     /// The errno that the application was told.
     pub errno: Option<Errno>,
@@ -25,7 +26,7 @@ pub struct Case {
     pub call: Option<FailedCall>,
     /// Inode number of the socket's network namespace.
     pub netns: u32,
-    /// Random bits of it, by which it is told from the next one with that number.
+    /// Random bits of the namespace, for inode numbers are used again.
     pub netns_mix: u16,
     /// The process that called connect.
     pub process: Option<ProcessKey>,
@@ -60,12 +61,14 @@ pub struct Case {
 pub struct CaseDrops {
     /// The reason of the last one: a number of this kernel's `enum skb_drop_reason`.
     pub reason: u16,
-    /// As many as SYNs were made: none of them can have been lost elsewhere.
+    /// All SYNs were dropped here, so that none can have been lost elsewhere.
     pub all: bool,
 }
 
-/// What other attempts, those that are traced, have told of a host. In whole seconds, so
-/// that cases of the same second stay equal, and only for the labels whose rules ask.
+/// Answers of a host to other traced attempts.
+///
+/// Times are in whole seconds, so that cases of the same second stay equal. It is filled only for
+/// labels whose rules ask.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct HostHistory {
     /// The last handshake that completed, on whatever port.
@@ -76,9 +79,9 @@ pub struct HostHistory {
     pub reset: Option<Handshake>,
     /// Seconds for which the host has been tried and nothing was heard of it.
     pub silent_s: Option<u64>,
-    /// Likewise of every host of the private network that the address belongs to.
+    /// Seconds for which no host of the destination's private network has answered.
     pub network_silent_s: Option<u64>,
-    /// Something of the last minutes may have been forgotten: absence is unknown.
+    /// Answers of the last minutes may be evicted, so that a missing one is unknown.
     pub may_be_forgotten: bool,
     /// Two SYNs at least were lost, over longer than the host's handshakes take.
     pub outwaited: bool,

@@ -1,4 +1,4 @@
-//! Why an attempt ended as it did, with what shows it.
+//! Explanation of an ending, with the facts that show it.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -30,7 +30,7 @@ pub enum Certainty {
 }
 
 impl Certainty {
-    /// As lines write it.
+    /// Certainty as lines write it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// A cause that takes no more room in a line than it may.
+    /// Makes a cause, bounded to the room that it has in a line.
     #[must_use]
     pub fn new(code: Code, certainty: Certainty, why: &str, fix: &str, facts: Facts) -> Self {
         let Facts(evidence) = facts;
@@ -73,7 +73,7 @@ impl Cause {
     }
 }
 
-/// A cause as lines have it. Its JSON is made once, however many lines tell it.
+/// A cause with its JSON, which is made once for all lines that have it.
 #[derive(Debug)]
 pub struct WrittenCause {
     cause: Cause,
@@ -130,7 +130,7 @@ impl Undiagnosed {
         Self::Off,
     ];
 
-    /// The reason as it is written in the lines.
+    /// Reason as lines write it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -152,18 +152,18 @@ pub struct DiagnosisResult {
     pub undiagnosed: Option<Undiagnosed>,
 }
 
-/// What shows a cause: named facts.
+/// Named facts that show a cause.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts(Map<String, Value>);
 
 impl Facts {
-    /// None yet.
+    /// Returns an empty set of facts.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One fact more. What cannot be written as JSON is null.
+    /// Adds a fact; one that cannot be written as JSON is null.
     #[must_use]
     pub fn with(mut self, name: &str, fact: impl Serialize) -> Self {
         let fact = serde_json::to_value(fact).unwrap_or_default();

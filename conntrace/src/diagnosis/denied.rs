@@ -3,7 +3,7 @@
 use super::{Case, FailedCall};
 use crate::record::{Errno, Label};
 
-/// Whether connect was denied, with this errno.
+/// Returns true if connect was denied with this errno.
 pub(super) fn by_connect(case: &Case, errno: Errno) -> bool {
     case.label == Label::Denied
         && case.call == Some(FailedCall::Connect)

@@ -1,4 +1,4 @@
-//! What a rule can ask about the host, and what it can be told.
+//! Questions of the rules about the host, and their answers.
 //!
 //! Questions are narrow, so that every answer is small enough for a recording,
 //! and complete: an answer depends on its question and the moment only.
@@ -18,7 +18,7 @@ use super::{
 
 /// Answers what the rules ask: the host, a recording, or a test.
 pub trait Evidence {
-    /// The answer, which may be that there is nothing.
+    /// Answers a question; nothing found is an answer as well.
     ///
     /// # Errors
     /// The reason why the answer is unknown: a rule must not take that for "no".
@@ -30,14 +30,14 @@ macro_rules! questions {
         $(#[$doc:meta])*
         $ask:ident: $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* } -> $answer:ty;
     )+) => {
-        /// What can be asked.
+        /// Question about the host.
         #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub enum Question {
             $($(#[$doc])* $name { $($(#[$field_doc])* $field: $type,)* },)+
         }
 
-        /// What can be answered, to the question of the same name.
+        /// Answer to the question of the same name.
         #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub enum Answer {
@@ -249,32 +249,32 @@ impl Question {
 /// A process, told from a later one with the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessKey {
-    /// Its id.
+    /// Process ID.
     pub pid: u32,
-    /// When it started, `CLOCK_BOOTTIME` nanoseconds.
+    /// Start time, `CLOCK_BOOTTIME` nanoseconds.
     pub started_ns: u64,
 }
 
-/// What is known of a neighbour's link-layer address.
+/// State of a neighbour's link-layer address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Neighbour {
-    /// It is known.
+    /// The address is known.
     Known,
-    /// It was asked for, and there was no answer yet.
+    /// Requests are being sent, and no answer has come yet.
     Incomplete,
-    /// It was asked for to the end, and there was no answer.
+    /// All requests were sent, and no answer came.
     Failed,
-    /// Nobody has asked lately.
+    /// No request was sent lately.
     Absent,
 }
 
-/// Who accepts connections.
+/// Sockets that listen on a port, or on similar ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listeners {
-    /// On this port, on whatever address.
+    /// Listeners on the port, on whatever address.
     pub on_port: Vec<Listener>,
-    /// On ports that are easily mistaken for it.
+    /// Listeners on ports that are easily mistaken for it.
     pub on_similar: Vec<Listener>,
 }
 
@@ -291,19 +291,19 @@ pub struct Listener {
     pub only_v6: bool,
     /// The interface that it is bound to (`SO_BINDTODEVICE`).
     pub device: Option<NetDevice>,
-    /// Whose it is, if that could be found out.
+    /// Process that holds the socket, if it was found.
     pub process: Option<NamedProcess>,
 }
 
 impl Listener {
-    /// Whether it accepts connections to that address.
+    /// Returns true if the socket accepts connections to that address.
     #[must_use]
     pub fn accepts(&self, addr: IpAddr) -> bool {
         accepts(self.addr, self.only_v6, addr)
     }
 }
 
-/// Whether a socket that listens on `own` accepts connections to an address.
+/// Returns true if a socket that listens on `own` accepts connections to an address.
 #[must_use]
 pub fn accepts(own: IpAddr, only_v6: bool, addr: IpAddr) -> bool {
     match (own, addr) {
@@ -323,7 +323,7 @@ pub struct NamedProcess {
     pub comm: String,
 }
 
-/// How local ports are chosen, and how many are in use.
+/// Settings of the local ports, and their use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalPorts {
     /// `ip_local_port_range`.
@@ -341,27 +341,27 @@ pub struct LocalPorts {
     pub bound: u32,
     /// Ports of the range that no socket has, whatever its destination.
     pub free: u32,
-    /// Who has most of the sockets to the destination, where there was time to look.
+    /// Processes with most sockets to the destination, where there was time to look.
     pub connected_by: Vec<Holding>,
-    /// Who has most of the bound ones.
+    /// Processes with most bound sockets.
     pub bound_by: Vec<Holding>,
 }
 
-/// How much a process holds.
+/// Number of sockets that a process holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
     /// The process.
     pub process: NamedProcess,
-    /// How many sockets.
+    /// Number of sockets.
     pub sockets: u32,
 }
 
-/// A socket and whose it is.
+/// A socket, and the process that holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// The socket's state.
     pub state: String,
-    /// Whose it is, if anyone's.
+    /// Process that holds the socket, if it was found.
     pub process: Option<NamedProcess>,
 }
 

@@ -1,7 +1,7 @@
 //! Ports that are mistaken for one another.
 
-/// Whether one port is easily typed for another: a digit more, less or other, or
-/// two neighbouring ones in each other's place.
+/// Returns true if one port is easily typed for another: a digit more, less or other, or two
+/// neighbouring ones swapped.
 #[must_use]
 pub fn is_similar(one: u16, other: u16) -> bool {
     let (one, other) = (one.to_string(), other.to_string());

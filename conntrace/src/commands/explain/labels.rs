@@ -1,4 +1,4 @@
-//! What each label means, how it is recognised, and what to do about it.
+//! Texts about each label: its meaning, its rules, reasons and remedies.
 
 use super::Explanation;
 use crate::{diagnosis::step, record::Label};

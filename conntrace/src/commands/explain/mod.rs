@@ -1,5 +1,4 @@
-//! `conntrace explain`: what a label or a cause means, how it is recognised, what
-//! to do.
+//! `conntrace explain`: the meaning of a label or a cause, its reasons and remedies.
 
 mod labels;
 mod words;
@@ -17,12 +16,12 @@ pub use words::{UnknownTopic, find};
 /// Columns of text; commands are never broken.
 const WIDTH: usize = 80;
 
-/// What can be explained.
+/// Subject of an explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topic {
-    /// What happened.
+    /// Ending of an attempt.
     Label(Label),
-    /// Why.
+    /// Reason for an ending.
     Cause(Code),
 }
 
@@ -39,7 +38,7 @@ impl Topic {
         &ALL
     }
 
-    /// As it is written in the lines.
+    /// Name as lines write it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -82,7 +81,7 @@ impl Explanation {
     }
 }
 
-/// A line for every label, and one for every cause.
+/// Returns a table of all labels, and one of all causes.
 #[must_use]
 pub fn overview() -> String {
     let mut text = format!("{:<19}  means\n", "label");
@@ -104,7 +103,7 @@ pub fn overview() -> String {
     text
 }
 
-/// Explains what these words are about.
+/// Explains the labels and causes that these words name.
 ///
 /// # Errors
 /// When no word is known.
@@ -119,7 +118,7 @@ pub fn answer(typed: &str) -> Result<String, UnknownTopic> {
     })
 }
 
-/// Everything about one label or cause.
+/// Returns the whole explanation of a label or cause.
 #[must_use]
 pub fn topic(topic: Topic) -> String {
     let entry = topic.explanation();
@@ -143,7 +142,7 @@ pub fn topic(topic: Topic) -> String {
     text
 }
 
-/// Names several labels or causes, with what tells them apart.
+/// Lists several labels or causes, with the rules that tell them apart.
 #[must_use]
 pub fn several(topics: &[Topic]) -> String {
     let mut text = "That can be:\n".to_owned();

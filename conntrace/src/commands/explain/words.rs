@@ -1,4 +1,4 @@
-//! What people type to have it explained: labels, causes, errno names, error messages.
+//! Words that `conntrace explain` knows: labels, causes, errno names, error messages.
 
 use std::{fmt, sync::LazyLock};
 
@@ -40,8 +40,8 @@ impl fmt::Display for UnknownTopic {
 
 impl std::error::Error for UnknownTopic {}
 
-/// Finds what these words are about. A name may be in capitals and among other words, as in
-/// an error message: the longest phrase that is known counts.
+/// Finds the labels and causes that these words name. A name may be in capitals and among other
+/// words, as in an error message: the longest phrase that is known counts.
 ///
 /// # Errors
 /// When no word is known.
@@ -97,8 +97,7 @@ fn first_phrase<'a>(words: &'a [&'a str]) -> Option<(&'static [Topic], &'a [&'a 
         .find_map(|(phrase, after)| Some((topics_of(&phrase.join(" "))?, after)))
 }
 
-/// A phrase in lower case with what it is about; a label or cause has spaces for its
-/// underscores.
+/// Phrase in lower case, and the labels and causes that it names. Underscores are spaces.
 type KnownPhrase = (String, &'static [Topic]);
 
 static KNOWN: LazyLock<Vec<KnownPhrase>> = LazyLock::new(|| {

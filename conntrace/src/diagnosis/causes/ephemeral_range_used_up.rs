@@ -8,7 +8,7 @@ use crate::{
     record::{Label, Remote},
 };
 
-/// Where a wider range may begin: below are ports that servers are known by.
+/// Lowest port of a widened range; below are the well-known ports of servers.
 pub(crate) const LOW: u16 = 10_000;
 pub(crate) const HIGH: u16 = u16::MAX;
 
@@ -157,14 +157,14 @@ pub(crate) fn tried(ports: &LocalPorts) -> u32 {
     }
 }
 
-/// Whether nine tenths of those tried are held: by the time of the look some may have
-/// been given back.
+/// Returns true if nine tenths of the ports that connect tries are held; some may have been given
+/// back since the attempt.
 pub(crate) fn is_full(ports: &LocalPorts) -> bool {
     let held = u64::from(ports.connected) + u64::from(ports.bound);
     available(ports) > 0 && held * 10 >= u64::from(tried(ports)) * 9
 }
 
-/// What shows how the ports are used.
+/// Facts about the use of the ports.
 pub(crate) fn facts(ports: &LocalPorts) -> Facts {
     let (low, high) = ports.range;
     Facts::new()

@@ -1,4 +1,4 @@
-//! How attempts end.
+//! Cases to ask the rules about, by their ending.
 
 use super::script::{FAR, NETNS, OWN, PORT, PROCESS, ip};
 use crate::{

@@ -1,4 +1,4 @@
-//! What only looks alike.
+//! Attempts that only look like those of a cause.
 
 use super::{examples::look_alikes, recognised};
 use crate::diagnosis::Code;

@@ -1,4 +1,4 @@
-//! What is said.
+//! Sentences of causes: the reason, and the fix.
 
 use super::{
     cases::{dropped, failed_call, not_local},
