@@ -2,11 +2,9 @@
 
 use std::{
     fs::File,
-    io,
-    io::{ErrorKind, PipeReader, PipeWriter, Read, Write},
+    io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write},
     os::fd::AsFd,
-    thread,
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
 };
 
 use nix::{

@@ -8,8 +8,7 @@
 //! namespace, and all of it ends with the thread that made it, however it ends.
 
 use std::{
-    fs,
-    fs::File,
+    fs::{self, File},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     os::unix::fs::MetadataExt,

@@ -5,9 +5,9 @@ use std::{fs::File, io, process::ExitCode};
 use anyhow::Context as _;
 use conntrace::{
     capture::{self, Settings, StartError, privileges},
-    cli::{Cli, Command, DemoArgs, DoctorArgs, ExplainArgs, FormatArg, ReplayArgs, RunArgs},
+    cli::{Cli, Command, DemoArgs, DoctorArgs, ExplainArgs, ReplayArgs, RunArgs},
     commands::{demo, doctor, explain},
-    output::{self, Destination, Output, Progress, event, stderr},
+    output::{self, Destination, FormatArg, Output, Progress, event, stderr},
     pipeline::{
         self, Config,
         replay::{self, ReplayError},

@@ -15,8 +15,7 @@ use conntrace::{
     cli::Cli,
     output::{Format, Json, Output, Text, event::LINE_LEN_MAX},
     pipeline::{Labelling, Worker, replay},
-    record,
-    record::{Label, WireRecord},
+    record::{self, Label, WireRecord},
     recording::{Entry, Recorder},
 };
 use conntrace_btf::Btf;

@@ -1,8 +1,7 @@
 //! Somebody answers: the other side, a router, this host itself.
 
 use std::{
-    io,
-    io::Read as _,
+    io::{self, Read as _},
     net::{Ipv4Addr, SocketAddr},
 };
 

@@ -1,8 +1,7 @@
 //! No local port, or not the one that was chosen.
 
 use std::{
-    io,
-    io::Read as _,
+    io::{self, Read as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 

@@ -1,8 +1,7 @@
 //! A process of its own, for scenarios that need another caller.
 
 use std::{
-    io,
-    io::Read as _,
+    io::{self, Read as _},
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},

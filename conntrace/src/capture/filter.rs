@@ -1,8 +1,7 @@
 //! Filters of the command line, parsed.
 
 use std::{
-    fs,
-    fs::File,
+    fs::{self, File},
     net::{IpAddr, Ipv6Addr},
     ops::RangeInclusive,
     os::unix::fs::MetadataExt as _,
@@ -13,7 +12,7 @@ use std::{
 use conntrace_common::{filter::kind, record::COMM_LEN};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, NSFS_MAGIC, statfs};
 
-use crate::{sys, sys::proc_file};
+use crate::sys::{self, proc_file};
 
 /// Maximum length of a task's name in bytes, without the terminating zero of `TASK_COMM_LEN`.
 const NAME_LEN_MAX: usize = COMM_LEN - 1;

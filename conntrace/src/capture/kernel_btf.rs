@@ -6,8 +6,12 @@ use aya::Endianness;
 use conntrace_btf::Btf;
 
 use super::{
-    StartError, drop_reasons::DropReasons, failed, offsets, offsets::ResolvedOffsets,
-    programs::PROGRAMS, unsupported,
+    StartError,
+    drop_reasons::DropReasons,
+    failed,
+    offsets::{self, ResolvedOffsets},
+    programs::PROGRAMS,
+    unsupported,
 };
 
 /// File in which the kernel describes its own types.

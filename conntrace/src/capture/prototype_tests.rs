@@ -9,8 +9,8 @@ use std::{
 use conntrace_btf::{Btf, Prototype, Signature};
 
 use crate::capture::{
-    HookTarget, PROGRAMS, test_kernels,
-    test_kernels::{TestKernel, Version},
+    HookTarget, PROGRAMS,
+    test_kernels::{self, TestKernel, Version},
 };
 
 /// Quoted prototype: `// proto: name(type arg, ...)` or `// proto (< 5.17): ...`.

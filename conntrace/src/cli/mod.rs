@@ -3,7 +3,11 @@
 mod environment;
 
 use std::{
-    io, io::IsTerminal as _, net::SocketAddr, num::NonZeroU64, ops::RangeInclusive, path::PathBuf,
+    io::{self, IsTerminal as _},
+    net::SocketAddr,
+    num::NonZeroU64,
+    ops::RangeInclusive,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -18,8 +22,7 @@ use crate::{
         filter::{CgroupId, Filter, NetnsInode, Network, PortRange, TaskName},
     },
     commands::doctor,
-    output,
-    output::{Json, Text},
+    output::{self, FormatArg, Json, Text},
     pipeline::Labelling,
     record::Label,
 };
@@ -338,38 +341,6 @@ pub struct ReplayArgs {
     /// Options that select and format lines.
     #[command(flatten)]
     pub lines: LineArgs,
-}
-
-/// Format of the lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum FormatArg {
-    /// JSON, an object per line.
-    Json,
-    /// Aligned text for a person.
-    Text,
-}
-
-impl FormatArg {
-    /// Returns the requested format, or the one that suits stdout.
-    #[must_use]
-    pub fn or_suitable(asked: Option<Self>) -> Self {
-        asked.unwrap_or_else(|| {
-            if io::stdout().is_terminal() {
-                Self::Text
-            } else {
-                Self::Json
-            }
-        })
-    }
-
-    /// Returns the renderer of this format.
-    #[must_use]
-    pub fn renderer(self) -> Box<dyn output::Format> {
-        match self {
-            Self::Json => Box::new(Json::default()),
-            Self::Text => Box::new(Text::for_stdout()),
-        }
-    }
 }
 
 impl LineArgs {

@@ -266,7 +266,7 @@ impl Case {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{record, record::label::tests::unanswered};
+    use crate::record::{self, label::tests::unanswered};
 
     const SECOND_NS: u64 = 1_000_000_000;
 

@@ -6,8 +6,7 @@ use super::netns::reason;
 use crate::{
     diagnosis::{Undiagnosed, question::BpfProgram},
     record::sanitize,
-    sys,
-    sys::{ProgramAttachment, proc_file},
+    sys::{self, ProgramAttachment, proc_file},
 };
 
 /// Maximum number of BPF links read.

@@ -11,8 +11,8 @@ use std::{
 use super::{
     bpf_programs::Programs,
     netlink::{
-        nftables, route, sock_diag,
-        sock_diag::{DiagSocket, LISTEN},
+        nftables, route,
+        sock_diag::{self, DiagSocket, LISTEN},
     },
     netns::{AttemptRef, Namespaces},
     procfs::{port_range::PortRules, process},

@@ -23,7 +23,10 @@ pub use netlink::{nftables::ended_by as firewall_ended_by, route};
 pub(crate) use netns::AttemptRef;
 pub(crate) use port_usage::{PortScan, PortScanResult, PortScanner, ScannedPorts};
 
-use self::procfs::{cgroup, cgroup::Cgroups, exe::Exes};
+use self::procfs::{
+    cgroup::{self, Cgroups},
+    exe::Exes,
+};
 use crate::{
     output::event::{HOST_JSON_MAX, Owner},
     record::{Caller, clock::WallClock, sanitize},

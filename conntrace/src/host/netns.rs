@@ -2,8 +2,7 @@
 //! leaves at once, because a thread inside keeps a namespace alive.
 
 use std::{
-    fs,
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},

@@ -11,10 +11,7 @@ use std::{
 };
 
 use super::{
-    netlink::{
-        sock_diag,
-        sock_diag::{DiagSocket, TIME_WAIT},
-    },
+    netlink::sock_diag::{self, DiagSocket, TIME_WAIT},
     netns::{AttemptRef, Namespaces},
     procfs::{port_range::PortRules, sysctl},
     responder::Responder,

@@ -15,7 +15,13 @@ mod text;
 pub(crate) mod wrap;
 mod writer;
 
-use std::{io, io::Write, sync::Arc, time::Duration};
+use std::{
+    io::{self, IsTerminal as _, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::ValueEnum;
 
 pub use destination::{Destination, OpenError};
 use jiff::Timestamp;
@@ -53,6 +59,38 @@ pub trait Format: Send {
     /// Appends everything held back; no line may follow.
     fn finish(&mut self, out: &mut Vec<u8>) {
         let _ = out;
+    }
+}
+
+/// Format of the lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    /// JSON, an object per line.
+    Json,
+    /// Aligned text for a person.
+    Text,
+}
+
+impl FormatArg {
+    /// Returns the requested format, or the one that suits stdout.
+    #[must_use]
+    pub fn or_suitable(asked: Option<Self>) -> Self {
+        asked.unwrap_or_else(|| {
+            if io::stdout().is_terminal() {
+                Self::Text
+            } else {
+                Self::Json
+            }
+        })
+    }
+
+    /// Returns the renderer of this format.
+    #[must_use]
+    pub fn renderer(self) -> Box<dyn Format> {
+        match self {
+            Self::Json => Box::new(Json::default()),
+            Self::Text => Box::new(Text::for_stdout()),
+        }
     }
 }
 

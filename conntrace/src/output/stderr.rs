@@ -1,6 +1,12 @@
 //! Messages to stderr, which can be blocked or closed.
 
-use std::{io, io::Write, os::fd::AsFd as _, sync::mpsc::channel, thread, time::Duration};
+use std::{
+    io::{self, Write},
+    os::fd::AsFd as _,
+    sync::mpsc::channel,
+    thread,
+    time::Duration,
+};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 

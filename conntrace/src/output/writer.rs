@@ -1,4 +1,8 @@
-use std::{io, io::ErrorKind, sync::Arc, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Destination, Progress,

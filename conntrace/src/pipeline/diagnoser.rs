@@ -4,8 +4,7 @@
 use std::{sync::Arc, time::Instant};
 
 use crate::{
-    diagnosis,
-    diagnosis::{Case, DiagnosisResult, Evidence, Undiagnosed, question},
+    diagnosis::{self, Case, DiagnosisResult, Evidence, Undiagnosed, question},
     host::{AnswerCache, AttemptRef, BoundedMap, HostClient, Lookup, RecordedAnswer, WAIT_MAX},
     record::{Attempt, Verdict},
     sys::Backlog,

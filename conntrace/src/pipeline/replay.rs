@@ -1,15 +1,11 @@
 //! Replay of a recording (`conntrace replay`) by the same worker that handles live records. Only
 //! the recording is read.
 
-use std::{
-    io,
-    io::{BufReader, Read},
-};
+use std::io::{self, BufReader, Read};
 
 use super::{Labelling, Worker};
 use crate::{
-    output,
-    output::Output,
+    output::{self, Output},
     recording::{ReadError, RecordingReader},
 };
 

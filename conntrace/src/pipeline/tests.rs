@@ -1,7 +1,6 @@
 use std::{
     fs::File,
-    io,
-    io::Read as _,
+    io::{self, Read as _},
     os::fd::{AsFd as _, BorrowedFd},
     sync::{
         Mutex,

@@ -1,4 +1,4 @@
-use std::{io, io::Read};
+use std::io::{self, Read};
 
 use super::{
     BYTE_ORDER, ENTRY_LEN_MAX, Entry, FRAME_LEN, HEADER_LEN, KIND_NOTE, KIND_RECORD, MAGIC, Note,

@@ -1,6 +1,6 @@
 use std::{
-    fs, io,
-    io::Write,
+    fs,
+    io::{self, Write},
     os::unix::fs::{PermissionsExt as _, symlink},
     sync::{Mutex, MutexGuard},
 };

@@ -9,8 +9,7 @@ pub(crate) use backlog::Backlog;
 pub(crate) use cgroup::mount_point as cgroup_mount_point;
 
 use std::{
-    fs,
-    fs::File,
+    fs::{self, File},
     io,
     mem::MaybeUninit,
     os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd},

@@ -1,6 +1,10 @@
 //! Reads files of /proc and /sys as a whole.
 
-use std::{fs::File, io, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 /// Size of the first buffer in bytes. Most sysctls fit.
 const FIRST_LEN: usize = 32 << 10;

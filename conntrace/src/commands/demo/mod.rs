@@ -10,8 +10,7 @@ mod words;
 use std::{
     collections::HashMap,
     fs::File,
-    io,
-    io::Write as _,
+    io::{self, Write as _},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -26,17 +25,13 @@ use play::DemoScene;
 pub use report::DemoReport;
 
 use crate::{
-    capture,
-    capture::{Settings, Tier},
-    cli::FormatArg,
-    output,
+    capture::{self, Settings, Tier},
     output::{
-        Destination, Json, Output,
+        self, Destination, FormatArg, Json, Output,
         event::{Coverage, Outcome, Start},
         stderr,
     },
-    pipeline,
-    pipeline::{Config, Labelling},
+    pipeline::{self, Config, Labelling},
     record::Label,
 };
 pub use conntrace_testnet::catalogue::client;
@@ -234,12 +229,8 @@ mod tests {
 
     use crate::{
         diagnosis::{Cause, Certainty, Code, DiagnosisResult, Facts},
-        output::{
-            event,
-            event::{Outcome, Owner},
-        },
-        record,
-        record::{Label, label},
+        output::event::{self, Outcome, Owner},
+        record::{self, Label, label},
     };
     use conntrace_testnet::catalogue;
 

@@ -1,18 +1,16 @@
 //! Tells a person what happens on the stages while it happens: a block for each scene.
 
 use std::{
-    io,
-    io::Write as _,
+    io::{self, Write as _},
     sync::{Mutex, PoisonError},
 };
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    TracedLines, WIDTH, play,
-    play::{DemoScene, SceneResult},
-    words,
-    words::Ending,
+    TracedLines, WIDTH,
+    play::{self, DemoScene, SceneResult},
+    words::{self, Ending},
 };
 use crate::{
     diagnosis,

@@ -5,8 +5,7 @@ use std::{collections::HashMap, fmt};
 use super::{
     WIDTH,
     play::{DemoScene, SceneResult},
-    words,
-    words::Ending,
+    words::{self, Ending},
 };
 use crate::output::{event::Outcome, wrap::wrap};
 use conntrace_testnet::catalogue::ExpectedCause;

@@ -1,20 +1,18 @@
 //! Checks of the host. Pure functions turn facts into results; only [`check_all`] reads them.
 
 use std::{
-    fs, io,
-    io::ErrorKind,
+    fs,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
 use super::{CheckState, HostCheck};
 use crate::{
-    capture,
     capture::{
-        StartError, VMLINUX_BTF,
+        self, StartError, VMLINUX_BTF,
         privileges::{Capabilities, Capability},
     },
-    sys,
-    sys::proc_file,
+    sys::{self, proc_file},
 };
 
 /// Inode numbers of the initial namespaces (`PROC_USER_INIT_INO`, `PROC_PID_INIT_INO`), the same on

@@ -11,8 +11,7 @@ use std::{borrow::Cow, collections::BTreeMap, env::consts::ARCH};
 use serde::Serialize;
 
 use crate::{
-    capture,
-    capture::{PROGRAMS, Settings, StartError, Tier},
+    capture::{self, PROGRAMS, Settings, StartError, Tier},
     output::event::Start,
 };
 

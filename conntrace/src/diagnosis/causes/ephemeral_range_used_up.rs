@@ -2,8 +2,8 @@ use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
         question::LocalPorts,
-        step, words,
-        words::{count, holdings},
+        step,
+        words::{self, count, holdings},
     },
     record::{Label, Remote},
 };

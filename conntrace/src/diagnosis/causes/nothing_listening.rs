@@ -3,8 +3,9 @@ use std::net::SocketAddr;
 use super::{proxy_in_path, wrong_port};
 use crate::{
     diagnosis::{
-        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed, place,
-        place::PathEnd, step, words,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
+        place::{self, PathEnd},
+        step, words,
     },
     record::{Label, Remote},
 };

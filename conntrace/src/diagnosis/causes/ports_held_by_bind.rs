@@ -1,8 +1,8 @@
 use super::ephemeral_range_used_up::{available, facts, is_full, ports, tried};
 use crate::{
     diagnosis::{
-        Case, Cause, CauseInfo, Certainty, Code, Evidence, Finding, step, words,
-        words::{count, holdings},
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Finding, step,
+        words::{self, count, holdings},
     },
     record::Label,
 };

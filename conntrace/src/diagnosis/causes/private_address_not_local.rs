@@ -1,8 +1,9 @@
 use super::{host_down::may_be, proxy_in_path};
 use crate::{
     diagnosis::{
-        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed, place,
-        place::PathEnd, step, words,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
+        place::{self, PathEnd},
+        step, words,
     },
     record::{IcmpError, IcmpVersion, Label, ReplyKind},
 };

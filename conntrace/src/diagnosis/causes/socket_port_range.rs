@@ -1,8 +1,10 @@
 use super::ephemeral_range_used_up::{HIGH, LOW, available, facts, ports};
 use crate::{
     diagnosis::{
-        Case, Cause, CauseInfo, Certainty, Code, Evidence, Finding, question::LocalPorts, step,
-        words, words::count,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Finding,
+        question::LocalPorts,
+        step,
+        words::{self, count},
     },
     record::Label,
 };

@@ -12,8 +12,7 @@ use crate::{
     host::cache::Cache,
     output::event::{Container, PATH_JSON_MAX, Runtime},
     record::sanitize,
-    sys,
-    sys::proc_file,
+    sys::{self, proc_file},
 };
 
 /// Lifetime of a path: a cgroup can be renamed, but rarely is.

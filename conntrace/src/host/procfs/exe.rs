@@ -1,8 +1,7 @@
 //! Path of the executable that a process ran when it called connect.
 
 use std::{
-    fs,
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{BufRead as _, BufReader, Read as _},
     os::{
         fd::{AsFd as _, OwnedFd},
@@ -19,8 +18,7 @@ use crate::{
     host::{AttemptStart, cache::Cache},
     output::event::PATH_JSON_MAX,
     record::{Caller, ExeId, clock, sanitize},
-    sys,
-    sys::FileStatus,
+    sys::{self, FileStatus},
 };
 
 /// Lifetime of a cached path.

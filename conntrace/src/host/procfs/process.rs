@@ -2,8 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
-    fs::File,
+    fs::{self, File},
     io::Read as _,
     net::SocketAddr,
     time::Instant,

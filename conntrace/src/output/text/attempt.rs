@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     page::Style,
-    rows,
-    rows::{Begun, Rows},
+    rows::{self, Begun, Rows},
 };
 use crate::{
     diagnosis::{Cause, Certainty, Undiagnosed},

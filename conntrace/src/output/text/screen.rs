@@ -1,6 +1,10 @@
 //! Capabilities of the terminal on stdout.
 
-use std::{env, ffi::OsStr, io, io::IsTerminal as _};
+use std::{
+    env,
+    ffi::OsStr,
+    io::{self, IsTerminal as _},
+};
 
 use terminal_size::{Width, terminal_size_of};
 

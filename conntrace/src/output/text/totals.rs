@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
     page::{INDENT, RowWriter, Style},
-    rows,
-    rows::{Rows, WHO},
+    rows::{self, Rows, WHO},
 };
 use crate::output::event::{Loss, Stop, Totals};
 

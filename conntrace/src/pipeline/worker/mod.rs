@@ -18,19 +18,17 @@ use top_failures::TopFailures;
 
 use super::diagnoser::Diagnoser;
 use crate::{
-    diagnosis,
-    diagnosis::{DiagnosisResult, Undiagnosed},
-    host,
-    host::{AttemptStart, Callers, Owners},
+    diagnosis::{self, DiagnosisResult, Undiagnosed},
+    host::{self, AttemptStart, Callers, Owners},
     output::{
-        Output, event,
-        event::{Event, Line, Lost, Owner, Start, Stop, Totals, Undelivered},
-        rate_limit,
-        rate_limit::Limit,
+        Output,
+        event::{self, Event, Line, Lost, Owner, Start, Stop, Totals, Undelivered},
+        rate_limit::{self, Limit},
     },
     port_pressure::Pressure,
-    record,
-    record::{Attempt, Label, Malformed, RecordKind, Verdict, WireRecord, clock::WallClock, label},
+    record::{
+        self, Attempt, Label, Malformed, RecordKind, Verdict, WireRecord, clock::WallClock, label,
+    },
     recording::{Entry, Note, Purpose, Recorder, Snapshot},
     sys::Backlog,
 };

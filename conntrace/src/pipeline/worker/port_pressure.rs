@@ -5,10 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::{
-    output::{
-        event,
-        event::{Event, PortUse},
-    },
+    output::event::{self, Event, PortUse},
     pipeline::Worker,
     record::Attempt,
 };

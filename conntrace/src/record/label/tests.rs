@@ -9,8 +9,10 @@ use nix::errno::Errno as E;
 use proptest::{prelude::*, sample::select};
 
 use crate::record::{
-    decode,
-    decode::tests::{put, refused},
+    decode::{
+        self,
+        tests::{put, refused},
+    },
     *,
 };
 

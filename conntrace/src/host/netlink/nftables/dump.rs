@@ -7,8 +7,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use super::{
     rule::Sets,
     ruleset::{CHAIN, RULE, Ruleset, SET, TABLE},
-    sets,
-    sets::NftSet,
+    sets::{self, NftSet},
 };
 use crate::host::netlink;
 

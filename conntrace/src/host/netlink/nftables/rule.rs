@@ -5,8 +5,7 @@ use super::{
     registers::Registers,
     ruleset::NftRule,
     seen::{PacketChange, PacketFacts},
-    sets,
-    sets::{NftSet, SetMatches},
+    sets::{self, NftSet, SetMatches},
     truth::{PartialByte, Truth, bytes, equal, order, within},
     xt,
 };

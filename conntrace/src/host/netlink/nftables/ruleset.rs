@@ -7,8 +7,7 @@ use std::{
 
 use super::{
     parse::{elements, name_of, nested, number, number_of, until_nul, value},
-    sets,
-    sets::SetSpec,
+    sets::{self, SetSpec},
 };
 
 /// Maximum number of rules kept, and of bytes of their expressions.

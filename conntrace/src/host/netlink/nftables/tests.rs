@@ -9,8 +9,7 @@ use super::{
     has_names,
     rule::Sets,
     ruleset::{CHAIN, RULE, Ruleset, SET, TABLE},
-    sets,
-    sets::NftSet,
+    sets::{self, NftSet},
     walk,
 };
 use crate::diagnosis::firewall_facts::{

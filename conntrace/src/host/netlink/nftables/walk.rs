@@ -1,22 +1,19 @@
 //! Path of a packet through the base chains of its hooks.
 
 use super::{
-    found,
-    found::could_give,
-    hooks,
+    found::{self, could_give},
     hooks::{
-        ARRIVING, CONNTRACK_PRIORITY, IN, LOOP, LOOPBACK, NetfilterHook, OUT, OrderedChain, is_on,
+        self, ARRIVING, CONNTRACK_PRIORITY, IN, LOOP, LOOPBACK, NetfilterHook, OUT, OrderedChain,
+        is_on,
     },
     position::Position,
-    rule,
-    rule::{NftVerdict, Sets},
+    rule::{self, NftVerdict, Sets},
     ruleset::{BaseChain, ChainName, NftRule, Ruleset},
     seen::{HookDevice, PacketChange, PacketFacts},
     truth::Truth,
 };
-use crate::diagnosis::{
-    firewall_facts,
-    firewall_facts::{Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd},
+use crate::diagnosis::firewall_facts::{
+    self, Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd,
 };
 
 /// Maximum number of rules evaluated for a packet.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     diagnosis::way::OwnAddresses,
-    host::{netlink, netlink::u32_at},
+    host::netlink::{self, u32_at},
 };
 
 /// Maximum number of addresses of a namespace and family.

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::message::{DUMP, REQUEST, answer, malformed, name, push, too_many, typed};
 use crate::{
     diagnosis::way::Link,
-    host::{netlink, netlink::u32_at},
+    host::netlink::{self, u32_at},
 };
 
 /// Maximum number of interfaces of a namespace.

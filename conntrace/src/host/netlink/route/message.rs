@@ -12,10 +12,7 @@ use nix::net::if_::if_indextoname;
 
 use crate::{
     diagnosis::way::{DeadEndKind, NetDevice},
-    host::{
-        netlink,
-        netlink::{attributes, u16_at, u32_at},
-    },
+    host::netlink::{self, attributes, u16_at, u32_at},
     record::sanitize,
 };
 

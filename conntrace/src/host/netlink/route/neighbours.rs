@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::message::{REQUEST, answer, family, octets, push, typed};
 use crate::{
     diagnosis::question::Neighbour,
-    host::{netlink, netlink::u16_at},
+    host::netlink::{self, u16_at},
 };
 
 const RTM_GETNEIGH: u16 = 30;

@@ -13,10 +13,7 @@ use super::message::{
 };
 use crate::{
     diagnosis::way::DeadEndKind,
-    host::{
-        netlink,
-        netlink::{u16_at, u32_at},
-    },
+    host::netlink::{self, u16_at, u32_at},
 };
 
 /// Maximum number of rules of a namespace.

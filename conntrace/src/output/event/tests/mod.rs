@@ -10,8 +10,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     diagnosis::{Cause, Certainty, Code, DiagnosisResult, Facts, Undiagnosed},
-    record,
-    record::{Attempt, Caller, Comm, Label, RecordKind},
+    record::{self, Attempt, Caller, Comm, Label, RecordKind},
 };
 
 /// Byte that takes the most bytes when escaped.

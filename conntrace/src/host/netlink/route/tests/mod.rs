@@ -9,10 +9,7 @@ use super::{
     rules::{Action, Conditions, PolicyRule, RoutedPacket, RuleInterface, RulePorts},
     walk::{WalkEnd, tables, walk},
 };
-use crate::diagnosis::way::{
-    DeadEndKind,
-    DeadEndKind::{Blackhole, Prohibit, Unreachable},
-};
+use crate::diagnosis::way::DeadEndKind::{self, Blackhole, Prohibit, Unreachable};
 
 const LOCAL: u32 = 255;
 const MAIN: u32 = 254;
