@@ -2,14 +2,7 @@
 
 mod environment;
 
-use std::{
-    io::{self, IsTerminal as _},
-    net::SocketAddr,
-    num::NonZeroU64,
-    ops::RangeInclusive,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, num::NonZeroU64, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::{
     Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,

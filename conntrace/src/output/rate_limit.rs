@@ -142,7 +142,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::decode::{self, tests::refused};
+    use crate::record::{decode, decode::tests::refused};
 
     const SECOND: u64 = WINDOW_NS;
 
