@@ -20,7 +20,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     is: "An address that TCP cannot connect to.",
     means: "an address that TCP cannot connect to",
     recognised: &[
-        "The address alone explains it: port 0, a link-local IPv6 address without its interface, a broadcast or multicast address, or an IPv4 address on a socket that is for IPv6 only (IPV6_V6ONLY).",
+        "Certain: the address alone explains it: port 0, a link-local IPv6 address without its interface, a broadcast or multicast address, or an IPv4 address on a socket that is for IPv6 only (IPV6_V6ONLY).",
     ],
     reasons: &[
         "A port that is not set: an empty variable, a failed look-up of a service, a default of 0.",

@@ -18,7 +18,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     is: "This host dropped the packets, for a reason that no other cause covers.",
     means: "this host dropped the packets, for another reason",
     recognised: &[
-        "The kernel dropped the SYN, or the answer to it, for a reason that no other cause covers: `evidence.drop_reason` is its name (enum skb_drop_reason, Linux 5.17 and later).",
+        "The kernel dropped the SYN, or the answer to it, for a reason that no other cause covers: `evidence.drop_reason` is its name (enum skb_drop_reason, Linux 5.17 and later). Certain if every packet was dropped, else likely.",
         "Likely with NETFILTER_DROP: no rule that drops was found, so that connection tracking or NAT may have dropped the packet.",
     ],
     reasons: &[

@@ -17,7 +17,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     is: "The remote host does not exist or is not running.",
     means: "the host is not there",
     recognised: &[
-        "Likely: it should be on a network of this host, the interface is up and has carrier, and nobody answered for its address (the neighbour entry has failed, or is still asked for).",
+        "Likely: it should be on a network of this host, the interface is up and has carrier, and nobody answered for its address (the neighbour entry has failed, or is still asked for). No namespace of this machine has the address, and no other route covers it.",
         "Likely: a router says that it cannot reach the host on its own network (ICMP host unreachable).",
     ],
     reasons: &[

@@ -21,6 +21,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     means: "the server listens, but not where it is looked for",
     recognised: &[
         "Certain: sockets listen on that port where the way leads, and none accepts the address that was used: `evidence` has each, and why it does not apply (other address, IPv6 only, device).",
+        "Likely: the same, but legacy iptables has rules, which cannot be read.",
     ],
     reasons: &[
         "The server listens on 127.0.0.1, the default of many, and the client uses the address of the network.",

@@ -20,7 +20,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     means: "this host dropped the packets itself",
     recognised: &[
         "The kernel dropped the SYN, or the answer to it, and gave a reason that is a policy of this host: `evidence.drop_reason` is its name (Linux 5.17 and later).",
-        "Certain: a rule that drops matches this packet as far as can be told, and is named. Likely: several rules or a chain's policy could have done it.",
+        "Certain: every packet was dropped, and the SYN matches a rule that drops in full, or the reason names a policy. Likely: it may match, only the answer matches, or only some packets were dropped.",
     ],
     reasons: &[
         "A rule that drops, or a chain's policy: the SYN at output or postrouting, the answer at prerouting or input (NETFILTER_DROP).",

@@ -15,7 +15,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     is: "This host has no address to use as a source.",
     means: "this host has no address to use as a source",
     recognised: &[
-        "No SYN left, and no interface has an address of the destination's family that can be a source. `evidence` has the addresses and the route.",
+        "Certain: no SYN left, and no interface has an address of the destination's family that can be a source. `evidence` has the addresses and the route.",
     ],
     reasons: &[
         "IPv6 is off (disable_ipv6), or there is nothing but a link-local address.",

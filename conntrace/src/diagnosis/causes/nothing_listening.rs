@@ -22,8 +22,9 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     is: "No socket listens on the port of the destination.",
     means: "no socket accepts connections to that port",
     recognised: &[
-        "Certain: the way leads to an address of this machine, in the process's network namespace or in another one, and no socket there listens on that port.",
+        "Certain: the way leads to an address of this machine, in the process's network namespace or in another one, no socket there listens on that port, and no firewall rule leads the attempt elsewhere.",
         "Likely: another host answered with a RST, so it is up; nothing accepts the port, or a firewall resets it in the host's name.",
+        "Likely: as above, but the namespace lies behind a gateway of this machine, or legacy iptables has rules, which cannot be read.",
     ],
     reasons: &[
         "The server is not started, has crashed or is being restarted.",

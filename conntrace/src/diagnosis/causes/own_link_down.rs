@@ -20,7 +20,8 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     is: "This host's own interface is down.",
     means: "this host's own interface is down",
     recognised: &[
-        "Certain: the interface by which the packets should leave is down or has no carrier, or it is loopback and down.",
+        "Certain: the interface by which the packets should leave is down or has no carrier, or it is loopback and down; and this host could not send, or dropped every SYN.",
+        "Possible: the interface is down now, but SYNs may have left before.",
     ],
     reasons: &[
         "A cable, a switch port or a virtual machine's adapter is disconnected.",

@@ -19,8 +19,8 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     is: "A firewall answered the attempt.",
     means: "a firewall answered",
     recognised: &[
-        "Certain: this host itself answered its own packet, which a firewall rule that rejects does.",
-        "Likely: ICMP port unreachable came, which TCP never sends; `evidence.from` sent it.",
+        "Certain: this host itself answered its own packet, and the packet matches one of its rules that reject in full.",
+        "Likely: this host itself answered, and no such rule is known; or ICMP port unreachable came, which TCP never sends (`evidence.from` sent it).",
     ],
     reasons: &[
         "A rule with `reject` (nftables), REJECT (iptables) or a firewall's default, such as firewalld's.",

@@ -20,6 +20,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     means: "route, address or link went away under the attempt",
     recognised: &[
         "A SYN had left, and then this host itself could not send any more (EHOSTUNREACH, ENETUNREACH): no ICMP error came. `evidence` has the route as it is now.",
+        "Certain: there is no route now, or no such IPv4 source address. Likely: the route is back, or an IPv6 source address is not assigned now.",
     ],
     reasons: &[
         "An interface or a VPN went down, or a container was taken off its network.",

@@ -21,7 +21,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     is: "The server listens on another port than the client connects to.",
     means: "the server listens on another port than this one",
     recognised: &[
-        "Likely: nothing listens on that port of this host, but something does, on an address that fits, on one that differs by a digit or has two neighbouring digits in each other's place.",
+        "Likely: the way leads to an address of this machine. Nothing there listens on that port, but something does, on an address that fits, on a port that differs by a digit or has two neighbouring digits swapped.",
     ],
     reasons: &[
         "A typing error in a configuration.",

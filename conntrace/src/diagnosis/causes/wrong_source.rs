@@ -21,6 +21,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     means: "the source address cannot be answered there",
     recognised: &[
         "The source address is another interface's, no interface's, or one that the destination cannot answer, such as a unique local address to a global one. `evidence` has the route with that source and without it.",
+        "Certain: there is a route without this source, and none with it. Likely: no answer came, and no interface has the address.",
     ],
     reasons: &[
         "The application binds an address of another network than the one by which it leaves.",

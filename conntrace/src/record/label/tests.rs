@@ -9,10 +9,7 @@ use nix::errno::Errno as E;
 use proptest::{prelude::*, sample::select};
 
 use crate::record::{
-    decode::{
-        self,
-        tests::{put, refused},
-    },
+    decode::tests::{put, refused},
     *,
 };
 
