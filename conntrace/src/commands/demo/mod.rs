@@ -18,6 +18,8 @@ use std::{
 };
 
 use anyhow::Context as _;
+pub use conntrace_testnet::catalogue::client;
+use conntrace_testnet::{Testnet, TestnetError, catalogue::ExpectedCause};
 use tokio::sync::{mpsc::unbounded_channel, oneshot};
 
 use audience::Audience;
@@ -39,8 +41,6 @@ use crate::{
     pipeline::{Config, Labelling},
     record::Label,
 };
-pub use conntrace_testnet::catalogue::client;
-use conntrace_testnet::{Testnet, TestnetError, catalogue::ExpectedCause};
 
 /// The default of `--patience`, in milliseconds.
 const PATIENCE_MS: u64 = 200;
@@ -230,6 +230,7 @@ impl TracedLines {
 mod tests {
     use std::{collections::HashSet, sync::Arc};
 
+    use conntrace_testnet::catalogue;
     use jiff::Timestamp;
 
     use crate::{
@@ -241,7 +242,6 @@ mod tests {
         record,
         record::{Label, label},
     };
-    use conntrace_testnet::catalogue;
 
     /// The line of a refused attempt with this cause.
     pub(super) fn told((code, certainty): (Code, Certainty)) -> Outcome {

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, fmt};
 
+use conntrace_testnet::catalogue::ExpectedCause;
+
 use super::{
     WIDTH,
     play::{DemoScene, SceneResult},
@@ -9,7 +11,6 @@ use super::{
     words::Ending,
 };
 use crate::output::{event::Outcome, wrap::wrap};
-use conntrace_testnet::catalogue::ExpectedCause;
 
 /// Columns of a scene's name.
 const NAME_WIDTH: usize = 16;
@@ -226,12 +227,13 @@ fn indents(name: &str) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
+    use conntrace_testnet::catalogue::Scenario;
+
     use super::*;
     use crate::{
         commands::demo::{play, tests::told},
         diagnosis::{Certainty, Code, Undiagnosed},
     };
-    use conntrace_testnet::catalogue::Scenario;
 
     const CERTAIN: (Code, Certainty) = (Code::HostDown, Certainty::Certain);
     const LIKELY: (Code, Certainty) = (Code::HostDown, Certainty::Likely);
