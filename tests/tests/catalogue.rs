@@ -25,7 +25,7 @@ use conntrace_tests::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// How often a scenario is played at most.
+/// Number of times that a scenario is played at most.
 const TRIES: usize = 3;
 /// Fields that differ from one attempt to the next.
 const UNFORESEEABLE: [&str; 6] = [

@@ -46,7 +46,7 @@ use crate::{
 const PATIENCE_MS: u64 = 200;
 /// Columns of what is told to a person.
 const WIDTH: usize = 100;
-/// How long a scene waits for its lines: the kernel may not trace an ending.
+/// Time for which a scene waits for its lines: the kernel may not trace an ending.
 const LINES_MAX: Duration = Duration::from_secs(2);
 
 /// Runs the whole demo, on this tier if one is given. Ends early when `interrupted` does.
@@ -172,7 +172,7 @@ fn begin(
     Ok(played)
 }
 
-/// What was traced on the demo's stages, by calling thread.
+/// Outcomes that were traced on the demo's stages, by calling thread.
 #[derive(Debug, Clone, Default)]
 struct TracedLines(Arc<(Mutex<TracedInner>, Condvar)>);
 

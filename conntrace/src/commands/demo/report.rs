@@ -102,7 +102,7 @@ impl ReportRow {
         }
     }
 
-    /// What the table says was got: nothing else, and in which try, if not in the first.
+    /// Writes the cell of the table for what was got: nothing else, and in which try, if not in the first.
     fn mark(&self) -> String {
         match self.result {
             RowResult::Same => format!("same{}", words::tries(self.before.len() + 1)),
