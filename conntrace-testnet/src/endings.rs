@@ -1,7 +1,8 @@
 //! One function for each way an attempt is made to end, shared by the catalogue and by tests
 //! that make attempts by the thousand.
 //!
-//! An error is one of the preparation. The result of the attempt itself is left to the trace.
+//! An error is one of the preparation: the kernel has no such socket, or refuses an option. The
+//! result of the attempt itself is left to the trace.
 
 use std::{
     io,
@@ -22,17 +23,11 @@ pub const LATE_DEADLINE: Duration = Duration::from_millis(1200);
 pub const USER_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Makes a TCP socket for the address family of the destination.
-///
-/// # Errors
-/// When the kernel has no socket.
 pub fn tcp(to: SocketAddr) -> io::Result<Socket> {
     Socket::new(Domain::for_address(to), Type::STREAM, None)
 }
 
 /// Makes a socket with `SO_REUSEADDR` and binds it.
-///
-/// # Errors
-/// When the kernel refuses.
 pub fn bound(local: SocketAddr) -> io::Result<Socket> {
     let socket = tcp(local)?;
     socket.set_reuse_address(true)?;
@@ -41,9 +36,6 @@ pub fn bound(local: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Makes a listener whose accept queue holds `backlog` + 1 connections.
-///
-/// # Errors
-/// When the kernel refuses.
 pub fn listener(local: SocketAddr, backlog: i32) -> io::Result<Socket> {
     let socket = bound(local)?;
     socket.listen(backlog)?;
@@ -56,17 +48,11 @@ pub fn attempt(socket: &Socket, to: SocketAddr) {
 }
 
 /// Connects a new socket, blocking, and closes it.
-///
-/// # Errors
-/// When there is no socket.
 pub fn connect(to: SocketAddr) -> io::Result<()> {
     hold(to).map(drop)
 }
 
 /// Connects a new socket, blocking, and keeps it open.
-///
-/// # Errors
-/// When there is no socket.
 pub fn hold(to: SocketAddr) -> io::Result<Socket> {
     let socket = tcp(to)?;
     attempt(&socket, to);
@@ -89,9 +75,6 @@ pub fn begin(to: SocketAddr, user_timeout: Option<Duration>) -> io::Result<Socke
 }
 
 /// Waits in connect until the kernel gives up after [`USER_TIMEOUT`].
-///
-/// # Errors
-/// When there is no such socket.
 pub fn kernel_gives_up(to: SocketAddr) -> io::Result<()> {
     let socket = tcp(to)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
@@ -100,9 +83,6 @@ pub fn kernel_gives_up(to: SocketAddr) -> io::Result<()> {
 }
 
 /// Connects a new socket, waits in poll, and closes the socket after this long.
-///
-/// # Errors
-/// When there is no socket.
 pub fn give_up(to: SocketAddr, after: Duration) -> io::Result<()> {
     let _ = tcp(to)?.connect_timeout(&to.into(), after);
     Ok(())

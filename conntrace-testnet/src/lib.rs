@@ -282,6 +282,22 @@ pub fn loopback_goes_down() -> io::Result<()> {
     Links::open()?.set_down("lo")
 }
 
+/// Finds this side's address for packets to a host: loopback's own, or the one that is on the
+/// host's network.
+#[must_use]
+pub fn source_of(host: IpAddr) -> Option<IpAddr> {
+    let host = host.to_canonical();
+    let v4 = [FAR_LOCAL_V4, NEAR_LOCAL_V4].map(IpAddr::from);
+    let v6 = [FAR_LOCAL_V6, NEAR_LOCAL_V6].map(IpAddr::from);
+    let same_network = |own: &IpAddr| match (own, host) {
+        (IpAddr::V4(own), IpAddr::V4(host)) => own.octets()[..3] == host.octets()[..3],
+        (IpAddr::V6(own), IpAddr::V6(host)) => own.segments()[..4] == host.segments()[..4],
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    };
+    let ours = v4.into_iter().chain(v6).find(same_network);
+    host.is_loopback().then_some(host).or(ours)
+}
+
 /// Inode number of the calling thread's network namespace.
 fn current_netns() -> io::Result<u32> {
     let inode = fs::metadata("/proc/thread-self/ns/net")?.ino();

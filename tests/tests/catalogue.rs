@@ -25,7 +25,7 @@ use conntrace_tests::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// How often a scenario is played at most.
+/// Number of times that a scenario is played at most.
 const TRIES: usize = 3;
 /// Fields that differ from one attempt to the next.
 const UNFORESEEABLE: [&str; 6] = [
@@ -41,7 +41,10 @@ fn main() -> ExitCode {
     // Without it some scenarios are ignored, each with this reason.
     let _ = mount_tracefs();
     let trial = |scenario: &'static Scenario| {
-        let test = live_test(scenario.name, move || holds(scenario));
+        let words = scenario.name.split(|c: char| !c.is_alphanumeric());
+        let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+        let name = words.join("_").to_lowercase();
+        let test = live_test(&name, move || holds(scenario));
         unless(lacks(scenario), test)
     };
     run(catalogue::all().map(trial).collect())

@@ -1,4 +1,4 @@
-//! What fails before a SYN: only the system call shows it.
+//! Calls that fail before a SYN leaves: only the system call shows them.
 
 use std::{
     io,

@@ -24,8 +24,8 @@ use nix::unistd::gettid;
 use socket2::Socket;
 
 use crate::{
-    DeadEndRoute, FAR_LOCAL_V4, FAR_LOCAL_V6, FirewallVerdict, NEAR_LOCAL_V4, NEAR_LOCAL_V6,
-    Testnet, endings::connect, firewall as add_firewall_rule,
+    DeadEndRoute, FirewallVerdict, NEAR_LOCAL_V4, NEAR_LOCAL_V6, Testnet, endings::connect,
+    firewall as add_firewall_rule, source_of,
 };
 
 pub use outcome::{ExpectedCause, ExpectedOutcome, LocalEnd};
@@ -133,98 +133,63 @@ impl Scenario {
         self.because_of_icmp6((code, certainty), (code, certainty))
     }
 
-    const fn because_of_icmp6(self, cause: ExpectedCause, by_errno: ExpectedCause) -> Self {
-        Self {
-            cause: Some(cause),
-            cause_by_errno: Some(by_errno),
-            ..self
-        }
+    const fn because_of_icmp6(mut self, cause: ExpectedCause, by_errno: ExpectedCause) -> Self {
+        self.cause = Some(cause);
+        self.cause_by_errno = Some(by_errno);
+        self
     }
 
-    const fn or(self, code: &'static str, certainty: &'static str) -> Self {
-        Self {
-            cause_or: Some((code, certainty)),
-            ..self
-        }
+    const fn or(mut self, code: &'static str, certainty: &'static str) -> Self {
+        self.cause_or = Some((code, certainty));
+        self
     }
 
-    const fn covered_by(self, key: &'static str) -> Self {
-        Self {
-            coverage: Some(key),
-            ..self
-        }
+    const fn covered_by(mut self, key: &'static str) -> Self {
+        self.coverage = Some(key);
+        self
     }
 
-    const fn alone(self) -> Self {
-        Self {
-            alone: true,
-            ..self
-        }
+    const fn alone(mut self) -> Self {
+        self.alone = true;
+        self
     }
 
-    const fn only_tested(self) -> Self {
-        Self {
-            only_tested: true,
-            ..self
-        }
+    const fn only_tested(mut self) -> Self {
+        self.only_tested = true;
+        self
     }
 
-    const fn with(self, sysctls: Sysctls) -> Self {
-        Self { sysctls, ..self }.alone()
+    const fn with(mut self, sysctls: Sysctls) -> Self {
+        self.sysctls = sysctls;
+        self.alone()
     }
 
-    /// The destination is reached by this route.
-    const fn by(self, route: DeadEndRoute) -> Self {
-        Self {
-            dead_end: Some(route),
-            ..self
-        }
-        .alone()
+    /// Adds a route to the destination that leads nowhere.
+    const fn by(mut self, route: DeadEndRoute) -> Self {
+        self.dead_end = Some(route);
+        self.alone()
     }
 
-    const fn through(self, gateway: Ipv4Addr) -> Self {
-        Self {
-            gateway: Some(gateway),
-            ..self
-        }
-        .alone()
+    const fn through(mut self, gateway: Ipv4Addr) -> Self {
+        self.gateway = Some(gateway);
+        self.alone()
     }
 
-    /// A firewall rule of this host meets what goes to the destination's port.
-    const fn meeting(self, rule: FirewallVerdict) -> Self {
-        Self {
-            firewall: Some(rule),
-            ..self
-        }
-        .alone()
+    /// Adds a firewall rule of this host for packets to the destination's port.
+    const fn meeting(mut self, rule: FirewallVerdict) -> Self {
+        self.firewall = Some(rule);
+        self.alone()
     }
 
-    const fn checked(self, check: fn() -> io::Result<()>) -> Self {
-        Self {
-            check: Some(check),
-            ..self
-        }
+    const fn checked(mut self, check: fn() -> io::Result<()>) -> Self {
+        self.check = Some(check);
+        self
     }
 
-    /// Source address of the route to the destination, where a network is attached.
+    /// Source address of the attempts, where a route leads to the destination.
     #[must_use]
     pub fn source(&self) -> Option<IpAddr> {
-        let to = self.to.ip().to_canonical();
-        let near: [IpAddr; 4] = [
-            FAR_LOCAL_V4.into(),
-            NEAR_LOCAL_V4.into(),
-            FAR_LOCAL_V6.into(),
-            NEAR_LOCAL_V6.into(),
-        ];
-        let same_network = |own: &IpAddr| match (own, to) {
-            (IpAddr::V4(own), IpAddr::V4(to)) => own.octets()[..3] == to.octets()[..3],
-            (IpAddr::V6(own), IpAddr::V6(to)) => own.segments()[..4] == to.segments()[..4],
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        };
-        if to.is_loopback() {
-            return Some(to);
-        }
-        near.into_iter().find(same_network)
+        source_of(self.to.ip())
     }
 
     /// The network answers one blocking connect at once. Any number of attempts may do the same.

@@ -8,23 +8,23 @@ pub type ExpectedCause = (&'static str, &'static str);
 /// Fields of an outcome line that its scenario determines.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpectedOutcome {
-    /// `label`.
+    /// Value of `label`, such as `refused`.
     pub label: &'static str,
-    /// `errno`.
+    /// Name of the errno, such as `ECONNREFUSED`.
     pub errno: Option<&'static str>,
-    /// `timeout_by`.
+    /// Value of `timeout_by`: `kernel` or `application`.
     pub timeout_by: Option<&'static str>,
-    /// `reply.kind`.
+    /// Value of `reply.kind`, such as `rst`.
     pub reply: &'static str,
-    /// `reply.icmp_type` and `reply.icmp_code`. The kernel may not keep those of `ICMPv6`.
+    /// ICMP type and code of the reply. The kernel may not keep those of `ICMPv6`.
     pub icmp: Option<(u8, u8)>,
-    /// `syn.sent`.
+    /// Number of SYNs that left the socket.
     pub syn_sent: u32,
-    /// `syn.retransmitted`.
+    /// Number of SYNs that the kernel sent again.
     pub syn_retransmitted: u32,
-    /// `local`.
+    /// Local end of the attempt in the line.
     pub local: LocalEnd,
-    /// `remote.port`, where it is not the port of the scenario.
+    /// Destination port of this attempt, where it is not the port of the scenario.
     pub port: Option<u16>,
 }
 
@@ -43,7 +43,7 @@ pub enum LocalEnd {
     BindOnly,
 }
 
-// Certainties of a cause.
+// The certainties of a cause, as lines write them.
 pub(super) const CERTAIN: &str = "certain";
 pub(super) const LIKELY: &str = "likely";
 pub(super) const POSSIBLE: &str = "possible";
@@ -115,38 +115,31 @@ pub(super) const fn port_unreachable(icmp_type: u8, icmp_code: u8) -> ExpectedOu
 }
 
 impl ExpectedOutcome {
-    pub(super) const fn icmp(self, icmp_type: u8, icmp_code: u8) -> Self {
-        Self {
-            icmp: Some((icmp_type, icmp_code)),
-            ..self
-        }
+    pub(super) const fn icmp(mut self, icmp_type: u8, icmp_code: u8) -> Self {
+        self.icmp = Some((icmp_type, icmp_code));
+        self
     }
 
     /// The SYN was sent a second time.
-    pub(super) const fn again(self) -> Self {
-        Self {
-            syn_sent: self.syn_sent + 1,
-            syn_retransmitted: 1,
-            ..self
-        }
+    pub(super) const fn again(mut self) -> Self {
+        self.syn_sent += 1;
+        self.syn_retransmitted += 1;
+        self
     }
 
     /// The SYN-ACK that answers a crossing SYN is counted with the SYNs.
-    pub(super) const fn crossed(self) -> Self {
-        Self {
-            syn_sent: self.syn_sent + 1,
-            ..self
-        }
+    pub(super) const fn crossed(mut self) -> Self {
+        self.syn_sent += 1;
+        self
     }
 
-    pub(super) const fn from(self, local: LocalEnd) -> Self {
-        Self { local, ..self }
+    pub(super) const fn from(mut self, local: LocalEnd) -> Self {
+        self.local = local;
+        self
     }
 
-    pub(super) const fn to_port(self, port: u16) -> Self {
-        Self {
-            port: Some(port),
-            ..self
-        }
+    pub(super) const fn to_port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
     }
 }

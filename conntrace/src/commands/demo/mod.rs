@@ -17,6 +17,8 @@ use std::{
 };
 
 use anyhow::Context as _;
+pub use conntrace_testnet::catalogue::client;
+use conntrace_testnet::{Testnet, TestnetError, catalogue::ExpectedCause};
 use tokio::sync::{mpsc::unbounded_channel, oneshot};
 
 use audience::Audience;
@@ -34,14 +36,12 @@ use crate::{
     pipeline::{self, Config, Labelling},
     record::Label,
 };
-pub use conntrace_testnet::catalogue::client;
-use conntrace_testnet::{Testnet, TestnetError, catalogue::ExpectedCause};
 
 /// The default of `--patience`, in milliseconds.
 const PATIENCE_MS: u64 = 200;
 /// Columns of what is told to a person.
 const WIDTH: usize = 100;
-/// How long a scene waits for its lines: the kernel may not trace an ending.
+/// Time for which a scene waits for its lines: the kernel may not trace an ending.
 const LINES_MAX: Duration = Duration::from_secs(2);
 
 /// Runs the whole demo, on this tier if one is given. Ends early when `interrupted` does.
@@ -167,7 +167,7 @@ fn begin(
     Ok(played)
 }
 
-/// What was traced on the demo's stages, by calling thread.
+/// Outcomes that were traced on the demo's stages, by calling thread.
 #[derive(Debug, Clone, Default)]
 struct TracedLines(Arc<(Mutex<TracedInner>, Condvar)>);
 
@@ -225,6 +225,7 @@ impl TracedLines {
 mod tests {
     use std::{collections::HashSet, sync::Arc};
 
+    use conntrace_testnet::catalogue;
     use jiff::Timestamp;
 
     use crate::{
@@ -232,7 +233,6 @@ mod tests {
         output::event::{self, Outcome, Owner},
         record::{self, Label, label},
     };
-    use conntrace_testnet::catalogue;
 
     /// The line of a refused attempt with this cause.
     pub(super) fn told((code, certainty): (Code, Certainty)) -> Outcome {

@@ -24,7 +24,7 @@ const INDENT: usize = 9;
 /// Writes to stdout.
 pub(super) struct Narrator {
     traced: TracedLines,
-    /// How many scenes are over; locked while a block is written.
+    /// Number of scenes that are over; locked while a block is written.
     over: Mutex<usize>,
     /// Gets the error when stdout cannot be written.
     failed: UnboundedSender<io::Error>,

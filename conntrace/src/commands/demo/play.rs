@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::TracedLines;
-use crate::{capture::NO_TRACEFS, output::event::Coverage};
 use conntrace_testnet::{
     Testnet, TestnetError,
     catalogue::{self, ExpectedCause, Scenario},
 };
+
+use super::TracedLines;
+use crate::{capture::NO_TRACEFS, output::event::Coverage};
 
 /// Time between the beginnings of two scenes: that for looking at the host is limited,
 /// within every second.

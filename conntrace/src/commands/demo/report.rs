@@ -2,13 +2,14 @@
 
 use std::{collections::HashMap, fmt};
 
+use conntrace_testnet::catalogue::ExpectedCause;
+
 use super::{
     WIDTH,
     play::{DemoScene, SceneResult},
     words::{self, Ending},
 };
 use crate::output::{event::Outcome, wrap::wrap};
-use conntrace_testnet::catalogue::ExpectedCause;
 
 /// Columns of a scene's name.
 const NAME_WIDTH: usize = 16;
@@ -100,7 +101,7 @@ impl ReportRow {
         }
     }
 
-    /// What the table says was got: nothing else, and in which try, if not in the first.
+    /// Writes the cell of the table for what was got: nothing else, and in which try, if not in the first.
     fn mark(&self) -> String {
         match self.result {
             RowResult::Same => format!("same{}", words::tries(self.before.len() + 1)),
@@ -225,12 +226,13 @@ fn indents(name: &str) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
+    use conntrace_testnet::catalogue::Scenario;
+
     use super::*;
     use crate::{
         commands::demo::{play, tests::told},
         diagnosis::{Certainty, Code, Undiagnosed},
     };
-    use conntrace_testnet::catalogue::Scenario;
 
     const CERTAIN: (Code, Certainty) = (Code::HostDown, Certainty::Certain);
     const LIKELY: (Code, Certainty) = (Code::HostDown, Certainty::Likely);

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use conntrace_testnet::catalogue::{ExpectedCause, ExpectedOutcome};
+
 use crate::{
     output::event::Outcome,
     record::{ReplyKind, TimeoutBy},
 };
-use conntrace_testnet::catalogue::{ExpectedCause, ExpectedOutcome};
 
 /// The part of an outcome line that the demo compares and tells, in the words of the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
