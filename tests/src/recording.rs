@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A copy of conntrace that anyone may run: the build's folder may be closed.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
-/// Runs a test program whose tests [`replay`].
+/// Runs the tests of a group that [`replay`].
 pub fn run_with_replay(tests: Vec<Trial>) -> ExitCode {
     with_replay(|| run(tests))
 }
