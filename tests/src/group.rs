@@ -47,6 +47,11 @@ pub fn run_groups(groups: &[Group]) -> ExitCode {
     }
 }
 
+/// True where the tests are only to be named, which needs no agent.
+pub(crate) fn is_list() -> bool {
+    Arguments::from_args().list
+}
+
 /// The whole name of a test of this process's group.
 pub(crate) fn full_name(test: &str) -> String {
     own_group().map_or_else(|| test.to_owned(), |group| format!("{group}::{test}"))

@@ -20,7 +20,10 @@ use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use crate::{ExpectedLine, TracerProcess, group::full_name};
+use crate::{
+    ExpectedLine, TracerProcess,
+    group::{full_name, is_list},
+};
 
 /// How the message begins of a test that has not the endings it should have.
 const ENDINGS: &str = "endings, got";
@@ -162,7 +165,7 @@ pub fn is_covered(key: &str) -> bool {
 /// Why a group's tests have no hooks of functions to test, if so: those of this tier,
 /// or any. A list of tests does without the answer, which takes an agent.
 pub fn lacks_functions(tier: Option<&str>) -> Option<String> {
-    if Arguments::from_args().list {
+    if is_list() {
         return None;
     }
     let options = tier.map(|tier| ["--tier", tier]);

@@ -14,6 +14,7 @@ mod record;
 mod run;
 mod setup;
 mod test;
+mod test_names;
 mod toolchain;
 mod vm;
 
@@ -49,7 +50,7 @@ enum Task {
         #[arg(long = "kernel", value_name = "VERSION=FILE", required = true)]
         kernels: Vec<btf::KernelFile>,
     },
-    /// Check formatting, clippy, the list of files with unsafe code, dependencies
+    /// Check formatting, clippy, the lists of unsafe files and test names, dependencies
     Lint {
         /// Fail, instead of saying so, when a cargo-deny check cannot be run
         #[arg(long)]
@@ -99,6 +100,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Fail for a test of tests/golden/test-names.txt that did not run
+    TestNames {
+        /// What `cargo test --workspace` printed, its errors included
+        log: PathBuf,
+    },
     /// Run the live tests on other kernels, in virtual machines: exit status 3 where
     /// some could not be run and the others passed
     Vm(vm::VmArgs),
@@ -133,6 +139,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::Goldens { binary, update } => goldens::goldens(&root, binary, update),
         Task::Million { seed, attempts } => million::million(&root, seed, attempts),
         Task::Test { args } => test::test(&root, &args),
+        Task::TestNames { log } => test_names::ran(&root, &log),
         Task::Vm(args) => vm::vm(&root, &args),
     }
 }
