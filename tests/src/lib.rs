@@ -14,6 +14,7 @@ mod bpf;
 mod cause;
 mod cgroup;
 mod child;
+mod group;
 mod ia32;
 mod line;
 mod loaded;
@@ -39,11 +40,12 @@ pub use child::{
     Partner, assert_has, expect_child, in_role, in_role_to, program_comm, remote_of_role, role,
     say_and_wait,
 };
+pub use group::{Group, run_groups};
 pub use ia32::{Ia32, connect_as_ia32, has_ia32};
 pub use line::{ExpectedLine, ExpectedReply, Unless, remote_end};
 pub use loaded::{Loaded, held_by, loaded, namespaces, wait_until_freed};
 pub use lsm::{Denial, hides_hooks, lacks_lsm};
-pub use mounts::{in_private_mounts, mount_tracefs, without_tracefs};
+pub use mounts::{in_private_mounts, lacks_tracefs, mount_tracefs, without_tracefs};
 pub use nft::{ip, link_into, nft, with_ip, with_iptables, with_nft};
 pub use passed::{pass_on, receive};
 pub use recording::{
@@ -61,7 +63,7 @@ pub use storm::{
 pub use suite::{
     Live, PlayedScenario, accounted, assert_adds_up, is_covered, is_root, is_slow, kernel_version,
     lacks_bound_sockets, lacks_drop_reasons, lacks_functions, lacks_port_range, live_test,
-    own_netns, plain_test, run, run_one_by_one, unless,
+    own_netns, plain_test, run, run_one_by_one, unless, unless_all,
 };
 pub use tracer::{TracerProcess, check};
 pub use uring::{Uring, lacks_uring, lacks_uring_bind};

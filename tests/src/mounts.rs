@@ -23,6 +23,12 @@ pub fn in_private_mounts<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// Mounts tracefs as [`mount_tracefs`] does. The reason to skip tests, if that fails.
+pub fn lacks_tracefs() -> Option<String> {
+    let error = mount_tracefs().err()?;
+    Some(format!("needs tracefs: {error}"))
+}
+
 /// Mounts tracefs for this process and those it starts, and for nobody else; to be
 /// called before there are other threads. Without root nothing happens.
 ///

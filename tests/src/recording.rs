@@ -21,7 +21,9 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{as_under_test, binary, conntrace, copy_program, is_root, run, run_one_by_one};
+use crate::{
+    as_under_test, binary, conntrace, copy_program, group::is_list, is_root, run, run_one_by_one,
+};
 
 /// May do nothing.
 const NOBODY: u32 = 65_534;
@@ -30,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A copy of conntrace that anyone may run: the build's folder may be closed.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
-/// Runs a test program whose tests [`replay`].
+/// Runs the tests of a group that [`replay`].
 pub fn run_with_replay(tests: Vec<Trial>) -> ExitCode {
     with_replay(|| run(tests))
 }
@@ -41,7 +43,7 @@ pub fn run_one_by_one_with_replay(tests: Vec<Trial>) -> ExitCode {
 }
 
 fn with_replay(run: impl FnOnce() -> ExitCode) -> ExitCode {
-    let _program = is_root().then(|| {
+    let _program = (is_root() && !is_list()).then(|| {
         let dir = Dir::new("program");
         let copy = dir.file("conntrace");
         copy_program(binary(), &copy);

@@ -20,7 +20,10 @@ use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use crate::{ExpectedLine, TracerProcess};
+use crate::{
+    ExpectedLine, TracerProcess,
+    group::{full_name, is_list},
+};
 
 /// How the message begins of a test that has not the endings it should have.
 const ENDINGS: &str = "endings, got";
@@ -50,7 +53,7 @@ pub fn live_test(name: &str, test: impl Fn() + Send + 'static) -> Trial {
 
 /// A test that anyone can run. `test` panics when it fails.
 pub fn plain_test(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
-    Trial::test(name, move || {
+    Trial::test(full_name(name), move || {
         test();
         Ok(())
     })
@@ -97,6 +100,12 @@ pub fn unless(lacks: Option<impl Into<String>>, trial: Trial) -> Trial {
         Some(needs) => trial.with_kind(needs).with_ignored_flag(true),
         None => trial,
     }
+}
+
+/// Likewise of every test of a list.
+pub fn unless_all(lacks: Option<&str>, tests: Vec<Trial>) -> Vec<Trial> {
+    let marked = tests.into_iter().map(|it| unless(lacks, it));
+    marked.collect()
 }
 
 fn again_if_untraced(test: &impl Fn()) {
@@ -153,9 +162,12 @@ pub fn is_covered(key: &str) -> bool {
         .expect("a key of coverage")
 }
 
-/// Why a program's tests have no hooks of functions to test, if so: those of this tier,
-/// or any.
+/// Why a group's tests have no hooks of functions to test, if so: those of this tier,
+/// or any. A list of tests does without the answer, which takes an agent.
 pub fn lacks_functions(tier: Option<&str>) -> Option<String> {
+    if is_list() {
+        return None;
+    }
     let options = tier.map(|tier| ["--tier", tier]);
     let tracer = TracerProcess::start(options.as_ref().map_or(&[][..], |options| &options[..]));
     let start = tracer.lines(|line| line["type"] == "start").remove(0);
@@ -309,13 +321,12 @@ pub fn accounted(totals: &Value) -> u64 {
     sum("outcomes") + totals["in_flight"].as_u64().unwrap() + sum("lost")
 }
 
-/// Runs a test program; after its tests, what their tracer wrote in all must
-/// hold as well.
+/// Runs a group's tests; after them, what their tracer wrote in all must hold as well.
 pub fn run(tests: Vec<Trial>) -> ExitCode {
     run_with(&Arguments::from_args(), tests)
 }
 
-/// Runs a test program whose tests measure, or load the machine.
+/// Runs the tests of a group that measure, or load the machine.
 pub fn run_one_by_one(tests: Vec<Trial>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::run::{on_path, run};
+use crate::{
+    run::{on_path, run},
+    test_names,
+};
 
 /// The only files that may lift the ban on unsafe code, each for a reason stated in it.
 const UNSAFE_FILES: [&str; 20] = [
@@ -56,6 +59,7 @@ pub(crate) fn lint(root: &Path, deny_required: bool) -> Result<()> {
         .args(["clippy", "--workspace", "--all-targets", "--locked"])
         .args(["--", "-D", "warnings"]))?;
     unsafe_files(root)?;
+    test_names::exist(root)?;
     dependencies(root, deny_required)
 }
 

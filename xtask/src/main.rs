@@ -14,6 +14,7 @@ mod run;
 mod setup;
 mod shape;
 mod test;
+mod test_names;
 mod toolchain;
 mod vm;
 
@@ -49,7 +50,7 @@ enum Task {
         #[arg(long = "kernel", value_name = "VERSION=FILE", required = true)]
         kernels: Vec<btf::KernelFile>,
     },
-    /// Check formatting, clippy, the list of files with unsafe code, and dependencies
+    /// Check formatting, clippy, unsafe files, test names, documents and dependencies
     Lint {
         /// Fail, instead of only warning, if a cargo-deny check cannot run
         #[arg(long)]
@@ -100,6 +101,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Fail for a test of tests/golden/test-names.txt that did not run
+    TestNames {
+        /// Output of `cargo test --workspace`, stderr included
+        log: PathBuf,
+    },
     /// Run the live tests on other kernels, in virtual machines: exit status 3 if some could
     /// not run and the others passed
     Vm(vm::VmArgs),
@@ -135,6 +141,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::Million { seed, attempts } => million::million(&root, seed, attempts),
         Task::Shape => shape::shape(&root),
         Task::Test { args } => test::test(&root, &args),
+        Task::TestNames { log } => test_names::ran(&root, &log),
         Task::Vm(args) => vm::vm(&root, &args),
     }
 }

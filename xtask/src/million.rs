@@ -13,7 +13,7 @@ pub(crate) fn million(root: &Path, seed: Option<u64>, attempts: u32) -> Result<(
         .current_dir(root))?;
     let mut test = Command::new("cargo");
     test.args(["test", "--locked", "--package", "conntrace-tests"])
-        .args(["--test", "million"])
+        .args(["--test", "stress", "million::"])
         .env("CONNTRACE_BIN", target_dir(root).join("release/conntrace"))
         .env("CONNTRACE_STORM", attempts.to_string())
         .current_dir(root);

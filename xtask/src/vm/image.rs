@@ -12,8 +12,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{kernels::UnpackedKernel, kind::GuestKind};
-use crate::run::{on_path, output, run, show};
+use crate::{
+    run::{on_path, output, run, show},
+    test::TestProgram,
+    vm::{kernels::UnpackedKernel, kind::GuestKind},
+};
 
 /// Programs that the tests call, of this machine; whatever else they call busybox
 /// can do.
@@ -42,7 +45,7 @@ const MODULES: [&str; 19] = [
     "nf_conntrack",
 ];
 
-/// How long each program of a guest may take.
+/// How long each command of a guest may take.
 const PROGRAM_MAX_SECONDS: u64 = 400;
 
 /// A file tree that becomes an archive.
@@ -126,7 +129,7 @@ fn libraries(program: &Path) -> Result<BTreeSet<PathBuf>> {
     Ok(paths.map(PathBuf::from).collect())
 }
 
-/// A program of `cargo test`, or another that a guest runs.
+/// A group of tests, or a command of its own, that a guest runs.
 pub(crate) struct GuestCommand {
     /// As the table names it.
     pub(crate) name: String,
@@ -138,7 +141,7 @@ pub(crate) struct GuestCommand {
 pub(crate) fn pack_programs(
     folder: &Path,
     conntrace: &Path,
-    programs: &[PathBuf],
+    programs: &[TestProgram],
     lists: &[(GuestKind, Vec<GuestCommand>)],
 ) -> Result<PathBuf> {
     let tree = Tree::new(folder.join("programs"))?;
@@ -162,8 +165,7 @@ pub(crate) fn pack_programs(
     }
     tree.program(conntrace, "guest/conntrace")?;
     for program in programs {
-        let name = stem(program)?;
-        tree.program(program, &format!("guest/programs/{name}"))?;
+        tree.program(&program.path, &format!("guest/programs/{}", program.name))?;
     }
     for program in fs::read_dir(tree.0.join("guest/programs"))? {
         run(Command::new("strip").arg(program?.path()))?;
@@ -179,16 +181,6 @@ pub(crate) fn pack_programs(
     let archive = folder.join("programs.cpio");
     tree.pack(&archive)?;
     Ok(archive)
-}
-
-/// `target/debug/deps/refused-0123456789abcdef`: refused.
-pub(crate) fn stem(program: &Path) -> Result<String> {
-    let name = program.file_name().and_then(|name| name.to_str());
-    let name = name.context("a test program has a name")?;
-    Ok(name
-        .rsplit_once('-')
-        .map_or(name, |(stem, _)| stem)
-        .to_owned())
 }
 
 /// What a guest of this kernel has: the modules, and the order to load them in.

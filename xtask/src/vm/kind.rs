@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 use super::image::GuestCommand;
 
-/// The program of the tests that says what the verifier does.
+/// The group of tests that says what the verifier does.
 pub(crate) const VERIFIER: &str = "verifier";
 /// What a guest's start line says.
 pub(crate) const COVERAGE: &str = "coverage";
@@ -22,8 +22,30 @@ pub(crate) const OF_NO_KERNEL: [&str; 2] = ["any_bytes", "damage"];
 /// several of them at once.
 const ONE_BY_ONE: [&str; 4] = ["callers", "causes", "causes_calls", "deadlines"];
 
-/// Programs whose IPv4 tests a guest without IPv6 runs.
-const V4_PROGRAMS: [&str; 5] = ["refused", "unreachable", "timed_out", "before_syn", "binds"];
+/// Groups whose IPv4 tests a guest without IPv6 runs.
+const V4_GROUPS: [&str; 5] = ["refused", "unreachable", "timed_out", "before_syn", "binds"];
+
+/// A group of tests, and the program that has it.
+pub(crate) struct TestGroup {
+    pub(crate) program: String,
+    pub(crate) name: String,
+}
+
+impl TestGroup {
+    /// Runs those of its tests that have `only` in their name. The group's own process does
+    /// without the one that runs all groups: the console has a test's name before its end.
+    fn command(&self, only: &str) -> GuestCommand {
+        let Self { program, name } = self;
+        let threads = if ONE_BY_ONE.contains(&name.as_str()) {
+            1
+        } else {
+            4
+        };
+        let options = format!("--test-threads {threads} --color never");
+        let run = format!("CONNTRACE_TEST_GROUP={name} ./{program} {options} {only}");
+        command(name, &run)
+    }
+}
 
 /// Kinds of guests: a tier each, or a host that lacks something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,19 +80,19 @@ impl GuestKind {
         format!("list={list} tier={tier} {more}")
     }
 
-    /// What it runs, of these programs of the tests and on its own.
-    pub(crate) fn commands(self, programs: &[String]) -> Vec<GuestCommand> {
-        let tests = |name: &str, only: &str| {
-            let threads = if ONE_BY_ONE.contains(&name) { 1 } else { 4 };
-            let options = format!("--test-threads {threads} --color never");
-            command(name, &format!("./{name} {options} {only}"))
+    /// Commands that it runs: some of these groups of tests, and some of its own.
+    pub(crate) fn commands(self, groups: &[TestGroup]) -> Vec<GuestCommand> {
+        let some = |names: &[&str], only| {
+            let groups = groups.iter().filter(|it| names.contains(&it.name.as_str()));
+            let commands = groups.map(|it| it.command(only));
+            commands.collect::<Vec<_>>()
         };
         let own = ["demo", "doctor"].map(|it| {
             let run = format!("$CONNTRACE_BIN {it} --tier $tier");
             command(&format!("conntrace-{it}"), &run)
         });
         let coverage = command(COVERAGE, &start_line(""));
-        let all = || programs.iter().map(|name| tests(name, ""));
+        let all = || groups.iter().map(|it| it.command(""));
         let of_one_tier = || all().filter(|it| !OF_EVERY_TIER.contains(&it.name.as_str()));
         match self {
             Self::Full => all().chain(own).chain([coverage]).collect(),
@@ -85,13 +107,16 @@ impl GuestKind {
                     .collect()
             }
             Self::NoIpv6 => {
-                let v4 = V4_PROGRAMS.map(|name| tests(name, "_v4"));
+                let v4 = some(&V4_GROUPS, "_v4");
                 v4.into_iter().chain(own).chain([coverage]).collect()
             }
-            Self::LockedDown => vec![GuestCommand {
-                name: self.as_str().to_owned(),
-                ..tests("degraded", "locked_down")
-            }],
+            Self::LockedDown => {
+                let mut commands = some(&["degraded"], "locked_down");
+                for command in &mut commands {
+                    self.as_str().clone_into(&mut command.name);
+                }
+                commands
+            }
         }
     }
 }

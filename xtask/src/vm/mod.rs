@@ -1,7 +1,8 @@
 //! `cargo xtask vm`: the live tests on other kernels, in virtual machines.
 //!
-//! The programs are those of `cargo test`, with the libraries they need. A guest
-//! has nothing else, and nothing but its console leaves it.
+//! The programs are those of `cargo test`, with the libraries they need. A guest runs one
+//! group of their tests after the other. It has nothing else, and nothing but its console
+//! leaves it.
 
 mod docs;
 mod guest;
@@ -16,13 +17,15 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum as _};
-use serde_json::Value;
 
-use crate::run::{on_path, output, run, target_dir};
+use crate::{
+    run::{on_path, run, target_dir},
+    test::{self, TestProgram},
+};
 use kernels::{Apt, UnpackedKernel};
-use kind::GuestKind;
+use kind::{GuestKind, TestGroup};
 use matrix::{GuestRow, KernelHost};
 
 /// What this task calls, and the packages that have it.
@@ -47,14 +50,14 @@ pub(crate) struct VmArgs {
     #[arg(long = "tier", value_enum)]
     kinds: Vec<GuestKind>,
     /// Only what the verifier says of each program
-    #[arg(long, conflicts_with = "programs")]
+    #[arg(long, conflicts_with = "groups")]
     verifier: bool,
     /// Write what was measured into the docs
     #[arg(long)]
     write: bool,
-    /// Only these programs of the tests (also: conntrace-demo, conntrace-doctor), instead of all
-    #[arg(value_name = "PROGRAM")]
-    programs: Vec<String>,
+    /// Only these groups of tests (also: conntrace-demo, conntrace-doctor), instead of all
+    #[arg(value_name = "GROUP")]
+    groups: Vec<String>,
 }
 
 /// The matrix, or a part of it, could not be run; what could has passed.
@@ -102,12 +105,10 @@ pub(crate) fn vm(root: &Path, args: &VmArgs) -> Result<()> {
 /// Builds what the guests run, as `cargo test` does. Returns their archive, and the
 /// kinds of guests that have something to run.
 fn pack(root: &Path, folder: &Path, args: &VmArgs) -> Result<(PathBuf, Vec<GuestKind>)> {
-    let programs = test_programs(root)?;
-    let names: Vec<_> = programs
-        .iter()
-        .map(|it| image::stem(it))
-        .collect::<Result<_>>()?;
-    let wanted = |name: &str| match (args.verifier, args.programs.as_slice()) {
+    let mut programs = test::programs(root)?;
+    programs.retain(|it| it.is_integration);
+    let groups = groups(&programs)?;
+    let wanted = |name: &str| match (args.verifier, args.groups.as_slice()) {
         (true, _) => name == kind::VERIFIER,
         (false, []) => true,
         // One table has both.
@@ -122,14 +123,14 @@ fn pack(root: &Path, folder: &Path, args: &VmArgs) -> Result<(PathBuf, Vec<Guest
     };
     let mut lists = Vec::new();
     for kind in asked {
-        let mut commands = kind.commands(&names);
+        let mut commands = kind.commands(&groups);
         commands.retain(|command| wanted(&command.name));
         if !commands.is_empty() {
             lists.push((*kind, commands));
         }
     }
     if lists.is_empty() {
-        bail!("no such program: {}", args.programs.join(" "));
+        bail!("no such group: {}", args.groups.join(" "));
     }
     run(Command::new("cargo")
         .args(["build", "--package", "conntrace"])
@@ -139,31 +140,20 @@ fn pack(root: &Path, folder: &Path, args: &VmArgs) -> Result<(PathBuf, Vec<Guest
     Ok((packed, lists.into_iter().map(|(kind, _)| kind).collect()))
 }
 
-fn test_programs(root: &Path) -> Result<Vec<PathBuf>> {
-    // As `cargo test` is called, which may have built them already.
-    let mut build = Command::new("cargo");
-    build.args([
-        "test",
-        "--workspace",
-        "--no-run",
-        "--message-format",
-        "json",
-    ]);
-    let built = output(build.current_dir(root))?;
-    let mut programs = Vec::new();
-    for line in built.lines() {
-        let built: Value = serde_json::from_str(line).context("what cargo says of a build")?;
-        if built
-            .pointer("/target/kind/0")
-            .is_some_and(|kind| kind == "test")
-            && let Some(path) = built.pointer("/executable").and_then(Value::as_str)
-        {
-            programs.push(PathBuf::from(path));
+/// The groups whose tests are of the kernel, in the order in which they run.
+fn groups(programs: &[TestProgram]) -> Result<Vec<TestGroup>> {
+    let mut groups: Vec<TestGroup> = Vec::new();
+    for program in programs {
+        for test in program.tests()? {
+            let name = test.split("::").next().unwrap_or_default();
+            let is_new = groups.last().is_none_or(|last| last.name != name);
+            if is_new && !kind::OF_NO_KERNEL.contains(&name) {
+                groups.push(TestGroup {
+                    program: program.name.clone(),
+                    name: name.to_owned(),
+                });
+            }
         }
     }
-    programs.retain(|path| {
-        image::stem(path).is_ok_and(|name| !kind::OF_NO_KERNEL.contains(&name.as_str()))
-    });
-    programs.sort();
-    Ok(programs)
+    Ok(groups)
 }

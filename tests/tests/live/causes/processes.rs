@@ -1,0 +1,163 @@
+//! What is read of the process that connected, and of no other.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    net::SocketAddr,
+    os::unix::ffi::OsStrExt as _,
+    process::{self, Command, ExitCode},
+    thread,
+    time::Duration,
+};
+
+use conntrace_testnet::{self, FAR_V4, ports};
+use conntrace_tests::{
+    Dir, LinesFile, Partner, attempt, in_role, in_role_to, live_test, remote_of_role, say_and_wait,
+    unless,
+};
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::causes::{CERTAIN, live};
+
+/// Entries of 96 kB in an environment, of which a mebibyte is looked through.
+const ENTRIES: usize = 12;
+
+/// The tests.
+pub(super) fn tests() -> Vec<Trial> {
+    vec![
+        live_test("proxy_in_path", proxy_in_path),
+        live_test("process_is_gone", process_is_gone),
+        unless(
+            cannot_choose_pids(),
+            live_test("pid_is_anothers", pid_is_anothers),
+        ),
+    ]
+}
+
+/// The child's side: connects, and goes on when its line has been told.
+pub(super) fn connect_and_wait() -> ExitCode {
+    attempt(remote_of_role());
+    say_and_wait("connected");
+    ExitCode::SUCCESS
+}
+
+/// Its user, password and other secrets appear in no line.
+fn proxy_in_path() {
+    let remote = SocketAddr::from((FAR_V4, ports::RESETS));
+    let evidence = json!({ "variable": "https_proxy", "proxy": remote });
+    let live = live();
+    let line = live.expect_cause(1, ("proxy_in_path", CERTAIN), &evidence, |_| {
+        let mut command = in_role_to("connect", remote);
+        secretive(&mut command, remote);
+        Partner::start(command)
+    });
+    assert_ne!(line["process"]["pid"], process::id());
+    let secrets = live
+        .tracer()
+        .lines(|line| line.to_string().contains("hunter2"));
+    assert_eq!(secrets, Vec::<Value>::new());
+}
+
+/// What a process may have in its environment: more than is looked through, and what
+/// is no text.
+fn secretive(command: &mut Command, proxy: SocketAddr) {
+    for number in 0..ENTRIES {
+        command.env(format!("HUGE{number}"), "hunter2\n\u{1b}[2J".repeat(8000));
+    }
+    command
+        .env(
+            "ALL_PROXY",
+            OsStr::from_bytes(b"\xff\n\x1b[2J\x9b\xc3(hunter2"),
+        )
+        .env("TOKEN", "hunter2")
+        .env("HTTPS_PROXY", format!("http://hunter2:hunter2@{proxy}/"))
+        .env("http_proxy", "http://hunter2.example:3128");
+}
+
+/// The environment of a process that is gone is nobody's, and no other process leads into its
+/// namespace: what is not known is not told.
+fn process_is_gone() {
+    let remote = SocketAddr::from((FAR_V4, ports::RESETS));
+    let line = live().last_line(1, |_| {
+        let mut command = in_role_to("connect", remote);
+        secretive(&mut command, remote);
+        assert!(Partner::start(command).finish().success());
+    });
+    let cause = &line["cause"];
+    match line["undiagnosed"].as_str() {
+        // The agent looked before it was gone.
+        None => assert_eq!(cause["code"], "proxy_in_path", "{line:#}"),
+        Some(reason) => {
+            assert_eq!(reason, "no_access", "{line:#}");
+            assert!(
+                cause.is_null() || cause["code"] == "nothing_listening",
+                "{line:#}"
+            );
+        }
+    }
+}
+
+/// The last pid that was given; the next one is the one after.
+const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
+
+/// Others may take the pid first.
+const SPAWNS_MAX: usize = 100;
+
+fn cannot_choose_pids() -> Option<&'static str> {
+    let is_there = std::path::Path::new(LAST_PID).exists();
+    (!is_there).then_some("needs a kernel that lets root choose pids (CHECKPOINT_RESTORE)")
+}
+
+/// The child's side.
+pub(super) fn wait() -> ExitCode {
+    say_and_wait("waits");
+    ExitCode::SUCCESS
+}
+
+/// A process that has this pid, as one before it, and this proxy in its environment.
+fn successor(pid: u32, proxy: SocketAddr) -> Partner {
+    for _ in 0..SPAWNS_MAX {
+        fs::write(LAST_PID, (pid - 1).to_string()).unwrap();
+        let mut command = in_role("wait");
+        command.env("https_proxy", format!("http://{proxy}/"));
+        let successor = Partner::start(command);
+        if successor.pid() == pid {
+            return successor;
+        }
+        assert!(successor.finish().success());
+    }
+    panic!("somebody else has pid {pid}");
+}
+
+/// By the time the agent looks, another process has the pid: nothing is read from that
+/// one, not its environment and not its program.
+fn pid_is_anothers() {
+    let remote = SocketAddr::from((FAR_V4, ports::RESETS));
+    let dir = Dir::new("pid-is-anothers");
+    let file = LinesFile::new(&dir.0);
+    let pid = conntrace_testnet::run("pid", |testnet| {
+        let netns = testnet.netns.to_string();
+        let agent = file.run(&["--netns", &netns, "--summary", "0"]);
+        agent.signal(Signal::SIGSTOP);
+        let process = Partner::start(in_role_to("connect", remote));
+        let pid = process.pid();
+        // When a process started is told in hundredths of a second.
+        thread::sleep(Duration::from_millis(20));
+        assert!(process.finish().success());
+        let successor = successor(pid, remote);
+        agent.signal(Signal::SIGCONT);
+        file.wait_for("\"type\":\"outcome\"", 1);
+        assert!(successor.finish().success());
+        agent.stop(Signal::SIGTERM);
+        pid
+    })
+    .unwrap();
+    let lines = file.lines();
+    let outcome = lines.lines().find(|line| line.contains("\"outcome\""));
+    let line: Value = serde_json::from_str(outcome.unwrap()).unwrap();
+    assert_eq!(line["process"]["pid"], pid, "{line:#}");
+    assert!(line["process"]["exe"].is_null(), "{line:#}");
+    assert_eq!(line["cause"]["code"], "nothing_listening", "{line:#}");
+}

@@ -1,0 +1,290 @@
+//! Causes that come of what other attempts have told of a host: whether it answered
+//! lately, on which port, or never.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, TcpListener},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use conntrace_testnet::{self, FAR_V4, FAR_V6, ports};
+use conntrace_tests::{
+    Dir, Live, Partner, Recording, TracerProcess, assert_cause, attempt, give_up, in_role_to,
+    link_into, live_test, nft, own_netns, remote_of_role, replay, role, run_with_replay,
+    say_and_wait, stdout, wait_out, with_nft,
+};
+use jiff::Timestamp;
+use nix::sched::{CloneFlags, unshare};
+use serde_json::{Value, json};
+
+/// Not as easily mistaken for [`ports::ACCEPTS`] as [`ports::RESETS`] is.
+const OTHER_PORT: u16 = 5432;
+/// A far host that answers nothing, because nothing else is asked of it.
+const SILENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
+/// Of the server behind a firewall: what is let in, and what is not.
+const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+const OPEN: u16 = 8000;
+const FILTERED: u16 = 9443;
+
+const LIKELY: &str = "likely";
+const POSSIBLE: &str = "possible";
+/// After that what was noted of a host is noted anew.
+const FRESH: Duration = Duration::from_millis(1100);
+/// How often a namespace is made until one has the number of another.
+const NAMESPACES: usize = 100;
+/// How long the kernel takes to let go of one.
+const GONE_AFTER: Duration = Duration::from_millis(200);
+
+pub(crate) fn main() -> ExitCode {
+    match role().as_deref() {
+        Some("limit") => return limit(),
+        Some(_) => return serve(),
+        None => {}
+    }
+    run_with_replay(vec![
+        live_test("silent_host_and_its_replay", silent_host_and_its_replay),
+        with_nft("filtered_by_the_server", filtered_by_the_server),
+        live_test("filtered_after_a_refusal", filtered_after_a_refusal),
+        live_test("another_port_works_v4", || {
+            another_port_works(FAR_V4.into(), FAR_V4.into());
+        }),
+        live_test("another_port_works_v6", || {
+            another_port_works(FAR_V6.into(), FAR_V6.into());
+        }),
+        live_test("another_port_works_mapped", || {
+            another_port_works(FAR_V4.to_ipv6_mapped().into(), FAR_V4.into());
+        }),
+        live_test("answered_on_this_port", answered_on_this_port),
+        live_test("given_up_before_an_answer_was_due", given_up_early),
+        live_test(
+            "refusals_leave_the_port_that_works",
+            refusals_leave_the_port,
+        ),
+        live_test("not_of_another_namespace", not_of_another_namespace),
+        live_test("not_of_an_earlier_namespace", not_of_an_earlier_namespace),
+        live_test("not_of_what_is_filtered_out", not_of_what_is_filtered_out),
+    ])
+}
+
+fn live() -> std::sync::Arc<Live> {
+    Live::get()
+}
+
+/// The evidence says that something happened a moment ago.
+fn assert_just_now(line: &Value, what: &str) {
+    let ago_s = line["cause"]["evidence"][what].as_u64();
+    assert!(ago_s.is_some_and(|ago_s| ago_s < 30), "{line:#}");
+}
+
+/// The child's side: a server in a namespace of its own, whose firewall drops what goes
+/// to another port.
+fn serve() -> ExitCode {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    let remote = remote_of_role();
+    nft("input", remote, "drop");
+    let _listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, OPEN)).unwrap();
+    say_and_wait(&own_netns().to_string());
+    ExitCode::SUCCESS
+}
+
+/// The child's side: a server that takes one connection and no further one.
+fn limit() -> ExitCode {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    nft(
+        "input",
+        remote_of_role(),
+        "tcp flags syn limit rate over 1/hour burst 1 packets drop",
+    );
+    let _listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, OPEN)).unwrap();
+    say_and_wait(&own_netns().to_string());
+    ExitCode::SUCCESS
+}
+
+fn filtered_by_the_server() {
+    let evidence = json!({
+        "port": FILTERED, "handshake_port": OPEN, "reset_seconds_ago": null,
+    });
+    let server = Partner::start(in_role_to("serve", (SERVER, FILTERED).into()));
+    let line = live().expect_cause(2, ("remote_filtered", LIKELY), &evidence, |_| {
+        link_into(server.pid());
+        assert_eq!(attempt((SERVER, OPEN)).errno, 0);
+        wait_out((SERVER, FILTERED))
+    });
+    assert_just_now(&line, "handshake_seconds_ago");
+    assert!(server.finish().success());
+}
+
+fn filtered_after_a_refusal() {
+    let evidence = json!({ "port": ports::SILENT, "handshake_port": null });
+    let line = live().expect_cause(2, ("remote_filtered", LIKELY), &evidence, |_| {
+        attempt((FAR_V4, ports::RESETS));
+        wait_out((FAR_V4, ports::SILENT))
+    });
+    assert_just_now(&line, "reset_seconds_ago");
+}
+
+/// However the socket's family names the host: that another port works is evidence, and no
+/// cause of its own.
+fn another_port_works(worked: IpAddr, refused: IpAddr) {
+    for port in [ports::RESETS, OTHER_PORT] {
+        let evidence = json!({ "port": port, "works_port": ports::ACCEPTS });
+        let line = live().expect_cause(2, ("nothing_listening", LIKELY), &evidence, |_| {
+            assert_eq!(attempt((worked, ports::ACCEPTS)).errno, 0);
+            attempt((refused, port))
+        });
+        assert_just_now(&line, "works_seconds_ago");
+    }
+}
+
+/// A port that answered lately is not filtered, whatever else answered.
+fn answered_on_this_port() {
+    let server = Partner::start(in_role_to("limit", (SERVER, OPEN).into()));
+    let evidence = json!({ "remote": format!("{SERVER}:{OPEN}"), "two_syns_lost": true });
+    let line = live().expect_cause(2, ("answers_sometimes", POSSIBLE), &evidence, |_| {
+        link_into(server.pid());
+        assert_eq!(attempt((SERVER, OPEN)).errno, 0);
+        wait_out((SERVER, OPEN))
+    });
+    assert_just_now(&line, "handshake_seconds_ago");
+    assert!(server.finish().success());
+}
+
+/// One SYN and 300 ms say nothing of a host, whatever else it answered.
+fn given_up_early() {
+    let line = live().last_line(3, |_| {
+        assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);
+        attempt((FAR_V4, ports::RESETS));
+        give_up((FAR_V4, ports::SILENT))
+    });
+    assert!(
+        line["cause"].is_null() && line["undiagnosed"].is_null(),
+        "{line:#}"
+    );
+}
+
+/// Each of these RSTs is noted.
+fn refusals_leave_the_port() {
+    let evidence = json!({ "works_port": ports::ACCEPTS });
+    let line = live().expect_cause(4, ("nothing_listening", LIKELY), &evidence, |_| {
+        assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);
+        for _ in 0..3 {
+            thread::sleep(FRESH);
+            attempt((FAR_V4, ports::RESETS));
+        }
+    });
+    let ago_s = &line["cause"]["evidence"]["works_seconds_ago"];
+    assert!(ago_s.as_u64().unwrap() >= 3, "{line:#}");
+}
+
+/// The last attempt of a stage on which the far host has done nothing else.
+fn assert_knows_nothing() {
+    let line = live().last_line(1, |_| attempt((FAR_V4, ports::RESETS)));
+    assert_eq!(line["cause"]["code"], "nothing_listening", "{line:#}");
+    assert!(
+        line["cause"]["evidence"]["works_port"].is_null(),
+        "{line:#}"
+    );
+}
+
+fn not_of_another_namespace() {
+    live().last_line(1, |_| {
+        assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);
+        assert_knows_nothing();
+    });
+}
+
+fn outcomes_of(tracer: &TracerProcess, netns: u32) -> Vec<Value> {
+    tracer.lines(|line| line["type"] == "outcome" && line["netns"] == netns)
+}
+
+/// A namespace gets the number of one that is gone, and its addresses are as likely
+/// those of others.
+fn not_of_an_earlier_namespace() {
+    let tracer = TracerProcess::start(&[]);
+    let mut gone = Vec::new();
+    for _ in 0..NAMESPACES {
+        // Lines from before are of an earlier one.
+        let began = format!("{:.9}", Timestamp::now());
+        let (netns, is_later) = conntrace_testnet::run("namespace", |testnet| {
+            let is_later = gone.contains(&testnet.netns);
+            if is_later {
+                attempt((FAR_V4, ports::RESETS));
+                tracer.wait_for_endings_since(&began, testnet.netns, 1);
+            } else {
+                assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);
+            }
+            (testnet.netns, is_later)
+        })
+        .unwrap();
+        if is_later {
+            let line = outcomes_of(&tracer, netns).pop().unwrap();
+            assert!(
+                line["cause"]["evidence"]["works_port"].is_null(),
+                "{line:#}"
+            );
+            return;
+        }
+        gone.push(netns);
+        thread::sleep(GONE_AFTER);
+    }
+    panic!("no namespace has the number of one before");
+}
+
+/// What passes no filter teaches nothing.
+fn not_of_what_is_filtered_out() {
+    let tracer = TracerProcess::start(&["--port", &ports::SILENT.to_string()]);
+    let began = format!("{:.9}", Timestamp::now());
+    let netns = conntrace_testnet::run("filtered", |testnet| {
+        assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);
+        attempt((FAR_V4, ports::RESETS));
+        give_up((FAR_V4, ports::SILENT));
+        tracer.wait_for_endings_since(&began, testnet.netns, 1);
+        testnet.netns
+    });
+    let line = outcomes_of(&tracer, netns.unwrap()).pop().unwrap();
+    assert!(line["cause"].is_null(), "{line:#}");
+}
+
+/// Silence is told from a record of it, which the attempt itself makes, and grows with each
+/// that follows. Handshakes are only counted here, and a replay says the same of it all.
+fn silent_host_and_its_replay() {
+    let dir = Dir::new("causes-hosts");
+    let recording = conntrace_testnet::run("silent", |testnet| {
+        let recording = Recording::start(&dir.0, &["--netns", &testnet.netns.to_string()]);
+        give_up((SILENT_V4, ports::SILENT));
+        wait_out((SILENT_V4, ports::SILENT));
+        assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);
+        attempt((FAR_V4, ports::RESETS));
+        wait_out((FAR_V4, ports::SILENT));
+        thread::sleep(FRESH);
+        wait_out((SILENT_V4, ports::SILENT));
+        recording.wait_for("\"type\":\"outcome\"", 5);
+        recording
+    });
+    let (lines, errors) = recording.unwrap().stop();
+    assert_eq!(errors, "");
+    let outcomes = lines
+        .lines()
+        .filter(|line| line.contains("\"type\":\"outcome\""));
+    let outcomes: Vec<Value> = outcomes
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(outcomes[0]["cause"].is_null(), "{:#}", outcomes[0]);
+    let works = json!({ "works_port": ports::ACCEPTS });
+    assert_cause(&outcomes[2], ("nothing_listening", LIKELY), &works);
+    let port = json!({ "handshake_port": ports::ACCEPTS });
+    assert_cause(&outcomes[3], ("remote_filtered", LIKELY), &port);
+    for (at, seconds) in [(1, 1..2), (4, 3..30)] {
+        let silent = json!({ "addr": SILENT_V4 });
+        assert_cause(&outcomes[at], ("silent_host", POSSIBLE), &silent);
+        let silent_s = outcomes[at]["cause"]["evidence"]["silent_seconds"].as_u64();
+        assert!(
+            silent_s.is_some_and(|s| seconds.contains(&s)),
+            "{silent_s:?}"
+        );
+    }
+    let replayed = replay(&fs::read(dir.file("recording")).unwrap(), &[]);
+    assert_eq!(stdout(&replayed), lines);
+}

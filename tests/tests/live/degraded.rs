@@ -1,0 +1,373 @@
+//! Hosts that lack something: it is done without, or named once, with the exit
+//! status that says of which kind it is; `doctor` finds the same.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, ExitCode, Output},
+    sync::OnceLock,
+};
+
+use conntrace_testnet::{self, FAR_V4, ports};
+use conntrace_tests::{
+    Agent, Dir, LinesFile, TracerProcess, accounted, as_under_test, attempt, binary, check,
+    copy_program, in_private_mounts, is_root, kernel_version, live_test, run_one_by_one, stderr,
+    unless, without_tracefs,
+};
+use libtest_mimic::Trial;
+use nix::{
+    mount::{MsFlags, mount},
+    sys::signal::Signal,
+};
+use serde_json::Value;
+
+pub(crate) fn main() -> ExitCode {
+    run_one_by_one(vec![
+        live_test("btf_is_empty", btf_is_empty),
+        live_test("btf_is_no_btf", btf_is_no_btf),
+        live_test("no_btf", no_btf),
+        live_test("no_sys", no_sys),
+        live_test("no_tracefs", no_tracefs),
+        live_test("no_bpffs", no_bpffs),
+        live_test("no_proc", no_proc),
+        uncounted("little_locked_memory", little_locked_memory),
+        uncounted("no_sys_resource", no_sys_resource),
+        counted("no_sys_resource_before_5_11", no_sys_resource_before_5_11),
+        with_setpriv("no_bpf_capability", no_bpf_capability),
+        with_setpriv("no_perfmon_capability", no_perfmon_capability),
+        uncounted("two_capabilities", two_capabilities),
+        uncounted("all_named_capabilities", all_named_capabilities),
+        uncounted("hidden_processes", hidden_processes),
+        unless(lacks_lockdown(), live_test("locked_down", locked_down)),
+    ])
+}
+
+/// Why this kernel lets programs read its memory, if so.
+fn lacks_lockdown() -> Option<&'static str> {
+    let level = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    let locked = level.contains("[confidentiality]");
+    (!locked).then_some("needs a kernel booted with lockdown=confidentiality")
+}
+
+fn locked_down() {
+    assert_cannot_trace(&[], 4, "it is locked down (confidentiality)", "lockdown");
+}
+
+/// Whether this kernel counts BPF maps as locked memory.
+fn counts_memory() -> bool {
+    kernel_version() < (5, 11)
+}
+
+/// A test of privileges that are enough where it does not.
+fn uncounted(name: &str, test: impl Fn() + Send + 'static) -> Trial {
+    let needs =
+        counts_memory().then_some("needs Linux 5.11, from which BPF maps are no locked memory");
+    unless(needs, with_setpriv(name, test))
+}
+
+/// A test of a kernel that does.
+fn counted(name: &str, test: impl Fn() + Send + 'static) -> Trial {
+    let needs = (!counts_memory())
+        .then_some("needs a kernel before Linux 5.11, which counts BPF maps as locked memory");
+    unless(needs, with_setpriv(name, test))
+}
+
+/// A test that needs root and `setpriv`, of util-linux.
+fn with_setpriv(name: &str, test: impl Fn() + Send + 'static) -> Trial {
+    let has_setpriv = || Command::new("setpriv").arg("--version").output().is_ok();
+    let trial = live_test(name, test);
+    if is_root() && !has_setpriv() {
+        trial.with_kind("needs setpriv").with_ignored_flag(true)
+    } else {
+        trial
+    }
+}
+
+/// Mounts something here; the caller has mounts of its own.
+fn mount_at(path: &str, kind: &str, options: Option<&str>) {
+    mount(Some(kind), path, Some(kind), MsFlags::empty(), options).unwrap();
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap()
+}
+
+/// `conntrace` with these arguments, started by this program and its own.
+fn through(starter: &[&str], args: &[&str]) -> Command {
+    let words = [starter, &[binary().to_str().unwrap()], args].concat();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// The facts that `doctor` found not to be all right, and its exit status.
+fn diagnosed(starter: &[&str]) -> (Option<i32>, Value) {
+    let output = through(starter, &["doctor", "--format", "json"])
+        .output()
+        .unwrap();
+    assert_eq!(stderr(&output), "");
+    (
+        output.status.code(),
+        serde_json::from_slice(&output.stdout).unwrap(),
+    )
+}
+
+/// What `doctor` says of something.
+fn fact<'a>(diagnosis: &'a Value, name: &str) -> &'a Value {
+    let facts = diagnosis["facts"].as_array().unwrap();
+    facts.iter().find(|fact| fact["name"] == name).unwrap()
+}
+
+/// Tracing cannot start: one line says why, with the status; `doctor` ends with
+/// it as well, says the same, and names this fact as what blocks.
+fn assert_cannot_trace(starter: &[&str], status: i32, why: &str, blocks: &str) {
+    let output: Output = through(starter, &[]).output().unwrap();
+    let errors = stderr(&output);
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(status), ""),
+        "{errors}"
+    );
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    let message = errors.trim_end().strip_prefix("conntrace: ").unwrap();
+    assert!(message.contains(why), "{message}");
+    let (code, found) = diagnosed(starter);
+    assert_eq!((code, &found["can_trace"]), (Some(status), &false.into()));
+    assert_eq!(found["obstacle"]["message"], message);
+    let fact = fact(&found, blocks);
+    assert_eq!(fact["state"], "blocks", "{fact}");
+    assert!(fact["remedy"].is_string(), "{fact}");
+}
+
+/// Tracing works: an attempt gets its line, which is returned; `doctor` says so.
+fn traced(starter: &[&str]) -> (Value, Value) {
+    let dir = Dir::new("degraded");
+    let file = LinesFile::new(&dir.0);
+    conntrace_testnet::run("degraded", |testnet| {
+        let netns = testnet.netns.to_string();
+        let mut command = through(starter, &["--netns", &netns]);
+        as_under_test(&mut command);
+        let agent = Agent::spawn(command.stdout(File::create(file.path()).unwrap()));
+        file.wait_for("\"type\":\"start\"", 1);
+        attempt((FAR_V4, ports::RESETS));
+        file.wait_for("\"type\":\"outcome\"", 1);
+        agent.signal(Signal::SIGTERM);
+        let (status, errors) = agent.wait();
+        // Nothing else is said, and that only once.
+        let warnings = usize::from(starter.contains(&WITHOUT_PROC));
+        assert_eq!(errors.matches("no causes: ").count(), warnings, "{errors}");
+        assert_eq!(
+            (status.code(), errors.lines().count()),
+            (Some(0), warnings),
+            "{errors}"
+        );
+    })
+    .unwrap();
+    let lines = file.lines();
+    let lines: Vec<_> = lines.lines().map(|line| check(line).unwrap()).collect();
+    let stop = lines.last().unwrap();
+    assert_eq!((&stop["attempts"], accounted(stop)), (&1.into(), 1));
+    let of_type = |kind: &str| {
+        lines
+            .iter()
+            .filter(|line| line["type"] == kind)
+            .collect::<Vec<_>>()
+    };
+    let [outcome] = of_type("outcome")[..] else {
+        unreachable!("{lines:#?}");
+    };
+    assert_eq!(
+        (&outcome["label"], &outcome["seen"]),
+        (&"refused".into(), &"whole".into())
+    );
+    assert_eq!(outcome["process"]["comm"], "degraded");
+    assert_eq!(outcome["process"]["pid"], std::process::id());
+    let expected = attached(usual_start(), may_probe(starter));
+    assert_eq!(attached(&lines[0], true), expected);
+    let (code, found) = diagnosed(starter);
+    assert_eq!(
+        (code, &found["can_trace"]),
+        (Some(0), &true.into()),
+        "{found:#}"
+    );
+    (outcome.clone(), found)
+}
+
+/// The hooks that a start line says are attached, probes of functions or not.
+fn attached(start: &Value, probes: bool) -> Vec<&Value> {
+    let hooks = start["hooks"].as_array().unwrap().iter();
+    let is_probe = |hook: &Value| hook["kind"].as_str().unwrap().ends_with("probe");
+    let attached = hooks.filter(|hook| hook["attached"] == true && (probes || !is_probe(hook)));
+    attached.map(|hook| &hook["name"]).collect()
+}
+
+/// What the start line of this kernel says where nothing is missing.
+fn usual_start() -> &'static Value {
+    static USUALLY: OnceLock<Value> = OnceLock::new();
+    USUALLY.get_or_init(|| TracerProcess::start(&[]).stop().remove(0))
+}
+
+/// Whether functions can be probed so. Debian's kernels leave that to root by default,
+/// whatever the capabilities: their `perf_event_paranoid` knows 3.
+fn may_probe(starter: &[&str]) -> bool {
+    let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap();
+    !starter.contains(&"--reuid") || paranoid.trim().parse::<i32>().unwrap() < 3
+}
+
+/// Of a host on which nothing is missing.
+fn assert_names_caller(outcome: &Value) {
+    let exe = std::env::current_exe().unwrap();
+    assert_eq!(outcome["process"]["exe"], exe.to_str().unwrap());
+    assert!(outcome["process"]["cgroup"].is_string());
+}
+
+/// With this content where the kernel describes its types.
+fn btf_is(content: &[u8], why: &str) {
+    let dir = Dir::new("btf");
+    let file = dir.file("vmlinux");
+    fs::write(&file, content).unwrap();
+    in_private_mounts(|| {
+        let (nothing, bind) = (None::<&str>, MsFlags::MS_BIND);
+        mount(
+            Some(&file),
+            "/sys/kernel/btf/vmlinux",
+            nothing,
+            bind,
+            nothing,
+        )
+        .unwrap();
+        assert_cannot_trace(&[], 4, why, "kernel_members");
+    });
+}
+
+fn btf_is_empty() {
+    btf_is(b"", "/sys/kernel/btf/vmlinux");
+}
+
+fn btf_is_no_btf() {
+    btf_is(&[0x55; 4096], "/sys/kernel/btf/vmlinux");
+}
+
+const NO_BTF: &str = "it has no /sys/kernel/btf/vmlinux";
+
+fn no_btf() {
+    in_private_mounts(|| {
+        mount_at("/sys/kernel/btf", "tmpfs", None);
+        assert_cannot_trace(&[], 4, NO_BTF, "kernel_btf");
+    });
+}
+
+fn no_sys() {
+    in_private_mounts(|| {
+        mount_at("/sys", "tmpfs", None);
+        assert_cannot_trace(&[], 4, NO_BTF, "kernel_btf");
+    });
+}
+
+fn no_tracefs() {
+    without_tracefs(|| assert_names_caller(&traced(&[]).0));
+}
+
+fn no_bpffs() {
+    in_private_mounts(|| {
+        mount_at("/sys/fs/bpf", "tmpfs", None);
+        assert_names_caller(&traced(&[]).0);
+    });
+}
+
+/// Runs a command where /proc is empty.
+const WITHOUT_PROC: &str = "mount -t tmpfs none /proc && exec \"$@\"";
+
+/// Nothing can be found out about processes, nor are causes looked for.
+fn no_proc() {
+    let (outcome, found) = traced(&["unshare", "--mount", "sh", "-c", WITHOUT_PROC, "sh"]);
+    assert!(outcome["process"]["exe"].is_null() && outcome["process"]["cgroup"].is_null());
+    assert_eq!(fact(&found, "privilege")["state"], "unknown");
+}
+
+/// From Linux 5.11 on BPF memory is not locked memory.
+fn little_locked_memory() {
+    let starter = ["sh", "-c", "ulimit -l 0 && exec \"$@\"", "sh"];
+    assert_names_caller(&traced(&starter).0);
+}
+
+fn no_sys_resource() {
+    let starter = ["setpriv", "--bounding-set", "-sys_resource"];
+    assert_names_caller(&traced(&starter).0);
+}
+
+/// The limit cannot be raised without it: that is named.
+fn no_sys_resource_before_5_11() {
+    let without = ["setpriv", "--bounding-set", "-sys_resource"];
+    let limited = ["sh", "-c", "ulimit -l 64 && exec \"$@\"", "sh"];
+    let mut run = through(&[without.as_slice(), &limited].concat(), &[]);
+    let output = run.output().unwrap();
+    let errors = stderr(&output);
+    assert_eq!(output.status.code(), Some(3), "{errors}");
+    assert!(
+        errors.contains("CAP_SYS_RESOURCE") && errors.lines().count() == 1,
+        "{errors}"
+    );
+}
+
+const NEEDS: &str = "tracing needs root, or the capabilities CAP_BPF and CAP_PERFMON";
+
+fn no_bpf_capability() {
+    let starter = ["setpriv", "--bounding-set", "-sys_admin,-bpf"];
+    assert_cannot_trace(&starter, 3, NEEDS, "privilege");
+}
+
+fn no_perfmon_capability() {
+    let starter = ["setpriv", "--bounding-set", "-sys_admin,-perfmon"];
+    assert_cannot_trace(&starter, 3, NEEDS, "privilege");
+}
+
+/// A copy of conntrace that anyone may run, as a user with these capabilities.
+fn as_nobody<T>(capabilities: &str, act: impl FnOnce(&[&str]) -> T) -> T {
+    let dir = Dir::new("nobody");
+    fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = dir.file("conntrace");
+    copy_program(binary(), &copy);
+    let capabilities = ["--inh-caps", capabilities, "--ambient-caps", capabilities];
+    let user = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    let shell = [
+        "sh",
+        "-c",
+        "shift; exec \"$0\" \"$@\"",
+        copy.to_str().unwrap(),
+    ];
+    act(&[&["setpriv"], &user[..], &capabilities, &shell].concat())
+}
+
+fn two_capabilities() {
+    as_nobody("+bpf,+perfmon", |starter| {
+        let (outcome, found) = traced(starter);
+        assert!(outcome["process"]["exe"].is_null() && outcome["process"]["cgroup"].is_null());
+        for limit in ["cgroup_paths", "exe_of_others"] {
+            assert_eq!(fact(&found, limit)["state"], "limits", "{limit}");
+        }
+    });
+}
+
+fn all_named_capabilities() {
+    as_nobody("+bpf,+perfmon,+dac_read_search,+sys_ptrace", |starter| {
+        assert_names_caller(&traced(starter).0);
+    });
+}
+
+/// hidepid hides from a user without `CAP_SYS_PTRACE` whose processes there are.
+fn hidden_processes() {
+    in_private_mounts(|| {
+        mount_at("/proc", "proc", Some("hidepid=invisible"));
+        let (outcome, found) = traced(&[]);
+        assert_names_caller(&outcome);
+        assert_eq!(fact(&found, "proc")["state"], "ok");
+        as_nobody("+bpf,+perfmon,+dac_read_search", |starter| {
+            let (outcome, found) = traced(starter);
+            assert!(outcome["process"]["exe"].is_null());
+            assert_eq!(fact(&found, "proc")["state"], "limits");
+        });
+    });
+    assert!(Path::new("/proc/1").exists());
+}

@@ -1,0 +1,350 @@
+//! Which program a process ran: on every kind of filesystem, and never another one.
+
+use std::{
+    env, fs,
+    io::Write as _,
+    net::SocketAddr,
+    os::{
+        fd::AsRawFd as _,
+        unix::{fs::MetadataExt as _, process::CommandExt as _},
+    },
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    thread,
+    time::Duration,
+};
+
+use conntrace_testnet::{FAR_V4, ports};
+use conntrace_tests::{
+    Dir, Live, Partner, attempt, copy_program, in_private_mounts, in_role_to, is_root, live_test,
+    remote_of_role, role, run_one_by_one, say_and_wait, unless,
+};
+use jiff::Timestamp;
+use nix::{
+    mount::{MsFlags, mount},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        signal::Signal,
+    },
+};
+use serde_json::Value;
+
+/// Every program's file name, so that all have one name as processes.
+const NAME: &str = "connector";
+/// The program that a child becomes, and its role then.
+const NEXT: &str = "CONNTRACE_TEST_NEXT";
+const NEXT_ROLE: &str = "CONNTRACE_TEST_NEXT_ROLE";
+/// The program that is made anew.
+const REPLACED: &str = "CONNTRACE_TEST_REPLACED";
+/// How long a program must have been there: one that changed less than a tick of the
+/// kernel's clock before the attempt is not named.
+const SETTLED: Duration = Duration::from_millis(50);
+/// How many files are made until one has the wanted inode number.
+const FILES_MAX: usize = 1000;
+
+pub(crate) fn main() -> ExitCode {
+    match role().as_deref() {
+        Some("connect") => return connect(),
+        Some("delete") => {
+            fs::remove_file(env::current_exe().unwrap()).unwrap();
+            thread::sleep(SETTLED);
+            return connect();
+        }
+        Some("become") => return become_next(),
+        Some("replace") => return replace(),
+        Some("wait") => {
+            say_and_wait("waits");
+            return ExitCode::SUCCESS;
+        }
+        Some(other) => panic!("no role: {other}"),
+        None => {}
+    }
+    run_one_by_one(vec![
+        live_test("tmpfs", || assert_named(on_tmpfs)),
+        live_test("overlay_on_one_filesystem", || {
+            assert_named(on_one_filesystem);
+        }),
+        live_test("overlay_lower_layer", || assert_named(in_lower_layer)),
+        live_test("overlay_upper_layer", || assert_named(in_upper_layer)),
+        unless(
+            lacks_btrfs(),
+            live_test("btrfs", || assert_named(|dir| on_btrfs(dir).unwrap())),
+        ),
+        live_test("memfd", memfd),
+        live_test("deleted", deleted),
+        live_test("another_program_after_exec", another_program_after_exec),
+        unless(
+            lacks_reuse(),
+            live_test("inode_number_used_again", inode_number_used_again),
+        ),
+    ])
+}
+
+fn refusing() -> SocketAddr {
+    (FAR_V4, ports::RESETS).into()
+}
+
+/// The child's side.
+fn connect() -> ExitCode {
+    attempt(remote_of_role());
+    say_and_wait("connected");
+    ExitCode::SUCCESS
+}
+
+/// The child's side: connects, then becomes another program.
+fn become_next() -> ExitCode {
+    attempt(remote_of_role());
+    let next = env::var_os(NEXT).unwrap();
+    let role = env::var(NEXT_ROLE).unwrap();
+    panic!("{}", in_role_of(Path::new(&next), &role).exec());
+}
+
+/// The child's side: makes the program that it was before anew, with the same inode
+/// number, and becomes that one.
+fn replace() -> ExitCode {
+    let program = PathBuf::from(env::var_os(REPLACED).unwrap());
+    let (copy, old) = (fs::read(&program).unwrap(), fs::metadata(&program).unwrap());
+    fs::remove_file(&program).unwrap();
+    let anew = with_inode(old.ino(), program.parent().unwrap()).unwrap();
+    fs::write(&anew, copy).unwrap();
+    fs::set_permissions(&anew, old.permissions()).unwrap();
+    fs::rename(anew, &program).unwrap();
+    panic!("{}", in_role_of(&program, "wait").exec());
+}
+
+/// A copy of this program in that role.
+fn in_role_of(program: &Path, role: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, value) in in_role_to(role, refusing()).get_envs() {
+        command.env(name, value.unwrap());
+    }
+    command
+}
+
+/// A new file with this inode number; the others that are made are removed.
+fn with_inode(inode: u64, dir: &Path) -> Option<PathBuf> {
+    let mut others = Vec::new();
+    let found = (0..FILES_MAX).find_map(|number| {
+        let path = dir.join(format!("new-{number}"));
+        fs::write(&path, "").unwrap();
+        if fs::metadata(&path).unwrap().ino() == inode {
+            return Some(path);
+        }
+        others.push(path);
+        None
+    });
+    for other in others {
+        fs::remove_file(other).unwrap();
+    }
+    found
+}
+
+/// Why a number that is used again cannot be shown, if so.
+fn lacks_reuse() -> Option<&'static str> {
+    let dir = Dir::new("exe-reuse");
+    let first = dir.file("first");
+    fs::write(&first, "").unwrap();
+    let inode = fs::metadata(&first).unwrap().ino();
+    fs::remove_file(&first).unwrap();
+    with_inode(inode, &dir.0).is_none().then_some(
+        "needs a folder for temporary files where inode numbers are used again, as on ext4",
+    )
+}
+
+/// The line of a child that connects, started by `start` where it has mounts of its own.
+fn line(start: impl FnOnce() -> Partner + Send) -> Value {
+    let live = Live::get();
+    let began = format!("{:.9}", Timestamp::now());
+    let scene = live.play(|testnet| {
+        let netns = testnet.netns;
+        in_private_mounts(|| {
+            let partner = start();
+            live.tracer().wait_for_endings_since(&began, netns, 1);
+            assert!(partner.finish().success());
+        });
+    });
+    live.endings(&scene, 1).remove(0)
+}
+
+/// Copies this program there, and lets it settle.
+fn copy(to: &Path) {
+    copy_program(&env::current_exe().unwrap(), to);
+    thread::sleep(SETTLED);
+}
+
+/// A program that `place` has put somewhere below a folder is named.
+fn assert_named(place: impl FnOnce(&Path) -> PathBuf + Send) {
+    let dir = Dir::new("exe");
+    let mut program = PathBuf::new();
+    let line = line(|| {
+        program = place(&dir.0);
+        Partner::start(in_role_of(&program, "connect"))
+    });
+    let exe = &line["process"]["exe"];
+    assert_eq!(exe, program.to_str().unwrap(), "{line:#}");
+}
+
+/// A new folder on which such a filesystem is mounted.
+fn mounted(kind: &str, at: PathBuf, options: &str) -> PathBuf {
+    fs::create_dir(&at).unwrap();
+    mount(Some(kind), &at, Some(kind), MsFlags::empty(), Some(options)).unwrap();
+    at
+}
+
+fn on_tmpfs(dir: &Path) -> PathBuf {
+    let program = mounted("tmpfs", dir.join("tmpfs"), "").join(NAME);
+    copy(&program);
+    program
+}
+
+/// An overlay whose lower layer is on one filesystem and whose upper one on the other, if
+/// it is another; a copy of this program is in the lower layer.
+fn overlay(dir: &Path, one: &Path, other: &Path) -> PathBuf {
+    let layers = [one.join("lower"), other.join("upper"), other.join("work")];
+    for layer in &layers {
+        fs::create_dir(layer).unwrap();
+    }
+    let [lower, upper, work] = layers.each_ref().map(|layer| layer.display());
+    copy(&one.join("lower").join(NAME));
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    mounted("overlay", dir.join("merged"), &options)
+}
+
+fn on_one_filesystem(dir: &Path) -> PathBuf {
+    let one = mounted("tmpfs", dir.join("one"), "");
+    overlay(dir, &one, &one).join(NAME)
+}
+
+fn on_two_filesystems(dir: &Path) -> PathBuf {
+    let [one, other] = ["one", "other"].map(|name| mounted("tmpfs", dir.join(name), ""));
+    overlay(dir, &one, &other)
+}
+
+fn in_lower_layer(dir: &Path) -> PathBuf {
+    on_two_filesystems(dir).join(NAME)
+}
+
+fn in_upper_layer(dir: &Path) -> PathBuf {
+    let merged = on_two_filesystems(dir);
+    let program = merged.join("upper").join(NAME);
+    fs::create_dir(merged.join("upper")).unwrap();
+    copy(&program);
+    program
+}
+
+/// On a loop device, which goes with the mount.
+fn on_btrfs(dir: &Path) -> Result<PathBuf, String> {
+    let (image, at) = (dir.join("image"), dir.join("btrfs"));
+    let file = fs::File::create(&image).unwrap();
+    file.set_len(256 << 20).unwrap();
+    fs::create_dir(&at).unwrap();
+    succeeds(Command::new("mkfs.btrfs").arg("-q").arg(&image))?;
+    let options = ["-t", "btrfs", "-o", "loop"];
+    succeeds(Command::new("mount").args(options).args([&image, &at]))?;
+    let program = at.join(NAME);
+    copy(&program);
+    Ok(program)
+}
+
+fn succeeds(command: &mut Command) -> Result<(), String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("{name}: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!(
+            "{name}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )),
+    }
+}
+
+/// Why there is no btrfs, if so.
+fn lacks_btrfs() -> Option<String> {
+    if !is_root() {
+        return None;
+    }
+    let dir = Dir::new("exe-btrfs");
+    let made = in_private_mounts(|| on_btrfs(&dir.0));
+    made.err().map(|error| format!("needs btrfs: {error}"))
+}
+
+/// A program without a file in any folder.
+fn memfd() {
+    let file = {
+        let file = memfd_create(c"connector", MFdFlags::MFD_CLOEXEC).unwrap();
+        let mut file = fs::File::from(file);
+        let program = fs::read(env::current_exe().unwrap()).unwrap();
+        file.write_all(&program).unwrap();
+        // Nothing is run that somebody has open for writing.
+        fs::File::open(path_of(&file)).unwrap()
+    };
+    thread::sleep(SETTLED);
+    let line = line(|| Partner::start(in_role_of(&path_of(&file), "connect")));
+    let exe = &line["process"]["exe"];
+    assert_eq!(exe, "/memfd:connector (deleted)", "{line:#}");
+}
+
+fn path_of(file: &fs::File) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
+}
+
+/// The kernel says so where a program has been deleted.
+fn deleted() {
+    let dir = Dir::new("exe-deleted");
+    let program = dir.file(NAME);
+    copy(&program);
+    let line = line(|| Partner::start(in_role_of(&program, "delete")));
+    let deleted = format!("{} (deleted)", program.display());
+    assert_eq!(line["process"]["exe"], deleted, "{line:#}");
+}
+
+/// The agent looks only once the process is another program.
+fn line_of_stopped_agent(command: impl FnOnce() -> Command + Send, then: &Path) -> Value {
+    let live = Live::get();
+    line(|| {
+        live.tracer().signal(Signal::SIGSTOP);
+        let partner = Partner::start(command());
+        let exe = fs::read_link(format!("/proc/{}/exe", partner.pid())).unwrap();
+        live.tracer().signal(Signal::SIGCONT);
+        assert_eq!(exe, then);
+        partner
+    })
+}
+
+fn another_program_after_exec() {
+    let dir = Dir::new("exe-exec");
+    let [first, second] = ["first", "second"].map(|name| {
+        fs::create_dir(dir.file(name)).unwrap();
+        dir.file(name).join(NAME)
+    });
+    copy(&first);
+    copy(&second);
+    let command = || {
+        let mut command = in_role_of(&first, "become");
+        command.env(NEXT, &second).env(NEXT_ROLE, "wait");
+        command
+    };
+    let line = line_of_stopped_agent(command, &second);
+    assert!(line["process"]["exe"].is_null(), "{line:#}");
+}
+
+/// The program is deleted, and another one gets its inode number and its name.
+fn inode_number_used_again() {
+    let dir = Dir::new("exe-again");
+    let program = dir.file(NAME);
+    copy(&program);
+    let inode = || fs::metadata(&program).unwrap().ino();
+    let before = inode();
+    let command = || {
+        let mut command = in_role_of(&program, "become");
+        command
+            .env(NEXT, env::current_exe().unwrap())
+            .env(NEXT_ROLE, "replace")
+            .env(REPLACED, &program);
+        command
+    };
+    let line = line_of_stopped_agent(command, &program);
+    assert_eq!(inode(), before);
+    assert!(line["process"]["exe"].is_null(), "{line:#}");
+}

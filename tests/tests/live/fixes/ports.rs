@@ -1,0 +1,143 @@
+//! No local port, or not the one that was chosen.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    thread,
+    time::Duration,
+};
+
+use conntrace::diagnosis::Code;
+use conntrace_testnet::{FAR_LOCAL_V4, FAR_V4, Testnet, ports, set_local_port_range};
+use conntrace_tests::{attempt, attempt_on, bound, lacks_bound_sockets, lacks_port_range, tcp};
+
+use crate::fixes::{
+    Fix, FixScene, HeldCause, answers::PORT, policies::until_failure, scene, shows,
+};
+
+const LOW: u16 = 40_000;
+/// Of an odd number one is not tried.
+const HIGH: u16 = 40_003;
+const RANGE_LEN: usize = 4;
+const NARROW: &str = "40000 40003";
+/// Nothing wider: then only `tcp_tw_reuse` helps.
+const WIDEST: &str = "1024 65535";
+const ALL_BUT_4: &str = "1024-39999,40004-65535";
+/// After that a port in `TIME_WAIT` can be used again.
+const A_SECOND: Duration = Duration::from_millis(1500);
+
+pub(crate) const SCENES: &[FixScene] = &[
+    scene(
+        Code::EphemeralRangeUsedUp,
+        "range_full_of_connections",
+        Fix::Mends(|_| attempt(remote()).errno),
+        RANGE_LEN + 1,
+        |testnet| {
+            set(testnet, "ip_local_port_range", NARROW);
+            until_failure(remote())
+        },
+    ),
+    scene(
+        Code::EphemeralRangeUsedUp,
+        "range_full_of_time_wait",
+        Fix::Mends(|_| attempt(own()).errno),
+        RANGE_LEN + 1,
+        |testnet| in_time_wait(testnet, NARROW, ""),
+    ),
+    scene(
+        Code::EphemeralRangeUsedUp,
+        "widest_range_full_of_time_wait",
+        Fix::Mends(|_| {
+            thread::sleep(A_SECOND);
+            attempt(own()).errno
+        }),
+        RANGE_LEN + 1,
+        |testnet| in_time_wait(testnet, WIDEST, ALL_BUT_4),
+    ),
+    scene(
+        Code::PortsHeldByBind,
+        "ports_held_by_bind",
+        Fix::Words("the application is to bind no port, or to close its sockets"),
+        1,
+        |testnet| {
+            set(testnet, "ip_local_port_range", NARROW);
+            let holders: Vec<_> = (LOW..=HIGH)
+                .map(|port| bound((Ipv4Addr::UNSPECIFIED, port).into()))
+                .collect();
+            attempt(remote());
+            Box::new(holders)
+        },
+    )
+    .unless(|| lacks_bound_sockets().map(str::to_owned)),
+    scene(
+        Code::SocketPortRange,
+        "socket_port_range",
+        Fix::Words("the application is to set another range"),
+        3,
+        |_| {
+            Box::new([(); 3].map(|()| {
+                let socket = tcp(remote());
+                set_local_port_range(&socket, LOW, LOW + 1).unwrap();
+                attempt_on(&socket, remote());
+                socket
+            }))
+        },
+    )
+    .unless(|| lacks_port_range().map(str::to_owned)),
+    scene(
+        Code::SocketPortRange,
+        "all_ports_reserved",
+        Fix::Mends(|_| attempt(remote()).errno),
+        1,
+        |testnet| {
+            set(testnet, "ip_local_port_range", NARROW);
+            set(testnet, "ip_local_reserved_ports", "40000-40003");
+            Box::new(attempt(remote()))
+        },
+    ),
+    scene(
+        Code::TupleInUse,
+        "tuple_in_use",
+        Fix::Shows(&[shows("ESTAB")]),
+        2,
+        |_| {
+            Box::new([(); 2].map(|()| {
+                let socket = bound((FAR_LOCAL_V4, LOW).into());
+                attempt_on(&socket, remote());
+                socket
+            }))
+        },
+    ),
+];
+
+fn set(testnet: &Testnet, name: &str, value: &str) {
+    testnet
+        .set_sysctl(&format!("net/ipv4/{name}"), value)
+        .unwrap();
+}
+
+fn remote() -> SocketAddr {
+    (FAR_V4, ports::ACCEPTS).into()
+}
+
+fn own() -> SocketAddr {
+    (FAR_LOCAL_V4, PORT).into()
+}
+
+/// One connection after the other, each closed by the client first.
+fn in_time_wait(testnet: &Testnet, range: &str, reserved: &str) -> HeldCause {
+    set(testnet, "ip_local_port_range", range);
+    set(testnet, "ip_local_reserved_ports", reserved);
+    set(testnet, "tcp_tw_reuse", "0");
+    let listener = TcpListener::bind(own()).unwrap();
+    let mut errno = 0;
+    while errno == 0 {
+        let client = tcp(own());
+        errno = attempt_on(&client, own()).errno;
+        drop(client);
+        if errno == 0 {
+            drop(listener.accept().unwrap());
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    Box::new(listener)
+}

@@ -1,0 +1,304 @@
+//! Handshakes that are not SYN, SYN-ACK, ACK: with oneself, with SYNs that cross,
+//! with answers to another SYN, with a listener that has no room or no memory.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use conntrace_testnet::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Testnet, ports};
+use conntrace_tests::{
+    Attempted, ExpectedLine, ExpectedReply, Live, PlayedScenario, attempt, attempt_on,
+    kernel_version, live_test, run, tcp,
+};
+use nix::errno::Errno;
+use socket2::Socket;
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(10);
+/// An application that gives up before this cancels.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Longer, so that it times out.
+const OVER_PATIENCE: Duration = Duration::from_millis(300);
+/// Less than the answer to a SYN sent again takes.
+const PROMPT: Duration = Duration::from_millis(900);
+/// When the kernel sends its SYN again after an answer to another (two ticks of
+/// its clock, `TCP_TIMEOUT_MIN`), with room for a late timer.
+const AT_ONCE_US: std::ops::Range<u64> = 0..500_000;
+/// Of our own sockets.
+const OWN_PORT: u16 = 45_678;
+
+/// Its name, and what plays and checks it with a far host.
+type FarScenario = (&'static str, fn(IpAddr));
+/// The same with an address and a port of this host.
+type OwnScenario = (&'static str, fn(SocketAddr));
+
+pub(crate) fn main() -> ExitCode {
+    let mut tests = Vec::new();
+    let hosts: [(&str, IpAddr); 3] = [
+        ("v4", FAR_V4.into()),
+        ("v6", FAR_V6.into()),
+        ("mapped", FAR_V4.to_ipv6_mapped().into()),
+    ];
+    for (name, host) in hosts {
+        let scenarios: [FarScenario; 10] = [
+            ("crossed", crossed),
+            ("crossed_then_reset", crossed_then_reset),
+            ("crossed_then_reset_polled", crossed_then_reset_polled),
+            ("crossed_then_kernel_timeout", crossed_then_kernel_timeout),
+            ("crossed_then_abandoned", crossed_then_abandoned),
+            ("crossed_then_closed", crossed_then_closed),
+            ("crossed_then_shut_down", crossed_then_shut_down),
+            ("wrong_syn_ack", wrong_syn_ack),
+            ("wrong_reset", wrong_reset),
+            ("second_syn_reset", second_syn_reset),
+        ];
+        for (scenario, play) in scenarios {
+            tests.push(live_test(&format!("{scenario}_{name}"), move || play(host)));
+        }
+    }
+    let own: [(&str, IpAddr); 5] = [
+        ("v4", FAR_LOCAL_V4.into()),
+        ("v6", FAR_LOCAL_V6.into()),
+        ("mapped", FAR_LOCAL_V4.to_ipv6_mapped().into()),
+        ("loopback_v4", Ipv4Addr::LOCALHOST.into()),
+        ("loopback_v6", Ipv6Addr::LOCALHOST.into()),
+    ];
+    for (name, own) in own {
+        let own = SocketAddr::new(own, OWN_PORT);
+        let scenarios: [OwnScenario; 4] = [
+            ("to_itself", to_itself),
+            ("to_own_listener", to_own_listener),
+            ("to_full_listener", to_full_listener),
+            ("with_syn_cookies", with_syn_cookies),
+        ];
+        for (scenario, play) in scenarios {
+            tests.push(live_test(&format!("{scenario}_{name}"), move || play(own)));
+        }
+    }
+    run(tests)
+}
+
+/// The SYN-ACK that answers a SYN which crossed ours is counted with the SYNs.
+fn crossing(expected: ExpectedLine) -> ExpectedLine {
+    ExpectedLine {
+        syn_sent: expected.syn_sent + 1,
+        ..expected
+    }
+}
+
+/// The kernel sent its SYN again, once.
+fn sent_again(expected: ExpectedLine) -> ExpectedLine {
+    ExpectedLine {
+        syn_sent: expected.syn_sent + 1,
+        syn_retransmitted: 1,
+        ..expected
+    }
+}
+
+/// A simultaneous open that completes.
+fn crossed(host: IpAddr) {
+    let remote = SocketAddr::new(host, ports::SYN_THEN_ACCEPTS);
+    let live = Live::get();
+    let scene = live.play_lasting(..PROMPT, |_| {
+        [
+            attempt(remote),
+            Attempted::within(LONG, &tcp(remote), remote),
+        ]
+    });
+    let established = scene.value.each_ref().map(ExpectedLine::established);
+    live.expect(&scene, &established.map(crossing));
+    assert!(live.stalls(&scene).is_empty());
+}
+
+fn crossed_then_reset(host: IpAddr) {
+    reset_in_syn_recv(host, attempt);
+}
+
+fn crossed_then_reset_polled(host: IpAddr) {
+    reset_in_syn_recv(host, |remote| Attempted::within(LONG, &tcp(remote), remote));
+}
+
+/// In `SYN_RECV` a RST is ECONNRESET, and still the other side's no.
+fn reset_in_syn_recv(host: IpAddr, attempt: fn(SocketAddr) -> Attempted) {
+    let remote = SocketAddr::new(host, ports::SYN_THEN_RESETS);
+    let live = Live::get();
+    let scene = live.play_lasting(..PROMPT, |_| attempt(remote));
+    assert_eq!(Errno::from_raw(scene.value.errno), Errno::ECONNRESET);
+    let expected = ExpectedLine {
+        reply: ExpectedReply::Rst,
+        ..ExpectedLine::new("refused", &scene.value)
+    };
+    live.expect(&scene, &[crossing(expected)]);
+    assert!(live.stalls(&scene).is_empty());
+}
+
+/// What is sent again is the SYN-ACK: counted, but no stall, for the other side
+/// was heard.
+fn crossed_then_kernel_timeout(host: IpAddr) {
+    let remote = SocketAddr::new(host, ports::SYN_THEN_SILENT);
+    let live = Live::get();
+    let scene = live.play(|_| {
+        let socket = tcp(remote);
+        let limit = Duration::from_millis(1500);
+        socket.set_tcp_user_timeout(Some(limit)).unwrap();
+        attempt_on(&socket, remote)
+    });
+    assert_eq!(Errno::from_raw(scene.value.errno), Errno::ETIMEDOUT);
+    let expected = ExpectedLine {
+        timeout_by: Some("kernel"),
+        ..ExpectedLine::new("timed_out", &scene.value)
+    };
+    live.expect(&scene, &[sent_again(crossing(expected))]);
+    assert!(live.stalls(&scene).is_empty());
+}
+
+fn crossed_then_abandoned(host: IpAddr) {
+    crossed_then_given_up(host, Attempted::abandon);
+}
+
+/// In `SYN_RECV` a close goes on to `FIN_WAIT1`.
+fn crossed_then_closed(host: IpAddr) {
+    crossed_then_given_up(host, |_| {});
+}
+
+fn crossed_then_shut_down(host: IpAddr) {
+    crossed_then_given_up(host, |socket| {
+        let _ = socket.shutdown(std::net::Shutdown::Both);
+    });
+}
+
+fn crossed_then_given_up(host: IpAddr, end: fn(&Socket)) {
+    let remote = SocketAddr::new(host, ports::SYN_THEN_SILENT);
+    let live = Live::get();
+    let scene = give_up(&live, remote, OVER_PATIENCE, end);
+    let expected = ExpectedLine::gave_up("timed_out", &scene.value);
+    live.expect(&scene, &[crossing(expected)]);
+    assert!(live.stalls(&scene).is_empty());
+}
+
+/// Begins an attempt, and ends it after this long.
+fn give_up(
+    live: &Live,
+    remote: SocketAddr,
+    after: Duration,
+    end: fn(&Socket),
+) -> PlayedScenario<Attempted> {
+    live.play_lasting(..PROMPT, |_| {
+        let socket = tcp(remote);
+        let attempted = Attempted::begin(&socket, remote);
+        assert_eq!(Errno::from_raw(attempted.errno), Errno::EINPROGRESS);
+        thread::sleep(after);
+        end(&socket);
+        attempted
+    })
+}
+
+fn wrong_syn_ack(host: IpAddr) {
+    answer_to_another(SocketAddr::new(host, ports::WRONG_SYN_ACK));
+}
+
+fn wrong_reset(host: IpAddr) {
+    answer_to_another(SocketAddr::new(host, ports::WRONG_RESET));
+}
+
+/// An answer that acknowledges another SYN is none, but it makes the kernel send
+/// its own again: a stall much earlier than silence would give, and a timeout
+/// within the patience.
+fn answer_to_another(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = give_up(&live, remote, PATIENCE / 2, |_| {});
+    let expected = sent_again(ExpectedLine::gave_up("timed_out", &scene.value));
+    let lines = live.expect(&scene, std::slice::from_ref(&expected));
+    let stall = live.only_stall(&scene);
+    expected.assert_stall_within(AT_ONCE_US, &stall, &lines[0], ExpectedReply::None);
+}
+
+fn second_syn_reset(host: IpAddr) {
+    let remote = SocketAddr::new(host, ports::RESETS_SECOND_SYN);
+    let live = Live::get();
+    let scene = live.play(|_| attempt(remote));
+    let expected = sent_again(ExpectedLine::refused(&scene.value));
+    let lines = live.expect(&scene, std::slice::from_ref(&expected));
+    let stall = live.only_stall(&scene);
+    expected.assert_stall(&stall, &lines[0], ExpectedReply::None);
+}
+
+/// A socket whose remote end is itself: its SYN crosses its SYN.
+fn to_itself(own: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|_| {
+        let socket = tcp(own);
+        socket.bind(&own.into()).unwrap();
+        attempt_on(&socket, own)
+    });
+    assert_eq!(scene.value.local_port, Some(OWN_PORT));
+    let expected = crossing(ExpectedLine::established(&scene.value));
+    // 5.10 counts a SYN-ACK more, 6.1 does not.
+    let more = u32::from(kernel_version() < (6, 1));
+    let expected = ExpectedLine {
+        syn_sent: expected.syn_sent + more,
+        ..expected
+    };
+    live.expect(&scene, &[expected]);
+}
+
+/// Both ends are this process's: the listener's side is no attempt.
+fn to_own_listener(own: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|_| {
+        let listener = listen(own, 8);
+        let client = tcp(own);
+        let attempted = attempt_on(&client, own);
+        listener.accept().unwrap();
+        attempted
+    });
+    live.expect(&scene, &[ExpectedLine::established(&scene.value)]);
+}
+
+/// Nobody accepts, and the one place in the queue is taken: the kernel drops
+/// further SYNs without a word.
+fn to_full_listener(own: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play_lasting(PATIENCE..PROMPT, |_| {
+        let _listener = listen(own, 0);
+        let (first, second) = (tcp(own), tcp(own));
+        [
+            attempt_on(&first, own),
+            Attempted::within(OVER_PATIENCE, &second, own),
+        ]
+    });
+    let [first, second] = scene.value.each_ref();
+    assert_eq!(Errno::from_raw(second.errno), Errno::EINPROGRESS);
+    live.expect(
+        &scene,
+        &[
+            ExpectedLine::established(first),
+            ExpectedLine::gave_up("timed_out", second),
+        ],
+    );
+}
+
+/// A listener that keeps nothing of a SYN.
+fn with_syn_cookies(own: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|testnet: &Testnet| {
+        testnet.set_sysctl("net/ipv4/tcp_syncookies", "2").unwrap();
+        let listener = listen(own, 8);
+        let client = tcp(own);
+        let attempted = attempt_on(&client, own);
+        listener.accept().unwrap();
+        attempted
+    });
+    live.expect(&scene, &[ExpectedLine::established(&scene.value)]);
+}
+
+/// A listener with room for `backlog` + 1 connections that nobody accepts.
+fn listen(own: SocketAddr, backlog: i32) -> Socket {
+    let listener = tcp(own);
+    listener.bind(&own.into()).unwrap();
+    listener.listen(backlog).unwrap();
+    listener
+}

@@ -1,0 +1,356 @@
+//! The other side, or a firewall speaking for it, says no.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use conntrace_testnet::{FAR_V4, FAR_V6, ports};
+use conntrace_tests::{
+    Attempted, ExpectedLine, ExpectedReply, Live, PlayedScenario, Unless, attempt, attempt_on,
+    is_covered, live_test, nft, run, tcp, with_nft,
+};
+use libtest_mimic::Trial;
+use nix::{
+    errno::Errno,
+    libc::MSG_ERRQUEUE,
+    sys::socket::{
+        setsockopt,
+        sockopt::{Ipv4RecvErr, Ipv6RecvErr},
+    },
+};
+use socket2::Socket;
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(10);
+/// Between an answer at once and one to the SYN sent again after 1 s.
+const PROMPT: Duration = Duration::from_millis(900);
+/// An application that gives up before this cancels.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// No stage has a listener there.
+const LOOPBACK_PORT: u16 = 7777;
+const LOOPBACK_V4: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, LOOPBACK_PORT);
+const LOOPBACK_V6: (Ipv6Addr, u16) = (Ipv6Addr::LOCALHOST, LOOPBACK_PORT);
+
+pub(crate) fn main() -> ExitCode {
+    let mut tests = port_unreachable();
+    tests.extend(resets());
+    tests.extend(rejections());
+    run(tests)
+}
+
+fn port_unreachable() -> Vec<Trial> {
+    vec![
+        live_test("port_unreachable_v4", || {
+            unreachable_port(FAR_V4, |_| {}, ExpectedReply::Icmp(3, 3));
+        }),
+        live_test("port_unreachable_mapped", || {
+            unreachable_port(FAR_V4.to_ipv6_mapped(), |_| {}, ExpectedReply::Icmp(3, 3));
+        }),
+        live_test("port_unreachable_v4_recverr", || {
+            unreachable_port(FAR_V4, keep_errors_v4, ExpectedReply::Icmp(3, 3));
+        }),
+        // Without IPV6_RECVERR the kernel queues nothing.
+        live_test("port_unreachable_v6", || {
+            unreachable_port(FAR_V6, |_| {}, ExpectedReply::Icmp6(1, 4));
+        }),
+        live_test("port_unreachable_v6_recverr", || {
+            unreachable_port(FAR_V6, keep_errors_v6, ExpectedReply::Icmp(1, 4));
+        }),
+    ]
+}
+
+fn resets() -> Vec<Trial> {
+    let mut tests = Vec::new();
+    for (name, remote) in [
+        ("v4", SocketAddr::from((FAR_V4, ports::RESETS))),
+        ("v6", (FAR_V6, ports::RESETS).into()),
+        ("mapped", (FAR_V4.to_ipv6_mapped(), ports::RESETS).into()),
+        ("loopback_v4", LOOPBACK_V4.into()),
+        ("loopback_v6", LOOPBACK_V6.into()),
+        (
+            "loopback_mapped",
+            (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), LOOPBACK_PORT).into(),
+        ),
+    ] {
+        tests.push(live_test(&format!("reset_{name}"), move || reset(remote)));
+        tests.push(live_test(&format!("reset_{name}_polled"), move || {
+            reset_polled(remote);
+        }));
+    }
+    tests
+}
+
+fn rejections() -> Vec<Trial> {
+    vec![
+        with_nft("rejected_at_input_v4", || {
+            rejected_by_retry(LOOPBACK_V4, AT_INPUT, |_| {}, ExpectedReply::Local(3, 3));
+        }),
+        with_nft("rejected_at_input_v6_recverr", || {
+            rejected_by_retry(
+                LOOPBACK_V6,
+                AT_INPUT,
+                keep_errors_v6,
+                ExpectedReply::Local(1, 4),
+            );
+        }),
+        with_nft("rejected_at_output_v4", || {
+            rejected_at_output((FAR_V4, ports::SILENT), |_| {}, ExpectedReply::Local(3, 3));
+        }),
+        with_nft("rejected_at_output_v6_recverr", || {
+            rejected_at_output(
+                (FAR_V6, ports::SILENT),
+                keep_errors_v6,
+                ExpectedReply::Local(1, 4),
+            );
+        }),
+        with_nft("rejected_early_v4", || {
+            rejected_early(LOOPBACK_V4, AT_INPUT, |_| {}, ExpectedReply::Local(3, 3));
+        }),
+        with_nft("rejected_early_mapped", || {
+            let remote = (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), LOOPBACK_PORT);
+            rejected_early(remote, AT_INPUT, |_| {}, ExpectedReply::Local(3, 3));
+        }),
+        with_nft("rejected_early_at_output_v4", || {
+            let remote = (FAR_V4, ports::SILENT);
+            rejected_early(remote, AT_OUTPUT, |_| {}, ExpectedReply::Local(3, 3));
+        }),
+        with_nft("rejected_early_v6_recverr", || {
+            rejected_early(
+                LOOPBACK_V6,
+                AT_INPUT,
+                keep_errors_v6,
+                ExpectedReply::Local(1, 4),
+            );
+        }),
+        with_nft("rejected_early_v6_unread", rejected_early_v6_unread),
+        with_nft("rejected_early_v6_read", rejected_early_v6_read),
+        with_nft("error_queue_read_early", error_queue_read_early),
+        with_nft("rejected_by_reset", rejected_by_reset),
+    ]
+}
+
+fn reset(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|_| attempt(remote));
+    live.expect(&scene, &[ExpectedLine::refused(&scene.value)]);
+}
+
+fn reset_polled(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|_| Attempted::within(LONG, &tcp(remote), remote));
+    live.expect(&scene, &[ExpectedLine::refused(&scene.value)]);
+}
+
+/// The router says no, to a blocking application and to one that polls.
+fn unreachable_port(host: impl Into<IpAddr>, prepare: fn(&Socket), reply: ExpectedReply) {
+    let remote = SocketAddr::new(host.into(), ports::PORT_UNREACHABLE);
+    let live = Live::get();
+    let scene = live.play_lasting(..PROMPT, |_| {
+        let blocking = tcp(remote);
+        prepare(&blocking);
+        let polling = tcp(remote);
+        prepare(&polling);
+        [
+            attempt_on(&blocking, remote),
+            Attempted::within(LONG, &polling, remote),
+        ]
+    });
+    let expected = scene.value.each_ref().map(|it| refused(it, reply));
+    live.expect(&scene, &expected);
+    assert!(live.stalls(&scene).is_empty());
+}
+
+/// The ICMP error finds the socket locked by connect itself: the answer to the
+/// SYN sent again 1 s later ends the attempt.
+fn rejected_by_retry(
+    remote: impl Into<SocketAddr>,
+    rule: ChainRule,
+    prepare: fn(&Socket),
+    reply: ExpectedReply,
+) {
+    let live = Live::get();
+    let scene = rejected(&live, remote.into(), rule, prepare);
+    let expected = ExpectedLine {
+        syn_sent: 2,
+        syn_retransmitted: 1,
+        ..refused(&scene.value, reply)
+    };
+    let lines = live.expect(&scene, std::slice::from_ref(&expected));
+    let stall = live.only_stall(&scene);
+    expected.assert_stall(&stall, &lines[0], reply);
+}
+
+/// As [`rejected_by_retry`], but no SYN leaves this host. Whether the one sent
+/// again makes a stall differs: before Linux 6.17 the tracepoint tells only of
+/// those that could be sent.
+fn rejected_at_output(remote: impl Into<SocketAddr>, prepare: fn(&Socket), reply: ExpectedReply) {
+    let live = Live::get();
+    let scene = rejected(&live, remote.into(), AT_OUTPUT, prepare);
+    let expected = ExpectedLine {
+        syn_sent: 2,
+        syn_retransmitted: 1,
+        ..refused(&scene.value, reply)
+    };
+    live.expect(&scene, &[expected]);
+}
+
+fn rejected(
+    live: &Live,
+    remote: SocketAddr,
+    rule: ChainRule,
+    prepare: fn(&Socket),
+) -> PlayedScenario<Attempted> {
+    // Where the softirq that delivers the ICMP error is late, the socket is free.
+    live.play_lasting(PROMPT..2 * PROMPT, |_| {
+        reject(remote, rule);
+        let socket = tcp(remote);
+        prepare(&socket);
+        attempt_on(&socket, remote)
+    })
+}
+
+/// As [`rejected_by_retry`], but poll wakes the application at once, `SO_ERROR`
+/// tells it, and it closes: nothing but the error queue still knows.
+fn rejected_early(
+    remote: impl Into<SocketAddr>,
+    rule: ChainRule,
+    prepare: fn(&Socket),
+    reply: ExpectedReply,
+) {
+    let remote = remote.into();
+    let live = Live::get();
+    let scene = live.play_lasting(..PROMPT, |_| {
+        reject(remote, rule);
+        let socket = tcp(remote);
+        prepare(&socket);
+        Attempted::within(LONG, &socket, remote)
+    });
+    live.expect(&scene, &[refused(&scene.value, reply)]);
+}
+
+/// Without `IPV6_RECVERR` nothing is queued and poll wakes nobody. An application
+/// that closes without having asked leaves the soft error, which is only an
+/// errno; that the remote address is this host's own says who answered.
+fn rejected_early_v6_unread() {
+    let live = Live::get();
+    let scene = live.play_lasting(..PROMPT, |_| {
+        reject(LOOPBACK_V6.into(), AT_INPUT);
+        let socket = tcp(LOOPBACK_V6.into());
+        let attempted = Attempted::begin(&socket, LOOPBACK_V6);
+        assert_eq!(attempted.errno, Errno::EINPROGRESS as i32);
+        // For the softirq that delivers the ICMP error, should it be late.
+        thread::sleep(PATIENCE / 10);
+        attempted
+    });
+    let told = Attempted {
+        errno: Errno::ECONNREFUSED as i32,
+        ..scene.value.clone()
+    };
+    live.expect(&scene, &[refused(&told, ExpectedReply::Local6(1, 4))]);
+}
+
+/// As [`rejected_early_v6_unread`], but the application reads `SO_ERROR` before
+/// it closes, which clears the soft error. Where functions are not hooked nothing
+/// remains that tells this from any other early close: `cancelled`, and with an errno
+/// nobody knows, is the honest answer.
+fn rejected_early_v6_read() {
+    let live = Live::get();
+    let scene = live.play_lasting(..PATIENCE, |_| {
+        reject(LOOPBACK_V6.into(), AT_INPUT);
+        let socket = tcp(LOOPBACK_V6.into());
+        let attempted = Attempted::begin(&socket, LOOPBACK_V6);
+        match take_errno(&socket) {
+            Some(errno) => assert_eq!(errno, Errno::ECONNREFUSED as i32),
+            // The softirq that delivers the ICMP error is late: too long, to play it again.
+            None => thread::sleep(PATIENCE),
+        }
+        drop(socket);
+        attempted
+    });
+    let told = Attempted {
+        errno: Errno::ECONNREFUSED as i32,
+        ..scene.value.clone()
+    };
+    let expected = match is_covered("icmp6_detail") {
+        true => refused(&told, ExpectedReply::Local6(1, 4)),
+        false => ExpectedLine::gave_up("cancelled", &scene.value),
+    };
+    live.expect(&scene, &[expected]);
+}
+
+/// An application that empties the error queue before it closes leaves the soft
+/// error: an errno, and no word of who answered. The remote address is this
+/// host's own.
+fn error_queue_read_early() {
+    let live = Live::get();
+    let scene = live.play_lasting(..PROMPT, |_| {
+        reject(LOOPBACK_V4.into(), AT_INPUT);
+        let socket = tcp(LOOPBACK_V4.into());
+        let attempted = Attempted::begin(&socket, LOOPBACK_V4);
+        if socket.recv_with_flags(&mut [], MSG_ERRQUEUE).is_err() {
+            // Nothing there yet, as above.
+            thread::sleep(PROMPT);
+        }
+        attempted
+    });
+    let told = Attempted {
+        errno: Errno::ECONNREFUSED as i32,
+        ..scene.value.clone()
+    };
+    live.expect(&scene, &[refused(&told, ExpectedReply::LocalUnknown)]);
+}
+
+/// A firewall's RST cannot be told from the remote host's.
+fn rejected_by_reset() {
+    let remote = SocketAddr::from((FAR_V4, ports::SILENT));
+    let live = Live::get();
+    let scene = live.play(|_| {
+        nft("output", remote, "reject with tcp reset");
+        attempt(remote)
+    });
+    live.expect(
+        &scene,
+        &[ExpectedLine {
+            reply: ExpectedReply::Dropped(Unless::Rst),
+            ..ExpectedLine::refused(&scene.value)
+        }],
+    );
+}
+
+/// One SYN, and ECONNREFUSED by something else than a RST.
+fn refused(attempted: &Attempted, reply: ExpectedReply) -> ExpectedLine {
+    ExpectedLine {
+        reply,
+        ..ExpectedLine::refused(attempted)
+    }
+}
+
+fn keep_errors_v4(socket: &Socket) {
+    setsockopt(socket, Ipv4RecvErr, &true).unwrap();
+}
+
+fn keep_errors_v6(socket: &Socket) {
+    setsockopt(socket, Ipv6RecvErr, &true).unwrap();
+}
+
+fn take_errno(socket: &Socket) -> Option<i32> {
+    let error = socket.take_error().unwrap()?;
+    error.raw_os_error()
+}
+
+/// The chain a firewall's rule is in.
+type ChainRule = &'static str;
+
+/// The SYN arrives over `lo`.
+const AT_INPUT: ChainRule = "input";
+/// The SYN does not leave.
+const AT_OUTPUT: ChainRule = "output";
+
+/// From now on this thread's namespace rejects SYNs to `remote` with an ICMP
+/// port unreachable.
+fn reject(remote: SocketAddr, rule: ChainRule) {
+    nft(rule, remote, "reject with icmpx type port-unreachable");
+}

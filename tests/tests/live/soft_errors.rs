@@ -1,0 +1,164 @@
+//! ICMP errors that find the socket locked: they wait in it as a soft error until
+//! the retries are used up, or the application closes.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    time::Duration,
+};
+
+use conntrace_testnet::{FAR_V4, FAR_V6, ports};
+use conntrace_tests::{
+    Attempted, ExpectedLine, ExpectedReply, Live, attempt_on, nft, run, tcp, with_nft,
+};
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        setsockopt,
+        sockopt::{Ipv6RecvErr, TcpUserTimeout},
+    },
+};
+use socket2::Socket;
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(10);
+/// Before the kernel sends a SYN again.
+const PROMPT: Duration = Duration::from_millis(900);
+/// When the timer notices that `TCP_USER_TIMEOUT` is over, with room for it.
+const RETRIES: std::ops::Range<Duration> = Duration::from_millis(1400)..Duration::from_millis(2900);
+const USER_TIMEOUT_MS: u32 = 1500;
+/// No stage has a listener there.
+const LOOPBACK_PORT: u16 = 7777;
+
+/// A packet rejected, what the application is told, and the ICMP that says it.
+struct Rejection {
+    name: &'static str,
+    /// As nft calls it.
+    kind: &'static str,
+    label: &'static str,
+    v4: (Errno, u8, u8),
+    v6: (Errno, u8, u8),
+}
+
+const REJECTIONS: [Rejection; 3] = [
+    Rejection {
+        name: "port",
+        kind: "port-unreachable",
+        label: "refused",
+        v4: (Errno::ECONNREFUSED, 3, 3),
+        v6: (Errno::ECONNREFUSED, 1, 4),
+    },
+    Rejection {
+        name: "no_route",
+        kind: "no-route",
+        label: "unreachable",
+        v4: (Errno::ENETUNREACH, 3, 0),
+        v6: (Errno::ENETUNREACH, 1, 0),
+    },
+    Rejection {
+        name: "prohibited",
+        kind: "admin-prohibited",
+        label: "unreachable",
+        v4: (Errno::EHOSTUNREACH, 3, 13),
+        v6: (Errno::EACCES, 1, 1),
+    },
+];
+
+pub(crate) fn main() -> ExitCode {
+    let mut tests = Vec::new();
+    for rejection in &REJECTIONS {
+        let name = rejection.name;
+        let mut add = |test: &str, play: fn(&Rejection)| {
+            tests.push(with_nft(&format!("{test}_{name}"), move || play(rejection)));
+        };
+        add("retries_end_v4", |it| {
+            retries_end(it, FAR_V4.into(), OUTPUT);
+        });
+        add("retries_end_v6", |it| {
+            retries_end(it, FAR_V6.into(), OUTPUT);
+        });
+        add("retries_end_loopback_v4", |it| {
+            retries_end(it, Ipv4Addr::LOCALHOST.into(), INPUT);
+        });
+        add("retries_end_loopback_v6", |it| {
+            retries_end(it, Ipv6Addr::LOCALHOST.into(), INPUT);
+        });
+        add("closed_early_v4", |it| {
+            closed_early(it, Ipv4Addr::LOCALHOST.into());
+        });
+        add("closed_early_v6_recverr", |it| {
+            closed_early(it, Ipv6Addr::LOCALHOST.into());
+        });
+    }
+    run(tests)
+}
+
+/// The chain a firewall's rule is in, and the port it is for.
+type Chain = (&'static str, u16);
+
+/// The SYN does not leave. Those that do get no answer.
+const OUTPUT: Chain = ("output", ports::SILENT);
+/// The SYN arrives over `lo`.
+const INPUT: Chain = ("input", LOOPBACK_PORT);
+
+impl Rejection {
+    /// What the application is told and the line says of this attempt.
+    fn expected(&self, attempted: &Attempted) -> ExpectedLine {
+        let (errno, icmp_type, code) = if attempted.remote.is_ipv6() {
+            self.v6
+        } else {
+            self.v4
+        };
+        assert_eq!(Errno::from_raw(attempted.errno), errno);
+        ExpectedLine {
+            reply: ExpectedReply::Local(icmp_type, code),
+            ..ExpectedLine::new(self.label, attempted)
+        }
+    }
+}
+
+fn keep_errors(socket: &Socket, remote: SocketAddr) {
+    if remote.is_ipv6() {
+        setsockopt(socket, Ipv6RecvErr, &true).unwrap();
+    }
+}
+
+/// Only the first SYN is rejected, those after it are swallowed: at the end of
+/// the retries the kernel tells the application the soft error, not ETIMEDOUT.
+fn retries_end(rejection: &Rejection, host: IpAddr, (chain, port): Chain) {
+    let remote = SocketAddr::new(host, port);
+    let live = Live::get();
+    let scene = live.play_lasting(RETRIES, |_| {
+        let reject = format!("reject with icmpx type {}", rejection.kind);
+        let first = format!("numgen inc mod 1000 == 0 {reject}; tcp dport {port} drop");
+        nft(chain, remote, &first);
+        let socket = tcp(remote);
+        keep_errors(&socket, remote);
+        setsockopt(&socket, TcpUserTimeout, &USER_TIMEOUT_MS).unwrap();
+        attempt_on(&socket, remote)
+    });
+    let expected = ExpectedLine {
+        syn_sent: 2,
+        syn_retransmitted: 1,
+        ..rejection.expected(&scene.value)
+    };
+    live.expect(&scene, &[expected]);
+}
+
+/// poll wakes the application at once, `SO_ERROR` tells it, and it closes:
+/// nothing but the error queue still knows.
+fn closed_early(rejection: &Rejection, host: IpAddr) {
+    let remote = SocketAddr::new(host, LOOPBACK_PORT);
+    let live = Live::get();
+    let scene = live.play_lasting(..PROMPT, |_| {
+        nft(
+            "input",
+            remote,
+            &format!("reject with icmpx type {}", rejection.kind),
+        );
+        let socket = tcp(remote);
+        keep_errors(&socket, remote);
+        Attempted::within(LONG, &socket, remote)
+    });
+    live.expect(&scene, &[rejection.expected(&scene.value)]);
+}

@@ -1,0 +1,250 @@
+//! No answer: the kernel gives up, or the application does.
+
+use std::{
+    env,
+    io::ErrorKind,
+    net::{SocketAddr, TcpStream},
+    process::{Command, ExitCode},
+    thread,
+    time::Duration,
+};
+
+use conntrace_testnet::{FAR_V4, FAR_V6, Testnet, ports};
+use conntrace_tests::{
+    Attempted, ExpectedLine, ExpectedReply, Live, PlayedScenario, Unless, attempt, attempt_on,
+    has_syn_sent, live_test, nft, remote_end, run, tcp, with_nft,
+};
+use nix::errno::Errno;
+use serde_json::json;
+
+/// Makes this program connect to a silent port instead of running its tests.
+const CONNECT: &str = "CONNTRACE_TEST_CONNECT";
+
+/// An application that gives up before this cancels.
+const PATIENCE: Duration = ms(200);
+/// Before the kernel sends a SYN again, with room for a timer that is early.
+const BEFORE_STALL: Duration = ms(990);
+/// Before it does so once more.
+const BEFORE_SECOND_STALL: Duration = ms(1990);
+
+pub(crate) fn main() -> ExitCode {
+    if env::var_os(CONNECT).is_some() {
+        attempt(silent_v4());
+        return ExitCode::SUCCESS;
+    }
+    let mapped = SocketAddr::from((FAR_V4.to_ipv6_mapped(), ports::SILENT));
+    run(vec![
+        live_test("user_timeout_v4", || user_timeout(silent_v4())),
+        live_test("user_timeout_v6", || user_timeout(silent_v6())),
+        live_test("user_timeout_mapped", move || user_timeout(mapped)),
+        live_test("retries_v4", || retries_used_up(silent_v4())),
+        live_test("retries_v6", || retries_used_up(silent_v6())),
+        live_test("deadline_v4", || deadline(silent_v4(), ms(300))),
+        live_test("deadline_v6", || deadline(silent_v6(), ms(300))),
+        live_test("deadline_mapped", move || deadline(mapped, ms(300))),
+        live_test("deadline_just_over_patience", || {
+            deadline(silent_v4(), ms(250));
+        }),
+        live_test("deadline_under_patience", deadline_under_patience),
+        live_test(
+            "deadline_at_first_retransmission",
+            deadline_at_first_retransmission,
+        ),
+        live_test("deadline_after_stall_v4", || {
+            deadline_after_stall(silent_v4());
+        }),
+        live_test("deadline_after_stall_v6", || {
+            deadline_after_stall(silent_v6());
+        }),
+        with_nft("dropped_here_v4", || dropped_here(silent_v4())),
+        with_nft("dropped_here_v6", || dropped_here(silent_v6())),
+        with_nft("dropped_here_at_first", dropped_here_at_first),
+        live_test("connect_timeout_of_std", connect_timeout_of_std),
+        live_test("killed", killed),
+        live_test("answered_late_v4", || {
+            answered_late((FAR_V4, ports::ACCEPTS_SECOND_SYN).into());
+        }),
+        live_test("answered_late_v6", || {
+            answered_late((FAR_V6, ports::ACCEPTS_SECOND_SYN).into());
+        }),
+    ])
+}
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn silent_v4() -> SocketAddr {
+    (FAR_V4, ports::SILENT).into()
+}
+
+fn silent_v6() -> SocketAddr {
+    (FAR_V6, ports::SILENT).into()
+}
+
+fn user_timeout(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|_| {
+        let socket = tcp(remote);
+        socket.set_tcp_user_timeout(Some(ms(1500))).unwrap();
+        attempt_on(&socket, remote)
+    });
+    expect_stalled(&live, &scene, by_kernel(&scene.value));
+}
+
+/// SYNs at 0 and 1 s, the end at 3 s.
+fn retries_used_up(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|testnet: &Testnet| {
+        testnet.set_sysctl("net/ipv4/tcp_syn_retries", "1").unwrap();
+        // From Linux 6.5 these come on top.
+        if let Err(error) = testnet.set_sysctl("net/ipv4/tcp_syn_linear_timeouts", "0") {
+            assert_eq!(error.kind(), ErrorKind::NotFound);
+        }
+        attempt(remote)
+    });
+    expect_stalled(&live, &scene, by_kernel(&scene.value));
+}
+
+fn by_kernel(attempted: &Attempted) -> ExpectedLine {
+    assert_eq!(Errno::from_raw(attempted.errno), Errno::ETIMEDOUT);
+    ExpectedLine {
+        timeout_by: Some("kernel"),
+        ..ExpectedLine::new("timed_out", attempted)
+    }
+}
+
+fn deadline(remote: SocketAddr, deadline: Duration) {
+    let live = Live::get();
+    let scene = live.play_lasting(PATIENCE..BEFORE_STALL, |_| give_up(remote, deadline));
+    live.expect(&scene, &[ExpectedLine::gave_up("timed_out", &scene.value)]);
+    assert!(live.stalls(&scene).is_empty());
+}
+
+/// This host's own firewall swallows the SYN: TCP does not hear of it.
+fn dropped_here(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play_lasting(PATIENCE..BEFORE_STALL, |_| {
+        nft("output", remote, "drop");
+        give_up(remote, ms(300))
+    });
+    let expected = ExpectedLine {
+        reply: ExpectedReply::Dropped(Unless::None),
+        ..ExpectedLine::gave_up("timed_out", &scene.value)
+    };
+    live.expect(&scene, &[expected]);
+}
+
+/// It swallows only the first: the RST is the other side's.
+fn dropped_here_at_first() {
+    let remote = SocketAddr::from((FAR_V4, ports::RESETS));
+    let live = Live::get();
+    let scene = live.play(|_| {
+        nft("output", remote, "numgen inc mod 1000 == 0 drop");
+        attempt(remote)
+    });
+    let expected = ExpectedLine {
+        syn_sent: 2,
+        syn_retransmitted: 1,
+        ..ExpectedLine::refused(&scene.value)
+    };
+    live.expect(&scene, &[expected]);
+}
+
+fn deadline_under_patience() {
+    let live = Live::get();
+    let scene = live.play_lasting(..PATIENCE, |_| give_up(silent_v4(), ms(100)));
+    live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
+}
+
+/// The kernel sends the SYN again in about the same millisecond: mostly the
+/// application is first, and the line must say how it was.
+fn deadline_at_first_retransmission() {
+    let live = Live::get();
+    let scene = live.play_lasting(..BEFORE_SECOND_STALL, |_| give_up(silent_v4(), ms(1000)));
+    let by_application = ExpectedLine::gave_up("timed_out", &scene.value);
+    live.tracer().wait_for_endings(scene.netns, 1);
+    if live.stalls(&scene).is_empty() {
+        live.expect(&scene, &[by_application]);
+    } else {
+        expect_stalled(&live, &scene, by_application);
+    }
+}
+
+fn deadline_after_stall(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play_lasting(..BEFORE_SECOND_STALL, |_| give_up(remote, ms(1200)));
+    expect_stalled(
+        &live,
+        &scene,
+        ExpectedLine::gave_up("timed_out", &scene.value),
+    );
+}
+
+fn give_up(remote: SocketAddr, deadline: Duration) -> Attempted {
+    let attempted = Attempted::within(deadline, &tcp(remote), remote);
+    assert_eq!(Errno::from_raw(attempted.errno), Errno::EINPROGRESS);
+    attempted
+}
+
+fn connect_timeout_of_std() {
+    let live = Live::get();
+    let scene = live.play_lasting(..BEFORE_STALL, |_| {
+        let error = TcpStream::connect_timeout(&silent_v4(), ms(300)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        // What std's socket would say is not known.
+        let errno = Errno::EINPROGRESS as i32;
+        Attempted::on(&tcp(silent_v4()), silent_v4(), errno)
+    });
+    live.expect(&scene, &[ExpectedLine::gave_up("timed_out", &scene.value)]);
+    assert!(live.stalls(&scene).is_empty());
+}
+
+/// A process that is stuck in connect is killed.
+fn killed() {
+    let live = Live::get();
+    let scene = live.play_lasting(..BEFORE_STALL, |_| {
+        let mut child = Command::new(env::current_exe().unwrap())
+            .env(CONNECT, "")
+            .spawn()
+            .unwrap();
+        while !has_syn_sent() {
+            assert!(child.try_wait().unwrap().is_none(), "it is stuck");
+            thread::sleep(ms(1));
+        }
+        thread::sleep(ms(400));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        child.id()
+    });
+    let lines = live.endings(&scene, 1);
+    let line = &lines[0];
+    assert_eq!(line["process"]["pid"], scene.value, "{line:#}");
+    assert_eq!(line["process"]["tid"], scene.value, "{line:#}");
+    assert_eq!(line["label"], "timed_out", "{line:#}");
+    assert_eq!(line["timeout_by"], "application", "{line:#}");
+    assert!(line["errno"].is_null(), "{line:#}");
+    assert_eq!(line["reply"]["kind"], "none", "{line:#}");
+    assert_eq!(line["syn"], json!({ "sent": 1, "retransmitted": 0 }));
+    assert_eq!(line["remote"], remote_end((FAR_V4, ports::SILENT)));
+    assert!(line["elapsed_us"].as_u64().unwrap() >= 400_000, "{line:#}");
+    assert!(live.stalls(&scene).is_empty());
+}
+
+fn answered_late(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|_| attempt(remote));
+    expect_stalled(&live, &scene, ExpectedLine::established(&scene.value));
+}
+
+/// The SYN was sent again once: one stall line, and this outcome.
+fn expect_stalled(live: &Live, scene: &PlayedScenario<Attempted>, outcome: ExpectedLine) {
+    let expected = ExpectedLine {
+        syn_sent: 2,
+        syn_retransmitted: 1,
+        ..outcome
+    };
+    let lines = live.expect(scene, std::slice::from_ref(&expected));
+    let stall = live.only_stall(scene);
+    expected.assert_stall(&stall, &lines[0], ExpectedReply::None);
+}

@@ -1,0 +1,86 @@
+//! The fuzz targets' bodies without a fuzzer: on the committed corpus, and on
+//! bytes that differ from it a little, the same in every run.
+#![expect(
+    unreachable_pub,
+    reason = "the bodies are another crate's, too, which has them public"
+)]
+
+use std::{fs, path::Path, process::ExitCode};
+
+use conntrace_tests::{plain_test, run};
+
+#[path = "../../../fuzz/src/lib.rs"]
+mod targets;
+
+/// Mutations of every seed.
+const MUTATIONS: usize = 1000;
+/// Changes that make a mutation, at most.
+const CHANGES_MAX: usize = 8;
+
+pub(crate) fn main() -> ExitCode {
+    run(vec![
+        plain_test("wire", || check("wire", targets::wire)),
+        plain_test("recording", || check("recording", targets::recording)),
+        plain_test("filter", || check("filter", targets::filter)),
+        plain_test("btf", || check("btf", targets::btf)),
+    ])
+}
+
+fn check(target: &str, body: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    let mut files: Vec<_> = fs::read_dir(corpus.join(target))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    body(b"");
+    for file in files {
+        let seed = fs::read(file).unwrap();
+        body(&seed);
+        for _ in 0..MUTATIONS {
+            body(&random.mutation(&seed));
+        }
+    }
+}
+
+/// Numbers without a pattern, by xorshift.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next()).unwrap() % end.max(1)
+    }
+
+    fn byte(&mut self) -> u8 {
+        // Those at the ends of a range, and those that end something, more often.
+        const SPECIAL: [u8; 8] = [0, 1, 0x7f, 0x80, 0xff, b'"', b'\\', b'/'];
+        match self.below(2) {
+            0 => SPECIAL[self.below(SPECIAL.len())],
+            _ => self.next().to_le_bytes()[0],
+        }
+    }
+
+    /// Some bytes replaced, taken out, put in or cut off.
+    fn mutation(&mut self, seed: &[u8]) -> Vec<u8> {
+        let mut bytes = seed.to_vec();
+        for _ in 0..=self.below(CHANGES_MAX) {
+            let (at, byte) = (self.below(bytes.len()), self.byte());
+            match self.below(8) {
+                0 => bytes.insert(at, byte),
+                1 if !bytes.is_empty() => drop(bytes.remove(at)),
+                2 if self.below(8) == 0 => bytes.truncate(at),
+                _ => bytes.iter_mut().skip(at).take(1).for_each(|b| *b = byte),
+            }
+        }
+        bytes
+    }
+}

@@ -1,0 +1,163 @@
+//! Diagnosis in a storm: no line lost, little time spent, few looks at the host.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_V4, ports};
+use conntrace_tests::{
+    Agent, Dir, LinesFile, assert_adds_up, attempt, live_test, matching, number, replay,
+    run_one_by_one_with_replay, stdout,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// Failures of one kind.
+const FAILURES: usize = 100_000;
+/// Failures of as many kinds: each to another host.
+const KINDS: u8 = 200;
+/// Nothing of the stage listens there.
+const PORT: u16 = 5432;
+
+pub(crate) fn main() -> ExitCode {
+    run_one_by_one_with_replay(vec![
+        live_test("of_one_kind", of_one_kind),
+        live_test("looks_of_one_kind", looks_of_one_kind),
+        live_test("of_many_kinds", of_many_kinds),
+    ])
+}
+
+/// CPU time that a process took, in ticks.
+fn ticks(agent: &Agent) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", agent.pid())).unwrap();
+    let after_name = stat.rsplit_once(") ").unwrap().1;
+    let fields: Vec<_> = after_name.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// The lines of a storm and the CPU time that they took.
+fn storm(name: &str, options: &[&str]) -> (String, u64) {
+    let dir = Dir::new(name);
+    let file = LinesFile::new(&dir.0);
+    let spent = conntrace_testnet::run("storm", |testnet| {
+        let netns = testnet.netns.to_string();
+        let agent = file.run(&[&["--netns", &netns, "--summary", "0"], options].concat());
+        let before = ticks(&agent);
+        for _ in 0..FAILURES {
+            attempt((FAR_LOCAL_V4, PORT));
+        }
+        file.wait_for("\"type\":\"outcome\"", FAILURES);
+        let spent = ticks(&agent) - before;
+        agent.stop(Signal::SIGTERM);
+        spent
+    })
+    .unwrap();
+    (file.lines(), spent)
+}
+
+fn of_one_kind() {
+    let (without, spent_without) = storm("causes-storm-without", &["--no-diagnosis"]);
+    let (with, spent_with) = storm("causes-storm", &[]);
+    assert_eq!(matching(&without, "\"cause\":null"), FAILURES);
+    // Now and then a busy machine leaves no time for all that is asked: the cause is
+    // less sure then, or there is none, which is counted.
+    let cause = "\"cause\":{\"code\":\"nothing_listening\",\"certainty\":";
+    let (known, certain) = (
+        matching(&with, cause),
+        matching(&with, &format!("{cause}\"certain\"")),
+    );
+    assert!(certain >= FAILURES * 9 / 10, "{certain} are certain");
+    eprintln!("CPU time of the agent: {spent_with} ticks, without diagnosis {spent_without}");
+    for lines in [&with, &without] {
+        let stop: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+        assert_eq!(stop["outcomes"]["refused"], FAILURES, "{stop:#}");
+        let undiagnosed = |reason: &str| {
+            let said = matching(lines, &format!("\"undiagnosed\":\"{reason}\""));
+            let counted = stop["undiagnosed"].get(reason).map_or(0, number);
+            assert_eq!(said, counted, "{reason}: {stop:#}");
+            counted
+        };
+        if lines == &with {
+            assert!(undiagnosed("no_time") >= FAILURES - known, "{stop:#}");
+        } else {
+            assert_eq!(undiagnosed("off"), FAILURES, "{stop:#}");
+        }
+        assert_adds_up(&stop);
+    }
+    assert!(
+        spent_with <= 2 * spent_without,
+        "{spent_with} ticks, without diagnosis {spent_without}"
+    );
+}
+
+/// However many failures there are, the host is looked at for them once a second: of
+/// what is answered from a dump there is no more than that, nor of anything else.
+fn looks_of_one_kind() {
+    let dir = Dir::new("causes-looks");
+    let recording = dir.file("recording");
+    let began = Instant::now();
+    storm(
+        "causes-storm-recorded",
+        &["--record", recording.to_str().unwrap()],
+    );
+    // In the second that it begins in, and in each that begins while it lasts.
+    let looks_max = 2 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    let bytes = fs::read(&recording).unwrap();
+    let recorded = String::from_utf8_lossy(&bytes);
+    for question in [
+        "route",
+        "listeners",
+        "listeners_elsewhere",
+        "proxy",
+        "firewall",
+    ] {
+        let looks = looks(&recorded, question);
+        eprintln!("{question}: {looks} looks, at most {looks_max}");
+        assert!((1..=looks_max).contains(&looks), "{question}: {looks}");
+    }
+}
+
+/// How often this was asked and answered.
+fn looks(recorded: &str, question: &str) -> usize {
+    let told = recorded.split("{\"told\":").skip(1).map(|rest| {
+        let mut told = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+        told.next().unwrap().unwrap()
+    });
+    told.filter(|told| {
+        told["question"].get(question).is_some() && told["found"].get("answer").is_some()
+    })
+    .count()
+}
+
+/// Every destination is another case, more than may be looked into. What there is
+/// no time for has no cause and is counted, and a replay says the same.
+fn of_many_kinds() {
+    let dir = Dir::new("causes-kinds");
+    let file = LinesFile::new(&dir.0);
+    let recording = dir.file("recording");
+    let path = recording.to_str().unwrap();
+    let options = conntrace_testnet::run("kinds", |testnet| {
+        let netns = testnet.netns.to_string();
+        let agent = file.run(&["--netns", &netns, "--summary", "0", "--record", path]);
+        for _ in 0..3 {
+            for host in 2..KINDS {
+                let [a, b, c, _] = FAR_V4.octets();
+                attempt(SocketAddr::from(([a, b, c, host], ports::RESETS)));
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        file.wait_for("\"type\":\"outcome\"", 3 * usize::from(KINDS - 2));
+        agent.stop(Signal::SIGTERM);
+    });
+    options.unwrap();
+    let lines = file.lines();
+    let stop: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_adds_up(&stop);
+    assert_eq!(stop["undelivered"]["output"], 0, "{stop:#}");
+    eprintln!("undiagnosed: {}", stop["undiagnosed"]);
+    let replayed = replay(&fs::read(&recording).unwrap(), &[]);
+    assert_eq!(stdout(&replayed), lines);
+}

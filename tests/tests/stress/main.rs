@@ -1,0 +1,41 @@
+//! Groups that load the machine, measure it, or flood the agent.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "test code: a panic is a failed test"
+)]
+
+mod causes_busy;
+mod causes_storm;
+mod faults;
+mod footprint;
+mod late;
+mod limit;
+mod load;
+mod million;
+mod port_pressure;
+mod pressure;
+mod storm;
+
+use std::process::ExitCode;
+
+use conntrace_tests::run_groups;
+
+fn main() -> ExitCode {
+    run_groups(&[
+        ("causes_busy", causes_busy::main),
+        ("causes_storm", causes_storm::main),
+        ("faults", faults::main),
+        ("footprint", footprint::main),
+        ("late", late::main),
+        ("limit", limit::main),
+        ("load", load::main),
+        ("million", million::main),
+        ("port_pressure", port_pressure::main),
+        ("pressure", pressure::main),
+        ("storm", storm::main),
+    ])
+}

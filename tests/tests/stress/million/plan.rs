@@ -1,0 +1,203 @@
+//! What an attempt is to be: everything about it is drawn from the seed.
+
+use std::time::Duration;
+
+use conntrace_testnet::ports;
+use fastrand::Rng;
+
+use crate::million::order::OrderKind;
+
+/// How an attempt is made to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlannedEnding {
+    /// The far end accepts.
+    Accepted,
+    /// It sends a RST.
+    Reset,
+    /// This host does: nobody listens on its loopback.
+    ResetHere,
+    /// The far router sends the ICMP error of this port, by which the attempt gets this
+    /// label.
+    Icmp(u16, &'static str),
+    /// Nobody answers, and the application gives up.
+    GivenUp,
+    /// Nobody answers, and the kernel gives up: after its retries, or `TCP_USER_TIMEOUT`.
+    ByRetries,
+    ByUserTimeout,
+    /// Somebody else ends the socket.
+    Killed,
+    /// The 4-tuple is another socket's.
+    TupleTaken,
+    /// All ports of the range are taken for that remote.
+    NoPort,
+}
+
+/// Endings with their weights.
+type Weights = [(u32, PlannedEnding)];
+
+const WIDE: &Weights = &[
+    (140, PlannedEnding::Accepted),
+    (200, PlannedEnding::Reset),
+    (140, PlannedEnding::ResetHere),
+    (80, PlannedEnding::Icmp(ports::PORT_UNREACHABLE, "refused")),
+    (
+        60,
+        PlannedEnding::Icmp(ports::HOST_UNREACHABLE, "unreachable"),
+    ),
+    (
+        60,
+        PlannedEnding::Icmp(ports::NET_UNREACHABLE, "unreachable"),
+    ),
+    (
+        60,
+        PlannedEnding::Icmp(ports::ADMIN_PROHIBITED, "unreachable"),
+    ),
+    (60, PlannedEnding::Icmp(ports::TTL_EXCEEDED, "unreachable")),
+    (120, PlannedEnding::GivenUp),
+    (10, PlannedEnding::ByRetries),
+    (10, PlannedEnding::ByUserTimeout),
+    (30, PlannedEnding::Killed),
+    (30, PlannedEnding::TupleTaken),
+];
+const NARROW: &Weights = &[
+    (2, PlannedEnding::Reset),
+    (2, PlannedEnding::NoPort),
+    (1, PlannedEnding::TupleTaken),
+];
+
+/// Which addresses, and on which kind of socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlannedFamily {
+    V4,
+    V6,
+    /// IPv4 on a socket for IPv6.
+    Mapped,
+}
+
+/// How the application waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitMode {
+    /// In connect.
+    Blocking,
+    /// In poll.
+    Polled,
+    /// In connect, but no longer than `SO_SNDTIMEO`.
+    Deadline,
+}
+
+/// Who calls connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallerKind {
+    /// A thread that has done so before.
+    Thread,
+    /// One that is gone when the attempt ends.
+    NewThread,
+    NewProcess,
+}
+
+/// How the application gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leave {
+    Close,
+    Shutdown,
+    /// Connects to `AF_UNSPEC`.
+    Disconnect,
+}
+
+/// An attempt.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) ending: PlannedEnding,
+    pub(crate) family: PlannedFamily,
+    pub(crate) way: WaitMode,
+    pub(crate) caller: CallerKind,
+    pub(crate) leave: Leave,
+    /// After so long.
+    pub(crate) wait: Duration,
+    /// On a new socket, which is bound before.
+    pub(crate) binds: bool,
+    /// On the socket of an attempt before.
+    pub(crate) reuses: bool,
+    /// Last byte of the remote address.
+    pub(crate) host: u8,
+}
+
+impl Plan {
+    pub(crate) fn draw(rng: &mut Rng, kind: OrderKind, can_destroy: bool) -> Self {
+        // A process of one attempt holds nothing.
+        let can_be = |ending| match kind {
+            OrderKind::Wide | OrderKind::Narrow => can_destroy || ending != PlannedEnding::Killed,
+            OrderKind::Single => {
+                ending != PlannedEnding::Killed && ending != PlannedEnding::TupleTaken
+            }
+        };
+        let weights = match kind {
+            OrderKind::Narrow => NARROW,
+            OrderKind::Wide | OrderKind::Single => WIDE,
+        };
+        let ending = loop {
+            let ending = ending(rng, weights);
+            if can_be(ending) {
+                break ending;
+            }
+        };
+        Self {
+            ending,
+            family: of(
+                rng,
+                [PlannedFamily::V4, PlannedFamily::V6, PlannedFamily::Mapped],
+            ),
+            way: way(rng, ending),
+            caller: match (kind, rng.u32(..400)) {
+                (OrderKind::Single, _) | (OrderKind::Wide, 0) => CallerKind::NewProcess,
+                (OrderKind::Wide | OrderKind::Narrow, 1..40) => CallerKind::NewThread,
+                _ => CallerKind::Thread,
+            },
+            leave: of(rng, [Leave::Close, Leave::Shutdown, Leave::Disconnect]),
+            wait: Duration::from_millis(match rng.u32(..5) {
+                0 => rng.u64(1..300),
+                1 => rng.u64(600..900),
+                _ => 0,
+            }),
+            binds: kind != OrderKind::Narrow && rng.u32(..4) == 0,
+            reuses: rng.bool(),
+            host: rng.u8(100..116),
+        }
+    }
+}
+
+fn ending(rng: &mut Rng, weights: &Weights) -> PlannedEnding {
+    let sum: u32 = weights.iter().map(|(weight, _)| weight).sum();
+    let mut drawn = rng.u32(..sum);
+    for (weight, ending) in weights {
+        match drawn.checked_sub(*weight) {
+            None => return *ending,
+            Some(rest) => drawn = rest,
+        }
+    }
+    unreachable!("less than the sum of the weights")
+}
+
+/// A thread that waits in connect for what nobody answers makes no other attempt
+/// meanwhile: few do.
+fn way(rng: &mut Rng, ending: PlannedEnding) -> WaitMode {
+    match (ending, rng.u32(..64)) {
+        (PlannedEnding::GivenUp, 0..4) => WaitMode::Deadline,
+        (PlannedEnding::ByUserTimeout, 0) => WaitMode::Blocking,
+        (
+            PlannedEnding::GivenUp
+            | PlannedEnding::ByRetries
+            | PlannedEnding::ByUserTimeout
+            | PlannedEnding::Killed,
+            _,
+        ) => WaitMode::Polled,
+        _ => of(
+            rng,
+            [WaitMode::Blocking, WaitMode::Polled, WaitMode::Deadline],
+        ),
+    }
+}
+
+fn of<T: Copy>(rng: &mut Rng, all: [T; 3]) -> T {
+    all[rng.usize(..3)]
+}
