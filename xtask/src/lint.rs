@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     run::{on_path, run},
-    test_names,
+    shape, test_names,
 };
 
 /// The only files that may lift the ban on unsafe code, each for a reason stated in it.
@@ -59,7 +59,11 @@ pub(crate) fn lint(root: &Path, deny_required: bool) -> Result<()> {
         .args(["clippy", "--workspace", "--all-targets", "--locked"])
         .args(["--", "-D", "warnings"]))?;
     unsafe_files(root)?;
+    openings(root)?;
     test_names::exist(root)?;
+    run(cargo(root)
+        .args(["run", "--quiet", "--locked", "--package", "conntrace-tools"])
+        .args(["--bin", "docs", "--", "--check"]))?;
     dependencies(root, deny_required)
 }
 
@@ -131,6 +135,33 @@ fn unsafe_files(root: &Path) -> Result<()> {
         gone.join(", ")
     );
     eprintln!("unsafe code is only in the files listed for it");
+    Ok(())
+}
+
+/// Fails for a doc comment that opens with a word such as `What`: it does not stand alone.
+fn openings(root: &Path) -> Result<()> {
+    let mut found = Vec::new();
+    for dir in CRATES {
+        rust_files(root, dir, &mut |path, text| {
+            let mut in_comment = false;
+            for (at, line) in text.lines().enumerate() {
+                let line = line.trim_start();
+                let comment = line
+                    .strip_prefix("///")
+                    .or_else(|| line.strip_prefix("//!"));
+                if !in_comment && comment.is_some_and(shape::opens_badly) {
+                    found.push(format!("{path}:{}", at + 1));
+                }
+                in_comment = comment.is_some();
+            }
+        })?;
+    }
+    ensure!(
+        found.is_empty(),
+        "doc comments that open with {}; begin with a verb or a noun phrase: {}",
+        shape::OPENINGS.join(", "),
+        found.join(", ")
+    );
     Ok(())
 }
 

@@ -341,7 +341,7 @@ fn doc_line(attribute: &Attribute) -> Option<String> {
 }
 
 /// Returns true if a doc comment that begins with this line does not stand alone.
-fn opens_badly(line: &str) -> bool {
+pub(crate) fn opens_badly(line: &str) -> bool {
     let first = line.split_whitespace().next().unwrap_or_default();
     OPENINGS.contains(&first.trim_end_matches([',', '.', ':']))
 }
