@@ -13,9 +13,9 @@ use conntrace_tests::{Attempted, ExpectedLine, Live, attempt_on, live_test, run,
 use nix::errno::Errno;
 use socket2::Socket;
 
-/// Longer than anything here takes.
+/// Upper bound for every attempt in this group.
 const LONG: Duration = Duration::from_secs(10);
-/// Before the kernel sends a SYN again, with room for a timer that is early.
+/// Time before the first SYN retransmission at 1 s, less a margin for an early timer.
 const BEFORE_STALL: Duration = Duration::from_millis(990);
 
 pub(crate) fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! What fails before there is a SYN: seen where functions are hooked, elsewhere with
+//! Failures before a SYN exists. They are traced by hooked kernel functions, or else by
 //! `--trace-syscalls`.
 
 use std::{
@@ -22,10 +22,10 @@ use nix::errno::Errno;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-/// Where functions are hooked it adds nothing.
+/// Option that adds system calls to the trace; redundant where kernel functions are hooked.
 const TRACE: &str = "--trace-syscalls";
 
-/// Of no network of the stage.
+/// Address outside every network of the testnet.
 const ELSEWHERE_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const ELSEWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
 const ELSEWHERE_MAPPED: Ipv6Addr = ELSEWHERE_V4.to_ipv6_mapped();

@@ -21,7 +21,7 @@ const TRACE: &str = "--trace-syscalls";
 /// In every outcome line.
 const OUTCOME: &str = "\"type\":\"outcome\"";
 
-/// Of no network of the stage.
+/// Address outside every network of the testnet.
 const ELSEWHERE_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const ELSEWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
 const PORT: u16 = 5432;

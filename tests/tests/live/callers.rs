@@ -1,4 +1,5 @@
-//! Who called connect, whoever holds, passes on, or closes the socket.
+//! Attribution of an attempt to the process that called connect, even if another process holds or
+//! closes the socket.
 
 use std::{
     env, fs,
@@ -28,15 +29,15 @@ use socket2::Socket;
 
 /// The cgroup a child moves to.
 const CGROUP: &str = "CONNTRACE_TEST_CGROUP";
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Before the kernel sends a SYN again, with room for a timer that is early.
+/// Time before the first SYN retransmission at 1 s, less a margin for an early timer.
 const BEFORE_STALL: Duration = Duration::from_millis(990);
 /// A program that holds a socket longer than an application may to cancel.
 const HOLDER: [&str; 2] = ["sleep", "0.3"];
 const THREADS: usize = 8;
 
-/// Its name, and what plays and checks it with a far host.
+/// Scenario name, and the function that plays and checks it with a far host.
 type Scenario = (&'static str, fn(IpAddr));
 
 pub(crate) fn main() -> ExitCode {
@@ -76,7 +77,7 @@ pub(crate) fn main() -> ExitCode {
     run(tests)
 }
 
-/// What a child does instead of running the tests.
+/// Plays a child's role instead of running the tests.
 fn play(role: &str) {
     match role {
         "exit" => {
@@ -215,7 +216,7 @@ fn hand_on(mut calling: Command) -> PlayedScenario<u32> {
     })
 }
 
-/// The child's side.
+/// Runs the child's part of the test.
 fn begin_in_cgroup(remote: SocketAddr) -> Socket {
     let enter = |cgroup: &Path| fs::write(cgroup.join("cgroup.procs"), "0").unwrap();
     let Some(other) = env::var_os(CGROUP) else {

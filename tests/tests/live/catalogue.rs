@@ -46,7 +46,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn live() -> Arc<Live> {
     let has_tracefs = Path::new("/sys/kernel/tracing/events").exists();
-    // Where functions are hooked it adds nothing.
+    // Option that adds system calls to the trace; redundant where kernel functions are hooked.
     Live::with(if has_tracefs {
         &["--trace-syscalls"]
     } else {

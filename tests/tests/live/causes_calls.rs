@@ -1,4 +1,4 @@
-//! Why calls fail before there is a SYN (`--trace-syscalls`).
+//! Causes of calls that fail before a SYN exists (`--trace-syscalls`).
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -18,14 +18,14 @@ const TRACE: &str = "--trace-syscalls";
 const CERTAIN: &str = "certain";
 const LIKELY: &str = "likely";
 
-/// Of no network of the stage.
+/// Address outside every network of the testnet.
 const ELSEWHERE_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const ELSEWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
 const PORT: u16 = 5432;
 /// A child that connects where a policy denies it.
 const BY_CGROUP: &str = "by_cgroup";
 const BY_LSM: &str = "by_lsm";
-/// The ports of a narrow range.
+/// Local port range that a test can use up.
 const RANGE: [u16; 2] = [40_000, 40_001];
 
 pub(crate) fn main() -> ExitCode {
@@ -119,7 +119,7 @@ fn ports_held_by_bind() {
     });
 }
 
-/// The child's side.
+/// Runs the child's part of the test.
 fn denied_by_its_cgroup() -> ExitCode {
     // Which it is moved to meanwhile.
     std::io::stdin().read_line(&mut String::new()).unwrap();

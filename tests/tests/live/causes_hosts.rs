@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 /// Not as easily mistaken for [`ports::ACCEPTS`] as [`ports::RESETS`] is.
 const OTHER_PORT: u16 = 5432;
-/// A far host that answers nothing, because nothing else is asked of it.
+/// Far host that never answers, because no other test connects to it.
 const SILENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
 /// Of the server behind a firewall: what is let in, and what is not.
 const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
@@ -30,11 +30,11 @@ const FILTERED: u16 = 9443;
 
 const LIKELY: &str = "likely";
 const POSSIBLE: &str = "possible";
-/// After that what was noted of a host is noted anew.
+/// Time after which the kernel side updates the record of a host.
 const FRESH: Duration = Duration::from_millis(1100);
-/// How often a namespace is made until one has the number of another.
+/// Maximum number of namespaces created until one has the number of an earlier one.
 const NAMESPACES: usize = 100;
-/// How long the kernel takes to let go of one.
+/// Time that the kernel takes to destroy a namespace.
 const GONE_AFTER: Duration = Duration::from_millis(200);
 
 pub(crate) fn main() -> ExitCode {
@@ -232,7 +232,7 @@ fn not_of_an_earlier_namespace() {
     panic!("no namespace has the number of one before");
 }
 
-/// What passes no filter teaches nothing.
+/// Attempts that no filter passes leave no record of a host.
 fn not_of_what_is_filtered_out() {
     let tracer = TracerProcess::start(&["--port", &ports::SILENT.to_string()]);
     let began = format!("{:.9}", Timestamp::now());

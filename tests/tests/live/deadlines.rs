@@ -15,10 +15,10 @@ use conntrace_tests::{Attempted, ExpectedLine, ExpectedReply, Live, live_test, r
 use nix::errno::Errno;
 use serde_json::Value;
 
-/// How many attempts have the deadline, all at once.
+/// Number of attempts with the same deadline, all at once.
 const ATTEMPTS: usize = 100;
 
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = ms(200);
 
 const fn ms(ms: u64) -> Duration {
@@ -29,11 +29,10 @@ const fn ms(ms: u64) -> Duration {
 struct Deadline {
     name: &'static str,
     after: Duration,
-    /// How long connect to close may take in the application, for the attempt to
-    /// be the one that is meant.
+    /// Accepted range of the time from connect to close in the application.
     lasting: Range<Duration>,
     label: &'static str,
-    /// Whether the kernel may have sent the SYN again by then.
+    /// True if the kernel may have retransmitted the SYN by then.
     may_stall: bool,
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// Why this kernel lets programs read its memory, if so.
+/// Returns the reason if this kernel lets programs read its memory.
 fn lacks_lockdown() -> Option<&'static str> {
     let level = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     let locked = level.contains("[confidentiality]");
@@ -54,7 +54,7 @@ fn locked_down() {
     assert_cannot_trace(&[], 4, "it is locked down (confidentiality)", "lockdown");
 }
 
-/// Whether this kernel counts BPF maps as locked memory.
+/// Returns true if this kernel counts BPF maps as locked memory.
 fn counts_memory() -> bool {
     kernel_version() < (5, 11)
 }
@@ -113,7 +113,7 @@ fn diagnosed(starter: &[&str]) -> (Option<i32>, Value) {
     )
 }
 
-/// What `doctor` says of something.
+/// Finds a fact by its name in the output of `doctor`.
 fn fact<'a>(diagnosis: &'a Value, name: &str) -> &'a Value {
     let facts = diagnosis["facts"].as_array().unwrap();
     facts.iter().find(|fact| fact["name"] == name).unwrap()
@@ -202,14 +202,14 @@ fn attached(start: &Value, probes: bool) -> Vec<&Value> {
     attached.map(|hook| &hook["name"]).collect()
 }
 
-/// What the start line of this kernel says where nothing is missing.
+/// Returns this kernel's start line on a host where nothing is missing.
 fn usual_start() -> &'static Value {
     static USUALLY: OnceLock<Value> = OnceLock::new();
     USUALLY.get_or_init(|| TracerProcess::start(&[]).stop().remove(0))
 }
 
-/// Whether functions can be probed so. Debian's kernels leave that to root by default,
-/// whatever the capabilities: their `perf_event_paranoid` knows 3.
+/// Returns true if kernel functions can be probed by such a user. Debian's kernels reserve that for
+/// root by default, whatever the capabilities: their `perf_event_paranoid` knows 3.
 fn may_probe(starter: &[&str]) -> bool {
     let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap();
     !starter.contains(&"--reuid") || paranoid.trim().parse::<i32>().unwrap() < 3

@@ -114,7 +114,7 @@ fn assert_told(text: &str) {
     }
 }
 
-/// How often it is played at most.
+/// Maximum number of times that the demo is played.
 const TRIES: usize = 3;
 /// Scenes there are.
 const SCENES: usize = 79;
@@ -145,8 +145,8 @@ fn assert_played(text: &str, reasons: &[&str]) {
     assert!(text.ends_with(&verdict), "{text}");
 }
 
-/// Why scenes were skipped, and how many for each reason: its lines are indented by two
-/// columns, the names below it by four.
+/// Reads the reasons for skipped scenes, and the number of scenes for each. A reason's lines are
+/// indented by two columns, the scenes' names below it by four.
 fn skips(text: &str) -> Vec<(String, usize)> {
     let (_, section) = text.split_once("\nSkipped:\n").unwrap_or_default();
     let mut found: Vec<(String, String)> = Vec::new();
@@ -167,7 +167,7 @@ fn skips(text: &str) -> Vec<(String, usize)> {
         .collect()
 }
 
-/// What only system calls show is skipped, and why is said.
+/// Scenes that only system calls can show are skipped without tracefs, with the reason printed.
 fn scenes_without_tracefs() {
     let output = without_tracefs(|| play(&["--tier", "tracepoint"]));
     let text = stdout(&output);

@@ -36,10 +36,10 @@ const NEXT: &str = "CONNTRACE_TEST_NEXT";
 const NEXT_ROLE: &str = "CONNTRACE_TEST_NEXT_ROLE";
 /// The program that is made anew.
 const REPLACED: &str = "CONNTRACE_TEST_REPLACED";
-/// How long a program must have been there: one that changed less than a tick of the
-/// kernel's clock before the attempt is not named.
+/// Minimum age of a program. One that changed less than a tick of the kernel's clock before the
+/// attempt is not named.
 const SETTLED: Duration = Duration::from_millis(50);
-/// How many files are made until one has the wanted inode number.
+/// Maximum number of files created until one has the wanted inode number.
 const FILES_MAX: usize = 1000;
 
 pub(crate) fn main() -> ExitCode {
@@ -84,7 +84,7 @@ fn refusing() -> SocketAddr {
     (FAR_V4, ports::RESETS).into()
 }
 
-/// The child's side.
+/// Runs the child's part of the test.
 fn connect() -> ExitCode {
     attempt(remote_of_role());
     say_and_wait("connected");
@@ -139,7 +139,7 @@ fn with_inode(inode: u64, dir: &Path) -> Option<PathBuf> {
     found
 }
 
-/// Why a number that is used again cannot be shown, if so.
+/// Returns the reason if this filesystem does not reuse inode numbers.
 fn lacks_reuse() -> Option<&'static str> {
     let dir = Dir::new("exe-reuse");
     let first = dir.file("first");
@@ -259,7 +259,7 @@ fn succeeds(command: &mut Command) -> Result<(), String> {
     }
 }
 
-/// Why there is no btrfs, if so.
+/// Returns the reason if btrfs is unavailable.
 fn lacks_btrfs() -> Option<String> {
     if !is_root() {
         return None;

@@ -25,17 +25,17 @@ use socket2::Socket;
 const WITH_COOKIES: &str = "1027";
 /// As client, data in the SYN without a cookie (`TFO_CLIENT_NO_COOKIE`).
 const WITHOUT_COOKIES: &str = "5";
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Longer, so that it times out.
+/// Wait that exceeds the tracer's patience, so that the attempt counts as timed out.
 const OVER_PATIENCE: Duration = Duration::from_millis(300);
-/// Before the kernel sends a SYN again, with room for a timer that is early.
+/// Time before the first SYN retransmission at 1 s, less a margin for an early timer.
 const BEFORE_STALL: Duration = Duration::from_millis(990);
-/// No stage has a listener there.
+/// Port on which no testnet has a listener.
 const CLOSED_PORT: u16 = 7777;
 const DATA: &[u8] = b"hello";
 
-/// Its name, and what plays and checks it with a host.
+/// Scenario name, and the function that plays and checks it with a host.
 type Scenario = (&'static str, fn(IpAddr));
 
 pub(crate) fn main() -> ExitCode {

@@ -18,9 +18,9 @@ use serde_json::Value;
 /// Makes this program wait for a line on stdin and play its attempts instead of
 /// running its tests.
 const CHILD: &str = "CONNTRACE_TEST_CHILD";
-/// How long a line too many has to show up.
+/// Time in which an unexpected line would appear.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Where the attempts of a scenario go.
+/// Destinations of a scenario's attempts.
 const REMOTES: [&str; 5] = [
     "192.0.2.2:81",
     "[2001:db8:0:1::2]:81",

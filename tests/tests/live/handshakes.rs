@@ -16,13 +16,13 @@ use conntrace_tests::{
 use nix::errno::Errno;
 use socket2::Socket;
 
-/// Longer than anything here takes.
+/// Upper bound for every attempt in this group.
 const LONG: Duration = Duration::from_secs(10);
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Longer, so that it times out.
+/// Wait that exceeds the tracer's patience, so that the attempt counts as timed out.
 const OVER_PATIENCE: Duration = Duration::from_millis(300);
-/// Less than the answer to a SYN sent again takes.
+/// Upper bound for an answer to the first SYN, below the 1 s until it is retransmitted.
 const PROMPT: Duration = Duration::from_millis(900);
 /// When the kernel sends its SYN again after an answer to another (two ticks of
 /// its clock, `TCP_TIMEOUT_MIN`), with room for a late timer.
@@ -30,7 +30,7 @@ const AT_ONCE_US: std::ops::Range<u64> = 0..500_000;
 /// Of our own sockets.
 const OWN_PORT: u16 = 45_678;
 
-/// Its name, and what plays and checks it with a far host.
+/// Scenario name, and the function that plays and checks it with a far host.
 type FarScenario = (&'static str, fn(IpAddr));
 /// The same with an address and a port of this host.
 type OwnScenario = (&'static str, fn(SocketAddr));
@@ -135,8 +135,8 @@ fn reset_in_syn_recv(host: IpAddr, attempt: fn(SocketAddr) -> Attempted) {
     assert!(live.stalls(&scene).is_empty());
 }
 
-/// What is sent again is the SYN-ACK: counted, but no stall, for the other side
-/// was heard.
+/// The kernel retransmits the SYN-ACK. It is counted, but is no stall, because the peer has
+/// answered.
 fn crossed_then_kernel_timeout(host: IpAddr) {
     let remote = SocketAddr::new(host, ports::SYN_THEN_SILENT);
     let live = Live::get();

@@ -25,7 +25,7 @@ const NAME: &str = "CONNTRACE_TEST_NAME";
 const LISTEN: &str = "CONNTRACE_TEST_LISTEN";
 /// Of the two tests.
 const PORTS: [u16; 2] = [7401, 7402];
-/// How long a busy machine may leave no time to look for the listener's process.
+/// Time limit for a busy machine to find the listener's process.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(300);

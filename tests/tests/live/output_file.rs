@@ -26,9 +26,9 @@ use nix::{
 };
 use serde_json::Value;
 
-/// How often the file is rotated.
+/// Number of rotations of the file.
 const ROTATIONS: usize = 20;
-/// How long anything may take that takes milliseconds.
+/// Generous upper bound for an operation that takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn main() -> ExitCode {
@@ -99,7 +99,7 @@ fn refuse_while(act: impl FnOnce()) {
     });
 }
 
-/// What is in it stays, its mode is that of a log, and stdout has nothing.
+/// Appends to the file, gives it the mode of a log, and leaves stdout empty.
 fn appends_for_its_readers() {
     let dir = Dir::new("appends");
     let file = dir.file("lines");
@@ -332,7 +332,7 @@ fn tmpfs(on: &Path, flags: MsFlags, size: &str) {
     .unwrap();
 }
 
-/// What waited meanwhile comes when there is room, the rest is counted, and every line is
+/// Buffered lines are written once the disk has room, and the rest are counted. Every line is
 /// whole.
 fn disk_full_and_free_again() {
     let dir = Dir::new("full");

@@ -20,11 +20,11 @@ use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use serde_json::json;
 use socket2::Socket;
 
-/// The only two ports of a narrow range.
+/// Local port range of only two ports.
 const RANGE: [u16; 2] = [40_000, 40_001];
 /// Of our own listeners, and of sockets bound outside of the range.
 const OWN_PORT: u16 = 45_678;
-/// How long a connection may take to reach `TIME_WAIT`.
+/// Time limit for a connection to reach `TIME_WAIT`.
 const CLOSED_WITHIN: Duration = Duration::from_secs(2);
 /// After this long `tcp_tw_reuse` lets a port in `TIME_WAIT` be used again.
 const REUSABLE_AFTER: Duration = Duration::from_millis(1100);
@@ -38,7 +38,7 @@ struct FamilyAddresses {
     loopback: IpAddr,
 }
 
-/// Its name, and what plays and checks it.
+/// Scenario name, and the function that plays and checks it.
 type Scenario = (&'static str, fn(FamilyAddresses));
 
 pub(crate) fn main() -> ExitCode {
@@ -167,7 +167,7 @@ fn outside_is_ignored(family: FamilyAddresses) {
     expect_two(&live, &scene);
 }
 
-/// Where one socket's range is full another socket finds a port.
+/// A socket still finds a port if another socket's own range is full.
 fn socket_range_is_its_own(family: FamilyAddresses) {
     let live = Live::get();
     let scene = live.play(|_| (fill(family.far, || ranged(family.far)), attempt(family.far)));
@@ -251,7 +251,7 @@ fn leave_time_wait(listener: &Socket, client: Socket) -> Attempted {
     attempted
 }
 
-/// Whether a socket of this thread's namespace with this port is in `TIME_WAIT`.
+/// Returns true if this port belongs to a `TIME_WAIT` socket in this thread's network namespace.
 fn is_in_time_wait(remote: SocketAddr, local_port: Option<u16>) -> bool {
     let table = if remote.is_ipv4() { "tcp" } else { "tcp6" };
     let sockets = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap();

@@ -1,4 +1,4 @@
-//! No local port, or not the one that was chosen.
+//! Failures for want of a local port, or of the one that the application chose.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use conntrace_tests::{
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::Socket;
 
-/// The only two ports of a narrow range.
+/// Local port range of only two ports.
 const RANGE: &str = "40000 40001";
 /// Outside of it.
 const BOUND_PORT: u16 = 45_678;
@@ -216,7 +216,7 @@ fn kernels_choice_in_use(local: IpAddr, remote: SocketAddr) {
     );
 }
 
-/// How many IPv4 TCP sockets this thread's namespace has.
+/// Counts the IPv4 TCP sockets in this thread's network namespace.
 fn connections_v4() -> usize {
     let sockets = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
     sockets.lines().count() - 1

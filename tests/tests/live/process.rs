@@ -1,4 +1,4 @@
-//! Who called connect.
+//! Identity of the process that called connect.
 
 use std::{
     env, fs,
@@ -88,7 +88,7 @@ fn attempt_named() -> i32 {
     nix::unistd::gettid().as_raw()
 }
 
-/// What the kernel recorded outlives the process; what /proc held may not.
+/// Data that the kernel side recorded outlives the process; data from /proc may be gone.
 fn exited() {
     let live = Live::get();
     let dir = Dir::new("exited");

@@ -1,4 +1,4 @@
-//! What `run --record` records, and what it does when it cannot.
+//! Content of a recording made by `run --record`, and behaviour when it cannot be written.
 
 use std::{
     env, fs,
@@ -144,7 +144,7 @@ fn for_its_owner_alone() {
     }
 }
 
-/// What is there stays what it was, and nothing comes to be behind a link.
+/// Existing files are left unchanged, and symbolic links are not followed.
 fn replaces_nothing() {
     let dir = Dir::new("replaces-nothing");
     let file = dir.file("file");
@@ -181,7 +181,7 @@ fn replaces_nothing() {
     assert_eq!(names.count(), there.len());
 }
 
-/// What a killed conntrace has printed can be replayed.
+/// Replays all lines that a killed conntrace has printed.
 fn killed() {
     let dir = Dir::new("killed");
     let recording = Recording::start(&dir.0, &[]);

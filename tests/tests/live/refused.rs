@@ -23,13 +23,13 @@ use nix::{
 };
 use socket2::Socket;
 
-/// Longer than anything here takes.
+/// Upper bound for every attempt in this group.
 const LONG: Duration = Duration::from_secs(10);
 /// Between an answer at once and one to the SYN sent again after 1 s.
 const PROMPT: Duration = Duration::from_millis(900);
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// No stage has a listener there.
+/// Port on which no testnet has a listener.
 const LOOPBACK_PORT: u16 = 7777;
 const LOOPBACK_V4: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, LOOPBACK_PORT);
 const LOOPBACK_V6: (Ipv6Addr, u16) = (Ipv6Addr::LOCALHOST, LOOPBACK_PORT);
@@ -341,12 +341,12 @@ fn take_errno(socket: &Socket) -> Option<i32> {
     error.raw_os_error()
 }
 
-/// The chain a firewall's rule is in.
+/// Name of the netfilter chain that holds the rule.
 type ChainRule = &'static str;
 
-/// The SYN arrives over `lo`.
+/// Input chain, for a SYN that arrives over `lo`.
 const AT_INPUT: ChainRule = "input";
-/// The SYN does not leave.
+/// Output chain, for a SYN that never leaves this host.
 const AT_OUTPUT: ChainRule = "output";
 
 /// From now on this thread's namespace rejects SYNs to `remote` with an ICMP

@@ -1,5 +1,5 @@
-//! What the kernel side notes in the record of an attempt: its socket, its program, and what
-//! earlier attempts told of its host.
+//! Fields that the kernel side adds to the record of an attempt: socket, program, and earlier
+//! results of its host.
 
 use std::{
     env, fs,
@@ -34,7 +34,7 @@ const PRIVATE: [Ipv4Addr; 3] = [
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const MARK: u32 = 0x8000_0007;
 const SECOND_NS: u64 = 1_000_000_000;
-/// After that what was noted is noted anew.
+/// Time after which the kernel side updates the record of a host.
 const FRESH: Duration = Duration::from_millis(1100);
 
 pub(crate) fn main() -> ExitCode {
@@ -51,7 +51,7 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// What is recorded of the attempts of a stage, of their endings.
+/// Records a testnet's attempts until the given number of endings.
 fn recorded(options: &[&str], endings: usize, act: impl FnOnce(&Testnet) + Send) -> Vec<Attempt> {
     let name = format!("remembered-{:?}", thread::current().id());
     let dir = Dir::new(&name.replace(['(', ')'], "-"));
@@ -131,7 +131,7 @@ fn call_that_fails() {
     assert_eq!(failed.caller.as_ref().unwrap().exe, Some(own_exe()));
 }
 
-/// What the last attempt was told, and when it began and ended.
+/// Returns the host record of the last attempt, and the attempt's start and end times.
 fn last(attempts: &[Attempt]) -> (&HostTimes, u64, u64) {
     let last = attempts.last().unwrap();
     (&last.remembered, last.since_ns, last.at_ns)

@@ -1,4 +1,4 @@
-//! What `replay` makes of a recording.
+//! Output of `replay` for a recording.
 
 use std::{
     fs,
@@ -29,12 +29,12 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// What the tests share: a recording, and the lines that were written beside it.
+/// Recording that the tests share, and the lines that were written beside it.
 struct Recorded {
     bytes: Vec<u8>,
     mode: u32,
     lines: String,
-    /// Where [`play`] played.
+    /// Network namespace in which [`play`] ran.
     netns: u32,
 }
 

@@ -18,18 +18,18 @@ use nix::{
 };
 use socket2::Socket;
 
-/// How often a scenario is played that depends on where the kernel allocates.
+/// Maximum number of plays of a scenario that depends on the kernel's memory allocation.
 const TRIES: usize = 3;
-/// Longer than anything here takes.
+/// Upper bound for every attempt in this group.
 const LONG: Duration = Duration::from_secs(10);
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Longer, so that it times out.
+/// Wait that exceeds the tracer's patience, so that the attempt counts as timed out.
 const OVER_PATIENCE: Duration = Duration::from_millis(300);
-/// Less than the answer to a SYN sent again takes.
+/// Upper bound for an answer to the first SYN, below the 1 s until it is retransmitted.
 const PROMPT: Duration = Duration::from_millis(900);
 
-/// Its name, and what plays and checks it with a far host.
+/// Scenario name, and the function that plays and checks it with a far host.
 type Scenario = (&'static str, fn(IpAddr));
 
 pub(crate) fn main() -> ExitCode {

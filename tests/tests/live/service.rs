@@ -1,4 +1,4 @@
-//! What a service manager is told (`sd_notify(3)`). `packaging/test/run` plays a real systemd.
+//! Messages to a service manager (`sd_notify(3)`). `packaging/test/run` plays a real systemd.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

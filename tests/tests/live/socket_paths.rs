@@ -20,14 +20,14 @@ use nix::{
 };
 use socket2::Socket;
 
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = ms(200);
-/// Longer, so that it times out.
+/// Wait that exceeds the tracer's patience, so that the attempt counts as timed out.
 const OVER_PATIENCE: Duration = ms(300);
-/// Before the kernel sends a SYN again, with room for a timer that is early.
+/// Time before the first SYN retransmission at 1 s, less a margin for an early timer.
 const BEFORE_STALL: Duration = ms(990);
 
-/// Its name, and what plays and checks it with a far host.
+/// Scenario name, and the function that plays and checks it with a far host.
 type Scenario = (&'static str, fn(IpAddr));
 
 pub(crate) fn main() -> ExitCode {
@@ -66,7 +66,7 @@ fn lacks_uring() -> Option<&'static str> {
     refused.then_some("needs io_uring (CONFIG_IO_URING, kernel.io_uring_disabled=0)")
 }
 
-/// Whether `ss -K` can kill: tried on a listener.
+/// Tries `ss -K` on a listener, and returns the reason if it cannot kill sockets.
 fn lacks_kill() -> Option<&'static str> {
     if !is_root() {
         return None;
@@ -90,7 +90,7 @@ fn kill(which: &str, port: u16) {
         .status();
 }
 
-/// What is expected of an attempt that the far end refuses.
+/// Expects one line for an attempt that the far end refuses.
 fn expect_refused(play: impl FnOnce(&Socket, SocketAddr) -> Attempted + Send, host: IpAddr) {
     let remote = SocketAddr::from((host, ports::RESETS));
     let live = Live::get();

@@ -20,14 +20,14 @@ use nix::{
 };
 use socket2::Socket;
 
-/// Longer than anything here takes.
+/// Upper bound for every attempt in this group.
 const LONG: Duration = Duration::from_secs(10);
 /// Before the kernel sends a SYN again.
 const PROMPT: Duration = Duration::from_millis(900);
 /// When the timer notices that `TCP_USER_TIMEOUT` is over, with room for it.
 const RETRIES: std::ops::Range<Duration> = Duration::from_millis(1400)..Duration::from_millis(2900);
 const USER_TIMEOUT_MS: u32 = 1500;
-/// No stage has a listener there.
+/// Port on which no testnet has a listener.
 const LOOPBACK_PORT: u16 = 7777;
 
 /// A packet rejected, what the application is told, and the ICMP that says it.
@@ -93,16 +93,16 @@ pub(crate) fn main() -> ExitCode {
     run(tests)
 }
 
-/// The chain a firewall's rule is in, and the port it is for.
+/// Name of the netfilter chain that holds the rule, and the port it matches.
 type Chain = (&'static str, u16);
 
 /// The SYN does not leave. Those that do get no answer.
 const OUTPUT: Chain = ("output", ports::SILENT);
-/// The SYN arrives over `lo`.
+/// Input chain, for a SYN that arrives over `lo`.
 const INPUT: Chain = ("input", LOOPBACK_PORT);
 
 impl Rejection {
-    /// What the application is told and the line says of this attempt.
+    /// Expects the error that the application gets, and the line that matches it.
     fn expected(&self, attempted: &Attempted) -> ExpectedLine {
         let (errno, icmp_type, code) = if attempted.remote.is_ipv6() {
             self.v6

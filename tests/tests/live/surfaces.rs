@@ -1,5 +1,4 @@
-//! What the command offers around tracing: explanations, a diagnosis of the
-//! host, and which lines are printed.
+//! Commands around tracing: explanations, a diagnosis of the host, and the choice of printed lines.
 
 use std::{
     collections::BTreeSet,
@@ -35,7 +34,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// Runs it to its end.
+/// Runs the command to its end.
 fn output(args: &[&str]) -> Output {
     conntrace().args(args).output().unwrap()
 }
@@ -154,7 +153,7 @@ fn doctor_text(through: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), said)
 }
 
-/// What could not be tried is said to be so; the exit is that of `run`.
+/// Facts that could not be tested are reported as unknown; the exit status is that of `run`.
 fn doctor_without_privilege() {
     // The build's folder may be closed to others.
     let copy = env::temp_dir().join(format!("conntrace-doctor-{}", std::process::id()));

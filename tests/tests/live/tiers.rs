@@ -22,9 +22,9 @@ use serde_json::Value;
 struct TracingMode {
     name: &'static str,
     options: &'static [&'static str],
-    /// Whether functions are hooked.
+    /// True if kernel functions are hooked.
     functions: bool,
-    /// Whether system calls are.
+    /// True if system calls are traced.
     calls: bool,
 }
 
@@ -55,7 +55,7 @@ const WAYS: [TracingMode; 4] = [
     },
 ];
 
-/// What every tier must see.
+/// Labels that every tier must see.
 const ALWAYS: [&str; 9] = [
     "established",
     "rst",
@@ -67,14 +67,14 @@ const ALWAYS: [&str; 9] = [
     "stall",
     "icmp",
 ];
-/// What ends before `SYN_SENT`.
+/// Labels of attempts that end before `SYN_SENT`.
 const BEFORE_SYN: [&str; 3] = ["no_route", "local_denial", "bind_exhausted"];
 
 /// Kernels give reasons for drops from here on.
 const DROP_REASONS_SINCE: (u32, u32) = (5, 17);
-/// How far apart two tracers may see the same moment.
+/// Maximum difference between two tracers' times of the same event.
 const APART_MAX: Duration = Duration::from_millis(200);
-/// Of no network of the stage.
+/// Address outside every network of the testnet.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const FORBIDDEN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 /// An application that waits this long has timed out.

@@ -20,11 +20,12 @@ use serde_json::json;
 /// Makes this program connect to a silent port instead of running its tests.
 const CONNECT: &str = "CONNTRACE_TEST_CONNECT";
 
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = ms(200);
-/// Before the kernel sends a SYN again, with room for a timer that is early.
+/// Time before the first SYN retransmission at 1 s, less a margin for an early timer.
 const BEFORE_STALL: Duration = ms(990);
-/// Before it does so once more.
+/// Time before the second SYN retransmission (at 2 s from Linux 6.5 on), less a margin for an early
+/// timer.
 const BEFORE_SECOND_STALL: Duration = ms(1990);
 
 pub(crate) fn main() -> ExitCode {

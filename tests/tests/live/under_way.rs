@@ -1,5 +1,5 @@
-//! What an application does while its attempt is under way, and what does not
-//! end it: the line comes with the ending, once.
+//! Actions of an application during an attempt that do not end it. The line is printed once, with
+//! the ending.
 
 use std::{
     net::{IpAddr, Shutdown, SocketAddr},
@@ -24,18 +24,19 @@ use nix::{
 };
 use socket2::Socket;
 
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = ms(200);
-/// Before the kernel sends a SYN again, with room for a timer that is early.
+/// Time before the first SYN retransmission at 1 s, less a margin for an early timer.
 const BEFORE_STALL: Duration = ms(990);
-/// Before it does so once more.
+/// Time before the second SYN retransmission (at 2 s from Linux 6.5 on), less a margin for an early
+/// timer.
 const BEFORE_SECOND_STALL: Duration = ms(1990);
 /// Longer than a thread takes from `SYN_SENT` to its sleep.
 const ASLEEP: Duration = ms(20);
 /// Longer than anything here takes, in milliseconds.
 const LONG: u16 = 10_000;
 
-/// Its name, and what plays and checks it with a far host.
+/// Scenario name, and the function that plays and checks it with a far host.
 type Scenario = (&'static str, fn(IpAddr));
 
 pub(crate) fn main() -> ExitCode {

@@ -17,13 +17,13 @@ use nix::{
 };
 use socket2::Socket;
 
-/// Longer than anything here takes.
+/// Upper bound for every attempt in this group.
 const LONG: Duration = Duration::from_secs(10);
-/// Less than the answer to a SYN sent again takes.
+/// Upper bound for an answer to the first SYN, below the 1 s until it is retransmitted.
 const PROMPT: Duration = Duration::from_millis(900);
 
-/// What a router can say: the port that makes it, `ICMPv4` type, code and what
-/// the application is told, `ICMPv6` the same.
+/// Name of an ICMP error, and the port that provokes it. Then type, code and the application's
+/// errno, for `ICMPv4` and for `ICMPv6`.
 type Reason = (&'static str, u16, (u8, u8, Errno), (u8, u8, Errno));
 
 const REASONS: [Reason; 4] = [

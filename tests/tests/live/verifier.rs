@@ -1,4 +1,4 @@
-//! What the kernel's verifier makes of each program, on every tier that there is.
+//! Verdict of the kernel's verifier on each program, on every tier.
 
 use std::process::ExitCode;
 

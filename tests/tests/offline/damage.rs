@@ -1,15 +1,15 @@
-//! What `replay` makes of a recording that is not whole: every byte of it changed,
-//! and every length. Nothing here needs root.
+//! Output of `replay` for damaged recordings: every byte changed, and every length cut. Nothing
+//! here needs root.
 
 use std::{collections::HashMap, fs, process::ExitCode};
 
 use conntrace_tests::{Dir, conntrace, plain_test, run, sample, stderr, stdout};
 
-/// How each of its messages about a recording begins.
+/// Beginning of each message about a recording.
 const CANNOT: &str = "conntrace: cannot replay recording: ";
 /// Bytes of a header; none of its damage leaves a line.
 const HEADER_LEN: usize = 24;
-/// Where in it the format's version stands.
+/// Position of the format version in the header.
 const VERSION_AT: std::ops::Range<usize> = 8..12;
 
 pub(crate) fn main() -> ExitCode {
@@ -28,7 +28,7 @@ impl Replays {
         Self(Dir::new(&format!("damage-{name}")))
     }
 
-    /// What `replay --all` of these bytes exits with, writes and says.
+    /// Replays these bytes with `replay --all`; returns exit status, stdout and stderr.
     fn of(&self, bytes: &[u8]) -> (Option<i32>, String, String) {
         fs::write(self.0.file("recording"), bytes).unwrap();
         let mut command = conntrace();
@@ -65,7 +65,7 @@ fn offset(why: &str) -> Option<usize> {
     after.split(':').next().unwrap().parse().ok()
 }
 
-/// Where the entries begin, and the end.
+/// Returns the offset of every entry, and of the end.
 fn places(recording: &[u8]) -> Vec<usize> {
     let mut places = vec![HEADER_LEN];
     while let Some(length) = recording[places[places.len() - 1]..].first_chunk() {
@@ -110,7 +110,7 @@ fn every_byte_changed() {
     assert_eq!(before.len(), places.len() - 1, "every entry was damaged");
 }
 
-/// What precedes the end of the file is written, line by whole line.
+/// Lines that precede the cut are written, each of them whole.
 fn every_length() {
     let replays = Replays::new("lengths");
     let good = sample();

@@ -1,5 +1,4 @@
-//! What conntrace says when it is used wrongly, and how it exits. Nothing here
-//! needs root.
+//! Messages and exit statuses of conntrace when it is used wrongly. Nothing here needs root.
 
 use std::{
     fs,
@@ -231,7 +230,7 @@ fn replay_of_what_may_not_be_read() {
     );
 }
 
-/// What `replay --all` of these bytes exits with, writes and says.
+/// Replays these bytes with `replay --all`; returns exit status, stdout and stderr.
 fn replayed(name: &str, bytes: &[u8]) -> (Option<i32>, String, String) {
     let dir = Dir::new(&format!("usage-{name}"));
     fs::write(dir.file("recording"), bytes).unwrap();

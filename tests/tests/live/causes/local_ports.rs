@@ -1,4 +1,4 @@
-//! No local port, or not the one that was chosen.
+//! Failures for want of a local port, or of the one that the application chose.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -16,11 +16,11 @@ use serde_json::json;
 
 use crate::causes::{CERTAIN, LIKELY, PORT, live, me};
 
-/// The ports of a narrow range.
+/// Local port range that a test can use up.
 const RANGE: [u16; 2] = [40_000, 40_009];
 const RANGE_LEN: usize = 10;
 
-/// The tests.
+/// Lists the tests of this group.
 pub(super) fn tests() -> Vec<Trial> {
     vec![
         live_test("range_full_of_connections", range_full_of_connections),

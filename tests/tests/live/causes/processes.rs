@@ -1,4 +1,4 @@
-//! What is read of the process that connected, and of no other.
+//! Data read from the process that connected, and from no other.
 
 use std::{
     ffi::OsStr,
@@ -24,7 +24,7 @@ use crate::causes::{CERTAIN, live};
 /// Entries of 96 kB in an environment, of which a mebibyte is looked through.
 const ENTRIES: usize = 12;
 
-/// The tests.
+/// Lists the tests of this group.
 pub(super) fn tests() -> Vec<Trial> {
     vec![
         live_test("proxy_in_path", proxy_in_path),
@@ -60,8 +60,7 @@ fn proxy_in_path() {
     assert_eq!(secrets, Vec::<Value>::new());
 }
 
-/// What a process may have in its environment: more than is looked through, and what
-/// is no text.
+/// Gives a process a hostile environment: more than conntrace reads, and bytes that are not text.
 fn secretive(command: &mut Command, proxy: SocketAddr) {
     for number in 0..ENTRIES {
         command.env(format!("HUGE{number}"), "hunter2\n\u{1b}[2J".repeat(8000));
@@ -110,7 +109,7 @@ fn cannot_choose_pids() -> Option<&'static str> {
     (!is_there).then_some("needs a kernel that lets root choose pids (CHECKPOINT_RESTORE)")
 }
 
-/// The child's side.
+/// Runs the child's part of the test.
 pub(super) fn wait() -> ExitCode {
     say_and_wait("waits");
     ExitCode::SUCCESS

@@ -24,7 +24,7 @@ const CONTAINER_PORTS: [u16; 2] = [6379, 7001];
 /// Of the far side, with a rule of this host's own.
 const RULED_PORT: u16 = 2000;
 
-/// The tests.
+/// Lists the tests of this group.
 pub(super) fn tests() -> Vec<Trial> {
     vec![
         live_test("nothing_listening_here", nothing_listening_here),

@@ -11,7 +11,7 @@ use conntrace_tests::{Partner, attempt, give_up, in_role_to, link_into};
 
 use crate::fixes::{Fix, FixScene, scene, shows};
 
-/// No stage has a listener there, unless a scene makes one.
+/// Port on which no testnet has a listener, unless a scene starts one.
 pub(crate) const PORT: u16 = 5432;
 const SIMILAR_PORT: u16 = 5433;
 /// Of the other end of [`link_into`].

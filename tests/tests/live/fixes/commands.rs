@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, setns};
 
 /// The namespace of the main thread, which no test leaves.
 const HOST: &str = "/proc/self/ns/net";
-/// How long a command may take that an operator waits for, in seconds.
+/// Time limit in seconds for a command that an operator waits for.
 const PATIENCE_S: &str = "20";
 /// Programs whose answer is the same in every network namespace.
 const OF_THE_MACHINE: [&str; 4] = ["ausearch", "bpftool", "grep", "journalctl"];
@@ -105,7 +105,7 @@ pub(crate) fn run(command: &str) -> Output {
     })
 }
 
-/// What is told apart.
+/// Checks how commands are found in a fix, and which of them are for another machine.
 pub(crate) fn tells_commands_apart() {
     let fix = "look with `a | b` or `c`; on 192.0.2.2: `d` and `e` show it; else `f`";
     let told: Vec<_> = of(fix)

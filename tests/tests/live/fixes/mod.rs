@@ -20,10 +20,10 @@ use conntrace_tests::{Live, lacks_tracefs, live_test, plain_test, role, run, unl
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// How often a scene is played at most, where a busy machine left no time to look.
+/// Maximum number of plays of a scene, if a busy machine left no time to look for the cause.
 const TRIES: usize = 3;
 
-/// What shows a cause, held until its fix has been followed.
+/// Resources that keep a cause in effect until its fix has been followed.
 type HeldCause = Box<dyn Any>;
 
 /// A cause as it is staged, and what its fix does.
@@ -31,14 +31,14 @@ struct FixScene {
     code: Code,
     name: &'static str,
     fix: Fix,
-    /// Why this machine cannot stage it, if so.
+    /// Returns the reason if this machine cannot stage the cause.
     lacks: fn() -> Option<String>,
-    /// How many attempts it makes; the last has the cause.
+    /// Number of attempts that the scene makes; the last one has the cause.
     endings: usize,
     act: fn(&Testnet) -> HeldCause,
 }
 
-/// What becomes of a fix that is followed.
+/// Result of following a fix.
 enum Fix {
     /// After its commands, or its words, connect succeeds: how that ends (an errno, or 0).
     Mends(fn(&str) -> i32),
@@ -99,7 +99,7 @@ fn scenes() -> impl Iterator<Item = &'static FixScene> {
     SCENES.into_iter().flatten()
 }
 
-/// What has been done, for the last line.
+/// Totals for the summary line at the end.
 static DONE: Mutex<Done> = Mutex::new(Done {
     mended: 0,
     shown: 0,

@@ -118,7 +118,7 @@ pub(crate) const SCENES: &[FixScene] = &[
     .unless(|| lacks_lsm().or_else(hides_hooks).map(str::to_owned)),
 ];
 
-/// The child's side.
+/// Runs the child's part of the test.
 pub(crate) fn in_child(role: &str) -> ExitCode {
     match role {
         "connect" => {

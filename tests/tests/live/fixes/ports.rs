@@ -1,4 +1,4 @@
-//! No local port, or not the one that was chosen.
+//! Failures for want of a local port, or of the one that the application chose.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},

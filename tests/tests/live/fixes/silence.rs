@@ -16,11 +16,11 @@ use crate::fixes::{
     scene, shows,
 };
 
-/// A far host that answers nothing, because nothing else is asked of it.
+/// Far host that never answers, because no other test connects to it.
 const SILENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
-/// Behind a gateway that does not answer.
+/// Address behind a gateway that does not answer.
 const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-/// Nobody's, but the default route leads there.
+/// Unassigned address that the default route leads to.
 const INTERNAL: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
 /// Of the namespace that this one is linked to.
 const OTHER_END: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);

@@ -15,7 +15,7 @@ use conntrace_tests::{Attempted, attempt, attempt_on, bound, give_up, ip, tcp};
 
 use crate::fixes::{Fix, FixScene, HeldCause, answers::PORT, scene, shows};
 
-/// Of no network of the stage.
+/// Address outside every network of the testnet.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const ELSEWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
 /// An address that another machine has.

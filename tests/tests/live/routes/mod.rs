@@ -234,7 +234,7 @@ fn without_table(route: &str) -> &str {
     route.split(" /").next().unwrap()
 }
 
-/// What `ip` writes to stderr and stdout.
+/// Returns the stderr and stdout of `ip`.
 fn output(words: &[&str]) -> (String, String) {
     let output = Command::new("ip").args(words).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
