@@ -1,5 +1,5 @@
-//! A deadline of the application against silence, a hundred times each: the label
-//! must not depend on luck.
+//! Deadlines of an application against a silent host, a hundred attempts each. The label must not
+//! depend on luck.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A deadline and the label it must have.
+/// A deadline of the application, and the label that its attempts must have.
 struct Deadline {
     name: &'static str,
     after: Duration,
@@ -107,7 +107,7 @@ fn hundred(deadline: &Deadline, remote: SocketAddr) {
     }
 }
 
-/// Connects, waits in poll, closes; and how long that took.
+/// Connects, polls and closes; returns the attempt and its duration.
 fn give_up(remote: SocketAddr, after: Duration) -> (Attempted, Duration) {
     let socket = tcp(remote);
     let began = Instant::now();
@@ -118,7 +118,7 @@ fn give_up(remote: SocketAddr, after: Duration) -> (Attempted, Duration) {
     (attempted, lasted)
 }
 
-/// The lines by something that each has for itself.
+/// Indexes the lines by a key that is unique to each.
 fn by(lines: &[Value], key: impl Fn(&Value) -> Value) -> HashMap<Value, &Value> {
     let keyed: HashMap<_, _> = lines.iter().map(|line| (key(line), line)).collect();
     assert_eq!(keyed.len(), lines.len(), "each for itself");

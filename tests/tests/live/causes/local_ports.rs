@@ -66,7 +66,7 @@ fn range_full_of_connections() {
     assert!(fix.contains(advice), "{fix}");
 }
 
-/// As many connections one after the other, each closed by the client first.
+/// Makes as many connections as the range has ports, each closed by the client first.
 fn range_full_of_time_wait() {
     let own = SocketAddr::from((FAR_LOCAL_V4, PORT));
     let evidence = json!({ "available": RANGE_LEN, "connected": RANGE_LEN, "tcp_tw_reuse": 0 });
@@ -118,7 +118,7 @@ fn ports_held_by_bind() {
     );
 }
 
-/// The socket's own range is full, the host's is not.
+/// The socket's own range is used up; the range of the host is not.
 fn socket_port_range() {
     let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
     let evidence = json!({ "connected": 2, "bound": 0 });

@@ -43,7 +43,7 @@ fn me() -> Value {
     json!({ "pid": process::id(), "comm": comm.trim_end() })
 }
 
-/// The evidence names one rule, in this chain, and so do the sentences.
+/// Checks that the evidence and the sentences name one rule, in this chain.
 fn assert_names_rule(line: &Value, table: &str, chain: &str) {
     let rules = line["cause"]["evidence"]["rules"].as_array().unwrap();
     assert_eq!(rules.len(), 1, "{line:#}");
