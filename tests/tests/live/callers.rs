@@ -174,7 +174,7 @@ fn executes_another_program(host: IpAddr) {
     let live = Live::get();
     let scene = live.play_lasting(PATIENCE..BEFORE_STALL, |_| {
         let mut process = in_role_to("exec", remote).spawn().unwrap();
-        // Looked at while the next program runs.
+        // The agent reads /proc while the next program runs.
         live.tracer().wait_for_endings(own_netns(), 1);
         assert!(process.wait().unwrap().success());
         process.id()

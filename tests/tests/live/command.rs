@@ -281,7 +281,7 @@ fn full_disk() {
 }
 
 fn debug_lines() {
-    // Its own attempt only: nobody reads what is said meanwhile.
+    // The filter leaves only its own attempt, because nothing reads stderr in the meantime.
     let mut child = to_pipe(&["--format", "json", "-vv", "--comm", "debugged"]);
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     stdout.read_line(&mut String::new()).unwrap();

@@ -95,7 +95,7 @@ fn local_firewall_input() {
 }
 
 /// Returns the expected state of the neighbour that did not answer, and the certainty of the cause.
-/// Over IPv4, Linux 5.10 and 6.1 are asking for it anew by then; 6.12 and later are not.
+/// Over IPv4, Linux 5.10 and 6.1 probe it again by then; 6.12 and later do not.
 fn unanswered(host: IpAddr) -> (&'static str, &'static str) {
     if host.is_ipv4() && kernel_version() < (6, 8) {
         ("incomplete", LIKELY)
