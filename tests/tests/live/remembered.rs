@@ -76,8 +76,8 @@ fn recorded(options: &[&str], endings: usize, act: impl FnOnce(&Testnet) + Send)
     attempts
 }
 
-/// Reads this program's device and inode from `/proc/self/maps`. Its columns are range, permissions, offset,
-/// device, inode and path.
+/// Reads this program's device and inode from `/proc/self/maps`. Its columns are range,
+/// permissions, offset, device, inode and path.
 fn own_exe() -> ExeId {
     let path = env::current_exe().unwrap();
     let maps = fs::read_to_string("/proc/self/maps").unwrap();

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::causes::{CERTAIN, live};
 
-/// Number of environment entries of 96 kB each. conntrace reads one MiB of an environment.
+/// Number of environment entries of 96 kB each. conntrace reads a mebibyte of an environment.
 const ENTRIES: usize = 12;
 
 /// Lists the tests of this group.
