@@ -1,4 +1,4 @@
-//! Somebody else ends the attempt, as `ss -K` does.
+//! Attempts that another process ends, as `ss -K` does.
 
 use std::{
     net::SocketAddr,
@@ -13,9 +13,9 @@ use conntrace_tests::{Attempted, ExpectedLine, Live, attempt_on, live_test, run,
 use nix::errno::Errno;
 use socket2::Socket;
 
-/// Longer than anything here takes.
+/// Upper bound for every attempt in this group.
 const LONG: Duration = Duration::from_secs(10);
-/// Before the kernel sends a SYN again, with room for a timer that is early.
+/// Time before the first SYN retransmission at 1 s, less a margin for an early timer.
 const BEFORE_STALL: Duration = Duration::from_millis(990);
 
 pub(crate) fn main() -> ExitCode {
@@ -40,7 +40,7 @@ pub(crate) fn main() -> ExitCode {
     run(tests)
 }
 
-/// The line is of the thread that connects, not of the one that kills.
+/// The line names the thread that connects, not the one that kills the socket.
 fn aborted(remote: SocketAddr, attempt: fn(&Socket, SocketAddr) -> Attempted) {
     let live = Live::get();
     let scene = live.play_lasting(..BEFORE_STALL, |_| {
@@ -58,7 +58,7 @@ fn aborted(remote: SocketAddr, attempt: fn(&Socket, SocketAddr) -> Attempted) {
     assert!(live.stalls(&scene).is_empty());
 }
 
-/// Ends the attempt as soon as there is one.
+/// Kills the attempt's socket as soon as the kernel lists it.
 fn kill(socket: &Socket, remote: SocketAddr) {
     let until = Instant::now() + LONG;
     loop {

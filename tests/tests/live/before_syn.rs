@@ -1,4 +1,4 @@
-//! What fails before there is a SYN: seen where functions are hooked, elsewhere with
+//! Failures before a SYN exists. They are traced by hooked kernel functions, or else by
 //! `--trace-syscalls`.
 
 use std::{
@@ -22,10 +22,10 @@ use nix::errno::Errno;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-/// Where functions are hooked it adds nothing.
+/// Option that adds system calls to the trace; redundant where kernel functions are hooked.
 const TRACE: &str = "--trace-syscalls";
 
-/// Of no network of the stage.
+/// Address outside every network of the testnet.
 const ELSEWHERE_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const ELSEWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
 const ELSEWHERE_MAPPED: Ipv6Addr = ELSEWHERE_V4.to_ipv6_mapped();
@@ -33,7 +33,7 @@ const FAR: [IpAddr; 2] = [IpAddr::V4(FAR_V4), IpAddr::V6(FAR_V6)];
 const PORT: u16 = 5432;
 const BOUND_PORT: u16 = 45_678;
 
-/// A route, what connect returns for it, and the label.
+/// Name of a route, its type, the errno that connect returns for it, and the label.
 const ROUTES: [(&str, DeadEndRoute, Errno, &str); 3] = [
     (
         "unreachable",
@@ -50,11 +50,10 @@ const ROUTES: [(&str, DeadEndRoute, Errno, &str); 3] = [
     ),
 ];
 
-/// A child that connects, where a policy denies it: of its cgroup, or of a security
-/// module and its own.
+/// Role of a child that connects against a policy: its cgroup's, or its own security module's.
 const BY_CGROUP: &str = "by_cgroup";
 const BY_LSM: &str = "by_lsm";
-/// Tells it to connect by `io_uring` as well.
+/// Environment variable that makes the child connect by `io_uring` as well.
 const BY_URING: &str = "CONNTRACE_TEST_URING";
 
 pub(crate) fn main() -> ExitCode {
@@ -117,7 +116,7 @@ fn live() -> Arc<Live> {
     Live::with(&[TRACE])
 }
 
-/// Nothing left, and nothing was chosen to leave from.
+/// Expects a failure before any SYN was sent and before a local port was chosen.
 fn unsent(label: &'static str, errno: Errno, attempted: &Attempted) -> ExpectedLine {
     assert_eq!(Errno::from_raw(attempted.errno), errno);
     ExpectedLine {
@@ -145,7 +144,7 @@ fn no_route_polled(remote: SocketAddr) {
     );
 }
 
-/// The application's port is told; it is not why.
+/// The line has the port that the application bound, although it did not cause the failure.
 fn no_route_bound(local: SocketAddr, remote: SocketAddr) {
     let live = live();
     let scene = live.play(|_| {
@@ -170,7 +169,7 @@ fn by_route(dead_end: DeadEndRoute, remote: SocketAddr, errno: Errno, label: &'s
     live.expect(&scene, &[unsent(label, errno, &scene.value)]);
 }
 
-/// There is a route, but no address to come from: not a matter of ports.
+/// A route exists, but no source address. Local ports do not matter here.
 fn no_source_address_v6() {
     let live = live();
     let scene = live.play(|_| {
@@ -206,7 +205,7 @@ fn other_thread() {
     );
 }
 
-/// Before and after attempts that do get as far as a SYN.
+/// Failures before a SYN are traced on a socket whose next attempt does send one.
 fn again_on_the_same_socket() {
     let live = live();
     let (elsewhere, resets) = ((ELSEWHERE_V4, PORT), (FAR_V4, ports::RESETS));
@@ -229,7 +228,7 @@ fn again_on_the_same_socket() {
     );
 }
 
-/// Whatever state changes show, the system call does not show again.
+/// Attempts that state changes already show are not reported again for their system call.
 fn attempts_are_told_once() {
     let live = live();
     let scene = live.play(|testnet| {
@@ -272,8 +271,8 @@ fn attempts_are_told_once() {
     );
 }
 
-/// No system call of connect, and the last on a thread of the kernel: all the same
-/// the caller's.
+/// A connect by `io_uring` makes no system call and may end on a kernel thread. The line still
+/// names the caller.
 fn no_route_io_uring(remote: SocketAddr) {
     let live = live();
     let scene = live.play(|_| {
@@ -294,7 +293,7 @@ fn no_route_io_uring(remote: SocketAddr) {
     );
 }
 
-/// By the system call and by `io_uring`, if that is told.
+/// Connects by the system call, and by `io_uring` if the parent asks for it.
 fn connects_in_vain() -> ExitCode {
     let denied = |errno: i32| assert_eq!(Errno::from_raw(errno), Errno::EPERM);
     for host in FAR {
@@ -308,8 +307,8 @@ fn connects_in_vain() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A child in this role; whether it uses `io_uring` as well, which is seen only where
-/// functions are hooked.
+/// Starts a child in this role. Returns true if it connects by `io_uring` as well, which only
+/// hooked kernel functions can show.
 fn child(role: &str) -> (Command, bool) {
     let mut child = in_role(role);
     let by_uring = is_covered("icmp6_detail") && lacks_uring().is_none();
@@ -329,7 +328,7 @@ fn denied_by_lsm_of_its_own() -> ExitCode {
     connects_in_vain()
 }
 
-/// A program at the caller's cgroup says no.
+/// A BPF program at the caller's cgroup denies connect.
 fn denied_by_cgroup() {
     let live = live();
     let name = format!("conntrace-denied-{}", process::id());
@@ -344,7 +343,7 @@ fn denied_by_cgroup() {
     }
 }
 
-/// A security module says no.
+/// A BPF security module denies connect.
 fn denied_by_lsm() {
     let live = live();
     let (mut child, by_uring) = child(BY_LSM);
@@ -356,7 +355,7 @@ fn denied_by_lsm() {
     denied(&live, &scene, by_uring);
 }
 
-/// Every attempt of the child was.
+/// Checks that every attempt of the child was denied, and returns the lines.
 fn denied(live: &Live, scene: &PlayedScenario<u32>, by_uring: bool) -> Vec<Value> {
     let each = 1 + usize::from(by_uring);
     let lines = live.endings(scene, each * FAR.len());
@@ -376,7 +375,7 @@ fn assert_failed(line: &Value, pid: u32, remote: SocketAddr, label: &str, errno:
     assert_eq!(line["remote"], remote_end(remote), "{line:#}");
 }
 
-/// The subflow gets no further than TCP alone.
+/// An MPTCP subflow without a route fails as plain TCP does.
 fn mptcp_gets_no_further() {
     let remote = SocketAddr::from((ELSEWHERE_V4, PORT));
     let live = live();
@@ -397,7 +396,7 @@ fn mptcp_gets_no_further() {
     );
 }
 
-/// Calls that fail and are no attempts of TCP.
+/// Failed calls that are not TCP connection attempts leave no line.
 fn no_attempts() {
     let live = live();
     let scene = live.play(|_| {

@@ -1,5 +1,5 @@
-//! bind, what filters make of it, and where it cannot be had: seen where functions are
-//! hooked, elsewhere with `--trace-syscalls`.
+//! Failed calls of bind, filters on them, and hosts where they cannot be traced. They are traced by
+//! hooked kernel functions, or else by `--trace-syscalls`.
 
 use std::{
     fs,
@@ -18,10 +18,10 @@ use nix::errno::Errno;
 use serde_json::{Value, json};
 
 const TRACE: &str = "--trace-syscalls";
-/// In every outcome line.
+/// Text that every outcome line contains.
 const OUTCOME: &str = "\"type\":\"outcome\"";
 
-/// Of no network of the stage.
+/// Address outside every network of the testnet.
 const ELSEWHERE_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const ELSEWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
 const PORT: u16 = 5432;
@@ -85,7 +85,7 @@ fn is_covered() {
     }
 }
 
-/// Two ports, both bound; connect is never called.
+/// Both ports of the range are bound, so that a further bind fails; connect is never called.
 fn bind_exhausted(local: IpAddr) {
     let live = live();
     let scene = live.play(|testnet| {
@@ -106,7 +106,7 @@ fn bind_exhausted(local: IpAddr) {
     assert_eq!(line["local"], json!({ "addr": addr, "port": null }));
 }
 
-/// No system call of bind.
+/// A bind by `io_uring` makes no system call.
 fn bind_exhausted_io_uring() {
     let live = live();
     let scene = live.play(|testnet| {
@@ -155,7 +155,7 @@ fn assert_unconnected(line: &Value, label: &str, errno: &str) {
     );
 }
 
-/// The filters of a remote side keep a bind out, those of the caller do not.
+/// Filters on the remote side exclude failed binds; filters on the caller do not.
 fn filtered() {
     let pid = process::id().to_string();
     let elsewhere = ELSEWHERE_V4.to_string();
@@ -186,7 +186,7 @@ fn filtered() {
     }
 }
 
-/// A replay says the same.
+/// A recording of failed binds replays to the same lines.
 fn recorded() {
     let dir = Dir::new("syscalls");
     let recording = Recording::start(&dir.0, &[TRACE, "--comm", "recorded"]);
@@ -203,10 +203,10 @@ fn recorded() {
     assert_eq!(stdout(&replayed), lines);
 }
 
-/// Without tracefs the rest is traced as ever, and the start line says so.
+/// Without tracefs all else is traced as before, and the start line reports the missing hooks.
 fn degraded() {
     let dir = Dir::new("no-tracefs");
-    // Where functions are hooked nobody asks for it.
+    // Tracing by hooked functions does not need tracefs, so the test selects tracepoints.
     let options = [TRACE, "--tier", "tracepoint", "--comm", "degraded"];
     let recording = without_tracefs(|| Recording::start(&dir.0, &options));
     conntrace_testnet::run("degraded", |_| {

@@ -1,4 +1,5 @@
-//! Who called connect, whoever holds, passes on, or closes the socket.
+//! Attribution of an attempt to the process that called connect, even if another process holds or
+//! closes the socket.
 
 use std::{
     env, fs,
@@ -26,17 +27,17 @@ use nix::{
 use serde_json::{Value, json};
 use socket2::Socket;
 
-/// The cgroup a child moves to.
+/// Environment variable with the cgroup that a child moves to.
 const CGROUP: &str = "CONNTRACE_TEST_CGROUP";
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Before the kernel sends a SYN again, with room for a timer that is early.
+/// Time before the first SYN retransmission at 1 s, less a margin for an early timer.
 const BEFORE_STALL: Duration = Duration::from_millis(990);
-/// A program that holds a socket longer than an application may to cancel.
+/// Program that holds a socket for longer than the tracer's patience.
 const HOLDER: [&str; 2] = ["sleep", "0.3"];
 const THREADS: usize = 8;
 
-/// Its name, and what plays and checks it with a far host.
+/// Scenario name, and the function that plays and checks it with a far host.
 type Scenario = (&'static str, fn(IpAddr));
 
 pub(crate) fn main() -> ExitCode {
@@ -76,7 +77,7 @@ pub(crate) fn main() -> ExitCode {
     run(tests)
 }
 
-/// What a child does instead of running the tests.
+/// Plays a child's role instead of running the tests.
 fn play(role: &str) {
     match role {
         "exit" => {
@@ -114,7 +115,7 @@ fn refusing(host: IpAddr) -> SocketAddr {
     (host, ports::RESETS).into()
 }
 
-/// A socket in `SYN_SENT`.
+/// Begins an attempt, and returns its socket in `SYN_SENT`.
 fn begin(remote: SocketAddr) -> Socket {
     let socket = tcp(remote);
     let attempted = Attempted::begin(&socket, remote);
@@ -122,7 +123,7 @@ fn begin(remote: SocketAddr) -> Socket {
     socket
 }
 
-/// Gives the socket to another process, as its standard input, and closes it here.
+/// Passes the socket to another process as its standard input, and closes it here.
 fn hold(socket: Socket) -> Child {
     let mut holder = Command::new(HOLDER[0]);
     holder
@@ -153,7 +154,7 @@ fn exits(host: IpAddr) {
     expect_child(&scene, remote, &gave_up("cancelled"));
 }
 
-/// SIGKILL finds the process in connect.
+/// SIGKILL ends the process during connect.
 fn killed(host: IpAddr) {
     let remote = silent(host);
     let scene = Live::get().play_lasting(..PATIENCE, |_| {
@@ -166,14 +167,14 @@ fn killed(host: IpAddr) {
     expect_child(&scene, remote, &gave_up("cancelled"));
 }
 
-/// The socket is closed by exec. The line has the name from before it, and not
-/// the next program's path.
+/// Exec closes the socket. The line has the process name from before, and not the path of the next
+/// program.
 fn executes_another_program(host: IpAddr) {
     let remote = silent(host);
     let live = Live::get();
     let scene = live.play_lasting(PATIENCE..BEFORE_STALL, |_| {
         let mut process = in_role_to("exec", remote).spawn().unwrap();
-        // Looked at while the next program runs.
+        // The agent reads /proc while the next program runs.
         live.tracer().wait_for_endings(own_netns(), 1);
         assert!(process.wait().unwrap().success());
         process.id()
@@ -182,7 +183,7 @@ fn executes_another_program(host: IpAddr) {
     assert!(line["process"]["exe"].is_null(), "{line:#}");
 }
 
-/// A child has the socket as well and closes it last.
+/// A child process inherits the socket and closes it last.
 fn child_inherits(host: IpAddr) {
     let live = Live::get();
     let scene = live.play_lasting(PATIENCE..BEFORE_STALL, |_| {
@@ -194,7 +195,7 @@ fn child_inherits(host: IpAddr) {
     live.expect(&scene, &[ExpectedLine::gave_up("timed_out", &scene.value)]);
 }
 
-/// The process that called connect is long gone when another closes the socket.
+/// The process that called connect has exited long before another closes the socket.
 fn parent_is_gone(host: IpAddr) {
     let remote = silent(host);
     let mut expected = gave_up("timed_out");
@@ -203,19 +204,19 @@ fn parent_is_gone(host: IpAddr) {
     expect_child(&scene, remote, &expected);
 }
 
-/// Plays a child that hands its socket on and exits.
+/// Plays a child that passes its socket to another process and exits.
 fn hand_on(mut calling: Command) -> PlayedScenario<u32> {
     let live = Live::get();
     live.play(|_| {
         let mut calling = calling.spawn().unwrap();
         assert!(calling.wait().unwrap().success());
-        // The stage goes with the scene.
+        // The testnet is removed with the scene, so wait for the line here.
         live.tracer().wait_for_endings(own_netns(), 1);
         calling.id()
     })
 }
 
-/// The child's side.
+/// Moves to the given cgroup, begins an attempt there, and moves away.
 fn begin_in_cgroup(remote: SocketAddr) -> Socket {
     let enter = |cgroup: &Path| fs::write(cgroup.join("cgroup.procs"), "0").unwrap();
     let Some(other) = env::var_os(CGROUP) else {
@@ -241,7 +242,7 @@ fn passed_on_and_closed(host: IpAddr) {
     live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
-/// One process makes the socket, another connects it.
+/// One process creates the socket, another connects it.
 fn passed_on_and_connected(host: IpAddr) {
     let remote = refusing(host);
     let scene = Live::get().play(|_| {
@@ -253,7 +254,7 @@ fn passed_on_and_connected(host: IpAddr) {
     expect_child(&scene, remote, &refused());
 }
 
-/// Each at the same time and by its own name.
+/// Several threads connect at the same time, each with its own thread name.
 fn many_threads(host: IpAddr) {
     let live = Live::get();
     let scene = live.play(|_| {
@@ -281,7 +282,7 @@ fn many_threads(host: IpAddr) {
     }
 }
 
-/// The thread that called connect has ended when another closes the socket.
+/// The thread that called connect has exited when another closes the socket.
 fn thread_is_gone(host: IpAddr) {
     let live = Live::get();
     let scene = live.play_lasting(..PATIENCE, |_| {
@@ -297,7 +298,7 @@ fn thread_is_gone(host: IpAddr) {
     live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
-/// A socket stays in the namespace it was made in; the thread does not.
+/// A socket stays in the network namespace where it was created, even if its thread moves.
 fn thread_in_another_netns(host: IpAddr) {
     let live = Live::get();
     let scene = live.play(|_| {
@@ -313,12 +314,12 @@ fn thread_in_another_netns(host: IpAddr) {
     live.expect(&scene, &[ExpectedLine::refused(&scene.value)]);
 }
 
-/// It is process 1 to itself.
+/// The process has pid 1 in its own pid namespace.
 fn pid_namespace() {
     let remote = refusing(FAR_V4.into());
     let live = Live::get();
     let scene = live.play(|_| {
-        // Its children get the new one, and it can start no thread any more.
+        // Children get the new pid namespace; this process can start no more threads.
         unshare(CloneFlags::CLONE_NEWPID).unwrap();
         let inside = Partner::start(in_role_to("say_pid", remote));
         assert_eq!(inside.said, "1");
@@ -334,7 +335,7 @@ fn pid_namespace() {
     );
 }
 
-/// A user within a user namespace, and which user of the host that is.
+/// User id inside a user namespace, and the host's user id that it maps to.
 const INNER_UID: u32 = 1000;
 const OUTER_UID: u32 = 71_000;
 
@@ -353,8 +354,8 @@ fn user_namespace() {
     expect_child(&scene, remote, &expected);
 }
 
-/// The caller was in a container when it called connect, is elsewhere when it
-/// hands the socket on, and gone when that is closed.
+/// The caller leaves its container after connect, passes the socket on, and has exited when the
+/// socket is closed.
 fn cgroup_of_who_is_gone() {
     let remote = silent(FAR_V4.into());
     let id = format!("{:064x}", std::process::id());
@@ -369,7 +370,8 @@ fn cgroup_of_who_is_gone() {
     expect_child(&scene, remote, &expected);
 }
 
-/// Asked by a child: where the kernel has no such entry, the call is its death.
+/// Returns true if the kernel has 32-bit system calls. A child tries one, because a kernel without
+/// them kills the caller.
 fn runs_ia32() -> bool {
     in_role("ia32").status().unwrap().success()
 }

@@ -1,4 +1,4 @@
-//! The application gives up before an answer was due.
+//! Attempts that the application gives up before an answer was due.
 
 use std::{
     env,
@@ -17,13 +17,14 @@ use nix::errno::Errno;
 use serde_json::json;
 use socket2::Socket;
 
-/// Makes this program begin an attempt and exit instead of running its tests.
+/// Environment variable that makes this program begin an attempt and exit instead of running its
+/// tests.
 const CONNECT: &str = "CONNTRACE_TEST_CONNECT";
 
-/// A wait of this length is a timeout.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// A way to end an attempt, and its name.
+/// Name of a way to end an attempt, and the function that does it.
 type AbortMethod = (&'static str, fn(&Socket));
 
 pub(crate) fn main() -> ExitCode {
@@ -67,7 +68,7 @@ fn begin(socket: &Socket, remote: SocketAddr) -> Attempted {
     attempted
 }
 
-/// Begins an attempt and ends it, by closing the socket if by nothing else.
+/// Begins an attempt, ends it by this function, and closes the socket.
 fn cancelled(remote: SocketAddr, end: fn(&Socket)) {
     let live = Live::get();
     let scene = live.play_lasting(..PATIENCE, |_| {
@@ -100,8 +101,7 @@ fn exit() {
     assert_eq!(line["remote"], remote_end((FAR_V4, ports::SILENT)));
 }
 
-/// Without `--all` neither cancelled nor established attempts are printed, but
-/// both are counted.
+/// Cancelled and established attempts are counted, but printed only with `--all`.
 fn hidden_without_all() {
     let live = Live::get();
     let tracer = TracerProcess::start(&[]);
@@ -134,7 +134,7 @@ fn hidden_without_all() {
         .collect();
     assert_eq!(ours.len(), 1, "lines, got {ours:#?}");
     refused.assert_is(ours[0], scene.netns);
-    // Other tests are counted, too.
+    // The totals include attempts of other tests.
     let totals = lines.last().unwrap();
     assert_adds_up(totals);
     for label in ["cancelled", "established", "refused"] {

@@ -1,4 +1,4 @@
-//! Every scenario of the catalogue, against the whole lines that it must have.
+//! Scenarios of the catalogue, each compared with the complete lines that it must produce.
 
 use std::{
     env, fs,
@@ -19,7 +19,7 @@ use conntrace_tests::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// Number of times that a scenario is played at most.
+/// Maximum number of times that a scenario is played.
 const TRIES: usize = 3;
 /// Fields that differ from one attempt to the next.
 const UNFORESEEABLE: [&str; 6] = [
@@ -32,7 +32,7 @@ const UNFORESEEABLE: [&str; 6] = [
 ];
 
 pub(crate) fn main() -> ExitCode {
-    // Without it some scenarios are ignored, each with this reason.
+    // Some scenarios need tracefs, and are ignored with that reason if it is missing.
     let _ = mount_tracefs();
     let trial = |scenario: &'static Scenario| {
         let words = scenario.name.split(|c: char| !c.is_alphanumeric());
@@ -46,7 +46,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn live() -> Arc<Live> {
     let has_tracefs = Path::new("/sys/kernel/tracing/events").exists();
-    // Where functions are hooked it adds nothing.
+    // Redundant where kernel functions are hooked.
     Live::with(if has_tracefs {
         &["--trace-syscalls"]
     } else {
@@ -72,8 +72,8 @@ fn lacks(scenario: &Scenario) -> Option<String> {
     prepared.map_err(|error| error.to_string()).flatten().err()
 }
 
-/// The scenario has its lines and no others. It is played again where a busy machine made
-/// another scenario of it, or left no time to look for a cause.
+/// Checks that the scenario has its lines and no others. It is played again if a busy machine
+/// changed the scenario, or left no time to look for a cause.
 fn holds(scenario: &Scenario) {
     for _ in 1..TRIES {
         let Err(difference) = differs(scenario) else {
@@ -100,7 +100,7 @@ fn differs(scenario: &Scenario) -> Result<(), String> {
     let mut stalled = 0;
     for (number, (line, outcome)) in lines.iter().zip(scenario.expected).enumerate() {
         let outcome = &as_on_this_kernel(scenario, *outcome, line);
-        // What is sent again after SYNs have crossed is the SYN-ACK.
+        // After SYNs have crossed, the kernel retransmits the SYN-ACK, which is no stall.
         stalled += usize::from(outcome.syn_retransmitted > 0 && outcome.syn_sent == 2);
         let mut expected = json!({
             "schema": 1,
@@ -134,16 +134,16 @@ fn differs(scenario: &Scenario) -> Result<(), String> {
     }
 }
 
-/// Kernels count SYNs in different ways.
+/// Adapts the expected outcome, because kernels count SYNs in different ways.
 fn as_on_this_kernel(
     scenario: &Scenario,
     expected: ExpectedOutcome,
     line: &Value,
 ) -> ExpectedOutcome {
-    // A SYN that waits for the neighbour's address is now and then taken for sent once more.
+    // A SYN that waits for the neighbour's address is sometimes counted as retransmitted.
     let waits = (expected.label, expected.reply) == ("unreachable", "local");
     let again = u32::from(waits && line["syn"]["retransmitted"] == 1);
-    // 5.10 counts a SYN-ACK more where a socket connects to itself.
+    // Linux 5.10 counts one more SYN-ACK where a socket connects to itself.
     let to_itself = expected.local == LocalEnd::Port(scenario.to.port());
     let more = u32::from(to_itself && kernel_version() < (6, 1));
     ExpectedOutcome {
@@ -201,7 +201,7 @@ fn reply(scenario: &Scenario, expected: &ExpectedOutcome) -> Value {
     })
 }
 
-/// The cause of the last line. Its words and evidence are held by the tests of causes.
+/// Returns the cause expected in the last line. The tests of causes check its text and evidence.
 fn cause(scenario: &Scenario, line: &Value) -> Value {
     let expected = if is_covered("icmp6_detail") {
         scenario.cause
@@ -223,7 +223,7 @@ fn cause(scenario: &Scenario, line: &Value) -> Value {
     })
 }
 
-/// A thread of this program, or the program that the scenario has started.
+/// Returns the expected caller: a thread of this program, or the program that the scenario started.
 fn caller(scenario: &Scenario, tid: u32, line: &Value) -> Value {
     let own = env::current_exe().unwrap();
     let (pid, comm, leader_comm, exe) = if line["process"]["pid"] == tid {

@@ -1,4 +1,4 @@
-//! Why calls fail before there is a SYN (`--trace-syscalls`).
+//! Causes of calls that fail before a SYN exists (`--trace-syscalls`).
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -18,14 +18,14 @@ const TRACE: &str = "--trace-syscalls";
 const CERTAIN: &str = "certain";
 const LIKELY: &str = "likely";
 
-/// Of no network of the stage.
+/// Address outside every network of the testnet.
 const ELSEWHERE_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const ELSEWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
 const PORT: u16 = 5432;
-/// A child that connects where a policy denies it.
+/// Role of a child that connects where a policy denies it.
 const BY_CGROUP: &str = "by_cgroup";
 const BY_LSM: &str = "by_lsm";
-/// The ports of a narrow range.
+/// Local port range that a test can use up.
 const RANGE: [u16; 2] = [40_000, 40_001];
 
 pub(crate) fn main() -> ExitCode {
@@ -103,7 +103,7 @@ fn source_not_local(host: IpAddr) {
     });
 }
 
-/// A bind to port 0 finds none that nobody has.
+/// A bind to port 0 fails, because all ports of the range are bound.
 fn ports_held_by_bind() {
     let evidence = json!({ "range": RANGE, "available": 2, "connected": 0, "bound": 2 });
     live().expect_cause(1, ("ports_held_by_bind", CERTAIN), &evidence, |testnet| {
@@ -119,15 +119,15 @@ fn ports_held_by_bind() {
     });
 }
 
-/// The child's side.
+/// Runs the child's part of the test.
 fn denied_by_its_cgroup() -> ExitCode {
-    // Which it is moved to meanwhile.
+    // The parent moves this process to the cgroup before it writes the line.
     std::io::stdin().read_line(&mut String::new()).unwrap();
     attempt(remote_of_role());
     ExitCode::SUCCESS
 }
 
-/// The child's side: the program is there until its line is told.
+/// Keeps the BPF program loaded until the line has been printed.
 fn denied_by_lsm_of_its_own() -> ExitCode {
     let _denial = Denial::new().unwrap();
     attempt(remote_of_role());
@@ -135,7 +135,7 @@ fn denied_by_lsm_of_its_own() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A program decides as a security module, here on a process of its own.
+/// A BPF program denies connect as a security module, for one process only.
 fn security_module() {
     let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
     let evidence = json!({ "remote": remote });
@@ -144,7 +144,7 @@ fn security_module() {
     });
     assert_eq!(line["errno"], "EPERM", "{line:#}");
     let programs = line["cause"]["evidence"]["programs"].as_array().unwrap();
-    // It was given no name.
+    // The BPF program has no name.
     assert!(programs.iter().any(|it| it["name"] == ""), "{line:#}");
 }
 

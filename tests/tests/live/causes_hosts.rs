@@ -1,5 +1,5 @@
-//! Causes that come of what other attempts have told of a host: whether it answered
-//! lately, on which port, or never.
+//! Causes derived from earlier attempts to a host: a recent answer, on this or another port, or
+//! none at all.
 
 use std::{
     fs,
@@ -19,22 +19,22 @@ use jiff::Timestamp;
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
-/// Not as easily mistaken for [`ports::ACCEPTS`] as [`ports::RESETS`] is.
+/// Port that is not similar to [`ports::ACCEPTS`], as [`ports::RESETS`] is.
 const OTHER_PORT: u16 = 5432;
-/// A far host that answers nothing, because nothing else is asked of it.
+/// Far host that never answers, because no other test connects to it.
 const SILENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
-/// Of the server behind a firewall: what is let in, and what is not.
+/// Address of a server behind a firewall, and its open and filtered ports.
 const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const OPEN: u16 = 8000;
 const FILTERED: u16 = 9443;
 
 const LIKELY: &str = "likely";
 const POSSIBLE: &str = "possible";
-/// After that what was noted of a host is noted anew.
+/// Time after which the kernel side updates the record of a host.
 const FRESH: Duration = Duration::from_millis(1100);
-/// How often a namespace is made until one has the number of another.
+/// Maximum number of namespaces created until one has the number of an earlier one.
 const NAMESPACES: usize = 100;
-/// How long the kernel takes to let go of one.
+/// Time that the kernel takes to destroy a namespace.
 const GONE_AFTER: Duration = Duration::from_millis(200);
 
 pub(crate) fn main() -> ExitCode {
@@ -72,14 +72,13 @@ fn live() -> std::sync::Arc<Live> {
     Live::get()
 }
 
-/// The evidence says that something happened a moment ago.
+/// Checks that the evidence dates an event less than 30 s back.
 fn assert_just_now(line: &Value, what: &str) {
     let ago_s = line["cause"]["evidence"][what].as_u64();
     assert!(ago_s.is_some_and(|ago_s| ago_s < 30), "{line:#}");
 }
 
-/// The child's side: a server in a namespace of its own, whose firewall drops what goes
-/// to another port.
+/// Plays a server in its own namespace, whose firewall drops packets to another port.
 fn serve() -> ExitCode {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     let remote = remote_of_role();
@@ -89,7 +88,7 @@ fn serve() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The child's side: a server that takes one connection and no further one.
+/// Plays a server whose firewall accepts one connection and drops all later SYNs.
 fn limit() -> ExitCode {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     nft(
@@ -125,8 +124,8 @@ fn filtered_after_a_refusal() {
     assert_just_now(&line, "reset_seconds_ago");
 }
 
-/// However the socket's family names the host: that another port works is evidence, and no
-/// cause of its own.
+/// A port of the host that works is evidence, not a cause. The socket's address family does not
+/// matter.
 fn another_port_works(worked: IpAddr, refused: IpAddr) {
     for port in [ports::RESETS, OTHER_PORT] {
         let evidence = json!({ "port": port, "works_port": ports::ACCEPTS });
@@ -138,7 +137,7 @@ fn another_port_works(worked: IpAddr, refused: IpAddr) {
     }
 }
 
-/// A port that answered lately is not filtered, whatever else answered.
+/// A port that answered recently is not reported as filtered.
 fn answered_on_this_port() {
     let server = Partner::start(in_role_to("limit", (SERVER, OPEN).into()));
     let evidence = json!({ "remote": format!("{SERVER}:{OPEN}"), "two_syns_lost": true });
@@ -151,7 +150,7 @@ fn answered_on_this_port() {
     assert!(server.finish().success());
 }
 
-/// One SYN and 300 ms say nothing of a host, whatever else it answered.
+/// One SYN without an answer for 300 ms is too little for a cause.
 fn given_up_early() {
     let line = live().last_line(3, |_| {
         assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);
@@ -164,7 +163,7 @@ fn given_up_early() {
     );
 }
 
-/// Each of these RSTs is noted.
+/// Later RSTs do not erase the record of the port that works.
 fn refusals_leave_the_port() {
     let evidence = json!({ "works_port": ports::ACCEPTS });
     let line = live().expect_cause(4, ("nothing_listening", LIKELY), &evidence, |_| {
@@ -178,7 +177,7 @@ fn refusals_leave_the_port() {
     assert!(ago_s.as_u64().unwrap() >= 3, "{line:#}");
 }
 
-/// The last attempt of a stage on which the far host has done nothing else.
+/// Checks that a testnet's first attempt has no evidence from other testnets.
 fn assert_knows_nothing() {
     let line = live().last_line(1, |_| attempt((FAR_V4, ports::RESETS)));
     assert_eq!(line["cause"]["code"], "nothing_listening", "{line:#}");
@@ -199,13 +198,13 @@ fn outcomes_of(tracer: &TracerProcess, netns: u32) -> Vec<Value> {
     tracer.lines(|line| line["type"] == "outcome" && line["netns"] == netns)
 }
 
-/// A namespace gets the number of one that is gone, and its addresses are as likely
-/// those of others.
+/// A new namespace may get the number of a destroyed one. The records of its hosts must not be
+/// reused.
 fn not_of_an_earlier_namespace() {
     let tracer = TracerProcess::start(&[]);
     let mut gone = Vec::new();
     for _ in 0..NAMESPACES {
-        // Lines from before are of an earlier one.
+        // Lines that started before this time belong to an earlier namespace.
         let began = format!("{:.9}", Timestamp::now());
         let (netns, is_later) = conntrace_testnet::run("namespace", |testnet| {
             let is_later = gone.contains(&testnet.netns);
@@ -232,7 +231,7 @@ fn not_of_an_earlier_namespace() {
     panic!("no namespace has the number of one before");
 }
 
-/// What passes no filter teaches nothing.
+/// Attempts that no filter passes leave no record of a host.
 fn not_of_what_is_filtered_out() {
     let tracer = TracerProcess::start(&["--port", &ports::SILENT.to_string()]);
     let began = format!("{:.9}", Timestamp::now());
@@ -247,8 +246,8 @@ fn not_of_what_is_filtered_out() {
     assert!(line["cause"].is_null(), "{line:#}");
 }
 
-/// Silence is told from a record of it, which the attempt itself makes, and grows with each
-/// that follows. Handshakes are only counted here, and a replay says the same of it all.
+/// An attempt without an answer records its host as silent, and each further one extends that time.
+/// Handshakes are only counted here. A replay prints the same lines.
 fn silent_host_and_its_replay() {
     let dir = Dir::new("causes-hosts");
     let recording = conntrace_testnet::run("silent", |testnet| {

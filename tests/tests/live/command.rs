@@ -1,4 +1,4 @@
-//! The command itself: its lines around the outcomes, its exit codes.
+//! Behaviour of the command itself: lines around the outcomes, and exit statuses.
 
 use std::{
     env,
@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
 pub(crate) fn main() -> ExitCode {
-    // Each sees the whole host, and with it what the others do.
+    // Each of these tests traces the whole host, and so the attempts of the others.
     run_one_by_one(vec![
         plain_test("schema", schema),
         live_test("without_privilege", without_privilege),
@@ -41,7 +41,7 @@ fn refusing() -> SocketAddr {
     (FAR_V4, ports::RESETS).into()
 }
 
-/// Attempts that are refused, on a stage of their own; returns its namespace.
+/// Makes this number of refused attempts on a testnet of its own; returns its network namespace.
 fn refuse(count: usize) -> u32 {
     refuse_as("scenario", count)
 }
@@ -70,9 +70,9 @@ fn schema() {
     );
 }
 
-/// As a user that may do nothing: what is missing and what to do, exit 3.
+/// An unprivileged user gets exit status 3, and the missing capabilities with a remedy.
 fn without_privilege() {
-    // The build's folder may be closed to others.
+    // An unprivileged user may have no access to the build directory.
     let copy = env::temp_dir().join(format!("conntrace-{}", std::process::id()));
     copy_program(binary(), &copy);
     let nobody = |args: &[&str]| {
@@ -103,7 +103,7 @@ fn start_and_stop() {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert_eq!(start["kernel"], release.trim());
     let hooks = start["hooks"].as_array().unwrap();
-    // Which are attached, and what they cover, the tests of the tiers say.
+    // The tests of the tiers check which hooks are attached and what they cover.
     assert_eq!(hooks[0]["name"], "set_state_first");
     for hook in hooks {
         assert_eq!(hook["attached"], hook["reason"].is_null(), "{hook}");
@@ -119,8 +119,8 @@ fn start_and_stop() {
     assert_adds_up(stop);
 }
 
-/// On every thread: only what reading maps, namespaces, processes and cgroups
-/// takes, and no way back.
+/// Every thread keeps only the capabilities to read maps, namespaces, processes and cgroups, and
+/// cannot regain others.
 fn gives_up_capabilities() {
     let (dac_read_search, net_admin, sys_ptrace, sys_admin, bpf) = (2, 12, 19, 21, 39);
     let always = [dac_read_search, sys_ptrace, bpf];
@@ -152,7 +152,7 @@ fn keeps_capabilities(options: &[&str], expected: &[&str], bits: &[u32]) {
 
 fn summaries_add_up() {
     let tracer = TracerProcess::start(&["--summary", "1"]);
-    // A name of its own: the tracer sees the other tests' attempts as well.
+    // The process name is unique, because the tracer sees other tests' attempts as well.
     let netns = refuse_as("three-hundred", 300);
     tracer.wait_for_endings(netns, 300);
     std::thread::sleep(Duration::from_millis(2_500));
@@ -162,13 +162,13 @@ fn summaries_add_up() {
         .filter(|line| line["type"] == "summary")
         .collect();
     assert!(summaries.len() >= 3, "two by the clock and the final one");
-    // Other tests' attempts may begin while one is made.
+    // Other tests may begin attempts at the same time.
     let (last, running) = summaries.split_last().unwrap();
     for summary in running {
         assert!(accounted(summary) <= summary["attempts"].as_u64().unwrap());
     }
     assert_adds_up(last);
-    // A summary may fall in between.
+    // A summary line may come in between.
     let tops = summaries
         .iter()
         .flat_map(|summary| summary["top"].as_array().unwrap());
@@ -187,7 +187,7 @@ fn summaries_add_up() {
 
 fn failures_only_by_default() {
     let tracer = TracerProcess::start(&[]);
-    // The namespace's number may be another test's by the time it stops.
+    // Another test may have the namespace's number by the time the tracer stops.
     let name = "by-default";
     let netns = conntrace_testnet::run(name, |testnet| {
         attempt((FAR_V4, ports::ACCEPTS));
@@ -221,7 +221,8 @@ fn no_stalls() {
     );
 }
 
-/// A failure after quiet is readable at once; `cargo xtask bench` has the figure.
+/// The first failure after a quiet period is readable at once. `cargo xtask bench` measures the
+/// delay.
 fn first_failure_after_quiet() {
     let mut child = to_pipe(&["--format", "json", "--summary", "0"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -254,7 +255,7 @@ fn to_pipe(args: &[&str]) -> Child {
         .unwrap()
 }
 
-/// Whoever reads the lines has had enough: a clean stop.
+/// A reader that closes the pipe stops the tracer cleanly.
 fn closed_stdout() {
     let mut child = to_pipe(&["--format", "json"]);
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -280,7 +281,7 @@ fn full_disk() {
 }
 
 fn debug_lines() {
-    // Its own attempt only: nobody reads what is said meanwhile.
+    // The filter leaves only its own attempt, because nothing reads stderr in the meantime.
     let mut child = to_pipe(&["--format", "json", "-vv", "--comm", "debugged"]);
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     stdout.read_line(&mut String::new()).unwrap();
@@ -335,7 +336,7 @@ fn text() {
 
 fn two_at_once() {
     let (one, other) = (TracerProcess::start(&[]), TracerProcess::start(&[]));
-    // An earlier namespace may have had the number.
+    // An earlier namespace may have had the same number.
     let began = format!("{:.9}", jiff::Timestamp::now());
     let netns = refuse(50);
     let is_own = |line: &&Value| {

@@ -1,5 +1,5 @@
-//! A deadline of the application against silence, a hundred times each: the label
-//! must not depend on luck.
+//! Deadlines of an application against a silent host, a hundred attempts each. The label must not
+//! depend on luck.
 
 use std::{
     collections::HashMap,
@@ -15,25 +15,24 @@ use conntrace_tests::{Attempted, ExpectedLine, ExpectedReply, Live, live_test, r
 use nix::errno::Errno;
 use serde_json::Value;
 
-/// How many attempts have the deadline, all at once.
+/// Number of attempts with the same deadline, all at once.
 const ATTEMPTS: usize = 100;
 
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = ms(200);
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A deadline and the label it must have.
+/// A deadline of the application, and the label that its attempts must have.
 struct Deadline {
     name: &'static str,
     after: Duration,
-    /// How long connect to close may take in the application, for the attempt to
-    /// be the one that is meant.
+    /// Accepted range of the time from connect to close in the application.
     lasting: Range<Duration>,
     label: &'static str,
-    /// Whether the kernel may have sent the SYN again by then.
+    /// True if the kernel may have retransmitted the SYN by then.
     may_stall: bool,
 }
 
@@ -108,7 +107,7 @@ fn hundred(deadline: &Deadline, remote: SocketAddr) {
     }
 }
 
-/// Connects, waits in poll, closes; and how long that took.
+/// Connects, polls and closes; returns the attempt and its duration.
 fn give_up(remote: SocketAddr, after: Duration) -> (Attempted, Duration) {
     let socket = tcp(remote);
     let began = Instant::now();
@@ -119,7 +118,7 @@ fn give_up(remote: SocketAddr, after: Duration) -> (Attempted, Duration) {
     (attempted, lasted)
 }
 
-/// The lines by something that each has for itself.
+/// Indexes the lines by a key that is unique to each.
 fn by(lines: &[Value], key: impl Fn(&Value) -> Value) -> HashMap<Value, &Value> {
     let keyed: HashMap<_, _> = lines.iter().map(|line| (key(line), line)).collect();
     assert_eq!(keyed.len(), lines.len(), "each for itself");

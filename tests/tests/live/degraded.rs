@@ -1,5 +1,5 @@
-//! Hosts that lack something: it is done without, or named once, with the exit
-//! status that says of which kind it is; `doctor` finds the same.
+//! Hosts that lack a feature. Tracing goes on without it or ends with one message and its exit
+//! status. `doctor` reports the same.
 
 use std::{
     fs::{self, File},
@@ -43,7 +43,7 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// Why this kernel lets programs read its memory, if so.
+/// Returns the reason if this kernel lets programs read its memory.
 fn lacks_lockdown() -> Option<&'static str> {
     let level = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     let locked = level.contains("[confidentiality]");
@@ -54,26 +54,26 @@ fn locked_down() {
     assert_cannot_trace(&[], 4, "it is locked down (confidentiality)", "lockdown");
 }
 
-/// Whether this kernel counts BPF maps as locked memory.
+/// Returns true if this kernel counts BPF maps as locked memory.
 fn counts_memory() -> bool {
     kernel_version() < (5, 11)
 }
 
-/// A test of privileges that are enough where it does not.
+/// Declares a test of privileges that suffice where BPF maps are not locked memory.
 fn uncounted(name: &str, test: impl Fn() + Send + 'static) -> Trial {
     let needs =
         counts_memory().then_some("needs Linux 5.11, from which BPF maps are no locked memory");
     unless(needs, with_setpriv(name, test))
 }
 
-/// A test of a kernel that does.
+/// Declares a test for a kernel that counts BPF maps as locked memory.
 fn counted(name: &str, test: impl Fn() + Send + 'static) -> Trial {
     let needs = (!counts_memory())
         .then_some("needs a kernel before Linux 5.11, which counts BPF maps as locked memory");
     unless(needs, with_setpriv(name, test))
 }
 
-/// A test that needs root and `setpriv`, of util-linux.
+/// Declares a test that needs root and `setpriv` (util-linux).
 fn with_setpriv(name: &str, test: impl Fn() + Send + 'static) -> Trial {
     let has_setpriv = || Command::new("setpriv").arg("--version").output().is_ok();
     let trial = live_test(name, test);
@@ -84,7 +84,7 @@ fn with_setpriv(name: &str, test: impl Fn() + Send + 'static) -> Trial {
     }
 }
 
-/// Mounts something here; the caller has mounts of its own.
+/// Mounts a filesystem in the caller's private mount namespace.
 fn mount_at(path: &str, kind: &str, options: Option<&str>) {
     mount(Some(kind), path, Some(kind), MsFlags::empty(), options).unwrap();
 }
@@ -93,7 +93,7 @@ fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).unwrap()
 }
 
-/// `conntrace` with these arguments, started by this program and its own.
+/// Builds a command that runs `conntrace` with these arguments through a starter.
 fn through(starter: &[&str], args: &[&str]) -> Command {
     let words = [starter, &[binary().to_str().unwrap()], args].concat();
     let mut command = Command::new(words[0]);
@@ -101,7 +101,7 @@ fn through(starter: &[&str], args: &[&str]) -> Command {
     command
 }
 
-/// The facts that `doctor` found not to be all right, and its exit status.
+/// Runs `doctor`; returns its exit status and its JSON.
 fn diagnosed(starter: &[&str]) -> (Option<i32>, Value) {
     let output = through(starter, &["doctor", "--format", "json"])
         .output()
@@ -113,14 +113,14 @@ fn diagnosed(starter: &[&str]) -> (Option<i32>, Value) {
     )
 }
 
-/// What `doctor` says of something.
+/// Finds a fact by its name in the output of `doctor`.
 fn fact<'a>(diagnosis: &'a Value, name: &str) -> &'a Value {
     let facts = diagnosis["facts"].as_array().unwrap();
     facts.iter().find(|fact| fact["name"] == name).unwrap()
 }
 
-/// Tracing cannot start: one line says why, with the status; `doctor` ends with
-/// it as well, says the same, and names this fact as what blocks.
+/// Checks that tracing ends with one line on stderr and this exit status. `doctor` must end with
+/// the same status and message, and name the fact that blocks.
 fn assert_cannot_trace(starter: &[&str], status: i32, why: &str, blocks: &str) {
     let output: Output = through(starter, &[]).output().unwrap();
     let errors = stderr(&output);
@@ -140,7 +140,7 @@ fn assert_cannot_trace(starter: &[&str], status: i32, why: &str, blocks: &str) {
     assert!(fact["remedy"].is_string(), "{fact}");
 }
 
-/// Tracing works: an attempt gets its line, which is returned; `doctor` says so.
+/// Traces one attempt; returns its line and the output of `doctor`, which agrees.
 fn traced(starter: &[&str]) -> (Value, Value) {
     let dir = Dir::new("degraded");
     let file = LinesFile::new(&dir.0);
@@ -154,7 +154,7 @@ fn traced(starter: &[&str]) -> (Value, Value) {
         file.wait_for("\"type\":\"outcome\"", 1);
         agent.signal(Signal::SIGTERM);
         let (status, errors) = agent.wait();
-        // Nothing else is said, and that only once.
+        // This is the only warning, and it is printed once.
         let warnings = usize::from(starter.contains(&WITHOUT_PROC));
         assert_eq!(errors.matches("no causes: ").count(), warnings, "{errors}");
         assert_eq!(
@@ -194,7 +194,7 @@ fn traced(starter: &[&str]) -> (Value, Value) {
     (outcome.clone(), found)
 }
 
-/// The hooks that a start line says are attached, probes of functions or not.
+/// Lists the attached hooks of a start line, with or without probes of functions.
 fn attached(start: &Value, probes: bool) -> Vec<&Value> {
     let hooks = start["hooks"].as_array().unwrap().iter();
     let is_probe = |hook: &Value| hook["kind"].as_str().unwrap().ends_with("probe");
@@ -202,27 +202,27 @@ fn attached(start: &Value, probes: bool) -> Vec<&Value> {
     attached.map(|hook| &hook["name"]).collect()
 }
 
-/// What the start line of this kernel says where nothing is missing.
+/// Returns this kernel's start line on a host where nothing is missing.
 fn usual_start() -> &'static Value {
     static USUALLY: OnceLock<Value> = OnceLock::new();
     USUALLY.get_or_init(|| TracerProcess::start(&[]).stop().remove(0))
 }
 
-/// Whether functions can be probed so. Debian's kernels leave that to root by default,
-/// whatever the capabilities: their `perf_event_paranoid` knows 3.
+/// Returns true if kernel functions can be probed by such a user. Debian's kernels reserve that for
+/// root by default, whatever the capabilities: their `perf_event_paranoid` knows 3.
 fn may_probe(starter: &[&str]) -> bool {
     let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap();
     !starter.contains(&"--reuid") || paranoid.trim().parse::<i32>().unwrap() < 3
 }
 
-/// Of a host on which nothing is missing.
+/// Checks that the line has the caller's program and cgroup.
 fn assert_names_caller(outcome: &Value) {
     let exe = std::env::current_exe().unwrap();
     assert_eq!(outcome["process"]["exe"], exe.to_str().unwrap());
     assert!(outcome["process"]["cgroup"].is_string());
 }
 
-/// With this content where the kernel describes its types.
+/// Replaces the kernel's BTF by this content; tracing must fail.
 fn btf_is(content: &[u8], why: &str) {
     let dir = Dir::new("btf");
     let file = dir.file("vmlinux");
@@ -276,17 +276,17 @@ fn no_bpffs() {
     });
 }
 
-/// Runs a command where /proc is empty.
+/// Shell command that runs another with an empty /proc.
 const WITHOUT_PROC: &str = "mount -t tmpfs none /proc && exec \"$@\"";
 
-/// Nothing can be found out about processes, nor are causes looked for.
+/// Without /proc, processes are not identified and causes are not looked for.
 fn no_proc() {
     let (outcome, found) = traced(&["unshare", "--mount", "sh", "-c", WITHOUT_PROC, "sh"]);
     assert!(outcome["process"]["exe"].is_null() && outcome["process"]["cgroup"].is_null());
     assert_eq!(fact(&found, "privilege")["state"], "unknown");
 }
 
-/// From Linux 5.11 on BPF memory is not locked memory.
+/// A small limit of locked memory suffices from Linux 5.11 on, which does not count BPF maps.
 fn little_locked_memory() {
     let starter = ["sh", "-c", "ulimit -l 0 && exec \"$@\"", "sh"];
     assert_names_caller(&traced(&starter).0);
@@ -297,7 +297,7 @@ fn no_sys_resource() {
     assert_names_caller(&traced(&starter).0);
 }
 
-/// The limit cannot be raised without it: that is named.
+/// Without `CAP_SYS_RESOURCE` the limit cannot be raised, and the message names it.
 fn no_sys_resource_before_5_11() {
     let without = ["setpriv", "--bounding-set", "-sys_resource"];
     let limited = ["sh", "-c", "ulimit -l 64 && exec \"$@\"", "sh"];
@@ -323,7 +323,7 @@ fn no_perfmon_capability() {
     assert_cannot_trace(&starter, 3, NEEDS, "privilege");
 }
 
-/// A copy of conntrace that anyone may run, as a user with these capabilities.
+/// Runs `act` with a copy of conntrace that any user may run, and a user with these capabilities.
 fn as_nobody<T>(capabilities: &str, act: impl FnOnce(&[&str]) -> T) -> T {
     let dir = Dir::new("nobody");
     fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o755)).unwrap();
@@ -356,7 +356,7 @@ fn all_named_capabilities() {
     });
 }
 
-/// hidepid hides from a user without `CAP_SYS_PTRACE` whose processes there are.
+/// The mount option hidepid hides processes from a user without `CAP_SYS_PTRACE`.
 fn hidden_processes() {
     in_private_mounts(|| {
         mount_at("/proc", "proc", Some("hidepid=invisible"));

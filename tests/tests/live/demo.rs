@@ -1,4 +1,4 @@
-//! `conntrace demo`: every scene as expected, and nothing left behind.
+//! Runs of `conntrace demo`: every scene ends as expected, and nothing is left behind.
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +26,7 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// A person reads all of it on stdout, also in a file.
+/// The text report goes to stdout as a whole, even if that is a file.
 fn as_expected() {
     let output = play(&[]);
     let text = stdout(&output);
@@ -37,7 +37,7 @@ fn as_expected() {
     assert!(!text.contains("password"), "of a proxy");
 }
 
-/// A program reads the lines on stdout, and all else goes to stderr.
+/// With `--format json` stdout has only the lines, and the report goes to stderr.
 fn as_json() {
     let output = play(&["--format", "json"]);
     let mut codes = BTreeSet::new();
@@ -57,7 +57,7 @@ fn as_json() {
     assert!(!stdout(&output).contains("password"), "of a proxy");
 }
 
-/// A reader that has had enough ends the demo, and that is no failure.
+/// A reader that closes the pipe ends the demo without a failure.
 fn closed_stdout() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -65,10 +65,10 @@ fn closed_stdout() {
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
 }
 
-/// Runs the demo with these options. It is played again where a busy machine left no
-/// time to look for a cause, and the tracer says so.
+/// Runs the demo with these options. It is played again if the tracer reports that a busy machine
+/// left no time to look for a cause.
 fn play(options: &[&str]) -> Output {
-    // Which may have to be built first.
+    // The binary may have to be built first.
     let mut demo = conntrace();
     demo.arg("demo").args(options);
     let mut tries = 0;
@@ -90,7 +90,7 @@ fn play(options: &[&str]) -> Output {
     }
 }
 
-/// The text for a person, wherever it went.
+/// Finds the text report, on stdout or on stderr.
 fn report(output: &Output) -> &str {
     [stdout(output), stderr(output)]
         .into_iter()
@@ -98,8 +98,7 @@ fn report(output: &Output) -> &str {
         .unwrap_or_else(|| stderr(output))
 }
 
-/// Every scene that was played has a block, which says what was done and what was traced;
-/// of each that has a cause, why and what to do.
+/// Checks that every played scene has a block with its action and its line, and every cause a fix.
 fn assert_told(text: &str) {
     let (_, table) = text.split_once("\nscene ").unwrap();
     let rows: Vec<_> = table.lines().filter(|row| row.contains(" same")).collect();
@@ -114,19 +113,19 @@ fn assert_told(text: &str) {
     }
 }
 
-/// How often it is played at most.
+/// Maximum number of times that the demo is played.
 const TRIES: usize = 3;
-/// Scenes there are.
+/// Number of scenes in the demo.
 const SCENES: usize = 79;
-/// Since when a kernel has what a scene needs, and how the demo says that it has not.
+/// Kernel version that a scene needs, and the demo's reason for skipping it on an older one.
 const SINCE: [((u32, u32), &str); 3] = [
     ((5, 17), "this kernel does not say why it drops a packet"),
     ((6, 3), "Protocol not available"),
     ((6, 5), "tcp_syn_linear_timeouts"),
 ];
 
-/// Every scene was, but for those that were skipped for one of these reasons, for want
-/// of something that the kernel has only later, or for an ending that it did not trace.
+/// Checks that every scene was played. Scenes may be skipped for one of these reasons, on an older
+/// kernel, or if no ending was traced.
 fn assert_played(text: &str, reasons: &[&str]) {
     let since = SINCE.iter().filter(|(since, _)| kernel_version() < *since);
     let allowed: Vec<_> = since
@@ -145,8 +144,8 @@ fn assert_played(text: &str, reasons: &[&str]) {
     assert!(text.ends_with(&verdict), "{text}");
 }
 
-/// Why scenes were skipped, and how many for each reason: its lines are indented by two
-/// columns, the names below it by four.
+/// Reads the reasons for skipped scenes, and the number of scenes for each. A reason's lines are
+/// indented by two columns, the scenes' names below it by four.
 fn skips(text: &str) -> Vec<(String, usize)> {
     let (_, section) = text.split_once("\nSkipped:\n").unwrap_or_default();
     let mut found: Vec<(String, String)> = Vec::new();
@@ -167,7 +166,7 @@ fn skips(text: &str) -> Vec<(String, usize)> {
         .collect()
 }
 
-/// What only system calls show is skipped, and why is said.
+/// Scenes that only system calls can show are skipped without tracefs, with the reason printed.
 fn scenes_without_tracefs() {
     let output = without_tracefs(|| play(&["--tier", "tracepoint"]));
     let text = stdout(&output);
@@ -183,9 +182,9 @@ fn scenes_without_tracefs() {
     assert_eq!(scenes, 8, "{text}");
 }
 
-/// Its namespaces end with it, and so does the process that it started.
+/// A killed demo leaves neither namespaces nor processes.
 fn killed() {
-    // A program of its own tells its processes from those of other tests.
+    // A copy of the program tells these processes from those of other tests.
     let copy = env::temp_dir().join(format!("conntrace-demo-{}", std::process::id()));
     copy_program(binary(), &copy);
     let running = || {

@@ -1,4 +1,4 @@
-//! Handshakes that complete.
+//! Attempts whose handshake completes.
 
 use std::{net::SocketAddr, process::ExitCode};
 

@@ -1,4 +1,4 @@
-//! Which program a process ran: on every kind of filesystem, and never another one.
+//! Program paths of processes, on every kind of filesystem. Another program is never named.
 
 use std::{
     env, fs,
@@ -29,17 +29,17 @@ use nix::{
 };
 use serde_json::Value;
 
-/// Every program's file name, so that all have one name as processes.
+/// File name of every program, so that all processes have one name.
 const NAME: &str = "connector";
-/// The program that a child becomes, and its role then.
+/// Environment variables with the program that a child executes next, and with its role.
 const NEXT: &str = "CONNTRACE_TEST_NEXT";
 const NEXT_ROLE: &str = "CONNTRACE_TEST_NEXT_ROLE";
-/// The program that is made anew.
+/// Environment variable with the program that is replaced.
 const REPLACED: &str = "CONNTRACE_TEST_REPLACED";
-/// How long a program must have been there: one that changed less than a tick of the
-/// kernel's clock before the attempt is not named.
+/// Minimum age of a program. One that changed less than a tick of the kernel's clock before the
+/// attempt is not named.
 const SETTLED: Duration = Duration::from_millis(50);
-/// How many files are made until one has the wanted inode number.
+/// Maximum number of files created until one has the wanted inode number.
 const FILES_MAX: usize = 1000;
 
 pub(crate) fn main() -> ExitCode {
@@ -84,14 +84,14 @@ fn refusing() -> SocketAddr {
     (FAR_V4, ports::RESETS).into()
 }
 
-/// The child's side.
+/// Connects as the child of a test.
 fn connect() -> ExitCode {
     attempt(remote_of_role());
     say_and_wait("connected");
     ExitCode::SUCCESS
 }
 
-/// The child's side: connects, then becomes another program.
+/// Connects, then executes another program.
 fn become_next() -> ExitCode {
     attempt(remote_of_role());
     let next = env::var_os(NEXT).unwrap();
@@ -99,8 +99,7 @@ fn become_next() -> ExitCode {
     panic!("{}", in_role_of(Path::new(&next), &role).exec());
 }
 
-/// The child's side: makes the program that it was before anew, with the same inode
-/// number, and becomes that one.
+/// Replaces its former program by one with the same inode number, and executes that.
 fn replace() -> ExitCode {
     let program = PathBuf::from(env::var_os(REPLACED).unwrap());
     let (copy, old) = (fs::read(&program).unwrap(), fs::metadata(&program).unwrap());
@@ -112,7 +111,7 @@ fn replace() -> ExitCode {
     panic!("{}", in_role_of(&program, "wait").exec());
 }
 
-/// A copy of this program in that role.
+/// Builds a command for a copy of this program in that role.
 fn in_role_of(program: &Path, role: &str) -> Command {
     let mut command = Command::new(program);
     for (name, value) in in_role_to(role, refusing()).get_envs() {
@@ -121,7 +120,7 @@ fn in_role_of(program: &Path, role: &str) -> Command {
     command
 }
 
-/// A new file with this inode number; the others that are made are removed.
+/// Creates a file with this inode number, and removes the other files created on the way.
 fn with_inode(inode: u64, dir: &Path) -> Option<PathBuf> {
     let mut others = Vec::new();
     let found = (0..FILES_MAX).find_map(|number| {
@@ -139,7 +138,7 @@ fn with_inode(inode: u64, dir: &Path) -> Option<PathBuf> {
     found
 }
 
-/// Why a number that is used again cannot be shown, if so.
+/// Returns the reason if this filesystem does not reuse inode numbers.
 fn lacks_reuse() -> Option<&'static str> {
     let dir = Dir::new("exe-reuse");
     let first = dir.file("first");
@@ -151,7 +150,7 @@ fn lacks_reuse() -> Option<&'static str> {
     )
 }
 
-/// The line of a child that connects, started by `start` where it has mounts of its own.
+/// Returns the line of a child that connects, started by `start` in a mount namespace of its own.
 fn line(start: impl FnOnce() -> Partner + Send) -> Value {
     let live = Live::get();
     let began = format!("{:.9}", Timestamp::now());
@@ -166,13 +165,13 @@ fn line(start: impl FnOnce() -> Partner + Send) -> Value {
     live.endings(&scene, 1).remove(0)
 }
 
-/// Copies this program there, and lets it settle.
+/// Copies this program to a path, and waits until its change time is old enough.
 fn copy(to: &Path) {
     copy_program(&env::current_exe().unwrap(), to);
     thread::sleep(SETTLED);
 }
 
-/// A program that `place` has put somewhere below a folder is named.
+/// Checks that the line names a program that `place` has put below a folder.
 fn assert_named(place: impl FnOnce(&Path) -> PathBuf + Send) {
     let dir = Dir::new("exe");
     let mut program = PathBuf::new();
@@ -184,7 +183,7 @@ fn assert_named(place: impl FnOnce(&Path) -> PathBuf + Send) {
     assert_eq!(exe, program.to_str().unwrap(), "{line:#}");
 }
 
-/// A new folder on which such a filesystem is mounted.
+/// Mounts a filesystem of this kind on a new folder.
 fn mounted(kind: &str, at: PathBuf, options: &str) -> PathBuf {
     fs::create_dir(&at).unwrap();
     mount(Some(kind), &at, Some(kind), MsFlags::empty(), Some(options)).unwrap();
@@ -197,8 +196,8 @@ fn on_tmpfs(dir: &Path) -> PathBuf {
     program
 }
 
-/// An overlay whose lower layer is on one filesystem and whose upper one on the other, if
-/// it is another; a copy of this program is in the lower layer.
+/// Mounts an overlay with a copy of this program in its lower layer. The layers may be on two
+/// filesystems.
 fn overlay(dir: &Path, one: &Path, other: &Path) -> PathBuf {
     let layers = [one.join("lower"), other.join("upper"), other.join("work")];
     for layer in &layers {
@@ -232,7 +231,7 @@ fn in_upper_layer(dir: &Path) -> PathBuf {
     program
 }
 
-/// On a loop device, which goes with the mount.
+/// Mounts btrfs on a loop device, which is released with the mount.
 fn on_btrfs(dir: &Path) -> Result<PathBuf, String> {
     let (image, at) = (dir.join("image"), dir.join("btrfs"));
     let file = fs::File::create(&image).unwrap();
@@ -259,7 +258,7 @@ fn succeeds(command: &mut Command) -> Result<(), String> {
     }
 }
 
-/// Why there is no btrfs, if so.
+/// Returns the reason if btrfs is unavailable.
 fn lacks_btrfs() -> Option<String> {
     if !is_root() {
         return None;
@@ -269,14 +268,14 @@ fn lacks_btrfs() -> Option<String> {
     made.err().map(|error| format!("needs btrfs: {error}"))
 }
 
-/// A program without a file in any folder.
+/// A program in a memfd has no path in any folder.
 fn memfd() {
     let file = {
         let file = memfd_create(c"connector", MFdFlags::MFD_CLOEXEC).unwrap();
         let mut file = fs::File::from(file);
         let program = fs::read(env::current_exe().unwrap()).unwrap();
         file.write_all(&program).unwrap();
-        // Nothing is run that somebody has open for writing.
+        // The kernel does not execute a file that is open for writing.
         fs::File::open(path_of(&file)).unwrap()
     };
     thread::sleep(SETTLED);
@@ -289,7 +288,7 @@ fn path_of(file: &fs::File) -> PathBuf {
     format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
 }
 
-/// The kernel says so where a program has been deleted.
+/// The path of a deleted program is marked as deleted, as in /proc.
 fn deleted() {
     let dir = Dir::new("exe-deleted");
     let program = dir.file(NAME);
@@ -299,7 +298,8 @@ fn deleted() {
     assert_eq!(line["process"]["exe"], deleted, "{line:#}");
 }
 
-/// The agent looks only once the process is another program.
+/// Returns the line of a stopped agent, which reads /proc only after the process has executed
+/// another program.
 fn line_of_stopped_agent(command: impl FnOnce() -> Command + Send, then: &Path) -> Value {
     let live = Live::get();
     line(|| {

@@ -1,5 +1,4 @@
-//! TCP fast open: data in the SYN, and a connect that sends none until there is
-//! data.
+//! Attempts with TCP Fast Open: data in the SYN, and a connect that sends none until there is data.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -20,22 +19,22 @@ use nix::{
 };
 use socket2::Socket;
 
-/// `net.ipv4.tcp_fastopen`: as client and as server, every listener without
-/// asking for it (`TFO_SERVER_WO_SOCKOPT1`).
+/// Value of `net.ipv4.tcp_fastopen` that enables client and server, for every listener
+/// (`TFO_SERVER_WO_SOCKOPT1`).
 const WITH_COOKIES: &str = "1027";
-/// As client, data in the SYN without a cookie (`TFO_CLIENT_NO_COOKIE`).
+/// Value that lets a client send data in the SYN without a cookie (`TFO_CLIENT_NO_COOKIE`).
 const WITHOUT_COOKIES: &str = "5";
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Longer, so that it times out.
+/// Wait that exceeds the tracer's patience, so that the attempt counts as timed out.
 const OVER_PATIENCE: Duration = Duration::from_millis(300);
-/// Before the kernel sends a SYN again, with room for a timer that is early.
+/// Time before the first SYN retransmission at 1 s, less a margin for an early timer.
 const BEFORE_STALL: Duration = Duration::from_millis(990);
-/// No stage has a listener there.
+/// Port on which no testnet has a listener.
 const CLOSED_PORT: u16 = 7777;
 const DATA: &[u8] = b"hello";
 
-/// Its name, and what plays and checks it with a host.
+/// Scenario name, and the function that plays and checks it with a host.
 type Scenario = (&'static str, fn(IpAddr));
 
 pub(crate) fn main() -> ExitCode {
@@ -86,7 +85,7 @@ fn defer(socket: &Socket, remote: SocketAddr) -> Attempted {
     attempted
 }
 
-/// The write that lets the SYN leave.
+/// Writes the data that lets the SYN leave.
 fn write(mut socket: &Socket, remote: SocketAddr) -> Attempted {
     let written = socket.write(DATA);
     attempted(socket, remote, written.err().as_ref())
@@ -97,7 +96,7 @@ fn attempted(socket: &Socket, remote: SocketAddr, error: Option<&std::io::Error>
     Attempted::on(socket, remote, errno)
 }
 
-/// A host whose listener has granted a cookie, and the attempt that asked for it.
+/// Gets a cookie from the host's listener; returns the listener and the attempt.
 fn granted(testnet: &Testnet, host: IpAddr) -> (TcpListener, Attempted) {
     set_fast_open(testnet, WITH_COOKIES);
     let listener = TcpListener::bind((host, 0)).unwrap();
@@ -128,7 +127,7 @@ fn with_cookie(host: IpAddr, connect: fn(&Socket, SocketAddr) -> Attempted) {
     );
 }
 
-/// `TCPFastOpenPassive`: SYNs with data that listeners of this namespace took.
+/// Reads `TCPFastOpenPassive`: SYNs with data that this namespace's listeners accepted.
 fn tfo_accepted() -> u64 {
     let counters = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
     let mut lines = counters.lines().filter(|line| line.starts_with("TcpExt:"));
@@ -151,7 +150,7 @@ fn deferred_with_cookie(host: IpAddr) {
     });
 }
 
-/// A cookie is a host's, whatever the port.
+/// A cookie is valid for all ports of a host.
 fn refused(host: IpAddr, connect: fn(&Socket, SocketAddr) -> Attempted) {
     let live = Live::get();
     let scene = live.play(|testnet| {
@@ -180,7 +179,7 @@ fn deferred_refused(host: IpAddr) {
     });
 }
 
-/// The far end grants none: both ways are a usual connect.
+/// The far end grants no cookie, so both ways are a usual connect.
 fn without_cookie(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::ACCEPTS));
     let live = Live::get();
@@ -195,7 +194,7 @@ fn without_cookie(host: IpAddr) {
     );
 }
 
-/// No SYN has left: nothing is wrong with the network.
+/// An attempt without data sends no SYN, so silence is no sign of a network failure.
 fn never_written(
     live: &Live,
     host: IpAddr,
@@ -222,7 +221,7 @@ fn never_written_under_patience(host: IpAddr) {
     live.expect(&scene, &[expected]);
 }
 
-/// Rule 5 asks how long it lasted, not whether a SYN was sent.
+/// The rule for timeouts uses the attempt's duration, even if no SYN was sent.
 fn never_written_over_patience(host: IpAddr) {
     let live = Live::get();
     let scene = never_written(&live, host, PATIENCE.., OVER_PATIENCE);
@@ -233,12 +232,12 @@ fn never_written_over_patience(host: IpAddr) {
     live.expect(&scene, &[expected]);
 }
 
-/// The SYN leaves with the data.
+/// Writes the data, with which the SYN leaves.
 fn written(socket: &Socket, remote: SocketAddr) -> Attempted {
     let deferred = defer(socket, remote);
     socket.set_nonblocking(true).unwrap();
     match (&*socket).write(DATA) {
-        // Data in the SYN is taken at once.
+        // The kernel accepts data for the SYN at once.
         Ok(len) => assert_eq!(len, DATA.len()),
         Err(error) => assert_eq!(error.raw_os_error(), Some(Errno::EINPROGRESS as i32)),
     }
@@ -258,7 +257,7 @@ fn written_then_given_up(host: IpAddr) {
     live.expect(&scene, &[ExpectedLine::gave_up("timed_out", &scene.value)]);
 }
 
-/// Blocking, and the kernel gives up.
+/// A blocking write waits until the kernel gives up.
 fn written_then_timed_out(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::SILENT));
     let live = Live::get();
@@ -281,7 +280,7 @@ fn written_then_timed_out(host: IpAddr) {
     expected.assert_stall(&stall, lines.first().unwrap(), ExpectedReply::None);
 }
 
-/// Connects, writes and waits: what the application is told in the end.
+/// Connects, writes and reads; returns the errno of the read.
 fn told_by_read(socket: &Socket, remote: SocketAddr) -> Attempted {
     defer(socket, remote);
     let error = match (&*socket).write(DATA) {

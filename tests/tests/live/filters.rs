@@ -1,4 +1,4 @@
-//! Filters: what passes is traced and counted, what does not leaves no trace.
+//! Filters of attempts. Attempts that pass are traced and counted; all others leave no trace.
 
 use std::{
     env, fs,
@@ -15,12 +15,12 @@ use conntrace_tests::{
 };
 use serde_json::Value;
 
-/// Makes this program wait for a line on stdin and play its attempts instead of
-/// running its tests.
+/// Environment variable that makes this program wait for a line on stdin, and then play its
+/// attempts instead of running its tests.
 const CHILD: &str = "CONNTRACE_TEST_CHILD";
-/// How long a line too many has to show up.
+/// Time in which an unexpected line would appear.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Where the attempts of a scenario go.
+/// Destinations of a scenario's attempts.
 const REMOTES: [&str; 5] = [
     "192.0.2.2:81",
     "[2001:db8:0:1::2]:81",
@@ -28,7 +28,7 @@ const REMOTES: [&str; 5] = [
     "192.0.2.77:81",
     "127.0.0.1:9",
 ];
-/// The same as lines have them.
+/// Destinations of [`REMOTES`] as the lines print them.
 const ALL: [&str; 5] = [
     "192.0.2.2:81",
     "2001:db8:0:1::2:81",
@@ -37,7 +37,7 @@ const ALL: [&str; 5] = [
     "127.0.0.1:9",
 ];
 
-/// Options, and which of [`ALL`] pass them.
+/// Test name, options, and the indices in [`ALL`] of the attempts that pass.
 type FilterCase = (&'static str, &'static [&'static str], &'static [usize]);
 
 const CASES: [FilterCase; 22] = [
@@ -106,7 +106,7 @@ pub(crate) fn main() -> ExitCode {
     tests.push(live_test("netns_by_path", || {
         conntrace_testnet::run("filtered", |testnet| {
             let inode = testnet.netns.to_string();
-            // The tracer is another thread: it needs the path of this one.
+            // The filter needs this thread's path, because the tracer is another thread.
             let own = format!(
                 "/proc/{}/task/{}/ns/net",
                 process::id(),
@@ -128,7 +128,7 @@ pub(crate) fn main() -> ExitCode {
     run(tests)
 }
 
-/// 5.10 does not tell them, 6.1 does.
+/// First kernel version known to report cgroups of attempts; Linux 5.10 does not.
 const CGROUPS_TOLD_SINCE: (u32, u32) = (6, 1);
 
 fn cgroup_is_refused() {
@@ -159,8 +159,8 @@ fn play() {
     }
 }
 
-/// Traces `act` on a stage with these options, and no other namespace unless they
-/// name one.
+/// Traces `act` on a testnet with these options. Other network namespaces are excluded, unless the
+/// options name one.
 fn check(options: &[&str], names_netns: bool, passing: &[usize], act: impl FnOnce() + Send) {
     conntrace_testnet::run("filtered", |testnet| {
         let netns = testnet.netns.to_string();
@@ -175,8 +175,7 @@ fn check(options: &[&str], names_netns: bool, passing: &[usize], act: impl FnOnc
     .unwrap();
 }
 
-/// These attempts have their lines, no others have, and the totals know of no
-/// others either.
+/// Checks that exactly these attempts have lines, and that the totals count no others.
 fn assert_passed(tracer: TracerProcess, passing: &[usize]) {
     thread::sleep(SETTLE);
     let lines = tracer.stop();
@@ -193,7 +192,7 @@ fn assert_passed(tracer: TracerProcess, passing: &[usize]) {
     assert_adds_up(totals);
 }
 
-/// Three new cgroups: one below another, that one, and one beside it.
+/// Creates three cgroups: the second contains the first, and the third is beside it.
 fn cgroups() -> [Cgroup; 3] {
     let name = format!("conntrace-test-{}", process::id());
     let group = Cgroup::new(&name);
@@ -211,7 +210,7 @@ fn cgroup() {
     ] {
         check(&["--cgroup", option], false, passing, || play_in(home));
     }
-    // As lines have it: from the filesystem's root.
+    // Lines print a cgroup's path from the root of its filesystem.
     let short = format!("/{}", group.path().file_name().unwrap().to_str().unwrap());
     check(&["--cgroup", &short], false, &[0, 1, 2, 3, 4], || {
         play_in(below);
@@ -223,6 +222,6 @@ fn play_in(group: &Cgroup) {
     group.run(Command::new(env::current_exe().unwrap()).env(CHILD, "1"));
 }
 
-/// The addresses above are the stage's.
+/// Checks that the addresses above are those of the testnet.
 const _: () = assert!(FAR_V4.to_bits() == Ipv4Addr::new(192, 0, 2, 2).to_bits());
 const _: () = assert!(FAR_V6.segments()[7] == 2 && ports::RESETS == 81);

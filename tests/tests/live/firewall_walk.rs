@@ -1,4 +1,4 @@
-//! The walk of a ruleset, compared with the way of a SYN through the live kernel.
+//! Evaluation of a ruleset, compared with the verdict of the live kernel on a SYN.
 
 use std::{
     collections::HashMap,
@@ -95,22 +95,22 @@ fn sh(script: &str) {
     assert!(sh.wait().unwrap().success(), "{script}");
 }
 
-/// Sets a ruleset of `nft`: the chains of a table `inet t`.
+/// Sets a table `inet t` with these chains by `nft`.
 fn nft(chains: &str) {
     nft_file(&format!("table inet t {{\n{chains}\n}}"));
 }
 
-/// Sets this ruleset.
+/// Sets this ruleset by `nft`.
 fn nft_file(ruleset: &str) {
     sh(&format!("nft -f - <<'N'\n{ruleset}\nN"));
 }
 
-/// A chain at output with these rules.
+/// Builds an output chain with these rules.
 fn output(rules: &str) -> String {
     format!("chain o {{ type filter hook output priority 0\n {rules}\n}}")
 }
 
-/// The comments of the rules found (the chain of a policy), and the match of each.
+/// Returns the comment of each rule found, or the chain of a policy, with its match.
 fn found(packet: &FirewallPacket, ending: PacketEnd) -> Vec<(String, Match)> {
     let Firewall { found, complete } = firewall_ended_by(packet, ending).unwrap();
     assert!(complete);
@@ -125,7 +125,7 @@ fn named(found: MatchingRule) -> (String, Match) {
     (name, found.matches)
 }
 
-/// Asserts which rules are found.
+/// Checks which rules are found for a packet.
 fn assert_found(packet: &FirewallPacket, ending: PacketEnd, expected: &[(&str, Match)]) {
     let found = found(packet, ending);
     let found: Vec<_> = found
@@ -135,9 +135,8 @@ fn assert_found(packet: &FirewallPacket, ending: PacketEnd, expected: &[(&str, M
     assert_eq!(found, expected, "{packet:?}");
 }
 
-/// Sends a SYN to the port of the far host, and asserts that this ruleset drops or
-/// rejects it by the rule that is found first and matches fully; `None`: that it
-/// lets it pass.
+/// Sends a SYN to a port of the far host. Checks that the ruleset drops or rejects it by the first
+/// rule found, which matches fully. With `None` the SYN must pass.
 fn assert_acts(port: u16, ending: PacketEnd, rule: Option<&str>) {
     let packet = syn(port);
     let expected: Vec<_> = rule.iter().map(|rule| (*rule, Fully)).collect();
@@ -158,7 +157,7 @@ fn assert_acts(port: u16, ending: PacketEnd, rule: Option<&str>) {
     }
 }
 
-/// A connection to there is established.
+/// Returns true if a connection to the peer is established.
 fn opens(remote: SocketAddr) -> bool {
     let socket = Socket::new(Domain::for_address(remote), Type::STREAM, None).unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -167,7 +166,7 @@ fn opens(remote: SocketAddr) -> bool {
     socket.peer_addr().is_ok()
 }
 
-/// Packets that each rule with a counter has counted, by its table and handle.
+/// Reads the packet counter of every rule that has one, by table and handle.
 fn packets_by_handle() -> HashMap<(String, u64), u64> {
     let json = Command::new("nft")
         .args(["-a", "-j", "list", "ruleset"])
@@ -186,7 +185,7 @@ fn packets_by_handle() -> HashMap<(String, u64), u64> {
         .collect()
 }
 
-/// Packets that all rules have counted.
+/// Returns the sum of all packet counters.
 fn packets() -> u64 {
     packets_by_handle().values().sum()
 }
@@ -318,7 +317,7 @@ fn sets() {
         assert_found(&syn(84), Drop, &[("pairs", Fully)]);
         assert_acts(85, Drop, Some("ranges"));
         assert_acts(87, Drop, Some("times"));
-        // It could have been in the set when the packet was sent.
+        // The element may have been in the set when the packet was sent.
         assert_found(&syn(90), Drop, &[("times", Possibly)]);
         assert_found(
             &syn(91),
@@ -620,7 +619,7 @@ fn iptables_types_of_addresses() {
     });
 }
 
-/// A SYN to this host itself.
+/// Builds a SYN to this host itself.
 fn to_own(port: u16) -> FirewallPacket {
     FirewallPacket {
         remote: (FAR_LOCAL_V4, port).into(),
@@ -651,14 +650,14 @@ fn rewritten_destinations() {
         assert_found(&syn(79), Rewrite, &[]);
         assert_found(&syn(83), Rewrite, &[]);
         assert_found(&syn(82), Rewrite, &[]);
-        // Behind a rule that may have rewritten it, its destination is unknown.
+        // An earlier rule may have rewritten the destination, so it is unknown.
         let may = [("limit", Possibly), ("map", Possibly)];
         assert_found(&syn(81), Rewrite, &may);
         let other = Ipv4Addr::new(192, 0, 2, 77);
         assert_found(&to(other, 80), Rewrite, &[("address", Fully)]);
         let outside = Ipv4Addr::new(203, 0, 113, 1);
         assert_found(&to(outside, 443), Rewrite, &[("map", Fully)]);
-        // Where it arrives, and not where it leaves.
+        // The rule applies to arriving packets, not to those that leave.
         let arriving = FirewallPacket {
             direction: Arriving,
             device: None,
@@ -698,13 +697,13 @@ fn translation() {
     });
 }
 
-/// The rules found in an answer that may be incomplete.
+/// Returns the rules found, even if the answer is incomplete.
 fn found_of(packet: &FirewallPacket) -> Vec<(String, Match)> {
     let firewall = firewall_ended_by(packet, Drop).unwrap();
     firewall.found.into_iter().map(named).collect()
 }
 
-/// A ruleset that exceeds the limits is not walked to its end, and that is told.
+/// A ruleset that exceeds the limits is not evaluated to its end, and the result says so.
 fn limits() {
     let walk = |rules: usize| {
         let mut all = String::new();
@@ -778,8 +777,7 @@ fn iptables() {
     });
 }
 
-/// A reject of mail for all but one program's ports: the rule that acts is named, not
-/// its neighbour.
+/// A chain rejects mail by two rules. The result names the rule that acts, not its neighbour.
 fn iptables_of_smtp() {
     play(|| {
         sh("
@@ -795,7 +793,7 @@ fn iptables_of_smtp() {
     });
 }
 
-/// Only NAT: there is no rule that drops.
+/// A ruleset of only NAT has no rule that drops.
 fn iptables_translation() {
     play(|| {
         sh("iptables-nft -t nat -A POSTROUTING -o far -p tcp -j MASQUERADE --to-ports 20000-20003");

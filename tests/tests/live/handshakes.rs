@@ -1,5 +1,5 @@
-//! Handshakes that are not SYN, SYN-ACK, ACK: with oneself, with SYNs that cross,
-//! with answers to another SYN, with a listener that has no room or no memory.
+//! Handshakes other than SYN, SYN-ACK, ACK. The socket connects to itself, SYNs cross, an answer
+//! belongs to another SYN, or the listener's queue is full.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -16,23 +16,23 @@ use conntrace_tests::{
 use nix::errno::Errno;
 use socket2::Socket;
 
-/// Longer than anything here takes.
+/// Upper bound for every attempt in this group.
 const LONG: Duration = Duration::from_secs(10);
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Longer, so that it times out.
+/// Wait that exceeds the tracer's patience, so that the attempt counts as timed out.
 const OVER_PATIENCE: Duration = Duration::from_millis(300);
-/// Less than the answer to a SYN sent again takes.
+/// Upper bound for an answer to the first SYN, below the 1 s until it is retransmitted.
 const PROMPT: Duration = Duration::from_millis(900);
-/// When the kernel sends its SYN again after an answer to another (two ticks of
-/// its clock, `TCP_TIMEOUT_MIN`), with room for a late timer.
+/// Time of the retransmission after an answer to another SYN, with room for a late timer. The
+/// kernel waits two ticks of its clock (`TCP_TIMEOUT_MIN`).
 const AT_ONCE_US: std::ops::Range<u64> = 0..500_000;
-/// Of our own sockets.
+/// Local port of the tests' own sockets.
 const OWN_PORT: u16 = 45_678;
 
-/// Its name, and what plays and checks it with a far host.
+/// Scenario name, and the function that plays and checks it with a far host.
 type FarScenario = (&'static str, fn(IpAddr));
-/// The same with an address and a port of this host.
+/// Scenario name, and the function that plays and checks it with an address and port of this host.
 type OwnScenario = (&'static str, fn(SocketAddr));
 
 pub(crate) fn main() -> ExitCode {
@@ -81,7 +81,7 @@ pub(crate) fn main() -> ExitCode {
     run(tests)
 }
 
-/// The SYN-ACK that answers a SYN which crossed ours is counted with the SYNs.
+/// Counts the SYN-ACK that answers a crossing SYN as one more SYN.
 fn crossing(expected: ExpectedLine) -> ExpectedLine {
     ExpectedLine {
         syn_sent: expected.syn_sent + 1,
@@ -89,7 +89,7 @@ fn crossing(expected: ExpectedLine) -> ExpectedLine {
     }
 }
 
-/// The kernel sent its SYN again, once.
+/// Expects one retransmission of the SYN.
 fn sent_again(expected: ExpectedLine) -> ExpectedLine {
     ExpectedLine {
         syn_sent: expected.syn_sent + 1,
@@ -98,7 +98,7 @@ fn sent_again(expected: ExpectedLine) -> ExpectedLine {
     }
 }
 
-/// A simultaneous open that completes.
+/// A simultaneous open completes.
 fn crossed(host: IpAddr) {
     let remote = SocketAddr::new(host, ports::SYN_THEN_ACCEPTS);
     let live = Live::get();
@@ -121,7 +121,7 @@ fn crossed_then_reset_polled(host: IpAddr) {
     reset_in_syn_recv(host, |remote| Attempted::within(LONG, &tcp(remote), remote));
 }
 
-/// In `SYN_RECV` a RST is ECONNRESET, and still the other side's no.
+/// In `SYN_RECV` a RST returns ECONNRESET, and the label is still `refused`.
 fn reset_in_syn_recv(host: IpAddr, attempt: fn(SocketAddr) -> Attempted) {
     let remote = SocketAddr::new(host, ports::SYN_THEN_RESETS);
     let live = Live::get();
@@ -135,8 +135,8 @@ fn reset_in_syn_recv(host: IpAddr, attempt: fn(SocketAddr) -> Attempted) {
     assert!(live.stalls(&scene).is_empty());
 }
 
-/// What is sent again is the SYN-ACK: counted, but no stall, for the other side
-/// was heard.
+/// The kernel retransmits the SYN-ACK. It is counted, but is no stall, because the peer has
+/// answered.
 fn crossed_then_kernel_timeout(host: IpAddr) {
     let remote = SocketAddr::new(host, ports::SYN_THEN_SILENT);
     let live = Live::get();
@@ -159,7 +159,7 @@ fn crossed_then_abandoned(host: IpAddr) {
     crossed_then_given_up(host, Attempted::abandon);
 }
 
-/// In `SYN_RECV` a close goes on to `FIN_WAIT1`.
+/// Closing a socket in `SYN_RECV` moves it to `FIN_WAIT1`.
 fn crossed_then_closed(host: IpAddr) {
     crossed_then_given_up(host, |_| {});
 }
@@ -179,7 +179,7 @@ fn crossed_then_given_up(host: IpAddr, end: fn(&Socket)) {
     assert!(live.stalls(&scene).is_empty());
 }
 
-/// Begins an attempt, and ends it after this long.
+/// Begins an attempt, and ends it by `end` after this time.
 fn give_up(
     live: &Live,
     remote: SocketAddr,
@@ -204,9 +204,9 @@ fn wrong_reset(host: IpAddr) {
     answer_to_another(SocketAddr::new(host, ports::WRONG_RESET));
 }
 
-/// An answer that acknowledges another SYN is none, but it makes the kernel send
-/// its own again: a stall much earlier than silence would give, and a timeout
-/// within the patience.
+/// An answer that acknowledges another SYN does not count, but makes the kernel retransmit its own.
+/// The stall comes much earlier than after silence. The label is `timed_out`, although the
+/// attempt ends within the tracer's patience.
 fn answer_to_another(remote: SocketAddr) {
     let live = Live::get();
     let scene = give_up(&live, remote, PATIENCE / 2, |_| {});
@@ -226,7 +226,7 @@ fn second_syn_reset(host: IpAddr) {
     expected.assert_stall(&stall, &lines[0], ExpectedReply::None);
 }
 
-/// A socket whose remote end is itself: its SYN crosses its SYN.
+/// A socket connects to its own address and port, so its SYN crosses itself.
 fn to_itself(own: SocketAddr) {
     let live = Live::get();
     let scene = live.play(|_| {
@@ -236,7 +236,7 @@ fn to_itself(own: SocketAddr) {
     });
     assert_eq!(scene.value.local_port, Some(OWN_PORT));
     let expected = crossing(ExpectedLine::established(&scene.value));
-    // 5.10 counts a SYN-ACK more, 6.1 does not.
+    // Linux 5.10 counts one more SYN-ACK than 6.1.
     let more = u32::from(kernel_version() < (6, 1));
     let expected = ExpectedLine {
         syn_sent: expected.syn_sent + more,
@@ -245,7 +245,7 @@ fn to_itself(own: SocketAddr) {
     live.expect(&scene, &[expected]);
 }
 
-/// Both ends are this process's: the listener's side is no attempt.
+/// This process has both ends; the listener's side is no attempt.
 fn to_own_listener(own: SocketAddr) {
     let live = Live::get();
     let scene = live.play(|_| {
@@ -258,8 +258,7 @@ fn to_own_listener(own: SocketAddr) {
     live.expect(&scene, &[ExpectedLine::established(&scene.value)]);
 }
 
-/// Nobody accepts, and the one place in the queue is taken: the kernel drops
-/// further SYNs without a word.
+/// The accept queue is full, so the kernel drops further SYNs silently.
 fn to_full_listener(own: SocketAddr) {
     let live = Live::get();
     let scene = live.play_lasting(PATIENCE..PROMPT, |_| {
@@ -281,7 +280,7 @@ fn to_full_listener(own: SocketAddr) {
     );
 }
 
-/// A listener that keeps nothing of a SYN.
+/// A listener with SYN cookies keeps no state for a SYN.
 fn with_syn_cookies(own: SocketAddr) {
     let live = Live::get();
     let scene = live.play(|testnet: &Testnet| {
@@ -295,7 +294,7 @@ fn with_syn_cookies(own: SocketAddr) {
     live.expect(&scene, &[ExpectedLine::established(&scene.value)]);
 }
 
-/// A listener with room for `backlog` + 1 connections that nobody accepts.
+/// Opens a listener whose queue has room for `backlog` + 1 connections.
 fn listen(own: SocketAddr, backlog: i32) -> Socket {
     let listener = tcp(own);
     listener.bind(&own.into()).unwrap();

@@ -1,4 +1,4 @@
-//! Every ending provoked on the live kernel: a group of tests for each topic.
+//! Tests that provoke every kind of ending on the live kernel, in a group for each topic.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

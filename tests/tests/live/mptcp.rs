@@ -1,4 +1,4 @@
-//! MPTCP: a line per TCP subflow, none for the socket above them.
+//! MPTCP connections: one line for each TCP subflow, and none for the MPTCP socket.
 
 use std::{
     fs,
@@ -18,18 +18,18 @@ use nix::errno::Errno;
 use serde_json::{Value, json};
 use socket2::Socket;
 
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Longer, so that it times out.
+/// Wait that exceeds the tracer's patience, so that the attempt counts as timed out.
 const OVER_PATIENCE: Duration = Duration::from_millis(300);
-/// Before the kernel sends a SYN again, with room for a timer that is early.
+/// Time before the first SYN retransmission at 1 s, less a margin for an early timer.
 const BEFORE_STALL: Duration = Duration::from_millis(990);
-/// How long the server's side has to try, too.
+/// Time allowed for the server's side to try to join as well.
 const SETTLE: Duration = Duration::from_millis(300);
-/// Another address of `lo`.
+/// Second address of `lo`.
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// Its name, and what plays and checks it with a far host.
+/// Scenario name, and the function that plays and checks it with a far host.
 type Scenario = (&'static str, fn(IpAddr));
 
 pub(crate) fn main() -> ExitCode {
@@ -66,7 +66,7 @@ fn lacks_ip() -> Option<&'static str> {
     (!works).then_some("needs `ip mptcp` of iproute2")
 }
 
-/// The far end knows no MPTCP.
+/// The far end does not support MPTCP.
 fn fallback(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::ACCEPTS));
     let live = Live::get();
@@ -86,7 +86,7 @@ fn timed_out(host: IpAddr) {
     let live = Live::get();
     let scene = live.play(|testnet| {
         testnet.set_sysctl("net/ipv4/tcp_syn_retries", "1").unwrap();
-        // From Linux 6.5 these come on top.
+        // Linux 6.5 and later add these retransmissions to `tcp_syn_retries`.
         if let Err(error) = testnet.set_sysctl("net/ipv4/tcp_syn_linear_timeouts", "0") {
             assert_eq!(error.kind(), ErrorKind::NotFound);
         }
@@ -120,7 +120,7 @@ fn cancelled(host: IpAddr) {
     live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
-/// An MPTCP listener at that address of this host.
+/// Opens an MPTCP listener at an address of this host.
 fn mptcp_listener(host: IpAddr) -> (Socket, SocketAddr) {
     let listener = mptcp(SocketAddr::new(host, 0));
     listener.bind(&SocketAddr::new(host, 0).into()).unwrap();
@@ -129,7 +129,7 @@ fn mptcp_listener(host: IpAddr) -> (Socket, SocketAddr) {
     (listener, address)
 }
 
-/// Real MPTCP has one subflow here, and one line; the server's side has none.
+/// An MPTCP connection with one subflow has one line; the server's side has none.
 fn both_ends() {
     for host in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
         let live = Live::get();
@@ -144,16 +144,16 @@ fn both_ends() {
     }
 }
 
-/// Sets up MPTCP in this thread's namespace.
+/// Configures MPTCP in this thread's network namespace.
 fn ip_mptcp(arguments: &str) {
     let arguments = arguments.split(' ');
     let status = Command::new("ip").arg("mptcp").args(arguments).status();
     assert!(status.unwrap().success());
 }
 
-/// MPTCP's path manager is told of another address of ours and connects from it:
-/// a work item, in a thread of the kernel, on a socket no process has. Returns its
-/// line, of which it checks what is the same however it ends.
+/// Adds a local address, from which MPTCP's path manager connects. It does so in a work item on a
+/// kernel thread, and no process owns the socket. Checks the parts of the line that do not depend
+/// on its ending, and returns it.
 fn join(live: &Live, prepare: fn(SocketAddr)) -> Value {
     let mut endings = 0;
     let scene = live.play(|_| {
@@ -164,7 +164,7 @@ fn join(live: &Live, prepare: fn(SocketAddr)) -> Value {
         let socket = mptcp(remote);
         let attempted = attempt_on(&socket, remote);
         let (accepted, _) = listener.accept().unwrap();
-        // Only when data has come back does MPTCP add subflows.
+        // MPTCP adds subflows only after it has received data.
         for [from, to] in [[&socket, &accepted], [&accepted, &socket]] {
             (&*from).write_all(b"data").unwrap();
             (&*to).read_exact(&mut [0; 4]).unwrap();
@@ -179,8 +179,8 @@ fn join(live: &Live, prepare: fn(SocketAddr)) -> Value {
     let lines = live.endings(&scene, endings);
     ExpectedLine::established(&scene.value).assert_is(&lines[0], scene.netns);
     let remote = scene.value.remote;
-    // The server's side has the other address, too, and may try it, but nothing
-    // listens on the client's port.
+    // The server's side also has the other address and may connect from it, but the client's port
+    // has no listener.
     let (mut joined, by_server): (Vec<_>, Vec<_>) = lines[1..]
         .iter()
         .cloned()
@@ -222,10 +222,10 @@ fn kernel_thread_is_refused() {
     assert_has(&line, &refused);
 }
 
-/// No program runs in it, and its parent is `kthreadd`.
+/// Checks that a pid is a kernel thread: it has no program, and its parent is `kthreadd`.
 fn assert_is_kernel_thread(pid: u64) {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        // A worker with nothing to do may be gone by now.
+        // An idle kernel worker may have exited by now.
         return;
     };
     let (_, rest) = stat.rsplit_once(") ").unwrap();

@@ -1,4 +1,4 @@
-//! Processes may call themselves and their programs what they like.
+//! Names of processes and programs, which may contain any bytes.
 
 use std::{
     env,
@@ -17,21 +17,22 @@ use conntrace_tests::{
 };
 use nix::sys::signal::Signal;
 
-/// Makes this program take the name of that number and connect instead of
+/// Environment variable that makes this program take the name of that number and connect instead of
 /// running its tests.
 const NAME: &str = "CONNTRACE_TEST_NAME";
 
-/// Makes it listen on that port of 127.0.0.1, and connect to it at another address.
+/// Environment variable that makes this program listen on a port of 127.0.0.1, and connect to it at
+/// another address.
 const LISTEN: &str = "CONNTRACE_TEST_LISTEN";
-/// Of the two tests.
+/// Ports of the two tests of causes.
 const PORTS: [u16; 2] = [7401, 7402];
-/// How long a busy machine may leave no time to look for the listener's process.
+/// Time limit for a busy machine to find the listener's process.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two tries.
+/// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Line ends, quotes, escapes, terminal sequences in C0 and C1, DEL, a change of
-/// direction, and what is no UTF-8. At most 15 bytes are a name.
+/// Names with line ends, quotes, terminal sequences in C0 and C1, DEL, a change of text direction,
+/// and invalid UTF-8. The kernel keeps at most 15 bytes.
 const NAMES: [&[u8]; 6] = [
     b"\n{\"type\":\"stop",
     b"\"\\\r\t\x0b\x00",
@@ -63,13 +64,13 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// A name without its NUL and what follows.
+/// Cuts a name at its first NUL, as the kernel does.
 fn comm(name: &[u8]) -> &[u8] {
     name.split(|byte| *byte == 0).next().unwrap()
 }
 
-/// Programs with these names, called by them, connect while an agent writes to a
-/// file with these options. What was written.
+/// Runs programs with these names, which connect while an agent writes to a file. Returns the bytes
+/// written.
 fn lines_of(dir: &Dir, options: &[&str]) -> Vec<u8> {
     let file = LinesFile::new(&dir.0);
     conntrace_testnet::run("names", |testnet| {
@@ -82,7 +83,7 @@ fn lines_of(dir: &Dir, options: &[&str]) -> Vec<u8> {
             let status = command.env(NAME, number.to_string()).status().unwrap();
             assert!(status.success());
         }
-        // After them, so that theirs are there when it is.
+        // This attempt comes last: its line shows that all others are written.
         attempt((FAR_V4, ports::PORT_UNREACHABLE));
         agent.stop(Signal::SIGTERM);
     })
@@ -90,7 +91,7 @@ fn lines_of(dir: &Dir, options: &[&str]) -> Vec<u8> {
     file.bytes()
 }
 
-/// One object per line, in which everything is as it was but what is no UTF-8.
+/// JSON has one object per line, with every name unchanged except for invalid UTF-8.
 fn json() {
     let dir = Dir::new("names-json");
     let bytes = lines_of(&dir, &[]);
@@ -108,14 +109,14 @@ fn json() {
         assert_eq!(line["process"]["leader_comm"], *name);
         let message = line["message"].as_str().unwrap();
         assert!(message.starts_with(&*name), "{message:?}");
-        // Null where the process was gone before it was looked at.
+        // The path is null if the process exited before the agent read /proc.
         let exe = &line["process"]["exe"];
         let path = dir.0.join(&*name);
         assert!(exe.is_null() || *exe == path.to_str().unwrap(), "{exe}");
     }
 }
 
-/// One row each, and nothing in it that a terminal would act upon.
+/// Text has one row per attempt, without any sequence that a terminal would act upon.
 fn text() {
     let dir = Dir::new("names-text");
     let bytes = lines_of(&dir, &["--format", "text", "--summary", "0"]);
@@ -130,7 +131,7 @@ fn text() {
     assert_shown(&text);
 }
 
-/// Every name, as it is made visible.
+/// Checks that every name appears in escaped form.
 fn assert_shown(text: &str) {
     for shown in [
         r#"\n{"type":"stop["#,
@@ -144,8 +145,8 @@ fn assert_shown(text: &str) {
     }
 }
 
-/// Processes with these names listen on this port of 127.0.0.1 and connect to it at
-/// another address: the cause names them. What was written.
+/// Runs processes with these names that listen on a port of 127.0.0.1, and connect to it at another
+/// address. The cause names them. Returns the bytes written.
 fn causes(port: u16, dir: &Dir, options: &[&str]) -> Vec<u8> {
     let file = LinesFile::new(&dir.0);
     let filter = ["--summary", "0", "--port", &port.to_string()];
@@ -158,8 +159,8 @@ fn causes(port: u16, dir: &Dir, options: &[&str]) -> Vec<u8> {
             assert!(began.elapsed() < PATIENCE, "{}", file.lines());
             thread::sleep(PAUSE);
             refused += 1;
-            // Each on a stage on which nobody has looked yet: while it is held, no later
-            // one gets its namespace's number.
+            // Each process runs on a new testnet whose namespace conntrace has not yet read.
+            // Holding it keeps a later one from getting its number.
             let held = conntrace_testnet::run("names", |_| {
                 let mut command = Command::new(env::current_exe().unwrap());
                 command.env(NAME, number.to_string());

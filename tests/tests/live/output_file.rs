@@ -1,4 +1,4 @@
-//! `--output FILE`: rotated under load, on a full disk, where a file must not be followed.
+//! Lines in `--output FILE`: rotation under load, a full disk, and files that must not be followed.
 
 use std::{
     collections::HashSet,
@@ -26,9 +26,9 @@ use nix::{
 };
 use serde_json::Value;
 
-/// How often the file is rotated.
+/// Number of rotations of the file.
 const ROTATIONS: usize = 20;
-/// How long anything may take that takes milliseconds.
+/// Generous upper bound for an operation that takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn main() -> ExitCode {
@@ -49,7 +49,7 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// An agent that writes to this file and sees one stage.
+/// Starts an agent that writes to this file and traces one testnet.
 fn run(file: &Path, netns: u32) -> Agent {
     let netns = netns.to_string();
     let options = [
@@ -60,7 +60,7 @@ fn run(file: &Path, netns: u32) -> Agent {
         "--summary",
         "1",
     ];
-    // Nothing of it is to be on stdout.
+    // The agent must write nothing to stdout.
     let agent = Agent::run(&options, Stdio::null());
     wait_for(file, "\"type\":\"start\"");
     agent
@@ -82,7 +82,7 @@ fn refuse() {
     drop(attempt((FAR_V4, ports::RESETS)));
 }
 
-/// Refuses until `act` is over.
+/// Makes refused attempts on other threads until `act` has returned.
 fn refuse_while(act: impl FnOnce()) {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -99,7 +99,7 @@ fn refuse_while(act: impl FnOnce()) {
     });
 }
 
-/// What is in it stays, its mode is that of a log, and stdout has nothing.
+/// Appends to the file, gives it the mode of a log, and leaves stdout empty.
 fn appends_for_its_readers() {
     let dir = Dir::new("appends");
     let file = dir.file("lines");
@@ -134,7 +134,7 @@ fn appends_for_its_readers() {
     .unwrap();
 }
 
-/// Each outcome is in exactly one of the files.
+/// Rotation under load puts each outcome into exactly one of the files.
 fn rotated_under_load() {
     let dir = Dir::new("rotated");
     let file = dir.file("lines");
@@ -167,7 +167,7 @@ fn rotated_under_load() {
     assert_eq!(stop["undelivered"]["output"], 0);
 }
 
-/// It goes on.
+/// SIGHUP without `--output` is ignored.
 fn hangup_without_a_file() {
     let dir = Dir::new("hangup");
     let file = dir.file("lines");
@@ -185,7 +185,7 @@ fn hangup_without_a_file() {
     checked(&read(&file));
 }
 
-/// A link, a pipe, a device, a folder and a socket are refused, and nothing is written.
+/// Symbolic links, pipes, devices, folders and sockets are refused, and nothing is written.
 fn only_regular_files() {
     let dir = Dir::new("kinds");
     let target = dir.file("target");
@@ -220,7 +220,8 @@ fn only_regular_files() {
     assert!(!target.exists());
 }
 
-/// The file that is open is written to until there is another, and that is said once.
+/// A file that cannot be reopened is reported once. The agent writes to the old one until reopening
+/// succeeds.
 fn cannot_be_opened_anew() {
     let dir = Dir::new("anew");
     let (file, old) = (dir.file("lines"), dir.file("old"));
@@ -251,7 +252,8 @@ fn cannot_be_opened_anew() {
     assert_eq!(of_type(&lines, "outcome").count(), 2);
 }
 
-/// One that was killed on a full disk may have left half a line.
+/// The first line starts on a new line, because an agent killed on a full disk may have left half a
+/// line.
 fn begins_on_a_line_of_its_own() {
     let dir = Dir::new("half-line");
     let file = dir.file("lines");
@@ -266,7 +268,8 @@ fn begins_on_a_line_of_its_own() {
     checked(rest);
 }
 
-/// SIGHUP is nothing to it, and there is no hole where it began anew.
+/// With stdout redirected to a full disk SIGHUP is ignored, and truncation leaves no hole in the
+/// file.
 fn redirected_to_a_full_disk() {
     let dir = Dir::new("redirected");
     let file = dir.file("lines");
@@ -292,7 +295,7 @@ fn redirected_to_a_full_disk() {
     });
 }
 
-/// A limit on the size of files (`RLIMIT_FSIZE`) is a full disk, and no signal ends it.
+/// A file size limit (`RLIMIT_FSIZE`) acts as a full disk, and its signal does not end the agent.
 fn may_not_grow() {
     let dir = Dir::new("may-not-grow");
     let file = dir.file("lines");
@@ -332,7 +335,7 @@ fn tmpfs(on: &Path, flags: MsFlags, size: &str) {
     .unwrap();
 }
 
-/// What waited meanwhile comes when there is room, the rest is counted, and every line is
+/// Buffered lines are written once the disk has room, and the rest are counted. Every line is
 /// whole.
 fn disk_full_and_free_again() {
     let dir = Dir::new("full");
@@ -341,7 +344,7 @@ fn disk_full_and_free_again() {
         tmpfs(&dir.0, MsFlags::empty(), "128k");
         let errors = conntrace_testnet::run("full", |testnet| {
             let agent = run(&file, testnet.netns);
-            // More than fits on the disk, and after that more than may wait.
+            // The lines exceed the disk, and then the buffer of lines that wait.
             for _ in 0..4 {
                 thread::scope(|scope| {
                     (0..4).for_each(|_| drop(scope.spawn(|| (0..4_000).for_each(|_| refuse()))));
@@ -364,13 +367,13 @@ fn disk_full_and_free_again() {
     });
 }
 
-/// All but its last line, which may be under way.
+/// Checks all lines but the last, which may be incomplete.
 fn check_whole(text: &str) {
     let (whole, _) = text.rsplit_once('\n').unwrap();
     whole.lines().for_each(|line| drop(check(line).unwrap()));
 }
 
-/// The lines and what was counted are all attempts.
+/// Checks that printed and counted lines add up to all attempts.
 fn assert_accounted(text: &str) -> Value {
     assert!(text.ends_with('\n'));
     let lines = checked(text);
@@ -382,7 +385,7 @@ fn assert_accounted(text: &str) -> Value {
     stop
 }
 
-/// The full file ends with a whole line, and the next begins with the one that did not fit.
+/// The full file ends with a whole line. The next file begins with the line that did not fit.
 fn rotated_away_from_a_full_disk() {
     let dir = Dir::new("away");
     in_private_mounts(|| {
@@ -400,7 +403,7 @@ fn rotated_away_from_a_full_disk() {
             thread::sleep(Duration::from_secs(1));
             first = read(&old);
             assert!(first.ends_with('\n'), "cut at the end of a line");
-            // Whoever rotates moves it away.
+            // An external log rotation moves the file away.
             fs::remove_file(&old).unwrap();
             thread::sleep(Duration::from_secs(1));
             tmpfs(&full, MsFlags::MS_REMOUNT, "256m");

@@ -1,5 +1,5 @@
-//! The local ports that are left: ranges of a socket, reserved ports, ports that
-//! `TIME_WAIT`, binds and other connections hold.
+//! Free local ports: ranges of a socket, reserved ports, and ports that `TIME_WAIT`, binds and
+//! other connections hold.
 
 use std::{
     fs,
@@ -20,16 +20,16 @@ use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use serde_json::json;
 use socket2::Socket;
 
-/// The only two ports of a narrow range.
+/// Local port range of only two ports.
 const RANGE: [u16; 2] = [40_000, 40_001];
-/// Of our own listeners, and of sockets bound outside of the range.
+/// Port of the tests' own listeners, and of sockets bound outside of the range.
 const OWN_PORT: u16 = 45_678;
-/// How long a connection may take to reach `TIME_WAIT`.
+/// Time limit for a connection to reach `TIME_WAIT`.
 const CLOSED_WITHIN: Duration = Duration::from_secs(2);
-/// After this long `tcp_tw_reuse` lets a port in `TIME_WAIT` be used again.
+/// Time after which `tcp_tw_reuse` lets a port in `TIME_WAIT` be used again.
 const REUSABLE_AFTER: Duration = Duration::from_millis(1100);
 
-/// A family's addresses: ours, a far host's port that accepts, our loopback.
+/// Addresses of one family: local address, accepting port of a far host, and loopback.
 #[derive(Clone, Copy)]
 struct FamilyAddresses {
     name: &'static str,
@@ -38,7 +38,7 @@ struct FamilyAddresses {
     loopback: IpAddr,
 }
 
-/// Its name, and what plays and checks it.
+/// Scenario name, and the function that plays and checks it.
 type Scenario = (&'static str, fn(FamilyAddresses));
 
 pub(crate) fn main() -> ExitCode {
@@ -101,15 +101,14 @@ fn narrow(testnet: &Testnet) {
         .unwrap();
 }
 
-/// A socket that asks for a port of the narrow range (`IP_LOCAL_PORT_RANGE`).
+/// Creates a socket whose own port range is the narrow one (`IP_LOCAL_PORT_RANGE`).
 fn ranged(remote: SocketAddr) -> Socket {
     let socket = tcp(remote);
     set_local_port_range(&socket, RANGE[0], RANGE[1]).unwrap();
     socket
 }
 
-/// Connections from sockets like these until one fails: each takes a port of the
-/// narrow range.
+/// Connects sockets that `socket` creates until one fails. Each takes a port of the narrow range.
 fn fill(remote: SocketAddr, socket: impl Fn() -> Socket) -> [Attempted; 3] {
     let sockets = [socket(), socket(), socket()];
     let attempts = sockets.each_ref().map(|socket| attempt_on(socket, remote));
@@ -120,7 +119,7 @@ fn fill(remote: SocketAddr, socket: impl Fn() -> Socket) -> [Attempted; 3] {
     attempts
 }
 
-/// Two connections, and no port for a third.
+/// Expects two connections, and no port for a third.
 fn expect_two(live: &Live, scene: &PlayedScenario<[Attempted; 3]>) {
     let [one, other, third] = scene.value.each_ref();
     live.expect(
@@ -153,7 +152,7 @@ fn full_bound_without_port(family: FamilyAddresses) {
     expect_two(&live, &scene);
 }
 
-/// The kernel takes no notice of a range that lies outside of the sysctl's.
+/// The kernel ignores a socket's range that lies outside of the sysctl's.
 fn outside_is_ignored(family: FamilyAddresses) {
     let live = Live::get();
     let scene = live.play(|testnet| {
@@ -167,7 +166,7 @@ fn outside_is_ignored(family: FamilyAddresses) {
     expect_two(&live, &scene);
 }
 
-/// Where one socket's range is full another socket finds a port.
+/// A socket still finds a port if another socket's own range is full.
 fn socket_range_is_its_own(family: FamilyAddresses) {
     let live = Live::get();
     let scene = live.play(|_| (fill(family.far, || ranged(family.far)), attempt(family.far)));
@@ -220,8 +219,8 @@ fn reserved_ports_leave_one(family: FamilyAddresses) {
     );
 }
 
-/// The kernel prints 2,000 single ports before the two that matter, and answers only the
-/// first read.
+/// The kernel prints 2,000 single ports before the two that matter, and only the first read returns
+/// any.
 fn long_list_of_reserved_ports() {
     let singles = (1..4000).step_by(2).map(|port: u16| port.to_string());
     let reserved: Vec<_> = singles.chain(["40000-40001".to_owned()]).collect();
@@ -235,8 +234,8 @@ fn long_list_of_reserved_ports() {
     });
 }
 
-/// A connection to a listener of ours is closed, by the client first: its port
-/// stays in `TIME_WAIT`.
+/// Makes a connection to a local listener and closes it, client first, so that its port stays in
+/// `TIME_WAIT`.
 fn leave_time_wait(listener: &Socket, client: Socket) -> Attempted {
     let remote = listener.local_addr().unwrap().as_socket().unwrap();
     let attempted = attempt_on(&client, remote);
@@ -251,7 +250,7 @@ fn leave_time_wait(listener: &Socket, client: Socket) -> Attempted {
     attempted
 }
 
-/// Whether a socket of this thread's namespace with this port is in `TIME_WAIT`.
+/// Returns true if this port belongs to a `TIME_WAIT` socket in this thread's network namespace.
 fn is_in_time_wait(remote: SocketAddr, local_port: Option<u16>) -> bool {
     let table = if remote.is_ipv4() { "tcp" } else { "tcp6" };
     let sockets = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap();
@@ -290,7 +289,7 @@ fn time_wait_holds(family: FamilyAddresses) {
     expect_two(&live, &scene);
 }
 
-/// With `tcp_tw_reuse` the same ports serve again after a second.
+/// With `tcp_tw_reuse` the same ports can be used again after a second.
 fn time_wait_reused(family: FamilyAddresses) {
     let live = Live::get();
     let scene = live.play(|testnet| {
@@ -305,8 +304,7 @@ fn time_wait_reused(family: FamilyAddresses) {
     live.expect(&scene, &[one, other, third].map(ExpectedLine::established));
 }
 
-/// An application that insists on one source port, to one destination, twice:
-/// with these settings of the namespace.
+/// Connects twice from one bound port to one destination, with these sysctls.
 fn same_bound_port_twice(
     live: &Live,
     family: FamilyAddresses,
@@ -325,7 +323,7 @@ fn same_bound_port_twice(
     })
 }
 
-/// Without timestamps it meets its own `TIME_WAIT`, whatever `tcp_tw_reuse` says.
+/// Without timestamps the bound port's own `TIME_WAIT` blocks it, whatever `tcp_tw_reuse` is.
 fn time_wait_holds_a_bound_port(family: FamilyAddresses) {
     let settings = [
         ("net/ipv4/tcp_timestamps", "0"),
@@ -343,7 +341,8 @@ fn time_wait_holds_a_bound_port(family: FamilyAddresses) {
     );
 }
 
-/// With timestamps it does not: only the search for a port asks `tcp_tw_reuse`.
+/// With timestamps the bound port is free, because only the search for a port depends on
+/// `tcp_tw_reuse`.
 fn time_wait_leaves_a_bound_port(family: FamilyAddresses) {
     let settings = [
         ("net/ipv4/tcp_timestamps", "1"),
@@ -355,8 +354,8 @@ fn time_wait_leaves_a_bound_port(family: FamilyAddresses) {
     live.expect(&scene, &expected);
 }
 
-/// Sockets that are only bound, to ports of the narrow range: the search skips
-/// these for every destination.
+/// Bound sockets hold the ports of the narrow range, and the search skips them for every
+/// destination.
 fn held_by_binds(family: FamilyAddresses, at: IpAddr) {
     let live = Live::get();
     let scene = live.play(|testnet| {
@@ -388,7 +387,7 @@ fn any(family: FamilyAddresses) -> IpAddr {
     }
 }
 
-/// With the range full, who insists on a port in use is not told of the range.
+/// A bound port in use is reported as such, even if the range is full.
 fn connection_holds_a_bound_port(family: FamilyAddresses) {
     let source = SocketAddr::new(family.local, RANGE[0]);
     let live = Live::get();

@@ -1,4 +1,4 @@
-//! No local port, or not the one that was chosen.
+//! Failures for want of a local port, or of the one that the application chose.
 
 use std::{
     fs,
@@ -15,9 +15,9 @@ use conntrace_tests::{
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::Socket;
 
-/// The only two ports of a narrow range.
+/// Local port range of only two ports.
 const RANGE: &str = "40000 40001";
-/// Outside of it.
+/// Port outside of the narrow range.
 const BOUND_PORT: u16 = 45_678;
 
 const FAR_MAPPED: Ipv6Addr = FAR_V4.to_ipv6_mapped();
@@ -78,7 +78,7 @@ fn narrow(testnet: &Testnet) {
         .unwrap();
 }
 
-/// Connections that take both ports of the narrow range.
+/// Takes both ports of the narrow range by connections.
 fn fill(remote: SocketAddr) -> [(Socket, Attempted); 2] {
     [
         connected(tcp(remote), remote),
@@ -110,7 +110,7 @@ fn exhausted(remote: SocketAddr, fail: impl Fn(SocketAddr) -> Attempted + Sync) 
     );
 }
 
-/// The same ports serve another remote port.
+/// Ports that are used up for one remote port still serve another.
 fn exhausted_only_for_that_remote() {
     let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
     let live = Live::get();
@@ -136,7 +136,8 @@ fn exhausted_only_for_that_remote() {
     );
 }
 
-/// The far end resets on FIN, so that no `TIME_WAIT` keeps the port.
+/// Ports are free again after a close. The far end resets on FIN, so that no `TIME_WAIT` keeps
+/// them.
 fn given_back() {
     let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
     let live = Live::get();
@@ -162,7 +163,7 @@ fn given_back() {
     );
 }
 
-/// With the range full a socket bound to a port outside of it still connects.
+/// A socket bound to a port outside of the full range still connects.
 fn bound_port_is_no_exhaustion() {
     let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
     let live = Live::get();
@@ -178,7 +179,7 @@ fn bound_port_is_no_exhaustion() {
     live.expect(&scene, &expected);
 }
 
-/// Two sockets with the same local address and port go to the same place.
+/// Two sockets with the same local address and port connect to one destination.
 fn tuple_in_use(local: SocketAddr, remote: SocketAddr) {
     let live = Live::get();
     let scene = live.play(|_| {
@@ -196,7 +197,7 @@ fn tuple_in_use(local: SocketAddr, remote: SocketAddr) {
     );
 }
 
-/// The kernel chose the port, but at bind: connect could not have another.
+/// The kernel chose the port at bind, so connect cannot choose another.
 fn kernels_choice_in_use(local: IpAddr, remote: SocketAddr) {
     let live = Live::get();
     let scene = live.play(|_| {
@@ -216,7 +217,7 @@ fn kernels_choice_in_use(local: IpAddr, remote: SocketAddr) {
     );
 }
 
-/// How many IPv4 TCP sockets this thread's namespace has.
+/// Counts the IPv4 TCP sockets in this thread's network namespace.
 fn connections_v4() -> usize {
     let sockets = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
     sockets.lines().count() - 1

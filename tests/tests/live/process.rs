@@ -1,4 +1,4 @@
-//! Who called connect.
+//! Identity of the process that called connect.
 
 use std::{
     env, fs,
@@ -14,7 +14,7 @@ use conntrace_tests::{
 };
 use serde_json::json;
 
-/// Makes this program connect and exit instead of running its tests.
+/// Environment variable that makes this program connect and exit instead of running its tests.
 const CONNECT: &str = "CONNTRACE_TEST_CONNECT";
 
 pub(crate) fn main() -> ExitCode {
@@ -35,7 +35,7 @@ fn refusing() -> SocketAddr {
     (FAR_V4, ports::RESETS).into()
 }
 
-/// A copy of this program, so that its path is its own, that connects and exits.
+/// Copies this program to a path of its own, and builds a command that connects and exits.
 fn child(dir: &Dir) -> (PathBuf, Command) {
     let program = dir.file("connector");
     copy_program(&env::current_exe().unwrap(), &program);
@@ -82,13 +82,13 @@ fn hostile_name() {
     assert_eq!(lines[0]["process"]["tid"], scene.value);
 }
 
-/// Connects where the thread's name is no UTF-8; returns the thread's id.
+/// Connects on a thread whose name is invalid UTF-8; returns the thread's id.
 fn attempt_named() -> i32 {
     let _ = std::net::TcpStream::connect(refusing());
     nix::unistd::gettid().as_raw()
 }
 
-/// What the kernel recorded outlives the process; what /proc held may not.
+/// Data that the kernel side recorded outlives the process; data from /proc may be gone.
 fn exited() {
     let live = Live::get();
     let dir = Dir::new("exited");
@@ -107,8 +107,7 @@ fn exited() {
     assert_eq!(line["process"]["cgroup"], own_cgroup());
 }
 
-/// Every one of many short processes gets its own path or none, never a
-/// neighbour's.
+/// Each of many short-lived processes gets its own path or none, never another's.
 fn no_other_process() {
     let live = Live::get();
     let dirs: Vec<_> = (0..8).map(|i| Dir::new(&format!("short-{i}"))).collect();
@@ -136,7 +135,7 @@ fn no_other_process() {
     }
 }
 
-/// A cgroup named like a container's.
+/// A process in a cgroup with a container's name is reported with that container.
 fn cgroup_and_container() {
     let live = Live::get();
     let id = format!("{:064x}", std::process::id());
@@ -145,7 +144,7 @@ fn cgroup_and_container() {
     let dir = Dir::new("cgroup");
     let (program, _) = child(&dir);
     let scene = live.play(|_| {
-        // The shell moves itself, then becomes the connecting program.
+        // The shell moves itself to the cgroup, then executes the connecting program.
         let script = format!(
             "echo $$ > '{}/cgroup.procs' && exec '{}'",
             cgroup.path().display(),

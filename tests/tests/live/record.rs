@@ -1,4 +1,4 @@
-//! What `run --record` records, and what it does when it cannot.
+//! Content of a recording made by `run --record`, and behaviour when it cannot be written.
 
 use std::{
     env, fs,
@@ -22,15 +22,16 @@ use nix::{
 };
 use serde_json::Value;
 
-/// Makes this program connect to a refusing port instead of running its tests.
+/// Environment variable that makes this program connect to a refusing port instead of running its
+/// tests.
 const CONNECT: &str = "CONNTRACE_TEST_CONNECT";
-/// Its value: nowhere else on this machine.
+/// Value of a child's environment variable that occurs nowhere else on this machine.
 const SECRET: &str = "canary-5f0c7a91d2";
 
 pub(crate) fn main() -> ExitCode {
     if env::var_os(CONNECT).is_some() {
         attempt((FAR_V4, ports::RESETS));
-        // Until its line is there, if the test wants to see it alive.
+        // Some tests need the process alive until its line is printed.
         let _ = io::stdin().read_line(&mut String::new());
         return ExitCode::SUCCESS;
     }
@@ -45,7 +46,7 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// The child that carried the secret is recorded; its environment is not.
+/// The record of a process does not contain its environment.
 fn no_environment() {
     let dir = Dir::new("no-environment");
     let recording = Recording::start(&dir.0, &[]);
@@ -69,14 +70,14 @@ fn no_environment() {
     };
     assert!(has("\"owner\":{"), "there are answers in it");
     assert!(!has(SECRET) && !has(CONNECT));
-    // Shorter ones a record's numbers may spell by chance.
+    // Shorter parts may occur in a recording's numbers by chance.
     for (name, _) in env::vars().filter(|(name, _)| name.len() > 3) {
         assert!(!has(&format!("{name}=")), "{name}");
     }
 }
 
-/// That a variable names the proxy is recorded, and so replayed; what else it says is
-/// not.
+/// A recording says that a variable names the proxy, so that a replay can. Its user and password
+/// are not recorded.
 fn no_secrets_of_a_proxy() {
     let dir = Dir::new("no-secrets");
     let recording = Recording::start(&dir.0, &["-v"]);
@@ -104,8 +105,8 @@ fn no_secrets_of_a_proxy() {
     assert_eq!(stdout(&replay(&bytes, &[])), lines);
 }
 
-/// `sudo conntrace --record` in one's own folder: root alone may not write there
-/// once its capabilities are given up.
+/// A recording works in another user's folder, where root cannot write after it drops its
+/// capabilities.
 fn in_another_users_folder() {
     let dir = Dir::new("another-user");
     chown(&dir.0, Some(65_534), Some(65_534)).unwrap();
@@ -115,8 +116,8 @@ fn in_another_users_folder() {
     assert!(fs::metadata(dir.file("recording")).unwrap().len() > 0);
 }
 
-/// Whatever the umask allows: nothing of it to others, and what it takes from the
-/// owner stays taken.
+/// The recording's mode gives others no access, whatever the umask. Permissions that the umask
+/// takes from the owner stay taken.
 fn for_its_owner_alone() {
     for (umask, mode) in [
         ("000", 0o600),
@@ -144,7 +145,7 @@ fn for_its_owner_alone() {
     }
 }
 
-/// What is there stays what it was, and nothing comes to be behind a link.
+/// Existing files are left unchanged, and symbolic links are not followed.
 fn replaces_nothing() {
     let dir = Dir::new("replaces-nothing");
     let file = dir.file("file");
@@ -181,7 +182,7 @@ fn replaces_nothing() {
     assert_eq!(names.count(), there.len());
 }
 
-/// What a killed conntrace has printed can be replayed.
+/// Replays all lines that a killed conntrace has printed.
 fn killed() {
     let dir = Dir::new("killed");
     let recording = Recording::start(&dir.0, &[]);
@@ -197,8 +198,8 @@ fn killed() {
     assert!(stdout(&output).starts_with(&lines));
 }
 
-/// The lines go on, the failure is said and counted. In a mount namespace of its
-/// own, so that the small disk goes with the thread.
+/// A full disk is reported and counted while lines go on. The test has its own mount namespace, so
+/// that the small disk is removed with the thread.
 fn full_disk() {
     const ATTEMPTS: usize = 1000;
     let dir = Dir::new("full-disk");

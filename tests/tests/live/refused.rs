@@ -1,4 +1,4 @@
-//! The other side, or a firewall speaking for it, says no.
+//! Attempts that the peer, or a firewall on its behalf, refuses.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -23,13 +23,13 @@ use nix::{
 };
 use socket2::Socket;
 
-/// Longer than anything here takes.
+/// Upper bound for every attempt in this group.
 const LONG: Duration = Duration::from_secs(10);
-/// Between an answer at once and one to the SYN sent again after 1 s.
+/// Time between an immediate answer and one to the SYN retransmitted after 1 s.
 const PROMPT: Duration = Duration::from_millis(900);
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// No stage has a listener there.
+/// Port on which no testnet has a listener.
 const LOOPBACK_PORT: u16 = 7777;
 const LOOPBACK_V4: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, LOOPBACK_PORT);
 const LOOPBACK_V6: (Ipv6Addr, u16) = (Ipv6Addr::LOCALHOST, LOOPBACK_PORT);
@@ -144,7 +144,7 @@ fn reset_polled(remote: SocketAddr) {
     live.expect(&scene, &[ExpectedLine::refused(&scene.value)]);
 }
 
-/// The router says no, to a blocking application and to one that polls.
+/// A router rejects the SYN, for a blocking application and for one that polls.
 fn unreachable_port(host: impl Into<IpAddr>, prepare: fn(&Socket), reply: ExpectedReply) {
     let remote = SocketAddr::new(host.into(), ports::PORT_UNREACHABLE);
     let live = Live::get();
@@ -163,8 +163,8 @@ fn unreachable_port(host: impl Into<IpAddr>, prepare: fn(&Socket), reply: Expect
     assert!(live.stalls(&scene).is_empty());
 }
 
-/// The ICMP error finds the socket locked by connect itself: the answer to the
-/// SYN sent again 1 s later ends the attempt.
+/// Connect itself holds the socket's lock when the ICMP error arrives. The answer to the SYN
+/// retransmitted after 1 s ends the attempt.
 fn rejected_by_retry(
     remote: impl Into<SocketAddr>,
     rule: ChainRule,
@@ -183,9 +183,8 @@ fn rejected_by_retry(
     expected.assert_stall(&stall, &lines[0], reply);
 }
 
-/// As [`rejected_by_retry`], but no SYN leaves this host. Whether the one sent
-/// again makes a stall differs: before Linux 6.17 the tracepoint tells only of
-/// those that could be sent.
+/// Rejects as [`rejected_by_retry`] does, but no SYN leaves this host. Before Linux 6.17 the
+/// tracepoint omits retransmissions that could not be sent, so that the stall may be missing.
 fn rejected_at_output(remote: impl Into<SocketAddr>, prepare: fn(&Socket), reply: ExpectedReply) {
     let live = Live::get();
     let scene = rejected(&live, remote.into(), AT_OUTPUT, prepare);
@@ -203,7 +202,7 @@ fn rejected(
     rule: ChainRule,
     prepare: fn(&Socket),
 ) -> PlayedScenario<Attempted> {
-    // Where the softirq that delivers the ICMP error is late, the socket is free.
+    // A late softirq delivers the ICMP error when the socket is no longer locked.
     live.play_lasting(PROMPT..2 * PROMPT, |_| {
         reject(remote, rule);
         let socket = tcp(remote);
@@ -212,8 +211,8 @@ fn rejected(
     })
 }
 
-/// As [`rejected_by_retry`], but poll wakes the application at once, `SO_ERROR`
-/// tells it, and it closes: nothing but the error queue still knows.
+/// Rejects as [`rejected_by_retry`] does. The application wakes from poll, reads `SO_ERROR` and
+/// closes, so that only the error queue still has the error.
 fn rejected_early(
     remote: impl Into<SocketAddr>,
     rule: ChainRule,
@@ -231,9 +230,9 @@ fn rejected_early(
     live.expect(&scene, &[refused(&scene.value, reply)]);
 }
 
-/// Without `IPV6_RECVERR` nothing is queued and poll wakes nobody. An application
-/// that closes without having asked leaves the soft error, which is only an
-/// errno; that the remote address is this host's own says who answered.
+/// Without `IPV6_RECVERR` nothing is queued, and poll does not wake. An application that closes
+/// leaves the soft error, which is only an errno. The remote address is this host's own, which
+/// identifies the sender.
 fn rejected_early_v6_unread() {
     let live = Live::get();
     let scene = live.play_lasting(..PROMPT, |_| {
@@ -241,7 +240,7 @@ fn rejected_early_v6_unread() {
         let socket = tcp(LOOPBACK_V6.into());
         let attempted = Attempted::begin(&socket, LOOPBACK_V6);
         assert_eq!(attempted.errno, Errno::EINPROGRESS as i32);
-        // For the softirq that delivers the ICMP error, should it be late.
+        // A late softirq may still have to deliver the ICMP error.
         thread::sleep(PATIENCE / 10);
         attempted
     });
@@ -252,10 +251,9 @@ fn rejected_early_v6_unread() {
     live.expect(&scene, &[refused(&told, ExpectedReply::Local6(1, 4))]);
 }
 
-/// As [`rejected_early_v6_unread`], but the application reads `SO_ERROR` before
-/// it closes, which clears the soft error. Where functions are not hooked nothing
-/// remains that tells this from any other early close: `cancelled`, and with an errno
-/// nobody knows, is the honest answer.
+/// Rejects as [`rejected_early_v6_unread`] does, but the application reads `SO_ERROR` before it
+/// closes. That clears the soft error. Without hooked functions the attempt looks like any other
+/// early close, so the label is `cancelled`.
 fn rejected_early_v6_read() {
     let live = Live::get();
     let scene = live.play_lasting(..PATIENCE, |_| {
@@ -264,7 +262,8 @@ fn rejected_early_v6_read() {
         let attempted = Attempted::begin(&socket, LOOPBACK_V6);
         match take_errno(&socket) {
             Some(errno) => assert_eq!(errno, Errno::ECONNREFUSED as i32),
-            // The softirq that delivers the ICMP error is late: too long, to play it again.
+            // If the softirq that delivers the ICMP error is late, wait until the scene is too long
+            // and is played again.
             None => thread::sleep(PATIENCE),
         }
         drop(socket);
@@ -281,9 +280,8 @@ fn rejected_early_v6_read() {
     live.expect(&scene, &[expected]);
 }
 
-/// An application that empties the error queue before it closes leaves the soft
-/// error: an errno, and no word of who answered. The remote address is this
-/// host's own.
+/// An application that empties the error queue before it closes leaves only the soft error. That
+/// errno does not identify the sender, but the remote address is this host's own.
 fn error_queue_read_early() {
     let live = Live::get();
     let scene = live.play_lasting(..PROMPT, |_| {
@@ -291,7 +289,7 @@ fn error_queue_read_early() {
         let socket = tcp(LOOPBACK_V4.into());
         let attempted = Attempted::begin(&socket, LOOPBACK_V4);
         if socket.recv_with_flags(&mut [], MSG_ERRQUEUE).is_err() {
-            // Nothing there yet, as above.
+            // The queue is still empty if the softirq is late.
             thread::sleep(PROMPT);
         }
         attempted
@@ -303,7 +301,7 @@ fn error_queue_read_early() {
     live.expect(&scene, &[refused(&told, ExpectedReply::LocalUnknown)]);
 }
 
-/// A firewall's RST cannot be told from the remote host's.
+/// A firewall's RST is indistinguishable from the remote host's.
 fn rejected_by_reset() {
     let remote = SocketAddr::from((FAR_V4, ports::SILENT));
     let live = Live::get();
@@ -320,7 +318,7 @@ fn rejected_by_reset() {
     );
 }
 
-/// One SYN, and ECONNREFUSED by something else than a RST.
+/// Expects one SYN, and ECONNREFUSED from an answer other than a RST.
 fn refused(attempted: &Attempted, reply: ExpectedReply) -> ExpectedLine {
     ExpectedLine {
         reply,
@@ -341,16 +339,15 @@ fn take_errno(socket: &Socket) -> Option<i32> {
     error.raw_os_error()
 }
 
-/// The chain a firewall's rule is in.
+/// Name of the netfilter chain that holds the rule.
 type ChainRule = &'static str;
 
-/// The SYN arrives over `lo`.
+/// Input chain, for a SYN that arrives over `lo`.
 const AT_INPUT: ChainRule = "input";
-/// The SYN does not leave.
+/// Output chain, for a SYN that never leaves this host.
 const AT_OUTPUT: ChainRule = "output";
 
-/// From now on this thread's namespace rejects SYNs to `remote` with an ICMP
-/// port unreachable.
+/// Makes this thread's namespace reject SYNs to `remote` with an ICMP port unreachable.
 fn reject(remote: SocketAddr, rule: ChainRule) {
     nft(rule, remote, "reject with icmpx type port-unreachable");
 }

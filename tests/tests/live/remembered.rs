@@ -1,5 +1,5 @@
-//! What the kernel side notes in the record of an attempt: its socket, its program, and what
-//! earlier attempts told of its host.
+//! Fields that the kernel side adds to the record of an attempt: socket, program, and earlier
+//! results of its host.
 
 use std::{
     env, fs,
@@ -30,15 +30,15 @@ const PRIVATE: [Ipv4Addr; 3] = [
     Ipv4Addr::new(10, 66, 0, 3),
     Ipv4Addr::new(10, 67, 1, 2),
 ];
-/// The stage has no route to it.
+/// Address without a route from the testnet.
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const MARK: u32 = 0x8000_0007;
 const SECOND_NS: u64 = 1_000_000_000;
-/// After that what was noted is noted anew.
+/// Time after which the kernel side updates the record of a host.
 const FRESH: Duration = Duration::from_millis(1100);
 
 pub(crate) fn main() -> ExitCode {
-    // Where functions cannot be hooked, calls that fail are seen as system calls.
+    // Failed calls are traced by system calls where functions cannot be hooked.
     let tracefs = lacks_tracefs();
     run(vec![
         unless(tracefs, live_test("call_that_fails", call_that_fails)),
@@ -51,7 +51,7 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// What is recorded of the attempts of a stage, of their endings.
+/// Records a testnet's attempts until the given number of endings.
 fn recorded(options: &[&str], endings: usize, act: impl FnOnce(&Testnet) + Send) -> Vec<Attempt> {
     let name = format!("remembered-{:?}", thread::current().id());
     let dir = Dir::new(&name.replace(['(', ')'], "-"));
@@ -76,7 +76,8 @@ fn recorded(options: &[&str], endings: usize, act: impl FnOnce(&Testnet) + Send)
     attempts
 }
 
-/// As `/proc/self/maps` shows it: range, permissions, offset, device, inode, path.
+/// Reads this program's device and inode from `/proc/self/maps`. Its columns are range,
+/// permissions, offset, device, inode and path.
 fn own_exe() -> ExeId {
     let path = env::current_exe().unwrap();
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
@@ -105,7 +106,7 @@ fn socket(host: IpAddr) {
     };
     assert_eq!((plain.bound_device, plain.mark), (None, 0));
     assert_eq!(special.mark, MARK);
-    // The stage's namespace has no other device before it but `lo`.
+    // The testnet's namespace has no device before it but `lo`.
     assert!(special.bound_device.is_some_and(|index| index > 1));
     for attempt in &attempts {
         assert_eq!(attempt.socket_uid, Some(0));
@@ -113,7 +114,7 @@ fn socket(host: IpAddr) {
     }
 }
 
-/// No attempt is made of it: there is no route.
+/// A call that fails without a route is recorded, although it never becomes an attempt.
 fn call_that_fails() {
     let attempts = recorded(&["--trace-syscalls"], 1, |_| {
         let remote = (NOWHERE, ports::RESETS).into();
@@ -131,7 +132,7 @@ fn call_that_fails() {
     assert_eq!(failed.caller.as_ref().unwrap().exe, Some(own_exe()));
 }
 
-/// What the last attempt was told, and when it began and ended.
+/// Returns the host record of the last attempt, and the attempt's start and end times.
 fn last(attempts: &[Attempt]) -> (&HostTimes, u64, u64) {
     let last = attempts.last().unwrap();
     (&last.remembered, last.since_ns, last.at_ns)
@@ -147,7 +148,7 @@ fn answers(options: &[&str]) {
         thread::sleep(FRESH);
         attempt((FAR_V4, ports::RESETS));
     });
-    // Its own silence is told, the RST only to the next one.
+    // The first attempt's own silence is reported; the RST is reported only to later ones.
     let first = &attempts[0];
     let silent = HostTimes {
         silent_since_ns: Some(first.since_ns),
@@ -172,7 +173,8 @@ fn answers(options: &[&str]) {
     }
 }
 
-/// The port that another one took the place of may be any; that one was forgotten is told.
+/// A host's record evicts one of its ports for a fifth. The record says so, but not which port it
+/// was.
 fn five_ports() {
     let attempts = recorded(&["--all"], 6, |_| {
         let servers: Vec<_> = (0..5)
@@ -203,7 +205,7 @@ fn five_ports() {
     );
 }
 
-/// Each host is known for itself, and the network as long as none of it answers.
+/// Silence is recorded for each host, and for a network as long as none of its hosts answers.
 fn neighbours() {
     let [one, other, third] = PRIVATE;
     let attempts = recorded(&[], 6, |_| {
@@ -221,7 +223,7 @@ fn neighbours() {
     assert_eq!(silences(&attempts[0].remembered), (since_ns, since_ns));
     let third_ns = Some(attempts[1].since_ns);
     assert_eq!(silences(&attempts[1].remembered), (third_ns, since_ns));
-    // A neighbour answered: that host is silent still, its network is not.
+    // A neighbour has answered: the host is still silent, its network is not.
     assert_eq!(silences(&attempts[2].remembered), (since_ns, None));
     for attempt in &attempts[3..5] {
         let told = &attempt.remembered;

@@ -1,4 +1,4 @@
-//! What `replay` makes of a recording.
+//! Output of `replay` for a recording.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use conntrace_tests::{
 };
 use serde_json::Value;
 
-/// Endings of [`play`].
+/// Number of endings in [`play`].
 const ENDINGS: usize = 7;
 
 pub(crate) fn main() -> ExitCode {
@@ -29,12 +29,12 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// What the tests share: a recording, and the lines that were written beside it.
+/// Recording that the tests share, and the lines that were written beside it.
 struct Recorded {
     bytes: Vec<u8>,
     mode: u32,
     lines: String,
-    /// Where [`play`] played.
+    /// Network namespace in which [`play`] ran.
     netns: u32,
 }
 
@@ -57,7 +57,7 @@ fn recorded() -> &'static Recorded {
     })
 }
 
-/// A mix of endings, and one stall.
+/// Plays a mix of endings, and one stall.
 fn play(testnet: &Testnet) -> u32 {
     attempt((FAR_V4, ports::RESETS));
     attempt((FAR_V6, ports::RESETS));
@@ -87,7 +87,7 @@ fn the_same_lines() {
         let label = format!("\"label\":\"{wanted}\",\"errno\"");
         assert!(matching(&recorded.lines, &label) > 0, "{wanted}");
     }
-    // Other stages than ours may be on the host.
+    // Other testnets may be active on this host.
     let own = format!("\"netns\":{},", recorded.netns);
     let is_own_stall = |line: &&str| line.contains("\"type\":\"stall\"") && line.contains(&own);
     assert_eq!(recorded.lines.lines().filter(is_own_stall).count(), 1);
@@ -123,7 +123,7 @@ fn other_options() {
     assert_eq!(labels(&["--no-stalls"]).len(), ENDINGS - 2);
     let impatient = labels(&["--patience", "20"]);
     assert_eq!(count(&impatient, "timed_out"), 2, "{impatient:?}");
-    // The other one saw a SYN retransmission: no patience makes it a cancellation.
+    // The other attempt had a SYN retransmission, so no patience makes it a cancellation.
     let patient = labels(&["--all", "--patience", "5000"]);
     assert_eq!(count(&patient, "timed_out"), 1, "{patient:?}");
 }
@@ -141,7 +141,7 @@ fn text() {
     );
 }
 
-/// Whoever reads the lines has had enough, or there never was anyone.
+/// A closed pipe or a closed stdout ends the replay without a failure.
 fn closed_stdout() {
     let dir = Dir::new("replay-closed");
     let file = dir.file("recording");
@@ -163,7 +163,7 @@ fn closed_stdout() {
     assert!(shell.arg(&file).status().unwrap().success());
 }
 
-/// The offset that a message names.
+/// Reads the byte offset from an error message.
 fn offset(errors: &str) -> usize {
     let (_, after) = errors.split_once("damaged at byte ").unwrap();
     after.split(':').next().unwrap().parse().unwrap()

@@ -1,4 +1,4 @@
-//! One socket for several attempts: nothing of the last may show in the next.
+//! Sockets that make several attempts: data of one must not appear in the next.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,18 +18,18 @@ use nix::{
 };
 use socket2::Socket;
 
-/// How often a scenario is played that depends on where the kernel allocates.
+/// Maximum number of plays of a scenario that depends on the kernel's memory allocation.
 const TRIES: usize = 3;
-/// Longer than anything here takes.
+/// Upper bound for every attempt in this group.
 const LONG: Duration = Duration::from_secs(10);
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Longer, so that it times out.
+/// Wait that exceeds the tracer's patience, so that the attempt counts as timed out.
 const OVER_PATIENCE: Duration = Duration::from_millis(300);
-/// Less than the answer to a SYN sent again takes.
+/// Upper bound for an answer to the first SYN, below the 1 s until it is retransmitted.
 const PROMPT: Duration = Duration::from_millis(900);
 
-/// Its name, and what plays and checks it with a far host.
+/// Scenario name, and the function that plays and checks it with a far host.
 type Scenario = (&'static str, fn(IpAddr));
 
 pub(crate) fn main() -> ExitCode {
@@ -71,13 +71,13 @@ pub(crate) fn main() -> ExitCode {
     run(tests)
 }
 
-/// A socket for this host and where it connects to.
+/// Creates a socket for this host, and the addresses that it connects to.
 fn socket_to<const N: usize>(host: IpAddr, ports: [u16; N]) -> (Socket, [SocketAddr; N]) {
     let remotes = ports.map(|port| SocketAddr::new(host, port));
     (tcp(SocketAddr::new(host, 0)), remotes)
 }
 
-/// Blocking attempts on one socket, one after the other.
+/// Makes blocking attempts on one socket, one after the other.
 fn attempts<const N: usize>(host: IpAddr, ports: [u16; N]) -> [Attempted; N] {
     let (socket, remotes) = socket_to(host, ports);
     remotes.map(|remote| attempt_on(&socket, remote))
@@ -102,8 +102,8 @@ fn refused_then_established(host: IpAddr) {
     );
 }
 
-/// After a refusal that poll told of, Linux answers the next connect with
-/// ECONNABORTED, which is no attempt.
+/// After poll has reported a refusal, Linux answers the next connect with ECONNABORTED, which is no
+/// attempt.
 fn refused_polled_then_established(host: IpAddr) {
     let live = Live::get();
     let scene = live.play(|_| {
@@ -163,7 +163,7 @@ fn icmp_then_established(host: IpAddr) {
     );
 }
 
-/// Both leave an entry in the error queue; the second's must be told.
+/// Both attempts leave an entry in the error queue, and the line must show the second one's.
 fn icmp_then_other_icmp() {
     let live = Live::get();
     let scene = live.play_lasting(..PROMPT, |_| {
@@ -234,8 +234,8 @@ fn icmp_then_given_up(
     );
 }
 
-/// Connects and closes after this long. Poll would not wait: the old entry in
-/// the error queue wakes it at once.
+/// Connects, sleeps and closes. Poll would return at once, because of the old entry in the error
+/// queue.
 fn give_up(socket: Socket, remote: SocketAddr, after: Duration) -> Attempted {
     let attempted = Attempted::begin(&socket, remote);
     assert_eq!(Errno::from_raw(attempted.errno), Errno::EINPROGRESS);
@@ -252,8 +252,7 @@ fn icmp_then_exhausted(host: IpAddr) {
     then_exhausted(host, ports::HOST_UNREACHABLE, unreachable);
 }
 
-/// The socket still holds the first attempt's port when the search for the
-/// second's finds none.
+/// The socket still holds the first attempt's port when the second finds no free one.
 fn then_exhausted(host: IpAddr, first_port: u16, first: fn(&Attempted) -> ExpectedLine) {
     let live = Live::get();
     let scene = live.play_lasting(..PROMPT, |testnet: &Testnet| {
@@ -301,7 +300,7 @@ fn abandoned_then_established(host: IpAddr) {
     );
 }
 
-/// SYNs are counted for each attempt on its own.
+/// SYNs are counted separately for each attempt.
 fn stalled_then_established() {
     let live = Live::get();
     let scene = live.play_lasting(..Duration::from_millis(1990), |_| {
@@ -332,10 +331,9 @@ fn stalled_then_established() {
     stalled.assert_stall(&stall, &lines[0], ExpectedReply::None);
 }
 
-/// The first attempt's entry is read while the second is under way. Should its memory
-/// become the second's own entry, that cannot be told from the first's: who answered is
-/// known, and what is not. That is chance, so that one try of
-/// several has to tell both.
+/// The application reads the first attempt's queue entry during the second. If the kernel reuses
+/// its memory, the second entry looks like the first, and the ICMP type is unknown. That depends on
+/// chance, so one of several tries must report the type.
 fn icmp_read_while_connecting() {
     let is_told = (0..TRIES).any(|_| is_told_what_answered());
     assert!(is_told, "not in {TRIES} tries");
@@ -350,7 +348,7 @@ fn is_told_what_answered() -> bool {
         Attempted::begin(&socket, near);
         socket.recv_with_flags(&mut [], MSG_ERRQUEUE).unwrap();
         socket.set_nonblocking(false).unwrap();
-        // Waits for the attempt that is under way.
+        // A blocking connect waits for the attempt that is under way.
         [first, attempt_on(&socket, near)]
     });
     let [first, second] = scene.value.each_ref();
@@ -370,7 +368,7 @@ fn is_told_what_answered() -> bool {
     is_told
 }
 
-/// The far router knows no such host. For IPv6 the kernel keeps only the errno.
+/// Expects the far router's host unreachable. For IPv6 the kernel keeps only the errno.
 fn unreachable(attempted: &Attempted) -> ExpectedLine {
     assert_eq!(Errno::from_raw(attempted.errno), Errno::EHOSTUNREACH);
     let is_v6 = attempted.remote.ip().to_canonical().is_ipv6();

@@ -1,4 +1,4 @@
-//! What a service manager is told (`sd_notify(3)`). `packaging/test/run` plays a real systemd.
+//! Messages to a service manager (`sd_notify(3)`). `packaging/test/run` plays a real systemd.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use std::{
 use conntrace_tests::{Agent, Dir, as_under_test, conntrace, live_test, matching, run};
 use nix::sys::signal::Signal;
 
-/// The watchdog's patience.
+/// Interval within which the service manager's watchdog expects a ping.
 const WATCHDOG: Duration = Duration::from_millis(300);
 
 pub(crate) fn main() -> ExitCode {
@@ -24,7 +24,7 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// An agent with a service manager at this socket, which writes to this file.
+/// Starts an agent that notifies this socket and writes its lines to this file.
 fn start(socket: &Path, lines: &Path) -> Agent {
     let mut command = conntrace();
     command
@@ -35,7 +35,7 @@ fn start(socket: &Path, lines: &Path) -> Agent {
     Agent::spawn(command.stdout(File::create(lines).unwrap()))
 }
 
-/// The next message that has this in it, and those before it.
+/// Returns the received messages up to the first that contains the text.
 fn wait_for(socket: &UnixDatagram, text: &str) -> Vec<String> {
     let mut messages = Vec::new();
     while !messages
@@ -52,8 +52,8 @@ fn wait_for(socket: &UnixDatagram, text: &str) -> Vec<String> {
     messages
 }
 
-/// Ready once the start line is there, a ping as long as its worker goes around, though nothing
-/// happens, and the end.
+/// The agent reports READY after its start line, then regular watchdog pings even when idle, and
+/// STOPPING at the end.
 fn tells_how_it_goes() {
     let dir = Dir::new("notify");
     let (path, lines) = (dir.file("socket"), dir.file("lines"));
@@ -74,7 +74,7 @@ fn tells_how_it_goes() {
         wait_for(&socket, "WATCHDOG=1");
     }
     assert!(began.elapsed() < 10 * WATCHDOG, "{:?}", began.elapsed());
-    // Stopped, it says nothing, and then goes on.
+    // A stopped process sends no ping; it resumes after SIGCONT.
     agent.signal(Signal::SIGSTOP);
     thread::sleep(Duration::from_millis(100));
     socket.set_nonblocking(true).unwrap();
@@ -97,7 +97,7 @@ fn tells_how_it_goes() {
     assert_eq!(matching(&text(), "\"type\":\"stop\""), 1);
 }
 
-/// No thread keeps what the others gave up.
+/// Checks that all threads have the same permitted capabilities.
 fn assert_one_set_of_capabilities(pid: u32) {
     let mut sets = BTreeMap::new();
     for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
@@ -112,7 +112,7 @@ fn assert_one_set_of_capabilities(pid: u32) {
     assert_eq!(different.len(), 1, "{sets:?}");
 }
 
-/// That is said, and tracing goes on.
+/// A missing socket is reported once, and tracing goes on.
 fn nobody_listens() {
     let dir = Dir::new("notify-nobody");
     let lines = dir.file("lines");
@@ -132,13 +132,13 @@ fn nobody_listens() {
     );
 }
 
-/// It ends all the same.
+/// A full socket does not keep the agent from ending.
 fn nobody_empties_the_socket() {
     let dir = Dir::new("notify-stuck");
     let (path, lines) = (dir.file("socket"), dir.file("lines"));
     let _socket = UnixDatagram::bind(&path).unwrap();
     let agent = start(&path, &lines);
-    // More pings than the socket takes: `net.unix.max_dgram_qlen` is 10.
+    // The pings exceed the socket's queue: `net.unix.max_dgram_qlen` is 10.
     thread::sleep(WATCHDOG * 20);
     agent.stop(Signal::SIGTERM);
 }

@@ -1,5 +1,5 @@
-//! Attempts that do not come from a plain connect, or go on without one:
-//! `io_uring`, TCP repair, and a socket that somebody else kills.
+//! Attempts that do not come from a plain connect, or continue without one: `io_uring`, TCP repair,
+//! and sockets that another process kills.
 
 use std::{
     fs,
@@ -20,14 +20,14 @@ use nix::{
 };
 use socket2::Socket;
 
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = ms(200);
-/// Longer, so that it times out.
+/// Wait that exceeds the tracer's patience, so that the attempt counts as timed out.
 const OVER_PATIENCE: Duration = ms(300);
-/// Before the kernel sends a SYN again, with room for a timer that is early.
+/// Time before the first SYN retransmission at 1 s, less a margin for an early timer.
 const BEFORE_STALL: Duration = ms(990);
 
-/// Its name, and what plays and checks it with a far host.
+/// Scenario name, and the function that plays and checks it with a far host.
 type Scenario = (&'static str, fn(IpAddr));
 
 pub(crate) fn main() -> ExitCode {
@@ -66,7 +66,7 @@ fn lacks_uring() -> Option<&'static str> {
     refused.then_some("needs io_uring (CONFIG_IO_URING, kernel.io_uring_disabled=0)")
 }
 
-/// Whether `ss -K` can kill: tried on a listener.
+/// Tries `ss -K` on a listener, and returns the reason if it cannot kill sockets.
 fn lacks_kill() -> Option<&'static str> {
     if !is_root() {
         return None;
@@ -81,16 +81,16 @@ fn lacks_kill() -> Option<&'static str> {
     (!killed).then_some("needs `ss -K` of iproute2 and CONFIG_INET_DIAG_DESTROY")
 }
 
-/// Kills every TCP socket of this thread's namespace with that port.
+/// Kills every TCP socket with that port in this thread's network namespace.
 fn kill(which: &str, port: u16) {
-    // Without ss nothing is killed, and the caller sees that.
+    // If ss is not installed nothing is killed, and the caller finds out.
     let _ = Command::new("ss")
         .args(["-Kat", which, "=", &format!(":{port}")])
         .stdout(Stdio::null())
         .status();
 }
 
-/// What is expected of an attempt that the far end refuses.
+/// Expects one line for an attempt that the far end refuses.
 fn expect_refused(play: impl FnOnce(&Socket, SocketAddr) -> Attempted + Send, host: IpAddr) {
     let remote = SocketAddr::from((host, ports::RESETS));
     let live = Live::get();
@@ -122,8 +122,8 @@ fn uring_refused_polled(host: IpAddr) {
     refused_in_kernel_thread(connect, "iou-sqp-", host);
 }
 
-/// A thread that the kernel keeps for this process calls connect: the process is
-/// ours, the thread is its own.
+/// A kernel thread of this process calls connect. The line has this process's pid and the kernel
+/// thread's tid.
 fn refused_in_kernel_thread(
     connect: impl FnOnce(&Socket, SocketAddr) -> Attempted + Send,
     comm: &str,
@@ -137,7 +137,7 @@ fn refused_in_kernel_thread(
     assert!(of["comm"].as_str().unwrap().starts_with(comm), "{line:#}");
     let tid = u32::try_from(of["tid"].as_u64().unwrap()).unwrap();
     assert!(tid != process::id() && tid != scene.value.tid, "{line:#}");
-    // Its process, and everything else, is as of any other thread's connect.
+    // All other fields are those of any thread's connect.
     let attempted = Attempted {
         tid,
         comm: of["comm"].as_str().unwrap().to_owned(),
@@ -146,8 +146,7 @@ fn refused_in_kernel_thread(
     ExpectedLine::refused(&attempted).assert_is(line, scene.netns);
 }
 
-/// The timeout takes the request back, the socket stays in `SYN_SENT` until it is
-/// closed.
+/// The timeout cancels the request, but the socket stays in `SYN_SENT` until it is closed.
 fn uring_linked_timeout(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::SILENT));
     let live = Live::get();
@@ -159,7 +158,7 @@ fn uring_linked_timeout(host: IpAddr) {
     live.expect(&scene, &[ExpectedLine::gave_up("timed_out", &scene.value)]);
 }
 
-/// Somebody kills the socket while its owner is in connect: the owner is named.
+/// Another process kills the socket while its owner is in connect, and the line names the owner.
 fn killed_by_ss(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::SILENT));
     let live = Live::get();
@@ -179,8 +178,8 @@ fn killed_by_ss(host: IpAddr) {
     live.expect(&scene, &[ExpectedLine::new("aborted", &scene.value)]);
 }
 
-/// A socket under repair is connected without a packet (`tcp_connect`): what a
-/// restored container's sockets do.
+/// A socket in repair mode connects without a packet (`tcp_connect`), as the sockets of a restored
+/// container do.
 fn repair(host: IpAddr) {
     let local: IpAddr = if host.is_ipv4() {
         FAR_LOCAL_V4.into()

@@ -1,5 +1,5 @@
-//! ICMP errors that find the socket locked: they wait in it as a soft error until
-//! the retries are used up, or the application closes.
+//! ICMP errors that arrive while the socket is locked. The kernel keeps them as soft errors until
+//! the retries are used up or the application closes.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -20,20 +20,20 @@ use nix::{
 };
 use socket2::Socket;
 
-/// Longer than anything here takes.
+/// Upper bound for every attempt in this group.
 const LONG: Duration = Duration::from_secs(10);
-/// Before the kernel sends a SYN again.
+/// Time before the first SYN retransmission.
 const PROMPT: Duration = Duration::from_millis(900);
-/// When the timer notices that `TCP_USER_TIMEOUT` is over, with room for it.
+/// Time at which the kernel's timer notices that `TCP_USER_TIMEOUT` is over, with a margin.
 const RETRIES: std::ops::Range<Duration> = Duration::from_millis(1400)..Duration::from_millis(2900);
 const USER_TIMEOUT_MS: u32 = 1500;
-/// No stage has a listener there.
+/// Port on which no testnet has a listener.
 const LOOPBACK_PORT: u16 = 7777;
 
-/// A packet rejected, what the application is told, and the ICMP that says it.
+/// ICMP rejection of a packet, the errno that the application gets, and the label.
 struct Rejection {
     name: &'static str,
-    /// As nft calls it.
+    /// Name of the ICMP type in nft.
     kind: &'static str,
     label: &'static str,
     v4: (Errno, u8, u8),
@@ -93,16 +93,16 @@ pub(crate) fn main() -> ExitCode {
     run(tests)
 }
 
-/// The chain a firewall's rule is in, and the port it is for.
+/// Name of the netfilter chain that holds the rule, and the port it matches.
 type Chain = (&'static str, u16);
 
-/// The SYN does not leave. Those that do get no answer.
+/// Output chain: rejected SYNs do not leave, and those that do get no answer.
 const OUTPUT: Chain = ("output", ports::SILENT);
-/// The SYN arrives over `lo`.
+/// Input chain, for a SYN that arrives over `lo`.
 const INPUT: Chain = ("input", LOOPBACK_PORT);
 
 impl Rejection {
-    /// What the application is told and the line says of this attempt.
+    /// Expects the error that the application gets, and the line that matches it.
     fn expected(&self, attempted: &Attempted) -> ExpectedLine {
         let (errno, icmp_type, code) = if attempted.remote.is_ipv6() {
             self.v6
@@ -123,8 +123,8 @@ fn keep_errors(socket: &Socket, remote: SocketAddr) {
     }
 }
 
-/// Only the first SYN is rejected, those after it are swallowed: at the end of
-/// the retries the kernel tells the application the soft error, not ETIMEDOUT.
+/// The first SYN is rejected, and those after it are dropped. When the retries end, the kernel
+/// returns the soft error instead of ETIMEDOUT.
 fn retries_end(rejection: &Rejection, host: IpAddr, (chain, port): Chain) {
     let remote = SocketAddr::new(host, port);
     let live = Live::get();
@@ -145,8 +145,8 @@ fn retries_end(rejection: &Rejection, host: IpAddr, (chain, port): Chain) {
     live.expect(&scene, &[expected]);
 }
 
-/// poll wakes the application at once, `SO_ERROR` tells it, and it closes:
-/// nothing but the error queue still knows.
+/// The application wakes from poll, reads `SO_ERROR` and closes, so that only the error queue still
+/// has the error.
 fn closed_early(rejection: &Rejection, host: IpAddr) {
     let remote = SocketAddr::new(host, LOOPBACK_PORT);
     let live = Live::get();

@@ -1,5 +1,4 @@
-//! What the command offers around tracing: explanations, a diagnosis of the
-//! host, and which lines are printed.
+//! Commands around tracing: explanations, a diagnosis of the host, and the choice of printed lines.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +17,7 @@ use conntrace_tests::{
 use serde_json::Value;
 
 pub(crate) fn main() -> ExitCode {
-    // Each sees the whole host, and with it what the others do.
+    // Each of these tests traces the whole host, and so the attempts of the others.
     run_one_by_one(vec![
         plain_test("explain", explain),
         plain_test("explain_to_nobody", explain_to_nobody),
@@ -35,7 +34,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// Runs it to its end.
+/// Runs the command to its end.
 fn output(args: &[&str]) -> Output {
     conntrace().args(args).output().unwrap()
 }
@@ -72,7 +71,7 @@ fn explain() {
     }
 }
 
-/// A closed stdout is a clean end, a full one is not.
+/// `explain` succeeds on a closed stdout, and fails on a full disk.
 fn explain_to_nobody() {
     for args in [&["explain"][..], &["explain", "refused"]] {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -90,14 +89,14 @@ fn diagnosis(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// For `doctor` to try the tier that the tracer is given.
+/// Returns the option that makes `doctor` test the same tier as the tracer.
 fn tier_under_test() -> Vec<String> {
     let tier = env::var("CONNTRACE_TIER").ok();
     tier.map_or_else(Vec::new, |tier| vec!["--tier".to_owned(), tier])
 }
 
-/// It finds what tracing says of itself, and has a reason and a remedy wherever
-/// that is not all.
+/// `doctor` agrees with the start line of tracing, and gives a reason and a remedy for everything
+/// that is missing.
 fn doctor() {
     let tier = tier_under_test();
     let tier: Vec<_> = tier.iter().map(String::as_str).collect();
@@ -138,7 +137,7 @@ fn doctor() {
     assert!(said.contains(&verdict), "{said}");
 }
 
-/// The exit status and the text, run by this program and its arguments.
+/// Runs `doctor` through these words; returns its exit status and text.
 fn doctor_text(through: &[&str]) -> (Option<i32>, String) {
     let words = [through, &[binary().to_str().unwrap(), "doctor"]].concat();
     let (program, args) = words.split_first().unwrap();
@@ -154,9 +153,9 @@ fn doctor_text(through: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), said)
 }
 
-/// What could not be tried is said to be so; the exit is that of `run`.
+/// Facts that could not be tested are reported as unknown; the exit status is that of `run`.
 fn doctor_without_privilege() {
-    // The build's folder may be closed to others.
+    // An unprivileged user may have no access to the build directory.
     let copy = env::temp_dir().join(format!("conntrace-doctor-{}", std::process::id()));
     copy_program(binary(), &copy);
     let output = Command::new(&copy)
@@ -186,7 +185,7 @@ fn doctor_without_privilege() {
     }
 }
 
-/// A kernel without BTF, as far as the command can see.
+/// The kernel's BTF is hidden from the command.
 fn doctor_without_btf() {
     let script = "mount -t tmpfs none /sys/kernel/btf && exec \"$@\"";
     let (code, text) = doctor_text(&["unshare", "--mount", "sh", "-c", script, "sh"]);
@@ -196,9 +195,8 @@ fn doctor_without_btf() {
     assert!(text.contains(remedy), "{text}");
 }
 
-/// A cancelled, an established and a refused attempt, in that order, under a
-/// tracer with these options. Returns the labels printed for them; all three
-/// must be counted whatever was printed.
+/// Makes a cancelled, an established and a refused attempt, in that order, under a tracer with
+/// these options. Checks that all three are counted, and returns the labels printed.
 fn printed(options: &[&str]) -> Vec<String> {
     let tracer = TracerProcess::start(options);
     let netns = conntrace_testnet::run("scenario", |testnet| {
@@ -224,7 +222,8 @@ fn printed(options: &[&str]) -> Vec<String> {
 }
 
 fn hidden_labels() {
-    // Longer than any pause of a busy machine: what is cancelled stays so.
+    // The patience exceeds any pause of a busy machine, so that a cancelled attempt stays
+    // cancelled.
     let patience = ["--patience", "10000"];
     let with = |labels: &[&str]| printed(&[&patience, labels].concat());
     assert_eq!(with(&["--label", "established"]), ["established"]);

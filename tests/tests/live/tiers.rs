@@ -1,5 +1,5 @@
-//! Three tiers, one labelling: what each must see, and that all say the same of the
-//! same attempt.
+//! Tracing tiers: the attempts that each must see, and equal lines for the same attempt on all
+//! three.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -18,13 +18,13 @@ use jiff::Timestamp;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-/// A way to trace: its options, and how coverage names what it must see.
+/// Options of a tracing mode, and the coverage that it must have.
 struct TracingMode {
     name: &'static str,
     options: &'static [&'static str],
-    /// Whether functions are hooked.
+    /// True if kernel functions are hooked.
     functions: bool,
-    /// Whether system calls are.
+    /// True if system calls are traced.
     calls: bool,
 }
 
@@ -55,7 +55,7 @@ const WAYS: [TracingMode; 4] = [
     },
 ];
 
-/// What every tier must see.
+/// Keys of `coverage` that are true on every tier.
 const ALWAYS: [&str; 9] = [
     "established",
     "rst",
@@ -67,17 +67,17 @@ const ALWAYS: [&str; 9] = [
     "stall",
     "icmp",
 ];
-/// What ends before `SYN_SENT`.
+/// Keys of `coverage` for attempts that end before `SYN_SENT`.
 const BEFORE_SYN: [&str; 3] = ["no_route", "local_denial", "bind_exhausted"];
 
-/// Kernels give reasons for drops from here on.
+/// First kernel version that gives reasons for dropped packets.
 const DROP_REASONS_SINCE: (u32, u32) = (5, 17);
-/// How far apart two tracers may see the same moment.
+/// Maximum difference between two tracers' times of the same event.
 const APART_MAX: Duration = Duration::from_millis(200);
-/// Of no network of the stage.
+/// Address outside every network of the testnet.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const FORBIDDEN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
-/// An application that waits this long has timed out.
+/// Wait of an application whose attempts count as timed out.
 const GIVES_UP_AFTER: Duration = Duration::from_millis(300);
 
 pub(crate) fn main() -> ExitCode {
@@ -93,7 +93,7 @@ pub(crate) fn main() -> ExitCode {
         let covers: Trial = live_test(&format!("covers_{}", way.name), || covers(way));
         tests.push(unless(missing.clone(), covers));
     }
-    // The last way sees all that the others do.
+    // The last mode sees all that the others do.
     for (way, missing) in WAYS.iter().zip(&missing).take(2) {
         let name = format!("{}_says_what_tracepoint_says", way.name);
         let missing = missing.clone().or_else(|| no_tracefs.clone());
@@ -105,8 +105,8 @@ pub(crate) fn main() -> ExitCode {
     run(tests)
 }
 
-/// `coverage` is at least what the contract has for the tier, and no tier claims what
-/// it cannot see.
+/// `coverage` has at least the keys that the tier guarantees, and claims nothing that the tier
+/// cannot see.
 fn covers(way: &TracingMode) {
     let tracer = TracerProcess::start(way.options);
     let start = tracer.lines(|line| line["type"] == "start").remove(0);
@@ -128,10 +128,10 @@ fn covers(way: &TracingMode) {
     }
 }
 
-/// Both tracers see the same attempts, and every field of every line is the same but
-/// for what only one of them can know.
+/// Both tracers see the same attempts. All fields of their lines are equal, except those that only
+/// one of them can know.
 fn say_the_same(way: &TracingMode, other: &TracingMode) {
-    // Causes name what is known of an answer, which is not the same.
+    // Causes depend on details of an answer that differ between the tiers.
     let options = ["--all", "--no-diagnosis"];
     let all = |way: &TracingMode| TracerProcess::start(&[&options, way.options].concat());
     let tracers = [all(way), all(other)];
@@ -165,11 +165,11 @@ fn assert_same(line: &Value, other: &Value) {
         assert!(apart < APART_MAX, "{moment} of {line:#} {other:#}");
     }
     let mut line = line.clone();
-    // Two clocks, and what is made of them.
+    // Times differ, because each tracer reads the clock itself.
     for of_time in ["time", "started", "elapsed_us", "attempt_id", "message"] {
         line[of_time] = other[of_time].clone();
     }
-    // What without hooks of functions is known by the errno alone.
+    // Without hooked functions only the errno is known here.
     if other["reply"]["icmp_type"].is_null()
         && other["remote"]["addr"]
             .as_str()
@@ -182,7 +182,7 @@ fn assert_same(line: &Value, other: &Value) {
     assert_eq!(&line, other, "got the left one, expected the right one");
 }
 
-/// An ending of every kind, one after the other; returns how many.
+/// Makes one attempt with each kind of ending; returns their number.
 fn provoke(testnet: &Testnet) -> usize {
     testnet
         .add_dead_end(DeadEndRoute::Prohibit, FORBIDDEN.into())
@@ -213,7 +213,7 @@ fn provoke(testnet: &Testnet) -> usize {
     count + without_ports(testnet)
 }
 
-/// No port to connect from, none to bind, and one that is taken.
+/// Makes attempts and binds that find no free port, or one that is in use.
 fn without_ports(testnet: &Testnet) -> usize {
     let range = "net/ipv4/ip_local_port_range";
     testnet.set_sysctl(range, "40000 40001").unwrap();

@@ -1,4 +1,4 @@
-//! No answer: the kernel gives up, or the application does.
+//! Attempts without an answer, which the kernel or the application gives up.
 
 use std::{
     env,
@@ -17,14 +17,16 @@ use conntrace_tests::{
 use nix::errno::Errno;
 use serde_json::json;
 
-/// Makes this program connect to a silent port instead of running its tests.
+/// Environment variable that makes this program connect to a silent port instead of running its
+/// tests.
 const CONNECT: &str = "CONNTRACE_TEST_CONNECT";
 
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = ms(200);
-/// Before the kernel sends a SYN again, with room for a timer that is early.
+/// Time before the first SYN retransmission at 1 s, less a margin for an early timer.
 const BEFORE_STALL: Duration = ms(990);
-/// Before it does so once more.
+/// Time before the second SYN retransmission (at 2 s from Linux 6.5 on), less a margin for an early
+/// timer.
 const BEFORE_SECOND_STALL: Duration = ms(1990);
 
 pub(crate) fn main() -> ExitCode {
@@ -92,12 +94,12 @@ fn user_timeout(remote: SocketAddr) {
     expect_stalled(&live, &scene, by_kernel(&scene.value));
 }
 
-/// SYNs at 0 and 1 s, the end at 3 s.
+/// The kernel sends SYNs at 0 and 1 s, and gives up at 3 s.
 fn retries_used_up(remote: SocketAddr) {
     let live = Live::get();
     let scene = live.play(|testnet: &Testnet| {
         testnet.set_sysctl("net/ipv4/tcp_syn_retries", "1").unwrap();
-        // From Linux 6.5 these come on top.
+        // Linux 6.5 and later add these retransmissions to `tcp_syn_retries`.
         if let Err(error) = testnet.set_sysctl("net/ipv4/tcp_syn_linear_timeouts", "0") {
             assert_eq!(error.kind(), ErrorKind::NotFound);
         }
@@ -121,7 +123,7 @@ fn deadline(remote: SocketAddr, deadline: Duration) {
     assert!(live.stalls(&scene).is_empty());
 }
 
-/// This host's own firewall swallows the SYN: TCP does not hear of it.
+/// This host's own firewall drops the SYN without an error to TCP.
 fn dropped_here(remote: SocketAddr) {
     let live = Live::get();
     let scene = live.play_lasting(PATIENCE..BEFORE_STALL, |_| {
@@ -135,7 +137,7 @@ fn dropped_here(remote: SocketAddr) {
     live.expect(&scene, &[expected]);
 }
 
-/// It swallows only the first: the RST is the other side's.
+/// The own firewall drops only the first SYN, and the RST comes from the peer.
 fn dropped_here_at_first() {
     let remote = SocketAddr::from((FAR_V4, ports::RESETS));
     let live = Live::get();
@@ -157,8 +159,8 @@ fn deadline_under_patience() {
     live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
-/// The kernel sends the SYN again in about the same millisecond: mostly the
-/// application is first, and the line must say how it was.
+/// The deadline and the SYN retransmission fall into the same millisecond. Usually the application
+/// comes first; the line must match the actual order.
 fn deadline_at_first_retransmission() {
     let live = Live::get();
     let scene = live.play_lasting(..BEFORE_SECOND_STALL, |_| give_up(silent_v4(), ms(1000)));
@@ -192,7 +194,7 @@ fn connect_timeout_of_std() {
     let scene = live.play_lasting(..BEFORE_STALL, |_| {
         let error = TcpStream::connect_timeout(&silent_v4(), ms(300)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
-        // What std's socket would say is not known.
+        // The std library's socket does not expose the errno.
         let errno = Errno::EINPROGRESS as i32;
         Attempted::on(&tcp(silent_v4()), silent_v4(), errno)
     });
@@ -200,7 +202,7 @@ fn connect_timeout_of_std() {
     assert!(live.stalls(&scene).is_empty());
 }
 
-/// A process that is stuck in connect is killed.
+/// A process that is blocked in connect is killed.
 fn killed() {
     let live = Live::get();
     let scene = live.play_lasting(..BEFORE_STALL, |_| {
@@ -237,7 +239,7 @@ fn answered_late(remote: SocketAddr) {
     expect_stalled(&live, &scene, ExpectedLine::established(&scene.value));
 }
 
-/// The SYN was sent again once: one stall line, and this outcome.
+/// Expects one stall line for one SYN retransmission, and this outcome.
 fn expect_stalled(live: &Live, scene: &PlayedScenario<Attempted>, outcome: ExpectedLine) {
     let expected = ExpectedLine {
         syn_sent: 2,

@@ -1,5 +1,5 @@
-//! What an application does while its attempt is under way, and what does not
-//! end it: the line comes with the ending, once.
+//! Actions of an application during an attempt that do not end it. The line is printed once, with
+//! the ending.
 
 use std::{
     net::{IpAddr, Shutdown, SocketAddr},
@@ -24,18 +24,19 @@ use nix::{
 };
 use socket2::Socket;
 
-/// An application that gives up before this cancels.
+/// The tracer's patience: an attempt closed earlier counts as cancelled.
 const PATIENCE: Duration = ms(200);
-/// Before the kernel sends a SYN again, with room for a timer that is early.
+/// Time before the first SYN retransmission at 1 s, less a margin for an early timer.
 const BEFORE_STALL: Duration = ms(990);
-/// Before it does so once more.
+/// Time before the second SYN retransmission (at 2 s from Linux 6.5 on), less a margin for an early
+/// timer.
 const BEFORE_SECOND_STALL: Duration = ms(1990);
-/// Longer than a thread takes from `SYN_SENT` to its sleep.
+/// Time that exceeds a thread's way from `SYN_SENT` to its sleep.
 const ASLEEP: Duration = ms(20);
-/// Longer than anything here takes, in milliseconds.
+/// Upper bound in milliseconds for every attempt in this group.
 const LONG: u16 = 10_000;
 
-/// Its name, and what plays and checks it with a far host.
+/// Scenario name, and the function that plays and checks it with a far host.
 type Scenario = (&'static str, fn(IpAddr));
 
 pub(crate) fn main() -> ExitCode {
@@ -85,8 +86,8 @@ fn assert_told(attempted: &Attempted, errno: Errno) {
     assert_eq!(Errno::from_raw(attempted.errno), errno);
 }
 
-/// `SO_SNDTIMEO` ends the call, not the attempt: EINPROGRESS. The next connect
-/// waits as long once more and says EALREADY.
+/// `SO_SNDTIMEO` ends the call with EINPROGRESS, but not the attempt. The next connect waits as
+/// long again and returns EALREADY.
 fn send_timeout(remote: SocketAddr, timeout: Duration) -> Attempted {
     let socket = tcp(remote);
     socket.set_write_timeout(Some(timeout)).unwrap();
@@ -110,7 +111,7 @@ fn send_timeout_under_patience(host: IpAddr) {
     live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
-/// The application is told that the call took too long, and goes on all the same.
+/// Connect returns a timeout to the application, which calls it again and succeeds.
 fn send_timeout_then_established(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::ACCEPTS_SECOND_SYN));
     let live = Live::get();
@@ -124,7 +125,7 @@ fn send_timeout_then_established(host: IpAddr) {
     expect_answered_late(&live, &scene);
 }
 
-/// The second SYN was answered: one stall and this outcome.
+/// Expects one stall and an established outcome, because the second SYN is answered.
 fn expect_answered_late(live: &Live, scene: &PlayedScenario<Attempted>) {
     let expected = ExpectedLine {
         syn_sent: 2,
@@ -136,7 +137,7 @@ fn expect_answered_late(live: &Live, scene: &PlayedScenario<Attempted>) {
     expected.assert_stall(&stall, &lines[0], ExpectedReply::None);
 }
 
-/// A blocking connect in a thread of its own, into which this signal comes.
+/// Calls a blocking connect on a new thread, and interrupts it by this signal.
 fn signalled(socket: &Socket, remote: SocketAddr, signal: Signal) -> Attempted {
     let socket = socket.try_clone().unwrap();
     let connecting = thread::Builder::new()
@@ -149,7 +150,7 @@ fn signalled(socket: &Socket, remote: SocketAddr, signal: Signal) -> Attempted {
     connecting.join().unwrap()
 }
 
-/// Interrupted, then asked once more without blocking.
+/// Interrupts a connect, then repeats it without blocking.
 fn interrupted(socket: &Socket, remote: SocketAddr) -> Attempted {
     let attempted = signalled(socket, remote, Signal::SIGUSR1);
     assert_eq!(attempted.comm, "connecting");
@@ -166,7 +167,7 @@ fn interrupted_then_closed(host: IpAddr) {
     live.expect(&scene, &[ExpectedLine::gave_up("cancelled", &scene.value)]);
 }
 
-/// The application waits on after EINTR and is told of the handshake by poll.
+/// The application waits in poll after EINTR, which reports the completed handshake.
 fn interrupted_then_polled(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::ACCEPTS_SECOND_SYN));
     let live = Live::get();
@@ -184,7 +185,7 @@ fn interrupted_then_polled(host: IpAddr) {
     expect_answered_late(&live, &scene);
 }
 
-/// With `SA_RESTART` the kernel calls connect again by itself.
+/// With `SA_RESTART` the kernel itself restarts connect.
 fn interrupted_and_restarted(host: IpAddr) {
     let remote = SocketAddr::from((host, ports::ACCEPTS_SECOND_SYN));
     let live = Live::get();
@@ -202,7 +203,7 @@ fn connect_elsewhere(host: IpAddr) {
     connect_to_other(host, (host, ports::ACCEPTS).into());
 }
 
-/// Whatever address it names, a connect on a connecting socket is no attempt.
+/// A second connect on a connecting socket is no attempt, whatever its address.
 fn connect_to_other(host: IpAddr, other: SocketAddr) {
     let live = Live::get();
     let scene = live.play_lasting(..PATIENCE, |_| {
@@ -231,7 +232,7 @@ fn connect_when_established(host: IpAddr) {
     live.expect(&scene, &[ExpectedLine::established(&scene.value)]);
 }
 
-/// Ways of giving up that differ in the kernel (`tcp_close`, `tcp_disconnect`).
+/// The application gives up by ways that differ in the kernel (`tcp_close`, `tcp_disconnect`).
 fn given_up(host: IpAddr, give_up: fn(&Socket)) {
     let live = Live::get();
     let scene = live.play_lasting(..PATIENCE, |_| {
@@ -248,13 +249,13 @@ fn linger_0(socket: &Socket) {
 }
 
 fn shut(socket: &Socket, how: Shutdown) {
-    // Linux ends the attempt and then says that there was none.
+    // Linux ends the attempt, then returns an error as if there was none.
     let _ = socket.shutdown(how);
 }
 
-/// One thread is in connect, another ends the attempt: the line names the first. Kernels
-/// before Linux 6.7 may not let it end what another waits for (`tcp_disconnect`, EBUSY);
-/// the first thread then stops waiting, and closes.
+/// One thread is in connect when another ends the attempt, and the line names the first. Before
+/// Linux 6.7 the kernel refuses that while a thread waits (`tcp_disconnect`, EBUSY). The first
+/// thread then stops waiting, and closes.
 fn shut_down_by_another_thread(host: IpAddr) {
     let live = Live::get();
     let scene = live.play_lasting(..PATIENCE, |_| {

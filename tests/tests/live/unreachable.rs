@@ -1,4 +1,4 @@
-//! The network says no.
+//! Attempts that a router or the neighbour's silence ends.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,13 +17,13 @@ use nix::{
 };
 use socket2::Socket;
 
-/// Longer than anything here takes.
+/// Upper bound for every attempt in this group.
 const LONG: Duration = Duration::from_secs(10);
-/// Less than the answer to a SYN sent again takes.
+/// Upper bound for an answer to the first SYN, below the 1 s until it is retransmitted.
 const PROMPT: Duration = Duration::from_millis(900);
 
-/// What a router can say: the port that makes it, `ICMPv4` type, code and what
-/// the application is told, `ICMPv6` the same.
+/// Name of an ICMP error, and the port that provokes it. Then type, code and the application's
+/// errno, for `ICMPv4` and for `ICMPv6`.
 type Reason = (&'static str, u16, (u8, u8, Errno), (u8, u8, Errno));
 
 const REASONS: [Reason; 4] = [
@@ -93,7 +93,7 @@ pub(crate) fn main() -> ExitCode {
     run(tests)
 }
 
-/// The router says no, to a blocking application and to one that polls.
+/// A router rejects the SYN, for a blocking application and for one that polls.
 fn unreachable(remote: SocketAddr, prepare: fn(&Socket), errno: Errno, reply: ExpectedReply) {
     let live = Live::get();
     let scene = live.play_lasting(..PROMPT, |_| {
@@ -114,8 +114,8 @@ fn unreachable(remote: SocketAddr, prepare: fn(&Socket), errno: Errno, reply: Ex
     assert!(live.stalls(&scene).is_empty());
 }
 
-/// Nobody answers ARP or neighbour discovery: after about 3 s the kernel tells
-/// itself. The one SYN still waits for an address, so none is sent again.
+/// The neighbour answers neither ARP nor neighbour discovery, so the kernel reports an error itself
+/// after about 3 s. The one SYN still waits for the address, so none is retransmitted.
 fn neighbour_fails(host: IpAddr, reply: ExpectedReply) {
     let live = Live::get();
     let scene = live.play(|_| attempt((host, ports::ACCEPTS)));

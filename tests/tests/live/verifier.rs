@@ -1,16 +1,16 @@
-//! What the kernel's verifier makes of each program, on every tier that there is.
+//! Verdict of the kernel's verifier on each program, on every tier.
 
 use std::process::ExitCode;
 
 use conntrace::capture::{Settings, Tier, Tracer};
 use conntrace_tests::{is_root, lacks_functions, lacks_tracefs, live_test, run, unless};
 
-/// More than this many instructions are a sign of a program that grows with what it is
-/// asked; the kernel itself allows a million.
+/// Maximum number of instructions that the verifier may process, to notice a program that grows
+/// with its input. The kernel's own limit is a million.
 const VERIFIED_MAX: u32 = 30_000;
 
 pub(crate) fn main() -> ExitCode {
-    // So that the programs of system calls can be loaded.
+    // The system calls' programs can be loaded only with tracefs.
     let tracefs = lacks_tracefs();
     let tiers = [Tier::Full, Tier::Kprobe, Tier::Tracepoint].map(|tier| {
         let functions = tier != Tier::Tracepoint && is_root();
@@ -21,7 +21,7 @@ pub(crate) fn main() -> ExitCode {
     run(tiers.into())
 }
 
-/// Every program stays within it, and can be loaded with its debug lines as well.
+/// Every program stays within the budget, with and without its debug lines.
 fn budget(tier: Tier) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,5 +1,5 @@
-//! This host's link, address or route goes away under an attempt: no router has said
-//! anything, and no line says so.
+//! Links, addresses and routes of this host that are removed during an attempt. No router is
+//! involved, and no line may name one.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -22,20 +22,20 @@ use nix::{
 use serde_json::{Value, json};
 use socket2::Socket;
 
-/// Behind the far router.
+/// Address behind the far router.
 const BEYOND_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 const BEYOND_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 9, 0, 0, 0, 5);
-/// The other end of the link of [`link_into`], whose firewall rejects.
+/// Address of the other end of [`link_into`], whose firewall rejects.
 const REJECTING: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const PORT: u16 = 5432;
-/// The first retransmission, at one second, has failed by then.
+/// Wait in which the first SYN retransmission, at 1 s, fails.
 const AFTER_RETRANSMISSION: Duration = Duration::from_millis(1600);
-/// The kernel gives up after one retransmission: at three seconds.
+/// Sysctl that makes the kernel give up after one retransmission, at 3 s.
 const RETRIES: (&str, &str) = ("net/ipv4/tcp_syn_retries", "1");
-/// Longer than that.
+/// Upper bound that exceeds the kernel's own timeout.
 const LONG: Duration = Duration::from_secs(20);
 
-/// The part of the way that goes away.
+/// Part of the route that a test removes.
 #[derive(Clone, Copy)]
 enum LostPart {
     Link,
@@ -50,7 +50,7 @@ impl LostPart {
         (Self::Route, "route"),
     ];
 
-    /// Packets are sent as before.
+    /// Returns true if packets are still sent without this part.
     fn is_sent_on(self, v6: bool) -> bool {
         v6 && matches!(self, Self::Address)
     }
@@ -96,7 +96,7 @@ pub(crate) fn main() -> ExitCode {
     run(tests)
 }
 
-/// An attempt that nobody answers, under which the way goes away.
+/// Begins an attempt without an answer, and removes a part of its route.
 fn cut_off(testnet: &Testnet, gone: LostPart, v6: bool) -> (Socket, SocketAddr) {
     let to: IpAddr = if v6 {
         BEYOND_V6.into()
@@ -122,8 +122,8 @@ fn cut_off(testnet: &Testnet, gone: LostPart, v6: bool) -> (Socket, SocketAddr) 
     (socket, remote)
 }
 
-/// IPv6 goes on to send from an address that was removed: nothing fails here, and no answer
-/// can come.
+/// Checks for a timeout: IPv6 keeps sending from an address that was removed, but no answer can
+/// arrive.
 fn assert_unanswerable(line: &Value) {
     assert_eq!(line["reply"]["kind"], "none", "{line:#}");
     assert_eq!(line["label"], "timed_out", "{line:#}");
@@ -131,7 +131,7 @@ fn assert_unanswerable(line: &Value) {
     assert_eq!(line["cause"]["certainty"], "likely", "{line:#}");
 }
 
-/// No router has said anything, and the cause is proven by what this host knows.
+/// Checks that the line names no router, and that this host's own state proves the cause.
 fn assert_cut_off(line: &Value, label: &str, timeout_by: &Value) {
     let reply = json!({ "kind": "local", "icmp_type": null, "icmp_code": null, "from": null });
     assert_eq!(line["reply"], reply, "{line:#}");
@@ -142,7 +142,7 @@ fn assert_cut_off(line: &Value, label: &str, timeout_by: &Value) {
     assert!(!line.to_string().contains("router"), "{line:#}");
 }
 
-/// The application closes after the retransmission that could not be sent.
+/// The application closes after the failed retransmission.
 fn given_up(gone: LostPart, v6: bool) {
     let line = Live::get().last_line(1, |testnet| {
         let (socket, _) = cut_off(testnet, gone, v6);
@@ -156,7 +156,7 @@ fn given_up(gone: LostPart, v6: bool) {
     assert_cut_off(&line, "timed_out", &"application".into());
 }
 
-/// At the end of the retries the kernel tells the application its own soft error.
+/// When the retries end, the kernel returns its own soft error to the application.
 fn kernel_ends(gone: LostPart, v6: bool) {
     let mut told = None;
     let line = Live::get().last_line(1, |testnet| {
@@ -177,7 +177,7 @@ fn kernel_ends(gone: LostPart, v6: bool) {
     assert_cut_off(&line, "unreachable", &Value::Null);
 }
 
-/// The child's side: a namespace of its own, whose firewall says that there is no way.
+/// Plays a server in its own namespace, whose firewall rejects with an ICMP unreachable.
 fn serve() -> ExitCode {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     nft(
@@ -189,8 +189,8 @@ fn serve() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// An ICMP error that the application has taken from the socket's error queue: the errno is
-/// left, and no sender is made up.
+/// The application has removed an ICMP error from the error queue. The errno is left, and the line
+/// claims no sender.
 fn drained() {
     let remote = SocketAddr::from((REJECTING, PORT));
     let server = Partner::start(in_role_to("serve", remote));
@@ -198,7 +198,7 @@ fn drained() {
         link_into(server.pid());
         let socket = tcp(remote);
         setsockopt(&socket, Ipv4RecvErr, &true).unwrap();
-        // The error comes while connect holds the socket: it is soft.
+        // The error arrives while connect holds the socket, so it becomes a soft error.
         Attempted::begin(&socket, remote);
         read_errors(&socket);
     });
@@ -209,7 +209,7 @@ fn drained() {
     assert_eq!(line["undiagnosed"], "incomplete", "{line:#}");
 }
 
-/// Reads the error queue empty.
+/// Reads the error queue until it is empty.
 fn read_errors(socket: &Socket) {
     use std::os::fd::AsRawFd as _;
     let mut space = nix::cmsg_space!([u8; 256]);

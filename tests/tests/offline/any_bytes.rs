@@ -1,5 +1,5 @@
-//! The fuzz targets' bodies without a fuzzer: on the committed corpus, and on
-//! bytes that differ from it a little, the same in every run.
+//! Fuzz targets' bodies without a fuzzer. They run on the committed corpus, and on reproducible
+//! mutations of it.
 #![expect(
     unreachable_pub,
     reason = "the bodies are another crate's, too, which has them public"
@@ -12,9 +12,9 @@ use conntrace_tests::{plain_test, run};
 #[path = "../../../fuzz/src/lib.rs"]
 mod targets;
 
-/// Mutations of every seed.
+/// Number of mutations of every seed.
 const MUTATIONS: usize = 1000;
-/// Changes that make a mutation, at most.
+/// Maximum number of changes in a mutation.
 const CHANGES_MAX: usize = 8;
 
 pub(crate) fn main() -> ExitCode {
@@ -45,7 +45,7 @@ fn check(target: &str, body: fn(&[u8])) {
     }
 }
 
-/// Numbers without a pattern, by xorshift.
+/// Pseudorandom numbers by xorshift.
 struct Random(u64);
 
 impl Random {
@@ -61,7 +61,7 @@ impl Random {
     }
 
     fn byte(&mut self) -> u8 {
-        // Those at the ends of a range, and those that end something, more often.
+        // Values at the ends of a range, and terminators, are chosen more often.
         const SPECIAL: [u8; 8] = [0, 1, 0x7f, 0x80, 0xff, b'"', b'\\', b'/'];
         match self.below(2) {
             0 => SPECIAL[self.below(SPECIAL.len())],
@@ -69,7 +69,7 @@ impl Random {
         }
     }
 
-    /// Some bytes replaced, taken out, put in or cut off.
+    /// Replaces, removes, inserts or cuts off some bytes of the seed.
     fn mutation(&mut self, seed: &[u8]) -> Vec<u8> {
         let mut bytes = seed.to_vec();
         for _ in 0..=self.below(CHANGES_MAX) {

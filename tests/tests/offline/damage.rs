@@ -1,15 +1,15 @@
-//! What `replay` makes of a recording that is not whole: every byte of it changed,
-//! and every length. Nothing here needs root.
+//! Output of `replay` for damaged recordings: every byte changed, and every length cut. Nothing
+//! here needs root.
 
 use std::{collections::HashMap, fs, process::ExitCode};
 
 use conntrace_tests::{Dir, conntrace, plain_test, run, sample, stderr, stdout};
 
-/// How each of its messages about a recording begins.
+/// Beginning of each message about a recording.
 const CANNOT: &str = "conntrace: cannot replay recording: ";
-/// Bytes of a header; none of its damage leaves a line.
+/// Size of the header in bytes; a damaged header leaves no line.
 const HEADER_LEN: usize = 24;
-/// Where in it the format's version stands.
+/// Position of the format version in the header.
 const VERSION_AT: std::ops::Range<usize> = 8..12;
 
 pub(crate) fn main() -> ExitCode {
@@ -20,7 +20,7 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// A folder to replay in.
+/// Temporary folder in which recordings are replayed.
 struct Replays(Dir);
 
 impl Replays {
@@ -28,7 +28,7 @@ impl Replays {
         Self(Dir::new(&format!("damage-{name}")))
     }
 
-    /// What `replay --all` of these bytes exits with, writes and says.
+    /// Replays these bytes with `replay --all`; returns exit status, stdout and stderr.
     fn of(&self, bytes: &[u8]) -> (Option<i32>, String, String) {
         fs::write(self.0.file("recording"), bytes).unwrap();
         let mut command = conntrace();
@@ -40,15 +40,14 @@ impl Replays {
         (output.status.code(), written, said)
     }
 
-    /// The lines of a good recording.
+    /// Replays a good recording; returns its lines.
     fn lines(&self, good: &[u8]) -> String {
         let (status, written, said) = self.of(good);
         assert_eq!((status, said.as_str()), (Some(0), ""));
         written
     }
 
-    /// A failure that is told in one line; returns what is written before it, and
-    /// why it is.
+    /// Replays a bad recording, which fails with one line on stderr. Returns stdout and the reason.
     fn failure(&self, bytes: &[u8]) -> (String, String) {
         let (status, written, said) = self.of(bytes);
         assert_eq!(status, Some(1), "{said}");
@@ -59,13 +58,13 @@ impl Replays {
     }
 }
 
-/// The byte that a message names, if it is about damage.
+/// Reads the byte offset from a message about damage.
 fn offset(why: &str) -> Option<usize> {
     let (_, after) = why.split_once("it is damaged at byte ")?;
     after.split(':').next().unwrap().parse().ok()
 }
 
-/// Where the entries begin, and the end.
+/// Returns the offset of every entry, and of the end.
 fn places(recording: &[u8]) -> Vec<usize> {
     let mut places = vec![HEADER_LEN];
     while let Some(length) = recording[places[places.len() - 1]..].first_chunk() {
@@ -75,7 +74,7 @@ fn places(recording: &[u8]) -> Vec<usize> {
     places
 }
 
-/// The message names the entry that is damaged, and all lines before it are there.
+/// The message names the damaged entry, and all lines before it are printed.
 fn every_byte_changed() {
     let replays = Replays::new("bytes");
     let good = sample();
@@ -89,7 +88,7 @@ fn every_byte_changed() {
         if at < HEADER_LEN {
             let told = match at {
                 0..8 => "it is not a recording: ",
-                // A later version may have another header: it is asked for first.
+                // The version is checked first, because a later one may have another header.
                 _ if VERSION_AT.contains(&at) => "its format is version ",
                 _ => "it is damaged at byte 0: ",
             };
@@ -110,7 +109,7 @@ fn every_byte_changed() {
     assert_eq!(before.len(), places.len() - 1, "every entry was damaged");
 }
 
-/// What precedes the end of the file is written, line by whole line.
+/// Lines that precede the cut are written, each of them whole.
 fn every_length() {
     let replays = Replays::new("lengths");
     let good = sample();
@@ -134,12 +133,12 @@ fn every_length() {
         counts.push(written.lines().count());
     }
     assert!(counts.is_sorted(), "{counts:?}");
-    // The stop entry makes the last summary and the stop.
+    // The stop entry produces the last summary and the stop line.
     assert_eq!(counts.last().unwrap() + 2, lines.lines().count());
 }
 
-/// Every entry has its own checksum, so that such a file is good byte for byte;
-/// without its first entry, or with something behind its last, it is none.
+/// Every entry of these files has a valid checksum. They are rejected all the same, because the
+/// first entry is missing or repeated, or because an entry follows the last.
 fn an_entry_twice_or_missing() {
     let replays = Replays::new("entries");
     let good = sample();

@@ -1,4 +1,4 @@
-//! Groups that need neither root nor a traced kernel.
+//! Tests that need neither root nor a traced kernel.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

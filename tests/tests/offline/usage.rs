@@ -1,5 +1,4 @@
-//! What conntrace says when it is used wrongly, and how it exits. Nothing here
-//! needs root.
+//! Messages and exit statuses of conntrace when it is used wrongly. Nothing here needs root.
 
 use std::{
     fs,
@@ -13,8 +12,8 @@ use conntrace_tests::{
     stdout,
 };
 
-// Tables of what is typed, and what the message must hold: the word that is
-// wrong, and what is wanted in its place. An empty word is written as two quotes.
+// Each table row has the arguments, the wrong word, and the expected remedy in the message. An
+// empty argument is written as two quotes.
 
 const COMMANDS: &str = "\
 --nonsense             | '--nonsense' | --help
@@ -109,8 +108,8 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// Runs it to its end; returns its exit status, and what it wrote and said,
-/// which is a person's text in any case.
+/// Runs the command; returns its exit status, stdout and stderr. Checks that stderr has no panic or
+/// debug output.
 fn told(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.env("RUST_BACKTRACE", "1").output().unwrap();
     let said = stderr(&output).to_owned();
@@ -124,8 +123,8 @@ fn told(command: &mut Command) -> (Option<i32>, String, String) {
     (output.status.code(), stdout(&output).to_owned(), said)
 }
 
-/// A usage error: exit status 2, nothing on stdout, and on stderr an error that
-/// names all of `wanted` and a few lines around it.
+/// Checks for a usage error: exit status 2, an empty stdout, and a short message that contains all
+/// of `wanted`.
 fn assert_usage_error(args: &[&str], wanted: &[&str]) {
     let (status, written, said) = told(conntrace().args(args));
     assert_eq!(
@@ -150,7 +149,7 @@ fn check_usage(table: &str) {
     }
 }
 
-/// An unknown label is answered with those there are.
+/// The error for an unknown label lists all labels.
 fn labels() {
     let all = Label::ALL.map(Label::as_str);
     for (args, wrong) in [
@@ -172,8 +171,7 @@ fn not_utf8() {
     assert!(said.starts_with("error: invalid UTF-8"), "{said}");
 }
 
-/// A replay that fails before its first line: exit status 1, and one line on
-/// stderr.
+/// Checks that a replay fails before its first line, with exit status 1 and one line on stderr.
 fn assert_no_replay(command: &mut Command, expected: &str) {
     let (status, written, said) = told(command);
     assert_eq!((status, written.as_str()), (Some(1), ""), "{said}");
@@ -231,7 +229,7 @@ fn replay_of_what_may_not_be_read() {
     );
 }
 
-/// What `replay --all` of these bytes exits with, writes and says.
+/// Replays these bytes with `replay --all`; returns exit status, stdout and stderr.
 fn replayed(name: &str, bytes: &[u8]) -> (Option<i32>, String, String) {
     let dir = Dir::new(&format!("usage-{name}"));
     fs::write(dir.file("recording"), bytes).unwrap();
@@ -311,8 +309,8 @@ fn replay_of_a_bad_recording() {
     }
 }
 
-/// A variable of the environment stands for its option, for `run` with and without the word; what
-/// makes no sense is refused as if it had been typed, and the variable named.
+/// An environment variable sets its option, with and without the word `run`. The error for an
+/// invalid value names the variable.
 fn environment() {
     let said = |variables: &[(&str, &str)], words: &[&str]| {
         let mut command = conntrace();
@@ -357,7 +355,7 @@ fn environment() {
         assert_eq!(status, Some(2), "{name}: {errors}");
         assert!(errors.contains(wanted), "{name}: {errors}");
     }
-    // What is typed comes first, an empty one is none.
+    // Arguments override variables, and an empty variable is ignored.
     let (status, errors) = said(
         &[
             ("CONNTRACE_LIMIT", "many"),
@@ -366,9 +364,9 @@ fn environment() {
         ],
         &["run", "--limit", "1", "--output", "/nowhere/at/all"],
     );
-    // Without root it does not come so far.
+    // Without root the command fails earlier.
     assert!(matches!(status, Some(1 | 3 | 4)), "{errors}");
-    // Other commands have other options.
+    // Other commands ignore variables of options that they do not have.
     for words in [&["schema"][..], &["explain", "refused"]] {
         let (status, errors) = said(
             &[("CONNTRACE_LIMIT", "many"), ("CONNTRACE_ALL", "1")],
@@ -378,7 +376,7 @@ fn environment() {
     }
 }
 
-/// The exit status is that of the error, although its message cannot be written.
+/// The exit status is that of the error, even if its message cannot be written.
 fn nobody_can_be_told() {
     for (words, expected) in [
         (&["replay", "/nowhere"][..], 1),

@@ -1,4 +1,4 @@
-//! No local port, or not the one that was chosen.
+//! Failures for want of a local port, or of the one that the application chose.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -16,11 +16,11 @@ use serde_json::json;
 
 use crate::causes::{CERTAIN, LIKELY, PORT, live, me};
 
-/// The ports of a narrow range.
+/// Local port range that a test can use up.
 const RANGE: [u16; 2] = [40_000, 40_009];
 const RANGE_LEN: usize = 10;
 
-/// The tests.
+/// Lists the tests of this group.
 pub(super) fn tests() -> Vec<Trial> {
     vec![
         live_test("range_full_of_connections", range_full_of_connections),
@@ -66,7 +66,7 @@ fn range_full_of_connections() {
     assert!(fix.contains(advice), "{fix}");
 }
 
-/// As many connections one after the other, each closed by the client first.
+/// Makes as many connections as the range has ports, each closed by the client first.
 fn range_full_of_time_wait() {
     let own = SocketAddr::from((FAR_LOCAL_V4, PORT));
     let evidence = json!({ "available": RANGE_LEN, "connected": RANGE_LEN, "tcp_tw_reuse": 0 });
@@ -118,7 +118,7 @@ fn ports_held_by_bind() {
     );
 }
 
-/// The socket's own range is full, the host's is not.
+/// The socket's own range is used up; the range of the host is not.
 fn socket_port_range() {
     let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
     let evidence = json!({ "connected": 2, "bound": 0 });

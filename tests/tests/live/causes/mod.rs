@@ -1,5 +1,5 @@
-//! Why attempts fail: each classic reason staged like the real thing, its cause
-//! with certainty and evidence.
+//! Causes of failed attempts. Each classic one is staged, and its certainty and evidence are
+//! checked.
 
 mod local_ports;
 mod no_answer;
@@ -11,7 +11,7 @@ use std::process::{self, ExitCode};
 use conntrace_tests::{Live, role, run};
 use serde_json::{Value, json};
 
-/// No stage has a listener there, unless a test makes one.
+/// Port on which no testnet has a listener, unless a test starts one.
 const PORT: u16 = 5432;
 
 const CERTAIN: &str = "certain";
@@ -43,7 +43,7 @@ fn me() -> Value {
     json!({ "pid": process::id(), "comm": comm.trim_end() })
 }
 
-/// The evidence names one rule, in this chain, and so do the sentences.
+/// Checks that the evidence and the sentences name one rule, in this chain.
 fn assert_names_rule(line: &Value, table: &str, chain: &str) {
     let rules = line["cause"]["evidence"]["rules"].as_array().unwrap();
     assert_eq!(rules.len(), 1, "{line:#}");

@@ -1,4 +1,4 @@
-//! No answer, or one of a router.
+//! Causes of attempts that got no answer, or only a router's.
 
 use std::{
     fs,
@@ -20,19 +20,19 @@ use serde_json::{Value, json};
 
 use crate::causes::{CERTAIN, LIKELY, PORT, assert_names_rule, live};
 
-/// Nobody's, but the default route leads there.
+/// Unassigned address that the default route leads to.
 const INTERNAL: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
-/// The ends of the link to a gateway ([`link_into`]).
+/// Addresses of both ends of the link to a gateway ([`link_into`]).
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
-/// Stands for a gateway that forwards.
+/// Port that selects a gateway with forwarding enabled.
 const FORWARDS: u16 = 1;
-/// Behind a gateway that does not answer.
+/// Address behind a gateway that does not answer.
 const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-/// Of the far side, with a rule of this host's own.
+/// Far port that a rule of this host's own firewall matches.
 const RULED_PORT: u16 = 2001;
 
-/// The tests.
+/// Lists the tests of this group.
 pub(super) fn tests() -> Vec<Trial> {
     vec![
         unless(
@@ -77,8 +77,8 @@ fn local_firewall_output() {
     assert_names_rule(&line, "port2001", "output");
 }
 
-/// The SYN-ACK is dropped. That it was not the SYN, by NAT or connection tracking, is not
-/// known.
+/// The SYN-ACK is dropped. The evidence cannot exclude that NAT or connection tracking dropped the
+/// SYN.
 fn local_firewall_input() {
     let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
     let evidence = json!({ "drop_reason": "NETFILTER_DROP", "remote": remote });
@@ -94,9 +94,8 @@ fn local_firewall_input() {
     });
 }
 
-/// What the neighbour that did not answer is to the kernel, and how certain that makes it.
-/// Over IPv4 it is being asked anew by then on Linux 5.10 and 6.1, and is not on 6.12 and
-/// later.
+/// Returns the expected state of the neighbour that did not answer, and the certainty of the cause.
+/// Over IPv4, Linux 5.10 and 6.1 probe it again by then; 6.12 and later do not.
 fn unanswered(host: IpAddr) -> (&'static str, &'static str) {
     if host.is_ipv4() && kernel_version() < (6, 8) {
         ("incomplete", LIKELY)
@@ -131,8 +130,8 @@ fn neighbour_unresolved() {
     });
 }
 
-/// The child's side: a gateway in a namespace of its own, which knows no way further. One
-/// that forwards says so.
+/// Plays a gateway in its own namespace, without a route onwards. A gateway with forwarding enabled
+/// reports that by ICMP.
 pub(super) fn be_gateway() -> ExitCode {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     let forwards = remote_of_role().port() == FORWARDS;

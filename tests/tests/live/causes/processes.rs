@@ -1,4 +1,4 @@
-//! What is read of the process that connected, and of no other.
+//! Data read from the process that connected, and from no other.
 
 use std::{
     ffi::OsStr,
@@ -21,10 +21,10 @@ use serde_json::{Value, json};
 
 use crate::causes::{CERTAIN, live};
 
-/// Entries of 96 kB in an environment, of which a mebibyte is looked through.
+/// Number of environment entries of 96 kB each. conntrace reads a mebibyte of an environment.
 const ENTRIES: usize = 12;
 
-/// The tests.
+/// Lists the tests of this group.
 pub(super) fn tests() -> Vec<Trial> {
     vec![
         live_test("proxy_in_path", proxy_in_path),
@@ -36,14 +36,14 @@ pub(super) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// The child's side: connects, and goes on when its line has been told.
+/// Connects, and keeps the process running until its line has been printed.
 pub(super) fn connect_and_wait() -> ExitCode {
     attempt(remote_of_role());
     say_and_wait("connected");
     ExitCode::SUCCESS
 }
 
-/// Its user, password and other secrets appear in no line.
+/// A proxy's user and password, and other secrets of the environment, appear in no line.
 fn proxy_in_path() {
     let remote = SocketAddr::from((FAR_V4, ports::RESETS));
     let evidence = json!({ "variable": "https_proxy", "proxy": remote });
@@ -60,8 +60,7 @@ fn proxy_in_path() {
     assert_eq!(secrets, Vec::<Value>::new());
 }
 
-/// What a process may have in its environment: more than is looked through, and what
-/// is no text.
+/// Gives a process a hostile environment: more than conntrace reads, and bytes that are not text.
 fn secretive(command: &mut Command, proxy: SocketAddr) {
     for number in 0..ENTRIES {
         command.env(format!("HUGE{number}"), "hunter2\n\u{1b}[2J".repeat(8000));
@@ -76,8 +75,8 @@ fn secretive(command: &mut Command, proxy: SocketAddr) {
         .env("http_proxy", "http://hunter2.example:3128");
 }
 
-/// The environment of a process that is gone is nobody's, and no other process leads into its
-/// namespace: what is not known is not told.
+/// The process has exited, so its environment and its namespace can no longer be read. The line
+/// claims nothing about them.
 fn process_is_gone() {
     let remote = SocketAddr::from((FAR_V4, ports::RESETS));
     let line = live().last_line(1, |_| {
@@ -87,7 +86,7 @@ fn process_is_gone() {
     });
     let cause = &line["cause"];
     match line["undiagnosed"].as_str() {
-        // The agent looked before it was gone.
+        // The agent read the environment before the process exited.
         None => assert_eq!(cause["code"], "proxy_in_path", "{line:#}"),
         Some(reason) => {
             assert_eq!(reason, "no_access", "{line:#}");
@@ -99,10 +98,10 @@ fn process_is_gone() {
     }
 }
 
-/// The last pid that was given; the next one is the one after.
+/// Sysctl with the last pid assigned; the kernel assigns the next one after it.
 const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 
-/// Others may take the pid first.
+/// Maximum number of processes started until one has the wanted pid, because others may take it.
 const SPAWNS_MAX: usize = 100;
 
 fn cannot_choose_pids() -> Option<&'static str> {
@@ -110,13 +109,13 @@ fn cannot_choose_pids() -> Option<&'static str> {
     (!is_there).then_some("needs a kernel that lets root choose pids (CHECKPOINT_RESTORE)")
 }
 
-/// The child's side.
+/// Waits until the test is over.
 pub(super) fn wait() -> ExitCode {
     say_and_wait("waits");
     ExitCode::SUCCESS
 }
 
-/// A process that has this pid, as one before it, and this proxy in its environment.
+/// Starts a process with the pid of an earlier one, and this proxy in its environment.
 fn successor(pid: u32, proxy: SocketAddr) -> Partner {
     for _ in 0..SPAWNS_MAX {
         fs::write(LAST_PID, (pid - 1).to_string()).unwrap();
@@ -131,8 +130,8 @@ fn successor(pid: u32, proxy: SocketAddr) -> Partner {
     panic!("somebody else has pid {pid}");
 }
 
-/// By the time the agent looks, another process has the pid: nothing is read from that
-/// one, not its environment and not its program.
+/// Another process has taken the pid before the agent reads /proc. Neither its environment nor its
+/// program is used.
 fn pid_is_anothers() {
     let remote = SocketAddr::from((FAR_V4, ports::RESETS));
     let dir = Dir::new("pid-is-anothers");
@@ -143,7 +142,7 @@ fn pid_is_anothers() {
         agent.signal(Signal::SIGSTOP);
         let process = Partner::start(in_role_to("connect", remote));
         let pid = process.pid();
-        // When a process started is told in hundredths of a second.
+        // Start times of processes have a resolution of 10 ms.
         thread::sleep(Duration::from_millis(20));
         assert!(process.finish().success());
         let successor = successor(pid, remote);

@@ -1,4 +1,4 @@
-//! Somebody says no: nobody listens, or not there, or a firewall.
+//! Causes of refused attempts: no listener, a listener elsewhere, or a firewall.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
@@ -19,12 +19,12 @@ use serde_json::{Value, json};
 use crate::causes::{CERTAIN, LIKELY, PORT, assert_names_rule, live, me};
 
 const SIMILAR_PORT: u16 = 5433;
-/// Of listeners in other namespaces.
+/// Ports of the listeners in other network namespaces.
 const CONTAINER_PORTS: [u16; 2] = [6379, 7001];
-/// Of the far side, with a rule of this host's own.
+/// Far port that a rule of this host's own firewall matches.
 const RULED_PORT: u16 = 2000;
 
-/// The tests.
+/// Lists the tests of this group.
 pub(super) fn tests() -> Vec<Trial> {
     vec![
         live_test("nothing_listening_here", nothing_listening_here),
@@ -38,7 +38,7 @@ pub(super) fn tests() -> Vec<Trial> {
             "listening_on_the_other_family",
             listening_on_the_other_family,
         ),
-        // The listener is one of all processes, and found late there, if at all.
+        // A slow machine searches all processes too late to find the listener, if at all.
         unless(
             is_slow(),
             live_test(
@@ -59,7 +59,7 @@ pub(super) fn tests() -> Vec<Trial> {
 fn nothing_listening_here() {
     let evidence = json!({ "port": PORT, "listeners_in_other_namespaces": [] });
     live().expect_cause(1, ("nothing_listening", CERTAIN), &evidence, |_| {
-        // Not on that port, nor on one that is like it.
+        // This host has no listener on that port, nor on a similar one.
         let other = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 22)).unwrap();
         attempt((FAR_LOCAL_V4, PORT));
         other
@@ -75,7 +75,7 @@ fn nothing_listening_far() {
     assert!(line["cause"]["why"].as_str().unwrap().starts_with(&why));
 }
 
-/// The destination is a container of this host, behind a pair of virtual devices.
+/// The destination is a container on this host, behind a veth pair.
 fn nothing_listening_in_a_container() {
     let mut netns = 0_u32;
     let evidence = json!({ "port": PORT, "listeners_in_other_namespaces": [] });
@@ -89,11 +89,11 @@ fn nothing_listening_in_a_container() {
     assert_eq!(line["cause"]["evidence"]["netns"], netns, "{line:#}");
 }
 
-/// A server in a network namespace of its own, which conntrace has seen.
+/// Starts a server in its own network namespace, and waits until conntrace can find it.
 fn container(port: u16) -> Partner {
     let own = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let server = Partner::start(in_role_to("listen", own));
-    // How old the list of those that can be seen may be.
+    // conntrace caches the list of visible namespaces for this long.
     thread::sleep(Duration::from_millis(1100));
     server
 }
@@ -103,14 +103,14 @@ fn listening(listener: &TcpListener) -> Value {
     json!({ "addr": own.ip(), "port": own.port(), "process": me() })
 }
 
-/// The evidence names one listener, this one.
+/// Checks that the evidence names exactly this one listener.
 fn assert_only_listener(line: &Value, expected: &Value) {
     let listeners = line["cause"]["evidence"]["listeners"].as_array().unwrap();
     assert_eq!(listeners.len(), 1, "{line:#}");
     conntrace_tests::assert_has(&listeners[0], expected);
 }
 
-/// The advice is to connect to an address that it accepts.
+/// The fix names an address that the listener accepts.
 fn listening_on(at: IpAddr, remote: IpAddr, instead: SocketAddr) {
     let mut expected = Value::Null;
     let line = live().expect_cause(1, ("listening_elsewhere", CERTAIN), &json!({}), |_| {
@@ -139,7 +139,7 @@ fn listening_on_the_other_family() {
     );
 }
 
-/// The child's side: a container with a server whose port is not published.
+/// Plays a container with a server whose port is not published.
 pub(super) fn listen_elsewhere() -> ExitCode {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     let _listener = TcpListener::bind(remote_of_role()).unwrap();
@@ -147,7 +147,8 @@ pub(super) fn listen_elsewhere() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Nothing listens where the way leads: who listens on that port elsewhere is a remark.
+/// The destination has no listener; the listener on that port in another namespace is only
+/// evidence.
 fn listening_in_another_namespace() {
     let [port, _] = CONTAINER_PORTS;
     let server = container(port);
@@ -190,7 +191,7 @@ fn rejected_here() {
     assert_names_rule(&line, "port2000", "output");
 }
 
-/// A transparent proxy's rule, and no proxy behind it.
+/// A transparent proxy's redirect rule is in place, but the proxy is not running.
 fn destination_is_rewritten() {
     let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
     let evidence = json!({ "remote": remote });

@@ -1,4 +1,4 @@
-//! Somebody says no, or answers late.
+//! Fixes for attempts that were refused or answered late.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -11,13 +11,13 @@ use conntrace_tests::{Partner, attempt, give_up, in_role_to, link_into};
 
 use crate::fixes::{Fix, FixScene, scene, shows};
 
-/// No stage has a listener there, unless a scene makes one.
+/// Port on which no testnet has a listener, unless a scene starts one.
 pub(crate) const PORT: u16 = 5432;
 const SIMILAR_PORT: u16 = 5433;
-/// Of the other end of [`link_into`].
+/// Address of the other end of [`link_into`].
 const INSIDE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
-/// Longer than the kernel waits before it sends the SYN again.
+/// Wait that exceeds the 1 s until the kernel retransmits the SYN.
 pub(crate) const AFTER_A_RETRANSMISSION: Duration = Duration::from_millis(1300);
 
 const SERVER: &str = "a server is to be started";
@@ -124,7 +124,7 @@ pub(crate) const SCENES: &[FixScene] = &[
     ),
 ];
 
-/// The word that follows.
+/// Returns the word that follows `what` in a fix.
 fn words_after<'a>(fix: &'a str, what: &str) -> &'a str {
     let (_, rest) = fix.split_once(what).unwrap();
     rest.split([' ', ',', ';']).next().unwrap()

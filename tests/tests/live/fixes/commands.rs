@@ -1,4 +1,4 @@
-//! The commands of a fix, as they are printed, and their run from the host's namespace.
+//! Commands of a fix, as they are printed, and their execution in the host's network namespace.
 
 use std::{
     fs::{self, File},
@@ -9,22 +9,22 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-/// The namespace of the main thread, which no test leaves.
+/// Network namespace of the main thread, which no test leaves.
 const HOST: &str = "/proc/self/ns/net";
-/// How long a command may take that an operator waits for, in seconds.
+/// Time limit in seconds for a command that an operator waits for.
 const PATIENCE_S: &str = "20";
-/// Programs whose answer is the same in every network namespace.
+/// Programs whose output does not depend on the network namespace.
 const OF_THE_MACHINE: [&str; 4] = ["ausearch", "bpftool", "grep", "journalctl"];
 
-/// A command between backquotes.
+/// Command of a fix, printed between backquotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Quoted {
     pub(crate) text: String,
-    /// The words before it say that it is for another machine.
+    /// True if the words before the command say that it is for another machine.
     pub(crate) is_elsewhere: bool,
 }
 
-/// All commands of a fix.
+/// Extracts all commands of a fix.
 pub(crate) fn of(fix: &str) -> Vec<Quoted> {
     let pieces: Vec<_> = fix.split('`').collect();
     assert_eq!(pieces.len() % 2, 1, "a backquote is not closed: {fix}");
@@ -45,7 +45,7 @@ pub(crate) fn of(fix: &str) -> Vec<Quoted> {
     all
 }
 
-/// Fails if something is left for the reader to fill in.
+/// Fails if the command has a placeholder for the reader to fill in.
 pub(crate) fn assert_complete(command: &str) {
     let unfinished = ["...", "\u{2026}", "<", "?"];
     let is_placeholder =
@@ -58,7 +58,7 @@ pub(crate) fn assert_complete(command: &str) {
     );
 }
 
-/// Fails if the command would look at another network namespace.
+/// Fails if the command would run in another network namespace.
 pub(crate) fn assert_inside(command: &str, netns: u32) {
     let mut words = command.split(' ');
     let first = words.next().unwrap();
@@ -74,7 +74,7 @@ pub(crate) fn assert_inside(command: &str, netns: u32) {
     assert_eq!(inode, u64::from(netns), "{command}");
 }
 
-/// The first of its programs that this machine has not.
+/// Finds the first program of the command that is not installed.
 pub(crate) fn missing(command: &str) -> Option<String> {
     let programs = command.split(" | ").flat_map(|part| {
         let words: Vec<_> = part.split(' ').collect();
@@ -93,7 +93,7 @@ fn exists(program: &str) -> bool {
     found.output().unwrap().status.success()
 }
 
-/// Runs it as an operator does who logs in to the host.
+/// Runs a command as an operator would who is logged in to the host.
 pub(crate) fn run(command: &str) -> Output {
     thread::scope(|scope| {
         let host = scope.spawn(|| {
@@ -105,7 +105,7 @@ pub(crate) fn run(command: &str) -> Output {
     })
 }
 
-/// What is told apart.
+/// Checks how commands are found in a fix, and which of them are for another machine.
 pub(crate) fn tells_commands_apart() {
     let fix = "look with `a | b` or `c`; on 192.0.2.2: `d` and `e` show it; else `f`";
     let told: Vec<_> = of(fix)

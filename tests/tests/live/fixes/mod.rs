@@ -1,5 +1,5 @@
-//! The fix of every cause that one machine can stage, followed as it is printed: its
-//! commands are run from the host's namespace, and the connect after them is made again.
+//! Fixes of all causes that one machine can stage, followed as they are printed. Their commands run
+//! in the host's network namespace, and the connect is repeated after them.
 
 mod answers;
 mod commands;
@@ -20,41 +20,41 @@ use conntrace_tests::{Live, lacks_tracefs, live_test, plain_test, role, run, unl
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// How often a scene is played at most, where a busy machine left no time to look.
+/// Maximum number of plays of a scene, if a busy machine left no time to look for the cause.
 const TRIES: usize = 3;
 
-/// What shows a cause, held until its fix has been followed.
+/// Resources that keep a cause in effect until its fix has been followed.
 type HeldCause = Box<dyn Any>;
 
-/// A cause as it is staged, and what its fix does.
+/// Cause that a scene stages, and the effect of its fix.
 struct FixScene {
     code: Code,
     name: &'static str,
     fix: Fix,
-    /// Why this machine cannot stage it, if so.
+    /// Returns the reason if this machine cannot stage the cause.
     lacks: fn() -> Option<String>,
-    /// How many attempts it makes; the last has the cause.
+    /// Number of attempts that the scene makes; the last one has the cause.
     endings: usize,
     act: fn(&Testnet) -> HeldCause,
 }
 
-/// What becomes of a fix that is followed.
+/// Result of following a fix.
 enum Fix {
-    /// After its commands, or its words, connect succeeds: how that ends (an errno, or 0).
+    /// Connect succeeds after the fix. The function repeats it, and returns its errno or 0.
     Mends(fn(&str) -> i32),
-    /// Each of its commands shows the case.
+    /// Each command of the fix prints evidence of the cause.
     Shows(&'static [Shown]),
-    /// A step without a command, or on another machine.
+    /// Step without a command, or on another machine, with the reason.
     Words(&'static str),
 }
 
-/// The answer of a command.
+/// Text and exit status that a command must produce.
 struct Shown {
     text: &'static str,
     status: i32,
 }
 
-/// It ends well and prints this.
+/// Expects a command to succeed and to print this text.
 const fn shows(text: &'static str) -> Shown {
     Shown { text, status: 0 }
 }
@@ -86,7 +86,7 @@ impl FixScene {
     }
 }
 
-/// All of them.
+/// Scenes of all groups.
 const SCENES: [&[FixScene]; 5] = [
     answers::SCENES,
     policies::SCENES,
@@ -99,7 +99,7 @@ fn scenes() -> impl Iterator<Item = &'static FixScene> {
     SCENES.into_iter().flatten()
 }
 
-/// What has been done, for the last line.
+/// Totals for the summary line at the end.
 static DONE: Mutex<Done> = Mutex::new(Done {
     mended: 0,
     shown: 0,
@@ -165,7 +165,7 @@ fn live() -> Arc<Live> {
     Live::with(&["--trace-syscalls"])
 }
 
-/// Plays the scene and follows its fix.
+/// Plays the scene and follows its fix, with retries on a busy machine.
 fn follow(scene: &FixScene) {
     for _ in 0..TRIES {
         if play(scene) {
@@ -176,7 +176,8 @@ fn follow(scene: &FixScene) {
     panic!("{}: no cause", scene.name);
 }
 
-/// Likewise, once; `false` if the line says that its cause could not be looked for.
+/// Plays the scene once and follows its fix. Returns false if the line says that the cause was not
+/// looked for.
 fn play(scene: &FixScene) -> bool {
     let live = live();
     let began = format!("{:.9}", Timestamp::now());
@@ -207,7 +208,7 @@ fn last_line(live: &Live, netns: u32, began: &str) -> Value {
     live.tracer().lines(is_of).pop().unwrap()
 }
 
-/// Runs the commands of the fix, and connects again where they mend.
+/// Runs the commands of the fix, and repeats the connect if they repair it.
 fn try_fix(scene: &FixScene, line: &Value) {
     let fix = line["cause"]["fix"].as_str().unwrap();
     let netns = line["netns"].as_u64().unwrap().try_into().unwrap();
@@ -243,7 +244,7 @@ fn try_fix(scene: &FixScene, line: &Value) {
     }
 }
 
-/// Runs a command and compares; `false` if this machine has not its program.
+/// Runs a command and checks its output. Returns false if its program is not installed.
 fn tried(scene: &FixScene, command: &str, shown: Option<&Shown>) -> bool {
     if let Some(program) = commands::missing(command) {
         not_run(scene, &format!("{program} is missing"));

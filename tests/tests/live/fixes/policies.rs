@@ -1,4 +1,4 @@
-//! This host's own firewall, proxy or policy.
+//! Fixes for failures by this host's own firewall, proxy or policy.
 
 use std::{
     any::Any,
@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use crate::fixes::{Fix, FixScene, HeldCause, commands, scene, shows};
 
 const RULED_PORT: u16 = 2001;
-/// Of a server that is reached by one link and answers by another.
+/// Address of a server that gets packets by one link and answers by another.
 const SERVER: &str = "203.0.113.9";
 
 pub(crate) const SCENES: &[FixScene] = &[
@@ -118,7 +118,7 @@ pub(crate) const SCENES: &[FixScene] = &[
     .unless(|| lacks_lsm().or_else(hides_hooks).map(str::to_owned)),
 ];
 
-/// The child's side.
+/// Plays a child's role instead of running the tests.
 pub(crate) fn in_child(role: &str) -> ExitCode {
     match role {
         "connect" => {
@@ -131,7 +131,7 @@ pub(crate) fn in_child(role: &str) -> ExitCode {
             say_and_wait("listens");
         }
         "by_cgroup" => {
-            // Which it is moved to meanwhile.
+            // The parent moves this process to the cgroup before it writes the line.
             std::io::stdin().read_line(&mut String::new()).unwrap();
             attempt(remote_of_role());
         }
@@ -148,7 +148,7 @@ pub(crate) fn in_child(role: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// An empty namespace that is linked to this one, held by a process.
+/// Starts a process that holds an empty network namespace.
 pub(crate) fn namespace() -> Partner {
     Partner::start(in_role("hold"))
 }
@@ -168,7 +168,7 @@ fn server() -> SocketAddr {
     format!("{SERVER}:{RULED_PORT}").parse().unwrap()
 }
 
-/// Runs a command in the namespace of this process.
+/// Runs a command in the network namespace of a process.
 pub(crate) fn inside(pid: u32, command: &str) {
     let mut nsenter = Command::new("nsenter");
     nsenter.args(["-t", &pid.to_string(), "-n"]);
@@ -176,7 +176,7 @@ pub(crate) fn inside(pid: u32, command: &str) {
     assert!(status.success(), "{command}: {status}");
 }
 
-/// The server gets the SYN by one link and answers by the other.
+/// Links a server that gets the SYN by one link and answers by the other.
 fn asymmetric() -> Partner {
     let far = Partner::start(in_role_to("listen", ([0; 4], RULED_PORT).into()));
     let pid = far.pid();
@@ -204,7 +204,7 @@ fn asymmetric() -> Partner {
     far
 }
 
-/// Two ports, and two connections that have them.
+/// Limits NAT to two ports, and takes both by connections.
 fn nat_without_ports(_: &conntrace_testnet::Testnet) -> HeldCause {
     let rule = format!(
         "-t nat -A POSTROUTING -o {FAR_DEVICE} -p tcp -j MASQUERADE --to-ports 20000-20001"
@@ -231,7 +231,7 @@ fn denied_by_cgroup(_: &conntrace_testnet::Testnet) -> HeldCause {
     Box::new(cgroup)
 }
 
-/// As many connections as there are ports, and one more.
+/// Connects until all ports are used and one connect fails.
 pub(crate) fn until_failure(remote: SocketAddr) -> Box<dyn Any> {
     Box::new(connect_until_failure(remote))
 }

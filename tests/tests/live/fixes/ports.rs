@@ -1,4 +1,4 @@
-//! No local port, or not the one that was chosen.
+//! Fixes for want of a local port, or of the one that the application chose.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -15,14 +15,14 @@ use crate::fixes::{
 };
 
 const LOW: u16 = 40_000;
-/// Of an odd number one is not tried.
+/// Last port of the range. In a range of odd length the kernel skips one port.
 const HIGH: u16 = 40_003;
 const RANGE_LEN: usize = 4;
 const NARROW: &str = "40000 40003";
-/// Nothing wider: then only `tcp_tw_reuse` helps.
+/// Widest possible range, so that only `tcp_tw_reuse` helps.
 const WIDEST: &str = "1024 65535";
 const ALL_BUT_4: &str = "1024-39999,40004-65535";
-/// After that a port in `TIME_WAIT` can be used again.
+/// Time after which a port in `TIME_WAIT` can be reused.
 const A_SECOND: Duration = Duration::from_millis(1500);
 
 pub(crate) const SCENES: &[FixScene] = &[
@@ -123,7 +123,7 @@ fn own() -> SocketAddr {
     (FAR_LOCAL_V4, PORT).into()
 }
 
-/// One connection after the other, each closed by the client first.
+/// Makes connections one after the other until one fails. The client closes each first.
 fn in_time_wait(testnet: &Testnet, range: &str, reserved: &str) -> HeldCause {
     set(testnet, "ip_local_port_range", range);
     set(testnet, "ip_local_reserved_ports", reserved);

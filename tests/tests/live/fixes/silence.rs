@@ -1,4 +1,4 @@
-//! No answer.
+//! Fixes for attempts that got no answer.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -16,13 +16,13 @@ use crate::fixes::{
     scene, shows,
 };
 
-/// A far host that answers nothing, because nothing else is asked of it.
+/// Far host that never answers, because no other test connects to it.
 const SILENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
-/// Behind a gateway that does not answer.
+/// Address behind a gateway that does not answer.
 const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-/// Nobody's, but the default route leads there.
+/// Unassigned address that the default route leads to.
 const INTERNAL: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
-/// Of the namespace that this one is linked to.
+/// Address of the namespace at the other end of the link.
 const OTHER_END: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 
 pub(crate) const SCENES: &[FixScene] = &[
@@ -69,7 +69,7 @@ pub(crate) const SCENES: &[FixScene] = &[
         Fix::Shows(&[shows("10.1.2.3 via 198.18.0.2 dev outside")]),
         1,
         |_| {
-            // It passes nothing on.
+            // The gateway does not forward packets.
             let gateway = namespace();
             link_into(gateway.pid());
             ip(&format!("route add default via {OTHER_END}"));
@@ -102,7 +102,7 @@ pub(crate) const SCENES: &[FixScene] = &[
     ),
 ];
 
-/// Gives up after the second SYN.
+/// Connects, and gives up after the second SYN.
 fn late(remote: impl Into<SocketAddr>) -> Attempted {
     let remote = remote.into();
     let deadline: Duration = AFTER_A_RETRANSMISSION;

@@ -1,4 +1,4 @@
-//! No way, or none from the address that was chosen.
+//! Fixes for attempts without a route, or without one from the chosen source address.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
@@ -15,12 +15,12 @@ use conntrace_tests::{Attempted, attempt, attempt_on, bound, give_up, ip, tcp};
 
 use crate::fixes::{Fix, FixScene, HeldCause, answers::PORT, scene, shows};
 
-/// Of no network of the stage.
+/// Address outside every network of the testnet.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const ELSEWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
-/// An address that another machine has.
+/// Address that is assigned to another machine.
 const MOVED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
-/// The first retransmission has failed by then.
+/// Wait in which the first SYN retransmission fails.
 const AFTER_A_FAILURE: Duration = Duration::from_millis(1600);
 
 pub(crate) const SCENES: &[FixScene] = &[
@@ -180,7 +180,7 @@ fn from(source: Ipv4Addr) -> HeldCause {
     Box::new(attempt_on(&socket, (FAR_V4, ports::ACCEPTS)))
 }
 
-/// The route goes away before the SYN is sent again.
+/// Begins an attempt, and removes the route before the SYN is retransmitted.
 fn went_away(family: &str, to: IpAddr, via: IpAddr) -> HeldCause {
     ip(&format!(
         "{family}route add {to} via {via} dev {FAR_DEVICE}"

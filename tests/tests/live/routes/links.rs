@@ -1,4 +1,4 @@
-//! Interfaces and addresses.
+//! Interfaces and addresses read from the kernel.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
-//! Routes, rules and interfaces as they are read, against what the kernel does with a
-//! connect and against what `ip` shows.
+//! Routes, rules and interfaces as conntrace reads them, compared with the kernel's connect and
+//! with `ip`.
 
 mod links;
 mod rules;
@@ -27,7 +27,7 @@ use socket2::SockAddr;
 
 use crate::routes::scenes::{BY_SOURCE, RouteScene, SCENES};
 
-/// Two links, each with both ends in this namespace.
+/// Commands for two links, each with both ends in this namespace.
 const LINKS: &[&str] = &[
     "link set lo up",
     "link add e0 type veth peer name p0",
@@ -60,7 +60,7 @@ pub(crate) fn main() -> ExitCode {
     run(tests)
 }
 
-/// Runs in a network namespace of its own, of this thread only.
+/// Runs a test on a thread with its own network namespace.
 fn in_namespace(test: impl FnOnce() + Send) {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -92,8 +92,8 @@ fn play(scene: &RouteScene) {
     });
 }
 
-/// `ip` looks up once, and the device of an IPv6 request with a source is only
-/// preferred.
+/// Returns true if `ip` asks the kernel the same question. It looks up only once, and a source
+/// makes the device of an IPv6 request a mere preference.
 fn is_as_ip_asks(scene: &RouteScene, way: &Flow) -> bool {
     let prefers = way.to.is_ipv6() && way.from.is_some() && way.device.is_some();
     scene.name != BY_SOURCE && !prefers
@@ -162,10 +162,10 @@ fn forbidden(way: &Flow) -> String {
     shown
 }
 
-/// The errno of a connect, if it finds no way.
+/// Connects, and returns the errno if no route is found.
 fn by_connect(way: &Flow) -> Option<Errno> {
     let remote = SocketAddr::new(way.to, way.port);
-    // The socket is of the user who makes it.
+    // The kernel takes a socket's user from the thread that creates it.
     setfsuid(Uid::from_raw(way.uid.unwrap()));
     let socket = tcp(remote);
     setfsuid(Uid::from_raw(0));
@@ -176,7 +176,7 @@ fn by_connect(way: &Flow) -> Option<Errno> {
     }
     socket.set_mark(way.mark).unwrap();
     if let Some(from) = way.from {
-        // Also to an address that is not assigned here.
+        // The bind may use an address that is not assigned here.
         if from.is_ipv4() {
             socket.set_freebind_v4(true).unwrap();
         }
@@ -185,7 +185,7 @@ fn by_connect(way: &Flow) -> Option<Errno> {
     let errno = socket.connect(&SockAddr::from(remote)).err();
     let errno = errno.and_then(|error| error.raw_os_error());
     let errno = errno.map(Errno::from_raw);
-    // To itself nothing listens.
+    // This host itself has no listener.
     errno.filter(|errno| ![Errno::EINPROGRESS, Errno::ECONNREFUSED].contains(errno))
 }
 
@@ -196,7 +196,7 @@ fn by_route(way: &Flow) -> Option<Errno> {
     }
 }
 
-/// `ip route get`: `local`, `via X dev Y`, or the errno.
+/// Runs `ip route get`; returns `local`, `via X dev Y`, or the errno.
 fn by_ip(words: &str) -> String {
     let port = if words.contains("dport") {
         ""
@@ -234,7 +234,7 @@ fn without_table(route: &str) -> &str {
     route.split(" /").next().unwrap()
 }
 
-/// What `ip` writes to stderr and stdout.
+/// Returns the stderr and stdout of `ip`.
 fn output(words: &[&str]) -> (String, String) {
     let output = Command::new("ip").args(words).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Rules, routes and what of them cannot be told.
+//! Rules and routes, and cases in which they cannot be evaluated.
 
 use std::{
     fmt::{Debug, Write as _},
@@ -15,7 +15,7 @@ use nix::net::if_::if_nametoindex;
 
 use crate::routes::{by_ip, in_namespace, out, output, shown, way, with_links, without_table};
 
-/// Each as `ip rule` shows it.
+/// Rules are printed as `ip rule` shows them.
 pub(crate) fn rule_texts() {
     let table = [
         "route add prohibit default table 7",
@@ -69,7 +69,7 @@ pub(crate) fn rule_texts() {
 
 pub(crate) fn assert_text(way: &Flow, show: &[&str]) {
     let expected = output(show).1;
-    // Where there is no /etc/protocols.
+    // Some machines have no /etc/protocols.
     let expected = expected
         .replace("ipproto-6 ", "tcp ")
         .replace("ipproto-17 ", "udp ");
@@ -79,7 +79,7 @@ pub(crate) fn assert_text(way: &Flow, show: &[&str]) {
     assert_eq!(shown, expected.trim_end());
 }
 
-/// Of several next hops the one that the kernel chooses for the destination.
+/// Of several next hops the result is the one that the kernel chooses for the destination.
 pub(crate) fn multipath() {
     let setup = [
         "route add 203.0.113.0/24 nexthop via 10.0.0.2 dev e0 nexthop via 10.8.0.2 dev e1",
@@ -88,7 +88,7 @@ pub(crate) fn multipath() {
     with_links(&setup, || {
         let mut chosen = Vec::new();
         for host in 1..30 {
-            // Newer kernels prefer the next hop by the interface that has the source.
+            // Newer kernels prefer the next hop on the interface that has the source.
             let source = if host % 2 == 0 {
                 "10.0.0.1"
             } else {
@@ -112,7 +112,7 @@ pub(crate) fn multipath() {
     });
 }
 
-/// Conditions that cannot be decided from here.
+/// Rules with conditions that depend on more than the destination are reported as unsupported.
 pub(crate) fn cannot_tell() {
     let setup = [
         "rule add pref 200 prohibit",
@@ -130,7 +130,7 @@ pub(crate) fn cannot_tell() {
             ip("rule del pref 100");
             assert!(route::dead_end(way).unwrap().is_some(), "without it");
         }
-        // A rule that another condition excludes is no obstacle.
+        // Unsupported conditions do not matter if another condition excludes the rule.
         ip("rule add pref 100 to 10.0.0.0/8 ipproto 6 sport 5 lookup 7");
         assert!(route::dead_end(&far).unwrap().is_some());
 
@@ -139,7 +139,7 @@ pub(crate) fn cannot_tell() {
         assert_unsupported(route::route(&anyone));
         assert_unsupported(route::dead_end(&anyone));
 
-        // IPv6 tries once more with a source that cannot be foreseen.
+        // IPv6 looks up again with a source address that cannot be predicted.
         let far = way("2001:db8::1");
         assert_eq!(shown(&far), "EACCES");
         ip("-6 rule add pref 100 from fd08::1 to 2001:db8::/32 lookup 7");
@@ -153,7 +153,7 @@ pub(crate) fn assert_unsupported<T: Debug>(found: io::Result<T>) {
     assert_eq!(found.unwrap_err().kind(), io::ErrorKind::Unsupported);
 }
 
-/// An answer that would be cut is none.
+/// A table that exceeds the limit is an error, not a partial answer.
 pub(crate) fn too_many_routes() {
     with_links(&["route add prohibit 203.0.113.0/24"], || {
         let far = way("203.0.113.5");
@@ -177,12 +177,12 @@ pub(crate) fn too_many_routes() {
         assert!(ip.wait().unwrap().success());
         let error = route::dead_end(&far).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
-        // The kernel's own look-up needs no dump.
+        // A lookup by the kernel itself needs no dump.
         assert_eq!(shown(&far), "EACCES");
     });
 }
 
-/// A bridge with a too wide network takes what another route leads to as well.
+/// A bridge with too wide a network also covers the destinations of another route.
 pub(crate) fn covering() {
     let setup = [
         "route add default via 10.0.0.2",
@@ -247,7 +247,7 @@ pub(crate) fn lacks_vrf() -> Option<&'static str> {
     lacks.then_some("needs CONFIG_NET_VRF")
 }
 
-/// Kernels differ in the rules that a socket bound to an interface of a VRF meets.
+/// Kernels differ in the rules that apply to a socket bound to an interface of a VRF.
 pub(crate) fn vrf() {
     let setup = [
         "link add v0 type vrf table 10",

@@ -1,19 +1,19 @@
-//! Configurations, and the ways through them.
+//! Network configurations, and the expected routes through them.
 
-/// The scene in which connect looks up twice.
+/// Name of the scene in which connect looks up twice.
 pub(crate) const BY_SOURCE: &str = "source_chosen_by_the_route";
 
-/// A configuration, and ways with what must come of them.
+/// Network configuration, with expected results for several destinations.
 pub(crate) struct RouteScene {
     pub(crate) name: &'static str,
-    /// Words for `ip`.
+    /// Arguments of `ip`, one command each.
     pub(crate) setup: &'static [&'static str],
-    /// Words for `ip route get`, the route, and what forbids it.
+    /// Arguments of `ip route get`, the expected route, and the rule that forbids it.
     pub(crate) ways: &'static [(&'static str, &'static str, &'static str)],
 }
 
 pub(crate) const SCENES: &[RouteScene] = &[
-    // wg-quick, gluetun, tailscale: the table of the VPN forbids what main would route.
+    // wg-quick, gluetun, tailscale: the VPN's table forbids a destination that main would route.
     RouteScene {
         name: "kill_switch_v4",
         setup: &[
@@ -32,14 +32,14 @@ pub(crate) const SCENES: &[RouteScene] = &[
                 "via 10.0.0.2 dev e0 /0 table 254",
                 "",
             ),
-            // Not even a network nearby is reached.
+            // Even the directly connected network is forbidden.
             (
                 "10.0.0.9",
                 "EHOSTUNREACH",
                 "Unreachable by 5000: not from all fwmark 0xca6c lookup 51820; 0.0.0.0/0 in 51820; instead dev e0 /24 table 254",
             ),
             ("10.0.0.1", "local", ""),
-            // A bound device has the kernel take anything for on-link.
+            // With a bound device the kernel takes every address for on-link.
             ("203.0.113.5 oif e0", "dev e0 /32 table 0", ""),
         ],
     },
@@ -61,7 +61,7 @@ pub(crate) const SCENES: &[RouteScene] = &[
                 "via fd00::2 dev e0 /0 table 254",
                 "",
             ),
-            // What forbids is by loopback, which the socket is not bound to.
+            // The forbidding route is by loopback, which the socket is not bound to.
             ("2001:db8::5 oif e0", "via fd00::2 dev e0 /0 table 254", ""),
             ("2001:db8::5 oif e1", "ENETUNREACH", ""),
         ],
@@ -218,11 +218,11 @@ pub(crate) const SCENES: &[RouteScene] = &[
                 "EINVAL",
                 "Blackhole by 200: from all to 10.7.1.0/24 blackhole; instead via 10.0.0.2 dev e0 /0 table 254",
             ),
-            // The source that is not assigned here is why.
+            // The cause is the source address, which is not assigned here.
             ("203.0.113.5 from 10.9.9.9", "ENETUNREACH", ""),
         ],
     },
-    // The source that the first look-up gives decides in the second.
+    // The first lookup gives the source, which decides in the second.
     RouteScene {
         name: BY_SOURCE,
         setup: &[
@@ -241,7 +241,7 @@ pub(crate) const SCENES: &[RouteScene] = &[
             ("192.0.2.1", "via 10.0.0.2 dev e0 /0 table 254", ""),
         ],
     },
-    // An exit node: marked packets by main, all others by the tunnel's table.
+    // An exit node: marked packets use main, all others the tunnel's table.
     RouteScene {
         name: "marks",
         setup: &[
@@ -284,7 +284,7 @@ pub(crate) const SCENES: &[RouteScene] = &[
             ("10.7.0.1 oif e0", "via 10.0.0.2 dev e0 /0 table 254", ""),
             ("10.8.0.1 oif e0", "via 10.0.0.2 dev e0 /0 table 254", ""),
             ("fd07::1 oif e0", "via fd00::2 dev e0 /0 table 254", ""),
-            // With a source the request takes the device for a preference.
+            // With a source the request treats the device as a preference.
             (
                 "fd07::1 from fd00::1 oif e0",
                 "via fd00::2 dev e0 /0 table 254",
@@ -305,7 +305,7 @@ pub(crate) const SCENES: &[RouteScene] = &[
             ("127.0.0.1", "local", ""),
         ],
     },
-    // A pod of a cluster without IPv4.
+    // A pod in a cluster without IPv4.
     RouteScene {
         name: "no_ipv4",
         setup: &[
