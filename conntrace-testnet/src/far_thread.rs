@@ -16,19 +16,19 @@ use super::far_end::{FarEnd, answer};
 
 /// The device's MTU is 1500; a packet of any size is read whole.
 const PACKET_BYTES_MAX: usize = 65_536;
-/// Packets answered before the thread looks whether it should stop.
+/// Packets answered before the thread checks for a stop request.
 const BATCH: usize = 64;
 
 /// Answers packets until dropped; the drop waits for the thread's end.
 #[derive(Debug)]
 pub(super) struct FarThread {
-    /// Never written to: closing it is what tells the thread to stop.
+    /// Stop request of the thread: closing this pipe ends it. Nothing is ever written to it.
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl FarThread {
-    /// `tun` must be non-blocking.
+    /// Starts the thread on a non-blocking `tun`.
     pub(super) fn spawn(tun: File) -> io::Result<Self> {
         let (stopped, stop) = io::pipe()?;
         let thread = thread::Builder::new()

@@ -4,14 +4,14 @@ use std::io;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-/// What becomes of a packet that the rule matches.
+/// Verdict on a packet that the rule matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirewallVerdict {
-    /// It is dropped.
+    /// Drops the packet.
     Drop,
     /// It is answered with ICMP port unreachable.
     RejectByIcmp,
-    /// It is answered with a RST.
+    /// Answers the packet with a RST.
     RejectByReset,
 }
 
@@ -127,7 +127,7 @@ fn expressions(port: u16, verdict: FirewallVerdict) -> io::Result<Vec<u8>> {
     .concat())
 }
 
-/// The register holds this.
+/// Compares the register with `value`.
 fn equals(value: &[u8]) -> io::Result<Vec<u8>> {
     let compare = [
         number(1, REGISTER)?,
@@ -148,7 +148,7 @@ fn number(kind: u16, value: u32) -> io::Result<Vec<u8>> {
     attribute(kind, &value.to_be_bytes())
 }
 
-/// `struct nlattr` and its value, padded.
+/// Encodes a `struct nlattr` and its value, padded.
 fn attribute(kind: u16, value: &[u8]) -> io::Result<Vec<u8>> {
     let length = u16::try_from(4 + value.len()).map_err(io::Error::other)?;
     let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();

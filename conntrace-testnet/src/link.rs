@@ -29,7 +29,7 @@ const QUEUE_PACKETS_MAX: u32 = 16_384;
 /// A conversation with rtnetlink, one request at a time.
 pub(super) struct Links {
     socket: Socket,
-    /// Number of the last request.
+    /// Sequence number of the last request.
     sequence: u32,
 }
 
@@ -130,7 +130,7 @@ impl Links {
         self.add_route(message, &format!("by the gateway {via}"))
     }
 
-    /// Looks for this one address behind this interface.
+    /// Adds a route to this single address, on-link at this interface.
     pub(super) fn add_on_link(&mut self, to: Ipv4Addr, name: &str) -> io::Result<()> {
         let mut message = route(AddressFamily::Inet, RouteType::Unicast);
         message.header.destination_prefix_length = 32;

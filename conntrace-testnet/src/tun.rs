@@ -12,12 +12,12 @@ use std::{
 
 use nix::{errno::Errno, libc};
 
-/// What packets on the descriptor begin with.
+/// First header of a packet on the descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layer {
-    /// TUN: an IP header.
+    /// IP header, from a TUN device.
     Ip,
-    /// TAP: an Ethernet header.
+    /// Ethernet header, from a TAP device.
     Ethernet,
 }
 

@@ -17,7 +17,7 @@ use nix::{
 
 use crate::{as_under_test, conntrace, matching};
 
-/// How long anything may take that takes milliseconds.
+/// Time limit for an operation that normally takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 
@@ -41,7 +41,7 @@ impl Agent {
         Self { child }
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -51,7 +51,7 @@ impl Agent {
         self.child.stdout.take().unwrap()
     }
 
-    /// Sends it a signal.
+    /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
     }
@@ -106,7 +106,7 @@ impl Drop for Agent {
 pub struct LinesFile(PathBuf);
 
 impl LinesFile {
-    /// In this folder.
+    /// Creates the file in this folder.
     pub fn new(dir: &Path) -> Self {
         Self(dir.join("lines"))
     }
@@ -119,17 +119,17 @@ impl LinesFile {
         agent
     }
 
-    /// Where it is.
+    /// Returns the path.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// What is in it.
+    /// Reads the whole file.
     pub fn bytes(&self) -> Vec<u8> {
         fs::read(&self.0).unwrap()
     }
 
-    /// Its lines so far.
+    /// Reads the lines written so far.
     pub fn lines(&self) -> String {
         String::from_utf8(self.bytes()).unwrap()
     }

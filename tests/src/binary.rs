@@ -1,4 +1,4 @@
-//! The program under test.
+//! Path of the program under test.
 
 use std::{
     env,

@@ -14,7 +14,7 @@ use nix::{
 
 /// A kind of program, as the kernel numbers it: at a cgroup, on an address.
 pub(crate) const CGROUP_SOCK_ADDR: u32 = 18;
-/// Likewise: of a security module.
+/// Program type of a BPF security module.
 pub(crate) const LSM: u32 = 29;
 
 const PROG_LOAD: libc::c_int = 5;
@@ -24,7 +24,7 @@ const RAW_TRACEPOINT_OPEN: libc::c_int = 17;
 /// For the helpers that only such programs may call.
 static LICENSE: &std::ffi::CStr = c"GPL";
 
-/// `union bpf_attr`, in words.
+/// `union bpf_attr` as 32-bit words.
 type Attributes = [u32; 32];
 
 /// Loads a program that is to be attached in this way, to this type of the kernel's BTF

@@ -14,12 +14,12 @@ const DEADLINE: Duration = Duration::from_millis(300);
 /// Longer than until the first retransmission, at one second.
 const TWO_SYNS: Duration = Duration::from_millis(1300);
 
-/// How often a scenario is played at most.
+/// Limit of runs of a scenario.
 const TRIES: usize = 3;
 
 impl Live {
-    /// Plays a scenario of this many endings and keeps its namespace and sockets
-    /// until all are told; what the last of them says.
+    /// Runs a scenario with this many endings and returns the last line. Its namespace and sockets
+    /// are kept until every ending is reported.
     pub fn last_line<T>(&self, endings: usize, act: impl FnOnce(&Testnet) -> T + Send) -> Value {
         let began = format!("{:.9}", Timestamp::now());
         let scene = self.play(|testnet| {
@@ -31,9 +31,9 @@ impl Live {
         self.endings(&scene, endings).pop().unwrap()
     }
 
-    /// Fails unless the last attempt of the scenario has this cause, for one with all
-    /// of this evidence. It is played again where a busy machine left no time to look,
-    /// and the line says so.
+    /// Fails unless the last attempt of the scenario has this cause, on one with all of this
+    /// evidence. The scenario runs again if the line says that a busy machine left no time for a
+    /// diagnosis.
     pub fn expect_cause<T>(
         &self,
         endings: usize,

@@ -13,9 +13,9 @@ use crate::{Live, PlayedScenario};
 
 /// Names the role in the child's environment.
 const ROLE: &str = "CONNTRACE_TEST_ROLE";
-/// Where it connects to, if anywhere.
+/// Environment variable with the address to connect to, if any.
 const REMOTE: &str = "CONNTRACE_TEST_REMOTE";
-/// Bytes of a task's name.
+/// Maximum length of a task's comm in bytes.
 const COMM_MAX: usize = 15;
 
 /// The role this program was started in; none when it is to run its tests.
@@ -42,10 +42,10 @@ pub fn remote_of_role() -> SocketAddr {
     env::var(REMOTE).unwrap().parse().unwrap()
 }
 
-/// A child that says a line, and goes on when it is told to.
+/// Child process that prints a line, then continues on request.
 pub struct Partner {
     child: Child,
-    /// What it said.
+    /// Line that the child printed.
     pub said: String,
     input: ChildStdin,
 }
@@ -86,7 +86,7 @@ pub fn say_and_wait(line: &str) {
     let _ = std::io::stdin().read_line(&mut String::new());
 }
 
-/// The name of this program's processes.
+/// Returns the comm of this program's processes.
 pub fn program_comm() -> String {
     let name = env::current_exe().unwrap();
     let name = name.file_name().unwrap().to_str().unwrap();

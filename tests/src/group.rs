@@ -61,7 +61,8 @@ fn own_group() -> Option<String> {
     env::var(GROUP).ok()
 }
 
-/// A filter with `::` tells which groups it is for; any other has to meet every test.
+/// Returns true if a filter may select tests of this group. A filter with `::` names its groups;
+/// any other is matched against every test.
 fn may_select(arguments: &Arguments, group: &str) -> bool {
     let filter = arguments.filter.as_deref();
     match filter.and_then(|filter| filter.split_once("::")) {
@@ -71,7 +72,7 @@ fn may_select(arguments: &Arguments, group: &str) -> bool {
     }
 }
 
-/// Results of the groups so far.
+/// Results of the groups that have run.
 #[derive(Default)]
 struct Report {
     passed: u64,

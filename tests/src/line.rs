@@ -20,14 +20,14 @@ use crate::{Attempted, is_covered, own_cgroup};
 /// When the kernel sends an unanswered SYN again, or a tick of its clock earlier.
 const STALLS_AFTER_US: u64 = 990_000;
 
-/// What answered, as the line has it.
+/// Expected reply in the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedReply {
-    /// Nothing.
+    /// No reply.
     None,
-    /// The handshake's second step.
+    /// SYN-ACK.
     SynAck,
-    /// A RST.
+    /// RST.
     Rst,
     /// An ICMP error of this type and code from the far router.
     Icmp(u8, u8),
@@ -36,7 +36,7 @@ pub enum ExpectedReply {
     Icmp6(u8, u8),
     /// An ICMP error of this type and code from this host.
     Local(u8, u8),
-    /// Likewise of `ICMPv6`, without `IPV6_RECVERR`.
+    /// `ICMPv6` error of this type and code from this host, without `IPV6_RECVERR`.
     Local6(u8, u8),
     /// This host, by something else than ICMP or of which nothing is left but the errno.
     LocalUnknown,
@@ -45,38 +45,38 @@ pub enum ExpectedReply {
     Dropped(Unless),
 }
 
-/// How it looks where nobody sees this host drop a packet.
+/// Expected reply on a kernel that gives no reason for a drop by this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unless {
-    /// As silence.
+    /// No reply, as if the peer were silent.
     None,
     /// As the RST that was made of it.
     Rst,
 }
 
-/// What a line must say.
+/// Expected content of a line.
 #[derive(Debug, Clone)]
 pub struct ExpectedLine {
     /// The attempt as the application saw it.
     pub attempted: Attempted,
-    /// The label.
+    /// Expected value of `label`.
     pub label: &'static str,
-    /// The errno's name.
+    /// Expected errno by its symbolic name.
     pub errno: Option<String>,
-    /// SYNs that left.
+    /// Expected number of SYNs sent.
     pub syn_sent: u32,
-    /// SYNs that left again.
+    /// Expected number of SYN retransmissions.
     pub syn_retransmitted: u32,
-    /// What answered.
+    /// Expected reply.
     pub reply: ExpectedReply,
-    /// Who gave up.
+    /// Side that gave up, if the attempt timed out.
     pub timeout_by: Option<&'static str>,
-    /// Whether a local port was assigned.
+    /// True if a local port was assigned.
     pub has_port: bool,
 }
 
 impl ExpectedLine {
-    /// One SYN, no answer, and the errno the application was told.
+    /// Expects one SYN, no reply, and the errno that the application got.
     pub fn new(label: &'static str, attempted: &Attempted) -> Self {
         let errno =
             (attempted.errno != 0).then(|| format!("{:?}", Errno::from_raw(attempted.errno)));
@@ -92,7 +92,7 @@ impl ExpectedLine {
         }
     }
 
-    /// A completed handshake.
+    /// Expects a completed handshake.
     pub fn established(attempted: &Attempted) -> Self {
         assert_eq!(attempted.errno, 0);
         Self {
@@ -101,7 +101,7 @@ impl ExpectedLine {
         }
     }
 
-    /// A refusal by RST.
+    /// Expects a refusal by RST.
     pub fn refused(attempted: &Attempted) -> Self {
         assert_eq!(attempted.errno, Errno::ECONNREFUSED as i32);
         Self {
@@ -121,7 +121,7 @@ impl ExpectedLine {
     /// Somebody else has the 4-tuple with this local port, which was chosen
     /// before the attempt.
     pub fn address_unavailable(attempted: &Attempted, port: u16) -> Self {
-        // A socket that is bound to no address no longer tells its port.
+        // A socket that is bound to no address no longer has a port to read.
         let attempted = Attempted {
             local_port: Some(port),
             ..attempted.clone()
@@ -140,7 +140,7 @@ impl ExpectedLine {
         }
     }
 
-    /// No SYN was sent.
+    /// Expects an attempt without a local address or SYN.
     fn no_address(label: &'static str, attempted: &Attempted) -> Self {
         assert_eq!(Errno::from_raw(attempted.errno), Errno::EADDRNOTAVAIL);
         Self {
@@ -149,7 +149,7 @@ impl ExpectedLine {
         }
     }
 
-    /// The application gave up: it was told nothing.
+    /// Expects that the application gave up without an errno.
     pub fn gave_up(label: &'static str, attempted: &Attempted) -> Self {
         Self {
             errno: None,
@@ -302,7 +302,7 @@ pub fn remote_end(remote: impl Into<SocketAddr>) -> Value {
     })
 }
 
-/// Our address towards a host of the stage.
+/// Local address towards a host of the test network.
 fn local_addr(remote: SocketAddr) -> Option<IpAddr> {
     let remote = remote.ip().to_canonical();
     if remote.is_loopback() {

@@ -1,4 +1,4 @@
-//! What of BPF is loaded on this host, which namespaces there are, and who holds them.
+//! BPF objects that are loaded on this host, its network namespaces, and the holders of both.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use aya::{
     programs::{loaded_links, loaded_programs},
 };
 
-/// How long the kernel may take to free what nobody holds any more.
+/// Time limit for the kernel to free objects without holders.
 const FREED_MAX: Duration = Duration::from_secs(10);
 
 /// Something of BPF that is loaded: `prog`, `map` or `link`, and its id.
@@ -28,7 +28,7 @@ pub fn loaded() -> BTreeSet<Loaded> {
     programs.chain(maps).chain(links).collect()
 }
 
-/// What this process holds of it, by its descriptors and by what its programs use.
+/// Returns the objects that a process holds, by its descriptors and through its programs.
 pub fn held_by(pid: u32) -> BTreeSet<Loaded> {
     let mut held = BTreeSet::new();
     for fd in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {

@@ -18,7 +18,7 @@ pub struct Denial {
 }
 
 impl Denial {
-    /// Denies it, with EPERM.
+    /// Attaches a program that denies with EPERM.
     ///
     /// # Errors
     /// When the kernel has no such programs.
@@ -47,12 +47,12 @@ fn hook() -> Option<u32> {
     btf.id_by_type_name_kind(CONNECT, BtfKind::Func).ok()
 }
 
-/// Why the kernel does not tell of a program what it is attached to, if so.
+/// Returns the missing requirement if the kernel does not report the attach target of a program.
 pub fn hides_hooks() -> Option<&'static str> {
     (kernel_version() < (5, 13)).then_some("needs Linux 5.13, which tells what programs decide on")
 }
 
-/// Why there are no such programs here, if so.
+/// Returns the missing requirement if there are no BPF security modules here.
 pub fn lacks_lsm() -> Option<&'static str> {
     let modules = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     let has = modules.trim_end().split(',').any(|module| module == "bpf");

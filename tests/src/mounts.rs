@@ -63,7 +63,7 @@ fn has_tracefs() -> bool {
     Path::new(TRACEFS).join("events").exists()
 }
 
-/// What is mounted from here on is not seen elsewhere.
+/// Hides all later mounts from other processes.
 fn leave_mounts() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)

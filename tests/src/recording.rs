@@ -25,9 +25,9 @@ use crate::{
     as_under_test, binary, conntrace, copy_program, group::is_list, is_root, run, run_one_by_one,
 };
 
-/// May do nothing.
+/// User id without any permissions.
 const NOBODY: u32 = 65_534;
-/// How long anything may take that takes milliseconds.
+/// Time limit for an operation that normally takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A copy of conntrace that anyone may run: the build's folder may be closed.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -53,11 +53,11 @@ fn with_replay(run: impl FnOnce() -> ExitCode) -> ExitCode {
     run()
 }
 
-/// A folder that anyone may look into and that goes with its owner.
+/// Folder that every user may read. It is deleted when dropped.
 pub struct Dir(pub PathBuf);
 
 impl Dir {
-    /// In the folder for temporary files.
+    /// Creates a folder in the folder for temporary files.
     pub fn new(name: &str) -> Self {
         let id = std::process::id();
         let path = env::temp_dir().join(format!("conntrace-{name}-{id}"));
@@ -98,7 +98,7 @@ impl Recording {
         recording
     }
 
-    /// Its lines so far.
+    /// Reads the lines written so far.
     pub fn lines(&self) -> String {
         fs::read_to_string(&self.lines).unwrap()
     }
@@ -112,7 +112,7 @@ impl Recording {
         }
     }
 
-    /// Kills it; returns its lines.
+    /// Kills the process and returns its lines.
     pub fn kill(mut self) -> String {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -138,7 +138,7 @@ impl Drop for Recording {
     }
 }
 
-/// How many lines contain this.
+/// Counts the lines that contain this text.
 pub fn matching(lines: &str, text: &str) -> usize {
     lines.lines().filter(|line| line.contains(text)).count()
 }
@@ -167,12 +167,12 @@ pub fn conntrace_as_nobody() -> Command {
     command
 }
 
-/// What it wrote.
+/// Returns stdout as text.
 pub fn stdout(output: &Output) -> &str {
     str::from_utf8(&output.stdout).unwrap()
 }
 
-/// What it said.
+/// Returns stderr as text.
 pub fn stderr(output: &Output) -> &str {
     str::from_utf8(&output.stderr).unwrap()
 }

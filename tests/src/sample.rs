@@ -30,7 +30,7 @@ pub fn sample() -> Vec<u8> {
     bytes.clone()
 }
 
-/// A file in memory.
+/// Shared buffer that is written like a file.
 #[derive(Clone, Default)]
 struct MemoryFile(Arc<Mutex<Vec<u8>>>);
 

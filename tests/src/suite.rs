@@ -25,16 +25,16 @@ use crate::{
     group::{full_name, is_list},
 };
 
-/// How the message begins of a test that has not the endings it should have.
+/// Prefix of the failure message of a test with missing or extra endings.
 const ENDINGS: &str = "endings, got";
-/// How the message begins of a test that has no stall though its SYN was sent again.
+/// Prefix of the failure message of a test without a stall although its SYN was retransmitted.
 const NO_STALL: &str = "no stall";
-/// How often a test is played at most.
+/// Limit of runs of a test.
 const TRIES: usize = 3;
-/// How long a line too many has to show up after the last expected one.
+/// Time that an extra line has to appear after the last expected one.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// Whether the live tests can run.
+/// Returns true if the live tests have the privileges that they need.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
@@ -59,15 +59,16 @@ pub fn plain_test(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
     })
 }
 
-/// The running kernel's version.
+/// Returns major and minor version of the running kernel.
 pub fn kernel_version() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap());
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
-/// Why this machine is too slow for a test, if so: the environment gives it a smaller
-/// storm, as an emulated one needs, which does not overflow what the agent has room for.
+/// Returns the missing requirement if this machine is too slow for a test. The environment then
+/// sets a smaller storm, as an emulated machine needs, and a smaller storm does not exceed the
+/// agent's capacity.
 pub fn is_slow() -> Option<&'static str> {
     let slow = std::env::var_os("CONNTRACE_STORM").is_some();
     slow.then_some(
@@ -75,20 +76,21 @@ pub fn is_slow() -> Option<&'static str> {
     )
 }
 
-/// Why no socket can have a port range of its own (`IP_LOCAL_PORT_RANGE`), if so.
+/// Returns the missing requirement if a socket cannot have its own port range
+/// (`IP_LOCAL_PORT_RANGE`).
 pub fn lacks_port_range() -> Option<&'static str> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let lacks = set_local_port_range(&socket, 40_000, 40_001).is_err();
     lacks.then_some("needs Linux 6.3, from which a socket can have a port range of its own")
 }
 
-/// Why this kernel does not tell who has bound ports, but for those that listen, if so.
+/// Returns the missing requirement if this kernel does not list sockets that are only bound.
 pub fn lacks_bound_sockets() -> Option<&'static str> {
     let lacks = kernel_version() < (6, 8);
     lacks.then_some("needs Linux 6.8, from which the kernel tells of sockets that are only bound")
 }
 
-/// Why this kernel does not tell what it drops itself, if so.
+/// Returns the missing requirement if this kernel gives no reason for a dropped packet.
 pub fn lacks_drop_reasons() -> Option<&'static str> {
     let lacks = kernel_version() < (5, 17);
     lacks.then_some("needs Linux 5.17, from which the kernel says why it drops a packet")
@@ -126,7 +128,7 @@ fn again_if_untraced(test: &impl Fn()) {
     test();
 }
 
-/// How many endings the shared tracer has said no program saw.
+/// Counts the endings that the shared tracer reports as seen by no program.
 fn untraced() -> u64 {
     let live = LIVE.lock().unwrap().clone();
     let losses = live.map(|live| live.tracer.lines(|line| line["type"] == "loss"));
@@ -134,7 +136,7 @@ fn untraced() -> u64 {
     losses.iter().flatten().filter_map(missed).sum()
 }
 
-/// What all scenarios of a test program share: one tracer that sees everything.
+/// Shared state of all scenarios of a test program: one tracer that sees everything.
 pub struct Live {
     tracer: TracerProcess,
     /// Since when, and how many endings each scenario's namespace must have in
@@ -145,12 +147,12 @@ pub struct Live {
     namespaces: Mutex<Vec<File>>,
 }
 
-/// Whether a test was played again for want of an ending.
+/// True after a test ran again because an ending was missing.
 static PLAYED_AGAIN: AtomicBool = AtomicBool::new(false);
 
 static LIVE: Mutex<Option<Arc<Live>>> = Mutex::new(None);
 
-/// Whether the shared tracer says it sees this (`coverage` in its start line).
+/// Returns true if the shared tracer reports this kind of coverage (`coverage` in its start line).
 ///
 /// # Panics
 /// When there is none yet, or it has no such key.
@@ -162,8 +164,8 @@ pub fn is_covered(key: &str) -> bool {
         .expect("a key of coverage")
 }
 
-/// Why a group's tests have no hooks of functions to test, if so: those of this tier,
-/// or any. A list of tests does without the answer, which takes an agent.
+/// Returns the missing requirement if a group's tests have no function hooks to test: those of this
+/// tier, or any. Listing the tests skips this check, because it takes an agent.
 pub fn lacks_functions(tier: Option<&str>) -> Option<String> {
     if is_list() {
         return None;
@@ -189,7 +191,7 @@ pub struct PlayedScenario<T> {
     /// When it began, as lines write it. Lines from before are of another
     /// namespace that had the number: the tracer sees the whole host.
     pub began: String,
-    /// What its act returned.
+    /// Value that its act returned.
     pub value: T,
 }
 
@@ -204,7 +206,7 @@ impl Live {
         let mut live = LIVE.lock().unwrap();
         let live = live.get_or_insert_with(|| {
             Arc::new(Self {
-                // With totals every second a loss is told within one.
+                // With a summary every second, a loss is reported within one second.
                 tracer: TracerProcess::start(&[&["--all", "--summary", "1"], options].concat()),
                 endings: Mutex::default(),
                 namespaces: Mutex::default(),
@@ -213,12 +215,12 @@ impl Live {
         Arc::clone(live)
     }
 
-    /// The tracer itself.
+    /// Returns the shared tracer.
     pub fn tracer(&self) -> &TracerProcess {
         &self.tracer
     }
 
-    /// Plays a scenario on a stage of its own.
+    /// Runs a scenario on its own test network.
     pub fn play<T: Send>(&self, act: impl FnOnce(&Testnet) -> T + Send) -> PlayedScenario<T> {
         let began = format!("{:.9}", Timestamp::now());
         let (netns, value) = conntrace_testnet::run("scenario", |testnet| {
@@ -311,8 +313,8 @@ pub fn assert_adds_up(totals: &Value) {
     assert_eq!(totals["attempts"], accounted(totals), "{totals:#}");
 }
 
-/// `outcomes + in_flight + lost`. In a summary that was made while attempts ended,
-/// those that did meanwhile are in none of them.
+/// Sums `outcomes + in_flight + lost`. In a summary that was made while attempts ended, those that
+/// did meanwhile are not counted at all.
 pub fn accounted(totals: &Value) -> u64 {
     let sum = |name: &str| -> u64 {
         let counts = totals[name].as_object().unwrap().values();

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::{as_under_test, conntrace};
 
-/// How long anything may take that takes milliseconds.
+/// Time limit for an operation that normally takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Longest line in bytes, the newline included.
@@ -93,7 +93,7 @@ impl TracerProcess {
         tracer
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -125,7 +125,7 @@ impl TracerProcess {
             .collect()
     }
 
-    /// Sends it a signal.
+    /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         kill(pid, signal).expect("conntrace runs");
@@ -209,10 +209,10 @@ fn read(stdout: ChildStdout, lines: &Sender<String>) {
     }
 }
 
-/// A line as JSON.
+/// Parses a line as JSON and validates it.
 ///
 /// # Errors
-/// What is wrong with it, if anything is.
+/// Returns the first violation of JSON syntax, the schema, or the rules for lines.
 pub fn check(line: &str) -> Result<Value, String> {
     let value: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
     schema().validate(&value).map_err(|e| e.to_string())?;
@@ -225,7 +225,7 @@ pub fn check(line: &str) -> Result<Value, String> {
     Ok(value)
 }
 
-/// What `conntrace schema` prints.
+/// Validator of the schema that `conntrace schema` prints.
 fn schema() -> &'static Validator {
     static SCHEMA: OnceLock<Validator> = OnceLock::new();
     SCHEMA.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! Connects and binds submitted to `io_uring`.
+//! Connects and binds that are submitted to `io_uring`.
 #![expect(
     unsafe_code,
     reason = "what is submitted points to memory the kernel reads later"
@@ -17,12 +17,12 @@ use crate::Attempted;
 
 /// Requests under way at once: a connect and its timeout.
 const ENTRIES: u32 = 2;
-/// The request whose completion is wanted.
+/// User data of the awaited request.
 const ONE: u64 = 1;
-/// How long the kernel's polling thread stays awake.
+/// Time that the kernel's polling thread stays awake, in milliseconds.
 const IDLE_MS: u32 = 10;
 
-/// A ring of the calling thread.
+/// `io_uring` instance of the calling thread.
 pub struct Uring(IoUring);
 
 impl Uring {
@@ -49,7 +49,7 @@ impl Uring {
         self.run(socket, remote, Flags::ASYNC, None)
     }
 
-    /// Likewise, with a linked timeout.
+    /// Connects with a linked timeout and waits for the completion.
     pub fn connect_within(
         &mut self,
         deadline: Duration,
@@ -105,13 +105,13 @@ impl Uring {
     }
 }
 
-/// Why no connect can be submitted here, if so.
+/// Returns the missing requirement if connects cannot be submitted here.
 pub fn lacks_uring() -> Option<String> {
     let error = Uring::new().err()?;
     Some(format!("needs io_uring: {error}"))
 }
 
-/// Likewise no bind.
+/// Returns the missing requirement if binds cannot be submitted here.
 pub fn lacks_uring_bind() -> Option<String> {
     let supported = || {
         let mut probe = Probe::new();

@@ -21,22 +21,22 @@ pub fn checked(lines: &str) -> Vec<Value> {
     lines
 }
 
-/// Those of this type.
+/// Iterates over the lines of this type.
 pub fn of_type<'a>(lines: &'a [Value], kind: &str) -> impl DoubleEndedIterator<Item = &'a Value> {
     lines.iter().filter(move |line| line["type"] == kind)
 }
 
-/// How many there are of this type.
+/// Counts the lines of this type.
 pub fn count(lines: &[Value], kind: &str) -> usize {
     of_type(lines, kind).count()
 }
 
-/// A count in a line.
+/// Reads a count from a line.
 pub fn number(value: &Value) -> usize {
     usize::try_from(value.as_u64().unwrap()).unwrap()
 }
 
-/// What the loss lines say in all of this reason.
+/// Sums the losses of this reason over all loss lines.
 pub fn told_lost(lines: &[Value], reason: &str) -> usize {
     told(lines, "lost", reason)
 }

@@ -13,7 +13,7 @@ use crate::{
     endings::{DEADLINE, give_up},
 };
 
-/// Longer than any answer takes.
+/// Deadline that exceeds every answer time.
 const LONG: Duration = Duration::from_secs(10);
 
 // ICMP finds the socket locked by connect itself: the answer to the SYN sent again 1 s later

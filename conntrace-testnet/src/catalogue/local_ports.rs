@@ -41,7 +41,7 @@ const FAR: SocketAddr = v4(FAR_V4, ACCEPTS);
 /// A far host to which no other scenario connects.
 const OTHER_FAR_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
 
-/// Two connections take both ports.
+/// Outcome with a range of two ports: the third connection finds none left.
 const THIRD_HAS_NONE: &[ExpectedOutcome] = &[ESTABLISHED, ESTABLISHED, PORT_EXHAUSTED];
 const TUPLE_IN_USE: &[ExpectedOutcome] = &[
     ESTABLISHED.from(LocalEnd::Port(OWN_PORT)),
@@ -128,8 +128,8 @@ fn has_sockets_range() -> io::Result<()> {
     with_own_range(FAR).map(drop)
 }
 
-/// Sockets that are bound hold their ports for every destination. They listen as
-/// well: of others the kernel tells only from Linux 6.8 on.
+/// Sockets that are bound hold their ports for every destination. They also listen, because before
+/// Linux 6.8 the kernel lists bound sockets only if they listen.
 fn held_by_binds(to: SocketAddr) -> io::Result<Vec<Socket>> {
     let listen = |port| listener(v4(Ipv4Addr::LOCALHOST, port), 0);
     let held = vec![listen(LOW)?, listen(HIGH)?];

@@ -1,4 +1,4 @@
-//! The client looks in the wrong place, or the way there is broken.
+//! Scenarios in which the client has the wrong address, or the route to the server is broken.
 
 use std::{
     io,
@@ -27,11 +27,11 @@ use crate::{
 /// a port that is easily mistaken for it.
 const NOBODYS_PORT: u16 = 27_183;
 const LOOPBACK_PORT: u16 = 28_182;
-/// Two digits in each other's place.
+/// Server port with two digits swapped.
 const SERVER_PORT: u16 = 29_081;
 const MISTYPED_PORT: u16 = 29_018;
 
-/// A host behind the gateway.
+/// Host that is reachable only through the gateway.
 const BEYOND: SocketAddr = v4(Ipv4Addr::new(203, 0, 113, 9), ACCEPTS);
 const GATEWAY_IS_DOWN: ExpectedOutcome = NO_NEIGHBOUR
     .icmp(3, 1)

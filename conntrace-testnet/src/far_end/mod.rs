@@ -21,23 +21,23 @@ use super::{
 /// Attempts whose SYNs are counted at a time. The table is emptied when full:
 /// an attempt forgotten that way is answered a SYN later.
 const ATTEMPTS_MAX: usize = 4096;
-/// Sequence number of every SYN-ACK: the far end keeps no connections, so there
-/// is nothing a varying one would tell apart.
+/// Sequence number of every SYN-ACK. It is constant, because the far end keeps no connections that
+/// it would have to distinguish.
 const INITIAL_SEQUENCE: u32 = 0x5EED_0000;
 const WINDOW: u16 = u16::MAX;
-/// How far a wrong answer is from what was sent: beyond any SYN.
+/// Offset of a wrong acknowledgement or sequence number: larger than any SYN.
 const WRONG_BY: u32 = 1_000_000;
 const HOP_LIMIT: u8 = 64;
 const IP_AND_ICMP_BYTES_MAX: usize = 40 + 8;
-/// What an ICMP error may quote so that, its own headers included, it is of a
-/// size that passes everywhere (RFC 1812 4.3.2.3, RFC 4443 2.4 c).
+/// Quote limit of an ICMP error in bytes. With its own headers the error then fits every path (RFC
+/// 1812 4.3.2.3, RFC 4443 2.4 c).
 const ICMP4_QUOTE_BYTES_MAX: usize = 576 - 20 - 8;
 const ICMP6_QUOTE_BYTES_MAX: usize = 1280 - 40 - 8;
 /// The TUN device has the default MTU of 1500.
 const MSS_V4: u16 = 1460;
 const MSS_V6: u16 = 1440;
 
-/// What the far end remembers between packets.
+/// State of the far end between packets.
 #[derive(Debug, Default)]
 pub struct FarEnd {
     /// SYNs seen so far, for [`FarAnswer::AcceptNth`] and [`FarAnswer::ResetNth`].
@@ -166,7 +166,7 @@ fn after_syn(from: SocketAddr, to: SocketAddr, segment: &TcpSlice) -> Option<Tcp
     Some(reply)
 }
 
-/// Whether connections to a port that answers so come about.
+/// Returns true if a connection to a port with this answer is established.
 fn is_open(answer: FarAnswer) -> bool {
     matches!(
         answer,

@@ -1,4 +1,4 @@
-//! What is large: attempts in flight at once, and addresses.
+//! Cost with many attempts in flight at once, and with many addresses.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ const PER_THREAD: usize = 10_000;
 /// Far hosts; each is connected to from ports of its own.
 const HOSTS: usize = 200;
 
-/// What the agent came to, added up or at most.
+/// Resource use of the agent, as a sum or a maximum.
 #[derive(Default)]
 struct AgentPeak {
     peak_mb: f64,
@@ -155,7 +155,7 @@ fn under_way(at: usize) -> Socket {
     socket
 }
 
-/// Nanoseconds for each refusal.
+/// Returns the nanoseconds per refused attempt.
 fn refused(address: impl Fn(u32) -> Ipv4Addr) -> f64 {
     let began = Instant::now();
     for at in 0..ADDRESSES {

@@ -1,4 +1,4 @@
-//! What conntrace costs on this machine: `cargo xtask bench`.
+//! Benchmark of conntrace's cost on this machine: `cargo xtask bench`.
 //!
 //! Needs root. Shared machines are noisy: what is added is measured in paired rounds,
 //! traced and untraced in turn. A file per part; `measured` holds what came of it, and

@@ -1,7 +1,7 @@
-//! What a record takes in userspace, stage by stage and all the way.
+//! Cost of a record in userspace, for each step and in total.
 //!
-//! A plain timed loop: the stages are pure functions of records that a real run
-//! recorded, and the medians of rounds are all that is wanted of a harness.
+//! A plain timed loop is enough of a harness: the steps are pure functions of recorded records, and
+//! only the medians of rounds are needed.
 
 use std::{
     fs::{self, File},

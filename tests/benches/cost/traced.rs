@@ -46,12 +46,12 @@ impl TracedAgent {
         self.child.id()
     }
 
-    /// How many bytes it has written.
+    /// Returns the number of bytes written.
     pub(crate) fn bytes(&self) -> u64 {
         fs::metadata(&self.lines).unwrap().len()
     }
 
-    /// How many of its lines contain this.
+    /// Counts the lines that contain this text.
     pub(crate) fn count(&self, text: &str) -> usize {
         let lines = BufReader::new(File::open(&self.lines).unwrap()).lines();
         lines
@@ -75,8 +75,8 @@ impl Drop for TracedAgent {
     }
 }
 
-/// A file of this process's own, in memory: how fast a disk takes lines is none of what is
-/// measured.
+/// Path of a file in memory that belongs to this process. A disk's write speed must not affect the
+/// results.
 pub(crate) fn temporary(name: &str) -> PathBuf {
     Path::new("/dev/shm").join(format!("conntrace-bench-{}-{name}", std::process::id()))
 }
@@ -93,7 +93,7 @@ fn last_line(path: &Path) -> String {
     BufReader::new(file).lines().last().unwrap().unwrap()
 }
 
-/// What a stop line says was lost, whatever the reason.
+/// Sums the losses in a stop line over all reasons.
 pub(crate) fn lost(stop: &Value) -> u64 {
     counted(&stop["lost"])
 }
@@ -121,7 +121,7 @@ pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     ticks / sysconf(SysconfVar::CLK_TCK).unwrap().unwrap() as f64
 }
 
-/// How often its threads have gone to sleep, which is how often they were woken.
+/// Counts how often its threads have gone to sleep, which equals the number of wakeups.
 pub(crate) fn wakeups(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     tasks
@@ -134,7 +134,7 @@ pub(crate) fn wakeups(pid: u32) -> u64 {
         .sum()
 }
 
-/// Resident memory in MB (10^6 bytes).
+/// Reads the resident memory in MB (10^6 bytes).
 pub(crate) fn resident_mb(pid: u32) -> f64 {
     status_mb(pid, "VmRSS:")
 }

@@ -15,13 +15,13 @@ use conntrace_tests::{
 };
 use serde_json::Value;
 
-/// Three for each of two processors.
+/// Busy threads: three for each of two processors.
 const BUSY: usize = 6;
 /// Attempts of each kind, each by a process of its own.
 const EACH: u16 = 60;
 /// Of these at least so many have their cause.
 const DIAGNOSED_MIN: usize = 54;
-/// Nobody listens on these.
+/// Ports without a listener.
 const CLOSED: Range<u16> = 4400..4400 + EACH;
 /// On this one somebody does, on another loopback address.
 const ELSEWHERE: u16 = 4900;

@@ -1,4 +1,4 @@
-//! Diagnosis in a storm: no line lost, little time spent, few looks at the host.
+//! Diagnosis in a storm: no line lost, little time spent, few queries to the host.
 
 use std::{
     fs,
@@ -15,11 +15,11 @@ use conntrace_tests::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// Failures of one kind.
+/// Number of failures of one kind.
 const FAILURES: usize = 100_000;
 /// Failures of as many kinds: each to another host.
 const KINDS: u8 = 200;
-/// Nothing of the stage listens there.
+/// Port without a listener on the test network.
 const PORT: u16 = 5432;
 
 pub(crate) fn main() -> ExitCode {
@@ -120,7 +120,7 @@ fn looks_of_one_kind() {
     }
 }
 
-/// How often this was asked and answered.
+/// Counts the recorded answers to this question.
 fn looks(recorded: &str, question: &str) -> usize {
     let told = recorded.split("{\"told\":").skip(1).map(|rest| {
         let mut told = serde_json::Deserializer::from_str(rest).into_iter::<Value>();

@@ -13,7 +13,7 @@ use serde_json::Value;
 /// Attempts of a storm.
 const STORM: u64 = 500;
 const THREADS: u64 = 2;
-/// How long a window lasts.
+/// Length of a rate window.
 const WINDOW: SignedDuration = SignedDuration::from_secs(1);
 
 pub(crate) fn main() -> ExitCode {
@@ -130,7 +130,7 @@ fn each_kind_on_its_own() {
     // The storm's own may have lasted into a second second.
     let once = kinds.values().filter(|count| **count == 1).count();
     assert!(once >= 3, "{kinds:?}");
-    // What no line told any more is in the totals.
+    // Outcomes without a line are still in the totals.
     assert!(assert_counted(&lines) >= STORM - 5);
 }
 

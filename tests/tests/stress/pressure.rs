@@ -1,5 +1,5 @@
-//! What becomes of the lines when the agent, its reader or the disk cannot keep
-//! up, and of everything else when it ends, however it ends.
+//! Lines of an agent that cannot keep up, or whose reader or disk cannot, and leftovers of an agent
+//! after every kind of end.
 
 use std::{
     io::{self, BufRead as _, BufReader},
@@ -27,7 +27,7 @@ const OVER_RING: usize = 60_000;
 const RING: usize = (8 << 20) / 256;
 /// More lines than may wait for the output: 32 MiB of them, each of some 900 bytes.
 const OVER_QUEUE: usize = 70_000;
-/// Fewer than that.
+/// Number of timed attempts, fewer than the others.
 const TIMED: usize = 10_000;
 
 pub(crate) fn main() -> ExitCode {
@@ -47,7 +47,7 @@ fn refusing() -> SocketAddr {
     (FAR_V4, ports::RESETS).into()
 }
 
-/// Refused attempts from several threads on the calling thread's stage.
+/// Makes refused attempts from several threads on the calling thread's test network.
 fn refuse(count: usize) {
     let refuse_some = || (0..count / THREADS).for_each(|_| drop(attempt(refusing())));
     thread::scope(|scope| {
@@ -72,7 +72,7 @@ fn refuse_while<T>(act: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Plays on a stage; the options make an agent see nothing else.
+/// Runs on a test network. The options limit an agent to that network.
 fn on_stage<T: Send>(act: impl FnOnce(&Testnet, &[&str]) -> T + Send) -> T {
     let play = |testnet: &Testnet| {
         testnet.far.as_ref().unwrap();

@@ -19,12 +19,12 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// The child's.
+/// Role of the child process.
 pub(crate) const ROLE: &str = "names";
-/// Bytes of a task's name.
+/// Maximum length of a task's comm in bytes.
 const COMM_MAX: usize = 15;
 
-/// Every byte but NUL and these.
+/// Returns every byte except NUL and those in `without`.
 fn bytes_but(without: &[u8]) -> Vec<u8> {
     (1..=u8::MAX)
         .filter(|byte| !without.contains(byte))

@@ -13,9 +13,9 @@ use socket2::Socket;
 
 use crate::faults::storm::{Storm, THREADS, lines_of, on_stage, parsed, whole_lines};
 
-/// How long each agent runs.
+/// Running time of each agent.
 const RUNS: Duration = Duration::from_millis(500);
-/// Longer than the default patience.
+/// Interval longer than the default patience.
 const OVER_PATIENCE: Duration = Duration::from_millis(300);
 /// Attempts that are under way from before the last kill on.
 const KEPT: usize = 50;
@@ -77,8 +77,8 @@ fn live_phase(agent: usize) -> usize {
     2 * agent + 1
 }
 
-/// How many lines an agent has of the attempts while it was live. It has none twice,
-/// those that were under way before, and none of those that had ended.
+/// Counts an agent's lines for the attempts during its run. It has no attempt twice. It has those
+/// that were under way before, and none of those that had ended.
 fn told_by(lines: &[Value], agent: usize, storm: &Storm, netns: u32) -> usize {
     for phase in 0..live_phase(agent) {
         let told = lines_of(lines, phase, netns);
@@ -114,7 +114,7 @@ fn told_by(lines: &[Value], agent: usize, storm: &Storm, netns: u32) -> usize {
     told
 }
 
-/// Attempts that are under way afterwards.
+/// Begins attempts that never get an answer.
 fn begin_silent() -> Vec<Socket> {
     let begin = |_| {
         let remote = (FAR_V4, ports::SILENT).into();

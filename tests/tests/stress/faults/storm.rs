@@ -14,7 +14,7 @@ use conntrace_tests::{attempt, check};
 use serde_json::Value;
 
 pub(crate) const THREADS: usize = 4;
-/// How many phases a storm may have.
+/// Limit of phases of a storm.
 const PHASES_MAX: usize = 8;
 /// The last byte of the far host of the first phase's attempts.
 const FIRST_HOST: u8 = 100;
@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(4);
 /// One in so many lines is held against the schema, which takes longer than all the
 /// rest.
 const SCHEMA_EVERY: usize = 16;
-/// Where the attempts go, and what their lines say: label, errno, kind of the reply.
+/// Destination ports of the attempts, and the expected label, errno and reply kind.
 const KINDS: [(u16, [&str; 3]); 3] = [
     (ports::RESETS, ["refused", "ECONNREFUSED", "rst"]),
     (
@@ -45,7 +45,7 @@ pub(crate) struct Storm {
 }
 
 impl Storm {
-    /// Attempts on the calling thread's stage while `act` does; what it returned.
+    /// Makes attempts on the calling thread's test network while `act` runs, and returns its value.
     pub(crate) fn during<T>(&self, act: impl FnOnce() -> T) -> T {
         thread::scope(|scope| {
             (0..THREADS).for_each(|_| drop(scope.spawn(|| self.attempt_on())));
@@ -78,12 +78,12 @@ impl Storm {
         self.phase.fetch_add(1, SeqCst) + 1
     }
 
-    /// How many attempts there were.
+    /// Counts all attempts.
     pub(crate) fn attempts(&self) -> usize {
         (0..PHASES_MAX).map(|phase| self.attempts_of(phase)).sum()
     }
 
-    /// How many of them in this phase.
+    /// Counts the attempts of this phase.
     pub(crate) fn attempts_of(&self, phase: usize) -> usize {
         self.counts[phase].load(SeqCst)
     }
@@ -103,7 +103,7 @@ fn host(phase: usize) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, FIRST_HOST + u8::try_from(phase).unwrap())
 }
 
-/// Plays on a stage; the options make an agent see nothing else, but all of it.
+/// Runs on a test network. The options limit an agent to that network, of which it sees everything.
 pub(crate) fn on_stage<T: Send>(act: impl FnOnce(&Testnet, &[&str]) -> T + Send) -> T {
     let play = |testnet: &Testnet| {
         testnet.far.as_ref().unwrap();
@@ -123,8 +123,8 @@ pub(crate) fn parsed(lines: &str) -> Vec<Value> {
     lines.lines().enumerate().map(parse).collect()
 }
 
-/// How many of the storm's attempts of this phase have a line. Each says what the
-/// application saw, and none has two.
+/// Counts the lines for the storm's attempts of this phase. Each agrees with the application, and
+/// no attempt has two.
 pub(crate) fn lines_of(lines: &[Value], phase: usize, netns: u32) -> usize {
     let host = host(phase).to_string();
     let mut ids = HashSet::new();
@@ -155,7 +155,7 @@ fn assert_right(line: &Value, netns: u32) {
     assert!(unknown || *pid == process::id(), "{line:#}");
 }
 
-/// What an agent has in its output after it was killed: whole lines, but for the last.
+/// Returns the whole lines of an agent that was killed, without an incomplete last line.
 pub(crate) fn whole_lines(text: &str) -> &str {
     text.rsplit_once('\n').map_or("", |(whole, _)| whole)
 }

@@ -1,4 +1,4 @@
-//! What was told against what the lines say.
+//! Comparison of the applications' results with the lines.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,21 +17,21 @@ const BY_TIMER: [&str; 2] = ["ByRetries", "ByUserTimeout"];
 const NO_LINE: &str = "no line";
 /// So few of what was given up may have been so at the moment that patience ends.
 const EITHER_ONE_IN: usize = 100;
-/// Differences that are printed.
+/// Limit of the differences that are printed.
 const SHOWN_MAX: usize = 20;
 
-/// What all rounds came to.
+/// Totals of all rounds.
 #[derive(Default)]
 pub(crate) struct Sums {
-    /// By what was told, then by what the line says.
+    /// Counts by the application's result, then by the line's content.
     cells: BTreeMap<(String, String), usize>,
-    /// Lines of no call.
+    /// Lines that belong to no call.
     foreign: Vec<StormOutcome>,
-    /// Further lines of a call.
+    /// Extra lines of a call.
     double: usize,
     /// Endings that no program saw, by the agent's word.
     pub(crate) missed: usize,
-    /// How the attempts were made.
+    /// Counts by the way in which the attempts were made.
     how: BTreeMap<String, usize>,
     differences: Vec<String>,
 }

@@ -24,7 +24,7 @@ const WORKER: &str = "CONNTRACE_TEST_STORM";
 /// A slow machine may have a smaller storm.
 const ATTEMPTS: &str = "CONNTRACE_STORM";
 const ATTEMPTS_DEFAULT: usize = 200_000;
-/// Processes on each stage. The last one has a narrow range of ports.
+/// Processes on each test network. The last one has a narrow range of ports.
 const STAGES: [usize; 4] = [2, 2, 2, 1];
 /// The agent may not have more memory, whatever comes,
 const MEMORY_MAX_KB: u64 = 32 * 1024;
@@ -43,14 +43,14 @@ pub(crate) fn main() -> ExitCode {
     run(vec![live_test("mixed", storm)])
 }
 
-/// What each thread saw: its attempts in order, as label, errno and who timed
-/// out, with a dash for none.
+/// Results by thread: its attempts in order, as label, errno and the side that timed out, with a
+/// dash for none.
 type ThreadOutcomes = BTreeMap<Thread, Vec<String>>;
 
-/// A stage after the storm.
+/// State of a test network after the storm.
 struct StormRun {
     netns: u32,
-    /// How much the kernel's own count of SYNs has grown.
+    /// Growth of the kernel's own count of SYNs.
     active_opens: u64,
     seen: ThreadOutcomes,
 }
@@ -134,7 +134,7 @@ fn collect(worker: Child, netns: u32, seen: &mut ThreadOutcomes) {
     }
 }
 
-/// What does not fit.
+/// Differences between the applications' results and the lines.
 #[derive(Default)]
 struct Differences {
     wrong: Vec<String>,
