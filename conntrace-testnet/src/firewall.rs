@@ -9,7 +9,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 pub enum FirewallVerdict {
     /// Drops the packet.
     Drop,
-    /// It is answered with ICMP port unreachable.
+    /// Answers the packet with ICMP port unreachable.
     RejectByIcmp,
     /// Answers the packet with a RST.
     RejectByReset,
@@ -46,8 +46,8 @@ const BY_RESET: u32 = 1;
 const BY_ICMPX: u32 = 2;
 const PORT_UNREACHABLE: u8 = 1;
 
-/// From now on this is the fate of TCP packets that leave for this port, IPv4 and
-/// IPv6. One rule a port.
+/// Adds a rule for TCP packets that leave for this port, IPv4 and IPv6. Each port may have one
+/// rule.
 ///
 /// # Errors
 /// When the kernel has no `nf_tables` for that, or refuses.
@@ -70,7 +70,7 @@ fn set(port: u16, verdict: FirewallVerdict) -> io::Result<()> {
     }
 }
 
-/// A table, a chain and a rule: all or none.
+/// Builds one transaction with a table, a chain and a rule.
 fn batch(port: u16, verdict: FirewallVerdict) -> io::Result<Vec<u8>> {
     let table = format!("port{port}\0").into_bytes();
     let hook = [number(1, OUTPUT_HOOK)?, number(2, 0)?].concat();
@@ -143,7 +143,7 @@ fn expression(name: &[u8], data: &[u8]) -> io::Result<Vec<u8>> {
     attribute(1 | NLA_F_NESTED, &element.concat())
 }
 
-/// `nf_tables` has its numbers in network order.
+/// Encodes a number in network byte order, as `nf_tables` expects.
 fn number(kind: u16, value: u32) -> io::Result<Vec<u8>> {
     attribute(kind, &value.to_be_bytes())
 }

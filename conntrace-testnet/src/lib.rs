@@ -48,13 +48,13 @@ use tun::Layer;
 pub const FAR_DEVICE: &str = "far";
 /// This side's address on the far IPv4 network, 192.0.2.0/24.
 pub const FAR_LOCAL_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// A far IPv4 host. Any other of the network does the same.
+/// Far IPv4 host. Every other host of its network behaves the same.
 pub const FAR_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// Router that sends the `ICMPv4` errors.
 pub const FAR_ROUTER_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 /// This side's address on the far IPv6 network, `2001:db8:0:1::/64`.
 pub const FAR_LOCAL_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1);
-/// A far IPv6 host. Any other of the network does the same.
+/// Far IPv6 host. Every other host of its network behaves the same.
 pub const FAR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 2);
 /// Router that sends the `ICMPv6` errors.
 pub const FAR_ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0xfe);
@@ -63,11 +63,11 @@ pub const FAR_ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 
 pub const NEAR_DEVICE: &str = "near";
 /// This side's address on the near IPv4 network, 198.51.100.0/24.
 pub const NEAR_LOCAL_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-/// A near IPv4 host: down, as any other of the network.
+/// Near IPv4 host, which is down like every host of its network.
 pub const NEAR_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// This side's address on the near IPv6 network, `2001:db8:0:2::/64`.
 pub const NEAR_LOCAL_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1);
-/// A near IPv6 host: down, as any other of the network.
+/// Near IPv6 host, which is down like every host of its network.
 pub const NEAR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 2);
 
 const PREFIX_LENGTH_V4: u8 = 24;
@@ -97,7 +97,7 @@ pub enum TestnetError {
     /// An interface could not be configured.
     #[error("cannot configure the stage: {0}; run as root or with CAP_NET_ADMIN")]
     Link(io::Error),
-    /// There is nothing to make a TUN or TAP device with.
+    /// `/dev/net/tun` could not be opened.
     #[error(
         "cannot open /dev/net/tun: {0}; load the tun module (`modprobe tun`), \
          or let this container have the device"
@@ -113,7 +113,7 @@ pub enum TestnetError {
     },
 }
 
-/// A network namespace to provoke endings in, as [`run`] sets it up.
+/// Network namespace for attempts, as [`run`] sets it up.
 #[derive(Debug)]
 pub struct Testnet {
     /// The namespace's inode number, as of `/proc/thread-self/ns/net`.
@@ -126,8 +126,8 @@ pub struct Testnet {
     pub near: Result<(), TestnetError>,
     /// Answers packets until it is dropped.
     _far_thread: Option<FarThread>,
-    /// Held open, for the device goes when it is closed. Nobody reads it: the
-    /// questions asked there get no answer.
+    /// Keeps the device alive while open. Nobody reads it, so ARP requests and neighbour
+    /// solicitations stay unanswered.
     _near_device: Option<File>,
 }
 
@@ -171,8 +171,8 @@ impl Testnet {
     fn set() -> Result<Self, TestnetError> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|error| TestnetError::Namespace(error.into()))?;
         let netns = current_netns().map_err(TestnetError::Proc)?;
-        // A host may have IPv6 off for every new interface. Where this fails the
-        // test below finds out.
+        // A host may disable IPv6 for every new interface. If this write fails, the test below
+        // notices.
         let _ = fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0");
         let mut links = Links::open().map_err(TestnetError::Link)?;
         links.set_up("lo").map_err(TestnetError::Link)?;
@@ -358,7 +358,7 @@ fn await_packets_to(address: IpAddr) -> io::Result<()> {
     }
 }
 
-/// Sends a datagram from the address to itself.
+/// Sends a datagram from the address to itself and checks that it arrives.
 fn hears_itself(address: IpAddr) -> io::Result<()> {
     let socket = UdpSocket::bind((address, 0))?;
     socket.set_read_timeout(Some(ADDRESS_POLL))?;

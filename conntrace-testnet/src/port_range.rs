@@ -1,4 +1,4 @@
-//! The range that a socket's local port is taken from.
+//! Range that the kernel chooses a socket's local port from.
 
 use std::{io, os::fd::AsFd};
 

@@ -18,30 +18,30 @@ pub enum IcmpReason {
 /// Answer of the far end to a SYN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FarAnswer {
-    /// A SYN-ACK. The connection then acknowledges and forgets whatever is sent,
-    /// and is reset when the near side closes, so that no `TIME_WAIT` is left.
+    /// Answers with a SYN-ACK. The connection acknowledges all data and discards it. It is reset
+    /// when the near side closes, so that no `TIME_WAIT` is left.
     Accept,
     /// Answers with a RST.
     Reset,
-    /// An ICMP error from the far router, [`FAR_ROUTER_V4`](super::FAR_ROUTER_V4)
-    /// or [`FAR_ROUTER_V6`](super::FAR_ROUTER_V6). Should it come while the socket
-    /// is locked (seen once in 24,000 connects), the kernel keeps it as a soft
-    /// error, and the SYN sent again after 1 s ends the attempt.
+    /// Answers with an ICMP error of the far router, [`FAR_ROUTER_V4`](super::FAR_ROUTER_V4) or
+    /// [`FAR_ROUTER_V6`](super::FAR_ROUTER_V6). If it arrives while the socket is locked (once in
+    /// 24,000 connects), the kernel keeps it as a soft error. The SYN sent again after 1 s then
+    /// ends the attempt.
     Unreachable(IcmpReason),
     /// Never answers.
     Silence,
-    /// Nothing before the n-th SYN of an attempt, then as [`FarAnswer::Accept`].
-    /// The kernel sends the second SYN after 1 s.
+    /// Ignores all SYNs of an attempt before the n-th, then behaves as [`FarAnswer::Accept`]. The
+    /// kernel sends the second SYN after 1 s.
     AcceptNth(u8),
-    /// Nothing before the n-th SYN of an attempt, then a RST.
+    /// Ignores all SYNs of an attempt before the n-th, then answers with a RST.
     ResetNth(u8),
-    /// A SYN of its own (simultaneous open), and what the SYN-ACK then meets.
+    /// Answers with a SYN (simultaneous open), then reacts to the SYN-ACK.
     Syn(ThenTo),
-    /// A SYN-ACK for another SYN: the kernel resets that, and sends its SYN again
-    /// at once (`TCP_TIMEOUT_MIN`), but only so the first time.
+    /// Answers with a SYN-ACK for another SYN. The kernel resets it and sends its SYN again at once
+    /// (`TCP_TIMEOUT_MIN`), but only the first time.
     WrongSynAck,
-    /// A RST for another SYN: the kernel takes no notice but that it sends its SYN
-    /// again at once, the first time.
+    /// Answers with a RST for another SYN. The kernel ignores it, except that it sends its SYN
+    /// again at once the first time.
     WrongReset,
 }
 

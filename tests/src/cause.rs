@@ -1,4 +1,4 @@
-//! Causes, while what shows them is still there.
+//! Checks of causes while their evidence still exists.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{Attempted, Live, assert_has, attempt_on, tcp};
 
-/// An application's deadline, after which an attempt has timed out.
+/// Deadline of an application, after which an attempt has timed out.
 const DEADLINE: Duration = Duration::from_millis(300);
 
 /// Longer than until the first retransmission, at one second.
@@ -79,7 +79,7 @@ pub fn wait_out(remote: impl Into<std::net::SocketAddr>) -> Attempted {
     Attempted::within(TWO_SYNS, &tcp(remote), remote)
 }
 
-/// Connections that stay open, until one fails; all of them.
+/// Opens connections until one fails, and returns all of them.
 pub fn connect_until_failure(remote: std::net::SocketAddr) -> Vec<(socket2::Socket, i32)> {
     let mut sockets = Vec::new();
     loop {

@@ -38,8 +38,8 @@ impl Cgroup {
         &self.0
     }
 
-    /// Runs a command in it that does nothing before its stdin is closed. Returns
-    /// its process id.
+    /// Runs a command in the cgroup that does nothing before its stdin is closed. Returns its
+    /// process id.
     pub fn run(&self, command: &mut Command) -> u32 {
         let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
         fs::write(self.0.join("cgroup.procs"), child.id().to_string()).unwrap();
@@ -60,8 +60,8 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Has an IPv4 connect of its processes run the shortest program there is.
-    /// Returns the program, for what the kernel says of its runs.
+    /// Attaches the shortest possible program to every IPv4 connect of its processes. Returns the
+    /// program, because the kernel counts its runs.
     ///
     /// # Errors
     /// When the kernel has no such programs.

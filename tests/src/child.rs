@@ -1,4 +1,4 @@
-//! A test program in another role: the process that connects.
+//! Test program in another role: the process that connects.
 
 use std::{
     env,
@@ -18,26 +18,26 @@ const REMOTE: &str = "CONNTRACE_TEST_REMOTE";
 /// Maximum length of a task's comm in bytes.
 const COMM_MAX: usize = 15;
 
-/// The role this program was started in; none when it is to run its tests.
+/// Returns the role of this process, or none if it runs the tests.
 pub fn role() -> Option<String> {
     env::var(ROLE).ok()
 }
 
-/// This program in that role, with nothing on its input.
+/// Builds a command that runs this program in a role, with an empty stdin.
 pub fn in_role(role: &str) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command.env(ROLE, role).stdin(Stdio::null());
     command
 }
 
-/// This program in a role that connects there.
+/// Builds a command that runs this program in a role that connects to `remote`.
 pub fn in_role_to(role: &str, remote: SocketAddr) -> Command {
     let mut command = in_role(role);
     command.env(REMOTE, remote.to_string());
     command
 }
 
-/// The child's side: where it connects to.
+/// Returns the address that this child connects to.
 pub fn remote_of_role() -> SocketAddr {
     env::var(REMOTE).unwrap().parse().unwrap()
 }
@@ -51,7 +51,7 @@ pub struct Partner {
 }
 
 impl Partner {
-    /// Starts it and waits for its line.
+    /// Starts the process and waits for its line.
     pub fn start(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -66,19 +66,19 @@ impl Partner {
         }
     }
 
-    /// Its process id, in this process's pid namespace.
+    /// Returns the process id in this process's pid namespace.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Lets it go on, and waits for its end.
+    /// Lets the process continue and waits for its end.
     pub fn finish(mut self) -> ExitStatus {
         drop(self.input);
         self.child.wait().unwrap()
     }
 }
 
-/// The child's side: says this line and waits until it may go on.
+/// Prints this line in the child and waits until it may continue.
 pub fn say_and_wait(line: &str) {
     let mut output = std::io::stdout();
     writeln!(output, "{line}").unwrap();
@@ -93,8 +93,8 @@ pub fn program_comm() -> String {
     name.chars().take(COMM_MAX).collect()
 }
 
-/// The one line of a child's attempt, which must have all of `part`, and no path
-/// but this program's.
+/// Returns the one line of a child's attempt. It must contain `part`, and no path except this
+/// program's.
 pub fn expect_child(scene: &PlayedScenario<u32>, remote: SocketAddr, part: &Value) -> Value {
     let line = Live::get().endings(scene, 1).remove(0);
     let comm = program_comm();
@@ -117,7 +117,7 @@ pub fn expect_child(scene: &PlayedScenario<u32>, remote: SocketAddr, part: &Valu
     line
 }
 
-/// Fails unless the line has all of `part`, objects within it likewise.
+/// Fails unless the line contains `part`, including nested objects.
 pub fn assert_has(line: &Value, part: &Value) {
     for (name, wanted) in part.as_object().unwrap() {
         // One that is not there is not null.

@@ -47,7 +47,7 @@ pub fn run_groups(groups: &[Group]) -> ExitCode {
     }
 }
 
-/// True where the tests are only to be named, which needs no agent.
+/// Returns true if tests are only listed, which needs no agent.
 pub(crate) fn is_list() -> bool {
     Arguments::from_args().list
 }
@@ -112,7 +112,8 @@ impl Report {
         }
     }
 
-    /// Adds up `test result: ok. 26 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out`.
+    /// Adds a line such as `test result: ok. 26 passed; 0 failed; 1 ignored; 0 measured; 2 filtered
+    /// out`.
     fn add(&mut self, result: &str) {
         let words = result.split([' ', ';']);
         let counts: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
@@ -125,7 +126,7 @@ impl Report {
         self.filtered_out += filtered_out;
     }
 
-    /// Prints what failed, and the one line with the sums.
+    /// Prints the failures and one line with the sums.
     fn conclude(&self, not_started: usize, began: Instant) {
         if !self.failures.is_empty() {
             print(format!("\nfailures:\n    {}", self.failures.join("\n    ")).as_bytes());

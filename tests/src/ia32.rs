@@ -7,11 +7,12 @@ use std::{net::SocketAddrV4, num::NonZeroUsize, os::fd::AsRawFd as _};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use socket2::{SockAddr, Socket};
 
-/// `connect` and `socketcall` in that table, and what the latter calls connect.
+/// Numbers of `connect` and `socketcall` in that table, and the number of connect within the
+/// latter.
 const CONNECT: i32 = 362;
 const SOCKETCALL: i32 = 102;
 const SYS_CONNECT: usize = 3;
-/// Room for the arguments and an address.
+/// Bytes for the arguments and an address.
 const ROOM: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// Offset of the address, after the three arguments.
 const ADDRESS_AT: usize = 16;
@@ -21,7 +22,7 @@ const ADDRESS_AT: usize = 16;
 pub enum Ia32 {
     /// Through the connect system call itself.
     Connect,
-    /// By the one for all socket calls, as old C libraries do.
+    /// Through `socketcall`, as old C libraries do.
     Socketcall,
 }
 

@@ -16,10 +16,10 @@ use aya::{
 /// Time limit for the kernel to free objects without holders.
 const FREED_MAX: Duration = Duration::from_secs(10);
 
-/// Something of BPF that is loaded: `prog`, `map` or `link`, and its id.
+/// Loaded BPF object: `prog`, `map` or `link`, and its id.
 pub type Loaded = (&'static str, u32);
 
-/// All that is loaded on this host.
+/// Returns all BPF objects that are loaded on this host.
 pub fn loaded() -> BTreeSet<Loaded> {
     // What goes away meanwhile is an error.
     let programs = loaded_programs().flatten().map(|info| ("prog", info.id()));
@@ -49,8 +49,7 @@ pub fn held_by(pid: u32) -> BTreeSet<Loaded> {
     held
 }
 
-/// Every network and mount namespace that a process is in or has open, or that is
-/// mounted.
+/// Returns every network and mount namespace that a process uses or has open, or that is mounted.
 pub fn namespaces() -> BTreeSet<PathBuf> {
     let children = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten();
     let mut links = Vec::new();
@@ -70,7 +69,7 @@ pub fn namespaces() -> BTreeSet<PathBuf> {
     targets.filter(is_namespace).collect()
 }
 
-/// Waits until nothing of this is left, but not for ever.
+/// Waits up to a time limit until none of these objects is left.
 pub fn wait_until_freed<T: Ord + Clone + std::fmt::Debug>(
     held: &BTreeSet<T>,
     all: impl Fn() -> BTreeSet<T>,

@@ -1,4 +1,4 @@
-//! A security module's policy, as `AppArmor` or `SELinux` have: by a BPF program.
+//! Policy of a security module like `AppArmor` or `SELinux`, as a BPF program.
 
 use std::{fs, os::fd::OwnedFd, process};
 
@@ -12,7 +12,7 @@ const AT_HOOK: u32 = 27;
 /// The hook of connect, in the kernel's BTF.
 const CONNECT: &str = "bpf_lsm_socket_connect";
 
-/// While it is there this process may connect nowhere.
+/// Policy that denies this process every connect until dropped.
 pub struct Denial {
     _link: OwnedFd,
 }

@@ -103,7 +103,7 @@ impl Recording {
         fs::read_to_string(&self.lines).unwrap()
     }
 
-    /// Waits until so many lines contain this.
+    /// Waits until that many lines contain this text.
     pub fn wait_for(&self, text: &str, count: usize) {
         let began = Instant::now();
         while matching(&self.lines(), text) < count {
@@ -119,7 +119,7 @@ impl Recording {
         self.lines()
     }
 
-    /// Ends it cleanly; returns its lines and what it said on stderr.
+    /// Ends the recording cleanly, and returns its lines and stderr.
     pub fn stop(mut self) -> (String, String) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         kill(pid, Signal::SIGTERM).unwrap();
@@ -143,7 +143,7 @@ pub fn matching(lines: &str, text: &str) -> usize {
     lines.lines().filter(|line| line.contains(text)).count()
 }
 
-/// Replays a recording with these bytes as a user that may do nothing.
+/// Replays a recording with these bytes as an unprivileged user.
 pub fn replay(bytes: &[u8], options: &[&str]) -> Output {
     let dir = Dir::new(&format!("replay-{:?}", thread::current().id()));
     let file = dir.file("recording");
@@ -156,8 +156,8 @@ pub fn replay(bytes: &[u8], options: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// The program under test, run by a user that may do nothing: root's tests of
-/// [`run_with_replay`], or whoever runs the others.
+/// Builds a command of the program under test as an unprivileged user, for root's tests in
+/// [`run_with_replay`]. Without root the user stays the same.
 pub fn conntrace_as_nobody() -> Command {
     let Some(program) = PROGRAM.get() else {
         return conntrace();

@@ -1,4 +1,4 @@
-//! A recording that needs no kernel: made by the recorder itself.
+//! Recording that needs no kernel, made by the recorder itself.
 
 use std::{
     io::{self, Write},

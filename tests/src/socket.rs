@@ -19,7 +19,7 @@ const TRIES: usize = 20;
 /// Time limit for another thread or process to connect.
 const SYN_SENT_MAX: Duration = Duration::from_secs(10);
 
-/// An attempt as the application saw it.
+/// Attempt as the application saw it.
 #[derive(Debug, Clone)]
 pub struct Attempted {
     /// Thread id of the caller.
@@ -69,7 +69,7 @@ impl Attempted {
         Self::on(socket, remote, errno)
     }
 
-    /// Connects the socket to no family (`AF_UNSPEC`): an attempt under way ends.
+    /// Disconnects the socket (`AF_UNSPEC`), which ends an attempt under way.
     pub fn abandon(socket: &Socket) {
         disconnect(socket).unwrap();
     }
@@ -146,7 +146,7 @@ fn mptcp_socket(domain: Domain) -> io::Result<Socket> {
     )
 }
 
-/// A TCP socket bound to where others may be bound as well.
+/// Creates a TCP socket that is bound with address reuse.
 pub fn bound(local: SocketAddr) -> Socket {
     let socket = tcp(local);
     socket.set_reuse_address(true).unwrap();
@@ -179,7 +179,7 @@ pub fn has_syn_sent() -> bool {
     })
 }
 
-/// Waits for that, but not for ever.
+/// Waits up to a time limit until [`has_syn_sent`].
 pub fn wait_for_syn_sent() {
     let until = Instant::now() + SYN_SENT_MAX;
     while !has_syn_sent() {

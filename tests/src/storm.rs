@@ -20,8 +20,8 @@ use socket2::Socket;
 
 use crate::check;
 
-/// One in so many lines is held against the schema, which takes longer than all
-/// the rest. The other tests do so with every line.
+/// Interval of lines that are validated by the schema, because validation takes longer than all the
+/// rest. The other tests validate every line.
 const SCHEMA_EVERY: usize = 16;
 
 /// Network namespace and number of a thread.
@@ -30,12 +30,12 @@ pub type Thread = (u32, u32);
 /// Outcome line of an attempt, reduced to the fields that are compared.
 #[derive(Debug)]
 pub struct StormOutcome {
-    /// When it began, as its id has it: the clock of the lines may be corrected
-    /// between two of them.
+    /// Start of the attempt from its id. The clock of the lines may be corrected between two of
+    /// them.
     pub began: u64,
     /// Remote address, if the line has one.
     pub remote: Option<SocketAddr>,
-    /// Label, errno and who timed out, with a dash for none.
+    /// Label, errno and the side that timed out, with a dash for none.
     pub told: String,
     /// True if a SYN was sent.
     pub syn_sent: bool,
@@ -43,8 +43,8 @@ pub struct StormOutcome {
 
 /// Output of an agent, parsed.
 pub struct AgentOutput {
-    /// In the order they began. No thread has the number 0: an attempt that was not
-    /// seen to begin.
+    /// Outcomes by thread, in the order they began. Thread number 0 marks an attempt whose start
+    /// was not seen.
     pub outcomes: HashMap<Thread, Vec<StormOutcome>>,
     /// Number of loss lines.
     pub losses: usize,
@@ -109,7 +109,7 @@ impl AgentOutput {
     }
 }
 
-/// `TcpActiveOpens` of the calling thread's namespace: the kernel's own count.
+/// Reads `TcpActiveOpens` of the calling thread's namespace, the kernel's own count.
 pub fn active_opens() -> u64 {
     let snmp = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
     let mut tcp = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
@@ -130,7 +130,7 @@ pub fn has_ended(socket: &Socket) -> bool {
     events.contains(PollFlags::POLLHUP)
 }
 
-/// A socket that is closed with data unsent may not keep its port for long.
+/// Makes close reset the connection, so that a socket with unsent data releases its port at once.
 pub fn without_linger(socket: Socket) -> Socket {
     socket.set_linger(Some(Duration::ZERO)).unwrap();
     socket

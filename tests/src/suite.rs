@@ -39,9 +39,9 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// A test that needs root. `test` panics when it fails. It is played again where the
-/// kernel did not trace an ending (docs/limitations.md) and the tracer says so, or did not
-/// trace a retransmission that it counted.
+/// Creates a test that needs root. `test` panics when it fails. It runs again if the tracer reports
+/// that no program saw an ending (docs/limitations.md), or if the kernel counted a retransmission
+/// without tracing it.
 pub fn live_test(name: &str, test: impl Fn() + Send + 'static) -> Trial {
     let trial = plain_test(name, move || again_if_untraced(&test));
     if is_root() {
@@ -51,7 +51,7 @@ pub fn live_test(name: &str, test: impl Fn() + Send + 'static) -> Trial {
     }
 }
 
-/// A test that anyone can run. `test` panics when it fails.
+/// Creates a test that any user can run. `test` panics when it fails.
 pub fn plain_test(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
     Trial::test(full_name(name), move || {
         test();
@@ -96,7 +96,7 @@ pub fn lacks_drop_reasons() -> Option<&'static str> {
     lacks.then_some("needs Linux 5.17, from which the kernel says why it drops a packet")
 }
 
-/// Listed as ignored where this host lacks what it needs.
+/// Lists a test as ignored if this host lacks a requirement.
 pub fn unless(lacks: Option<impl Into<String>>, trial: Trial) -> Trial {
     match lacks {
         Some(needs) => trial.with_kind(needs).with_ignored_flag(true),
@@ -104,7 +104,7 @@ pub fn unless(lacks: Option<impl Into<String>>, trial: Trial) -> Trial {
     }
 }
 
-/// Likewise of every test of a list.
+/// Lists all these tests as ignored if this host lacks a requirement.
 pub fn unless_all(lacks: Option<&str>, tests: Vec<Trial>) -> Vec<Trial> {
     let marked = tests.into_iter().map(|it| unless(lacks, it));
     marked.collect()
@@ -139,11 +139,9 @@ fn untraced() -> u64 {
 /// Shared state of all scenarios of a test program: one tracer that sees everything.
 pub struct Live {
     tracer: TracerProcess,
-    /// Since when, and how many endings each scenario's namespace must have in
-    /// the end.
+    /// Start and expected number of endings of each scenario, by namespace.
     endings: Mutex<HashMap<u32, (String, usize)>>,
-    /// Every scenario's namespace: while it is held its inode number is not given
-    /// to the next.
+    /// Namespaces of all scenarios. While they are held, their inode numbers are not reused.
     namespaces: Mutex<Vec<File>>,
 }
 
@@ -155,7 +153,7 @@ static LIVE: Mutex<Option<Arc<Live>>> = Mutex::new(None);
 /// Returns true if the shared tracer reports this kind of coverage (`coverage` in its start line).
 ///
 /// # Panics
-/// When there is none yet, or it has no such key.
+/// If there is no tracer yet, or no such key.
 pub fn is_covered(key: &str) -> bool {
     let live = LIVE.lock().unwrap().clone().expect("a tracer");
     let start = live.tracer.lines(|line| line["type"] == "start");
@@ -184,24 +182,24 @@ pub fn lacks_functions(tier: Option<&str>) -> Option<String> {
     }
 }
 
-/// A scenario that has been played: its namespace, and what `act` returned.
+/// Finished scenario: its namespace, and the value of `act`.
 pub struct PlayedScenario<T> {
     /// Inode number of its network namespace.
     pub netns: u32,
-    /// When it began, as lines write it. Lines from before are of another
-    /// namespace that had the number: the tracer sees the whole host.
+    /// Start of the scenario in the format of lines. Earlier lines belong to another namespace that
+    /// had the same number, because the tracer sees the whole host.
     pub began: String,
     /// Value that its act returned.
     pub value: T,
 }
 
 impl Live {
-    /// The test program's tracer, started by the first test that asks.
+    /// Returns the tracer of the test program. The first call starts it.
     pub fn get() -> Arc<Self> {
         Self::with(&[])
     }
 
-    /// Likewise, with these options: all of a program's tests ask with the same.
+    /// Returns the tracer with these options, which must be the same for all tests of a program.
     pub fn with(options: &[&str]) -> Arc<Self> {
         let mut live = LIVE.lock().unwrap();
         let live = live.get_or_insert_with(|| {
@@ -308,7 +306,7 @@ pub fn own_netns() -> u32 {
     netns.try_into().unwrap()
 }
 
-/// `attempts = outcomes + in_flight + lost` in a summary or stop line.
+/// Checks `attempts = outcomes + in_flight + lost` in a summary or stop line.
 pub fn assert_adds_up(totals: &Value) {
     assert_eq!(totals["attempts"], accounted(totals), "{totals:#}");
 }
@@ -323,12 +321,12 @@ pub fn accounted(totals: &Value) -> u64 {
     sum("outcomes") + totals["in_flight"].as_u64().unwrap() + sum("lost")
 }
 
-/// Runs a group's tests; after them, what their tracer wrote in all must hold as well.
+/// Runs a group's tests, then checks the complete output of their tracer.
 pub fn run(tests: Vec<Trial>) -> ExitCode {
     run_with(&Arguments::from_args(), tests)
 }
 
-/// Runs the tests of a group that measure, or load the machine.
+/// Runs tests one by one that measure or load the machine.
 pub fn run_one_by_one(tests: Vec<Trial>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);

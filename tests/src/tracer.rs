@@ -1,4 +1,4 @@
-//! A running `conntrace` and the lines it wrote.
+//! Running `conntrace` and its lines.
 
 use std::{
     collections::HashMap,
@@ -43,11 +43,11 @@ struct TracerLines {
 #[derive(Default)]
 struct TracerState {
     lines: Vec<Value>,
-    /// When the attempts of the outcome lines began, by namespace.
+    /// Start times of the attempts in outcome lines, by namespace.
     endings: HashMap<u64, Vec<String>>,
     started: bool,
     ended: bool,
-    /// The first line that is not JSON or that the schema refuses.
+    /// First line that is not valid JSON or that violates the schema.
     bad: Option<String>,
 }
 
@@ -98,12 +98,12 @@ impl TracerProcess {
         self.child.id()
     }
 
-    /// Waits until this namespace has that many endings, but not for ever.
+    /// Waits up to a time limit until this namespace has that many endings.
     pub fn wait_for_endings(&self, netns: u32, count: usize) {
         self.wait_for_endings_since("", netns, count);
     }
 
-    /// Likewise, of attempts that began at `since` (as in a line) or later.
+    /// Waits for endings of attempts that began at `since` (as in a line) or later.
     pub fn wait_for_endings_since(&self, since: &str, netns: u32, count: usize) {
         let netns = u64::from(netns);
         self.lines.wait_until(|state| {
@@ -114,7 +114,7 @@ impl TracerProcess {
         });
     }
 
-    /// All lines so far that `wanted` says yes to.
+    /// Returns all lines so far that `wanted` accepts.
     pub fn lines(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let state = self.lines.lock();
         state
@@ -166,7 +166,7 @@ impl TracerLines {
         self.state.lock().unwrap()
     }
 
-    /// Waits until the lines are as wanted, but not for ever.
+    /// Waits up to a time limit until `wanted` accepts the lines.
     fn wait_until(&self, wanted: impl Fn(&TracerState) -> bool) {
         let lines = self.lock();
         drop(

@@ -26,12 +26,12 @@ const IDLE_MS: u32 = 10;
 pub struct Uring(IoUring);
 
 impl Uring {
-    /// A ring whose requests the submitter's own call begins.
+    /// Creates a ring whose requests start in the submitter's own call.
     pub fn new() -> io::Result<Self> {
         IoUring::new(ENTRIES).map(Self)
     }
 
-    /// A ring that a thread of the kernel polls.
+    /// Creates a ring that a kernel thread polls.
     pub fn polled() -> io::Result<Self> {
         IoUring::builder()
             .setup_sqpoll(IDLE_MS)
@@ -44,7 +44,7 @@ impl Uring {
         self.run(socket, remote, Flags::empty(), None)
     }
 
-    /// Likewise, on a worker thread of the kernel.
+    /// Connects on a kernel worker thread and waits for the completion.
     pub fn connect_by_worker(&mut self, socket: &Socket, remote: SocketAddr) -> Attempted {
         self.run(socket, remote, Flags::ASYNC, None)
     }
@@ -60,7 +60,7 @@ impl Uring {
         self.run(socket, remote, Flags::IO_LINK, Some(&deadline))
     }
 
-    /// Binds a socket; its errno, or 0.
+    /// Binds a socket and returns the errno, or 0.
     pub fn bind(&mut self, socket: &Socket, local: SocketAddr) -> i32 {
         let address = SockAddr::from(local);
         let bind = opcode::Bind::new(
@@ -90,7 +90,7 @@ impl Uring {
         Attempted::on(socket, remote, errno)
     }
 
-    /// Submits the requests, waits for all, and returns the errno of the one.
+    /// Submits the requests, waits for all, and returns the errno of request [`ONE`].
     fn complete(&mut self, requests: &[Entry]) -> i32 {
         // SAFETY: the addresses and timeouts they point to are the caller's, who
         // waits below until the kernel is done with every request.

@@ -1,4 +1,4 @@
-//! This host's own firewall rejects the SYN, or drops it.
+//! Scenarios in which this host's own firewall rejects or drops the SYN.
 
 use std::time::Duration;
 

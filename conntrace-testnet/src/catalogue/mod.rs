@@ -32,18 +32,17 @@ pub use outcome::{ExpectedCause, ExpectedOutcome, LocalEnd};
 use process::Client;
 pub use process::client;
 
-/// Far hosts with which no scenario opens a connection: answers on other ports would be
-/// evidence.
+/// Far host to which no scenario opens a connection. Answers on other ports would be evidence.
 const QUIET_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 4);
 const QUIET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 4);
-/// Far hosts of which no packet is ever accepted.
+/// Far host that never sends a valid packet.
 const SILENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 5);
 const SILENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 5);
 
 /// Sysctls as pairs of name and value, in the form of [`Testnet::set_sysctl`].
 type Sysctls = &'static [(&'static str, &'static str)];
 
-/// A failure, and how it is provoked.
+/// Scenario of a failure: its setup, its attempts and the expected lines.
 #[derive(Debug)]
 pub struct Scenario {
     /// Name of the scenario and of the thread that plays it: at most 15 bytes.
@@ -56,11 +55,11 @@ pub struct Scenario {
     pub expected: &'static [ExpectedOutcome],
     /// Expected cause of the last attempt's outcome.
     pub cause: Option<ExpectedCause>,
-    /// Cause where nothing but the errno is known of an `ICMPv6` error.
+    /// Expected cause if the kernel keeps only the errno of an `ICMPv6` error.
     pub cause_by_errno: Option<ExpectedCause>,
-    /// Cause that is as right, where the kernel's timers decide.
+    /// Alternative cause that is also right, depending on the kernel's timers.
     pub cause_or: Option<ExpectedCause>,
-    /// Key of `coverage` in the start line without which the lines say something else.
+    /// Key of `coverage` in the start line that the expected lines depend on.
     pub coverage: Option<&'static str>,
     /// Needs a test network to itself: sockets seen in a namespace are up to a second old.
     pub alone: bool,
@@ -70,7 +69,7 @@ pub struct Scenario {
     dead_end: Option<DeadEndRoute>,
     gateway: Option<Ipv4Addr>,
     firewall: Option<FirewallVerdict>,
-    /// Fails on a kernel that has not the feature which the act uses.
+    /// Check of a kernel feature that the scenario needs.
     check: Option<fn() -> io::Result<()>>,
     act: Act,
 }
@@ -192,7 +191,8 @@ impl Scenario {
         source_of(self.to.ip())
     }
 
-    /// The network answers one blocking connect at once. Any number of attempts may do the same.
+    /// Returns true if one blocking connect is answered at once, so that any number of attempts may
+    /// run.
     #[must_use]
     pub fn is_at_once(&self) -> bool {
         let answered = |line: &ExpectedOutcome| line.syn_sent == 1 && line.reply != "local";

@@ -1,4 +1,4 @@
-//! The outcome lines that scenarios lead to, in the words of the lines.
+//! Expected outcome lines of scenarios, in the terms of the lines.
 
 use std::net::IpAddr;
 

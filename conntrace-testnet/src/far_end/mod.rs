@@ -1,7 +1,7 @@
-//! The far end as a function: a packet in, the packet that answers it out.
+//! Far end as a pure function from a packet to its answer.
 //!
-//! Nothing here waits, reads or writes, and any bytes are survived: what is not
-//! a TCP segment of a whole packet is ignored, as a wire would carry it off.
+//! Nothing here waits, reads or writes, and any bytes are safe as input. Anything but a whole TCP
+//! packet is ignored.
 
 use std::{
     collections::HashMap,
@@ -54,7 +54,7 @@ struct FarAttempt {
 }
 
 impl FarEnd {
-    /// Counts a SYN of `attempt`: which one was it?
+    /// Counts a SYN of `attempt` and returns its number.
     fn count_syn(&mut self, attempt: FarAttempt) -> u8 {
         if self.syns.len() >= ATTEMPTS_MAX && !self.syns.contains_key(&attempt) {
             self.syns.clear();
@@ -65,7 +65,7 @@ impl FarEnd {
     }
 }
 
-/// The IP packet that answers `packet`; none where the far end says nothing.
+/// Returns the IP packet that answers `packet`, or none.
 #[must_use]
 pub fn answer(packet: &[u8], state: &mut FarEnd) -> Option<Vec<u8>> {
     let ip = IpSlice::from_slice(packet).ok()?;
@@ -94,7 +94,7 @@ pub fn answer(packet: &[u8], state: &mut FarEnd) -> Option<Vec<u8>> {
     tcp_packet(to.ip(), from.ip(), reply)
 }
 
-/// The segment that answers a SYN; none where it is not one that does.
+/// Returns the segment that answers a SYN, or none.
 fn answer_syn(answer: FarAnswer, attempt: FarAttempt, state: &mut FarEnd) -> Option<TcpHeader> {
     let FarAttempt { from, to, sequence } = attempt;
     match answer {
@@ -137,8 +137,8 @@ fn refusal(from: SocketAddr, to: SocketAddr, sequence: u32) -> TcpHeader {
     reply
 }
 
-/// Answers a segment other than a SYN from what it says itself: its
-/// acknowledgement number is the next sequence number the kernel expects.
+/// Answers a segment other than a SYN without stored state. Its acknowledgement number is the next
+/// sequence number that the kernel expects.
 fn after_syn(from: SocketAddr, to: SocketAddr, segment: &TcpSlice) -> Option<TcpHeader> {
     if !segment.ack() {
         return None;
@@ -174,7 +174,7 @@ fn is_open(answer: FarAnswer) -> bool {
     )
 }
 
-/// The router's ICMP error about `packet`, to who sent it.
+/// Returns the router's ICMP error about `packet`, addressed to its sender.
 fn unreachable(packet: &[u8], reason: IcmpReason, to: IpAddr) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(IP_AND_ICMP_BYTES_MAX + packet.len());
     match to {

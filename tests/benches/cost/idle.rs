@@ -10,7 +10,7 @@ use super::{
 };
 
 const IDLE: Duration = Duration::from_secs(60);
-/// Until nothing of the start goes on any more.
+/// Pause until the start has settled.
 const SETTLED: Duration = Duration::from_secs(2);
 /// Limit that is printed as 0.0 %.
 const CPU_PERCENT_MAX: f64 = 0.05;

@@ -18,7 +18,7 @@ use super::{
     work::{Workload, accepted_loop, refused_loop},
 };
 
-/// Attempts of a round, short so that few of them meet what else the machine does.
+/// Attempts of a round. Short rounds are rarely disturbed by other activity.
 const ATTEMPTS: u32 = 2_000;
 /// Number of attempts that each figure is measured on.
 pub(crate) const ATTEMPTS_ALL: u32 = ROUNDS * ATTEMPTS;
@@ -172,14 +172,12 @@ fn run_time(fdinfo: &Path) -> Option<(u64, u64, u64)> {
     ))
 }
 
-/// One thread sends to a UDP port that nobody has: the packet is dropped for a
-/// reason that is not looked into.
+/// Sends from one thread to a UDP port without a listener. That drop reason is not inspected.
 fn dropped_loop(count: u32) {
     send_to((Ipv4Addr::LOCALHOST, 9).into(), count);
 }
 
-/// One thread sends what its own firewall drops, which is a reason that is looked
-/// into.
+/// Sends packets that the own firewall drops. That drop reason is inspected.
 fn noted_drop_loop(count: u32) {
     let table =
         "table ip t { chain c { type filter hook output priority 0; udp dport 10 drop; }; }";

@@ -1,4 +1,4 @@
-//! From the errno reaching the application to its line being readable.
+//! Latency from the application's errno to a readable line.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -44,8 +44,8 @@ fn latency_rows(rate: u32, count: u32) -> Vec<Figure> {
     ]
 }
 
-/// Milliseconds each line took; none where some did not come. One thread's lines come
-/// in the order of its attempts.
+/// Returns the milliseconds that each line took, or none if some are missing. One thread's lines
+/// come in the order of its attempts.
 fn delays_ms(rate: u32, count: u32) -> Option<Vec<f64>> {
     conntrace_testnet::run("bench", |testnet| {
         let netns = testnet.netns.to_string();

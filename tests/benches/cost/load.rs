@@ -109,7 +109,7 @@ fn load_rows(threads: u32, name: &str) -> Vec<Figure> {
     rows
 }
 
-/// Failures from this many threads, all together at no more than this rate.
+/// Makes failures on this many threads, with the given limit of their total rate.
 fn attempted(threads: u32, rate: Option<u64>) -> Tried {
     conntrace_testnet::run("bench", |_| {
         let mut tracer = TracedAgent::start(&[]);

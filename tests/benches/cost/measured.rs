@@ -20,8 +20,8 @@ impl Spread {
         f64::midpoint(self.sorted[(n - 1) / 2], self.sorted[n / 2])
     }
 
-    /// The 95 % interval of the median, by order statistics: ranks n/2 ± 0.98 √n hold
-    /// it in 95 of 100 cases.
+    /// Returns the 95 % interval of the median, by order statistics: ranks n/2 ± 0.98 √n hold it in
+    /// 95 of 100 cases.
     pub(crate) fn interval(&self) -> (f64, f64) {
         let n = self.sorted.len();
         let half_width = (0..n)
@@ -52,7 +52,7 @@ pub(crate) enum Measured {
     Spread(Spread),
     /// Single value.
     Number(f64),
-    /// It could not be, for this reason.
+    /// Measurement that could not run, with its reason.
     NotRun(String),
 }
 
@@ -136,7 +136,7 @@ impl Figure {
         }
     }
 
-    /// The figure that stands for all; none where it was not measured.
+    /// Returns the figure that represents all, or none if it was not measured.
     pub(crate) fn value(&self) -> Option<f64> {
         match &self.measured {
             Measured::Spread(spread) => Some(spread.median()),

@@ -1,4 +1,4 @@
-//! Other programs that show connects, on the same loop.
+//! Other programs that show connects, measured on the same loop.
 
 use std::{
     fs::{self, File},
@@ -31,7 +31,7 @@ const READY_MAX: Duration = Duration::from_secs(20);
 /// waiting after the first one.
 const END_MAX: Duration = Duration::from_secs(5);
 const ASKED_EVERY: Duration = Duration::from_millis(50);
-/// Characters of why a peer does not run.
+/// Length limit of a peer's error in characters.
 const COMPLAINT_MAX: usize = 240;
 /// Pause after a peer has become ready, and interval between two checks.
 const SETTLED: Duration = Duration::from_millis(100);
@@ -45,7 +45,8 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/cost/state.bt
 /// Program that reports connects, for comparison.
 struct Peer {
     name: &'static str,
-    /// `OUT` is its output file, else its stdout is; `PID` is who connects.
+    /// Command line. `OUT` is its output file, else its stdout is; `PID` is the process that
+    /// connects.
     command: &'static [&'static str],
     /// Substrings of the line of a refused attempt.
     line: &'static [&'static str],
@@ -215,7 +216,7 @@ fn peer_rows(peer: &Peer) -> Vec<Figure> {
     }
 }
 
-/// A peer that shows what this thread does.
+/// Running peer that shows this thread's attempts.
 struct Running<'a> {
     peer: &'a Peer,
     child: Child,
@@ -252,7 +253,7 @@ impl<'a> Running<'a> {
         Ok(running)
     }
 
-    /// Until it shows an attempt of ours.
+    /// Waits until it shows an attempt of this process.
     fn wait_until_ready(&mut self) -> Result<(), String> {
         let until = Instant::now() + READY_MAX;
         while self.count() == 0 {
@@ -286,7 +287,7 @@ impl<'a> Running<'a> {
         lines.map(Result::unwrap).filter(shown).count()
     }
 
-    /// Ends it; which part of the measured attempts it did not show.
+    /// Ends the peer and returns the fraction of measured attempts that it did not show.
     fn stop(&mut self) -> f64 {
         thread::sleep(SETTLED);
         self.end();
@@ -298,7 +299,7 @@ impl<'a> Running<'a> {
 }
 
 impl Running<'_> {
-    /// Asks it to end until it does; killed when dropped, should it not.
+    /// Sends requests to end until the peer ends. Otherwise the drop kills it.
     fn end(&mut self) {
         let until = Instant::now() + END_MAX;
         while self.child.try_wait().unwrap().is_none() && Instant::now() < until {

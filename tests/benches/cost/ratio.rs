@@ -6,7 +6,7 @@ use super::{
     work::{ROUNDS, Workload, accepted_loop, getppid_loop, paired, per_round, refused_loop, timed},
 };
 
-/// With which options, and what that means.
+/// Options of each measurement, and their meaning.
 const OPTIONS: [(&[&str], &str); 3] = [
     (&[], "failures only"),
     (&["--all"], "`--all`"),

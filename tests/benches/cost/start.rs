@@ -19,10 +19,10 @@ use super::{
 const START_MS_MAX: f64 = 100.0;
 /// Limit of resident memory at default sizes, in MB.
 const RESIDENT_MB_MAX: f64 = 20.0;
-/// Until nothing of the start goes on any more.
+/// Pause until the start has settled.
 const SETTLED: Duration = Duration::from_millis(300);
 
-/// Milliseconds until the line, the most and the settled resident memory, and that of
+/// Results of a start: milliseconds until the line, peak and settled resident memory, and memory of
 /// the maps.
 type Started = [f64; 4];
 

@@ -47,8 +47,8 @@ pub(crate) fn getppid_loop(count: u32) {
     }
 }
 
-/// Nanoseconds of a thread's time that one takes, once caches and branch predictors
-/// know the way.
+/// Measures nanoseconds of thread time per iteration, after a warm-up of caches and branch
+/// predictors.
 pub(crate) fn timed(work: Workload, threads: u32, count: u32) -> f64 {
     on_threads(work, threads, count / 10);
     let began = Instant::now();
@@ -84,7 +84,7 @@ pub(crate) struct Paired {
     pub(crate) ratio: Spread,
 }
 
-/// Traced against untraced, in turn, each first in every other round.
+/// Runs traced and untraced rounds in turn. Each is first in every other round.
 pub(crate) fn paired(
     rounds: usize,
     mut untraced: impl FnMut() -> f64,

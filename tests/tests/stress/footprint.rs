@@ -36,7 +36,7 @@ fn mounts() -> String {
     fs::read_to_string("/proc/self/mountinfo").unwrap()
 }
 
-/// Kills it with everything it holds, and waits until nothing of that is left.
+/// Kills the agent and waits until everything that it held is freed.
 fn kill(agent: Agent) {
     let (held, before) = (held_by(agent.pid()), loaded());
     for (kind, least) in [("prog", 5), ("map", 3), ("link", 5)] {
@@ -102,7 +102,7 @@ fn turns(pid: u32) -> u64 {
     tasks.map(|task| of_task(task.unwrap())).sum()
 }
 
-/// Until its threads have not run for three seconds.
+/// Waits until its threads have not run for three seconds.
 fn wait_until_at_rest(pid: u32) {
     let at_rest = (0..20).any(|_| {
         let before = turns(pid);

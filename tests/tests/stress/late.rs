@@ -1,5 +1,4 @@
-//! Attempts that were not seen from their beginning: under way when tracing
-//! began, or begun while the attempt map was full.
+//! Attempts whose start was not seen: they began before tracing, or while the attempt map was full.
 
 use std::{
     env,
@@ -30,7 +29,7 @@ const OVER_PATIENCE: Duration = Duration::from_millis(300);
 const SETTLE: Duration = Duration::from_millis(200);
 /// Capacity of the attempt map.
 const ATTEMPTS_MAX: usize = 65_536;
-/// More attempts than the ring takes records.
+/// Number of attempts that exceeds the ring's records.
 const AT_ONCE: usize = 40_000;
 /// Number of processes that fill the map.
 const FILLERS: usize = 4;
@@ -63,7 +62,7 @@ fn on_stage<T: Send>(act: impl FnOnce(&Testnet) -> T + Send) -> T {
     conntrace_testnet::run("late", act).unwrap()
 }
 
-/// An attempt that is under way afterwards.
+/// Begins an attempt and returns its socket.
 fn begin(remote: impl Into<SocketAddr>) -> Socket {
     let remote = remote.into();
     let socket = tcp(remote);
@@ -137,7 +136,7 @@ fn joined_late_then_established() {
     assert_adds_up(lines.last().unwrap());
 }
 
-/// Filters hold for what is under way, too.
+/// Filters also apply to attempts that began before tracing.
 fn joined_late_filtered() {
     let pid = process::id().to_string();
     for (options, attempts) in [

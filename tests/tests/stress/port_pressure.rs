@@ -32,7 +32,7 @@ const PORTS: usize = 10_000;
 /// for a check between 95 percent and all of it.
 const HELD_RATE: u32 = 1500;
 const LAST_RATE: u32 = 200;
-/// Longer than what is above a level is looked at again.
+/// Waiting time that exceeds the interval between two checks of a level.
 const SETTLED: Duration = Duration::from_secs(7);
 /// After this long `tcp_tw_reuse` lets a port in `TIME_WAIT` be used again.
 const REUSABLE_AFTER: Duration = Duration::from_millis(1100);
@@ -60,7 +60,7 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// An agent that traces this namespace, and its lines.
+/// Agent that traces this namespace, and its lines.
 struct PressureAgent {
     agent: Agent,
     file: LinesFile,
@@ -84,12 +84,12 @@ impl PressureAgent {
         Self::start(&[testnet.netns], options)
     }
 
-    /// Waits until there are so many lines of port pressure.
+    /// Waits until there are that many port pressure lines.
     fn wait_for(&self, count: usize) {
         self.file.wait_for("\"type\":\"port_pressure\"", count);
     }
 
-    /// All its lines: a replay makes the same, and nothing is uncounted.
+    /// Stops the agent and returns all lines. A replay makes the same, and nothing is uncounted.
     fn stop(self) -> Vec<Value> {
         self.agent.stop(Signal::SIGTERM);
         let lines = self.file.lines();
@@ -131,7 +131,7 @@ fn set(testnet: &Testnet, name: &str, value: &str) {
         .unwrap();
 }
 
-/// So many connects a second, until `act` is done with it. When each began.
+/// Makes that many connects a second until `act` is done. Returns the start time of each.
 fn paced(rate: u32, mut act: impl FnMut() -> bool) -> Vec<Timestamp> {
     let (began, every) = (Instant::now(), Duration::from_secs(1) / rate);
     let mut times = Vec::new();
@@ -416,7 +416,7 @@ fn namespaces_apart() {
     );
 }
 
-/// Without diagnosis, or of attempts that are not traced, there is none.
+/// Without diagnosis, or for untraced attempts, no port pressure is reported.
 fn not_asked_for() {
     for options in [&["--no-diagnosis"][..], &["--port", "1"]] {
         let lines = conntrace_testnet::run("pressure", |testnet| {

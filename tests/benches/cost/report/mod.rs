@@ -1,4 +1,4 @@
-//! The figures as text, JSON, Markdown and bars.
+//! Output of the figures as text, JSON, Markdown and charts.
 
 mod host;
 mod svg;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::measured::{Figure, FigureTarget, Measured, Section};
 pub(crate) use host::BenchHost;
 
-/// Every part that was measured, and where.
+/// Results of all parts and the host they were measured on.
 pub(crate) struct BenchReport {
     pub(crate) host: BenchHost,
     pub(crate) sections: Vec<Section>,
@@ -132,7 +132,7 @@ fn figure(row: &Figure) -> String {
     }
 }
 
-/// The 95 % interval, and the least and the most.
+/// Formats the 95 % interval, and the minimum and maximum.
 fn spread(row: &Figure) -> [String; 2] {
     match &row.measured {
         Measured::Spread(spread) => [spread.interval(), (spread.least(), spread.most())]

@@ -1,4 +1,4 @@
-//! Bars of the parts that are worth it.
+//! Charts of selected parts.
 
 use std::fmt::Write as _;
 

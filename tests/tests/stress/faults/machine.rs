@@ -70,8 +70,8 @@ fn step(seconds: i64) {
     clock_settime(ClockId::CLOCK_REALTIME, then).unwrap();
 }
 
-/// An hour on and back in a storm: each line has the time that the clock had, how long
-/// an attempt took is what it took, and totals come as before.
+/// The clock is set an hour ahead and back in a storm. Each line has the clock's time, durations
+/// are unaffected, and totals come as before.
 pub(crate) fn clock_is_set() {
     let dir = Dir::new("clock-is-set");
     let file = LinesFile::new(&dir.0);
@@ -138,7 +138,7 @@ fn assert_times(lines: &[Value], times: &[i64]) {
     assert_eq!(clocks, [false, true, false], "in turn");
 }
 
-/// The second processor, away while it is held.
+/// Second processor, offline while this value is held.
 struct Away;
 
 impl Away {
@@ -154,7 +154,7 @@ impl Drop for Away {
     }
 }
 
-/// Everything that runs there goes on elsewhere, and so do its attempts.
+/// Threads of an offline processor continue elsewhere, and so do their attempts.
 pub(crate) fn processors_come_and_go() {
     let dir = Dir::new("processors");
     let file = LinesFile::new(&dir.0);

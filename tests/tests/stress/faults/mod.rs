@@ -3,8 +3,8 @@
 //! offline. In every case each line is right, each attempt is accounted for, and no application
 //! waits for the agent.
 //!
-//! `pressure`, `late`, `record` and `footprint` have the others: a full ring, queue,
-//! attempt map and disk, two agents at once, and what a killed one leaves behind.
+//! `pressure`, `late`, `record` and `footprint` cover the others: a full ring, queue, attempt map
+//! and disk, two agents at once, and leftovers of a killed agent.
 
 mod machine;
 mod names;

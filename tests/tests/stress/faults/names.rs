@@ -31,7 +31,7 @@ fn bytes_but(without: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// Names that have every byte among them.
+/// Returns names that together contain every byte.
 fn comms() -> Vec<Vec<u8>> {
     let bytes = bytes_but(b"");
     bytes.chunks(COMM_MAX).map(<[u8]>::to_vec).collect()
@@ -57,7 +57,7 @@ pub(crate) fn every_byte_test() -> Trial {
     )
 }
 
-/// A path of these bytes is too long for a line, and says that it was cut.
+/// Checks that a path of these bytes is truncated in a line and marked so.
 fn assert_begins_as(path: &Value, whole: &str) {
     let kept = path.as_str().unwrap().strip_suffix('…').unwrap();
     assert!(whole.starts_with(kept) && kept.len() > 200, "{kept}");

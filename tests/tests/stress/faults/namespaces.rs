@@ -25,7 +25,7 @@ const WARM: usize = 60;
 const NAMESPACES_SLOW: usize = 24;
 /// Limit of the memory growth after the warm-up, in kB.
 const GROWTH_MAX_KB: u64 = 1024;
-/// Nobody listens there on the address that is connected to.
+/// Port without a listener on the address that is connected to.
 const PORT: u16 = 7_070;
 /// Address of a listener in every other namespace.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -91,7 +91,7 @@ pub(crate) fn come_and_go() {
     assert!(different.len() < namespaces / 2, "{}", different.len());
 }
 
-/// A process connects; it and the namespace end at once, or when its lines are there.
+/// Makes a process connect. The process and its namespace end at once, or when its lines are there.
 fn act(testnet: &Testnet, number: usize, file: &LinesFile) -> NamespaceAttempts {
     let listens = number.is_multiple_of(2);
     let _listener = listens.then(|| TcpListener::bind((ELSEWHERE, PORT)).unwrap());
@@ -109,7 +109,7 @@ fn act(testnet: &Testnet, number: usize, file: &LinesFile) -> NamespaceAttempts 
     }
 }
 
-/// Holds each line against what was done; how many had which cause.
+/// Compares each line with its attempt, and counts the causes.
 fn compare(lines: &[Value], played: &[NamespaceAttempts]) -> BTreeMap<String, usize> {
     let mut causes = BTreeMap::new();
     let mut left = outcomes_by_process(lines);

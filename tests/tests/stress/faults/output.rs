@@ -1,4 +1,4 @@
-//! An agent that does not run, or that nobody reads.
+//! Agent that is stopped, or whose output nobody reads.
 
 use std::{
     fmt,
@@ -26,18 +26,18 @@ use crate::faults::storm::{Storm, THREADS, lines_of, on_stage, parsed};
 const STOPPED: Duration = Duration::from_secs(4);
 /// Running time before the stop, and after it.
 const RUNS: Duration = Duration::from_millis(700);
-/// More lines than may wait for the output: 32 MiB of them, each of some 900 bytes.
+/// Number of lines that exceeds the output queue: 32 MiB of lines of about 900 bytes.
 const OVER_QUEUE: usize = 70_000;
 /// Bytes that a slow reader takes at a time, and its pause afterwards. It reads a tenth of the
 /// lines that a storm produces.
 const SIP: usize = 16 << 10;
 const SIP_EVERY: Duration = Duration::from_millis(5);
-/// Lines that take such a reader longer than an output may be blocked at the end.
+/// Lines that take such a reader longer than the limit of a blocked output at the end.
 const FOR_SECONDS: usize = 22_000;
-/// Rounds that are held against each other, in turn, and attempts in each.
+/// Rounds that are compared in turn, and attempts in each.
 const PAIRS: usize = 200;
 const ROUND: usize = 50;
-/// More than the ring takes: 8 MiB of records of 248 bytes and a header of 8.
+/// Number of records that exceeds the ring: 8 MiB of 248 bytes and a header of 8.
 const OVER_RING: usize = 40_000;
 
 fn refusing() -> SocketAddr {
@@ -54,7 +54,7 @@ fn refuse_in_threads(count: usize) {
     });
 }
 
-/// It finds what the ring could hold, counts the rest, and goes on.
+/// A stopped agent reads the ring's content afterwards, counts the rest as lost, and continues.
 pub(crate) fn stopped_for_seconds() {
     let dir = Dir::new("stopped-for-seconds");
     let file = LinesFile::new(&dir.0);
@@ -209,7 +209,7 @@ fn time_of_one() -> Duration {
     began.elapsed()
 }
 
-/// Stdout and stderr are one pipe that nobody reads: it ends all the same.
+/// The agent ends even if stdout and stderr are one pipe that nobody reads.
 pub(crate) fn stuck_with_stderr() {
     on_stage(|_, options| {
         let (_reader, writer) = io::pipe().unwrap();
@@ -237,7 +237,7 @@ pub(crate) fn stuck_with_stderr() {
     });
 }
 
-/// A reader that is slow, but reads, has all lines although the end has come.
+/// A slow reader gets all lines even after the end was requested.
 pub(crate) fn slow_reader_at_the_end() {
     let text = on_stage(|_, options| {
         let (mut reader, writer) = io::pipe().unwrap();

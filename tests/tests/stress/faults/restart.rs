@@ -1,4 +1,4 @@
-//! An agent that is killed, and the one that is started after it.
+//! Agent that is killed, and its successor.
 
 use std::{collections::HashSet, thread, time::Duration};
 
@@ -20,8 +20,8 @@ const OVER_PATIENCE: Duration = Duration::from_millis(300);
 /// Attempts that are under way from before the last kill on.
 const KEPT: usize = 50;
 
-/// Of each agent all lines are right; the last one has every attempt that began when
-/// it was live, and those that were under way before. Nothing of the others stays.
+/// All lines of each agent are right. The last one reports every attempt that began during its run,
+/// and those under way before. The others leave nothing behind.
 pub(crate) fn killed_and_restarted() {
     let kills = if is_slow().is_some() { 1 } else { 3 };
     let dirs: Vec<_> = (0..=kills)
@@ -72,7 +72,7 @@ pub(crate) fn killed_and_restarted() {
     assert_eq!(number(&stop["attempts"]), count(last, "outcome"));
 }
 
-/// The phase in which nothing but this agent was there.
+/// Returns the phase in which only this agent was running.
 fn live_phase(agent: usize) -> usize {
     2 * agent + 1
 }

@@ -1,4 +1,4 @@
-//! Attempts that go on while something happens.
+//! Attempts that continue in the background of a test.
 
 use std::{
     collections::HashSet,
@@ -18,11 +18,10 @@ pub(crate) const THREADS: usize = 4;
 const PHASES_MAX: usize = 8;
 /// The last byte of the far host of the first phase's attempts.
 const FIRST_HOST: u8 = 100;
-/// After so many attempts a thread pauses: seconds of a storm are to be no more lines
-/// than can be read again.
+/// Attempts before a thread pauses. A storm of some seconds then has a readable number of lines.
 const IN_A_ROW: usize = 16;
 const PAUSE: Duration = Duration::from_millis(4);
-/// One in so many lines is held against the schema, which takes longer than all the
+/// Interval of lines that are validated by the schema, because validation takes longer than all the
 /// rest.
 const SCHEMA_EVERY: usize = 16;
 /// Destination ports of the attempts, and the expected label, errno and reply kind.
@@ -72,8 +71,8 @@ impl Storm {
         }
     }
 
-    /// The next phase begins; which one it is. An attempt or two of the last one can
-    /// still be under way.
+    /// Begins the next phase and returns its number. An attempt or two of the last one can still be
+    /// under way.
     pub(crate) fn next_phase(&self) -> usize {
         self.phase.fetch_add(1, SeqCst) + 1
     }
@@ -97,7 +96,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// The far host that this phase's attempts go to.
+/// Returns the far host of this phase's attempts.
 fn host(phase: usize) -> Ipv4Addr {
     let [a, b, c, _] = FAR_V4.octets();
     Ipv4Addr::new(a, b, c, FIRST_HOST + u8::try_from(phase).unwrap())
@@ -114,7 +113,7 @@ pub(crate) fn on_stage<T: Send>(act: impl FnOnce(&Testnet, &[&str]) -> T + Send)
     conntrace_testnet::run("faults", play).unwrap()
 }
 
-/// Every line as JSON, some by the schema.
+/// Parses every line as JSON, and validates some by the schema.
 pub(crate) fn parsed(lines: &str) -> Vec<Value> {
     let parse = |(number, line): (usize, &str)| match number % SCHEMA_EVERY {
         0 => check(line).unwrap(),

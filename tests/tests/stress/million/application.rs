@@ -17,7 +17,7 @@ use socket2::Socket;
 
 use crate::million::plan::{Plan, PlannedEnding, PlannedFamily, WaitMode};
 
-/// `TCP_USER_TIMEOUT` of what the kernel is to end.
+/// `TCP_USER_TIMEOUT` of attempts that the kernel ends.
 const USER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Time limit of every ending.
 pub(crate) const LATE_MAX: Duration = Duration::from_secs(20);
@@ -74,7 +74,7 @@ pub(crate) fn far(plan: Plan, port: u16) -> SocketAddr {
     far_host(plan.family, plan.host.into(), port)
 }
 
-/// A far host; those with low numbers are the threads' own.
+/// Returns a far host. Each thread has its own, with a low number.
 pub(crate) fn far_host(family: PlannedFamily, number: u16, port: u16) -> SocketAddr {
     let [a, b, c, _] = FAR_V4.octets();
     let [s0, s1, s2, s3, ..] = FAR_V6.segments();
@@ -90,7 +90,7 @@ pub(crate) fn far_host(family: PlannedFamily, number: u16, port: u16) -> SocketA
     SocketAddr::new(addr, port)
 }
 
-/// This host's end of what a thread holds.
+/// Returns the local end of a thread's sockets.
 pub(crate) fn near(family: PlannedFamily, number: u16) -> SocketAddr {
     let local: IpAddr = match family {
         PlannedFamily::V4 => FAR_LOCAL_V4.into(),

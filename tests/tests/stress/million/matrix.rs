@@ -15,7 +15,7 @@ const MISSED_ONE_IN: usize = 10;
 const BY_TIMER: [&str; 2] = ["ByRetries", "ByUserTimeout"];
 /// The column of calls without a line.
 const NO_LINE: &str = "no line";
-/// So few of what was given up may have been so at the moment that patience ends.
+/// Limit of cancelled attempts that end close to the patience limit: one in this many.
 const EITHER_ONE_IN: usize = 100;
 /// Limit of the differences that are printed.
 const SHOWN_MAX: usize = 20;
@@ -29,7 +29,7 @@ pub(crate) struct Sums {
     foreign: Vec<StormOutcome>,
     /// Extra lines of a call.
     double: usize,
-    /// Endings that no program saw, by the agent's word.
+    /// Endings that no program saw, as reported by the agent.
     pub(crate) missed: usize,
     /// Counts by the way in which the attempts were made.
     how: BTreeMap<String, usize>,
@@ -37,7 +37,7 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    /// A thread's calls and its lines, both in their order.
+    /// Compares a thread's calls with its lines, both in their order.
     pub(crate) fn compare(&mut self, calls: &[PrintedCall], lines: Vec<StormOutcome>) {
         let mut lines = lines.into_iter().peekable();
         for call in calls {

@@ -80,9 +80,9 @@ pub(crate) struct PrintedCall {
 /// State of a test network after a run.
 struct MillionRun {
     netns: u32,
-    /// While it is held its number is not given to another.
+    /// Keeps the namespace, so that its number is not reused.
     _namespace: File,
-    /// When it was there. Lines from before are of another with its number.
+    /// Start of the namespace. Earlier lines belong to another one with the same number.
     began: u64,
     /// Growth of the kernel's own count of SYNs.
     active_opens: u64,
@@ -174,7 +174,7 @@ fn collect(worker: Child, netns: u32, calls: &mut HashMap<Thread, Vec<PrintedCal
     }
 }
 
-/// Every call has the one line that began while it ran, in its thread.
+/// Checks that every call has one line that began while it ran, in its thread.
 fn compare(played: &mut [MillionRun], mut written: AgentOutput, sums: &mut Sums) {
     println!("{}", written.stop);
     let missed = written.missed();

@@ -7,13 +7,13 @@ use std::{
     str::FromStr,
 };
 
-/// Makes this program a worker: its order.
+/// Environment variable that makes this program a worker and holds its order.
 pub(crate) const WORKER: &str = "CONNTRACE_TEST_MILLION";
 
 /// Distribution that a worker's attempts are drawn from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OrderKind {
-    /// Every ending but a lack of ports.
+    /// All endings except a lack of ports.
     Wide,
     /// Endings on a test network with two ephemeral ports.
     Narrow,

@@ -14,7 +14,7 @@ pub(crate) enum PlannedEnding {
     Accepted,
     /// The far end sends a RST.
     Reset,
-    /// This host does: nobody listens on its loopback.
+    /// This host sends a RST, because its loopback has no listener.
     ResetHere,
     /// The far router sends the ICMP error of this port, by which the attempt gets this
     /// label.
@@ -65,7 +65,7 @@ const NARROW: &Weights = &[
     (1, PlannedEnding::TupleTaken),
 ];
 
-/// Which addresses, and on which kind of socket.
+/// Address family of the destination and of the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlannedFamily {
     V4,
@@ -81,16 +81,16 @@ pub(crate) enum WaitMode {
     Blocking,
     /// Waits in poll.
     Polled,
-    /// In connect, but no longer than `SO_SNDTIMEO`.
+    /// Blocks in connect up to `SO_SNDTIMEO`.
     Deadline,
 }
 
 /// Caller of connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallerKind {
-    /// A thread that has done so before.
+    /// Thread that makes many attempts.
     Thread,
-    /// One that is gone when the attempt ends.
+    /// Thread that is gone when the attempt ends.
     NewThread,
     NewProcess,
 }
@@ -114,9 +114,9 @@ pub(crate) struct Plan {
     pub(crate) leave: Leave,
     /// Time until the application gives up.
     pub(crate) wait: Duration,
-    /// On a new socket, which is bound before.
+    /// True if a new socket is bound before it connects.
     pub(crate) binds: bool,
-    /// On the socket of an attempt before.
+    /// True if the attempt uses the socket of an earlier attempt.
     pub(crate) reuses: bool,
     /// Last byte of the remote address.
     pub(crate) host: u8,

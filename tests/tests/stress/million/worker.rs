@@ -135,7 +135,7 @@ impl MillionWorker {
         self.printed
     }
 
-    /// Has a process of its own make an attempt.
+    /// Starts a process that makes an attempt.
     fn delegate(&mut self) {
         let order = MillionOrder {
             kind: OrderKind::Single,
@@ -195,7 +195,7 @@ impl MillionWorker {
         }
     }
 
-    /// The socket of an attempt before, or a new one.
+    /// Returns the socket of an earlier attempt, or a new one.
     fn socket(&mut self, plan: Plan, remote: SocketAddr) -> (Socket, bool) {
         if plan.ending == PlannedEnding::TupleTaken {
             return (bound(near(plan.family, self.number)), false);
@@ -221,7 +221,7 @@ impl MillionWorker {
         (socket, false)
     }
 
-    /// Calls connect; the call's place, and what it returned.
+    /// Calls connect and returns the index of the call and its result.
     fn connect(
         &mut self,
         socket: &Socket,
@@ -265,7 +265,7 @@ impl MillionWorker {
         remote
     }
 
-    /// Ends what has been waiting for long enough.
+    /// Ends attempts that have waited long enough.
     fn tend(&mut self) {
         for waiting in mem::take(&mut self.waiting) {
             let plan = self.calls[waiting.call].plan;

@@ -22,7 +22,7 @@ pub(crate) const THREADS: usize = 8;
 pub(crate) const PATIENCE_MS: u64 = 500;
 /// Time after which applications give up.
 const DEADLINE: Duration = Duration::from_millis(600);
-/// `TCP_USER_TIMEOUT` of what the kernel is to end.
+/// `TCP_USER_TIMEOUT` of attempts that the kernel ends.
 const USER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Tolerance beyond the deadline.
 const LATE_MAX: Duration = Duration::from_secs(20);
@@ -132,7 +132,7 @@ struct StormWorker {
     began: Instant,
     told: Vec<String>,
     slow: Vec<Slow>,
-    /// The kernel lets one end the sockets of others.
+    /// True if the kernel can close sockets of other processes.
     can_destroy: bool,
 }
 
@@ -202,7 +202,7 @@ impl StormWorker {
         }
     }
 
-    /// The application has closed what began then.
+    /// Records an attempt that the application gave up.
     fn gave_up(&mut self, began: Instant) {
         if began.elapsed() < Duration::from_millis(PATIENCE_MS) {
             self.tell("cancelled", None, "-");
@@ -223,7 +223,7 @@ impl StormWorker {
         self.tell("timed_out", None, "application");
     }
 
-    /// Ends what has been waiting for long enough.
+    /// Ends attempts that have waited long enough.
     fn tend(&mut self) {
         let told = &mut self.told;
         self.slow.retain(|slow| {
