@@ -1,4 +1,4 @@
-//! What `ss -K` does: ends a socket of whomever (`SOCK_DESTROY`).
+//! Closes a socket of another process with `SOCK_DESTROY`, as `ss -K` does.
 
 use std::{
     io,

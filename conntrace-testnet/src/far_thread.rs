@@ -1,4 +1,4 @@
-//! The thread that stands at the far end of the TUN device.
+//! Thread that serves the far end of the TUN device.
 
 use std::{
     fs::File,
@@ -16,19 +16,19 @@ use super::far_end::{FarEnd, answer};
 
 /// The device's MTU is 1500; a packet of any size is read whole.
 const PACKET_BYTES_MAX: usize = 65_536;
-/// Packets answered before the thread looks whether it should stop.
+/// Packets answered before the thread checks for a stop request.
 const BATCH: usize = 64;
 
-/// Answers packets until dropped; the drop waits for the thread's end.
+/// Thread that answers packets until dropped. The drop waits for its end.
 #[derive(Debug)]
 pub(super) struct FarThread {
-    /// Never written to: closing it is what tells the thread to stop.
+    /// Stop request of the thread: closing this pipe ends it. Nothing is ever written to it.
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl FarThread {
-    /// `tun` must be non-blocking.
+    /// Starts the thread on a non-blocking `tun`.
     pub(super) fn spawn(tun: File) -> io::Result<Self> {
         let (stopped, stop) = io::pipe()?;
         let thread = thread::Builder::new()
@@ -74,8 +74,8 @@ fn serve(tun: &File, stopped: &PipeReader) {
     }
 }
 
-/// Answers what waits in the device, a batch at most. An error means that the
-/// device is gone.
+/// Answers up to a batch of the packets that wait in the device. An error means that the device is
+/// gone.
 fn serve_batch(mut tun: &File, buffer: &mut [u8], state: &mut FarEnd) -> io::Result<()> {
     for _ in 0..BATCH {
         let length = match tun.read(buffer) {

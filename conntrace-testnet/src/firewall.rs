@@ -4,14 +4,14 @@ use std::io;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-/// What becomes of a packet that the rule matches.
+/// Verdict on a packet that the rule matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirewallVerdict {
-    /// It is dropped.
+    /// Drops the packet.
     Drop,
-    /// It is answered with ICMP port unreachable.
+    /// Answers the packet with ICMP port unreachable.
     RejectByIcmp,
-    /// It is answered with a RST.
+    /// Answers the packet with a RST.
     RejectByReset,
 }
 
@@ -46,8 +46,8 @@ const BY_RESET: u32 = 1;
 const BY_ICMPX: u32 = 2;
 const PORT_UNREACHABLE: u8 = 1;
 
-/// From now on this is the fate of TCP packets that leave for this port, IPv4 and
-/// IPv6. One rule a port.
+/// Adds a rule for TCP packets that leave for this port, IPv4 and IPv6. Each port may have one
+/// rule.
 ///
 /// # Errors
 /// When the kernel has no `nf_tables` for that, or refuses.
@@ -70,7 +70,7 @@ fn set(port: u16, verdict: FirewallVerdict) -> io::Result<()> {
     }
 }
 
-/// A table, a chain and a rule: all or none.
+/// Builds one transaction with a table, a chain and a rule.
 fn batch(port: u16, verdict: FirewallVerdict) -> io::Result<Vec<u8>> {
     let table = format!("port{port}\0").into_bytes();
     let hook = [number(1, OUTPUT_HOOK)?, number(2, 0)?].concat();
@@ -127,7 +127,7 @@ fn expressions(port: u16, verdict: FirewallVerdict) -> io::Result<Vec<u8>> {
     .concat())
 }
 
-/// The register holds this.
+/// Compares the register with `value`.
 fn equals(value: &[u8]) -> io::Result<Vec<u8>> {
     let compare = [
         number(1, REGISTER)?,
@@ -143,12 +143,12 @@ fn expression(name: &[u8], data: &[u8]) -> io::Result<Vec<u8>> {
     attribute(1 | NLA_F_NESTED, &element.concat())
 }
 
-/// `nf_tables` has its numbers in network order.
+/// Encodes a number in network byte order, as `nf_tables` expects.
 fn number(kind: u16, value: u32) -> io::Result<Vec<u8>> {
     attribute(kind, &value.to_be_bytes())
 }
 
-/// `struct nlattr` and its value, padded.
+/// Encodes a `struct nlattr` and its value, padded.
 fn attribute(kind: u16, value: &[u8]) -> io::Result<Vec<u8>> {
     let length = u16::try_from(4 + value.len()).map_err(io::Error::other)?;
     let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();

@@ -1,4 +1,4 @@
-//! The stage that `conntrace demo` and the live tests play on.
+//! Test network in its own network namespace, used by `conntrace demo` and the live tests.
 //!
 //! An anonymous network namespace with `lo` and two devices. Behind `far`, a TUN
 //! device, a thread plays every host of two networks and the router to them, and
@@ -48,41 +48,41 @@ use tun::Layer;
 pub const FAR_DEVICE: &str = "far";
 /// This side's address on the far IPv4 network, 192.0.2.0/24.
 pub const FAR_LOCAL_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// A far IPv4 host. Any other of the network does the same.
+/// Far IPv4 host. Every other host of its network behaves the same.
 pub const FAR_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-/// Who sends the `ICMPv4` errors.
+/// Router that sends the `ICMPv4` errors.
 pub const FAR_ROUTER_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 /// This side's address on the far IPv6 network, `2001:db8:0:1::/64`.
 pub const FAR_LOCAL_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1);
-/// A far IPv6 host. Any other of the network does the same.
+/// Far IPv6 host. Every other host of its network behaves the same.
 pub const FAR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 2);
-/// Who sends the `ICMPv6` errors.
+/// Router that sends the `ICMPv6` errors.
 pub const FAR_ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0xfe);
 
 /// Name of the TAP device to the near networks.
 pub const NEAR_DEVICE: &str = "near";
 /// This side's address on the near IPv4 network, 198.51.100.0/24.
 pub const NEAR_LOCAL_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-/// A near IPv4 host: down, as any other of the network.
+/// Near IPv4 host, which is down like every host of its network.
 pub const NEAR_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// This side's address on the near IPv6 network, `2001:db8:0:2::/64`.
 pub const NEAR_LOCAL_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1);
-/// A near IPv6 host: down, as any other of the network.
+/// Near IPv6 host, which is down like every host of its network.
 pub const NEAR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 2);
 
 const PREFIX_LENGTH_V4: u8 = 24;
 const PREFIX_LENGTH_V6: u8 = 64;
 
-/// How long a new address may take until it can be used.
+/// Time limit until a new address is usable.
 const ADDRESS_MAX: Duration = Duration::from_secs(2);
-/// Between two looks.
+/// Interval between two checks of a new address.
 const ADDRESS_POLL: Duration = Duration::from_millis(1);
 
-/// Why there is no stage, or not all of it. The message holds the kernel's error
-/// and the remedy, so the error is not offered as a source again.
+/// Setup error of the test network or of a part of it. The message holds the kernel's error and the
+/// remedy, so the error is not offered as a source again.
 #[derive(Debug, thiserror::Error)]
 pub enum TestnetError {
-    /// The thread for the stage or for its far end was not started.
+    /// The thread for the test network or for its far end was not started.
     #[error("cannot start the thread of a stage: {0}")]
     Thread(io::Error),
     /// The kernel gave no new network namespace.
@@ -91,13 +91,13 @@ pub enum TestnetError {
          run as root or with CAP_SYS_ADMIN and CAP_NET_ADMIN"
     )]
     Namespace(io::Error),
-    /// The new namespace could not be told apart from others.
+    /// The new namespace could not be distinguished from others.
     #[error("cannot read /proc/thread-self/ns/net: {0}; mount /proc")]
     Proc(io::Error),
     /// An interface could not be configured.
     #[error("cannot configure the stage: {0}; run as root or with CAP_NET_ADMIN")]
     Link(io::Error),
-    /// There is nothing to make a TUN or TAP device with.
+    /// `/dev/net/tun` could not be opened.
     #[error(
         "cannot open /dev/net/tun: {0}; load the tun module (`modprobe tun`), \
          or let this container have the device"
@@ -106,52 +106,51 @@ pub enum TestnetError {
     /// A TUN or TAP device could not be made.
     #[error("cannot make the device {name}: {error}; run as root or with CAP_NET_ADMIN")]
     Device {
-        /// The interface's name.
+        /// Name of the interface.
         name: &'static str,
-        /// What the kernel said.
+        /// Error that the kernel returned.
         error: io::Error,
     },
 }
 
-/// A network namespace to provoke endings in, as [`run`] sets it up.
+/// Network namespace for attempts, as [`run`] sets it up.
 #[derive(Debug)]
 pub struct Testnet {
     /// The namespace's inode number, as of `/proc/thread-self/ns/net`.
     pub netns: u32,
-    /// Whether the stage has IPv6: `::1`, and addresses on its devices.
+    /// True if the test network has IPv6: `::1`, and addresses on its devices.
     pub has_v6: bool,
-    /// Why there is no far side: scenes that need it are skipped.
+    /// Error if there is no far side. Scenarios that need it are skipped.
     pub far: Result<(), TestnetError>,
-    /// Why there is no near side: scenes that need it are skipped.
+    /// Error if there is no near side. Scenarios that need it are skipped.
     pub near: Result<(), TestnetError>,
-    /// Held for its drop.
+    /// Answers packets until it is dropped.
     _far_thread: Option<FarThread>,
-    /// Held open, for the device goes when it is closed. Nobody reads it: the
-    /// questions asked there get no answer.
+    /// Keeps the device alive while open. Nobody reads it, so ARP requests and neighbour
+    /// solicitations stay unanswered.
     _near_device: Option<File>,
 }
 
-/// A route that leads nowhere.
+/// Type of a route that discards packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeadEndRoute {
-    /// connect returns `EHOSTUNREACH`.
+    /// `unreachable` route: connect returns `EHOSTUNREACH`.
     Unreachable,
-    /// connect returns `EACCES`.
+    /// `prohibit` route: connect returns `EACCES`.
     Prohibit,
-    /// connect returns `EINVAL`.
+    /// `blackhole` route: connect returns `EINVAL`.
     Blackhole,
 }
 
-/// Runs `act` on a new stage, in a new thread called `name` (the kernel keeps 15
-/// bytes of it as the thread's comm), and returns when `act` has returned and the
-/// devices are gone. Threads that `act` starts are on the stage too; one it leaves
-/// running keeps the namespace, with no more than `lo` in it. A panic of `act`
-/// goes on in the caller.
+/// Runs `act` on a new test network, in a new thread called `name`. The kernel keeps 15 bytes of
+/// the name as the thread's comm. Returns when `act` has returned and the devices are gone. Threads
+/// that `act` starts are on the test network too. One that it leaves running keeps the namespace,
+/// with only `lo` in it. A panic of `act` goes on in the caller.
 ///
 /// # Errors
 ///
-/// When there is no namespace with a working `lo`. A missing device is told by
-/// [`Testnet::far`] and [`Testnet::near`].
+/// When there is no namespace with a working `lo`. [`Testnet::far`] and [`Testnet::near`] report a
+/// missing device.
 pub fn run<T: Send>(name: &str, act: impl FnOnce(&Testnet) -> T + Send) -> Result<T, TestnetError> {
     // A thread's name cannot hold a NUL: Builder would panic.
     let name = name.replace('\0', "");
@@ -168,12 +167,12 @@ pub fn run<T: Send>(name: &str, act: impl FnOnce(&Testnet) -> T + Send) -> Resul
 }
 
 impl Testnet {
-    /// Moves the calling thread, and no other, to a new stage.
+    /// Moves the calling thread, and no other, to a new test network.
     fn set() -> Result<Self, TestnetError> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|error| TestnetError::Namespace(error.into()))?;
         let netns = current_netns().map_err(TestnetError::Proc)?;
-        // A host may have IPv6 off for every new interface. Where this fails the
-        // test below finds out.
+        // A host may disable IPv6 for every new interface. If this write fails, the test below
+        // notices.
         let _ = fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0");
         let mut links = Links::open().map_err(TestnetError::Link)?;
         links.set_up("lo").map_err(TestnetError::Link)?;
@@ -190,12 +189,11 @@ impl Testnet {
         })
     }
 
-    /// Adds a route to this address that leads nowhere. To be called on one of the
-    /// stage's threads.
+    /// Adds a dead-end route to this address. Call it on one of the test network's threads.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, and when the caller is not on the stage.
+    /// When the kernel refuses, and when the caller is not on the test network.
     pub fn add_dead_end(&self, kind: DeadEndRoute, to: IpAddr) -> io::Result<()> {
         self.check_is_here("add a route")?;
         let kind = match kind {
@@ -206,24 +204,23 @@ impl Testnet {
         Links::open()?.add_dead_end(kind, to)
     }
 
-    /// Sends packets to hosts of no network of the stage to this one. To be called on
-    /// one of the stage's threads.
+    /// Adds a default route through this host. Call it on one of the test network's threads.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, and when the caller is not on the stage.
+    /// When the kernel refuses, and when the caller is not on the test network.
     pub fn add_gateway(&self, via: Ipv4Addr) -> io::Result<()> {
         self.check_is_here("add a route")?;
         Links::open()?.add_gateway(via)
     }
 
-    /// Sets a sysctl of the stage: `name` as below `/proc/sys`, such as
-    /// `net/ipv4/tcp_syn_retries`. To be called on one of the stage's threads.
+    /// Sets a sysctl of the test network: `name` as below `/proc/sys`, such as
+    /// `net/ipv4/tcp_syn_retries`. Call it on one of the test network's threads.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, and when the write would reach beyond the stage:
-    /// the caller is not on it, or the name is not below `net/`.
+    /// When the kernel refuses, and when the write would reach beyond the test network: the caller
+    /// is not on it, or the name is not below `net/`.
     pub fn set_sysctl(&self, name: &str, value: &str) -> io::Result<()> {
         let inside = Path::new(name)
             .components()
@@ -254,8 +251,8 @@ impl Testnet {
     }
 }
 
-/// Sets the device to the far networks down, in the calling thread's namespace: no other
-/// than a stage has one of that name.
+/// Sets the device to the far networks down, in the calling thread's namespace. Only a test network
+/// has a device of that name.
 ///
 /// # Errors
 /// When there is no such device, or the kernel refuses.
@@ -263,8 +260,8 @@ pub fn far_goes_down() -> io::Result<()> {
     Links::open()?.set_down(FAR_DEVICE)
 }
 
-/// Has the way to this far host lead by the device to the near networks, for sockets that
-/// are not bound to another one. To be called on one of the stage's threads.
+/// Routes packets to this far host through the device to the near networks, for sockets that are
+/// not bound to another device. Call it on one of the test network's threads.
 ///
 /// # Errors
 /// When there is no such device, or the kernel refuses.
@@ -275,7 +272,7 @@ pub fn leads_near(to: Ipv4Addr) -> io::Result<()> {
 /// Sets loopback down, in the calling thread's namespace.
 ///
 /// # Errors
-/// When the kernel refuses, and when the caller is not on a stage.
+/// When the kernel refuses, and when the caller is not on a test network.
 pub fn loopback_goes_down() -> io::Result<()> {
     // The machine's own is not to be touched.
     link::index_of(FAR_DEVICE)?;
@@ -361,7 +358,7 @@ fn await_packets_to(address: IpAddr) -> io::Result<()> {
     }
 }
 
-/// Sends a datagram from the address to itself.
+/// Sends a datagram from the address to itself and checks that it arrives.
 fn hears_itself(address: IpAddr) -> io::Result<()> {
     let socket = UdpSocket::bind((address, 0))?;
     socket.set_read_timeout(Some(ADDRESS_POLL))?;
@@ -369,7 +366,7 @@ fn hears_itself(address: IpAddr) -> io::Result<()> {
     socket.recv(&mut [0]).map(drop)
 }
 
-/// What there is, apart from why there is none.
+/// Separates the value from the error of its setup.
 fn split<T>(raised: Result<T, TestnetError>) -> (Result<(), TestnetError>, Option<T>) {
     match raised {
         Ok(raised) => (Ok(()), Some(raised)),

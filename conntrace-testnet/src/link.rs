@@ -1,4 +1,4 @@
-//! Interfaces of the calling thread's namespace: set up, given addresses.
+//! Setup of interfaces of the calling thread's namespace: state, addresses and routes.
 
 use std::{
     io,
@@ -21,20 +21,19 @@ use netlink_packet_route::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::net::if_::if_nametoindex;
 
-/// Packets that wait for a device's other end. The 500 of a new TUN device are
-/// fewer than the SYNs that one thread can start at once, and what is lost there
-/// would come back a second later as a stall that nobody staged.
+/// Queue length of a device in packets. One thread can start more SYNs at once than the default of
+/// 500. A lost SYN would cause an unplanned stall a second later.
 const QUEUE_PACKETS_MAX: u32 = 16_384;
 
-/// A conversation with rtnetlink, one request at a time.
+/// Connection to rtnetlink with one request at a time.
 pub(super) struct Links {
     socket: Socket,
-    /// Number of the last request.
+    /// Sequence number of the last request.
     sequence: u32,
 }
 
 impl Links {
-    /// Speaks to the network namespace the calling thread is in now.
+    /// Connects to the network namespace that the calling thread is in now.
     pub(super) fn open() -> io::Result<Self> {
         let socket = Socket::new(NETLINK_ROUTE)?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -69,7 +68,7 @@ impl Links {
         )
     }
 
-    /// Lets many packets wait for the device's other end.
+    /// Increases the queue length of the device.
     pub(super) fn lengthen_queue(&mut self, name: &str) -> io::Result<()> {
         let mut link = LinkMessage::default();
         link.header.index = index_of(name)?;
@@ -130,7 +129,7 @@ impl Links {
         self.add_route(message, &format!("by the gateway {via}"))
     }
 
-    /// Looks for this one address behind this interface.
+    /// Adds a route to this single address, on-link at this interface.
     pub(super) fn add_on_link(&mut self, to: Ipv4Addr, name: &str) -> io::Result<()> {
         let mut message = route(AddressFamily::Inet, RouteType::Unicast);
         message.header.destination_prefix_length = 32;

@@ -1,4 +1,4 @@
-//! The range that a socket's local port is taken from.
+//! Range that the kernel chooses a socket's local port from.
 
 use std::{io, os::fd::AsFd};
 
@@ -10,7 +10,7 @@ use nix::{
 /// `IP_LOCAL_PORT_RANGE` (Linux 6.3), which the libc crate does not have.
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
 
-/// The option as nix sets one.
+/// `IP_LOCAL_PORT_RANGE` in the form of a nix socket option.
 #[derive(Clone)]
 struct LocalPortRange;
 

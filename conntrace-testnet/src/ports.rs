@@ -1,58 +1,58 @@
-//! What the far end does with a connection, chosen by the port it goes to.
+//! Behaviour of the far end, chosen by the destination port.
 
-/// Why a router on the far side says it cannot deliver a packet.
+/// Reason of a router on the far side for not delivering a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IcmpReason {
-    /// `ICMPv4` 3/3, `ICMPv6` 1/4: the application is told ECONNREFUSED.
+    /// Port unreachable: `ICMPv4` 3/3, `ICMPv6` 1/4. The application gets ECONNREFUSED.
     Port,
     /// `ICMPv4` 3/1, `ICMPv6` 1/3 (address unreachable): EHOSTUNREACH.
     Host,
     /// `ICMPv4` 3/0, `ICMPv6` 1/0 (no route): ENETUNREACH.
     Net,
-    /// `ICMPv4` 3/13: EHOSTUNREACH; `ICMPv6` 1/1: EACCES.
+    /// Prohibited by an administrator: `ICMPv4` 3/13 (EHOSTUNREACH), `ICMPv6` 1/1 (EACCES).
     AdminProhibited,
-    /// `ICMPv4` 11/0, `ICMPv6` 3/0: EHOSTUNREACH.
+    /// Hop limit exceeded: `ICMPv4` 11/0, `ICMPv6` 3/0. The application gets EHOSTUNREACH.
     TtlExceeded,
 }
 
-/// What the far end does with a SYN.
+/// Answer of the far end to a SYN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FarAnswer {
-    /// A SYN-ACK. The connection then acknowledges and forgets whatever is sent,
-    /// and is reset when the near side closes, so that no `TIME_WAIT` is left.
+    /// Answers with a SYN-ACK. The connection acknowledges all data and discards it. It is reset
+    /// when the near side closes, so that no `TIME_WAIT` is left.
     Accept,
-    /// A RST.
+    /// Answers with a RST.
     Reset,
-    /// An ICMP error from the far router, [`FAR_ROUTER_V4`](super::FAR_ROUTER_V4)
-    /// or [`FAR_ROUTER_V6`](super::FAR_ROUTER_V6). Should it come while the socket
-    /// is locked (seen once in 24,000 connects), the kernel keeps it as a soft
-    /// error, and the SYN sent again after 1 s ends the attempt.
+    /// Answers with an ICMP error of the far router, [`FAR_ROUTER_V4`](super::FAR_ROUTER_V4) or
+    /// [`FAR_ROUTER_V6`](super::FAR_ROUTER_V6). If it arrives while the socket is locked (once in
+    /// 24,000 connects), the kernel keeps it as a soft error. The SYN sent again after 1 s then
+    /// ends the attempt.
     Unreachable(IcmpReason),
-    /// Nothing, ever.
+    /// Never answers.
     Silence,
-    /// Nothing before the n-th SYN of an attempt, then as [`FarAnswer::Accept`].
-    /// The kernel sends the second SYN after 1 s.
+    /// Ignores all SYNs of an attempt before the n-th, then behaves as [`FarAnswer::Accept`]. The
+    /// kernel sends the second SYN after 1 s.
     AcceptNth(u8),
-    /// Nothing before the n-th SYN of an attempt, then a RST.
+    /// Ignores all SYNs of an attempt before the n-th, then answers with a RST.
     ResetNth(u8),
-    /// A SYN of its own (simultaneous open), and what the SYN-ACK then meets.
+    /// Answers with a SYN (simultaneous open), then reacts to the SYN-ACK.
     Syn(ThenTo),
-    /// A SYN-ACK for another SYN: the kernel resets that, and sends its SYN again
-    /// at once (`TCP_TIMEOUT_MIN`), but only so the first time.
+    /// Answers with a SYN-ACK for another SYN. The kernel resets it and sends its SYN again at once
+    /// (`TCP_TIMEOUT_MIN`), but only the first time.
     WrongSynAck,
-    /// A RST for another SYN: the kernel takes no notice but that it sends its SYN
-    /// again at once, the first time.
+    /// Answers with a RST for another SYN. The kernel ignores it, except that it sends its SYN
+    /// again at once the first time.
     WrongReset,
 }
 
-/// What the far end does with the SYN-ACK that answers its SYN.
+/// Reaction of the far end to the SYN-ACK that answers its SYN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThenTo {
-    /// An acknowledgement, then as [`FarAnswer::Accept`].
+    /// Acknowledges, then behaves as [`FarAnswer::Accept`].
     Accept,
-    /// A RST: the application is told ECONNRESET.
+    /// Answers with a RST: the application gets ECONNRESET.
     Reset,
-    /// Nothing.
+    /// Does not answer.
     Silence,
 }
 
@@ -87,7 +87,7 @@ pub const WRONG_RESET: u16 = 93;
 /// Port of [`FarAnswer::ResetNth`] with n = 2.
 pub const RESETS_SECOND_SYN: u16 = 94;
 
-/// What the far end does with a SYN to `port`, at every far address.
+/// Returns the answer of every far address to a SYN to `port`.
 #[must_use]
 pub const fn answer_of(port: u16) -> FarAnswer {
     match port {

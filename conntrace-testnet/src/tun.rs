@@ -12,12 +12,12 @@ use std::{
 
 use nix::{errno::Errno, libc};
 
-/// What packets on the descriptor begin with.
+/// First header of a packet on the descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layer {
-    /// TUN: an IP header.
+    /// IP header, from a TUN device.
     Ip,
-    /// TAP: an Ethernet header.
+    /// Ethernet header, from a TAP device.
     Ethernet,
 }
 
@@ -42,8 +42,7 @@ pub(super) fn open() -> io::Result<File> {
         .open("/dev/net/tun")
 }
 
-/// Makes `device`, as [`open`]ed, the other end of a new interface, which goes
-/// away when the file is closed.
+/// Attaches `device` from [`open`] to a new interface, which is removed when the file is closed.
 pub(super) fn attach(device: &File, name: &str, layer: Layer) -> io::Result<()> {
     let kind = match layer {
         Layer::Ip => libc::IFF_TUN,
@@ -63,7 +62,7 @@ pub(super) fn attach(device: &File, name: &str, layer: Layer) -> io::Result<()> 
     Ok(())
 }
 
-/// `name` with the NUL bytes an interface name ends in; none if it is too long.
+/// Returns `name` padded with NUL bytes, or none if it is too long for an interface.
 fn padded(name: &str) -> Option<[u8; libc::IFNAMSIZ]> {
     let mut bytes = [0; libc::IFNAMSIZ];
     let (_, room) = bytes.split_last_mut()?;

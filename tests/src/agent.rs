@@ -1,4 +1,4 @@
-//! A running `conntrace run` whose output goes where a test wants it.
+//! Running `conntrace run` with its output redirected by the test.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use nix::{
 
 use crate::{as_under_test, conntrace, matching};
 
-/// How long anything may take that takes milliseconds.
+/// Time limit for an operation that normally takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 
@@ -41,7 +41,7 @@ impl Agent {
         Self { child }
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -51,12 +51,12 @@ impl Agent {
         self.child.stdout.take().unwrap()
     }
 
-    /// Sends it a signal.
+    /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
     }
 
-    /// The most memory it had since the start, or since this was asked last, in kB.
+    /// Returns the peak memory in kB since the start, or since the last call.
     pub fn memory_max_kb(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -66,7 +66,7 @@ impl Agent {
         number.parse().unwrap()
     }
 
-    /// Waits for its end, but not for ever; how it ended and what it said.
+    /// Waits for the agent's end up to a time limit, and returns its status and stderr.
     pub fn wait(mut self) -> (ExitStatus, String) {
         let began = Instant::now();
         let status = loop {
@@ -82,13 +82,13 @@ impl Agent {
         (status, errors)
     }
 
-    /// Ends it with this signal: cleanly, and with nothing to say.
+    /// Ends the agent with this signal. It must exit cleanly with an empty stderr.
     pub fn stop(self, signal: Signal) {
         self.signal(signal);
         self.assert_ends_cleanly();
     }
 
-    /// It ends by itself with 0 and has nothing to say.
+    /// Checks that the agent ends by itself with status 0 and an empty stderr.
     pub fn assert_ends_cleanly(self) {
         let (status, errors) = self.wait();
         assert_eq!((status.code(), errors.as_str()), (Some(0), ""));
@@ -106,7 +106,7 @@ impl Drop for Agent {
 pub struct LinesFile(PathBuf);
 
 impl LinesFile {
-    /// In this folder.
+    /// Creates the file in this folder.
     pub fn new(dir: &Path) -> Self {
         Self(dir.join("lines"))
     }
@@ -119,22 +119,22 @@ impl LinesFile {
         agent
     }
 
-    /// Where it is.
+    /// Returns the path.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// What is in it.
+    /// Reads the whole file.
     pub fn bytes(&self) -> Vec<u8> {
         fs::read(&self.0).unwrap()
     }
 
-    /// Its lines so far.
+    /// Reads the lines written so far.
     pub fn lines(&self) -> String {
         String::from_utf8(self.bytes()).unwrap()
     }
 
-    /// Waits until so many lines contain this.
+    /// Waits until that many lines contain this text.
     pub fn wait_for(&self, text: &str, count: usize) {
         let began = Instant::now();
         while matching(&self.lines(), text) < count {

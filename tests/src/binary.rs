@@ -1,4 +1,4 @@
-//! The program under test.
+//! Path of the program under test.
 
 use std::{
     env,
@@ -40,8 +40,8 @@ fn build() -> PathBuf {
     profile_dir.join("conntrace")
 }
 
-/// Copies a program. By another process: a file that is open for writing cannot be
-/// run, and what a test has open, a neighbour's child has for a moment, too.
+/// Copies a program in another process. A file that is open for writing cannot be run, and a child
+/// of another test could briefly inherit the descriptor.
 pub fn copy_program(from: &Path, to: &Path) {
     let status = Command::new("cp").args([from, to]).status().unwrap();
     assert!(status.success(), "cp: {status}");

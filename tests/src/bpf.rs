@@ -12,23 +12,22 @@ use nix::{
     sys::resource::{RLIM_INFINITY, Resource, setrlimit},
 };
 
-/// A kind of program, as the kernel numbers it: at a cgroup, on an address.
+/// Program type of a cgroup hook on an address.
 pub(crate) const CGROUP_SOCK_ADDR: u32 = 18;
-/// Likewise: of a security module.
+/// Program type of a BPF security module.
 pub(crate) const LSM: u32 = 29;
 
 const PROG_LOAD: libc::c_int = 5;
 const PROG_ATTACH: libc::c_int = 8;
 const RAW_TRACEPOINT_OPEN: libc::c_int = 17;
 
-/// For the helpers that only such programs may call.
+/// License that some helpers require.
 static LICENSE: &std::ffi::CStr = c"GPL";
 
-/// `union bpf_attr`, in words.
+/// `union bpf_attr` as 32-bit words.
 type Attributes = [u32; 32];
 
-/// Loads a program that is to be attached in this way, to this type of the kernel's BTF
-/// if not 0.
+/// Loads a program for this attach type, and for this type of the kernel's BTF if not 0.
 pub(crate) fn load(
     kind: u32,
     attached: u32,
@@ -50,7 +49,7 @@ pub(crate) fn load(
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Attaches a program to a cgroup, for as long as that is there.
+/// Attaches a program to a cgroup until the cgroup is removed.
 pub(crate) fn attach_to_cgroup(cgroup: &File, program: &OwnedFd, attached: u32) -> nix::Result<()> {
     let mut attach = Attributes::default();
     attach[0] = raw(cgroup.as_raw_fd());
@@ -59,7 +58,7 @@ pub(crate) fn attach_to_cgroup(cgroup: &File, program: &OwnedFd, attached: u32) 
     bpf(PROG_ATTACH, &mut attach).map(drop)
 }
 
-/// Attaches a program to what it was loaded for, as long as what is returned is held.
+/// Attaches a program to its hook until the returned descriptor is closed.
 pub(crate) fn attach(program: &OwnedFd) -> nix::Result<OwnedFd> {
     let mut open = Attributes::default();
     open[2] = raw(program.as_raw_fd());

@@ -1,4 +1,4 @@
-//! Causes, while what shows them is still there.
+//! Checks of causes while their evidence still exists.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use serde_json::Value;
 
 use crate::{Attempted, Live, assert_has, attempt_on, tcp};
 
-/// An application's deadline, after which an attempt has timed out.
+/// Deadline of an application, after which an attempt has timed out.
 const DEADLINE: Duration = Duration::from_millis(300);
 
 /// Longer than until the first retransmission, at one second.
 const TWO_SYNS: Duration = Duration::from_millis(1300);
 
-/// How often a scenario is played at most.
+/// Limit of runs of a scenario.
 const TRIES: usize = 3;
 
 impl Live {
-    /// Plays a scenario of this many endings and keeps its namespace and sockets
-    /// until all are told; what the last of them says.
+    /// Runs a scenario with this many endings and returns the last line. Its namespace and sockets
+    /// are kept until every ending is reported.
     pub fn last_line<T>(&self, endings: usize, act: impl FnOnce(&Testnet) -> T + Send) -> Value {
         let began = format!("{:.9}", Timestamp::now());
         let scene = self.play(|testnet| {
@@ -31,9 +31,9 @@ impl Live {
         self.endings(&scene, endings).pop().unwrap()
     }
 
-    /// Fails unless the last attempt of the scenario has this cause, for one with all
-    /// of this evidence. It is played again where a busy machine left no time to look,
-    /// and the line says so.
+    /// Fails unless the last attempt of the scenario has this cause, on one with all of this
+    /// evidence. The scenario runs again if the line says that a busy machine left no time for a
+    /// diagnosis.
     pub fn expect_cause<T>(
         &self,
         endings: usize,
@@ -79,7 +79,7 @@ pub fn wait_out(remote: impl Into<std::net::SocketAddr>) -> Attempted {
     Attempted::within(TWO_SYNS, &tcp(remote), remote)
 }
 
-/// Connections that stay open, until one fails; all of them.
+/// Opens connections until one fails, and returns all of them.
 pub fn connect_until_failure(remote: std::net::SocketAddr) -> Vec<(socket2::Socket, i32)> {
     let mut sockets = Vec::new();
     loop {

@@ -9,11 +9,11 @@ use std::{
 
 use crate::bpf;
 
-/// A cgroup. Removed when dropped.
+/// Cgroup that is removed when dropped.
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Whether none can be made here.
+    /// Returns the missing requirement if no cgroup can be created here.
     pub fn lacks() -> Option<&'static str> {
         root().is_none().then_some("needs cgroup v2")
     }
@@ -27,19 +27,19 @@ impl Cgroup {
         Self(path)
     }
 
-    /// Where the one is that this process is in.
+    /// Returns the path of this process's own cgroup.
     pub fn own_path() -> PathBuf {
         let root = root().expect("cgroup v2 is mounted");
         root.join(own_cgroup().trim_start_matches('/'))
     }
 
-    /// Where it is.
+    /// Returns the path.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Runs a command in it that does nothing before its stdin is closed. Returns
-    /// its process id.
+    /// Runs a command in the cgroup that does nothing before its stdin is closed. Returns its
+    /// process id.
     pub fn run(&self, command: &mut Command) -> u32 {
         let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
         fs::write(self.0.join("cgroup.procs"), child.id().to_string()).unwrap();
@@ -60,8 +60,8 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Has an IPv4 connect of its processes run the shortest program there is.
-    /// Returns the program, for what the kernel says of its runs.
+    /// Attaches the shortest possible program to every IPv4 connect of its processes. Returns the
+    /// program, because the kernel counts its runs.
     ///
     /// # Errors
     /// When the kernel has no such programs.
@@ -102,7 +102,7 @@ fn root() -> Option<PathBuf> {
 const INET4_CONNECT: u32 = 10;
 const INET6_CONNECT: u32 = 11;
 
-/// `r0 = 0; exit`: not allowed.
+/// Program that denies: `r0 = 0; exit`.
 static DENY: [u64; 2] = [0xb7, 0x95];
-/// `r0 = 1; exit`: allowed.
+/// Program that allows: `r0 = 1; exit`.
 static ALLOW: [u64; 2] = [1 << 32 | 0xb7, 0x95];

@@ -1,4 +1,4 @@
-//! A test program in another role: the process that connects.
+//! Test program in another role: the process that connects.
 
 use std::{
     env,
@@ -13,45 +13,45 @@ use crate::{Live, PlayedScenario};
 
 /// Names the role in the child's environment.
 const ROLE: &str = "CONNTRACE_TEST_ROLE";
-/// Where it connects to, if anywhere.
+/// Environment variable with the address to connect to, if any.
 const REMOTE: &str = "CONNTRACE_TEST_REMOTE";
-/// Bytes of a task's name.
+/// Maximum length of a task's comm in bytes.
 const COMM_MAX: usize = 15;
 
-/// The role this program was started in; none when it is to run its tests.
+/// Returns the role of this process, or none if it runs the tests.
 pub fn role() -> Option<String> {
     env::var(ROLE).ok()
 }
 
-/// This program in that role, with nothing on its input.
+/// Builds a command that runs this program in a role, with an empty stdin.
 pub fn in_role(role: &str) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command.env(ROLE, role).stdin(Stdio::null());
     command
 }
 
-/// This program in a role that connects there.
+/// Builds a command that runs this program in a role that connects to `remote`.
 pub fn in_role_to(role: &str, remote: SocketAddr) -> Command {
     let mut command = in_role(role);
     command.env(REMOTE, remote.to_string());
     command
 }
 
-/// The child's side: where it connects to.
+/// Returns the address that this child connects to.
 pub fn remote_of_role() -> SocketAddr {
     env::var(REMOTE).unwrap().parse().unwrap()
 }
 
-/// A child that says a line, and goes on when it is told to.
+/// Child process that prints a line, then continues on request.
 pub struct Partner {
     child: Child,
-    /// What it said.
+    /// Line that the child printed.
     pub said: String,
     input: ChildStdin,
 }
 
 impl Partner {
-    /// Starts it and waits for its line.
+    /// Starts the process and waits for its line.
     pub fn start(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -66,19 +66,19 @@ impl Partner {
         }
     }
 
-    /// Its process id, in this process's pid namespace.
+    /// Returns the process id in this process's pid namespace.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Lets it go on, and waits for its end.
+    /// Lets the process continue and waits for its end.
     pub fn finish(mut self) -> ExitStatus {
         drop(self.input);
         self.child.wait().unwrap()
     }
 }
 
-/// The child's side: says this line and waits until it may go on.
+/// Prints this line in the child and waits until it may continue.
 pub fn say_and_wait(line: &str) {
     let mut output = std::io::stdout();
     writeln!(output, "{line}").unwrap();
@@ -86,15 +86,15 @@ pub fn say_and_wait(line: &str) {
     let _ = std::io::stdin().read_line(&mut String::new());
 }
 
-/// The name of this program's processes.
+/// Returns the comm of this program's processes.
 pub fn program_comm() -> String {
     let name = env::current_exe().unwrap();
     let name = name.file_name().unwrap().to_str().unwrap();
     name.chars().take(COMM_MAX).collect()
 }
 
-/// The one line of a child's attempt, which must have all of `part`, and no path
-/// but this program's.
+/// Returns the one line of a child's attempt. It must contain `part`, and no path except this
+/// program's.
 pub fn expect_child(scene: &PlayedScenario<u32>, remote: SocketAddr, part: &Value) -> Value {
     let line = Live::get().endings(scene, 1).remove(0);
     let comm = program_comm();
@@ -117,7 +117,7 @@ pub fn expect_child(scene: &PlayedScenario<u32>, remote: SocketAddr, part: &Valu
     line
 }
 
-/// Fails unless the line has all of `part`, objects within it likewise.
+/// Fails unless the line contains `part`, including nested objects.
 pub fn assert_has(line: &Value, part: &Value) {
     for (name, wanted) in part.as_object().unwrap() {
         // One that is not there is not null.

@@ -47,7 +47,7 @@ pub fn run_groups(groups: &[Group]) -> ExitCode {
     }
 }
 
-/// True where the tests are only to be named, which needs no agent.
+/// Returns true if tests are only listed, which needs no agent.
 pub(crate) fn is_list() -> bool {
     Arguments::from_args().list
 }
@@ -61,7 +61,8 @@ fn own_group() -> Option<String> {
     env::var(GROUP).ok()
 }
 
-/// A filter with `::` tells which groups it is for; any other has to meet every test.
+/// Returns true if a filter may select tests of this group. A filter with `::` names its groups;
+/// any other is matched against every test.
 fn may_select(arguments: &Arguments, group: &str) -> bool {
     let filter = arguments.filter.as_deref();
     match filter.and_then(|filter| filter.split_once("::")) {
@@ -71,7 +72,7 @@ fn may_select(arguments: &Arguments, group: &str) -> bool {
     }
 }
 
-/// Results of the groups so far.
+/// Results of the groups that have run.
 #[derive(Default)]
 struct Report {
     passed: u64,
@@ -111,7 +112,8 @@ impl Report {
         }
     }
 
-    /// Adds up `test result: ok. 26 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out`.
+    /// Adds a line such as `test result: ok. 26 passed; 0 failed; 1 ignored; 0 measured; 2 filtered
+    /// out`.
     fn add(&mut self, result: &str) {
         let words = result.split([' ', ';']);
         let counts: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
@@ -124,7 +126,7 @@ impl Report {
         self.filtered_out += filtered_out;
     }
 
-    /// Prints what failed, and the one line with the sums.
+    /// Prints the failures and one line with the sums.
     fn conclude(&self, not_started: usize, began: Instant) {
         if !self.failures.is_empty() {
             print(format!("\nfailures:\n    {}", self.failures.join("\n    ")).as_bytes());

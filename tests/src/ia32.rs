@@ -7,21 +7,22 @@ use std::{net::SocketAddrV4, num::NonZeroUsize, os::fd::AsRawFd as _};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use socket2::{SockAddr, Socket};
 
-/// `connect` and `socketcall` in that table, and what the latter calls connect.
+/// Numbers of `connect` and `socketcall` in that table, and the number of connect within the
+/// latter.
 const CONNECT: i32 = 362;
 const SOCKETCALL: i32 = 102;
 const SYS_CONNECT: usize = 3;
-/// Room for the arguments and an address.
+/// Bytes for the arguments and an address.
 const ROOM: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-/// Where in it the address is, after the three arguments.
+/// Offset of the address, after the three arguments.
 const ADDRESS_AT: usize = 16;
 
-/// How a 32-bit process calls connect.
+/// Ways in which a 32-bit process calls connect.
 #[derive(Debug, Clone, Copy)]
 pub enum Ia32 {
-    /// By its own system call.
+    /// Through the connect system call itself.
     Connect,
-    /// By the one for all socket calls, as old C libraries do.
+    /// Through `socketcall`, as old C libraries do.
     Socketcall,
 }
 
@@ -58,7 +59,7 @@ pub fn connect_as_ia32(by: Ia32, socket: &Socket, remote: SocketAddrV4) -> i32 {
     -result
 }
 
-/// Where a 32-bit process's pointers can point to.
+/// Mapping flags for memory within reach of a 32-bit process's pointers.
 fn low_memory() -> MapFlags {
     #[cfg(target_arch = "x86_64")]
     return MapFlags::MAP_32BIT;
@@ -66,8 +67,8 @@ fn low_memory() -> MapFlags {
     MapFlags::empty()
 }
 
-/// Whether the kernel runs 32-bit processes: tried with getpid. Where it has no
-/// such entry, this is a SIGSEGV.
+/// Returns true if the kernel runs 32-bit processes, which it tries with getpid. A kernel without
+/// that entry point raises SIGSEGV.
 pub fn has_ia32() -> bool {
     const GETPID: i32 = 20;
     let pid = system_call(GETPID, [0; 3]);

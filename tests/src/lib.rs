@@ -1,5 +1,5 @@
-//! What the live tests share: a traced `conntrace`, a stage per scenario, and
-//! the whole line an attempt must have.
+//! Shared parts of the live tests: a traced `conntrace`, a test network per scenario, and the
+//! complete line expected of an attempt.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

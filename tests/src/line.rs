@@ -1,4 +1,4 @@
-//! The whole line an attempt must have.
+//! Complete line that is expected of an attempt.
 
 use std::{
     env, fs,
@@ -17,66 +17,65 @@ use serde_json::{Value, json};
 
 use crate::{Attempted, is_covered, own_cgroup};
 
-/// When the kernel sends an unanswered SYN again, or a tick of its clock earlier.
+/// Earliest time of the first SYN retransmission, with a tolerance of one kernel tick.
 const STALLS_AFTER_US: u64 = 990_000;
 
-/// What answered, as the line has it.
+/// Expected reply in the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedReply {
-    /// Nothing.
+    /// No reply.
     None,
-    /// The handshake's second step.
+    /// SYN-ACK.
     SynAck,
-    /// A RST.
+    /// RST.
     Rst,
-    /// An ICMP error of this type and code from the far router.
+    /// ICMP error of this type and code from the far router.
     Icmp(u8, u8),
-    /// Likewise of `ICMPv6`, without `IPV6_RECVERR`: known where functions are hooked,
-    /// else the kernel kept only the errno.
+    /// `ICMPv6` error of this type and code from the far router, without `IPV6_RECVERR`. Without
+    /// function hooks only the errno is known.
     Icmp6(u8, u8),
-    /// An ICMP error of this type and code from this host.
+    /// ICMP error of this type and code from this host.
     Local(u8, u8),
-    /// Likewise of `ICMPv6`, without `IPV6_RECVERR`.
+    /// `ICMPv6` error of this type and code from this host, without `IPV6_RECVERR`.
     Local6(u8, u8),
-    /// This host, by something else than ICMP or of which nothing is left but the errno.
+    /// Reply of this host that is not ICMP, or of which only the errno is known.
     LocalUnknown,
-    /// This host, which dropped the attempt's packets: known where the kernel says why it
-    /// drops one, else as if the other side had done the same.
+    /// Drop by this host. A kernel without drop reasons shows the fallback instead.
     Dropped(Unless),
 }
 
-/// How it looks where nobody sees this host drop a packet.
+/// Expected reply on a kernel that gives no reason for a drop by this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unless {
-    /// As silence.
+    /// No reply, as if the peer were silent.
     None,
-    /// As the RST that was made of it.
+    /// RST that resulted from the drop.
     Rst,
 }
 
-/// What a line must say.
+/// Expected content of a line.
 #[derive(Debug, Clone)]
 pub struct ExpectedLine {
     /// The attempt as the application saw it.
     pub attempted: Attempted,
-    /// The label.
+    /// Expected value of `label`.
     pub label: &'static str,
-    /// The errno's name.
+    /// Expected errno by its symbolic name.
     pub errno: Option<String>,
-    /// SYNs that left.
+    /// Expected number of SYNs sent.
     pub syn_sent: u32,
-    /// SYNs that left again.
+    /// Expected number of SYN retransmissions.
     pub syn_retransmitted: u32,
-    /// What answered.
+    /// Expected reply.
     pub reply: ExpectedReply,
-    /// Who gave up.
+    /// Side that gave up, if the attempt timed out.
     pub timeout_by: Option<&'static str>,
-    /// Whether a local port was assigned.
+    /// True if a local port was assigned.
     pub has_port: bool,
 }
 
 impl ExpectedLine {
-    /// One SYN, no answer, and the errno the application was told.
+    /// Expects one SYN, no reply, and the errno that the application got.
     pub fn new(label: &'static str, attempted: &Attempted) -> Self {
         let errno =
             (attempted.errno != 0).then(|| format!("{:?}", Errno::from_raw(attempted.errno)));
@@ -92,7 +91,7 @@ impl ExpectedLine {
         }
     }
 
-    /// A completed handshake.
+    /// Expects a completed handshake.
     pub fn established(attempted: &Attempted) -> Self {
         assert_eq!(attempted.errno, 0);
         Self {
@@ -101,7 +100,7 @@ impl ExpectedLine {
         }
     }
 
-    /// A refusal by RST.
+    /// Expects a refusal by RST.
     pub fn refused(attempted: &Attempted) -> Self {
         assert_eq!(attempted.errno, Errno::ECONNREFUSED as i32);
         Self {
@@ -110,7 +109,7 @@ impl ExpectedLine {
         }
     }
 
-    /// The kernel's search for a local port found none.
+    /// Expects that the kernel found no free local port.
     pub fn port_exhausted(attempted: &Attempted) -> Self {
         Self {
             has_port: false,
@@ -118,10 +117,10 @@ impl ExpectedLine {
         }
     }
 
-    /// Somebody else has the 4-tuple with this local port, which was chosen
-    /// before the attempt.
+    /// Expects that another socket has the 4-tuple with this local port, which was chosen before
+    /// the attempt.
     pub fn address_unavailable(attempted: &Attempted, port: u16) -> Self {
-        // A socket that is bound to no address no longer tells its port.
+        // A socket that is bound to no address no longer has a port to read.
         let attempted = Attempted {
             local_port: Some(port),
             ..attempted.clone()
@@ -129,8 +128,8 @@ impl ExpectedLine {
         Self::no_address("address_unavailable", &attempted)
     }
 
-    /// The SYN waits for the neighbour's address, which never comes: now and then a kernel
-    /// takes it for sent once more all the same, as this line then says.
+    /// Adapts the expectation to a SYN that waits for the neighbour's address. A kernel sometimes
+    /// counts it as sent once more, as this line shows.
     pub fn waiting_for_neighbour(self, line: &Value) -> Self {
         let again = u32::from(line["syn"]["retransmitted"] == 1);
         Self {
@@ -140,7 +139,7 @@ impl ExpectedLine {
         }
     }
 
-    /// No SYN was sent.
+    /// Expects an attempt without a local address or SYN.
     fn no_address(label: &'static str, attempted: &Attempted) -> Self {
         assert_eq!(Errno::from_raw(attempted.errno), Errno::EADDRNOTAVAIL);
         Self {
@@ -149,7 +148,7 @@ impl ExpectedLine {
         }
     }
 
-    /// The application gave up: it was told nothing.
+    /// Expects that the application gave up without an errno.
     pub fn gave_up(label: &'static str, attempted: &Attempted) -> Self {
         Self {
             errno: None,
@@ -158,9 +157,8 @@ impl ExpectedLine {
         }
     }
 
-    /// Fails unless `line` is this one in every field. Times, ids and ephemeral
-    /// ports are held against each other and against what is known of them; the
-    /// cause is left to the tests of causes.
+    /// Fails unless `line` is equal in every field. Times, ids and ephemeral ports are checked for
+    /// consistency. The tests of causes check the cause.
     pub fn assert_is(&self, line: &Value, netns: u32) {
         assert_times(line);
         assert_id(line, self.attempted.tid);
@@ -187,15 +185,14 @@ impl ExpectedLine {
         assert_eq!(line, &expected, "got the left one, expected the right one");
     }
 
-    /// Fails unless `stall` is the first SYN retransmission of the attempt that
-    /// ended as `outcome`, in every field. `reply` is what had answered by then.
+    /// Fails unless `stall` is the first SYN retransmission of the attempt that ended as `outcome`,
+    /// in every field. `reply` is the reply received by then.
     pub fn assert_stall(&self, stall: &Value, outcome: &Value, reply: ExpectedReply) {
         let unanswered = STALLS_AFTER_US..2_000_000;
         self.assert_stall_within(unanswered, stall, outcome, reply);
     }
 
-    /// Likewise, of a SYN that was sent again this many microseconds after the
-    /// first.
+    /// Fails unless `stall` is that of a SYN sent again this many microseconds after the first.
     pub fn assert_stall_within(
         &self,
         after_us: Range<u64>,
@@ -290,7 +287,7 @@ impl ExpectedReply {
     }
 }
 
-/// The remote side of a line where nothing else is known of it.
+/// Returns the remote side of a line without further knowledge of it.
 pub fn remote_end(remote: impl Into<SocketAddr>) -> Value {
     let remote = remote.into();
     json!({
@@ -302,7 +299,7 @@ pub fn remote_end(remote: impl Into<SocketAddr>) -> Value {
     })
 }
 
-/// Our address towards a host of the stage.
+/// Local address towards a host of the test network.
 fn local_addr(remote: SocketAddr) -> Option<IpAddr> {
     let remote = remote.ip().to_canonical();
     if remote.is_loopback() {
@@ -325,7 +322,7 @@ fn same_network(a: IpAddr, b: IpAddr) -> bool {
     }
 }
 
-/// The attempt began before it ended, lasted as long as it says, and is recent.
+/// Checks that the times of a line are consistent and recent.
 fn assert_times(line: &Value) {
     let at = |name: &str| line[name].as_str().unwrap().parse::<Timestamp>().unwrap();
     let (started, ended) = (at("started"), at("time"));

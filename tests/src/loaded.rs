@@ -1,4 +1,4 @@
-//! What of BPF is loaded on this host, which namespaces there are, and who holds them.
+//! BPF objects that are loaded on this host, its network namespaces, and the holders of both.
 
 use std::{
     collections::BTreeSet,
@@ -13,13 +13,13 @@ use aya::{
     programs::{loaded_links, loaded_programs},
 };
 
-/// How long the kernel may take to free what nobody holds any more.
+/// Time limit for the kernel to free objects without holders.
 const FREED_MAX: Duration = Duration::from_secs(10);
 
-/// Something of BPF that is loaded: `prog`, `map` or `link`, and its id.
+/// Loaded BPF object: `prog`, `map` or `link`, and its id.
 pub type Loaded = (&'static str, u32);
 
-/// All that is loaded on this host.
+/// Returns all BPF objects that are loaded on this host.
 pub fn loaded() -> BTreeSet<Loaded> {
     // What goes away meanwhile is an error.
     let programs = loaded_programs().flatten().map(|info| ("prog", info.id()));
@@ -28,7 +28,7 @@ pub fn loaded() -> BTreeSet<Loaded> {
     programs.chain(maps).chain(links).collect()
 }
 
-/// What this process holds of it, by its descriptors and by what its programs use.
+/// Returns the objects that a process holds, by its descriptors and through its programs.
 pub fn held_by(pid: u32) -> BTreeSet<Loaded> {
     let mut held = BTreeSet::new();
     for fd in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {
@@ -49,8 +49,7 @@ pub fn held_by(pid: u32) -> BTreeSet<Loaded> {
     held
 }
 
-/// Every network and mount namespace that a process is in or has open, or that is
-/// mounted.
+/// Returns every network and mount namespace that a process uses or has open, or that is mounted.
 pub fn namespaces() -> BTreeSet<PathBuf> {
     let children = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten();
     let mut links = Vec::new();
@@ -70,7 +69,7 @@ pub fn namespaces() -> BTreeSet<PathBuf> {
     targets.filter(is_namespace).collect()
 }
 
-/// Waits until nothing of this is left, but not for ever.
+/// Waits up to a time limit until none of these objects is left.
 pub fn wait_until_freed<T: Ord + Clone + std::fmt::Debug>(
     held: &BTreeSet<T>,
     all: impl Fn() -> BTreeSet<T>,

@@ -1,4 +1,4 @@
-//! A security module's policy, as `AppArmor` or `SELinux` have: by a BPF program.
+//! Policy of a security module like `AppArmor` or `SELinux`, as a BPF program.
 
 use std::{fs, os::fd::OwnedFd, process};
 
@@ -12,13 +12,13 @@ const AT_HOOK: u32 = 27;
 /// The hook of connect, in the kernel's BTF.
 const CONNECT: &str = "bpf_lsm_socket_connect";
 
-/// While it is there this process may connect nowhere.
+/// Policy that denies this process every connect until dropped.
 pub struct Denial {
     _link: OwnedFd,
 }
 
 impl Denial {
-    /// Denies it, with EPERM.
+    /// Attaches a program that denies with EPERM.
     ///
     /// # Errors
     /// When the kernel has no such programs.
@@ -47,12 +47,12 @@ fn hook() -> Option<u32> {
     btf.id_by_type_name_kind(CONNECT, BtfKind::Func).ok()
 }
 
-/// Why the kernel does not tell of a program what it is attached to, if so.
+/// Returns the missing requirement if the kernel does not report the attach target of a program.
 pub fn hides_hooks() -> Option<&'static str> {
     (kernel_version() < (5, 13)).then_some("needs Linux 5.13, which tells what programs decide on")
 }
 
-/// Why there are no such programs here, if so.
+/// Returns the missing requirement if there are no BPF security modules here.
 pub fn lacks_lsm() -> Option<&'static str> {
     let modules = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     let has = modules.trim_end().split(',').any(|module| module == "bpf");

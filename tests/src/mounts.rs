@@ -1,4 +1,4 @@
-//! Hosts that lack something, or have more: mounts that others do not see.
+//! Mounts that are private to a test, to hide a host's features or add some.
 
 use std::{path::Path, thread};
 
@@ -10,8 +10,8 @@ use nix::{
 const TRACEFS: &str = "/sys/kernel/tracing";
 const NONE: Option<&str> = None;
 
-/// Runs `act` in a thread with mounts of its own; what it mounts, only it and
-/// the processes it starts can see, and it goes with them.
+/// Runs `act` in a thread with private mounts. Only it and its child processes see its mounts,
+/// which disappear with them.
 pub fn in_private_mounts<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     let in_namespace = || {
         leave_mounts().unwrap();
@@ -23,14 +23,14 @@ pub fn in_private_mounts<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Mounts tracefs as [`mount_tracefs`] does. The reason to skip tests, if that fails.
+/// Mounts tracefs as [`mount_tracefs`] does, and returns the error if that fails.
 pub fn lacks_tracefs() -> Option<String> {
     let error = mount_tracefs().err()?;
     Some(format!("needs tracefs: {error}"))
 }
 
-/// Mounts tracefs for this process and those it starts, and for nobody else; to be
-/// called before there are other threads. Without root nothing happens.
+/// Mounts tracefs only for this process and its children. Call it before other threads exist.
+/// Without root it does nothing.
 ///
 /// # Errors
 /// When this host does not let us.
@@ -63,7 +63,7 @@ fn has_tracefs() -> bool {
     Path::new(TRACEFS).join("events").exists()
 }
 
-/// What is mounted from here on is not seen elsewhere.
+/// Hides all later mounts from other processes.
 fn leave_mounts() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)

@@ -1,4 +1,4 @@
-//! Firewall rules and routes, where these are the thing under test.
+//! Firewall rules and routes of tests that need real ones.
 
 use std::{
     net::SocketAddr,

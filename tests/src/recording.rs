@@ -25,9 +25,9 @@ use crate::{
     as_under_test, binary, conntrace, copy_program, group::is_list, is_root, run, run_one_by_one,
 };
 
-/// May do nothing.
+/// User id without any permissions.
 const NOBODY: u32 = 65_534;
-/// How long anything may take that takes milliseconds.
+/// Time limit for an operation that normally takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A copy of conntrace that anyone may run: the build's folder may be closed.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -53,11 +53,11 @@ fn with_replay(run: impl FnOnce() -> ExitCode) -> ExitCode {
     run()
 }
 
-/// A folder that anyone may look into and that goes with its owner.
+/// Folder that every user may read. It is deleted when dropped.
 pub struct Dir(pub PathBuf);
 
 impl Dir {
-    /// In the folder for temporary files.
+    /// Creates a folder in the folder for temporary files.
     pub fn new(name: &str) -> Self {
         let id = std::process::id();
         let path = env::temp_dir().join(format!("conntrace-{name}-{id}"));
@@ -98,12 +98,12 @@ impl Recording {
         recording
     }
 
-    /// Its lines so far.
+    /// Reads the lines written so far.
     pub fn lines(&self) -> String {
         fs::read_to_string(&self.lines).unwrap()
     }
 
-    /// Waits until so many lines contain this.
+    /// Waits until that many lines contain this text.
     pub fn wait_for(&self, text: &str, count: usize) {
         let began = Instant::now();
         while matching(&self.lines(), text) < count {
@@ -112,14 +112,14 @@ impl Recording {
         }
     }
 
-    /// Kills it; returns its lines.
+    /// Kills the process and returns its lines.
     pub fn kill(mut self) -> String {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.lines()
     }
 
-    /// Ends it cleanly; returns its lines and what it said on stderr.
+    /// Ends the recording cleanly, and returns its lines and stderr.
     pub fn stop(mut self) -> (String, String) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         kill(pid, Signal::SIGTERM).unwrap();
@@ -138,12 +138,12 @@ impl Drop for Recording {
     }
 }
 
-/// How many lines contain this.
+/// Counts the lines that contain this text.
 pub fn matching(lines: &str, text: &str) -> usize {
     lines.lines().filter(|line| line.contains(text)).count()
 }
 
-/// Replays a recording with these bytes as a user that may do nothing.
+/// Replays a recording with these bytes as an unprivileged user.
 pub fn replay(bytes: &[u8], options: &[&str]) -> Output {
     let dir = Dir::new(&format!("replay-{:?}", thread::current().id()));
     let file = dir.file("recording");
@@ -156,8 +156,8 @@ pub fn replay(bytes: &[u8], options: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// The program under test, run by a user that may do nothing: root's tests of
-/// [`run_with_replay`], or whoever runs the others.
+/// Builds a command of the program under test as an unprivileged user, for root's tests in
+/// [`run_with_replay`]. Without root the user stays the same.
 pub fn conntrace_as_nobody() -> Command {
     let Some(program) = PROGRAM.get() else {
         return conntrace();
@@ -167,12 +167,12 @@ pub fn conntrace_as_nobody() -> Command {
     command
 }
 
-/// What it wrote.
+/// Returns stdout as text.
 pub fn stdout(output: &Output) -> &str {
     str::from_utf8(&output.stdout).unwrap()
 }
 
-/// What it said.
+/// Returns stderr as text.
 pub fn stderr(output: &Output) -> &str {
     str::from_utf8(&output.stderr).unwrap()
 }

@@ -1,4 +1,4 @@
-//! A recording that needs no kernel: made by the recorder itself.
+//! Recording that needs no kernel, made by the recorder itself.
 
 use std::{
     io::{self, Write},
@@ -30,7 +30,7 @@ pub fn sample() -> Vec<u8> {
     bytes.clone()
 }
 
-/// A file in memory.
+/// Shared buffer that is written like a file.
 #[derive(Clone, Default)]
 struct MemoryFile(Arc<Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! Signals that only interrupt.
+//! Signals that interrupt system calls and do nothing else.
 #![expect(unsafe_code, reason = "a signal handler has no safe wrapper")]
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};

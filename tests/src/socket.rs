@@ -1,4 +1,4 @@
-//! Connects, and what the application was told.
+//! Connection attempts and their outcome as the application sees it.
 
 use std::{
     fs, io,
@@ -14,29 +14,29 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{Live, PlayedScenario};
 
-/// How often a scenario is played at most until it goes as meant.
+/// Limit of runs of a scenario until it goes as intended.
 const TRIES: usize = 20;
-/// How long another thread or process may take to connect.
+/// Time limit for another thread or process to connect.
 const SYN_SENT_MAX: Duration = Duration::from_secs(10);
 
-/// An attempt as the application saw it.
+/// Attempt as the application saw it.
 #[derive(Debug, Clone)]
 pub struct Attempted {
-    /// The calling thread.
+    /// Thread id of the caller.
     pub tid: u32,
-    /// Its name.
+    /// Comm of the calling thread.
     pub comm: String,
-    /// Where to.
+    /// Remote address.
     pub remote: SocketAddr,
     /// The local port, where the socket still has one afterwards.
     pub local_port: Option<u16>,
-    /// What connect returned, or poll and `SO_ERROR` told later: an errno, or 0.
-    /// EINPROGRESS while nothing has been told.
+    /// Result of connect, or later of poll and `SO_ERROR`: an errno, or 0. It is EINPROGRESS while
+    /// the attempt is pending.
     pub errno: i32,
 }
 
 impl Attempted {
-    /// What the calling thread was told of an attempt on this socket.
+    /// Records the result of an attempt on this socket by the calling thread.
     pub fn on(socket: &Socket, remote: impl Into<SocketAddr>, errno: i32) -> Self {
         Self {
             tid: gettid().as_raw().unsigned_abs(),
@@ -69,7 +69,7 @@ impl Attempted {
         Self::on(socket, remote, errno)
     }
 
-    /// Connects the socket to no family (`AF_UNSPEC`): an attempt under way ends.
+    /// Disconnects the socket (`AF_UNSPEC`), which ends an attempt under way.
     pub fn abandon(socket: &Socket) {
         disconnect(socket).unwrap();
     }
@@ -132,7 +132,7 @@ pub fn mptcp(remote: SocketAddr) -> Socket {
     mptcp_socket(Domain::for_address(remote)).unwrap()
 }
 
-/// Why there are no MPTCP sockets here, if so.
+/// Returns the missing requirement if MPTCP sockets are unavailable.
 pub fn lacks_mptcp() -> Option<&'static str> {
     let refused = mptcp_socket(Domain::IPV4).is_err();
     refused.then_some("needs MPTCP (CONFIG_MPTCP, net.mptcp.enabled=1)")
@@ -146,7 +146,7 @@ fn mptcp_socket(domain: Domain) -> io::Result<Socket> {
     )
 }
 
-/// A TCP socket bound to where others may be bound as well.
+/// Creates a TCP socket that is bound with address reuse.
 pub fn bound(local: SocketAddr) -> Socket {
     let socket = tcp(local);
     socket.set_reuse_address(true).unwrap();
@@ -170,7 +170,7 @@ pub fn attempt_on(socket: &Socket, remote: impl Into<SocketAddr>) -> Attempted {
     Attempted::on(socket, remote, errno)
 }
 
-/// Whether an attempt is under way in this thread's namespace.
+/// Returns true if this thread's namespace has a socket in SYN_SENT.
 pub fn has_syn_sent() -> bool {
     ["tcp", "tcp6"].iter().any(|family| {
         let sockets = fs::read_to_string(format!("/proc/thread-self/net/{family}")).unwrap();
@@ -179,7 +179,7 @@ pub fn has_syn_sent() -> bool {
     })
 }
 
-/// Waits for that, but not for ever.
+/// Waits up to a time limit until [`has_syn_sent`].
 pub fn wait_for_syn_sent() {
     let until = Instant::now() + SYN_SENT_MAX;
     while !has_syn_sent() {
@@ -190,11 +190,11 @@ pub fn wait_for_syn_sent() {
 
 fn local_port(socket: &Socket) -> io::Result<Option<u16>> {
     let local = socket.local_addr()?.as_socket().unwrap();
-    // After a failed connect the port may still be told, but is given back.
+    // After a failed connect the port may still be readable, but is already released.
     Ok((!local.ip().is_unspecified()).then_some(local.port()))
 }
 
-/// The calling thread's name.
+/// Returns the comm of the calling thread.
 fn comm() -> String {
     fs::read_to_string("/proc/thread-self/comm")
         .unwrap()

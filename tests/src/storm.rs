@@ -1,4 +1,4 @@
-//! What the tests share that play many attempts at once.
+//! Shared parts of the tests that run many attempts at once.
 
 use std::{
     collections::HashMap,
@@ -20,40 +20,40 @@ use socket2::Socket;
 
 use crate::check;
 
-/// One in so many lines is held against the schema, which takes longer than all
-/// the rest. The other tests do so with every line.
+/// Interval of lines that are validated by the schema, because validation takes longer than all the
+/// rest. The other tests validate every line.
 const SCHEMA_EVERY: usize = 16;
 
-/// A thread of a network namespace.
+/// Network namespace and number of a thread.
 pub type Thread = (u32, u32);
 
-/// What an outcome line says of an attempt.
+/// Outcome line of an attempt, reduced to the fields that are compared.
 #[derive(Debug)]
 pub struct StormOutcome {
-    /// When it began, as its id has it: the clock of the lines may be corrected
-    /// between two of them.
+    /// Start of the attempt from its id. The clock of the lines may be corrected between two of
+    /// them.
     pub began: u64,
-    /// Where to.
+    /// Remote address, if the line has one.
     pub remote: Option<SocketAddr>,
-    /// Label, errno and who timed out, with a dash for none.
+    /// Label, errno and the side that timed out, with a dash for none.
     pub told: String,
-    /// Whether a SYN left.
+    /// True if a SYN was sent.
     pub syn_sent: bool,
 }
 
-/// What an agent wrote.
+/// Output of an agent, parsed.
 pub struct AgentOutput {
-    /// In the order they began. No thread has the number 0: an attempt that was not
-    /// seen to begin.
+    /// Outcomes by thread, in the order they began. Thread number 0 marks an attempt whose start
+    /// was not seen.
     pub outcomes: HashMap<Thread, Vec<StormOutcome>>,
-    /// Loss lines.
+    /// Number of loss lines.
     pub losses: usize,
-    /// The last line.
+    /// Parsed `stop` line.
     pub stop: Value,
 }
 
 impl AgentOutput {
-    /// Reads a file of lines.
+    /// Parses a file of lines.
     pub fn read(path: &Path) -> Self {
         let mut written = Self {
             outcomes: HashMap::new(),
@@ -102,14 +102,14 @@ impl AgentOutput {
         self.outcomes.entry((netns, tid)).or_default().push(ended);
     }
 
-    /// Endings that no program saw.
+    /// Counts the endings that no program saw.
     pub fn missed(&self) -> usize {
         let missed = self.stop["lost"]["ending_missed"].as_u64().unwrap();
         usize::try_from(missed).unwrap()
     }
 }
 
-/// `TcpActiveOpens` of the calling thread's namespace: the kernel's own count.
+/// Reads `TcpActiveOpens` of the calling thread's namespace, the kernel's own count.
 pub fn active_opens() -> u64 {
     let snmp = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
     let mut tcp = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
@@ -121,8 +121,8 @@ pub fn active_opens() -> u64 {
     values.split(' ').nth(at).unwrap().parse().unwrap()
 }
 
-/// Whether the attempt is over. An application that reads `SO_ERROR` before it is
-/// told so can take the errno away while the kernel is still ending the attempt.
+/// Returns true if the attempt is over. An application that reads `SO_ERROR` before poll reports
+/// the ending can take the errno away while the kernel is still ending the attempt.
 pub fn has_ended(socket: &Socket) -> bool {
     let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
     poll(&mut fds, PollTimeout::ZERO).unwrap();
@@ -130,14 +130,14 @@ pub fn has_ended(socket: &Socket) -> bool {
     events.contains(PollFlags::POLLHUP)
 }
 
-/// A socket that is closed with data unsent may not keep its port for long.
+/// Makes close reset the connection, so that a socket with unsent data releases its port at once.
 pub fn without_linger(socket: Socket) -> Socket {
     socket.set_linger(Some(Duration::ZERO)).unwrap();
     socket
 }
 
-/// `CONFIG_INET_DIAG_DESTROY`: without it the kernel does not even look for the
-/// socket.
+/// Returns true if the kernel has `CONFIG_INET_DIAG_DESTROY`. Without it the kernel does not even
+/// search for the socket.
 pub fn can_destroy() -> bool {
     let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
     let answer = destroy(nobody, nobody).map_err(|error| error.raw_os_error());

@@ -25,23 +25,23 @@ use crate::{
     group::{full_name, is_list},
 };
 
-/// How the message begins of a test that has not the endings it should have.
+/// Prefix of the failure message of a test with missing or extra endings.
 const ENDINGS: &str = "endings, got";
-/// How the message begins of a test that has no stall though its SYN was sent again.
+/// Prefix of the failure message of a test without a stall although its SYN was retransmitted.
 const NO_STALL: &str = "no stall";
-/// How often a test is played at most.
+/// Limit of runs of a test.
 const TRIES: usize = 3;
-/// How long a line too many has to show up after the last expected one.
+/// Time that an extra line has to appear after the last expected one.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// Whether the live tests can run.
+/// Returns true if the live tests have the privileges that they need.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// A test that needs root. `test` panics when it fails. It is played again where the
-/// kernel did not trace an ending (docs/limitations.md) and the tracer says so, or did not
-/// trace a retransmission that it counted.
+/// Creates a test that needs root. `test` panics when it fails. It runs again if the tracer reports
+/// that no program saw an ending (docs/limitations.md), or if the kernel counted a retransmission
+/// without tracing it.
 pub fn live_test(name: &str, test: impl Fn() + Send + 'static) -> Trial {
     let trial = plain_test(name, move || again_if_untraced(&test));
     if is_root() {
@@ -51,7 +51,7 @@ pub fn live_test(name: &str, test: impl Fn() + Send + 'static) -> Trial {
     }
 }
 
-/// A test that anyone can run. `test` panics when it fails.
+/// Creates a test that any user can run. `test` panics when it fails.
 pub fn plain_test(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
     Trial::test(full_name(name), move || {
         test();
@@ -59,15 +59,16 @@ pub fn plain_test(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
     })
 }
 
-/// The running kernel's version.
+/// Returns major and minor version of the running kernel.
 pub fn kernel_version() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap());
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
-/// Why this machine is too slow for a test, if so: the environment gives it a smaller
-/// storm, as an emulated one needs, which does not overflow what the agent has room for.
+/// Returns the missing requirement if this machine is too slow for a test. The environment then
+/// sets a smaller storm, as an emulated machine needs, and a smaller storm does not exceed the
+/// agent's capacity.
 pub fn is_slow() -> Option<&'static str> {
     let slow = std::env::var_os("CONNTRACE_STORM").is_some();
     slow.then_some(
@@ -75,26 +76,27 @@ pub fn is_slow() -> Option<&'static str> {
     )
 }
 
-/// Why no socket can have a port range of its own (`IP_LOCAL_PORT_RANGE`), if so.
+/// Returns the missing requirement if a socket cannot have its own port range
+/// (`IP_LOCAL_PORT_RANGE`).
 pub fn lacks_port_range() -> Option<&'static str> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let lacks = set_local_port_range(&socket, 40_000, 40_001).is_err();
     lacks.then_some("needs Linux 6.3, from which a socket can have a port range of its own")
 }
 
-/// Why this kernel does not tell who has bound ports, but for those that listen, if so.
+/// Returns the missing requirement if this kernel does not list sockets that are only bound.
 pub fn lacks_bound_sockets() -> Option<&'static str> {
     let lacks = kernel_version() < (6, 8);
     lacks.then_some("needs Linux 6.8, from which the kernel tells of sockets that are only bound")
 }
 
-/// Why this kernel does not tell what it drops itself, if so.
+/// Returns the missing requirement if this kernel gives no reason for a dropped packet.
 pub fn lacks_drop_reasons() -> Option<&'static str> {
     let lacks = kernel_version() < (5, 17);
     lacks.then_some("needs Linux 5.17, from which the kernel says why it drops a packet")
 }
 
-/// Listed as ignored where this host lacks what it needs.
+/// Lists a test as ignored if this host lacks a requirement.
 pub fn unless(lacks: Option<impl Into<String>>, trial: Trial) -> Trial {
     match lacks {
         Some(needs) => trial.with_kind(needs).with_ignored_flag(true),
@@ -102,7 +104,7 @@ pub fn unless(lacks: Option<impl Into<String>>, trial: Trial) -> Trial {
     }
 }
 
-/// Likewise of every test of a list.
+/// Lists all these tests as ignored if this host lacks a requirement.
 pub fn unless_all(lacks: Option<&str>, tests: Vec<Trial>) -> Vec<Trial> {
     let marked = tests.into_iter().map(|it| unless(lacks, it));
     marked.collect()
@@ -126,7 +128,7 @@ fn again_if_untraced(test: &impl Fn()) {
     test();
 }
 
-/// How many endings the shared tracer has said no program saw.
+/// Counts the endings that the shared tracer reports as seen by no program.
 fn untraced() -> u64 {
     let live = LIVE.lock().unwrap().clone();
     let losses = live.map(|live| live.tracer.lines(|line| line["type"] == "loss"));
@@ -134,26 +136,24 @@ fn untraced() -> u64 {
     losses.iter().flatten().filter_map(missed).sum()
 }
 
-/// What all scenarios of a test program share: one tracer that sees everything.
+/// Shared state of all scenarios of a test program: one tracer that sees everything.
 pub struct Live {
     tracer: TracerProcess,
-    /// Since when, and how many endings each scenario's namespace must have in
-    /// the end.
+    /// Start and expected number of endings of each scenario, by namespace.
     endings: Mutex<HashMap<u32, (String, usize)>>,
-    /// Every scenario's namespace: while it is held its inode number is not given
-    /// to the next.
+    /// Namespaces of all scenarios. While they are held, their inode numbers are not reused.
     namespaces: Mutex<Vec<File>>,
 }
 
-/// Whether a test was played again for want of an ending.
+/// True after a test ran again because an ending was missing.
 static PLAYED_AGAIN: AtomicBool = AtomicBool::new(false);
 
 static LIVE: Mutex<Option<Arc<Live>>> = Mutex::new(None);
 
-/// Whether the shared tracer says it sees this (`coverage` in its start line).
+/// Returns true if the shared tracer reports this kind of coverage (`coverage` in its start line).
 ///
 /// # Panics
-/// When there is none yet, or it has no such key.
+/// If there is no tracer yet, or no such key.
 pub fn is_covered(key: &str) -> bool {
     let live = LIVE.lock().unwrap().clone().expect("a tracer");
     let start = live.tracer.lines(|line| line["type"] == "start");
@@ -162,8 +162,8 @@ pub fn is_covered(key: &str) -> bool {
         .expect("a key of coverage")
 }
 
-/// Why a group's tests have no hooks of functions to test, if so: those of this tier,
-/// or any. A list of tests does without the answer, which takes an agent.
+/// Returns the missing requirement if a group's tests have no function hooks to test: those of this
+/// tier, or any. Listing the tests skips this check, because it takes an agent.
 pub fn lacks_functions(tier: Option<&str>) -> Option<String> {
     if is_list() {
         return None;
@@ -182,29 +182,29 @@ pub fn lacks_functions(tier: Option<&str>) -> Option<String> {
     }
 }
 
-/// A scenario that has been played: its namespace, and what `act` returned.
+/// Finished scenario: its namespace, and the value of `act`.
 pub struct PlayedScenario<T> {
     /// Inode number of its network namespace.
     pub netns: u32,
-    /// When it began, as lines write it. Lines from before are of another
-    /// namespace that had the number: the tracer sees the whole host.
+    /// Start of the scenario in the format of lines. Earlier lines belong to another namespace that
+    /// had the same number, because the tracer sees the whole host.
     pub began: String,
-    /// What its act returned.
+    /// Value that its act returned.
     pub value: T,
 }
 
 impl Live {
-    /// The test program's tracer, started by the first test that asks.
+    /// Returns the tracer of the test program. The first call starts it.
     pub fn get() -> Arc<Self> {
         Self::with(&[])
     }
 
-    /// Likewise, with these options: all of a program's tests ask with the same.
+    /// Returns the tracer with these options, which must be the same for all tests of a program.
     pub fn with(options: &[&str]) -> Arc<Self> {
         let mut live = LIVE.lock().unwrap();
         let live = live.get_or_insert_with(|| {
             Arc::new(Self {
-                // With totals every second a loss is told within one.
+                // With a summary every second, a loss is reported within one second.
                 tracer: TracerProcess::start(&[&["--all", "--summary", "1"], options].concat()),
                 endings: Mutex::default(),
                 namespaces: Mutex::default(),
@@ -213,12 +213,12 @@ impl Live {
         Arc::clone(live)
     }
 
-    /// The tracer itself.
+    /// Returns the shared tracer.
     pub fn tracer(&self) -> &TracerProcess {
         &self.tracer
     }
 
-    /// Plays a scenario on a stage of its own.
+    /// Runs a scenario on its own test network.
     pub fn play<T: Send>(&self, act: impl FnOnce(&Testnet) -> T + Send) -> PlayedScenario<T> {
         let began = format!("{:.9}", Timestamp::now());
         let (netns, value) = conntrace_testnet::run("scenario", |testnet| {
@@ -306,13 +306,13 @@ pub fn own_netns() -> u32 {
     netns.try_into().unwrap()
 }
 
-/// `attempts = outcomes + in_flight + lost` in a summary or stop line.
+/// Checks `attempts = outcomes + in_flight + lost` in a summary or stop line.
 pub fn assert_adds_up(totals: &Value) {
     assert_eq!(totals["attempts"], accounted(totals), "{totals:#}");
 }
 
-/// `outcomes + in_flight + lost`. In a summary that was made while attempts ended,
-/// those that did meanwhile are in none of them.
+/// Sums `outcomes + in_flight + lost`. In a summary that was made while attempts ended, those that
+/// did meanwhile are not counted at all.
 pub fn accounted(totals: &Value) -> u64 {
     let sum = |name: &str| -> u64 {
         let counts = totals[name].as_object().unwrap().values();
@@ -321,12 +321,12 @@ pub fn accounted(totals: &Value) -> u64 {
     sum("outcomes") + totals["in_flight"].as_u64().unwrap() + sum("lost")
 }
 
-/// Runs a group's tests; after them, what their tracer wrote in all must hold as well.
+/// Runs a group's tests, then checks the complete output of their tracer.
 pub fn run(tests: Vec<Trial>) -> ExitCode {
     run_with(&Arguments::from_args(), tests)
 }
 
-/// Runs the tests of a group that measure, or load the machine.
+/// Runs tests one by one that measure or load the machine.
 pub fn run_one_by_one(tests: Vec<Trial>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);

@@ -1,4 +1,4 @@
-//! A running `conntrace` and the lines it wrote.
+//! Running `conntrace` and its lines.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::{as_under_test, conntrace};
 
-/// How long anything may take that takes milliseconds.
+/// Time limit for an operation that normally takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Longest line in bytes, the newline included.
@@ -43,11 +43,11 @@ struct TracerLines {
 #[derive(Default)]
 struct TracerState {
     lines: Vec<Value>,
-    /// When the attempts of the outcome lines began, by namespace.
+    /// Start times of the attempts in outcome lines, by namespace.
     endings: HashMap<u64, Vec<String>>,
     started: bool,
     ended: bool,
-    /// The first line that is not JSON or that the schema refuses.
+    /// First line that is not valid JSON or that violates the schema.
     bad: Option<String>,
 }
 
@@ -93,17 +93,17 @@ impl TracerProcess {
         tracer
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until this namespace has that many endings, but not for ever.
+    /// Waits up to a time limit until this namespace has that many endings.
     pub fn wait_for_endings(&self, netns: u32, count: usize) {
         self.wait_for_endings_since("", netns, count);
     }
 
-    /// Likewise, of attempts that began at `since` (as in a line) or later.
+    /// Waits for endings of attempts that began at `since` (as in a line) or later.
     pub fn wait_for_endings_since(&self, since: &str, netns: u32, count: usize) {
         let netns = u64::from(netns);
         self.lines.wait_until(|state| {
@@ -114,7 +114,7 @@ impl TracerProcess {
         });
     }
 
-    /// All lines so far that `wanted` says yes to.
+    /// Returns all lines so far that `wanted` accepts.
     pub fn lines(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let state = self.lines.lock();
         state
@@ -125,7 +125,7 @@ impl TracerProcess {
             .collect()
     }
 
-    /// Sends it a signal.
+    /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         kill(pid, signal).expect("conntrace runs");
@@ -166,7 +166,7 @@ impl TracerLines {
         self.state.lock().unwrap()
     }
 
-    /// Waits until the lines are as wanted, but not for ever.
+    /// Waits up to a time limit until `wanted` accepts the lines.
     fn wait_until(&self, wanted: impl Fn(&TracerState) -> bool) {
         let lines = self.lock();
         drop(
@@ -209,10 +209,10 @@ fn read(stdout: ChildStdout, lines: &Sender<String>) {
     }
 }
 
-/// A line as JSON.
+/// Parses a line as JSON and validates it.
 ///
 /// # Errors
-/// What is wrong with it, if anything is.
+/// Returns the first violation of JSON syntax, the schema, or the rules for lines.
 pub fn check(line: &str) -> Result<Value, String> {
     let value: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
     schema().validate(&value).map_err(|e| e.to_string())?;
@@ -225,7 +225,7 @@ pub fn check(line: &str) -> Result<Value, String> {
     Ok(value)
 }
 
-/// What `conntrace schema` prints.
+/// Validator of the schema that `conntrace schema` prints.
 fn schema() -> &'static Validator {
     static SCHEMA: OnceLock<Validator> = OnceLock::new();
     SCHEMA.get_or_init(|| {

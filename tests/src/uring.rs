@@ -1,4 +1,4 @@
-//! Connects and binds submitted to `io_uring`.
+//! Connects and binds that are submitted to `io_uring`.
 #![expect(
     unsafe_code,
     reason = "what is submitted points to memory the kernel reads later"
@@ -17,21 +17,21 @@ use crate::Attempted;
 
 /// Requests under way at once: a connect and its timeout.
 const ENTRIES: u32 = 2;
-/// The request whose completion is wanted.
+/// User data of the awaited request.
 const ONE: u64 = 1;
-/// How long the kernel's polling thread stays awake.
+/// Time that the kernel's polling thread stays awake, in milliseconds.
 const IDLE_MS: u32 = 10;
 
-/// A ring of the calling thread.
+/// `io_uring` instance of the calling thread.
 pub struct Uring(IoUring);
 
 impl Uring {
-    /// A ring whose requests the submitter's own call begins.
+    /// Creates a ring whose requests start in the submitter's own call.
     pub fn new() -> io::Result<Self> {
         IoUring::new(ENTRIES).map(Self)
     }
 
-    /// A ring that a thread of the kernel polls.
+    /// Creates a ring that a kernel thread polls.
     pub fn polled() -> io::Result<Self> {
         IoUring::builder()
             .setup_sqpoll(IDLE_MS)
@@ -44,12 +44,12 @@ impl Uring {
         self.run(socket, remote, Flags::empty(), None)
     }
 
-    /// Likewise, on a worker thread of the kernel.
+    /// Connects on a kernel worker thread and waits for the completion.
     pub fn connect_by_worker(&mut self, socket: &Socket, remote: SocketAddr) -> Attempted {
         self.run(socket, remote, Flags::ASYNC, None)
     }
 
-    /// Likewise, with a linked timeout.
+    /// Connects with a linked timeout and waits for the completion.
     pub fn connect_within(
         &mut self,
         deadline: Duration,
@@ -60,7 +60,7 @@ impl Uring {
         self.run(socket, remote, Flags::IO_LINK, Some(&deadline))
     }
 
-    /// Binds a socket; its errno, or 0.
+    /// Binds a socket and returns the errno, or 0.
     pub fn bind(&mut self, socket: &Socket, local: SocketAddr) -> i32 {
         let address = SockAddr::from(local);
         let bind = opcode::Bind::new(
@@ -90,7 +90,7 @@ impl Uring {
         Attempted::on(socket, remote, errno)
     }
 
-    /// Submits the requests, waits for all, and returns the errno of the one.
+    /// Submits the requests, waits for all, and returns the errno of request [`ONE`].
     fn complete(&mut self, requests: &[Entry]) -> i32 {
         // SAFETY: the addresses and timeouts they point to are the caller's, who
         // waits below until the kernel is done with every request.
@@ -105,13 +105,13 @@ impl Uring {
     }
 }
 
-/// Why no connect can be submitted here, if so.
+/// Returns the missing requirement if connects cannot be submitted here.
 pub fn lacks_uring() -> Option<String> {
     let error = Uring::new().err()?;
     Some(format!("needs io_uring: {error}"))
 }
 
-/// Likewise no bind.
+/// Returns the missing requirement if binds cannot be submitted here.
 pub fn lacks_uring_bind() -> Option<String> {
     let supported = || {
         let mut probe = Probe::new();

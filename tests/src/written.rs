@@ -1,11 +1,11 @@
-//! All that an agent wrote, and its totals.
+//! Complete output of an agent, and its totals.
 
 use serde_json::Value;
 
 use crate::{accounted, assert_adds_up, check};
 
-/// Every line, by the schema. No total has more than there were attempts; the last
-/// line is the stop, exact, and nothing is in flight there.
+/// Parses and validates every line. No total exceeds the number of attempts. The last line is an
+/// exact stop line with nothing in flight.
 pub fn checked(lines: &str) -> Vec<Value> {
     let lines: Vec<_> = lines.lines().map(|line| check(line).unwrap()).collect();
     for line in of_type(&lines, "summary") {
@@ -21,27 +21,27 @@ pub fn checked(lines: &str) -> Vec<Value> {
     lines
 }
 
-/// Those of this type.
+/// Iterates over the lines of this type.
 pub fn of_type<'a>(lines: &'a [Value], kind: &str) -> impl DoubleEndedIterator<Item = &'a Value> {
     lines.iter().filter(move |line| line["type"] == kind)
 }
 
-/// How many there are of this type.
+/// Counts the lines of this type.
 pub fn count(lines: &[Value], kind: &str) -> usize {
     of_type(lines, kind).count()
 }
 
-/// A count in a line.
+/// Reads a count from a line.
 pub fn number(value: &Value) -> usize {
     usize::try_from(value.as_u64().unwrap()).unwrap()
 }
 
-/// What the loss lines say in all of this reason.
+/// Sums the losses of this reason over all loss lines.
 pub fn told_lost(lines: &[Value], reason: &str) -> usize {
     told(lines, "lost", reason)
 }
 
-/// Lines of this kind or sink that the loss lines say were not written.
+/// Counts the lines of this kind or sink that the loss lines report as not written.
 pub fn told_undelivered(lines: &[Value], kind: &str) -> usize {
     told(lines, "undelivered", kind)
 }

@@ -136,7 +136,7 @@ fn compile(root: &Path, sources: &Sources) -> Result<Built> {
 /// Returns a cargo command for the kernel side, without the settings of the cargo that runs
 /// xtask.
 fn cargo(toolchain: &Toolchain, stage: &Path) -> Result<Command> {
-    // rustc looks for bpf-linker on PATH; its LLVM must precede any other.
+    // rustc searches PATH for bpf-linker; its LLVM must precede any other.
     let tools = [&toolchain.llvm_strip, &toolchain.bpf_linker];
     let dirs = tools.into_iter().filter_map(|tool| tool.parent());
     let path = env::var_os("PATH").unwrap_or_default();

@@ -185,7 +185,7 @@ fn rust_files(root: &Path, dir: &str, visit: &mut dyn FnMut(&str, &str)) -> Resu
     Ok(())
 }
 
-/// Whether an attribute that lowers a lint's level names the one about unsafe code.
+/// Returns true if an attribute lowers the level of the lint against unsafe code.
 fn lifts_unsafe_ban(text: &str) -> bool {
     ["#[", "#!["]
         .iter()

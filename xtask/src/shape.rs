@@ -20,15 +20,15 @@ use crate::run::output;
 
 /// Words that open a doc comment which does not stand alone.
 pub(crate) const OPENINGS: [&str; 6] = ["What", "Whether", "How", "Who", "Where", "Why"];
-/// Documents that every reader begins with.
+/// Documents that a new reader starts with.
 const DOCUMENTS: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
 /// Folder whose rooms are listed with what each imports from.
 const LIBRARY: &str = "conntrace/src/";
 
-/// Facts of all Rust files.
+/// Statistics of all Rust files.
 #[derive(Default)]
 struct Shape {
-    /// Lines, by crate.
+    /// Number of lines by crate.
     lines: BTreeMap<String, usize>,
     files: Vec<usize>,
     functions: Vec<usize>,
@@ -40,7 +40,7 @@ struct Shape {
     arrows: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// Prints the table.
+/// Prints the table of statistics.
 pub(crate) fn shape(root: &Path) -> Result<()> {
     let mut command = Command::new("git");
     let files = output(command.args(["ls-files", "*.rs"]).current_dir(root))?;
@@ -153,7 +153,7 @@ impl Shape {
     }
 }
 
-/// Median, 90th percentile and maximum.
+/// Formats median, 90th percentile and maximum.
 fn spread(sizes: &mut [usize]) -> String {
     sizes.sort_unstable();
     let at = |percent: usize| {

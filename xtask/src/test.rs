@@ -18,7 +18,7 @@ pub(crate) fn test(root: &Path, args: &[OsString]) -> Result<()> {
         .current_dir(root))
 }
 
-/// A program that `cargo test` runs.
+/// Test program of `cargo test`.
 pub(crate) struct TestProgram {
     /// Name of its target: `live`, or `conntrace` for the unit tests of that crate.
     pub(crate) name: String,
@@ -44,7 +44,7 @@ impl TestProgram {
         }))
     }
 
-    /// Names of its tests.
+    /// Lists the names of its tests.
     pub(crate) fn tests(&self) -> Result<Vec<String>> {
         let list = output(Command::new(&self.path).arg("--list"))?;
         Ok(list.lines().filter_map(listed).map(str::to_owned).collect())
@@ -61,7 +61,7 @@ pub(crate) fn programs(root: &Path) -> Result<Vec<TestProgram>> {
     programs.filter_map(Result::transpose).collect()
 }
 
-/// `target/debug/deps/live-0123456789abcdef`: live.
+/// Removes folder and hash: `target/debug/deps/live-0123456789abcdef` becomes `live`.
 pub(crate) fn stem(program: &str) -> &str {
     let name = program.rsplit('/').next().unwrap_or(program);
     name.rsplit_once('-').map_or(name, |(stem, _)| stem)

@@ -43,7 +43,7 @@ fn wrong(map: &str, names: &BTreeSet<String>, lack: &str) -> Vec<String> {
     lines.collect()
 }
 
-/// The tests that a log tells of, but for those ignored without a reason.
+/// Returns the tests in a log, without those ignored without a reason.
 fn reported(log: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut program = "";

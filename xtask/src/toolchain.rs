@@ -53,7 +53,7 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// Looks for the tools. Runs only `rustc --print sysroot` and `rustup which`.
+    /// Finds the tools. Runs only `rustc --print sysroot` and `rustup which`.
     pub(crate) fn take() -> Result<Self> {
         let compiler = match debian_compiler()? {
             Some(compiler) => Some(compiler),

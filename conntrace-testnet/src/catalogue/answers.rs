@@ -1,4 +1,4 @@
-//! Somebody answers: the other side, a router, this host itself.
+//! Scenarios with an answer: from the peer, a router, or this host itself.
 
 use std::{
     io::{self, Read as _},
@@ -27,13 +27,13 @@ use crate::{
     },
 };
 
-/// Port of sockets that are bound: below those that the kernel chooses from.
+/// Port of bound sockets, below the range that the kernel chooses from.
 const OWN_PORT: u16 = 20_001;
 const TO_ITSELF: ExpectedOutcome = ESTABLISHED.crossed().from(LocalEnd::Port(OWN_PORT));
 const RESET_IN_SYN_RECV: ExpectedOutcome = outcome("refused", Some("ECONNRESET"), "rst").crossed();
 /// A client may use TCP fast open (1), also without a cookie of the server (4).
 const FAST_OPEN: Sysctls = &[("net/ipv4/tcp_fastopen", "5")];
-/// Without type and code no router is known to have said so.
+/// Cause without type and code, which do not identify a router.
 const BY_ERRNO: (&str, &str) = ("icmp_unreachable", LIKELY);
 
 #[rustfmt::skip]

@@ -20,7 +20,7 @@ use crate::{
     ports::ACCEPTS,
 };
 
-/// As keepalived has it.
+/// Setting of hosts that run keepalived.
 const NONLOCAL: Sysctls = &[("net/ipv4/ip_nonlocal_bind", "1")];
 /// A virtual address that another machine has by now.
 const MOVED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);

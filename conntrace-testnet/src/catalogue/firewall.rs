@@ -1,4 +1,4 @@
-//! This host's own firewall rejects the SYN, or drops it.
+//! Scenarios in which this host's own firewall rejects or drops the SYN.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     endings::{DEADLINE, give_up},
 };
 
-/// Longer than any answer takes.
+/// Deadline that exceeds every answer time.
 const LONG: Duration = Duration::from_secs(10);
 
 // ICMP finds the socket locked by connect itself: the answer to the SYN sent again 1 s later

@@ -1,4 +1,4 @@
-//! No local port, or not the one that was chosen.
+//! Scenarios without a free local port, or without the chosen one.
 
 use std::{
     io::{self, Read as _},
@@ -34,14 +34,14 @@ const KEEPS_TIME_WAIT: Sysctls = &[
     ("net/ipv4/tcp_tw_reuse", "0"),
 ];
 
-/// Ports of sockets that are bound: below those that the kernel chooses from.
+/// Port of bound sockets, below the range that the kernel chooses from.
 const OWN_PORT: u16 = 20_003;
 const LISTENER_PORT: u16 = 20_004;
 const FAR: SocketAddr = v4(FAR_V4, ACCEPTS);
 /// A far host to which no other scenario connects.
 const OTHER_FAR_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
 
-/// Two connections take both ports.
+/// Outcome with a range of two ports: the third connection finds none left.
 const THIRD_HAS_NONE: &[ExpectedOutcome] = &[ESTABLISHED, ESTABLISHED, PORT_EXHAUSTED];
 const TUPLE_IN_USE: &[ExpectedOutcome] = &[
     ESTABLISHED.from(LocalEnd::Port(OWN_PORT)),
@@ -67,7 +67,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("in TIME_WAIT", "close connections so that TIME_WAIT holds both ports of the range, connect", v4(Ipv4Addr::LOCALHOST, LISTENER_PORT), Once(in_time_wait), THIRD_HAS_NONE).with(KEEPS_TIME_WAIT).because("ephemeral_range_used_up", CERTAIN),
 ];
 
-/// Connects three sockets, each as this makes it, and keeps them all.
+/// Connects three sockets, each made by `make`, and keeps them all.
 fn connected(
     to: SocketAddr,
     make: fn(SocketAddr) -> io::Result<Socket>,
@@ -85,7 +85,7 @@ fn three(to: SocketAddr) -> io::Result<Vec<Socket>> {
     connected(to, tcp)
 }
 
-/// Two sockets with the same local address and port go to the same place.
+/// Gives two sockets the same 4-tuple.
 fn tuple_in_use(to: SocketAddr, local: IpAddr) -> io::Result<Vec<Socket>> {
     let local = SocketAddr::new(local, OWN_PORT);
     let held = vec![bound(local)?, bound(local)?];
@@ -103,7 +103,7 @@ fn chosen_at_bind(to: SocketAddr) -> io::Result<Vec<Socket>> {
     Ok(vec![quick, late])
 }
 
-/// The address is bound, the port left to connect.
+/// Binds the address and leaves the choice of a port to connect.
 fn bound_without_port(to: SocketAddr) -> io::Result<Vec<Socket>> {
     connected(to, |to| {
         let socket = tcp(to)?;
@@ -128,8 +128,8 @@ fn has_sockets_range() -> io::Result<()> {
     with_own_range(FAR).map(drop)
 }
 
-/// Sockets that are bound hold their ports for every destination. They listen as
-/// well: of others the kernel tells only from Linux 6.8 on.
+/// Sockets that are bound hold their ports for every destination. They also listen, because before
+/// Linux 6.8 the kernel lists bound sockets only if they listen.
 fn held_by_binds(to: SocketAddr) -> io::Result<Vec<Socket>> {
     let listen = |port| listener(v4(Ipv4Addr::LOCALHOST, port), 0);
     let held = vec![listen(LOW)?, listen(HIGH)?];
@@ -137,7 +137,7 @@ fn held_by_binds(to: SocketAddr) -> io::Result<Vec<Socket>> {
     Ok(held)
 }
 
-/// Connections that are over, closed by this side first, still hold both ports.
+/// Leaves both ports in `TIME_WAIT`, because this side closes first.
 fn in_time_wait(own: SocketAddr) -> io::Result<()> {
     let listener = listener(own, 8)?;
     for _ in 0..2 {

@@ -1,8 +1,8 @@
-//! Every scenario that one host can stage: the failure, how it is provoked, and the lines that
-//! tell of it.
+//! Catalogue of scenarios that one host can reproduce: the failure, its setup and the expected
+//! lines.
 //!
-//! The demo shows those that tell a person something; the live tests hold all of them. Labels
-//! and causes are written as in the lines: this crate does not know the agent.
+//! The demo shows the scenarios that are instructive for a person; the live tests run all of them.
+//! Labels and causes are spelled as in the lines, because this crate does not know the agent.
 
 mod answers;
 mod calls;
@@ -32,18 +32,17 @@ pub use outcome::{ExpectedCause, ExpectedOutcome, LocalEnd};
 use process::Client;
 pub use process::client;
 
-/// Far hosts with which no scenario opens a connection: answers on other ports would be
-/// evidence.
+/// Far host to which no scenario opens a connection. Answers on other ports would be evidence.
 const QUIET_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 4);
 const QUIET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 4);
-/// Far hosts of which no packet is ever accepted.
+/// Far host that never sends a valid packet.
 const SILENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 5);
 const SILENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 5);
 
-/// Sysctls, as [`Testnet::set_sysctl`] takes them.
+/// Sysctls as pairs of name and value, in the form of [`Testnet::set_sysctl`].
 type Sysctls = &'static [(&'static str, &'static str)];
 
-/// A failure, and how it is provoked.
+/// Scenario of a failure: its setup, its attempts and the expected lines.
 #[derive(Debug)]
 pub struct Scenario {
     /// Name of the scenario and of the thread that plays it: at most 15 bytes.
@@ -54,28 +53,28 @@ pub struct Scenario {
     pub to: SocketAddr,
     /// Outcome lines of all attempts, in order.
     pub expected: &'static [ExpectedOutcome],
-    /// Cause of the last attempt's ending.
+    /// Expected cause of the last attempt's outcome.
     pub cause: Option<ExpectedCause>,
-    /// Cause where nothing but the errno is known of an `ICMPv6` error.
+    /// Expected cause if the kernel keeps only the errno of an `ICMPv6` error.
     pub cause_by_errno: Option<ExpectedCause>,
-    /// Cause that is as right, where the kernel's timers decide.
+    /// Alternative cause that is also right, depending on the kernel's timers.
     pub cause_or: Option<ExpectedCause>,
-    /// Key of `coverage` in the start line without which the lines say something else.
+    /// Key of `coverage` in the start line that the expected lines depend on.
     pub coverage: Option<&'static str>,
     /// Needs a test network to itself: sockets seen in a namespace are up to a second old.
     pub alone: bool,
-    /// Tells a person nothing that another scenario of the demo does not.
+    /// Left out of the demo, because another scenario there already shows the same.
     pub only_tested: bool,
     sysctls: Sysctls,
     dead_end: Option<DeadEndRoute>,
     gateway: Option<Ipv4Addr>,
     firewall: Option<FirewallVerdict>,
-    /// Fails on a kernel that has not the feature which the act uses.
+    /// Check of a kernel feature that the scenario needs.
     check: Option<fn() -> io::Result<()>>,
     act: Act,
 }
 
-/// The attempts of a scenario.
+/// Connection attempts of a scenario.
 #[derive(Debug, Clone, Copy)]
 enum Act {
     /// Connects one socket, blocking, and closes it.
@@ -123,7 +122,7 @@ const fn v6(host: Ipv6Addr, port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V6(host), port)
 }
 
-/// An IPv4-mapped IPv6 address.
+/// Returns the address of an IPv4 host as an IPv4-mapped IPv6 address.
 const fn mapped(host: Ipv4Addr, port: u16) -> SocketAddr {
     v6(host.to_ipv6_mapped(), port)
 }
@@ -192,7 +191,8 @@ impl Scenario {
         source_of(self.to.ip())
     }
 
-    /// The network answers one blocking connect at once. Any number of attempts may do the same.
+    /// Returns true if one blocking connect is answered at once, so that any number of attempts may
+    /// run.
     #[must_use]
     pub fn is_at_once(&self) -> bool {
         let answered = |line: &ExpectedOutcome| line.syn_sent == 1 && line.reply != "local";
@@ -237,8 +237,8 @@ impl Scenario {
         self.check.map_or(Ok(()), |check| check())
     }
 
-    /// Makes the attempts in a thread of that name, once the network is prepared. `told` is
-    /// called with the id of the thread that made them and keeps the evidence until it returns.
+    /// Makes the attempts in a thread of that name, once the network is prepared. `told` is called
+    /// with the id of that thread. The evidence is kept until it returns.
     ///
     /// # Errors
     /// When something that leads up to the attempts fails.

@@ -1,8 +1,8 @@
-//! The outcome lines that scenarios lead to, in the words of the lines.
+//! Expected outcome lines of scenarios, in the terms of the lines.
 
 use std::net::IpAddr;
 
-/// Code and certainty of a cause.
+/// Code and certainty of an expected cause.
 pub type ExpectedCause = (&'static str, &'static str);
 
 /// Fields of an outcome line that its scenario determines.
@@ -37,7 +37,7 @@ pub enum LocalEnd {
     Port(u16),
     /// Source address of the route, if there is a route, and no port.
     NoPort,
-    /// This address, and an ephemeral port.
+    /// Given address with an ephemeral port.
     Address(IpAddr),
     /// Address that bind was called with, without a port; there is no remote end.
     BindOnly,

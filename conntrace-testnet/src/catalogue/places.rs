@@ -1,4 +1,4 @@
-//! The client looks in the wrong place, or the way there is broken.
+//! Scenarios in which the client has the wrong address, or the route to the server is broken.
 
 use std::{
     io,
@@ -23,21 +23,22 @@ use crate::{
     ports::{ACCEPTS, RESETS, SILENT},
 };
 
-/// A port without a listener, hopefully in no other namespace of this host either, nor on
-/// a port that is easily mistaken for it.
+/// Port without a listener. No other namespace of this host should have one either, nor on a
+/// similar port.
 const NOBODYS_PORT: u16 = 27_183;
 const LOOPBACK_PORT: u16 = 28_182;
-/// Two digits in each other's place.
+/// Server port with two digits swapped.
 const SERVER_PORT: u16 = 29_081;
 const MISTYPED_PORT: u16 = 29_018;
 
-/// A host behind the gateway.
+/// Host that is reachable only through the gateway.
 const BEYOND: SocketAddr = v4(Ipv4Addr::new(203, 0, 113, 9), ACCEPTS);
 const GATEWAY_IS_DOWN: ExpectedOutcome = NO_NEIGHBOUR
     .icmp(3, 1)
     .from(LocalEnd::Address(IpAddr::V4(NEAR_LOCAL_V4)));
 
-/// A packet must come by the interface that the way to its sender leads by.
+/// Strict reverse path filter: a packet is accepted only from the interface that leads to its
+/// sender.
 const STRICT: Sysctls = &[("net/ipv4/conf/all/rp_filter", "1")];
 
 #[rustfmt::skip]
@@ -68,8 +69,8 @@ fn loopback_down(to: SocketAddr) -> io::Result<()> {
     give_up(to, DEADLINE)
 }
 
-/// The answer comes by the device that the socket is bound to, but by the routes the way to
-/// its sender is another.
+/// Receives the answer by the device that the socket is bound to, while the route to its sender
+/// leads elsewhere.
 fn way_back_differs(to: SocketAddr) -> io::Result<()> {
     leads_near(QUIET_V4)?;
     let socket = tcp(to)?;
@@ -78,14 +79,14 @@ fn way_back_differs(to: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// A server on this host, but not where the client connects.
+/// Starts a server on this host at an address other than the client's destination.
 fn elsewhere(to: SocketAddr, server: SocketAddr) -> io::Result<Vec<Socket>> {
     let server = listener(server, 0)?;
     connect(to)?;
     Ok(vec![server])
 }
 
-/// The client's environment names a proxy, and how to log in there.
+/// Names a proxy and its credentials in the client's environment.
 fn by_proxy(proxy: SocketAddr, program: &Path) -> io::Result<Option<Client>> {
     let url = format!("http://user:password@{proxy}/");
     Client::start(program, proxy, "https_proxy", &url).map(Some)

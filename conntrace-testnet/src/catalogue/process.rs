@@ -1,4 +1,4 @@
-//! A process of its own, for scenarios that need another caller.
+//! Separate process for scenarios that need another caller.
 
 use std::{
     io::{self, Read as _},
@@ -9,7 +9,7 @@ use std::{
 
 use crate::endings::begin;
 
-/// A process that connects and then waits. It ends with its input, and so with its parent.
+/// Process that connects and waits. It ends when its input closes, and so when its parent ends.
 pub(super) struct Client(pub(super) Child);
 
 impl Client {

@@ -1,4 +1,4 @@
-//! Nobody answers: the kernel gives up, or the application does.
+//! Scenarios without an answer: the kernel gives up, or the application does.
 
 use std::{
     io,
@@ -27,9 +27,9 @@ use crate::{
     ports::{ACCEPTS, ACCEPTS_SECOND_SYN, SILENT, SYN_THEN_SILENT, WRONG_RESET, WRONG_SYN_ACK},
 };
 
-/// A far host that sends nothing at all, not even a wrong answer.
+/// Far host that sends nothing at all, not even a wrong answer.
 const UNHEARD_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 6);
-/// Port of a listener: below those that the kernel chooses from.
+/// Port of a listener, below the range that the kernel chooses from.
 const LISTENER_PORT: u16 = 20_002;
 const UNHEARD: SocketAddr = v4(UNHEARD_V4, SILENT);
 const NOBODY: SocketAddr = v4(SILENT_V4, SILENT);
@@ -90,8 +90,7 @@ fn send_timeout(to: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// Nobody accepts, and the one place in the queue is taken: the kernel drops the
-/// next SYN without an answer.
+/// Fills the accept queue, so that the kernel drops the next SYN without an answer.
 fn queue_full(own: SocketAddr) -> io::Result<()> {
     let _listener = listener(own, 0)?;
     let _first = hold(own)?;

@@ -1,7 +1,7 @@
-//! The far end as a function: a packet in, the packet that answers it out.
+//! Far end as a pure function from a packet to its answer.
 //!
-//! Nothing here waits, reads or writes, and any bytes are survived: what is not
-//! a TCP segment of a whole packet is ignored, as a wire would carry it off.
+//! Nothing here waits, reads or writes, and any bytes are safe as input. Anything but a whole TCP
+//! packet is ignored.
 
 use std::{
     collections::HashMap,
@@ -21,23 +21,23 @@ use super::{
 /// Attempts whose SYNs are counted at a time. The table is emptied when full:
 /// an attempt forgotten that way is answered a SYN later.
 const ATTEMPTS_MAX: usize = 4096;
-/// Sequence number of every SYN-ACK: the far end keeps no connections, so there
-/// is nothing a varying one would tell apart.
+/// Sequence number of every SYN-ACK. It is constant, because the far end keeps no connections that
+/// it would have to distinguish.
 const INITIAL_SEQUENCE: u32 = 0x5EED_0000;
 const WINDOW: u16 = u16::MAX;
-/// How far a wrong answer is from what was sent: beyond any SYN.
+/// Offset of a wrong acknowledgement or sequence number: larger than any SYN.
 const WRONG_BY: u32 = 1_000_000;
 const HOP_LIMIT: u8 = 64;
 const IP_AND_ICMP_BYTES_MAX: usize = 40 + 8;
-/// What an ICMP error may quote so that, its own headers included, it is of a
-/// size that passes everywhere (RFC 1812 4.3.2.3, RFC 4443 2.4 c).
+/// Quote limit of an ICMP error in bytes. With its own headers the error then fits every path (RFC
+/// 1812 4.3.2.3, RFC 4443 2.4 c).
 const ICMP4_QUOTE_BYTES_MAX: usize = 576 - 20 - 8;
 const ICMP6_QUOTE_BYTES_MAX: usize = 1280 - 40 - 8;
 /// The TUN device has the default MTU of 1500.
 const MSS_V4: u16 = 1460;
 const MSS_V6: u16 = 1440;
 
-/// What the far end remembers between packets.
+/// State of the far end between packets.
 #[derive(Debug, Default)]
 pub struct FarEnd {
     /// SYNs seen so far, for [`FarAnswer::AcceptNth`] and [`FarAnswer::ResetNth`].
@@ -54,7 +54,7 @@ struct FarAttempt {
 }
 
 impl FarEnd {
-    /// Counts a SYN of `attempt`: which one was it?
+    /// Counts a SYN of `attempt` and returns its number.
     fn count_syn(&mut self, attempt: FarAttempt) -> u8 {
         if self.syns.len() >= ATTEMPTS_MAX && !self.syns.contains_key(&attempt) {
             self.syns.clear();
@@ -65,7 +65,7 @@ impl FarEnd {
     }
 }
 
-/// The IP packet that answers `packet`; none where the far end says nothing.
+/// Returns the IP packet that answers `packet`, or none.
 #[must_use]
 pub fn answer(packet: &[u8], state: &mut FarEnd) -> Option<Vec<u8>> {
     let ip = IpSlice::from_slice(packet).ok()?;
@@ -94,7 +94,7 @@ pub fn answer(packet: &[u8], state: &mut FarEnd) -> Option<Vec<u8>> {
     tcp_packet(to.ip(), from.ip(), reply)
 }
 
-/// The segment that answers a SYN; none where it is not one that does.
+/// Returns the segment that answers a SYN, or none.
 fn answer_syn(answer: FarAnswer, attempt: FarAttempt, state: &mut FarEnd) -> Option<TcpHeader> {
     let FarAttempt { from, to, sequence } = attempt;
     match answer {
@@ -137,8 +137,8 @@ fn refusal(from: SocketAddr, to: SocketAddr, sequence: u32) -> TcpHeader {
     reply
 }
 
-/// Answers a segment other than a SYN from what it says itself: its
-/// acknowledgement number is the next sequence number the kernel expects.
+/// Answers a segment other than a SYN without stored state. Its acknowledgement number is the next
+/// sequence number that the kernel expects.
 fn after_syn(from: SocketAddr, to: SocketAddr, segment: &TcpSlice) -> Option<TcpHeader> {
     if !segment.ack() {
         return None;
@@ -166,7 +166,7 @@ fn after_syn(from: SocketAddr, to: SocketAddr, segment: &TcpSlice) -> Option<Tcp
     Some(reply)
 }
 
-/// Whether connections to a port that answers so come about.
+/// Returns true if a connection to a port with this answer is established.
 fn is_open(answer: FarAnswer) -> bool {
     matches!(
         answer,
@@ -174,7 +174,7 @@ fn is_open(answer: FarAnswer) -> bool {
     )
 }
 
-/// The router's ICMP error about `packet`, to who sent it.
+/// Returns the router's ICMP error about `packet`, addressed to its sender.
 fn unreachable(packet: &[u8], reason: IcmpReason, to: IpAddr) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(IP_AND_ICMP_BYTES_MAX + packet.len());
     match to {

@@ -1,4 +1,4 @@
-//! What is large: attempts in flight at once, and addresses.
+//! Cost with many attempts in flight at once, and with many addresses.
 
 use std::{
     collections::BTreeMap,
@@ -24,16 +24,16 @@ use super::{
 const ROUNDS: usize = 5;
 const IN_FLIGHT: [usize; 3] = [1_000, 10_000, 100_000];
 const ADDRESSES: u32 = 100_000;
-/// Sockets of one table of descriptors, which a thread has for itself.
+/// Sockets of each thread, which has its own descriptor table.
 const PER_THREAD: usize = 10_000;
-/// Far hosts; each is connected to from ports of its own.
+/// Number of far hosts. Each has its own set of local ports.
 const HOSTS: usize = 200;
 
-/// What the agent came to, added up or at most.
+/// Resource use of the agent, as a sum or a maximum.
 #[derive(Default)]
 struct AgentPeak {
     peak_mb: f64,
-    /// By reason, as the stop line names it.
+    /// Losses by reason, as in the stop line.
     lost: BTreeMap<String, u64>,
     untracked: usize,
 }
@@ -74,7 +74,7 @@ pub(crate) fn growth() -> Section {
     Section::new("Growth", about, rows)
 }
 
-/// Does it traced and untraced in turn; it returns nanoseconds for each.
+/// Runs `act` traced and untraced in turn, and returns the nanoseconds of each.
 fn grown(name: &str, option: &str, act: impl Fn() -> f64 + Sync) -> Vec<Figure> {
     let mut agent = AgentPeak::default();
     let paired = conntrace_testnet::run("bench", |testnet| {
@@ -117,7 +117,7 @@ fn grown(name: &str, option: &str, act: impl Fn() -> f64 + Sync) -> Vec<Figure> 
     ]
 }
 
-/// Nanoseconds for each, opened and closed again.
+/// Returns the nanoseconds per socket that is opened and closed again.
 fn in_flight(count: usize) -> f64 {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
@@ -155,7 +155,7 @@ fn under_way(at: usize) -> Socket {
     socket
 }
 
-/// Nanoseconds for each refusal.
+/// Returns the nanoseconds per refused attempt.
 fn refused(address: impl Fn(u32) -> Ipv4Addr) -> f64 {
     let began = Instant::now();
     for at in 0..ADDRESSES {

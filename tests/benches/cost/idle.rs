@@ -1,4 +1,4 @@
-//! What the agent takes while nothing happens.
+//! Cost of the agent on an idle host.
 
 use std::{thread, time::Duration};
 
@@ -10,9 +10,9 @@ use super::{
 };
 
 const IDLE: Duration = Duration::from_secs(60);
-/// Until nothing of the start goes on any more.
+/// Pause until the start has settled.
 const SETTLED: Duration = Duration::from_secs(2);
-/// 0.0 %, as it is printed.
+/// Limit that is printed as 0.0 %.
 const CPU_PERCENT_MAX: f64 = 0.05;
 
 pub(crate) fn minute() -> Section {

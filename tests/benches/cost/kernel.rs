@@ -1,4 +1,4 @@
-//! What each program takes, by the kernel's own accounting.
+//! Cost of each BPF program, by the kernel's own accounting.
 
 use std::{
     collections::BTreeMap,
@@ -18,18 +18,17 @@ use super::{
     work::{Workload, accepted_loop, refused_loop},
 };
 
-/// Attempts of a round, short so that few of them meet what else the machine does.
+/// Attempts of a round. Short rounds are rarely disturbed by other activity.
 const ATTEMPTS: u32 = 2_000;
-/// Attempts behind each figure.
+/// Number of attempts that each figure is measured on.
 pub(crate) const ATTEMPTS_ALL: u32 = ROUNDS * ATTEMPTS;
 const ROUNDS: u32 = 30;
 
-/// What all programs together take per attempt, at most, the accounting included: in the
-/// median round.
+/// Limit of all programs together per attempt in ns, accounting included, in the median round.
 const ATTEMPT_NS_MAX: f64 = 400.0;
 
-/// What costs, with which options, how it is done that often, and whether it is an
-/// attempt as tracing is by default.
+/// Row of the table: its name, the agent's options, the workload, and true if it is an attempt with
+/// default tracing.
 type Cost = (&'static str, &'static [&'static str], Workload, bool);
 
 const COSTS: [Cost; 9] = [
@@ -77,7 +76,7 @@ const COSTS: [Cost; 9] = [
 /// Nanoseconds and runs of each of our programs so far (`bpf_stats`).
 type Stats = BTreeMap<String, (u64, u64)>;
 
-/// What the accounting takes of each run: the shortest program's figure.
+/// Cost of the accounting itself per run in ns, estimated by the shortest program's figure.
 fn accounting_ns() -> f64 {
     let cgroup = Cgroup::new(format!("conntrace-bench-{}", process::id()));
     let program = cgroup.run_empty_program().unwrap();
@@ -100,7 +99,7 @@ pub(crate) fn cost() -> Section {
     Section::new("The programs in the kernel", about, rows.unwrap())
 }
 
-/// What all programs take, and each that runs.
+/// Measures all programs together, and each one that runs.
 fn cost_rows((name, options, work, is_default): Cost) -> Vec<Figure> {
     // Each time: how fast the machine is changes by the minute.
     let accounting = accounting_ns();
@@ -126,7 +125,7 @@ fn cost_rows((name, options, work, is_default): Cost) -> Vec<Figure> {
     let accounted = format!("{name}: a program of two instructions, one run");
     let mut rows = vec![all, Figure::number(accounted, "ns", 0, accounting)];
     for (program, (ns, runs)) in since(&began, &before) {
-        // What the rest of the host does meanwhile is none of it.
+        // Activity of the rest of the host is not counted.
         if runs > u64::from(ATTEMPTS_ALL / 10) {
             let often = runs as f64 / f64::from(ATTEMPTS_ALL);
             let run = ns as f64 / runs as f64;
@@ -173,14 +172,12 @@ fn run_time(fdinfo: &Path) -> Option<(u64, u64, u64)> {
     ))
 }
 
-/// One thread sends to a UDP port that nobody has: the packet is dropped for a
-/// reason that is not looked into.
+/// Sends from one thread to a UDP port without a listener. That drop reason is not inspected.
 fn dropped_loop(count: u32) {
     send_to((Ipv4Addr::LOCALHOST, 9).into(), count);
 }
 
-/// One thread sends what its own firewall drops, which is a reason that is looked
-/// into.
+/// Sends packets that the own firewall drops. That drop reason is inspected.
 fn noted_drop_loop(count: u32) {
     let table =
         "table ip t { chain c { type filter hook output priority 0; udp dport 10 drop; }; }";

@@ -1,4 +1,4 @@
-//! From the errno reaching the application to its line being readable.
+//! Latency from the application's errno to a readable line.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -14,9 +14,9 @@ use super::{
     work::refused_loop,
 };
 
-/// Failures a second, and how many.
+/// Failures per second, and their total number.
 const RATES: [(u32, u32); 3] = [(1, 60), (100, 2_000), (10_000, 100_000)];
-/// How long the last line may take.
+/// Time limit for the last line to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn latency() -> Section {
@@ -44,8 +44,8 @@ fn latency_rows(rate: u32, count: u32) -> Vec<Figure> {
     ]
 }
 
-/// Milliseconds each line took; none where some did not come. One thread's lines come
-/// in the order of its attempts.
+/// Returns the milliseconds that each line took, or none if some are missing. One thread's lines
+/// come in the order of its attempts.
 fn delays_ms(rate: u32, count: u32) -> Option<Vec<f64>> {
     conntrace_testnet::run("bench", |testnet| {
         let netns = testnet.netns.to_string();
@@ -80,7 +80,7 @@ fn delays_ms(rate: u32, count: u32) -> Option<Vec<f64>> {
     .unwrap()
 }
 
-/// When the application was told, each time.
+/// Returns the time at which the application got each refusal.
 fn refusals(rate: u32, count: u32) -> Vec<Instant> {
     let began = Instant::now();
     (0..count)

@@ -1,4 +1,4 @@
-//! How many failures a second are told without loss, and what a million takes.
+//! Highest rate of failures that is reported without loss, and the cost of a million.
 
 use std::time::{Duration, Instant};
 
@@ -8,19 +8,19 @@ use super::{
     work::refused_loop,
 };
 
-/// How long failures are made.
+/// Duration of each try.
 const LASTS: Duration = Duration::from_secs(5);
-/// Failures between two looks at the clock.
+/// Failures between two checks of the clock.
 const PIECE: u32 = 100;
-/// Where lines were lost, the next try makes that many of 100 as many.
+/// Percentage of the rate that the next try makes after lines were lost.
 const SLOWER: u64 = 85;
-/// Least of all tries.
+/// Lowest rate that is tried, in failures per second.
 const RATE_MIN: u64 = 1_000;
 
-/// At default sizes.
+/// Limit of resident memory at default sizes, in MB.
 const RESIDENT_MB_MAX: f64 = 20.0;
 
-/// What one try came to.
+/// Result of one try.
 struct Tried {
     attempts: u64,
     per_second: u64,
@@ -109,7 +109,7 @@ fn load_rows(threads: u32, name: &str) -> Vec<Figure> {
     rows
 }
 
-/// Failures from this many threads, all together at no more than this rate.
+/// Makes failures on this many threads, with the given limit of their total rate.
 fn attempted(threads: u32, rate: Option<u64>) -> Tried {
     conntrace_testnet::run("bench", |_| {
         let mut tracer = TracedAgent::start(&[]);
@@ -128,7 +128,7 @@ fn attempted(threads: u32, rate: Option<u64>) -> Tried {
         let (cpu_seconds, peak_mb) = (cpu_seconds(pid) - before.0, peak_mb(pid));
         let stop = tracer.stop();
         let lost = lost(&stop);
-        // What the rest of the host does meanwhile is none of it.
+        // Activity of the rest of the host is not counted.
         let attempts = stop["outcomes"]["refused"].as_u64().unwrap() + lost;
         Tried {
             attempts,

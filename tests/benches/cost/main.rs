@@ -1,4 +1,4 @@
-//! What conntrace costs on this machine: `cargo xtask bench`.
+//! Benchmark of conntrace's cost on this machine: `cargo xtask bench`.
 //!
 //! Needs root. Shared machines are noisy: what is added is measured in paired rounds,
 //! traced and untraced in turn. A file per part; `measured` holds what came of it, and
@@ -33,7 +33,7 @@ use conntrace_tests::{is_root, mount_tracefs};
 use measured::Section;
 use report::{BenchHost, BenchReport};
 
-/// A part's name, and how it is measured.
+/// Name of a part and its measurement.
 type Part = (&'static str, fn() -> Section);
 
 const PARTS: [Part; 10] = [
@@ -49,10 +49,10 @@ const PARTS: [Part; 10] = [
     ("second", second::attachment),
 ];
 
-/// The accounting of all BPF programs of the host. Part `kernel` has its own way.
+/// Sysctl of the accounting of all BPF programs. Part `kernel` does not use it.
 const BPF_STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-/// Only with `--peers`, or by its name: other programs are needed.
+/// Part that runs only with `--peers` or by its name, because it needs other programs.
 const PEERS: Part = ("peers", peers::peers);
 
 fn main() -> ExitCode {
@@ -99,7 +99,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Measures one part after the other; a whole run writes the page.
+/// Measures one part after the other. A whole run writes the page.
 fn measure(parts: impl Iterator<Item = Part>, is_whole: bool) {
     let host = BenchHost::here();
     println!("{}", host.show());

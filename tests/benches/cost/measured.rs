@@ -1,8 +1,8 @@
-//! What was measured: rows with their units and targets, by part of the table.
+//! Results of the measurements: rows with units and targets, by section of the table.
 
 use serde_json::{Value, json};
 
-/// Many figures of one kind.
+/// Repeated measurements of one figure.
 #[derive(Clone)]
 pub(crate) struct Spread {
     sorted: Vec<f64>,
@@ -20,8 +20,8 @@ impl Spread {
         f64::midpoint(self.sorted[(n - 1) / 2], self.sorted[n / 2])
     }
 
-    /// The 95 % interval of the median, by order statistics: ranks n/2 ± 0.98 √n hold
-    /// it in 95 of 100 cases.
+    /// Returns the 95 % interval of the median, by order statistics: ranks n/2 ± 0.98 √n hold it in
+    /// 95 of 100 cases.
     pub(crate) fn interval(&self) -> (f64, f64) {
         let n = self.sorted.len();
         let half_width = (0..n)
@@ -39,24 +39,24 @@ impl Spread {
         self.sorted[self.sorted.len() - 1]
     }
 
-    /// What that many of 100 are not above.
+    /// Returns the value that `percent` percent of the figures do not exceed.
     pub(crate) fn percentile(&self, percent: usize) -> f64 {
         let n = self.sorted.len();
         self.sorted[(n * percent / 100).min(n - 1)]
     }
 }
 
-/// What came of measuring.
+/// Result of a measurement.
 pub(crate) enum Measured {
-    /// Once for every round or sample.
+    /// One value for every round or sample.
     Spread(Spread),
-    /// Once.
+    /// Single value.
     Number(f64),
-    /// It could not be, for this reason.
+    /// Measurement that could not run, with its reason.
     NotRun(String),
 }
 
-/// What a figure should be.
+/// Target of a figure.
 #[derive(Clone, Copy)]
 pub(crate) enum FigureTarget {
     AtMost(f64),
@@ -79,11 +79,11 @@ impl FigureTarget {
     }
 }
 
-/// One figure.
+/// Row of the table: a figure and its target.
 pub(crate) struct Figure {
     pub(crate) what: String,
     pub(crate) unit: &'static str,
-    /// After the decimal point.
+    /// Digits after the decimal point.
     pub(crate) digits: usize,
     pub(crate) measured: Measured,
     pub(crate) target: Option<FigureTarget>,
@@ -136,7 +136,7 @@ impl Figure {
         }
     }
 
-    /// The figure that stands for all; none where it was not measured.
+    /// Returns the figure that represents all, or none if it was not measured.
     pub(crate) fn value(&self) -> Option<f64> {
         match &self.measured {
             Measured::Spread(spread) => Some(spread.median()),
@@ -145,7 +145,7 @@ impl Figure {
         }
     }
 
-    /// Whether the target is met; none without target or figure.
+    /// Returns true if the target is met, or none without target or figure.
     pub(crate) fn is_met(&self) -> Option<bool> {
         Some(self.target?.is_met(self.value()?))
     }
@@ -172,18 +172,18 @@ impl Figure {
     }
 }
 
-/// A part of the table.
+/// Section of the table.
 pub(crate) struct Section {
     pub(crate) title: &'static str,
-    /// How it was measured.
+    /// Description of the measurement.
     pub(crate) about: String,
     pub(crate) rows: Vec<Figure>,
-    /// The unit whose rows are drawn.
+    /// Unit of the rows that the chart shows.
     pub(crate) plotted: Option<&'static str>,
 }
 
 impl Section {
-    /// One that is not drawn.
+    /// Creates a section that the chart does not show.
     pub(crate) fn new(title: &'static str, about: impl Into<String>, rows: Vec<Figure>) -> Self {
         Self {
             title,

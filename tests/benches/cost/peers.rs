@@ -1,4 +1,4 @@
-//! Other programs that show connects, on the same loop.
+//! Other programs that show connects, measured on the same loop.
 
 use std::{
     fs::{self, File},
@@ -21,37 +21,38 @@ use super::{
     work::{Paired, ROUNDS, paired, refused_loop, timed},
 };
 
-/// Attempts in a round: enough that what comes first, like the first look for a cause,
-/// does not count. Of strace fewer, for it takes a third of a millisecond for each.
+/// Attempts in a round. One-time work, such as the first search for a cause, then hardly counts.
+/// strace gets fewer, because it takes a third of a millisecond for each.
 const ATTEMPTS: u32 = 20_000;
 const ATTEMPTS_STRACE: u32 = 2_000;
-/// How long a peer may take until it shows the first.
+/// Time limit until a peer shows its first attempt.
 const READY_MAX: Duration = Duration::from_secs(20);
-/// How long one may take to end once it is asked to, and how often it is asked: bpftrace
-/// 0.17 waits on after the first time.
+/// Time limit for a peer to end on request, and the interval between requests. bpftrace 0.17 keeps
+/// waiting after the first one.
 const END_MAX: Duration = Duration::from_secs(5);
 const ASKED_EVERY: Duration = Duration::from_millis(50);
-/// Characters of why a peer does not run.
+/// Length limit of a peer's error in characters.
 const COMPLAINT_MAX: usize = 240;
-/// After it has shown that it is ready, and between two looks.
+/// Pause after a peer has become ready, and interval between two checks.
 const SETTLED: Duration = Duration::from_millis(100);
-/// How much more the best peer that reports endings should add.
+/// Minimum factor by which the best peer that reports endings should cost more.
 const TIMES_MIN: f64 = 10.0;
 
 const OUT: &str = "OUT";
 const OWN_PID: &str = "PID";
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/cost/state.bt");
 
-/// A program that shows connects.
+/// Program that reports connects, for comparison.
 struct Peer {
     name: &'static str,
-    /// `OUT` is its output file, else its stdout is; `PID` is who connects.
+    /// Command line. `OUT` is its output file, else its stdout is; `PID` is the process that
+    /// connects.
     command: &'static [&'static str],
-    /// What the line of a refused attempt contains.
+    /// Substrings of the line of a refused attempt.
     line: &'static [&'static str],
-    /// It tells how an attempt ended, also where connect did not wait for that.
+    /// True if it reports how an attempt ended, even if connect did not wait for the ending.
     reports_endings: bool,
-    /// In a round.
+    /// Attempts in a round.
     attempts: u32,
 }
 
@@ -178,7 +179,7 @@ fn rows(name: &str, paired: Paired, missing: f64) -> Vec<Figure> {
     ]
 }
 
-/// bpftrace looks for tracepoints there.
+/// Mounts debugfs, in which bpftrace searches for tracepoints.
 fn mount_debugfs() {
     let path = "/sys/kernel/debug";
     if !Path::new(path).join("tracing/events").exists() {
@@ -196,7 +197,7 @@ fn mount_debugfs() {
 
 fn peer_rows(peer: &Peer) -> Vec<Figure> {
     let ran = conntrace_testnet::run("bench", |_| {
-        // The first start tells whether it runs at all.
+        // The first start shows if the peer runs at all.
         Running::start(peer)?.stop();
         let mut missing = 0.0;
         let untraced = || untraced(peer.attempts);
@@ -215,12 +216,12 @@ fn peer_rows(peer: &Peer) -> Vec<Figure> {
     }
 }
 
-/// A peer that shows what this thread does.
+/// Running peer that shows this thread's attempts.
 struct Running<'a> {
     peer: &'a Peer,
     child: Child,
     lines: PathBuf,
-    /// Lines before what is measured.
+    /// Lines written before the measurement.
     before: usize,
 }
 
@@ -252,7 +253,7 @@ impl<'a> Running<'a> {
         Ok(running)
     }
 
-    /// Until it shows an attempt of ours.
+    /// Waits until it shows an attempt of this process.
     fn wait_until_ready(&mut self) -> Result<(), String> {
         let until = Instant::now() + READY_MAX;
         while self.count() == 0 {
@@ -269,7 +270,7 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    /// What it wrote to stderr, on one line.
+    /// Returns its stderr as a single line.
     fn complaint(&self) -> String {
         let errors = fs::read(temporary("peer-errors")).unwrap();
         let errors = String::from_utf8_lossy(&errors);
@@ -286,7 +287,7 @@ impl<'a> Running<'a> {
         lines.map(Result::unwrap).filter(shown).count()
     }
 
-    /// Ends it; which part of the measured attempts it did not show.
+    /// Ends the peer and returns the fraction of measured attempts that it did not show.
     fn stop(&mut self) -> f64 {
         thread::sleep(SETTLED);
         self.end();
@@ -298,7 +299,7 @@ impl<'a> Running<'a> {
 }
 
 impl Running<'_> {
-    /// Asks it to end until it does; killed when dropped, should it not.
+    /// Sends requests to end until the peer ends. Otherwise the drop kills it.
     fn end(&mut self) {
         let until = Instant::now() + END_MAX;
         while self.child.try_wait().unwrap().is_none() && Instant::now() < until {

@@ -1,4 +1,4 @@
-//! What tracing adds to an attempt, to a successful connection and to a system call.
+//! Overhead of tracing on an attempt, on a successful connection and on a system call.
 
 use super::{
     measured::{Figure, Section},
@@ -6,7 +6,7 @@ use super::{
     work::{ROUNDS, Workload, accepted_loop, getppid_loop, paired, per_round, refused_loop, timed},
 };
 
-/// With which options, and what that means.
+/// Options of each measurement, and their meaning.
 const OPTIONS: [(&[&str], &str); 3] = [
     (&[], "failures only"),
     (&["--all"], "`--all`"),
@@ -17,7 +17,7 @@ const OPTIONS: [(&[&str], &str); 3] = [
 /// else a shared machine does.
 const ROUNDS_OF_TARGET: usize = 4 * ROUNDS;
 
-/// What the default costs at most, traced / untraced, one thread.
+/// Limit of the default overhead, as traced / untraced time of one thread.
 const REFUSED_RATIO_MAX: f64 = 1.08;
 const ACCEPTED_RATIO_MAX: f64 = 1.03;
 
@@ -71,7 +71,7 @@ pub(crate) fn syscalls() -> Section {
     Section::new("What `--trace-syscalls` adds", about, rows)
 }
 
-/// What is added, also as a ratio, on what, and what was lost.
+/// Rows of a loop: the overhead, its ratio, the untraced time, and the losses.
 fn loop_rows(
     name: &str,
     options: &[&str],

@@ -1,7 +1,7 @@
-//! What a record takes in userspace, stage by stage and all the way.
+//! Cost of a record in userspace, for each step and in total.
 //!
-//! A plain timed loop: the stages are pure functions of records that a real run
-//! recorded, and the medians of rounds are all that is wanted of a harness.
+//! A plain timed loop is enough of a harness: the steps are pure functions of recorded records, and
+//! only the medians of rounds are needed.
 
 use std::{
     fs::{self, File},
@@ -30,12 +30,12 @@ use super::{
     work::{ROUNDS, refused_loop},
 };
 
-/// Records that are gone through in a round, as many as half a ring holds.
+/// Records of a round, as many as half a ring holds.
 const RECORDS: usize = 16_384;
 /// Records whose lines are handed over together.
 const TURN: usize = 256;
 const PATIENCE_MS: u64 = 200;
-/// Through to JSON bytes, on one CPU.
+/// Target of the whole path to JSON bytes, on one CPU, in records per second.
 const PER_SECOND_MIN: f64 = 400_000.0;
 
 pub(crate) fn userspace() -> Section {
@@ -170,7 +170,7 @@ fn stages(records: &[WireRecord]) -> Vec<Figure> {
     ]
 }
 
-/// Nanoseconds that each takes, a median per round.
+/// Measures nanoseconds per item, as a median per round.
 fn stage_row<T>(name: &str, all: &[T], mut each: impl FnMut(&T)) -> Figure {
     let mut round = || {
         let began = Instant::now();
@@ -182,7 +182,7 @@ fn stage_row<T>(name: &str, all: &[T], mut each: impl FnMut(&T)) -> Figure {
     Figure::spread(name, "ns", 0, spread)
 }
 
-/// Nanoseconds per record of the worker itself, round by round.
+/// Measures nanoseconds per record of the worker itself, round by round.
 fn worker_ns(records: &[WireRecord]) -> Spread {
     let labelling = Labelling {
         patience_ms: PATIENCE_MS,

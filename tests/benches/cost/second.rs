@@ -1,4 +1,4 @@
-//! Whether the second attachment earns its cost: kernel timeouts (timer softirqs)
+//! Cost of the second attachment. It must pay off, because kernel timeouts (timer softirqs)
 //! interrupt the opening and refusing of other attempts.
 
 use std::{

@@ -1,4 +1,4 @@
-//! How long the start takes, and the memory it takes.
+//! Duration of the start, and its memory.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -15,14 +15,14 @@ use super::{
     work::ROUNDS,
 };
 
-/// From exec to the `start` line.
+/// Limit from exec to the `start` line, in milliseconds.
 const START_MS_MAX: f64 = 100.0;
-/// At default sizes.
+/// Limit of resident memory at default sizes, in MB.
 const RESIDENT_MB_MAX: f64 = 20.0;
-/// Until nothing of the start goes on any more.
+/// Pause until the start has settled.
 const SETTLED: Duration = Duration::from_millis(300);
 
-/// Milliseconds until the line, the most and the settled resident memory, and that of
+/// Results of a start: milliseconds until the line, peak and settled resident memory, and memory of
 /// the maps.
 type Started = [f64; 4];
 

@@ -1,4 +1,4 @@
-//! A running conntrace whose lines go to a file, and what it takes.
+//! Running conntrace that writes its lines to a file, and its resource use.
 
 use std::{
     fs::{self, File},
@@ -16,7 +16,7 @@ use nix::{
 };
 use serde_json::Value;
 
-/// Killed when dropped; its lines go with it.
+/// Running agent. Dropping it kills it and deletes its lines.
 pub(crate) struct TracedAgent {
     child: Child,
     lines: PathBuf,
@@ -46,12 +46,12 @@ impl TracedAgent {
         self.child.id()
     }
 
-    /// How many bytes it has written.
+    /// Returns the number of bytes written.
     pub(crate) fn bytes(&self) -> u64 {
         fs::metadata(&self.lines).unwrap().len()
     }
 
-    /// How many of its lines contain this.
+    /// Counts the lines that contain this text.
     pub(crate) fn count(&self, text: &str) -> usize {
         let lines = BufReader::new(File::open(&self.lines).unwrap()).lines();
         lines
@@ -59,7 +59,7 @@ impl TracedAgent {
             .count()
     }
 
-    /// Ends it; what its stop line says.
+    /// Ends the agent and returns its stop line.
     pub(crate) fn stop(&mut self) -> Value {
         interrupt(&self.child, Signal::SIGTERM);
         assert!(self.child.wait().unwrap().success());
@@ -75,8 +75,8 @@ impl Drop for TracedAgent {
     }
 }
 
-/// A file of this process's own, in memory: how fast a disk takes lines is none of what is
-/// measured.
+/// Path of a file in memory that belongs to this process. A disk's write speed must not affect the
+/// results.
 pub(crate) fn temporary(name: &str) -> PathBuf {
     Path::new("/dev/shm").join(format!("conntrace-bench-{}-{name}", std::process::id()))
 }
@@ -93,18 +93,18 @@ fn last_line(path: &Path) -> String {
     BufReader::new(file).lines().last().unwrap().unwrap()
 }
 
-/// What a stop line says was lost, whatever the reason.
+/// Sums the losses in a stop line over all reasons.
 pub(crate) fn lost(stop: &Value) -> u64 {
     counted(&stop["lost"])
 }
 
-/// The sum of a stop line's counts by reason.
+/// Sums a stop line's counts over all reasons.
 pub(crate) fn counted(by_reason: &Value) -> u64 {
     let counts = by_reason.as_object().unwrap().values();
     counts.map(|count| count.as_u64().unwrap()).sum()
 }
 
-/// Seconds of CPU a process has used, all its threads.
+/// Reads the CPU time of all threads of a process in seconds.
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     // Behind the name, which can hold anything: utime and stime are fields 14 and 15.
@@ -121,7 +121,7 @@ pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     ticks / sysconf(SysconfVar::CLK_TCK).unwrap().unwrap() as f64
 }
 
-/// How often its threads have gone to sleep, which is how often they were woken.
+/// Counts how often its threads have gone to sleep, which equals the number of wakeups.
 pub(crate) fn wakeups(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     tasks
@@ -134,12 +134,12 @@ pub(crate) fn wakeups(pid: u32) -> u64 {
         .sum()
 }
 
-/// Resident memory in MB (10^6 bytes).
+/// Reads the resident memory in MB (10^6 bytes).
 pub(crate) fn resident_mb(pid: u32) -> f64 {
     status_mb(pid, "VmRSS:")
 }
 
-/// The most resident memory it had since its start, or since [`forget_peak`].
+/// Reads the peak resident memory since the start, or since [`forget_peak`], in MB.
 pub(crate) fn peak_mb(pid: u32) -> f64 {
     status_mb(pid, "VmHWM:")
 }
@@ -148,7 +148,7 @@ pub(crate) fn forget_peak(pid: u32) {
     fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
 }
 
-/// Memory of the kernel's that its maps hold, in MB.
+/// Reads the kernel memory of its maps in MB.
 pub(crate) fn maps_mb(pid: u32) -> f64 {
     let mut maps = std::collections::BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {
@@ -168,7 +168,7 @@ fn number(path: &Path, name: &str) -> u64 {
     field(path, name).unwrap()
 }
 
-/// The number behind this name, in a file of /proc; none where there is no such name.
+/// Reads the number after this name in a file of /proc, or none if the name is not found.
 pub(crate) fn field(path: &Path, name: &str) -> Option<u64> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;

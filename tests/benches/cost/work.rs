@@ -1,4 +1,4 @@
-//! What is done while it is traced, and how long that takes.
+//! Workloads to trace, and their timing.
 
 use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
@@ -10,12 +10,12 @@ use socket2::Socket;
 
 use super::measured::Spread;
 
-/// Paired rounds of a figure.
+/// Number of paired rounds of a figure.
 pub(crate) const ROUNDS: usize = 30;
-/// How long a round takes, about.
+/// Approximate duration of a round.
 const ROUND: Duration = Duration::from_millis(100);
 
-/// Does something that often.
+/// Function that does something that many times.
 pub(crate) type Workload = fn(u32);
 
 /// One thread connects to a closed port of its own host.
@@ -47,8 +47,8 @@ pub(crate) fn getppid_loop(count: u32) {
     }
 }
 
-/// Nanoseconds of a thread's time that one takes, once caches and branch predictors
-/// know the way.
+/// Measures nanoseconds of thread time per iteration, after a warm-up of caches and branch
+/// predictors.
 pub(crate) fn timed(work: Workload, threads: u32, count: u32) -> f64 {
     on_threads(work, threads, count / 10);
     let began = Instant::now();
@@ -56,7 +56,7 @@ pub(crate) fn timed(work: Workload, threads: u32, count: u32) -> f64 {
     began.elapsed().as_secs_f64() * 1e9 / f64::from(count)
 }
 
-/// Each thread does it that often.
+/// Runs the workload that many times on each thread.
 fn on_threads(work: Workload, threads: u32, count: u32) {
     thread::scope(|scope| {
         for _ in 1..threads {
@@ -66,7 +66,7 @@ fn on_threads(work: Workload, threads: u32, count: u32) {
     });
 }
 
-/// How many take a round.
+/// Returns the count that fills a round.
 pub(crate) fn per_round(work: Workload, threads: u32) -> u32 {
     const SOME: u32 = 2_000;
     on_threads(work, threads, SOME);
@@ -77,14 +77,14 @@ pub(crate) fn per_round(work: Workload, threads: u32) -> u32 {
     u32::try_from(count).unwrap().clamp(1_000, 100_000)
 }
 
-/// What rounds in turn came to.
+/// Results of alternating rounds.
 pub(crate) struct Paired {
     pub(crate) untraced_ns: Spread,
     pub(crate) added_ns: Spread,
     pub(crate) ratio: Spread,
 }
 
-/// Traced against untraced, in turn, each first in every other round.
+/// Runs traced and untraced rounds in turn. Each is first in every other round.
 pub(crate) fn paired(
     rounds: usize,
     mut untraced: impl FnMut() -> f64,

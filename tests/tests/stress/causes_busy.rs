@@ -1,4 +1,4 @@
-//! Causes on a machine that has no processor to spare.
+//! Causes on a machine without an idle processor.
 
 use std::{
     collections::BTreeMap,
@@ -15,15 +15,15 @@ use conntrace_tests::{
 };
 use serde_json::Value;
 
-/// Three for each of two processors.
+/// Busy threads: three for each of two processors.
 const BUSY: usize = 6;
-/// Attempts of each kind, each by a process of its own.
+/// Attempts of each kind, each by its own process.
 const EACH: u16 = 60;
-/// Of these at least so many have their cause.
+/// Least number of attempts of each kind with a cause.
 const DIAGNOSED_MIN: usize = 54;
-/// Nobody listens on these.
+/// Ports without a listener.
 const CLOSED: Range<u16> = 4400..4400 + EACH;
-/// On this one somebody does, on another loopback address.
+/// Port with a listener on another loopback address.
 const ELSEWHERE: u16 = 4900;
 
 pub(crate) fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! Diagnosis in a storm: no line lost, little time spent, few looks at the host.
+//! Diagnosis in a storm: no line lost, little time spent, few queries to the host.
 
 use std::{
     fs,
@@ -15,11 +15,11 @@ use conntrace_tests::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// Failures of one kind.
+/// Number of failures of one kind.
 const FAILURES: usize = 100_000;
-/// Failures of as many kinds: each to another host.
+/// Number of failure kinds, each with its own remote host.
 const KINDS: u8 = 200;
-/// Nothing of the stage listens there.
+/// Port without a listener on the test network.
 const PORT: u16 = 5432;
 
 pub(crate) fn main() -> ExitCode {
@@ -38,7 +38,7 @@ fn ticks(agent: &Agent) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// The lines of a storm and the CPU time that they took.
+/// Returns the lines of a storm and the CPU time that they took.
 fn storm(name: &str, options: &[&str]) -> (String, u64) {
     let dir = Dir::new(name);
     let file = LinesFile::new(&dir.0);
@@ -93,8 +93,8 @@ fn of_one_kind() {
     );
 }
 
-/// However many failures there are, the host is looked at for them once a second: of
-/// what is answered from a dump there is no more than that, nor of anything else.
+/// However many failures there are, the host is queried once a second for them. Each kind of query
+/// stays within that limit.
 fn looks_of_one_kind() {
     let dir = Dir::new("causes-looks");
     let recording = dir.file("recording");
@@ -120,7 +120,7 @@ fn looks_of_one_kind() {
     }
 }
 
-/// How often this was asked and answered.
+/// Counts the recorded answers to this question.
 fn looks(recorded: &str, question: &str) -> usize {
     let told = recorded.split("{\"told\":").skip(1).map(|rest| {
         let mut told = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
@@ -132,8 +132,8 @@ fn looks(recorded: &str, question: &str) -> usize {
     .count()
 }
 
-/// Every destination is another case, more than may be looked into. What there is
-/// no time for has no cause and is counted, and a replay says the same.
+/// Every destination is another case, which exceeds the limit of queries. Failures beyond it have
+/// no cause and are counted, and a replay agrees.
 fn of_many_kinds() {
     let dir = Dir::new("causes-kinds");
     let file = LinesFile::new(&dir.0);

@@ -1,5 +1,4 @@
-//! What the agent takes from the host while nothing happens, and what it leaves
-//! behind when it is killed.
+//! Resource use of the agent on an idle host, and its leftovers after a kill.
 
 use std::{
     fs::{self, File},
@@ -16,9 +15,9 @@ use conntrace_tests::{
 };
 use nix::sys::signal::Signal;
 
-/// How long nothing happens.
+/// Duration of the idle period.
 const IDLE: Duration = Duration::from_secs(60);
-/// Between two summaries meanwhile.
+/// Interval of the summaries in the idle period.
 const SUMMARY_SECONDS: u64 = 20;
 /// Turns of its threads per summary: the drain's timer, the worker, and the drain
 /// once more to see that the worker took it.
@@ -37,7 +36,7 @@ fn mounts() -> String {
     fs::read_to_string("/proc/self/mountinfo").unwrap()
 }
 
-/// Kills it with everything it holds, and waits until nothing of that is left.
+/// Kills the agent and waits until everything that it held is freed.
 fn kill(agent: Agent) {
     let (held, before) = (held_by(agent.pid()), loaded());
     for (kind, least) in [("prog", 5), ("map", 3), ("link", 5)] {
@@ -71,7 +70,7 @@ fn killed_in_a_storm() {
     .unwrap();
 }
 
-/// Its stages are gone with it.
+/// A killed demo leaves no test network behind.
 fn killed_demo() {
     let (mounted, before) = (mounts(), namespaces());
     let mut demo = conntrace();
@@ -87,8 +86,8 @@ fn killed_demo() {
     assert_eq!(mounts(), mounted);
 }
 
-/// How often the threads of this process have gone to sleep, which is how often they
-/// were woken: another process that takes their CPU away in between is not theirs.
+/// Counts how often the threads of this process have gone to sleep, which equals the number of
+/// wakeups. Preemption by another process is not counted.
 fn turns(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let of_task = |task: fs::DirEntry| -> u64 {
@@ -103,7 +102,7 @@ fn turns(pid: u32) -> u64 {
     tasks.map(|task| of_task(task.unwrap())).sum()
 }
 
-/// Until its threads have not run for three seconds.
+/// Waits until its threads have not run for three seconds.
 fn wait_until_at_rest(pid: u32) {
     let at_rest = (0..20).any(|_| {
         let before = turns(pid);

@@ -1,5 +1,4 @@
-//! Attempts that were not seen from their beginning: under way when tracing
-//! began, or begun while the attempt map was full.
+//! Attempts whose start was not seen: they began before tracing, or while the attempt map was full.
 
 use std::{
     env,
@@ -24,17 +23,17 @@ use socket2::Socket;
 /// running its tests.
 const FILL: &str = "CONNTRACE_TEST_FILL";
 
-/// Longer than the default patience.
+/// Interval longer than the default patience.
 const OVER_PATIENCE: Duration = Duration::from_millis(300);
-/// How long a line has to show up.
+/// Time that a line has to appear.
 const SETTLE: Duration = Duration::from_millis(200);
-/// Entries of the attempt map.
+/// Capacity of the attempt map.
 const ATTEMPTS_MAX: usize = 65_536;
-/// More attempts than the ring takes records.
+/// Number of attempts that exceeds the ring's records.
 const AT_ONCE: usize = 40_000;
-/// How many processes fill it.
+/// Number of processes that fill the map.
 const FILLERS: usize = 4;
-/// How many attempts are under way in all, and how many of them find it full.
+/// Attempts under way in total, and those of them that exceed the map's capacity.
 const UNDER_WAY: usize = 100_000;
 const TOO_MANY: usize = UNDER_WAY - ATTEMPTS_MAX;
 /// Connects to one address: few of its ports, or the search for one takes its time.
@@ -63,7 +62,7 @@ fn on_stage<T: Send>(act: impl FnOnce(&Testnet) -> T + Send) -> T {
     conntrace_testnet::run("late", act).unwrap()
 }
 
-/// An attempt that is under way afterwards.
+/// Begins an attempt and returns its socket.
 fn begin(remote: impl Into<SocketAddr>) -> Socket {
     let remote = remote.into();
     let socket = tcp(remote);
@@ -137,7 +136,7 @@ fn joined_late_then_established() {
     assert_adds_up(lines.last().unwrap());
 }
 
-/// Filters hold for what is under way, too.
+/// Filters also apply to attempts that began before tracing.
 fn joined_late_filtered() {
     let pid = process::id().to_string();
     for (options, attempts) in [
@@ -157,8 +156,8 @@ fn joined_late_filtered() {
     }
 }
 
-/// What finds the map full still gets its line; where only its caller tells
-/// whether it is wanted, it is counted.
+/// Attempts that exceed the map's capacity still get their lines. If a filter depends on the
+/// caller, they are counted as lost.
 fn full_map() {
     let (lines, by_process) = on_stage(|testnet| {
         let netns = testnet.netns.to_string();
@@ -261,7 +260,7 @@ fn begin_one(number: usize) -> Socket {
 /// Processes that fill the map: one may not have so many files open.
 struct Fillers {
     children: Vec<Child>,
-    /// Attempts of each.
+    /// Attempts of each process.
     each: usize,
 }
 
@@ -290,7 +289,7 @@ impl Fillers {
         Self { children, each }
     }
 
-    /// Ends them one by one; after each it is told how many attempts have ended.
+    /// Ends the processes one by one, and passes the number of ended attempts to `each_time`.
     fn end(mut self, mut each_time: impl FnMut(usize)) {
         let each = self.each;
         for (number, child) in self.children.iter_mut().enumerate() {
@@ -299,14 +298,14 @@ impl Fillers {
         }
     }
 
-    /// Ends them together.
+    /// Ends the processes together.
     fn end_at_once(mut self) {
         self.children
             .iter_mut()
             .for_each(|child| drop(child.stdin.take()));
     }
 
-    /// What such a process does, until its stdin is closed.
+    /// Makes the attempts as a child process and holds them until its stdin is closed.
     fn fill(attempts: Range<usize>) -> ExitCode {
         let held: Vec<_> = attempts.map(begin_one).collect();
         std::io::stdout().write_all(&[1]).unwrap();

@@ -1,4 +1,4 @@
-//! `--limit`: what is left out, and that it is counted.
+//! Suppression of repeated lines by `--limit`, and the count of suppressed lines.
 
 use std::{collections::HashMap, fs, net::IpAddr, process::ExitCode, thread, time::Duration};
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 /// Attempts of a storm.
 const STORM: u64 = 500;
 const THREADS: u64 = 2;
-/// How long a window lasts.
+/// Length of a rate window.
 const WINDOW: SignedDuration = SignedDuration::from_secs(1);
 
 pub(crate) fn main() -> ExitCode {
@@ -50,7 +50,7 @@ fn of_kind<'a>(lines: &'a [Value], netns: u32, port: u16) -> Vec<&'a Value> {
     outcomes(lines).filter(is).collect()
 }
 
-/// No window, from a line on, has more lines than the limit.
+/// Checks that no window exceeds the limit of lines.
 fn assert_within(lines: &[&Value], limit: usize) {
     let at = |line: &Value| line["time"].as_str().unwrap().parse::<Timestamp>().unwrap();
     let mut windows: Vec<(Timestamp, usize)> = Vec::new();
@@ -66,8 +66,8 @@ fn assert_within(lines: &[&Value], limit: usize) {
     );
 }
 
-/// Over the whole host: an outcome that would have been printed was printed or
-/// counted. Returns how many were only counted.
+/// Checks for the whole host that an outcome was either printed or counted. Returns the number of
+/// those only counted.
 fn assert_counted(lines: &[Value]) -> u64 {
     let stop = lines.last().unwrap();
     assert_adds_up(stop);
@@ -108,7 +108,7 @@ fn storm(to: IpAddr) {
     assert!(assert_counted(&lines) >= told);
 }
 
-/// Another remote or label is not held back by the storm.
+/// A storm does not suppress lines of another remote or label.
 fn each_kind_on_its_own() {
     let tracer = TracerProcess::start(&["--limit", "1", "--no-stalls"]);
     let netns = conntrace_testnet::run("storm", |testnet| {
@@ -130,11 +130,11 @@ fn each_kind_on_its_own() {
     // The storm's own may have lasted into a second second.
     let once = kinds.values().filter(|count| **count == 1).count();
     assert!(once >= 3, "{kinds:?}");
-    // What no line told any more is in the totals.
+    // Outcomes without a line are still in the totals.
     assert!(assert_counted(&lines) >= STORM - 5);
 }
 
-/// Those of one service to one destination are one warning.
+/// Stalls of one service to one destination are one warning.
 fn stalls_are_limited() {
     let silent = (FAR_V4, ports::SILENT).into();
     let tracer = TracerProcess::start(&["--limit", "1"]);
@@ -161,7 +161,7 @@ fn stalls_are_limited() {
     assert!(number(lines.last().unwrap(), "suppressed") >= left_out);
 }
 
-/// A replay leaves out the same lines, or none: the recording has them all.
+/// A replay suppresses the same lines or none, because the recording has them all.
 fn replayed() {
     let dir = Dir::new("limit");
     let recording = Recording::start(&dir.0, &["--limit", "3", "--no-stalls"]);

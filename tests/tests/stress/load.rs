@@ -1,5 +1,5 @@
-//! What must hold while records never stop coming. A program of its own: every
-//! tracer sees the whole host, and totals are exact only where it is quiet.
+//! Totals and losses under constant load. This is a separate program: every tracer sees the whole
+//! host, and totals are exact only on a quiet host.
 
 use std::{
     process::ExitCode,

@@ -1,5 +1,5 @@
-//! `port_pressure`: a destination that uses up the local ports is told of before there
-//! is none left, and nothing else is.
+//! `port_pressure`: a destination that uses up the local ports is reported before none is left, and
+//! no other is.
 
 use std::{
     fs,
@@ -23,21 +23,21 @@ use socket2::Socket;
 
 /// The rate that the first line must be early enough at.
 const RATE: u32 = 5000;
-/// How much of the range must be left then, in percent.
+/// Percentage of the range that must be left at the report.
 const LEFT: usize = 20;
-/// The range of the other scenes: a test may have that many sockets open.
+/// Port range of the other scenarios: a test may have that many sockets open.
 const RANGE: (u16, u16) = (40_000, 49_999);
 const PORTS: usize = 10_000;
-/// At this rate, and the last tenth at the other: so that there is time for a look
-/// between 95 percent and all of it.
+/// Rate up to the last tenth of the range, and rate of the last tenth. The slower one leaves time
+/// for a check between 95 percent and all of it.
 const HELD_RATE: u32 = 1500;
 const LAST_RATE: u32 = 200;
-/// Longer than what is above a level is looked at again.
+/// Waiting time that exceeds the interval between two checks of a level.
 const SETTLED: Duration = Duration::from_secs(7);
 /// After this long `tcp_tw_reuse` lets a port in `TIME_WAIT` be used again.
 const REUSABLE_AFTER: Duration = Duration::from_millis(1100);
 const OWN_PORT: u16 = 7000;
-/// Between two looks at what has been closed.
+/// Interval between two checks for closed connections.
 const NAP: Duration = Duration::from_millis(5);
 
 pub(crate) fn main() -> ExitCode {
@@ -60,7 +60,7 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// An agent that traces this namespace, and its lines.
+/// Agent that traces this namespace, and its lines.
 struct PressureAgent {
     agent: Agent,
     file: LinesFile,
@@ -84,12 +84,12 @@ impl PressureAgent {
         Self::start(&[testnet.netns], options)
     }
 
-    /// Waits until there are so many lines of port pressure.
+    /// Waits until there are that many port pressure lines.
     fn wait_for(&self, count: usize) {
         self.file.wait_for("\"type\":\"port_pressure\"", count);
     }
 
-    /// All its lines: a replay makes the same, and nothing is uncounted.
+    /// Stops the agent and returns all lines. A replay makes the same, and nothing is uncounted.
     fn stop(self) -> Vec<Value> {
         self.agent.stop(Signal::SIGTERM);
         let lines = self.file.lines();
@@ -131,7 +131,7 @@ fn set(testnet: &Testnet, name: &str, value: &str) {
         .unwrap();
 }
 
-/// So many connects a second, until `act` is done with it. When each began.
+/// Makes that many connects a second until `act` is done. Returns the start time of each.
 fn paced(rate: u32, mut act: impl FnMut() -> bool) -> Vec<Timestamp> {
     let (began, every) = (Instant::now(), Duration::from_secs(1) / rate);
     let mut times = Vec::new();
@@ -145,7 +145,7 @@ fn paced(rate: u32, mut act: impl FnMut() -> bool) -> Vec<Timestamp> {
     }
 }
 
-/// Holds so many further connections.
+/// Holds that many further connections.
 fn hold(held: &mut Vec<Socket>, remote: impl Into<SocketAddr>, count: usize) {
     let remote = remote.into();
     for _ in 0..count {
@@ -155,7 +155,7 @@ fn hold(held: &mut Vec<Socket>, remote: impl Into<SocketAddr>, count: usize) {
     }
 }
 
-/// Gives their ports back at once.
+/// Closes the connections by RST, which releases their ports at once.
 fn reset(held: Vec<Socket>) {
     for socket in held {
         socket.set_linger(Some(Duration::ZERO)).unwrap();
@@ -288,8 +288,8 @@ fn held_and_given_back(host: IpAddr) {
     }
 }
 
-/// Far more connects than there are ports, which leave no port in use: refused ones,
-/// and those that the server closes first. What is held at last is told of.
+/// Far more connects than ports that leave no port in use are not reported: refused ones, and those
+/// that the server closes first. Ports that are held at the end are reported.
 fn what_leaves_no_socket() {
     let lines = conntrace_testnet::run("pressure", |testnet| {
         narrow(testnet);
@@ -416,7 +416,7 @@ fn namespaces_apart() {
     );
 }
 
-/// Without diagnosis, or of attempts that are not traced, there is none.
+/// Without diagnosis, or for untraced attempts, no port pressure is reported.
 fn not_asked_for() {
     for options in [&["--no-diagnosis"][..], &["--port", "1"]] {
         let lines = conntrace_testnet::run("pressure", |testnet| {

@@ -1,5 +1,5 @@
-//! What becomes of the lines when the agent, its reader or the disk cannot keep
-//! up, and of everything else when it ends, however it ends.
+//! Lines of an agent that cannot keep up, or whose reader or disk cannot, and leftovers of an agent
+//! after every kind of end.
 
 use std::{
     io::{self, BufRead as _, BufReader},
@@ -22,12 +22,12 @@ use nix::{
 use serde_json::Value;
 
 const THREADS: usize = 4;
-/// More than the ring takes: 8 MiB of records of 248 bytes and a header of 8.
+/// Number of records that exceeds the ring: 8 MiB of 248 bytes and a header of 8.
 const OVER_RING: usize = 60_000;
 const RING: usize = (8 << 20) / 256;
-/// More lines than may wait for the output: 32 MiB of them, each of some 900 bytes.
+/// Number of lines that exceeds the output queue: 32 MiB of lines of about 900 bytes.
 const OVER_QUEUE: usize = 70_000;
-/// Fewer than that.
+/// Number of timed attempts, fewer than the others.
 const TIMED: usize = 10_000;
 
 pub(crate) fn main() -> ExitCode {
@@ -47,7 +47,7 @@ fn refusing() -> SocketAddr {
     (FAR_V4, ports::RESETS).into()
 }
 
-/// Refused attempts from several threads on the calling thread's stage.
+/// Makes refused attempts from several threads on the calling thread's test network.
 fn refuse(count: usize) {
     let refuse_some = || (0..count / THREADS).for_each(|_| drop(attempt(refusing())));
     thread::scope(|scope| {
@@ -55,7 +55,7 @@ fn refuse(count: usize) {
     });
 }
 
-/// Refused attempts that go on while `act` does. How many there were.
+/// Makes refused attempts while `act` runs, and counts them.
 fn refuse_while<T>(act: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     let refuse_on = || {
@@ -72,7 +72,7 @@ fn refuse_while<T>(act: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Plays on a stage; the options make an agent see nothing else.
+/// Runs on a test network. The options limit an agent to that network.
 fn on_stage<T: Send>(act: impl FnOnce(&Testnet, &[&str]) -> T + Send) -> T {
     let play = |testnet: &Testnet| {
         testnet.far.as_ref().unwrap();
@@ -84,8 +84,8 @@ fn on_stage<T: Send>(act: impl FnOnce(&Testnet, &[&str]) -> T + Send) -> T {
     conntrace_testnet::run("pressure", play).unwrap()
 }
 
-/// The ring overflows: how many is said, they stand in every total, and what
-/// comes after has its line.
+/// When the ring overflows, the loss is reported and counted in every total. Later attempts have
+/// their lines.
 fn stopped_agent() {
     let dir = Dir::new("stopped-agent");
     let file = LinesFile::new(&dir.0);
@@ -125,8 +125,8 @@ fn stopped_agent() {
     assert_eq!(count(&lines, "outcome"), OVER_RING + 1 - lost);
 }
 
-/// Nobody reads: the ring is emptied all the same, what waits is bounded, and
-/// who connects is not held up.
+/// If nobody reads, the ring is emptied all the same. The queue is bounded, and connects are not
+/// delayed.
 fn stuck_reader() {
     let (lines, flowing, stuck) = on_stage(|_, options| {
         let (reader, writer) = io::pipe().unwrap();
@@ -187,7 +187,7 @@ fn time_of_refusing(count: usize) -> Duration {
     began.elapsed()
 }
 
-/// Whoever would read the lines was gone from the start.
+/// The reader of the lines is gone from the start.
 fn closed_before_the_first_line() {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
@@ -211,8 +211,8 @@ fn closed_in_a_storm() {
     });
 }
 
-/// The disk that takes the lines fills up, and the end comes: that is said, and no line is cut
-/// in half.
+/// The disk with the lines fills up before the end. The loss is reported, and no line is
+/// incomplete.
 fn disk_fills_in_a_storm() {
     let dir = Dir::new("disk-fills");
     in_private_mounts(|| {
@@ -241,7 +241,7 @@ fn disk_fills_in_a_storm() {
     });
 }
 
-/// It stops while attempts go on: the stop is the last line, and exact.
+/// The agent stops while attempts go on: the stop line is the last one, and exact.
 fn signal_in_a_storm(signal: Signal) {
     let dir = Dir::new("signal");
     let file = LinesFile::new(&dir.0);

@@ -10,7 +10,7 @@ use super::{
     matrix::GuestRow,
 };
 
-/// Printed by `doctor --help`.
+/// Table of kernels that `doctor --help` prints.
 const TABLE: &str = "conntrace/src/commands/doctor/kernels.md";
 /// Document that has the table as well.
 const PAGE: &str = "docs/kernels.md";

@@ -16,12 +16,12 @@ use anyhow::{Context as _, Result};
 use crate::run::show;
 
 const QEMU: &str = "qemu-system-x86_64";
-/// How long a guest may take until its first program runs.
+/// Time limit until a guest's first program runs.
 const BOOT_MAX: Duration = Duration::from_secs(60);
-/// How long it may take where the CPU itself runs it, before emulation is tried.
+/// Time limit for a guest to boot with KVM, after which emulation is tried.
 const KVM_BOOT_MAX: Duration = Duration::from_secs(10);
 
-/// How a guest is run.
+/// Accelerator that QEMU runs a guest with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Accelerator {
     Kvm,
@@ -76,24 +76,24 @@ pub(crate) struct Guest<'a> {
     /// Archives of files, one after the other.
     pub(crate) initrd: &'a Path,
     pub(crate) accelerator: Accelerator,
-    /// Added to the kernel's command line.
+    /// Additions to the kernel's command line.
     pub(crate) append: String,
 }
 
-/// What has become of a guest.
+/// Progress and results of a guest.
 #[derive(Default)]
 pub(crate) struct GuestRun {
     /// It is about to switch itself off: all its commands have ended.
     pub(crate) off: bool,
-    /// How each command ended, by name.
+    /// Results of the commands, by name.
     pub(crate) ended: BTreeMap<String, CommandEnd>,
-    /// The one that has not ended.
+    /// Name of the command that is still running.
     pub(crate) hangs: Option<String>,
-    /// The end of its console.
+    /// Last lines of the console.
     pub(crate) console: Vec<String>,
 }
 
-/// How a command of a guest ended.
+/// Result of a command in a guest.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct CommandEnd {
     pub(crate) status: i32,
@@ -101,7 +101,7 @@ pub(crate) struct CommandEnd {
     pub(crate) passed: u32,
     pub(crate) failed: u32,
     pub(crate) ignored: u32,
-    /// What it printed.
+    /// Lines that the command printed.
     pub(crate) printed: Vec<String>,
 }
 

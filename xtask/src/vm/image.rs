@@ -1,5 +1,5 @@
-//! What a guest finds in its memory: an archive of files (initramfs) with the
-//! programs of `cargo test` as they are, and what they need.
+//! Memory image of a guest: an archive of files (initramfs) with the programs of `cargo test` as
+//! they are, and their dependencies.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,8 +21,7 @@ use crate::{
 /// Programs that the tests call, of this machine; whatever else they call busybox
 /// can do.
 const PROGRAMS: [&str; 4] = ["ip", "nft", "ss", "setpriv"];
-/// What the tests need of a kernel; where it is no module it is built in, or not to
-/// be had.
+/// Kernel modules that the tests need. A kernel without one of them has it built in, or lacks it.
 const MODULES: [&str; 19] = [
     "tun",
     "veth",
@@ -45,7 +44,7 @@ const MODULES: [&str; 19] = [
     "nf_conntrack",
 ];
 
-/// How long each command of a guest may take.
+/// Time limit of each command in a guest, in seconds.
 const PROGRAM_MAX_SECONDS: u64 = 400;
 
 /// A file tree that becomes an archive.
@@ -89,7 +88,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Packs it up.
+    /// Packs the tree into an archive.
     fn pack(&self, into: &Path) -> Result<()> {
         let mut names = Vec::new();
         list(&self.0, Path::new(""), &mut names)?;
@@ -122,7 +121,7 @@ fn list(root: &Path, below: &Path, names: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// What the dynamic linker loads for this program, itself included.
+/// Libraries that the dynamic linker loads for this program, itself included.
 fn libraries(program: &Path) -> Result<BTreeSet<PathBuf>> {
     let text = output(Command::new("ldd").arg(program))?;
     let paths = text.split_whitespace().filter(|word| word.starts_with('/'));
@@ -131,13 +130,13 @@ fn libraries(program: &Path) -> Result<BTreeSet<PathBuf>> {
 
 /// A group of tests, or a command of its own, that a guest runs.
 pub(crate) struct GuestCommand {
-    /// As the table names it.
+    /// Name in the table.
     pub(crate) name: String,
     /// For the guest's shell, in the folder of the programs.
     pub(crate) command: String,
 }
 
-/// What all guests have: programs, and what each kind runs.
+/// Packs the part that all guests share: the programs, and the commands of each kind.
 pub(crate) fn pack_programs(
     folder: &Path,
     conntrace: &Path,
@@ -183,7 +182,7 @@ pub(crate) fn pack_programs(
     Ok(archive)
 }
 
-/// What a guest of this kernel has: the modules, and the order to load them in.
+/// Packs the part of one kernel: its modules, and the order to load them in.
 pub(crate) fn pack_modules(folder: &Path, kernel: &UnpackedKernel) -> Result<PathBuf> {
     let tree = Tree::new(folder.join(format!("modules-{}", kernel.release)))?;
     let mut modules = Modules {
@@ -208,7 +207,7 @@ pub(crate) fn pack_modules(folder: &Path, kernel: &UnpackedKernel) -> Result<Pat
 
 /// A kernel's modules, and those of them that a guest gets.
 struct Modules {
-    /// By name.
+    /// Paths of the modules, by name.
     files: BTreeMap<String, PathBuf>,
     tree: Tree,
     /// Those that are in the tree, each after what it depends on.
@@ -252,7 +251,7 @@ impl Modules {
     }
 }
 
-/// `nf_tables.ko.xz`: `nf_tables`.
+/// Returns the module name of a file: `nf_tables` for `nf_tables.ko.xz`.
 fn module_name(file: &Path) -> Option<String> {
     let name = file.file_name()?.to_str()?;
     let name = name.strip_suffix(".xz").unwrap_or(name);

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::run::{output, run};
 
-/// Where each of Debian's kernels is to be had: its version, and the suite.
+/// Sources of Debian's kernels: version and suite.
 const SUITES: [(&str, &str); 5] = [
     ("5.10", "bullseye"),
     ("6.1", "bookworm"),
@@ -34,13 +34,13 @@ pub(crate) fn versions() -> impl Iterator<Item = &'static str> {
     SUITES.iter().map(|&(version, _)| version)
 }
 
-/// An unpacked kernel.
+/// Unpacked kernel package.
 pub(crate) struct UnpackedKernel {
-    /// As `uname -r` says.
+    /// Release as in `uname -r`.
     pub(crate) release: String,
-    /// What boots.
+    /// Path of the bootable image.
     pub(crate) image: PathBuf,
-    /// Its folder of modules.
+    /// Folder of the kernel's modules.
     pub(crate) modules: PathBuf,
 }
 
@@ -70,7 +70,7 @@ impl UnpackedKernel {
     }
 }
 
-/// Debian's packages of other suites.
+/// Access to Debian packages of other suites.
 pub(crate) struct Apt {
     folder: PathBuf,
 }
@@ -152,7 +152,7 @@ impl Apt {
     }
 }
 
-/// Where this machine gets Debian's packages from.
+/// Returns the mirror from which this machine gets Debian's packages.
 fn mirror() -> Result<String> {
     let targets = output(Command::new("apt-get").args([
         "indextargets",

@@ -1,4 +1,4 @@
-//! What a guest is there to show, and what it runs for that.
+//! Kinds of guests: their purpose, and the commands that they run.
 
 use clap::ValueEnum;
 
@@ -6,9 +6,9 @@ use super::image::GuestCommand;
 
 /// The group of tests that says what the verifier does.
 pub(crate) const VERIFIER: &str = "verifier";
-/// What a guest's start line says.
+/// Name of the command that prints the start line.
 pub(crate) const COVERAGE: &str = "coverage";
-/// Likewise with system calls.
+/// Name of the command that prints the start line with system calls.
 pub(crate) const COVERAGE_SYSCALLS: &str = "coverage-syscalls";
 
 /// Tests that go through the tiers themselves: one guest is enough.
@@ -68,7 +68,7 @@ impl GuestKind {
         }
     }
 
-    /// For the kernel's command line.
+    /// Returns the additions to the kernel's command line.
     pub(crate) fn append(self) -> String {
         let list = self.as_str();
         let (tier, more) = match self {

@@ -20,7 +20,7 @@ use super::{
     kind::GuestKind,
 };
 
-/// How long a guest may take.
+/// Time limit of a guest.
 const GUEST_MAX: Duration = Duration::from_secs(1500);
 /// Guests at once: their tests wait more than they compute.
 const AT_ONCE: usize = 2;
@@ -138,7 +138,7 @@ pub(super) fn conclude(rows: &[GuestRow]) -> Result<()> {
     Ok(())
 }
 
-/// Why the guest did not come to its end, with what it said last.
+/// Describes a guest that did not finish, with the last lines of its console.
 fn trouble(ran: &GuestRun) -> Option<String> {
     if ran.off {
         return None;
@@ -153,14 +153,14 @@ fn trouble(ran: &GuestRun) -> Option<String> {
     })
 }
 
-/// A guest, in the table.
+/// Row of the table: one guest.
 pub(super) struct GuestRow {
     pub(super) kernel: String,
     pub(super) kind: &'static str,
-    /// How each command ended, by name.
+    /// Results of the commands, by name.
     pub(super) ended: Vec<(String, CommandEnd)>,
     seconds: u64,
-    /// Why there is nothing more.
+    /// Reason for missing results.
     trouble: Option<String>,
     ran: bool,
 }
@@ -181,7 +181,7 @@ impl GuestRow {
         self.ended.iter().map(|(_, ended)| of(ended)).sum()
     }
 
-    /// Commands that did not end well.
+    /// Iterates over the commands that failed.
     fn bad(&self) -> impl Iterator<Item = &(String, CommandEnd)> {
         self.ended.iter().filter(|(_, ended)| ended.status != 0)
     }
@@ -190,7 +190,7 @@ impl GuestRow {
         self.trouble.is_none() && self.bad().next().is_none() && !self.ended.is_empty()
     }
 
-    /// What those printed.
+    /// Output of the failed commands.
     fn what_failed(&self) -> String {
         let mut text = String::new();
         for (name, ended) in self.bad() {

@@ -28,7 +28,7 @@ use kernels::{Apt, UnpackedKernel};
 use kind::{GuestKind, TestGroup};
 use matrix::{GuestRow, KernelHost};
 
-/// What this task calls, and the packages that have it.
+/// Programs that this task calls, and the packages that contain them.
 const NEEDED: [(&str, &str); 8] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
@@ -40,7 +40,7 @@ const NEEDED: [(&str, &str); 8] = [
     ("strip", "binutils"),
 ];
 
-/// Which guests, and what they run.
+/// Choice of guests, and the commands that they run.
 #[derive(Debug, Args)]
 pub(crate) struct VmArgs {
     /// Only this kernel: 5.10, 6.1, 6.12, 6.18, 7 (the newest). Can be repeated

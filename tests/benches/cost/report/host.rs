@@ -1,4 +1,4 @@
-//! Where and when it was measured.
+//! Host and time of the measurement.
 
 use std::{fs, thread};
 
@@ -11,7 +11,7 @@ pub(crate) struct BenchHost {
     kernel: String,
     cpu: String,
     cpus: usize,
-    /// How many others wanted to run when it began: should be next to none.
+    /// Load average at the start, which should be near zero.
     load: String,
 }
 

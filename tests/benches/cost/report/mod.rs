@@ -1,4 +1,4 @@
-//! The figures as text, JSON, Markdown and bars.
+//! Output of the figures as text, JSON, Markdown and charts.
 
 mod host;
 mod svg;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::measured::{Figure, FigureTarget, Measured, Section};
 pub(crate) use host::BenchHost;
 
-/// Every part that was measured, and where.
+/// Results of all parts and the host they were measured on.
 pub(crate) struct BenchReport {
     pub(crate) host: BenchHost,
     pub(crate) sections: Vec<Section>,
@@ -63,7 +63,7 @@ impl BenchReport {
         page
     }
 
-    /// How many targets are met, and which are not.
+    /// Summarizes how many targets are met, and lists the others.
     fn targets(&self) -> String {
         let rows = self.sections.iter().flat_map(|section| &section.rows);
         let with_target: Vec<_> = rows.filter(|row| row.is_met().is_some()).collect();
@@ -91,7 +91,7 @@ impl BenchReport {
     }
 }
 
-/// For whoever waits for the end.
+/// Prints a section as soon as it is measured.
 pub(crate) fn print(section: &Section) {
     println!("\n{}\n  {}", section.title, section.about);
     for row in &section.rows {
@@ -121,7 +121,7 @@ fn markdown_row(row: &Figure) -> String {
     )
 }
 
-/// The figure with its unit.
+/// Formats the figure with its unit.
 fn figure(row: &Figure) -> String {
     match (&row.measured, row.value()) {
         (Measured::NotRun(why), _) => format!("not run: {why}"),
@@ -132,7 +132,7 @@ fn figure(row: &Figure) -> String {
     }
 }
 
-/// The 95 % interval, and the least and the most.
+/// Formats the 95 % interval, and the minimum and maximum.
 fn spread(row: &Figure) -> [String; 2] {
     match &row.measured {
         Measured::Spread(spread) => [spread.interval(), (spread.least(), spread.most())]
@@ -150,7 +150,7 @@ fn target(row: &Figure) -> String {
     }
 }
 
-/// With a comma at every thousand.
+/// Formats a number with a comma at every thousand.
 pub(crate) fn show(value: f64, digits: usize) -> String {
     let plain = format!("{:.digits$}", value.abs());
     let (whole, rest) = plain.split_at(plain.find('.').unwrap_or(plain.len()));

@@ -1,4 +1,4 @@
-//! Bars of the parts that are worth it.
+//! Charts of selected parts.
 
 use std::fmt::Write as _;
 
@@ -7,11 +7,11 @@ use super::{
     show,
 };
 
-/// Pixels.
+/// Width of the chart in pixels.
 const WIDTH: f64 = 980.0;
 const ROW: f64 = 20.0;
 const MARGIN: f64 = 16.0;
-/// Where bars begin, and the longest ends.
+/// Horizontal position at which bars begin, and limit of the longest.
 const BARS: f64 = 430.0;
 const BARS_END: f64 = 840.0;
 
@@ -40,7 +40,7 @@ pub(super) fn bars(sections: &[Section]) -> String {
     )
 }
 
-/// Returns where the next one begins.
+/// Draws a panel and returns the top of the next one.
 fn panel(body: &mut String, title: &str, rows: &[&Figure], top: f64) -> f64 {
     let most = rows
         .iter()
@@ -66,7 +66,7 @@ fn panel(body: &mut String, title: &str, rows: &[&Figure], top: f64) -> f64 {
     y + ROW + MARGIN
 }
 
-/// `y` is the text's base line.
+/// Draws a bar. `y` is the base line of its text.
 fn bar(body: &mut String, row: &Figure, x: impl Fn(f64) -> f64, y: f64) {
     let value = row.value().unwrap();
     let (top, middle, text_x) = (y - 11.0, y - 4.0, BARS - 8.0);
@@ -90,7 +90,7 @@ fn bar(body: &mut String, row: &Figure, x: impl Fn(f64) -> f64, y: f64) {
     let _ = writeln!(body, "<text x=\"{end:.1}\" y=\"{y}\">{shown}</text>");
 }
 
-/// How far to the right a row goes.
+/// Returns the largest value that a row shows.
 fn reach(row: &Figure) -> f64 {
     match &row.measured {
         Measured::Spread(spread) => spread.interval().1.max(spread.median()),

@@ -1,4 +1,4 @@
-//! What is done to the whole machine, and so only to one that is the tests' own.
+//! Faults of the whole machine, which run only on a machine that the tests own.
 
 use std::{
     env,
@@ -19,16 +19,16 @@ use serde_json::Value;
 use crate::faults::storm::{Storm, lines_of, on_stage, parsed};
 
 const HOUR: i64 = 3_600;
-/// Between two things that are done.
+/// Pause between two faults.
 const MEANWHILE: Duration = Duration::from_millis(800);
-/// What a line may be off by: it is made in the second of its attempt, or a slow machine
-/// makes it late.
+/// Tolerance of a line's time in seconds. A line is made in the second of its attempt, but a slow
+/// machine delays it.
 const NEARLY_S: i64 = 20;
-/// The processor that is taken away.
+/// File that takes a processor offline.
 const PROCESSOR: &str = "/sys/devices/system/cpu/cpu1/online";
 const TAKEN_AWAY: usize = 5;
 
-/// Why the machine is not the tests' own, if so.
+/// Returns the missing requirement if the tests do not own the machine.
 fn is_shared() -> Option<&'static str> {
     let needs = "needs a machine of its own, and to be told so (CONNTRACE_OWN_MACHINE=1, as cargo xtask vm does): it would harm others' programs";
     env::var_os("CONNTRACE_OWN_MACHINE")
@@ -36,12 +36,12 @@ fn is_shared() -> Option<&'static str> {
         .then_some(needs)
 }
 
-/// Why the clock cannot be set, if so.
+/// Returns the missing requirement if the clock cannot be set.
 pub(crate) fn lacks_own_clock() -> Option<&'static str> {
     is_shared()
 }
 
-/// Why no processor can be taken away, if so.
+/// Returns the missing requirement if no processor can be taken offline.
 pub(crate) fn lacks_hotplug() -> Option<&'static str> {
     let needs = "needs a second processor that can be taken away";
     let lacks = OpenOptions::new().write(true).open(PROCESSOR).is_err();
@@ -70,8 +70,8 @@ fn step(seconds: i64) {
     clock_settime(ClockId::CLOCK_REALTIME, then).unwrap();
 }
 
-/// An hour on and back in a storm: each line has the time that the clock had, how long
-/// an attempt took is what it took, and totals come as before.
+/// The clock is set an hour ahead and back in a storm. Each line has the clock's time, durations
+/// are unaffected, and totals come as before.
 pub(crate) fn clock_is_set() {
     let dir = Dir::new("clock-is-set");
     let file = LinesFile::new(&dir.0);
@@ -138,7 +138,7 @@ fn assert_times(lines: &[Value], times: &[i64]) {
     assert_eq!(clocks, [false, true, false], "in turn");
 }
 
-/// The second processor, away while it is held.
+/// Second processor, offline while this value is held.
 struct Away;
 
 impl Away {
@@ -154,7 +154,7 @@ impl Drop for Away {
     }
 }
 
-/// Everything that runs there goes on elsewhere, and so do its attempts.
+/// Threads of an offline processor continue elsewhere, and so do their attempts.
 pub(crate) fn processors_come_and_go() {
     let dir = Dir::new("processors");
     let file = LinesFile::new(&dir.0);

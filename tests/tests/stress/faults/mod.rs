@@ -1,10 +1,10 @@
-//! What goes wrong around the agent: it is stopped, killed and started again, its
-//! reader is slow or stuck, namespaces come and go, processes call themselves what they
-//! like, the clock is set, processors are taken away. Whatever it is, no line is wrong,
-//! every attempt is accounted for, and nobody who connects waits for the agent.
+//! Faults around the agent. It is stopped, killed and restarted, and its reader is slow or stuck.
+//! Namespaces come and go, processes choose hostile names, the clock is set, and processors go
+//! offline. In every case each line is right, each attempt is accounted for, and no application
+//! waits for the agent.
 //!
-//! `pressure`, `late`, `record` and `footprint` have the others: a full ring, queue,
-//! attempt map and disk, two agents at once, and what a killed one leaves behind.
+//! `pressure`, `late`, `record` and `footprint` cover the others: a full ring, queue, attempt map
+//! and disk, two agents at once, and leftovers of a killed agent.
 
 mod machine;
 mod names;

@@ -19,19 +19,19 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// The child's.
+/// Role of the child process.
 pub(crate) const ROLE: &str = "names";
-/// Bytes of a task's name.
+/// Maximum length of a task's comm in bytes.
 const COMM_MAX: usize = 15;
 
-/// Every byte but NUL and these.
+/// Returns every byte except NUL and those in `without`.
 fn bytes_but(without: &[u8]) -> Vec<u8> {
     (1..=u8::MAX)
         .filter(|byte| !without.contains(byte))
         .collect()
 }
 
-/// Names that have every byte among them.
+/// Returns names that together contain every byte.
 fn comms() -> Vec<Vec<u8>> {
     let bytes = bytes_but(b"");
     bytes.chunks(COMM_MAX).map(<[u8]>::to_vec).collect()
@@ -57,7 +57,7 @@ pub(crate) fn every_byte_test() -> Trial {
     )
 }
 
-/// A path of these bytes is too long for a line, and says that it was cut.
+/// Checks that a path of these bytes is truncated in a line and marked so.
 fn assert_begins_as(path: &Value, whole: &str) {
     let kept = path.as_str().unwrap().strip_suffix('…').unwrap();
     assert!(whole.starts_with(kept) && kept.len() > 200, "{kept}");

@@ -1,4 +1,4 @@
-//! Network namespaces that live for milliseconds.
+//! Network namespaces with a lifetime of milliseconds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,23 +23,23 @@ use serde_json::Value;
 const NAMESPACES: usize = 160;
 const WARM: usize = 60;
 const NAMESPACES_SLOW: usize = 24;
-/// What its memory may grow by from then on.
+/// Limit of the memory growth after the warm-up, in kB.
 const GROWTH_MAX_KB: u64 = 1024;
-/// Nobody listens there on the address that is connected to.
+/// Port without a listener on the address that is connected to.
 const PORT: u16 = 7_070;
-/// Where in every other namespace somebody does.
+/// Address of a listener in every other namespace.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-/// How long a namespace that nobody needs may be held.
+/// Time limit for a namespace to be freed when no process needs it.
 const FREED_MAX: Duration = Duration::from_secs(5);
 
-/// What was done in a namespace, by one process.
+/// Attempts of one process in its own namespace.
 struct NamespaceAttempts {
     netns: u32,
     listens: bool,
     pid: u32,
 }
 
-/// The child: three attempts.
+/// Makes three attempts, as the child process.
 pub(crate) fn connect() -> ExitCode {
     attempt((Ipv4Addr::LOCALHOST, PORT));
     attempt((FAR_V4, ports::RESETS));
@@ -49,8 +49,8 @@ pub(crate) fn connect() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Every attempt has its line, of its own namespace, with a cause that was true there
-/// or none; the agent holds none of them and does not grow.
+/// Every attempt has its line with the right namespace, and a cause that was true there or none.
+/// The agent holds no namespace, and its memory does not grow.
 pub(crate) fn come_and_go() {
     let namespaces = if is_slow().is_some() {
         NAMESPACES_SLOW
@@ -91,12 +91,12 @@ pub(crate) fn come_and_go() {
     assert!(different.len() < namespaces / 2, "{}", different.len());
 }
 
-/// A process connects; it and the namespace end at once, or when its lines are there.
+/// Makes a process connect. The process and its namespace end at once, or when its lines are there.
 fn act(testnet: &Testnet, number: usize, file: &LinesFile) -> NamespaceAttempts {
     let listens = number.is_multiple_of(2);
     let _listener = listens.then(|| TcpListener::bind((ELSEWHERE, PORT)).unwrap());
     let process = Partner::start(in_role("namespaces"));
-    // A look that comes when nobody listens any more says so.
+    // A check that comes after the listener is gone reports that.
     if listens || number % 4 == 1 {
         file.wait_for("\"type\":\"outcome\"", 3 * (number + 1));
     }
@@ -109,7 +109,7 @@ fn act(testnet: &Testnet, number: usize, file: &LinesFile) -> NamespaceAttempts 
     }
 }
 
-/// Holds each line against what was done; how many had which cause.
+/// Compares each line with its attempt, and counts the causes.
 fn compare(lines: &[Value], played: &[NamespaceAttempts]) -> BTreeMap<String, usize> {
     let mut causes = BTreeMap::new();
     let mut left = outcomes_by_process(lines);

@@ -1,4 +1,4 @@
-//! An agent that does not run, or that nobody reads.
+//! Agent that is stopped, or whose output nobody reads.
 
 use std::{
     fmt,
@@ -22,22 +22,22 @@ use nix::{
 
 use crate::faults::storm::{Storm, THREADS, lines_of, on_stage, parsed};
 
-/// How long the agent does not run.
+/// Duration of the agent's stop.
 const STOPPED: Duration = Duration::from_secs(4);
-/// Before it, and after it.
+/// Running time before the stop, and after it.
 const RUNS: Duration = Duration::from_millis(700);
-/// More lines than may wait for the output: 32 MiB of them, each of some 900 bytes.
+/// Number of lines that exceeds the output queue: 32 MiB of lines of about 900 bytes.
 const OVER_QUEUE: usize = 70_000;
-/// What a slow reader takes at a time, and how long it then does something else: a
-/// tenth of what a storm makes of lines.
+/// Bytes that a slow reader takes at a time, and its pause afterwards. It reads a tenth of the
+/// lines that a storm produces.
 const SIP: usize = 16 << 10;
 const SIP_EVERY: Duration = Duration::from_millis(5);
-/// Lines that take such a reader longer than an output may be blocked at the end.
+/// Lines that take such a reader longer than the limit of a blocked output at the end.
 const FOR_SECONDS: usize = 22_000;
-/// Rounds that are held against each other, in turn, and attempts in each.
+/// Rounds that are compared in turn, and attempts in each.
 const PAIRS: usize = 200;
 const ROUND: usize = 50;
-/// More than the ring takes: 8 MiB of records of 248 bytes and a header of 8.
+/// Number of records that exceeds the ring: 8 MiB of 248 bytes and a header of 8.
 const OVER_RING: usize = 40_000;
 
 fn refusing() -> SocketAddr {
@@ -54,7 +54,7 @@ fn refuse_in_threads(count: usize) {
     });
 }
 
-/// It finds what the ring could hold, counts the rest, and goes on.
+/// A stopped agent reads the ring's content afterwards, counts the rest as lost, and continues.
 pub(crate) fn stopped_for_seconds() {
     let dir = Dir::new("stopped-for-seconds");
     let file = LinesFile::new(&dir.0);
@@ -94,7 +94,7 @@ pub(crate) fn stopped_for_seconds() {
     assert_eq!(told[2], storm.attempts_of(2));
 }
 
-/// What it cannot take in time is counted, and what it takes is whole.
+/// Lines that the reader is too slow for are counted, and the others arrive whole.
 pub(crate) fn slow_reader() {
     let text = on_stage(|_, options| {
         let (mut reader, writer) = io::pipe().unwrap();
@@ -113,7 +113,7 @@ pub(crate) fn slow_reader() {
         });
         thread::scope(|scope| {
             let rest = scope.spawn(|| reader.read_to_end(&mut taken).unwrap());
-            // The loss is told within the second.
+            // The loss is reported within the second.
             thread::sleep(3 * RUNS);
             refuse(1);
             thread::sleep(RUNS / 4);
@@ -139,8 +139,8 @@ pub(crate) fn slow_reader() {
     assert!(last["time"].as_str() > loss["time"].as_str());
 }
 
-/// Connects are as fast as where the same agent looks away, while it is stuck in a
-/// write, and while it is stopped.
+/// Connects take the same time for filtered namespaces, for an agent that is stuck in a write, and
+/// for one that is stopped.
 pub(crate) fn nobody_waits_for_it() {
     let own = || File::open("/proc/thread-self/ns/net").unwrap();
     conntrace_testnet::run("unwatched", |_| {
@@ -162,13 +162,12 @@ pub(crate) fn nobody_waits_for_it() {
     .unwrap();
 }
 
-/// How long a connect takes that is refused within its call: the median of those in a
-/// watched namespace, and of as many in one that is not. What takes the processor away
-/// takes it from few of them.
+/// Time of a connect that is refused within its call: the median in a watched namespace, and in an
+/// unwatched one. Preemption then affects only a few of them.
 struct Times([Duration; 2]);
 
 impl Times {
-    /// Leaves the thread in the first.
+    /// Measures both namespaces and leaves the thread in the first.
     fn of(namespaces: &[File; 2]) -> Self {
         let mut times = [Vec::new(), Vec::new()];
         for _ in 0..PAIRS {
@@ -210,7 +209,7 @@ fn time_of_one() -> Duration {
     began.elapsed()
 }
 
-/// Stdout and stderr are one pipe that nobody reads: it ends all the same.
+/// The agent ends even if stdout and stderr are one pipe that nobody reads.
 pub(crate) fn stuck_with_stderr() {
     on_stage(|_, options| {
         let (_reader, writer) = io::pipe().unwrap();
@@ -238,7 +237,7 @@ pub(crate) fn stuck_with_stderr() {
     });
 }
 
-/// A reader that is slow, but reads, has all lines although the end has come.
+/// A slow reader gets all lines even after the end was requested.
 pub(crate) fn slow_reader_at_the_end() {
     let text = on_stage(|_, options| {
         let (mut reader, writer) = io::pipe().unwrap();

@@ -1,4 +1,4 @@
-//! An agent that is killed, and the one that is started after it.
+//! Agent that is killed, and its successor.
 
 use std::{collections::HashSet, thread, time::Duration};
 
@@ -13,15 +13,15 @@ use socket2::Socket;
 
 use crate::faults::storm::{Storm, THREADS, lines_of, on_stage, parsed, whole_lines};
 
-/// How long each agent runs.
+/// Running time of each agent.
 const RUNS: Duration = Duration::from_millis(500);
-/// Longer than the default patience.
+/// Interval longer than the default patience.
 const OVER_PATIENCE: Duration = Duration::from_millis(300);
 /// Attempts that are under way from before the last kill on.
 const KEPT: usize = 50;
 
-/// Of each agent all lines are right; the last one has every attempt that began when
-/// it was live, and those that were under way before. Nothing of the others stays.
+/// All lines of each agent are right. The last one reports every attempt that began during its run,
+/// and those under way before. The others leave nothing behind.
 pub(crate) fn killed_and_restarted() {
     let kills = if is_slow().is_some() { 1 } else { 3 };
     let dirs: Vec<_> = (0..=kills)
@@ -72,13 +72,13 @@ pub(crate) fn killed_and_restarted() {
     assert_eq!(number(&stop["attempts"]), count(last, "outcome"));
 }
 
-/// The phase in which nothing but this agent was there.
+/// Returns the phase in which only this agent was running.
 fn live_phase(agent: usize) -> usize {
     2 * agent + 1
 }
 
-/// How many lines an agent has of the attempts while it was live. It has none twice,
-/// those that were under way before, and none of those that had ended.
+/// Counts an agent's lines for the attempts during its run. It has no attempt twice. It has those
+/// that were under way before, and none of those that had ended.
 fn told_by(lines: &[Value], agent: usize, storm: &Storm, netns: u32) -> usize {
     for phase in 0..live_phase(agent) {
         let told = lines_of(lines, phase, netns);
@@ -114,7 +114,7 @@ fn told_by(lines: &[Value], agent: usize, storm: &Storm, netns: u32) -> usize {
     told
 }
 
-/// Attempts that are under way afterwards.
+/// Begins attempts that never get an answer.
 fn begin_silent() -> Vec<Socket> {
     let begin = |_| {
         let remote = (FAR_V4, ports::SILENT).into();

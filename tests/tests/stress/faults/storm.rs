@@ -1,4 +1,4 @@
-//! Attempts that go on while something happens.
+//! Attempts that continue in the background of a test.
 
 use std::{
     collections::HashSet,
@@ -14,18 +14,17 @@ use conntrace_tests::{attempt, check};
 use serde_json::Value;
 
 pub(crate) const THREADS: usize = 4;
-/// How many phases a storm may have.
+/// Limit of phases of a storm.
 const PHASES_MAX: usize = 8;
 /// The last byte of the far host of the first phase's attempts.
 const FIRST_HOST: u8 = 100;
-/// After so many attempts a thread pauses: seconds of a storm are to be no more lines
-/// than can be read again.
+/// Attempts before a thread pauses. A storm of some seconds then has a readable number of lines.
 const IN_A_ROW: usize = 16;
 const PAUSE: Duration = Duration::from_millis(4);
-/// One in so many lines is held against the schema, which takes longer than all the
+/// Interval of lines that are validated by the schema, because validation takes longer than all the
 /// rest.
 const SCHEMA_EVERY: usize = 16;
-/// Where the attempts go, and what their lines say: label, errno, kind of the reply.
+/// Destination ports of the attempts, and the expected label, errno and reply kind.
 const KINDS: [(u16, [&str; 3]); 3] = [
     (ports::RESETS, ["refused", "ECONNREFUSED", "rst"]),
     (
@@ -45,7 +44,7 @@ pub(crate) struct Storm {
 }
 
 impl Storm {
-    /// Attempts on the calling thread's stage while `act` does; what it returned.
+    /// Makes attempts on the calling thread's test network while `act` runs, and returns its value.
     pub(crate) fn during<T>(&self, act: impl FnOnce() -> T) -> T {
         thread::scope(|scope| {
             (0..THREADS).for_each(|_| drop(scope.spawn(|| self.attempt_on())));
@@ -72,18 +71,18 @@ impl Storm {
         }
     }
 
-    /// The next phase begins; which one it is. An attempt or two of the last one can
-    /// still be under way.
+    /// Begins the next phase and returns its number. An attempt or two of the last one can still be
+    /// under way.
     pub(crate) fn next_phase(&self) -> usize {
         self.phase.fetch_add(1, SeqCst) + 1
     }
 
-    /// How many attempts there were.
+    /// Counts all attempts.
     pub(crate) fn attempts(&self) -> usize {
         (0..PHASES_MAX).map(|phase| self.attempts_of(phase)).sum()
     }
 
-    /// How many of them in this phase.
+    /// Counts the attempts of this phase.
     pub(crate) fn attempts_of(&self, phase: usize) -> usize {
         self.counts[phase].load(SeqCst)
     }
@@ -97,13 +96,13 @@ impl Drop for Over<'_> {
     }
 }
 
-/// The far host that this phase's attempts go to.
+/// Returns the far host of this phase's attempts.
 fn host(phase: usize) -> Ipv4Addr {
     let [a, b, c, _] = FAR_V4.octets();
     Ipv4Addr::new(a, b, c, FIRST_HOST + u8::try_from(phase).unwrap())
 }
 
-/// Plays on a stage; the options make an agent see nothing else, but all of it.
+/// Runs on a test network. The options limit an agent to that network, of which it sees everything.
 pub(crate) fn on_stage<T: Send>(act: impl FnOnce(&Testnet, &[&str]) -> T + Send) -> T {
     let play = |testnet: &Testnet| {
         testnet.far.as_ref().unwrap();
@@ -114,7 +113,7 @@ pub(crate) fn on_stage<T: Send>(act: impl FnOnce(&Testnet, &[&str]) -> T + Send)
     conntrace_testnet::run("faults", play).unwrap()
 }
 
-/// Every line as JSON, some by the schema.
+/// Parses every line as JSON, and validates some by the schema.
 pub(crate) fn parsed(lines: &str) -> Vec<Value> {
     let parse = |(number, line): (usize, &str)| match number % SCHEMA_EVERY {
         0 => check(line).unwrap(),
@@ -123,8 +122,8 @@ pub(crate) fn parsed(lines: &str) -> Vec<Value> {
     lines.lines().enumerate().map(parse).collect()
 }
 
-/// How many of the storm's attempts of this phase have a line. Each says what the
-/// application saw, and none has two.
+/// Counts the lines for the storm's attempts of this phase. Each agrees with the application, and
+/// no attempt has two.
 pub(crate) fn lines_of(lines: &[Value], phase: usize, netns: u32) -> usize {
     let host = host(phase).to_string();
     let mut ids = HashSet::new();
@@ -155,7 +154,7 @@ fn assert_right(line: &Value, netns: u32) {
     assert!(unknown || *pid == process::id(), "{line:#}");
 }
 
-/// What an agent has in its output after it was killed: whole lines, but for the last.
+/// Returns the whole lines of an agent that was killed, without an incomplete last line.
 pub(crate) fn whole_lines(text: &str) -> &str {
     text.rsplit_once('\n').map_or("", |(whole, _)| whole)
 }

@@ -1,4 +1,4 @@
-//! What the workers' applications do with a socket, and where they connect to.
+//! Socket calls of the workers' applications, and their destinations.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -17,17 +17,17 @@ use socket2::Socket;
 
 use crate::million::plan::{Plan, PlannedEnding, PlannedFamily, WaitMode};
 
-/// `TCP_USER_TIMEOUT` of what the kernel is to end.
+/// `TCP_USER_TIMEOUT` of attempts that the kernel ends.
 const USER_TIMEOUT: Duration = Duration::from_millis(1500);
-/// No ending takes longer.
+/// Time limit of every ending.
 pub(crate) const LATE_MAX: Duration = Duration::from_secs(20);
-/// Between two looks.
+/// Interval between two checks.
 pub(crate) const POLL: Duration = Duration::from_millis(1);
 
 /// First of the ports that are bound, one per thread.
 const BOUND_PORTS: u16 = 45_000;
 
-/// What the errno means to the application, which knows whether it asked for a port.
+/// Label of the errno to the application, which knows if it asked for a port.
 pub(crate) fn told_as(told: Errno, plan: Plan) -> String {
     let label = match (told, plan.ending) {
         (Errno::UnknownErrno, _) => return "established - -".to_owned(),
@@ -74,7 +74,7 @@ pub(crate) fn far(plan: Plan, port: u16) -> SocketAddr {
     far_host(plan.family, plan.host.into(), port)
 }
 
-/// A far host; those with low numbers are the threads' own.
+/// Returns a far host. Each thread has its own, with a low number.
 pub(crate) fn far_host(family: PlannedFamily, number: u16, port: u16) -> SocketAddr {
     let [a, b, c, _] = FAR_V4.octets();
     let [s0, s1, s2, s3, ..] = FAR_V6.segments();
@@ -90,7 +90,7 @@ pub(crate) fn far_host(family: PlannedFamily, number: u16, port: u16) -> SocketA
     SocketAddr::new(addr, port)
 }
 
-/// This host's end of what a thread holds.
+/// Returns the local end of a thread's sockets.
 pub(crate) fn near(family: PlannedFamily, number: u16) -> SocketAddr {
     let local: IpAddr = match family {
         PlannedFamily::V4 => FAR_LOCAL_V4.into(),
@@ -100,7 +100,7 @@ pub(crate) fn near(family: PlannedFamily, number: u16) -> SocketAddr {
     SocketAddr::new(local, BOUND_PORTS + number)
 }
 
-/// This host, where nobody listens.
+/// Address of this host without a listener.
 pub(crate) fn here(plan: Plan) -> SocketAddr {
     let addr: IpAddr = match plan.family {
         PlannedFamily::V4 => Ipv4Addr::LOCALHOST.into(),

@@ -1,4 +1,4 @@
-//! What was told against what the lines say.
+//! Comparison of the applications' results with the lines.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,29 +15,29 @@ const MISSED_ONE_IN: usize = 10;
 const BY_TIMER: [&str; 2] = ["ByRetries", "ByUserTimeout"];
 /// The column of calls without a line.
 const NO_LINE: &str = "no line";
-/// So few of what was given up may have been so at the moment that patience ends.
+/// Limit of cancelled attempts that end close to the patience limit: one in this many.
 const EITHER_ONE_IN: usize = 100;
-/// Differences that are printed.
+/// Limit of the differences that are printed.
 const SHOWN_MAX: usize = 20;
 
-/// What all rounds came to.
+/// Totals of all rounds.
 #[derive(Default)]
 pub(crate) struct Sums {
-    /// By what was told, then by what the line says.
+    /// Counts by the application's result, then by the line's content.
     cells: BTreeMap<(String, String), usize>,
-    /// Lines of no call.
+    /// Lines that belong to no call.
     foreign: Vec<StormOutcome>,
-    /// Further lines of a call.
+    /// Extra lines of a call.
     double: usize,
-    /// Endings that no program saw, by the agent's word.
+    /// Endings that no program saw, as reported by the agent.
     pub(crate) missed: usize,
-    /// How the attempts were made.
+    /// Counts by the way in which the attempts were made.
     how: BTreeMap<String, usize>,
     differences: Vec<String>,
 }
 
 impl Sums {
-    /// A thread's calls and its lines, both in their order.
+    /// Compares a thread's calls with its lines, both in their order.
     pub(crate) fn compare(&mut self, calls: &[PrintedCall], lines: Vec<StormOutcome>) {
         let mut lines = lines.into_iter().peekable();
         for call in calls {

@@ -1,6 +1,6 @@
-//! A million attempts in which everything is drawn, ending, family, options, threads,
-//! processes and timings, against what each application was told: the matrix of what was
-//! told and what the lines say must be diagonal.
+//! A million random attempts compared with the result that each application got. Ending, family,
+//! options, threads, processes and timings are all random. The matrix of results and lines must be
+//! diagonal.
 //!
 //! `cargo xtask million` runs all of them; by itself the test makes ten thousand. The
 //! seed is printed: with `CONNTRACE_SEED` the same attempts are made again.
@@ -32,13 +32,14 @@ use matrix::Sums;
 use order::{MillionOrder, OrderKind, WORKER};
 use worker::PATIENCE;
 
-/// How many attempts: more than by itself, or fewer on a slow machine.
+/// Environment variable with the number of attempts: more than the default, or fewer on a slow
+/// machine.
 const ATTEMPTS: &str = "CONNTRACE_STORM";
 const ATTEMPTS_DEFAULT: usize = 10_000;
 const SEED: &str = "CONNTRACE_SEED";
 /// Attempts that one agent sees: their lines are a file of 300 MB.
 const ROUND_MAX: usize = 250_000;
-/// Processes on each stage. The last one has a narrow range of ports.
+/// Processes on each test network. The last one has a narrow range of ports.
 const STAGES: [u16; 4] = [2, 2, 2, 1];
 const THREADS: u16 = 8;
 
@@ -76,14 +77,14 @@ pub(crate) struct PrintedCall {
     told: String,
 }
 
-/// A stage afterwards.
+/// State of a test network after a run.
 struct MillionRun {
     netns: u32,
-    /// While it is held its number is not given to another.
+    /// Keeps the namespace, so that its number is not reused.
     _namespace: File,
-    /// When it was there. Lines from before are of another with its number.
+    /// Start of the namespace. Earlier lines belong to another one with the same number.
     began: u64,
-    /// How much the kernel's own count of SYNs has grown.
+    /// Growth of the kernel's own count of SYNs.
     active_opens: u64,
     calls: HashMap<Thread, Vec<PrintedCall>>,
 }
@@ -173,7 +174,7 @@ fn collect(worker: Child, netns: u32, calls: &mut HashMap<Thread, Vec<PrintedCal
     }
 }
 
-/// Every call has the one line that began while it ran, in its thread.
+/// Checks that every call has one line that began while it ran, in its thread.
 fn compare(played: &mut [MillionRun], mut written: AgentOutput, sums: &mut Sums) {
     println!("{}", written.stop);
     let missed = written.missed();

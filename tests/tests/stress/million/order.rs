@@ -1,4 +1,4 @@
-//! What a worker is told to do.
+//! Order that a worker receives.
 
 use std::{
     env,
@@ -7,29 +7,29 @@ use std::{
     str::FromStr,
 };
 
-/// Makes this program a worker: its order.
+/// Environment variable that makes this program a worker and holds its order.
 pub(crate) const WORKER: &str = "CONNTRACE_TEST_MILLION";
 
-/// What a worker's attempts are drawn from.
+/// Distribution that a worker's attempts are drawn from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OrderKind {
-    /// Every ending but a lack of ports.
+    /// All endings except a lack of ports.
     Wide,
-    /// The stage has two ephemeral ports.
+    /// Endings on a test network with two ephemeral ports.
     Narrow,
-    /// A process of one attempt.
+    /// Process that makes a single attempt.
     Single,
 }
 
-/// What a worker is to do.
+/// Order of a worker.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MillionOrder {
     pub(crate) kind: OrderKind,
     pub(crate) seed: u64,
     pub(crate) threads: u16,
-    /// Attempts of each.
+    /// Attempts of each thread.
     pub(crate) attempts: usize,
-    /// Number of its first thread on the stage.
+    /// Number of its first thread on the test network.
     pub(crate) first_thread: u16,
 }
 

@@ -1,4 +1,4 @@
-//! What an attempt is to be: everything about it is drawn from the seed.
+//! Plan of an attempt: everything about it is drawn from the seed.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use fastrand::Rng;
 
 use crate::million::order::OrderKind;
 
-/// How an attempt is made to end.
+/// Planned ending of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlannedEnding {
     /// The far end accepts.
     Accepted,
-    /// It sends a RST.
+    /// The far end sends a RST.
     Reset,
-    /// This host does: nobody listens on its loopback.
+    /// This host sends a RST, because its loopback has no listener.
     ResetHere,
     /// The far router sends the ICMP error of this port, by which the attempt gets this
     /// label.
@@ -24,15 +24,15 @@ pub(crate) enum PlannedEnding {
     /// Nobody answers, and the kernel gives up: after its retries, or `TCP_USER_TIMEOUT`.
     ByRetries,
     ByUserTimeout,
-    /// Somebody else ends the socket.
+    /// Another process closes the socket.
     Killed,
-    /// The 4-tuple is another socket's.
+    /// Another socket has the same 4-tuple.
     TupleTaken,
     /// All ports of the range are taken for that remote.
     NoPort,
 }
 
-/// Endings with their weights.
+/// Planned endings with their weights.
 type Weights = [(u32, PlannedEnding)];
 
 const WIDE: &Weights = &[
@@ -65,37 +65,37 @@ const NARROW: &Weights = &[
     (1, PlannedEnding::TupleTaken),
 ];
 
-/// Which addresses, and on which kind of socket.
+/// Address family of the destination and of the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlannedFamily {
     V4,
     V6,
-    /// IPv4 on a socket for IPv6.
+    /// IPv4 address on an IPv6 socket.
     Mapped,
 }
 
-/// How the application waits.
+/// Way in which the application waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WaitMode {
-    /// In connect.
+    /// Blocks in connect.
     Blocking,
-    /// In poll.
+    /// Waits in poll.
     Polled,
-    /// In connect, but no longer than `SO_SNDTIMEO`.
+    /// Blocks in connect up to `SO_SNDTIMEO`.
     Deadline,
 }
 
-/// Who calls connect.
+/// Caller of connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallerKind {
-    /// A thread that has done so before.
+    /// Thread that makes many attempts.
     Thread,
-    /// One that is gone when the attempt ends.
+    /// Thread that is gone when the attempt ends.
     NewThread,
     NewProcess,
 }
 
-/// How the application gives up.
+/// Way in which the application gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leave {
     Close,
@@ -104,7 +104,7 @@ pub(crate) enum Leave {
     Disconnect,
 }
 
-/// An attempt.
+/// Plan of one attempt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) ending: PlannedEnding,
@@ -112,11 +112,11 @@ pub(crate) struct Plan {
     pub(crate) way: WaitMode,
     pub(crate) caller: CallerKind,
     pub(crate) leave: Leave,
-    /// After so long.
+    /// Time until the application gives up.
     pub(crate) wait: Duration,
-    /// On a new socket, which is bound before.
+    /// True if a new socket is bound before it connects.
     pub(crate) binds: bool,
-    /// On the socket of an attempt before.
+    /// True if the attempt uses the socket of an earlier attempt.
     pub(crate) reuses: bool,
     /// Last byte of the remote address.
     pub(crate) host: u8,

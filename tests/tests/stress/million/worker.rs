@@ -1,5 +1,4 @@
-//! A worker: its threads make the attempts that are drawn, and say in the end what each
-//! was told.
+//! Worker process: its threads make the planned attempts and report the result of each at the end.
 
 use std::{
     fmt::{self, Display},
@@ -23,7 +22,7 @@ use crate::million::{
     plan::{CallerKind, Leave, Plan, PlannedEnding, PlannedFamily, WaitMode},
 };
 
-/// What the tracer is told. A busy machine may hold up an application that gives up
+/// Patience that the tracer is started with. A busy machine may delay an application that gives up
 /// after less than 300 ms.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 /// An attempt that was given up when about that had passed: which side of it the kernel
@@ -33,8 +32,8 @@ pub(crate) const EITHER: &str = "cancelled or timed_out";
 /// agent's share of it is one of sixty.
 const PACE: Duration = Duration::from_micros(5_000);
 
-/// Does it; prints a line for each attempt: its thread, when it called connect and when
-/// that returned, where to, how, and what it was told.
+/// Executes the order and prints a line for each attempt: its thread, start and end of connect,
+/// destination, method and result.
 pub(crate) fn work(order: MillionOrder) {
     let mut rng = Rng::with_seed(order.seed);
     let numbers = order.first_thread..order.first_thread + order.threads;
@@ -50,7 +49,7 @@ pub(crate) fn work(order: MillionOrder) {
     }
 }
 
-/// A call to connect.
+/// Call to connect and its plan.
 struct PlannedCall {
     tid: i32,
     from: u64,
@@ -64,7 +63,7 @@ struct PlannedCall {
 /// An attempt that nobody waits for in connect.
 struct Waiting {
     socket: Socket,
-    /// Its place in `calls`.
+    /// Index of the call in `calls`.
     call: usize,
     began: Instant,
 }
@@ -73,13 +72,13 @@ struct Waiting {
 struct Spare {
     socket: Socket,
     family: PlannedFamily,
-    /// It must be disconnected before.
+    /// True if the socket must be disconnected first.
     is_open: bool,
 }
 
 struct MillionWorker {
     kind: OrderKind,
-    /// Of its thread on the stage.
+    /// Number of the thread on the test network.
     number: u16,
     rng: Rng,
     began: Instant,
@@ -89,7 +88,7 @@ struct MillionWorker {
     /// The connections that take ports, and the families they are of.
     held: Vec<(PlannedFamily, Socket)>,
     children: Vec<Child>,
-    /// What these printed.
+    /// Output of the child processes.
     printed: String,
     can_destroy: bool,
 }
@@ -136,7 +135,7 @@ impl MillionWorker {
         self.printed
     }
 
-    /// Has a process of its own make an attempt.
+    /// Starts a process that makes an attempt.
     fn delegate(&mut self) {
         let order = MillionOrder {
             kind: OrderKind::Single,
@@ -196,7 +195,7 @@ impl MillionWorker {
         }
     }
 
-    /// The socket of an attempt before, or a new one.
+    /// Returns the socket of an earlier attempt, or a new one.
     fn socket(&mut self, plan: Plan, remote: SocketAddr) -> (Socket, bool) {
         if plan.ending == PlannedEnding::TupleTaken {
             return (bound(near(plan.family, self.number)), false);
@@ -222,7 +221,7 @@ impl MillionWorker {
         (socket, false)
     }
 
-    /// Calls connect; the call's place, and what it returned.
+    /// Calls connect and returns the index of the call and its result.
     fn connect(
         &mut self,
         socket: &Socket,
@@ -246,7 +245,7 @@ impl MillionWorker {
         (self.calls.len() - 1, errno)
     }
 
-    /// Where this thread's ports are taken: it takes them the first time.
+    /// Returns the address whose ports this thread holds. The first call takes them.
     fn hold(&mut self, plan: Plan) -> SocketAddr {
         let Plan { family, .. } = plan;
         let remote = far_host(family, self.number, ports::ACCEPTS);
@@ -266,7 +265,7 @@ impl MillionWorker {
         remote
     }
 
-    /// Ends what has been waiting for long enough.
+    /// Ends attempts that have waited long enough.
     fn tend(&mut self) {
         for waiting in mem::take(&mut self.waiting) {
             let plan = self.calls[waiting.call].plan;
@@ -293,7 +292,7 @@ impl MillionWorker {
         }
     }
 
-    /// The application gives up.
+    /// Gives up the attempt as the application.
     fn leave(&mut self, waiting: Waiting) {
         let Waiting { socket, call, .. } = waiting;
         let call = &mut self.calls[call];
@@ -333,7 +332,7 @@ impl MillionWorker {
         });
     }
 
-    /// The application was told by connect, or reads it now.
+    /// Ends an attempt with the errno of connect, or with the one that is read now.
     fn ended(&mut self, waiting: Waiting, by_connect: Option<Errno>) {
         let Waiting { socket, call, .. } = waiting;
         let told = by_connect.unwrap_or_else(|| {
@@ -354,7 +353,7 @@ impl MillionWorker {
             PlannedEnding::NoPort => "port_exhausted",
         };
         call.told = told_as(told, plan);
-        // The kernel tells a socket that it gives up the last attempt's ICMP error instead
+        // When the kernel gives up, the socket gets the last attempt's ICMP error instead
         // (`sk_err_soft` in `tcp_write_err`).
         let of_the_last = call.reused && label == "timed_out";
         assert!(

@@ -19,16 +19,17 @@ use nix::sys::signal::Signal;
 
 use worker::{PATIENCE_MS, StormOrder, THREADS};
 
-/// Makes this program a worker of the storm: its order.
+/// Environment variable that makes this program a worker of the storm and holds its order.
 const WORKER: &str = "CONNTRACE_TEST_STORM";
-/// A slow machine may have a smaller storm.
+/// Environment variable with the number of attempts, for slow machines.
 const ATTEMPTS: &str = "CONNTRACE_STORM";
 const ATTEMPTS_DEFAULT: usize = 200_000;
-/// Processes on each stage. The last one has a narrow range of ports.
+/// Processes on each test network. The last one has a narrow range of ports.
 const STAGES: [usize; 4] = [2, 2, 2, 1];
-/// The agent may not have more memory, whatever comes,
+/// Memory limit of the agent in kB at any time after its start.
 const MEMORY_MAX_KB: u64 = 32 * 1024;
-/// but at its start, when it reads the kernel's BTF; a debug build has more then.
+/// Memory limit in kB at the start, when the agent reads the kernel's BTF. A debug build needs more
+/// then.
 const MEMORY_AT_START_MAX_KB: u64 = 40 * 1024;
 /// An ending by the kernel's timer can go unseen on a busy machine, which is counted
 /// (`lost.ending_missed`): in bursts, up to 33 of 2,664. One in so many may.
@@ -43,14 +44,14 @@ pub(crate) fn main() -> ExitCode {
     run(vec![live_test("mixed", storm)])
 }
 
-/// What each thread saw: its attempts in order, as label, errno and who timed
-/// out, with a dash for none.
+/// Results by thread: its attempts in order, as label, errno and the side that timed out, with a
+/// dash for none.
 type ThreadOutcomes = BTreeMap<Thread, Vec<String>>;
 
-/// A stage after the storm.
+/// State of a test network after the storm.
 struct StormRun {
     netns: u32,
-    /// How much the kernel's own count of SYNs has grown.
+    /// Growth of the kernel's own count of SYNs.
     active_opens: u64,
     seen: ThreadOutcomes,
 }
@@ -134,7 +135,7 @@ fn collect(worker: Child, netns: u32, seen: &mut ThreadOutcomes) {
     }
 }
 
-/// What does not fit.
+/// Differences between the applications' results and the lines.
 #[derive(Default)]
 struct Differences {
     wrong: Vec<String>,
@@ -143,7 +144,7 @@ struct Differences {
 }
 
 impl Differences {
-    /// A thread's attempts and its lines, both in the order they began.
+    /// Compares a thread's attempts with its lines, both in the order they began.
     fn compare(&mut self, expected: &[String], lines: &[StormOutcome]) {
         self.double += lines.len().saturating_sub(expected.len());
         let mut short = expected.len().saturating_sub(lines.len());
@@ -163,8 +164,8 @@ impl Differences {
     }
 }
 
-/// Every thread's attempts, in its own order, once each and rightly named; the
-/// kernel's own count of SYNs.
+/// Checks that every thread's attempts appear once each, in order and with the right name, and that
+/// the kernel's count of SYNs agrees.
 fn compare(played: &[StormRun], mut got: AgentOutput) {
     let mut found = Differences::default();
     let mut staged: BTreeMap<&str, usize> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! A worker of the storm: its threads connect, each attempt ends as staged, and
-//! they say in the end what each was told.
+//! Worker of the storm: its threads make attempts with prepared endings and report the result of
+//! each at the end.
 
 use std::{
     fmt::{self, Display},
@@ -15,16 +15,16 @@ use conntrace_tests::{attempt_on, can_destroy, has_ended, tcp, without_linger};
 use nix::{errno::Errno, unistd::gettid};
 use socket2::Socket;
 
-/// Threads of a worker.
+/// Number of threads of a worker.
 pub(crate) const THREADS: usize = 8;
-/// What the tracer is told. A busy machine may hold up an application that
-/// cancels at once.
+/// Patience that the tracer is started with, in milliseconds. A busy machine may delay an
+/// application that cancels at once.
 pub(crate) const PATIENCE_MS: u64 = 500;
-/// Applications give up after this long.
+/// Time after which applications give up.
 const DEADLINE: Duration = Duration::from_millis(600);
-/// `TCP_USER_TIMEOUT` of what the kernel is to end.
+/// `TCP_USER_TIMEOUT` of attempts that the kernel ends.
 const USER_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How much longer it may take.
+/// Tolerance beyond the deadline.
 const LATE_MAX: Duration = Duration::from_secs(20);
 /// Between two attempts of a thread: the machine may be busy, but not so that the
 /// agent's share of it is one of sixty.
@@ -35,14 +35,14 @@ const BOUND_PORTS: u16 = 45_000;
 const V4: IpAddr = IpAddr::V4(FAR_V4);
 const V6: IpAddr = IpAddr::V6(FAR_V6);
 
-/// What a worker is to do.
+/// Order of a worker.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StormOrder {
     /// Attempts of each thread.
     pub(crate) attempts: usize,
-    /// Number of its first thread on the stage.
+    /// Number of its first thread on the test network.
     pub(crate) first_thread: usize,
-    /// The stage has two ephemeral ports.
+    /// True if the test network has two ephemeral ports.
     pub(crate) narrow: bool,
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn work(order: StormOrder) {
     }
 }
 
-/// Where to, and what comes of it at once.
+/// Destination, and its immediate result.
 type Fast = (IpAddr, u16, &'static str);
 
 const FAST: [Fast; 16] = [
@@ -120,19 +120,19 @@ const FAST: [Fast; 16] = [
 /// An attempt that nobody waits for in connect.
 struct Slow {
     socket: Socket,
-    /// Its place in `told`.
+    /// Index of the result in `told`.
     place: usize,
     began: Instant,
     by_kernel: bool,
 }
 
 struct StormWorker {
-    /// Of its thread on the stage.
+    /// Number of the thread on the test network.
     number: usize,
     began: Instant,
     told: Vec<String>,
     slow: Vec<Slow>,
-    /// The kernel lets one end the sockets of others.
+    /// True if the kernel can close sockets of other processes.
     can_destroy: bool,
 }
 
@@ -202,7 +202,7 @@ impl StormWorker {
         }
     }
 
-    /// The application has closed what began then.
+    /// Records an attempt that the application gave up.
     fn gave_up(&mut self, began: Instant) {
         if began.elapsed() < Duration::from_millis(PATIENCE_MS) {
             self.tell("cancelled", None, "-");
@@ -223,7 +223,7 @@ impl StormWorker {
         self.tell("timed_out", None, "application");
     }
 
-    /// Ends what has been waiting for long enough.
+    /// Ends attempts that have waited long enough.
     fn tend(&mut self) {
         let told = &mut self.told;
         self.slow.retain(|slow| {
@@ -245,7 +245,7 @@ impl StormWorker {
         });
     }
 
-    /// Somebody else kills the socket.
+    /// Closes the socket as another process.
     fn abort(&mut self, remote: SocketAddr) {
         let socket = unanswered(remote, None);
         let local = socket.local_addr().unwrap().as_socket().unwrap();
