@@ -32,7 +32,7 @@ impl FarThread {
     pub(super) fn spawn(tun: File) -> io::Result<Self> {
         let (stopped, stop) = io::pipe()?;
         let thread = thread::Builder::new()
-            .name("stage-far".to_owned())
+            .name("testnet-far".to_owned())
             .spawn(move || serve(&tun, &stopped))?;
         Ok(Self {
             stop: Some(stop),

@@ -83,7 +83,7 @@ const ADDRESS_POLL: Duration = Duration::from_millis(1);
 #[derive(Debug, thiserror::Error)]
 pub enum TestnetError {
     /// The thread for the test network or for its far end was not started.
-    #[error("cannot start the thread of a stage: {0}")]
+    #[error("cannot start the thread of a test network: {0}")]
     Thread(io::Error),
     /// The kernel gave no new network namespace.
     #[error(
@@ -95,7 +95,7 @@ pub enum TestnetError {
     #[error("cannot read /proc/thread-self/ns/net: {0}; mount /proc")]
     Proc(io::Error),
     /// An interface could not be configured.
-    #[error("cannot configure the stage: {0}; run as root or with CAP_NET_ADMIN")]
+    #[error("cannot configure the test network: {0}; run as root or with CAP_NET_ADMIN")]
     Link(io::Error),
     /// `/dev/net/tun` could not be opened.
     #[error(
@@ -245,7 +245,7 @@ impl Testnet {
         if current_netns()? == self.netns {
             Ok(())
         } else {
-            let error = format!("cannot {what}: this thread is not on the stage");
+            let error = format!("cannot {what}: this thread is not in the test network");
             Err(io::Error::other(error))
         }
     }

@@ -1,5 +1,5 @@
 //! Fuzz targets: each function panics if its property does not hold for the bytes. `cargo xtask
-//! fuzz` runs them with libFuzzer; the workspace test `any_bytes` tries some bytes in every run.
+//! fuzz` runs them with libFuzzer; the tests `any_bytes` of `offline` try some bytes in every run.
 
 use std::{
     io::{self, Write},

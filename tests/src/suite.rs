@@ -222,12 +222,12 @@ impl Live {
     pub fn play<T: Send>(&self, act: impl FnOnce(&Testnet) -> T + Send) -> PlayedScenario<T> {
         let began = format!("{:.9}", Timestamp::now());
         let (netns, value) = conntrace_testnet::run("scenario", |testnet| {
-            testnet.far.as_ref().expect("a stage with a far end");
+            testnet.far.as_ref().expect("a test network with a far end");
             let namespace = File::open("/proc/thread-self/ns/net").unwrap();
             self.namespaces.lock().unwrap().push(namespace);
             (testnet.netns, act(testnet))
         })
-        .expect("a stage");
+        .expect("a test network");
         PlayedScenario {
             netns,
             began,

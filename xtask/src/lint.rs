@@ -51,7 +51,7 @@ const FUZZ_MANIFEST: &str = "fuzz/Cargo.toml";
 pub(crate) fn lint(root: &Path, deny_required: bool) -> Result<()> {
     run(cargo(root).args(["fmt", "--all", "--check"]))?;
     // The kernel side gets no clippy: that would need a clippy of the BPF toolchain.
-    // Nor do the fuzz targets: their substance is part of the test `any_bytes`.
+    // Nor do the fuzz targets: their substance is part of the tests `any_bytes`.
     for manifest in [EBPF_MANIFEST, FUZZ_MANIFEST] {
         run(cargo(root).args(["fmt", "--manifest-path", manifest, "--check"]))?;
     }
