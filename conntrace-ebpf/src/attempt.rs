@@ -19,7 +19,13 @@ use conntrace_common::{
     },
 };
 
-use crate::{attempt_table::{self, StartedAttempt}, connect_counter, failed_calls, filter, host_history, kernel::{self, CurrentTask, Icmp6Error, KernelSock, OpenFile}, maps::{AttemptEntry, Counts, ICMP6_ERRORS, Transition, map_is_full, map_was_full, per_cpu}, report::{self, AttemptEvent}};
+use crate::{
+    attempt_table::{self, StartedAttempt},
+    connect_counter, failed_calls, filter, host_history,
+    kernel::{self, CurrentTask, Icmp6Error, KernelSock, OpenFile},
+    maps::{AttemptEntry, Counts, ICMP6_ERRORS, Transition, map_is_full, map_was_full, per_cpu},
+    report::{self, AttemptEvent},
+};
 
 /// State `TCP_SYN_RECV` of the passive side of a handshake, or of an attempt after a
 /// simultaneous open.

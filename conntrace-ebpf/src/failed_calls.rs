@@ -19,7 +19,13 @@ use conntrace_common::{
     record::{KIND_BIND_FAILED, KIND_CONNECT_FAILED, RawAttempt},
 };
 
-use crate::{attempt_table, filter::{self, RemoteFields}, kernel::{self, CallArgs, CurrentTask, OpenSocket, Passed, Routing, SockAddr}, maps::{CALLS, ENDED, PendingCall, per_cpu, seen_calls}, report};
+use crate::{
+    attempt_table,
+    filter::{self, RemoteFields},
+    kernel::{self, CallArgs, CurrentTask, OpenSocket, Passed, Routing, SockAddr},
+    maps::{CALLS, ENDED, PendingCall, per_cpu, seen_calls},
+    report,
+};
 
 /// Largest errno that applications receive. Larger ones are internal to the kernel
 /// (`ERESTARTSYS`).

@@ -7,7 +7,10 @@ use conntrace_common::{
     record::{AF_INET, COMM_LEN},
 };
 
-use crate::{kernel::{self, CurrentTask, KernelSock}, maps::{FILTER_COMMS, FILTER_IDS, FILTER_NETWORKS, FILTER_PORTS}};
+use crate::{
+    kernel::{self, CurrentTask, KernelSock},
+    maps::{FILTER_COMMS, FILTER_IDS, FILTER_NETWORKS, FILTER_PORTS},
+};
 
 /// Maximum depth at which a cgroup filter finds a cgroup.
 const CGROUP_DEPTH_MAX: i32 = 32;

@@ -14,7 +14,13 @@ use conntrace_common::{
     },
 };
 
-use crate::{attempt_table::StartedAttempt, kernel::{self, KernelSock}, maps::{hash_secret, host_set}, report::AttemptEvent, sync::{self, load, store}};
+use crate::{
+    attempt_table::StartedAttempt,
+    kernel::{self, KernelSock},
+    maps::{hash_secret, host_set},
+    report::AttemptEvent,
+    sync::{self, load, store},
+};
 
 /// Errno that `tcp_reset` sets for a RST in `SYN_SENT`; in `SYN_RECV` it sets `ECONNRESET`.
 const ECONNREFUSED: u32 = 111;

@@ -7,7 +7,14 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
-use conntrace_common::{calls::{self, CALL_SIZE}, connects, counters::{COUNTERS, Counter, PER_CPU_WORDS}, filter::{self, COMMS_MAX, IDS_MAX, NETWORKS_MAX, PORT_WORDS}, hosts::{self, HostScratch}, record::{COMM_LEN, ENTRY_SIZE, IN_MAP_MAX, RawAttempt, SLOT_SIZE, SLOTS}};
+use conntrace_common::{
+    calls::{self, CALL_SIZE},
+    connects,
+    counters::{COUNTERS, Counter, PER_CPU_WORDS},
+    filter::{self, COMMS_MAX, IDS_MAX, NETWORKS_MAX, PORT_WORDS},
+    hosts::{self, HostScratch},
+    record::{COMM_LEN, ENTRY_SIZE, IN_MAP_MAX, RawAttempt, SLOT_SIZE, SLOTS},
+};
 
 use crate::{
     host_history::HostSet,

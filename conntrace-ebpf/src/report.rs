@@ -12,7 +12,11 @@ use conntrace_common::{
     },
 };
 
-use crate::{host_history, kernel::{self, KernelSock}, maps::{AttemptEntry, ICMP6_ERRORS, RECORDS}};
+use crate::{
+    host_history,
+    kernel::{self, KernelSock},
+    maps::{AttemptEntry, ICMP6_ERRORS, RECORDS},
+};
 
 /// Event of an attempt that is reported as a record.
 pub struct AttemptEvent {

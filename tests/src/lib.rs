@@ -57,9 +57,7 @@ pub use signal::let_interrupt;
 pub use socket::{
     Attempted, attempt, attempt_on, bound, has_syn_sent, lacks_mptcp, mptcp, tcp, wait_for_syn_sent,
 };
-pub use storm::{
-    AgentOutput, StormOutcome, Thread, active_opens, can_destroy, has_ended, without_linger,
-};
+pub use storm::{AgentOutput, StormOutcome, Thread, active_opens, has_ended, without_linger};
 pub use suite::{
     Live, PlayedScenario, accounted, assert_adds_up, is_covered, is_root, is_slow, kernel_version,
     lacks_bound_sockets, lacks_drop_reasons, lacks_functions, lacks_port_range, live_test,

@@ -8,9 +8,7 @@ use std::{
     sync::OnceLock,
 };
 
-use conntrace_testnet::{
-    FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_ROUTER_V4, FAR_ROUTER_V6, NEAR_LOCAL_V4, NEAR_LOCAL_V6,
-};
+use conntrace_testnet::{FAR_ROUTER_V4, FAR_ROUTER_V6, source_of};
 use jiff::Timestamp;
 use nix::errno::Errno;
 use serde_json::{Value, json};
@@ -238,7 +236,7 @@ impl ExpectedLine {
             },
             "container": null,
             "netns": netns,
-            "local": { "addr": local_addr(remote), "port": self.local_port() },
+            "local": { "addr": source_of(remote.ip()), "port": self.local_port() },
             "remote": remote_end(remote),
             "syn": { "sent": self.syn_sent, "retransmitted": self.syn_retransmitted },
             "reply": self.reply.json(remote),
@@ -268,7 +266,7 @@ impl ExpectedReply {
             Self::SynAck => ("syn_ack", None, None),
             Self::Rst | Self::Dropped(Unless::Rst) => ("rst", None, None),
             Self::Icmp(kind, code) => ("icmp", Some((kind, code)), Some(router)),
-            Self::Local(kind, code) => ("local", Some((kind, code)), local_addr(remote)),
+            Self::Local(kind, code) => ("local", Some((kind, code)), source_of(remote.ip())),
             Self::Icmp6(kind, code) if is_covered("icmp6_detail") => {
                 return Self::Icmp(kind, code).json(remote);
             }
@@ -297,29 +295,6 @@ pub fn remote_end(remote: impl Into<SocketAddr>) -> Value {
         "nat": null,
         "asked": null,
     })
-}
-
-/// Local address towards a host of the test network.
-fn local_addr(remote: SocketAddr) -> Option<IpAddr> {
-    let remote = remote.ip().to_canonical();
-    if remote.is_loopback() {
-        return Some(remote);
-    }
-    let ours: [IpAddr; 4] = [
-        FAR_LOCAL_V4.into(),
-        NEAR_LOCAL_V4.into(),
-        FAR_LOCAL_V6.into(),
-        NEAR_LOCAL_V6.into(),
-    ];
-    ours.into_iter().find(|ours| same_network(*ours, remote))
-}
-
-fn same_network(a: IpAddr, b: IpAddr) -> bool {
-    match (a, b) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => a.octets()[..3] == b.octets()[..3],
-        (IpAddr::V6(a), IpAddr::V6(b)) => a.octets()[..8] == b.octets()[..8],
-        _ => false,
-    }
 }
 
 /// Checks that the times of a line are consistent and recent.

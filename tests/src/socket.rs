@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace_testnet::{Testnet, disconnect};
+use conntrace_testnet::{Testnet, disconnect, endings};
 use nix::{errno::Errno, unistd::gettid};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -124,7 +124,7 @@ impl Live {
 
 /// A TCP socket for that address's family.
 pub fn tcp(remote: SocketAddr) -> Socket {
-    Socket::new(Domain::for_address(remote), Type::STREAM, None).unwrap()
+    endings::tcp(remote).unwrap()
 }
 
 /// An MPTCP socket for that address's family.
@@ -148,10 +148,7 @@ fn mptcp_socket(domain: Domain) -> io::Result<Socket> {
 
 /// Creates a TCP socket that is bound with address reuse.
 pub fn bound(local: SocketAddr) -> Socket {
-    let socket = tcp(local);
-    socket.set_reuse_address(true).unwrap();
-    socket.bind(&local.into()).unwrap();
-    socket
+    endings::bound(local).unwrap()
 }
 
 /// Connects a new socket, blocking, and closes it.
@@ -170,7 +167,7 @@ pub fn attempt_on(socket: &Socket, remote: impl Into<SocketAddr>) -> Attempted {
     Attempted::on(socket, remote, errno)
 }
 
-/// Returns true if this thread's namespace has a socket in SYN_SENT.
+/// Returns true if this thread's namespace has a socket in `SYN_SENT`.
 pub fn has_syn_sent() -> bool {
     ["tcp", "tcp6"].iter().any(|family| {
         let sockets = fs::read_to_string(format!("/proc/thread-self/net/{family}")).unwrap();

@@ -10,11 +10,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace_testnet::destroy;
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 use socket2::Socket;
 
@@ -134,12 +130,4 @@ pub fn has_ended(socket: &Socket) -> bool {
 pub fn without_linger(socket: Socket) -> Socket {
     socket.set_linger(Some(Duration::ZERO)).unwrap();
     socket
-}
-
-/// Returns true if the kernel has `CONFIG_INET_DIAG_DESTROY`. Without it the kernel does not even
-/// search for the socket.
-pub fn can_destroy() -> bool {
-    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
-    let answer = destroy(nobody, nobody).map_err(|error| error.raw_os_error());
-    answer != Err(Some(Errno::EOPNOTSUPP as i32))
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace_testnet::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6};
+use conntrace_testnet::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, endings::USER_TIMEOUT};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -17,8 +17,6 @@ use socket2::Socket;
 
 use crate::million::plan::{Plan, PlannedEnding, PlannedFamily, WaitMode};
 
-/// `TCP_USER_TIMEOUT` of attempts that the kernel ends.
-const USER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Time limit of every ending.
 pub(crate) const LATE_MAX: Duration = Duration::from_secs(20);
 /// Interval between two checks.

@@ -1,8 +1,8 @@
 //! Plan of an attempt: everything about it is drawn from the seed.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
-use conntrace_testnet::ports;
+use conntrace_testnet::{catalogue, endings::Leave, ports};
 use fastrand::Rng;
 
 use crate::million::order::OrderKind;
@@ -10,15 +10,10 @@ use crate::million::order::OrderKind;
 /// Planned ending of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlannedEnding {
-    /// The far end accepts.
-    Accepted,
-    /// The far end sends a RST.
-    Reset,
-    /// This host sends a RST, because its loopback has no listener.
+    /// Sends a SYN to this port of a far host, where the answer leads to this label.
+    Answered(u16, &'static str),
+    /// Connects to this host's loopback address, where no listener is.
     ResetHere,
-    /// The far router sends the ICMP error of this port, by which the attempt gets this
-    /// label.
-    Icmp(u16, &'static str),
     /// Nobody answers, and the application gives up.
     GivenUp,
     /// Nobody answers, and the kernel gives up: after its retries, or `TCP_USER_TIMEOUT`.
@@ -35,32 +30,23 @@ pub(crate) enum PlannedEnding {
 /// Planned endings with their weights.
 type Weights = [(u32, PlannedEnding)];
 
-const WIDE: &Weights = &[
-    (140, PlannedEnding::Accepted),
-    (200, PlannedEnding::Reset),
-    (140, PlannedEnding::ResetHere),
-    (80, PlannedEnding::Icmp(ports::PORT_UNREACHABLE, "refused")),
-    (
-        60,
-        PlannedEnding::Icmp(ports::HOST_UNREACHABLE, "unreachable"),
-    ),
-    (
-        60,
-        PlannedEnding::Icmp(ports::NET_UNREACHABLE, "unreachable"),
-    ),
-    (
-        60,
-        PlannedEnding::Icmp(ports::ADMIN_PROHIBITED, "unreachable"),
-    ),
-    (60, PlannedEnding::Icmp(ports::TTL_EXCEEDED, "unreachable")),
-    (120, PlannedEnding::GivenUp),
-    (10, PlannedEnding::ByRetries),
-    (10, PlannedEnding::ByUserTimeout),
-    (30, PlannedEnding::Killed),
-    (30, PlannedEnding::TupleTaken),
-];
+static WIDE: LazyLock<Vec<(u32, PlannedEnding)>> = LazyLock::new(|| {
+    let answered = catalogue::all().filter(|one| one.is_at_once());
+    answered
+        .map(|one| PlannedEnding::Answered(one.to.port(), one.expected[0].label))
+        .map(|answered| (40, answered))
+        .chain([
+            (140, PlannedEnding::ResetHere),
+            (120, PlannedEnding::GivenUp),
+            (10, PlannedEnding::ByRetries),
+            (10, PlannedEnding::ByUserTimeout),
+            (30, PlannedEnding::Killed),
+            (30, PlannedEnding::TupleTaken),
+        ])
+        .collect()
+});
 const NARROW: &Weights = &[
-    (2, PlannedEnding::Reset),
+    (2, PlannedEnding::Answered(ports::RESETS, "refused")),
     (2, PlannedEnding::NoPort),
     (1, PlannedEnding::TupleTaken),
 ];
@@ -95,15 +81,6 @@ pub(crate) enum CallerKind {
     NewProcess,
 }
 
-/// Way in which the application gives up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leave {
-    Close,
-    Shutdown,
-    /// Connects to `AF_UNSPEC`.
-    Disconnect,
-}
-
 /// Plan of one attempt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
@@ -123,17 +100,17 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn draw(rng: &mut Rng, kind: OrderKind, can_destroy: bool) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, kind: OrderKind, can_kill: bool) -> Self {
         // A process of one attempt holds nothing.
         let can_be = |ending| match kind {
-            OrderKind::Wide | OrderKind::Narrow => can_destroy || ending != PlannedEnding::Killed,
+            OrderKind::Wide | OrderKind::Narrow => can_kill || ending != PlannedEnding::Killed,
             OrderKind::Single => {
                 ending != PlannedEnding::Killed && ending != PlannedEnding::TupleTaken
             }
         };
         let weights = match kind {
             OrderKind::Narrow => NARROW,
-            OrderKind::Wide | OrderKind::Single => WIDE,
+            OrderKind::Wide | OrderKind::Single => &WIDE,
         };
         let ending = loop {
             let ending = ending(rng, weights);

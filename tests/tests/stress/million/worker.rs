@@ -4,14 +4,14 @@ use std::{
     fmt::{self, Display},
     io::Write as _,
     mem,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::Child,
     thread,
     time::{Duration, Instant},
 };
 
-use conntrace_testnet::{destroy, disconnect, ports};
-use conntrace_tests::{bound, can_destroy, has_ended, tcp, without_linger};
+use conntrace_testnet::{disconnect, endings, ports};
+use conntrace_tests::{bound, has_ended, tcp, without_linger};
 use fastrand::Rng;
 use nix::{errno::Errno, unistd::gettid};
 use socket2::Socket;
@@ -19,7 +19,7 @@ use socket2::Socket;
 use crate::million::{
     application::{LATE_MAX, POLL, far, far_host, here, near, now, prepare, told_as, wait},
     order::{MillionOrder, OrderKind},
-    plan::{CallerKind, Leave, Plan, PlannedEnding, PlannedFamily, WaitMode},
+    plan::{CallerKind, Plan, PlannedEnding, PlannedFamily, WaitMode},
 };
 
 /// Patience that the tracer is started with. A busy machine may delay an application that gives up
@@ -90,7 +90,7 @@ struct MillionWorker {
     children: Vec<Child>,
     /// Output of the child processes.
     printed: String,
-    can_destroy: bool,
+    can_kill: bool,
 }
 
 impl MillionWorker {
@@ -106,13 +106,13 @@ impl MillionWorker {
             held: Vec::new(),
             children: Vec::new(),
             printed: String::new(),
-            can_destroy: can_destroy(),
+            can_kill: endings::can_kill().is_ok(),
         }
     }
 
     fn work(mut self, attempts: usize) -> String {
         for i in 0..attempts {
-            let plan = Plan::draw(&mut self.rng, self.kind, self.can_destroy);
+            let plan = Plan::draw(&mut self.rng, self.kind, self.can_kill);
             match plan.caller {
                 CallerKind::NewProcess if self.kind != OrderKind::Single => self.delegate(),
                 CallerKind::Thread | CallerKind::NewProcess => self.attempt(plan),
@@ -150,14 +150,12 @@ impl MillionWorker {
     fn attempt(&mut self, plan: Plan) {
         let remote = match plan.ending {
             PlannedEnding::TupleTaken | PlannedEnding::NoPort => self.hold(plan),
-            PlannedEnding::Accepted => far(plan, ports::ACCEPTS),
             // Two ports are enough for one thread.
-            PlannedEnding::Reset if self.kind == OrderKind::Narrow => {
-                far_host(plan.family, self.number, ports::RESETS)
+            PlannedEnding::Answered(port, _) if self.kind == OrderKind::Narrow => {
+                far_host(plan.family, self.number, port)
             }
-            PlannedEnding::Reset => far(plan, ports::RESETS),
+            PlannedEnding::Answered(port, _) => far(plan, port),
             PlannedEnding::ResetHere => here(plan),
-            PlannedEnding::Icmp(port, _) => far(plan, port),
             PlannedEnding::GivenUp
             | PlannedEnding::ByRetries
             | PlannedEnding::ByUserTimeout
@@ -183,8 +181,7 @@ impl MillionWorker {
                 self.waiting.push(waiting);
             }
             (PlannedEnding::Killed, Errno::EINPROGRESS) => {
-                let local = waiting.socket.local_addr().unwrap().as_socket().unwrap();
-                destroy(local, remote).unwrap();
+                endings::kill(&waiting.socket, remote).unwrap();
                 self.ended(waiting, None);
             }
             (_, Errno::EINPROGRESS) => {
@@ -298,20 +295,7 @@ impl MillionWorker {
         let call = &mut self.calls[call];
         let family = call.plan.family;
         let before = now();
-        let kept = match call.plan.leave {
-            Leave::Close => {
-                drop(socket);
-                None
-            }
-            Leave::Shutdown => {
-                socket.shutdown(Shutdown::Both).unwrap();
-                Some(socket)
-            }
-            Leave::Disconnect => {
-                disconnect(&socket).unwrap();
-                Some(socket)
-            }
-        };
+        let kept = endings::leave(socket, call.plan.leave).unwrap();
         let patience = u64::try_from(PATIENCE.as_nanos()).unwrap();
         let lasted_min = match call.plan.way {
             // It was waited for in connect.
@@ -342,9 +326,8 @@ impl MillionWorker {
         let call = &mut self.calls[call];
         let plan = call.plan;
         let label = match plan.ending {
-            PlannedEnding::Accepted => "established",
-            PlannedEnding::Reset | PlannedEnding::ResetHere => "refused",
-            PlannedEnding::Icmp(_, label) => label,
+            PlannedEnding::Answered(_, label) => label,
+            PlannedEnding::ResetHere => "refused",
             PlannedEnding::ByRetries | PlannedEnding::ByUserTimeout | PlannedEnding::GivenUp => {
                 "timed_out"
             }

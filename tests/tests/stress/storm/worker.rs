@@ -10,8 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace_testnet::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, destroy, ports};
-use conntrace_tests::{attempt_on, can_destroy, has_ended, tcp, without_linger};
+use conntrace_testnet::{
+    FAR_V4, FAR_V6, catalogue,
+    endings::{self, USER_TIMEOUT},
+    ports, source_of,
+};
+use conntrace_tests::{attempt_on, bound, has_ended, tcp, without_linger};
 use nix::{errno::Errno, unistd::gettid};
 use socket2::Socket;
 
@@ -22,8 +26,6 @@ pub(crate) const THREADS: usize = 8;
 pub(crate) const PATIENCE_MS: u64 = 500;
 /// Time after which applications give up.
 const DEADLINE: Duration = Duration::from_millis(600);
-/// `TCP_USER_TIMEOUT` of attempts that the kernel ends.
-const USER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Tolerance beyond the deadline.
 const LATE_MAX: Duration = Duration::from_secs(20);
 /// Between two attempts of a thread: the machine may be busy, but not so that the
@@ -95,27 +97,18 @@ pub(crate) fn work(order: StormOrder) {
     }
 }
 
-/// Destination, and its immediate result.
-type Fast = (IpAddr, u16, &'static str);
+/// Destination, and label of an attempt that ends there at once.
+type Fast = (SocketAddr, &'static str);
 
-const FAST: [Fast; 16] = [
-    (V4, ports::RESETS, "refused"),
-    (V6, ports::RESETS, "refused"),
-    (V4, ports::ACCEPTS, "established"),
-    (V6, ports::ACCEPTS, "established"),
-    (V4, ports::PORT_UNREACHABLE, "refused"),
-    (V6, ports::PORT_UNREACHABLE, "refused"),
-    (V4, ports::HOST_UNREACHABLE, "unreachable"),
-    (V6, ports::HOST_UNREACHABLE, "unreachable"),
-    (V4, ports::ADMIN_PROHIBITED, "unreachable"),
-    (V6, ports::ADMIN_PROHIBITED, "unreachable"),
-    (V4, ports::NET_UNREACHABLE, "unreachable"),
-    (V6, ports::NET_UNREACHABLE, "unreachable"),
-    (V4, ports::TTL_EXCEEDED, "unreachable"),
-    (V6, ports::TTL_EXCEEDED, "unreachable"),
-    (V4, ports::SILENT, "cancelled"),
-    (V6, ports::SILENT, "cancelled"),
-];
+/// Lists the catalogue's attempts that end at once, and two that the application cancels.
+fn fast_attempts() -> Vec<Fast> {
+    let answered = catalogue::all().filter(|one| one.is_at_once());
+    let cancelled = [V4, V6].map(|host| (SocketAddr::new(host, ports::SILENT), "cancelled"));
+    answered
+        .map(|one| (one.to, one.expected[0].label))
+        .chain(cancelled)
+        .collect()
+}
 
 /// An attempt that nobody waits for in connect.
 struct Slow {
@@ -132,8 +125,9 @@ struct StormWorker {
     began: Instant,
     told: Vec<String>,
     slow: Vec<Slow>,
+    fast: Vec<Fast>,
     /// True if the kernel can close sockets of other processes.
-    can_destroy: bool,
+    can_kill: bool,
 }
 
 impl StormWorker {
@@ -143,7 +137,8 @@ impl StormWorker {
             began: Instant::now(),
             told: Vec::new(),
             slow: Vec::new(),
-            can_destroy: can_destroy(),
+            fast: fast_attempts(),
+            can_kill: endings::can_kill().is_ok(),
         }
     }
 
@@ -166,8 +161,8 @@ impl StormWorker {
             match (i + self.number) % 64 {
                 7 => self.begin(silent, true),
                 23 | 54 => self.begin(silent, false),
-                11 | 42 if self.can_destroy => self.abort(silent),
-                _ => self.fast(FAST[(i * 7 + self.number * 5) % FAST.len()]),
+                11 | 42 if self.can_kill => self.abort(silent),
+                _ => self.fast(self.fast[(i + self.number * 5) % self.fast.len()]),
             }
             self.tend();
             self.pace(i);
@@ -184,8 +179,7 @@ impl StormWorker {
         thread::sleep(due.saturating_sub(self.began.elapsed()));
     }
 
-    fn fast(&mut self, (to, port, label): Fast) {
-        let remote = SocketAddr::new(to, port);
+    fn fast(&mut self, (remote, label): Fast) {
         let socket = without_linger(tcp(remote));
         socket.set_nonblocking(label == "cancelled").unwrap();
         let began = Instant::now();
@@ -213,7 +207,7 @@ impl StormWorker {
 
     /// Begins an attempt that will not be answered.
     fn begin(&mut self, remote: SocketAddr, by_kernel: bool) {
-        let socket = unanswered(remote, by_kernel.then_some(USER_TIMEOUT));
+        let socket = endings::begin(remote, by_kernel.then_some(USER_TIMEOUT)).unwrap();
         self.slow.push(Slow {
             socket,
             place: self.told.len(),
@@ -247,9 +241,8 @@ impl StormWorker {
 
     /// Closes the socket as another process.
     fn abort(&mut self, remote: SocketAddr) {
-        let socket = unanswered(remote, None);
-        let local = socket.local_addr().unwrap().as_socket().unwrap();
-        destroy(local, remote).unwrap();
+        let socket = endings::begin(remote, None).unwrap();
+        endings::kill(&socket, remote).unwrap();
         let told = socket.take_error().unwrap().unwrap();
         assert_eq!(told.raw_os_error(), Some(Errno::ECONNABORTED as i32));
         self.tell("aborted", Some(Errno::ECONNABORTED), "-");
@@ -265,9 +258,12 @@ impl StormWorker {
             SocketAddr::from((Ipv4Addr::new(a, b, c, 10 + low), ports::ACCEPTS)),
             SocketAddr::from((Ipv6Addr::new(s0, s1, s2, s3, 0, 0, 1, own), ports::ACCEPTS)),
         ];
+        let own_end = |remote: SocketAddr| {
+            SocketAddr::new(source_of(remote.ip()).unwrap(), BOUND_PORTS + own)
+        };
         let mut held = Vec::new();
         for remote in remotes {
-            let sockets = [tcp(remote), tcp(remote), bound(remote, BOUND_PORTS + own)];
+            let sockets = [tcp(remote), tcp(remote), bound(own_end(remote))];
             held.extend(sockets.map(|socket| self.connected(socket, remote)));
         }
         for i in 0..attempts.saturating_sub(held.len()) {
@@ -275,10 +271,9 @@ impl StormWorker {
             match i / 2 % 3 {
                 0 => self.without_address(&tcp(remote), remote, "port_exhausted"),
                 1 => {
-                    let bound = bound(remote, BOUND_PORTS + own);
-                    self.without_address(&bound, remote, "address_unavailable");
+                    self.without_address(&bound(own_end(remote)), remote, "address_unavailable");
                 }
-                _ => self.fast((remote.ip(), ports::RESETS, "refused")),
+                _ => self.fast((SocketAddr::new(remote.ip(), ports::RESETS), "refused")),
             }
             self.pace(i);
         }
@@ -296,26 +291,4 @@ impl StormWorker {
         assert_eq!(told, Errno::EADDRNOTAVAIL, "{label}");
         self.tell(label, Some(told), "-");
     }
-}
-
-/// Connects to a silent port, without waiting.
-fn unanswered(remote: SocketAddr, user_timeout: Option<Duration>) -> Socket {
-    let socket = tcp(remote);
-    socket.set_tcp_user_timeout(user_timeout).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let told = Errno::from_raw(attempt_on(&socket, remote).errno);
-    assert_eq!(told, Errno::EINPROGRESS);
-    socket
-}
-
-/// A socket bound to this port at our end, where others may be bound as well.
-fn bound(remote: SocketAddr, port: u16) -> Socket {
-    let local: IpAddr = match remote {
-        SocketAddr::V4(_) => FAR_LOCAL_V4.into(),
-        SocketAddr::V6(_) => FAR_LOCAL_V6.into(),
-    };
-    let socket = tcp(remote);
-    socket.set_reuse_address(true).unwrap();
-    socket.bind(&SocketAddr::new(local, port).into()).unwrap();
-    socket
 }
