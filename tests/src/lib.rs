@@ -59,9 +59,9 @@ pub use socket::{
 };
 pub use storm::{AgentOutput, StormOutcome, Thread, active_opens, has_ended, without_linger};
 pub use suite::{
-    Live, PlayedScenario, accounted, assert_adds_up, is_covered, is_root, is_slow, kernel_version,
-    lacks_bound_sockets, lacks_drop_reasons, lacks_functions, lacks_port_range, live_test,
-    own_netns, plain_test, run, run_one_by_one, unless, unless_all,
+    HostTest, Live, PlayedScenario, accounted, assert_adds_up, is_covered, is_root, is_slow,
+    kernel_version, lacks_bound_sockets, lacks_drop_reasons, lacks_functions, lacks_port_range,
+    live_test, own_netns, plain_test, run, run_one_by_one, unless, unless_all,
 };
 pub use tracer::{TracerProcess, check};
 pub use uring::{Uring, lacks_uring, lacks_uring_bind};

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
+    net::IpAddr,
     os::unix::fs::MetadataExt as _,
     panic::{self, AssertUnwindSafe},
     process::ExitCode,
@@ -33,6 +34,9 @@ const NO_STALL: &str = "no stall";
 const TRIES: usize = 3;
 /// Time that an extra line has to appear after the last expected one.
 const SETTLE: Duration = Duration::from_millis(50);
+
+/// Name of a test, and the function that plays it with this far host and checks its line.
+pub type HostTest = (&'static str, fn(IpAddr));
 
 /// Returns true if the live tests have the privileges that they need.
 pub fn is_root() -> bool {

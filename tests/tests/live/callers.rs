@@ -14,10 +14,10 @@ use std::{
 
 use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, Cgroup, ExpectedLine, Ia32, Live, Partner, PlayedScenario, attempt, attempt_on,
-    connect_as_ia32, expect_child, has_ia32, in_role, in_role_to, live_test, own_cgroup, own_netns,
-    pass_on, program_comm, receive, remote_of_role, role, run, say_and_wait, tcp, unless,
-    wait_for_syn_sent,
+    Attempted, Cgroup, ExpectedLine, HostTest, Ia32, Live, Partner, PlayedScenario, attempt,
+    attempt_on, connect_as_ia32, expect_child, has_ia32, in_role, in_role_to, live_test,
+    own_cgroup, own_netns, pass_on, program_comm, receive, remote_of_role, role, run, say_and_wait,
+    tcp, unless, wait_for_syn_sent,
 };
 use nix::{
     errno::Errno,
@@ -37,9 +37,6 @@ const BEFORE_STALL: Duration = Duration::from_millis(990);
 const HOLDER: [&str; 2] = ["sleep", "0.3"];
 const THREADS: usize = 8;
 
-/// Scenario name, and the function that plays and checks it with a far host.
-type Scenario = (&'static str, fn(IpAddr));
-
 pub(crate) fn main() -> ExitCode {
     if let Some(role) = role() {
         play(&role);
@@ -48,7 +45,7 @@ pub(crate) fn main() -> ExitCode {
     let mut tests = Vec::new();
     let hosts: [(&str, IpAddr); 2] = [("v4", FAR_V4.into()), ("v6", FAR_V6.into())];
     for (name, host) in hosts {
-        let scenarios: [Scenario; 10] = [
+        let scenarios: [HostTest; 10] = [
             ("exits", exits),
             ("killed", killed),
             ("executes_another_program", executes_another_program),

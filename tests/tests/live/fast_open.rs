@@ -10,7 +10,8 @@ use std::{
 
 use conntrace_testnet::{FAR_V4, FAR_V6, Testnet, ports};
 use conntrace_tests::{
-    Attempted, ExpectedLine, ExpectedReply, Live, PlayedScenario, attempt_on, live_test, run, tcp,
+    Attempted, ExpectedLine, ExpectedReply, HostTest, Live, PlayedScenario, attempt_on, live_test,
+    run, tcp,
 };
 use nix::{
     errno::Errno,
@@ -34,9 +35,6 @@ const BEFORE_STALL: Duration = Duration::from_millis(990);
 const CLOSED_PORT: u16 = 7777;
 const DATA: &[u8] = b"hello";
 
-/// Scenario name, and the function that plays and checks it with a host.
-type Scenario = (&'static str, fn(IpAddr));
-
 pub(crate) fn main() -> ExitCode {
     let mut tests = Vec::new();
     let own: [(&str, IpAddr, IpAddr); 2] = [
@@ -44,13 +42,13 @@ pub(crate) fn main() -> ExitCode {
         ("v6", Ipv6Addr::LOCALHOST.into(), FAR_V6.into()),
     ];
     for (name, own, far) in own {
-        let at_own: [Scenario; 4] = [
+        let at_own: [HostTest; 4] = [
             ("sent_with_cookie", sent_with_cookie),
             ("deferred_with_cookie", deferred_with_cookie),
             ("sent_refused", sent_refused),
             ("deferred_refused", deferred_refused),
         ];
-        let at_far: [Scenario; 6] = [
+        let at_far: [HostTest; 6] = [
             ("without_cookie", without_cookie),
             ("never_written_under_patience", never_written_under_patience),
             ("never_written_over_patience", never_written_over_patience),

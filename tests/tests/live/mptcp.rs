@@ -11,8 +11,8 @@ use std::{
 
 use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, ExpectedLine, ExpectedReply, Live, assert_has, attempt_on, lacks_mptcp, live_test,
-    mptcp, nft, own_netns, run, unless, with_nft,
+    Attempted, ExpectedLine, ExpectedReply, HostTest, Live, assert_has, attempt_on, lacks_mptcp,
+    live_test, mptcp, nft, own_netns, run, unless, with_nft,
 };
 use nix::errno::Errno;
 use serde_json::{Value, json};
@@ -29,15 +29,12 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// Second address of `lo`.
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// Scenario name, and the function that plays and checks it with a far host.
-type Scenario = (&'static str, fn(IpAddr));
-
 pub(crate) fn main() -> ExitCode {
     let mut tests = Vec::new();
     let hosts: [(&str, IpAddr); 2] = [("v4", FAR_V4.into()), ("v6", FAR_V6.into())];
     let lacks = lacks_mptcp();
     for (name, host) in hosts {
-        let scenarios: [Scenario; 5] = [
+        let scenarios: [HostTest; 5] = [
             ("fallback", fallback),
             ("refused", refused),
             ("timed_out", timed_out),

@@ -38,8 +38,8 @@ struct FamilyAddresses {
     loopback: IpAddr,
 }
 
-/// Scenario name, and the function that plays and checks it.
-type Scenario = (&'static str, fn(FamilyAddresses));
+/// Name of a test, and the function that plays it with these addresses and checks its line.
+type FamilyTest = (&'static str, fn(FamilyAddresses));
 
 pub(crate) fn main() -> ExitCode {
     let families = [
@@ -56,7 +56,7 @@ pub(crate) fn main() -> ExitCode {
             loopback: Ipv6Addr::LOCALHOST.into(),
         },
     ];
-    let scenarios: [Scenario; 13] = [
+    let scenarios: [FamilyTest; 13] = [
         ("socket_range_full", socket_range_full),
         (
             "socket_range_full_bound_without_port",

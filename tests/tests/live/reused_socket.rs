@@ -9,7 +9,7 @@ use std::{
 
 use conntrace_testnet::{FAR_V4, FAR_V6, NEAR_V4, Testnet, ports};
 use conntrace_tests::{
-    Attempted, ExpectedLine, ExpectedReply, Live, attempt_on, live_test, run, tcp,
+    Attempted, ExpectedLine, ExpectedReply, HostTest, Live, attempt_on, live_test, run, tcp,
 };
 use nix::{
     errno::Errno,
@@ -29,9 +29,6 @@ const OVER_PATIENCE: Duration = Duration::from_millis(300);
 /// Upper bound for an answer to the first SYN, below the 1 s until it is retransmitted.
 const PROMPT: Duration = Duration::from_millis(900);
 
-/// Scenario name, and the function that plays and checks it with a far host.
-type Scenario = (&'static str, fn(IpAddr));
-
 pub(crate) fn main() -> ExitCode {
     let mut tests = vec![
         live_test("icmp_read_while_connecting", icmp_read_while_connecting),
@@ -44,7 +41,7 @@ pub(crate) fn main() -> ExitCode {
         ("mapped", FAR_V4.to_ipv6_mapped().into()),
     ];
     for (name, host) in hosts {
-        let scenarios: [Scenario; 11] = [
+        let scenarios: [HostTest; 11] = [
             ("refused_twice", refused_twice),
             ("refused_then_established", refused_then_established),
             (

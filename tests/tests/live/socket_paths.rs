@@ -11,8 +11,8 @@ use std::{
 
 use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, ExpectedLine, ExpectedReply, Live, Uring, attempt_on, is_root, live_test, run, tcp,
-    unless, wait_for_syn_sent,
+    Attempted, ExpectedLine, ExpectedReply, HostTest, Live, Uring, attempt_on, is_root, live_test,
+    run, tcp, unless, wait_for_syn_sent,
 };
 use nix::{
     errno::Errno,
@@ -27,15 +27,12 @@ const OVER_PATIENCE: Duration = ms(300);
 /// Time before the first SYN retransmission at 1 s, less a margin for an early timer.
 const BEFORE_STALL: Duration = ms(990);
 
-/// Scenario name, and the function that plays and checks it with a far host.
-type Scenario = (&'static str, fn(IpAddr));
-
 pub(crate) fn main() -> ExitCode {
     let mut tests = Vec::new();
     let (uring, kill) = (lacks_uring(), lacks_kill());
     let hosts: [(&str, IpAddr); 2] = [("v4", FAR_V4.into()), ("v6", FAR_V6.into())];
     for (name, host) in hosts {
-        let mut add = |lacks: Option<&str>, scenarios: &[Scenario]| {
+        let mut add = |lacks: Option<&str>, scenarios: &[HostTest]| {
             for &(scenario, play) in scenarios {
                 let trial = live_test(&format!("{scenario}_{name}"), move || play(host));
                 tests.push(unless(lacks, trial));

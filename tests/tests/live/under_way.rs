@@ -11,8 +11,8 @@ use std::{
 
 use conntrace_testnet::{FAR_V4, FAR_V6, ports};
 use conntrace_tests::{
-    Attempted, ExpectedLine, ExpectedReply, Live, PlayedScenario, attempt_on, kernel_version,
-    let_interrupt, live_test, run, tcp, wait_for_syn_sent,
+    Attempted, ExpectedLine, ExpectedReply, HostTest, Live, PlayedScenario, attempt_on,
+    kernel_version, let_interrupt, live_test, run, tcp, wait_for_syn_sent,
 };
 use nix::{
     errno::Errno,
@@ -36,16 +36,13 @@ const ASLEEP: Duration = ms(20);
 /// Upper bound in milliseconds for every attempt in this group.
 const LONG: u16 = 10_000;
 
-/// Scenario name, and the function that plays and checks it with a far host.
-type Scenario = (&'static str, fn(IpAddr));
-
 pub(crate) fn main() -> ExitCode {
     let_interrupt(Signal::SIGUSR1, SaFlags::empty());
     let_interrupt(Signal::SIGUSR2, SaFlags::SA_RESTART);
     let mut tests = Vec::new();
     let hosts: [(&str, IpAddr); 2] = [("v4", FAR_V4.into()), ("v6", FAR_V6.into())];
     for (name, host) in hosts {
-        let scenarios: [Scenario; 13] = [
+        let scenarios: [HostTest; 13] = [
             ("send_timeout_over_patience", send_timeout_over_patience),
             ("send_timeout_under_patience", send_timeout_under_patience),
             (
