@@ -102,13 +102,18 @@ pub enum Leave {
 /// Ends the attempt. The socket comes back unless it was closed.
 ///
 /// # Errors
-/// When the kernel refuses to disconnect.
+/// When the kernel refuses to shut down or to disconnect.
 pub fn leave(socket: Socket, way: Leave) -> io::Result<Option<Socket>> {
     match way {
         Leave::Close => return Ok(None),
         Leave::Shutdown => {
+            let result = socket.shutdown(Shutdown::Both);
             // Linux ends the attempt and may still return ENOTCONN.
-            let _ = socket.shutdown(Shutdown::Both);
+            if let Err(error) = result
+                && error.raw_os_error() != Some(Errno::ENOTCONN as i32)
+            {
+                return Err(error);
+            }
         }
         Leave::Disconnect => disconnect(&socket)?,
     }
@@ -127,7 +132,7 @@ pub fn kill(socket: &Socket, to: SocketAddr) -> io::Result<()> {
 /// Checks that the kernel lets one end the sockets of others.
 ///
 /// # Errors
-/// When the kernel lacks `CONFIG_INET_DIAG_DESTROY`.
+/// When the kernel lacks `CONFIG_INET_DIAG_DESTROY`, or does not permit it.
 pub fn can_kill() -> io::Result<()> {
     let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
     match destroy(nobody, nobody) {
@@ -135,4 +140,11 @@ pub fn can_kill() -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(()),
         result => result,
     }
+}
+
+/// Returns true if the kernel has `CONFIG_INET_DIAG_DESTROY`. Without it the kernel does not even
+/// search for the socket.
+#[must_use]
+pub fn has_sock_destroy() -> bool {
+    !can_kill().is_err_and(|error| error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32))
 }

@@ -87,7 +87,7 @@ pub enum TestnetError {
     Thread(io::Error),
     /// The kernel gave no new network namespace.
     #[error(
-        "cannot make a network namespace for a stage: {0}; \
+        "cannot make a network namespace for a test network: {0}; \
          run as root or with CAP_SYS_ADMIN and CAP_NET_ADMIN"
     )]
     Namespace(io::Error),

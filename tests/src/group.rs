@@ -38,6 +38,11 @@ pub fn run_groups(groups: &[Group]) -> ExitCode {
             not_started += 1;
         }
     }
+    if not_started == groups.len() {
+        report
+            .failures
+            .push("the filter selects no group".to_owned());
+    }
     if !arguments.list {
         report.conclude(not_started, began);
     }
@@ -48,7 +53,8 @@ pub fn run_groups(groups: &[Group]) -> ExitCode {
 }
 
 /// Returns true if tests are only listed, which needs no agent.
-pub(crate) fn is_list() -> bool {
+#[must_use]
+pub fn is_list() -> bool {
     Arguments::from_args().list
 }
 

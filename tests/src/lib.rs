@@ -40,7 +40,7 @@ pub use child::{
     Partner, assert_has, expect_child, in_role, in_role_to, program_comm, remote_of_role, role,
     say_and_wait,
 };
-pub use group::{Group, run_groups};
+pub use group::{Group, is_list, run_groups};
 pub use ia32::{Ia32, connect_as_ia32, has_ia32};
 pub use line::{ExpectedLine, ExpectedReply, Unless, remote_end};
 pub use loaded::{Loaded, held_by, loaded, namespaces, wait_until_freed};

@@ -5,8 +5,7 @@ use std::{fs, path::Path};
 use super::{Hook, HookId, Settings, StartError, Tracer};
 use crate::{
     capture,
-    output::event::{Coverage, HookState, REASON_JSON_MAX, Start},
-    record::sanitize,
+    output::event::{Coverage, HookState, Start},
 };
 
 /// Attaches the programs and reports their coverage. Must run inside a tokio runtime.
@@ -49,8 +48,7 @@ fn state(hook: &Hook) -> HookState {
         name: hook.id.name().into(),
         kind: hook.kind.name().into(),
         attached: hook.attached,
-        reason: (hook.reason.as_deref())
-            .map(|reason| sanitize::bounded(reason.as_bytes(), REASON_JSON_MAX)),
+        reason: hook.reason.clone(),
     }
 }
 

@@ -23,10 +23,7 @@ use super::{
     tier::Tier,
     tracefs::SyscallsError,
 };
-use crate::{record::sanitize, sys};
-
-/// Maximum length of a reason in the start line, in bytes of JSON.
-const REASON_JSON_MAX: usize = 256;
+use crate::{output::event::REASON_JSON_MAX, record::sanitize, sys};
 
 /// Kinds of attachment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]

@@ -91,7 +91,7 @@ pub enum HookId {
 }
 
 impl HookId {
-    /// Returns the name that lines and the object use.
+    /// Returns the name that lines use. Programs of functions have a prefix before it.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.into()
@@ -257,3 +257,20 @@ pub const PROGRAMS: [HookProgram; 18] = [
         cost: "attempts under way at the start are reported only at their ending, without a process",
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hooks_of_functions_and_calls_have_their_names() {
+        for program in &PROGRAMS {
+            match program.target {
+                HookTarget::Entry(name) | HookTarget::Return(name) | HookTarget::Syscall(name) => {
+                    assert_eq!(program.id.name(), name);
+                }
+                HookTarget::Tracepoint(_) | HookTarget::Iterator(_) => {}
+            }
+        }
+    }
+}

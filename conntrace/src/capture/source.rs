@@ -21,7 +21,7 @@ pub trait Source {
     /// When a map or /proc cannot be read.
     fn counters(&mut self) -> io::Result<Counters>;
 
-    /// Counts the attempts under way: the entries of the attempt map.
+    /// Counts the attempts under way: the entries of the table and of the map.
     fn in_map(&self) -> u64;
 
     /// Stops tracing. Afterwards the waiting records can be drained to the end, and the counters

@@ -142,7 +142,7 @@ impl Tracer {
         loaded.map(size).collect()
     }
 
-    /// Returns every hook, attached or not.
+    /// Returns every hook that was tried, attached or not.
     #[must_use]
     pub fn hooks(&self) -> &[Hook] {
         &self.attached.hooks

@@ -1,4 +1,4 @@
-//! Cache of the host's answers, each valid for a second. A live run fills it by querying the host,
+//! Cache of the host's answers, each valid for a second (`no_time` for 100 ms). A live run fills it by querying the host,
 //! a replay from the recording.
 //!
 //! Time is that of the attempt at hand (`CLOCK_BOOTTIME`), so that live and replay expire answers

@@ -31,10 +31,15 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
 
     /// Sets the value of `key`.
     pub(crate) fn insert(&mut self, key: K, value: V) {
-        if self.entries.len() >= self.len_max && !self.entries.contains_key(&key) {
+        if self.is_full_for(&key) {
             self.entries.clear();
         }
         self.entries.insert(key, value);
+    }
+
+    /// Returns true if this key would clear the map.
+    fn is_full_for(&self, key: &K) -> bool {
+        self.entries.len() >= self.len_max && !self.entries.contains_key(key)
     }
 
     fn clear(&mut self) {
@@ -75,7 +80,7 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         let old = self
             .since
             .is_none_or(|since| now.saturating_duration_since(since) >= self.age_max);
-        if old {
+        if old || self.answers.is_full_for(&key) {
             self.answers.clear();
             self.since = Some(now);
         }

@@ -72,7 +72,8 @@ impl PortScanner {
         Responder::start("conntrace-ports", serve).map(Self)
     }
 
-    /// Sends a request without blocking. Returns false if the thread has ended or is busy.
+    /// Sends a request without blocking. Returns false if the thread has ended or another
+    /// request waits.
     pub(crate) fn ask(&self, scan: PortScan) -> bool {
         self.0.send(scan)
     }

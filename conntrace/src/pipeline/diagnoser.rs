@@ -20,7 +20,8 @@ pub struct Diagnoser {
     cache: AnswerCache,
     /// Queries the host; `None` in a replay.
     client: Option<HostClient>,
-    /// Answers since the last call of [`take_answers`](Self::take_answers).
+    /// Answers that the last diagnosis received, until
+    /// [`take_answers`](Self::take_answers).
     answers: Vec<RecordedAnswer>,
 }
 
@@ -82,7 +83,7 @@ impl Diagnoser {
         }
     }
 
-    /// Returns the answers since the last call, for a recording.
+    /// Takes the answers that the last diagnosis received, for a recording.
     pub fn take_answers(&mut self) -> Vec<RecordedAnswer> {
         std::mem::take(&mut self.answers)
     }

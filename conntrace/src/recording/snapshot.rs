@@ -13,7 +13,7 @@ pub struct Snapshot {
     pub purpose: Purpose,
     /// Counters of the kernel side.
     pub counters: Counters,
-    /// Number of entries in the attempt map.
+    /// Number of attempts under way: entries of the table and of the map.
     pub in_map: u64,
     /// Number of records with a wrong length from the ring.
     pub malformed: u64,
@@ -29,6 +29,6 @@ pub enum Purpose {
     Summary,
     /// Loss line.
     Loss,
-    /// Stop line, with its reason.
+    /// Last summary line and stop line, with the reason.
     Stop(Cow<'static, str>),
 }

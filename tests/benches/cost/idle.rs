@@ -19,7 +19,7 @@ pub(crate) fn minute() -> Section {
     let rows = conntrace_testnet::run("bench", |testnet| {
         let netns = testnet.netns.to_string();
         let silent = TracedAgent::start(&["--netns", &netns]);
-        // The summaries are on by default: `Traced` turns them off.
+        // The summaries are on by default: `TracedAgent` turns them off.
         let mut regular = conntrace()
             .args(["--format", "json", "--netns", &netns])
             .stdout(std::process::Stdio::null())

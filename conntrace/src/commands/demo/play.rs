@@ -133,9 +133,7 @@ fn play_on(
     let played = check(scenario, testnet, coverage).and_then(|()| {
         scenario
             .prepare(testnet)
-            .map_err(|error| error.to_string())?;
-        scenario
-            .play(Path::new("/proc/self/exe"), &until_told)
+            .and_then(|()| scenario.play(Path::new("/proc/self/exe"), &until_told))
             .map_err(|error| format!("it could not be set up: {error}"))
     });
     played.map_or_else(SceneResult::Skipped, |tid| SceneResult::By { tid })

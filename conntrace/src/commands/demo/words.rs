@@ -51,7 +51,7 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.label)?;
         match (self.timeout_by, self.reply) {
-            (Some(by), "local") => write!(f, " by {by}, dropped here"),
+            (Some("application"), "local") => f.write_str(" by application, dropped here"),
             (Some(by), _) => write!(f, " by {by}"),
             (None, "rst") => f.write_str(" by RST"),
             (None, "icmp") => f.write_str(" by ICMP"),

@@ -121,7 +121,7 @@ pub struct Start {
     pub tier: Cow<'static, str>,
     /// Process id of conntrace.
     pub pid: u32,
-    /// All hooks, attached or not.
+    /// Hooks that were tried, attached or not.
     pub hooks: Vec<HookState>,
     /// Kinds of endings that these hooks see.
     pub coverage: Coverage,

@@ -85,7 +85,7 @@ pub struct Undelivered {
     pub output: u64,
     /// Stalls lost between the kernel and the worker.
     pub stalls: u64,
-    /// Disconnects lost between the kernel and the worker.
+    /// Disconnects lost between the kernel and the worker; always 0 so far.
     pub disconnects: u64,
 }
 
@@ -133,9 +133,9 @@ pub struct Totals {
     pub suppressed: u64,
     /// Number of printed outcomes by the reason in their `undiagnosed`.
     pub undiagnosed: BTreeMap<Undiagnosed, u64>,
-    /// Number of disconnects by label.
+    /// Number of disconnects by label; always empty so far.
     pub disconnects: BTreeMap<&'static str, u64>,
-    /// Number of inspector threads abandoned because a query of the host hung.
+    /// Number of inspector threads abandoned because a query of the host hung; always 0 so far.
     pub inspectors_abandoned: u64,
     /// Most frequent failures since the last summary, at most 10.
     pub top: Vec<Top>,

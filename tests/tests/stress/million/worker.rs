@@ -106,7 +106,7 @@ impl MillionWorker {
             held: Vec::new(),
             children: Vec::new(),
             printed: String::new(),
-            can_kill: endings::can_kill().is_ok(),
+            can_kill: endings::has_sock_destroy(),
         }
     }
 

@@ -138,7 +138,7 @@ impl StormWorker {
             told: Vec::new(),
             slow: Vec::new(),
             fast: fast_attempts(),
-            can_kill: endings::can_kill().is_ok(),
+            can_kill: endings::has_sock_destroy(),
         }
     }
 
