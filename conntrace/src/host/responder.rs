@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-/// Handle to a thread that answers requests one at a time. The thread ends when the handle is
-/// dropped.
+/// Handle to a thread that answers requests one at a time. Once the handle is dropped, the thread
+/// ends after the request at hand.
 #[derive(Debug)]
 pub(super) struct Responder<Request, Response> {
     requests: SyncSender<Request>,

@@ -36,7 +36,7 @@ use self::event::{LINE_LEN_MAX, Line};
 /// Size from which a batch is handed over while more lines follow, in bytes.
 const BATCH_LEN: usize = 64 << 10;
 
-/// Format of the lines.
+/// Renderer of lines in one format.
 pub trait Format: Send {
     /// Appends the line to `out`, with its line feed.
     ///
@@ -62,7 +62,7 @@ pub trait Format: Send {
     }
 }
 
-/// Format of the lines.
+/// Choice of a format, as an option names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FormatArg {
     /// JSON, an object per line.

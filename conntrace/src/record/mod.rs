@@ -1,6 +1,7 @@
 //! Decodes and labels the kernel side's records. Only `clock` reads clocks; nothing here touches
 //! a file or a thread.
 
+mod attempt;
 pub(crate) mod clock;
 mod counters;
 pub(crate) mod decode;
@@ -9,12 +10,16 @@ pub(crate) mod label;
 mod reply;
 pub(crate) mod sanitize;
 
+pub use attempt::{
+    Attempt, Caller, Comm, Drops, ExeId, HostTimes, IcmpError, IcmpVersion, RecordKind, Remote,
+    Seen,
+};
 pub use clock::WallClock;
 pub use counters::Counters;
-pub use decode::*;
-pub use errno::*;
-pub use label::*;
-pub use reply::*;
+pub use decode::{Malformed, decode};
+pub use errno::Errno;
+pub use label::{Label, TimeoutBy, Verdict, label};
+pub use reply::{Reply, ReplyKind, own_failure, reply};
 
 /// Record as the kernel side writes it, before decoding.
 pub type WireRecord = [u8; conntrace_common::record::RECORD_SIZE];

@@ -20,7 +20,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     means: "this host dropped the packets itself",
     recognised: &[
         "The kernel dropped the SYN, or the answer to it, and gave a reason that is a policy of this host: `evidence.drop_reason` is its name (Linux 5.17 and later).",
-        "Certain: every packet was dropped, and the SYN matches a rule that drops in full, or the reason names a policy. Likely: it may match, only the answer matches, or only some packets were dropped.",
+        "Certain: every packet was dropped, and a rule that drops matches the SYN in full, or the reason names a policy. Likely: such a rule may match, it matches only the answer, or only some packets were dropped.",
     ],
     reasons: &[
         "A rule that drops, or a chain's policy: the SYN at output or postrouting, the answer at prerouting or input (NETFILTER_DROP).",

@@ -19,7 +19,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     is: "A firewall answered the attempt.",
     means: "a firewall answered",
     recognised: &[
-        "Certain: this host itself answered its own packet, and the packet matches one of its rules that reject in full.",
+        "Certain: this host itself answered its own packet, and a rule that rejects matches the packet in full.",
         "Likely: this host itself answered, and no such rule is known; or ICMP port unreachable came, which TCP never sends (`evidence.from` sent it).",
     ],
     reasons: &[

@@ -12,137 +12,17 @@ use std::{
 use conntrace_common::{
     record as raw,
     record::{
-        AF_INET, AF_INET6, COMM_LEN, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE,
-        FLAG_UNTRACKED, KIND_BIND_FAILED, KIND_CONNECT_FAILED, KIND_CONNECTS, KIND_ENDING,
-        KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, RawRecord, STATE_CLOSE,
-        STATE_ESTABLISHED, STATE_SYN_SENT,
+        AF_INET, AF_INET6, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_UNTRACKED,
+        KIND_BIND_FAILED, KIND_CONNECT_FAILED, KIND_CONNECTS, KIND_ENDING, KIND_STALL, ORIGIN_ICMP,
+        ORIGIN_ICMP6, RECORD_SIZE, RawRecord, STATE_CLOSE, STATE_ESTABLISHED, STATE_SYN_SENT,
     },
 };
-use schemars::JsonSchema;
-use serde::Serialize;
 
 use self::fields::Fields;
-use super::Errno;
-
-/// State of an attempt at one event: its ending, its first stall, or a hint at its beginning.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    /// Event that the record reports.
-    pub moment: RecordKind,
-    /// Extent to which the attempt was observed.
-    pub seen: Seen,
-    /// Time since which it was observed, in nanoseconds of `CLOCK_BOOTTIME`. This is its
-    /// beginning if it was observed whole.
-    pub since_ns: u64,
-    /// Thread id or CPU number that tells apart attempts with the same `since_ns`.
-    pub serial: u32,
-    /// Time of the event, in nanoseconds of `CLOCK_BOOTTIME`.
-    pub at_ns: u64,
-    /// Caller of connect or bind; `None` if no entry was kept of the attempt.
-    pub caller: Option<Caller>,
-    /// Inode number of the socket's network namespace.
-    pub netns: u32,
-    /// Random bits of the network namespace (`net.hash_mix`), which tell it from a later one with
-    /// the same inode number; 0 for a failed call.
-    pub netns_mix: u16,
-    /// Index of the interface that the socket is bound to (`SO_BINDTODEVICE`).
-    pub bound_device: Option<u32>,
-    /// Mark of the socket (`SO_MARK`); 0 if it has none.
-    pub mark: u32,
-    /// User id of the socket's owner, which routing rules can match; `None` if no entry was kept
-    /// of the attempt.
-    pub socket_uid: Option<u32>,
-    /// Destination; `None` for a failed bind.
-    pub remote: Option<Remote>,
-    /// Local address; `None` while unspecified.
-    pub local_addr: Option<IpAddr>,
-    /// Local port, if one was assigned for this attempt or bound before it.
-    pub local_port: Option<u16>,
-    /// True if the local port was bound before connect was called.
-    pub port_bound: bool,
-    /// Errno that ended the attempt (`sk_err`). A failed call has its errno in `moment`.
-    pub error: Option<Errno>,
-    /// Errno of a soft error during this attempt (`sk_err_soft`).
-    pub soft_error: Option<Errno>,
-    /// Number of SYNs handed to the IP layer (`segs_out`).
-    pub syn_sent: u32,
-    /// Number of SYN retransmissions that left TCP (`total_retrans`).
-    pub syn_retransmitted: u32,
-    /// Number of retransmission timer runs (`icsk_retransmits`), including those that could not
-    /// send.
-    pub rto_count: u8,
-    /// True if the socket received a TCP segment.
-    pub heard: bool,
-    /// True if TCP Fast Open holds the SYN back until the first write.
-    pub deferred: bool,
-    /// Newest ICMP error received for this attempt.
-    pub icmp: Option<IcmpError>,
-    /// Packets of the attempt that this host dropped.
-    pub drops: Option<Drops>,
-    /// Cached facts about the remote host. Its silence includes this attempt; its answers do not.
-    pub remembered: HostTimes,
-}
-
-/// Extent to which an attempt was observed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Seen {
-    /// The attempt was observed from its beginning.
-    Whole,
-    /// The attempt was under way when tracing began.
-    JoinedLate,
-    /// The attempt began while the attempt map was full, so only its ending was observed.
-    Untracked,
-}
-
-/// Dropped packets of an attempt: SYNs, or answers to them, dropped by this host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drops {
-    /// Number of packets, at most 255.
-    pub count: u8,
-    /// Drop reason of the last packet: a value of the recorded kernel's `enum skb_drop_reason`.
-    pub reason: u16,
-}
-
-/// Cached facts about a host, from traced attempts in the same network namespace. Times are
-/// nanoseconds of `CLOCK_BOOTTIME`. A missing fact may have been evicted: see `forgotten_ns`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HostTimes {
-    /// Time and port of the last completed handshake.
-    pub handshake: Option<(u64, u16)>,
-    /// Time of the last completed handshake on the attempt's own port.
-    pub on_this_port_ns: Option<u64>,
-    /// Time and source port of the last RST.
-    pub reset: Option<(u64, u16)>,
-    /// Start of the first unanswered attempt, if the host has answered none since. `None` is no
-    /// evidence: the host may have answered, or may not be cached.
-    pub silent_since_ns: Option<u64>,
-    /// Start of the first unanswered attempt to the host's private network, if no host of that
-    /// network has answered since.
-    pub network_silent_since_ns: Option<u64>,
-    /// Last time at which a fact about the host or its network may have been evicted.
-    pub forgotten_ns: Option<u64>,
-    /// Duration of the last handshake in microseconds, from connect to `TCP_ESTABLISHED`.
-    pub handshake_took_us: Option<u32>,
-}
-
-/// Event that a record reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordKind {
-    /// First SYN retransmission; the attempt goes on.
-    Stalled,
-    /// Beginning of an attempt, with the number of recent connects to its destination. A hint at
-    /// port pressure, independent of the attempt's ending.
-    Connects(u32),
-    /// Completion of the handshake.
-    Established,
-    /// Close of the socket, by the application or the kernel.
-    Closed,
-    /// Errno that connect returned before the socket reached `TCP_SYN_SENT`.
-    ConnectFailed(Errno),
-    /// Errno that bind returned; there was no connect.
-    BindFailed(Errno),
-}
+use super::{
+    Attempt, Caller, Comm, Drops, Errno, ExeId, HostTimes, IcmpError, IcmpVersion, RecordKind,
+    Remote, Seen,
+};
 
 impl RecordKind {
     fn of(fields: &Fields<'_>) -> Result<Self, Malformed> {
@@ -170,83 +50,6 @@ impl RecordKind {
 fn returned(fields: &Fields<'_>) -> Result<Errno, Malformed> {
     let errno = fields.errno("error", offset_of!(RawRecord, error))?;
     errno.ok_or(malformed("error", 0u32))
-}
-
-/// Caller of connect or bind, as recorded at the call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// Process id (thread group id) in the root pid namespace.
-    pub pid: u32,
-    /// Thread id in the root pid namespace; `None` if only the process is known.
-    pub tid: Option<u32>,
-    /// Real user id.
-    pub uid: u32,
-    /// Id of the cgroup (v2); `None` if only the process is known.
-    pub cgroup_id: Option<u64>,
-    /// Start time of the process, in nanoseconds of `CLOCK_BOOTTIME`.
-    pub started_ns: u64,
-    /// Executable of the process; `None` for a kernel thread.
-    pub exe: Option<ExeId>,
-    /// Name of the thread, arbitrary bytes.
-    pub comm: Comm,
-    /// Name of the thread group's leader, which is the process's name.
-    pub leader_comm: Comm,
-}
-
-/// Identity of an executable file (`mm_struct.exe_file`), which tells it from another file
-/// with the same path. `/proc/PID/maps` shows the same pair; `stat` can show another device
-/// (btrfs, overlayfs).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ExeId {
-    /// Device of the file system in the kernel's encoding: `major << 20 | minor`.
-    pub device: u32,
-    /// Inode number of the file.
-    pub inode: u64,
-}
-
-/// Name of a task (`task_struct.comm`), padded with zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Comm(pub [u8; COMM_LEN]);
-
-impl Comm {
-    /// Returns the bytes before the first zero.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        self.0.split(|&byte| byte == 0).next().unwrap_or_default()
-    }
-}
-
-/// Address and port of the destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Remote {
-    /// IP address; v4-mapped addresses are converted to IPv4.
-    pub addr: IpAddr,
-    /// TCP port.
-    pub port: u16,
-}
-
-/// ICMP error received for an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct IcmpError {
-    /// Version of ICMP, which defines `icmp_type` and `code`.
-    pub version: IcmpVersion,
-    /// ICMP type.
-    pub icmp_type: u8,
-    /// ICMP code.
-    pub code: u8,
-    /// Errno that the kernel derived from it (`icmp_err_convert`, `icmpv6_err_convert`).
-    pub errno: Option<Errno>,
-    /// Address of the sender.
-    pub from: Option<IpAddr>,
-}
-
-/// Version of ICMP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum IcmpVersion {
-    /// ICMP for IPv4.
-    V4,
-    /// ICMP for IPv6.
-    V6,
 }
 
 /// Error of bytes that are not a valid record.

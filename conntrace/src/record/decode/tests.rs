@@ -1,3 +1,4 @@
+use conntrace_common::record::COMM_LEN;
 use proptest::prelude::*;
 
 use super::*;

@@ -1,21 +1,24 @@
 //! The inspector thread: answers questions about the host, in any network namespace.
 
+mod local_ports;
+
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use super::{
     bpf_programs::Programs,
+    cache::BoundedMap,
     netlink::{
         nftables, route,
         sock_diag::{self, DiagSocket, LISTEN},
     },
     netns::{AttemptRef, Namespaces},
-    procfs::{port_range::PortRules, process},
+    procfs::process,
 };
 use crate::{
     capture::KernelFacts,
@@ -23,9 +26,7 @@ use crate::{
         Undiagnosed,
         firewall_facts::FirewallPacket,
         is_similar,
-        question::{
-            Answer, Holder, Listener, Listeners, LocalPorts, NamedProcess, Question, accepts,
-        },
+        question::{Answer, Listener, Listeners, NamedProcess, Question, accepts},
         way::Route,
     },
 };
@@ -65,7 +66,7 @@ pub(super) struct HostInspector {
     namespaces: Namespaces,
     dumps: HashMap<(u32, SocketSelection), CachedDump>,
     /// Last known owner (pid) of each socket, by inode.
-    owners: RefCell<HashMap<u32, u32>>,
+    owners: RefCell<BoundedMap<u32, u32>>,
     facts: &'static KernelFacts,
     programs: Programs,
 }
@@ -76,7 +77,7 @@ impl HostInspector {
         Ok(Self {
             namespaces: Namespaces::new()?,
             dumps: HashMap::new(),
-            owners: RefCell::default(),
+            owners: RefCell::new(BoundedMap::new(OWNERS_MAX)),
             facts,
             programs: Programs::open(facts.connect_hook),
         })
@@ -197,10 +198,9 @@ impl HostInspector {
         let mut owners = self.owners.borrow_mut();
         let known = owners.get(&sock.inode).copied();
         let found = process::owner(sock.inode, known.or(first(about)), owners_until(until));
-        if owners.len() >= OWNERS_MAX {
-            owners.clear();
+        if let Some(owner) = &found {
+            owners.insert(sock.inode, owner.pid);
         }
-        owners.extend(found.as_ref().map(|owner| (sock.inode, owner.pid)));
         found
     }
 
@@ -386,83 +386,6 @@ impl HostInspector {
         }
         found
     }
-
-    fn tuple(
-        &mut self,
-        netns: u32,
-        (local, remote): (SocketAddr, SocketAddr),
-        about: &AttemptRef,
-        until: Instant,
-    ) -> Result<Option<Holder>, Undiagnosed> {
-        let dump = self.dump(netns, SocketSelection::Connected, about, until)?;
-        let sock = dump
-            .iter()
-            .find(|sock| sock.local == local && sock.remote == remote);
-        Ok(sock.map(|sock| Holder {
-            state: sock.state_name().to_owned(),
-            process: self.owner_of(sock, about, until),
-        }))
-    }
-
-    fn ports(
-        &mut self,
-        netns: u32,
-        local: Option<IpAddr>,
-        remote: Option<SocketAddr>,
-        about: &AttemptRef,
-        until: Instant,
-    ) -> Result<LocalPorts, Undiagnosed> {
-        let rules = || PortRules::read().ok_or(io::ErrorKind::NotFound.into());
-        let rules = self.namespaces.inside(netns, about, until, rules)?;
-        let bound = self.dump(netns, SocketSelection::Bound, about, until)?;
-        let connected = self.dump(netns, SocketSelection::Connected, about, until)?;
-        let (to_remote, holding): (Vec<&DiagSocket>, Vec<&DiagSocket>) = match remote {
-            Some(remote) => {
-                let ours = |sock: &&DiagSocket| {
-                    sock.remote == remote && local.is_none_or(|local| sock.local.ip() == local)
-                };
-                (
-                    connected.iter().filter(ours).collect(),
-                    bound.iter().collect(),
-                )
-            }
-            // A bind needs a port that no socket has.
-            None => (Vec::new(), bound.iter().chain(connected.iter()).collect()),
-        };
-        let mut states = BTreeMap::new();
-        let counted = if remote.is_some() {
-            &to_remote
-        } else {
-            &holding
-        };
-        for sock in counted {
-            *states.entry(sock.state_name().to_owned()).or_default() += 1;
-        }
-        let all: Vec<_> = bound.iter().chain(connected.iter()).collect();
-        let used = ports_of(&rules, &to_remote);
-        let others = ports_of(&rules, &holding);
-        let holders = |socks: &[&DiagSocket]| {
-            let inodes: HashSet<u32> = socks
-                .iter()
-                .filter(|sock| sock.inode != 0 && rules.has(sock.local.port()))
-                .map(|sock| sock.inode)
-                .collect();
-            process::holdings(&inodes, first(about), owners_until(until))
-        };
-        Ok(LocalPorts {
-            range: rules.range,
-            reserved: rules.reserved_in_range(),
-            tw_reuse: rules.tw_reuse,
-            states,
-            connected: count(&used),
-            bound: count(&others.difference(&used).copied().collect()),
-            free: rules
-                .available()
-                .saturating_sub(count(&ports_of(&rules, &all))),
-            connected_by: holders(&to_remote),
-            bound_by: holders(&holding),
-        })
-    }
 }
 
 /// Returns the time when the search for owners stops, which leaves time for the rest.
@@ -475,11 +398,6 @@ fn first(about: &AttemptRef) -> Option<u32> {
     about.process.map(|process| process.pid)
 }
 
-fn count(ports: &HashSet<u16>) -> u32 {
-    // There are at most 65,536 ports.
-    u32::try_from(ports.len()).unwrap_or(u32::MAX)
-}
-
 fn listener(netns: u32, sock: &DiagSocket, owner: Option<NamedProcess>) -> Listener {
     Listener {
         netns,
@@ -489,9 +407,4 @@ fn listener(netns: u32, sock: &DiagSocket, owner: Option<NamedProcess>) -> Liste
         device: sock.device.clone(),
         process: owner,
     }
-}
-
-fn ports_of(rules: &PortRules, socks: &[&DiagSocket]) -> HashSet<u16> {
-    let ports = socks.iter().map(|sock| sock.local.port());
-    ports.filter(|&port| rules.has(port)).collect()
 }
