@@ -1,5 +1,5 @@
-//! Memory image of a guest: an archive of files (initramfs) with the programs of `cargo test` as
-//! they are, and their dependencies.
+//! Memory image of a guest: an archive of files (initramfs) with the programs that it runs as they
+//! are, and their dependencies.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,15 +14,14 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     run::{on_path, output, run, show},
-    test::TestProgram,
-    vm::{kernels::UnpackedKernel, kind::GuestKind},
+    vm::kernels::UnpackedKernel,
 };
 
 /// Programs that the tests call, of this machine; whatever else they call busybox
 /// can do.
-const PROGRAMS: [&str; 4] = ["ip", "nft", "ss", "setpriv"];
+pub(crate) const TEST_PROGRAMS: [&str; 4] = ["ip", "nft", "ss", "setpriv"];
 /// Kernel modules that the tests need. A kernel without one of them has it built in, or lacks it.
-const MODULES: [&str; 19] = [
+pub(crate) const TEST_MODULES: [&str; 19] = [
     "tun",
     "veth",
     "inet_diag",
@@ -43,9 +42,6 @@ const MODULES: [&str; 19] = [
     "nf_nat",
     "nf_conntrack",
 ];
-
-/// Time limit of each command in a guest, in seconds.
-const PROGRAM_MAX_SECONDS: u64 = 400;
 
 /// A file tree that becomes an archive.
 struct Tree(PathBuf);
@@ -128,7 +124,7 @@ fn libraries(program: &Path) -> Result<BTreeSet<PathBuf>> {
     Ok(paths.map(PathBuf::from).collect())
 }
 
-/// A group of tests, or a command of its own, that a guest runs.
+/// Command that a guest runs: a group of tests, or anything else.
 pub(crate) struct GuestCommand {
     /// Name in the table.
     pub(crate) name: String,
@@ -136,54 +132,74 @@ pub(crate) struct GuestCommand {
     pub(crate) command: String,
 }
 
-/// Packs the part that all guests share: the programs, and the commands of each kind.
-pub(crate) fn pack_programs(
-    folder: &Path,
-    conntrace: &Path,
-    programs: &[TestProgram],
-    lists: &[(GuestKind, Vec<GuestCommand>)],
-) -> Result<PathBuf> {
-    let tree = Tree::new(folder.join("programs"))?;
-    tree.write("init", include_str!("init.sh"))?;
-    let executable = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(tree.place("init")?, executable)?;
-    for empty in ["proc", "sys", "dev", "tmp", "run", "etc"] {
-        fs::create_dir_all(tree.0.join(empty))?;
+/// Part that guests of all kernels share.
+pub(crate) struct GuestPrograms<'a> {
+    /// Programs of this machine by their names.
+    pub(crate) system: &'a [&'a str],
+    /// Programs of this repository, and their names in the guest's folder `guest`.
+    pub(crate) own: Vec<(PathBuf, String)>,
+    /// Other files, and their names in the same folder.
+    pub(crate) files: Vec<(PathBuf, String)>,
+    /// Lists of commands, by the name that the kernel's command line has.
+    pub(crate) lists: Vec<(&'a str, Vec<GuestCommand>)>,
+    /// Time limit of each command in a guest, in seconds.
+    pub(crate) seconds_max: u64,
+}
+
+impl GuestPrograms<'_> {
+    /// Packs them into an archive in this folder.
+    pub(crate) fn pack(&self, folder: &Path) -> Result<PathBuf> {
+        let tree = Tree::new(folder.join("programs"))?;
+        tree.write("init", include_str!("init.sh"))?;
+        let executable = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(tree.place("init")?, executable)?;
+        for empty in ["proc", "sys", "dev", "tmp", "run", "etc", "guest/programs"] {
+            fs::create_dir_all(tree.0.join(empty))?;
+        }
+        tree.write("etc/passwd", "root:x:0:0:root:/:/bin/sh\n")?;
+        let busybox = on_path("busybox").context("no busybox: apt-get install busybox-static")?;
+        // A static one, which needs no library.
+        tree.copy(&busybox, "bin/busybox")?;
+        for name in self.system {
+            let path = on_path(name).with_context(|| format!("no program {name}"))?;
+            tree.program(&path, &format!("usr/sbin/{name}"))?;
+        }
+        for (path, name) in &self.own {
+            let name = format!("guest/{name}");
+            tree.program(path, &name)?;
+            run(Command::new("strip").arg(tree.0.join(name)))?;
+        }
+        let lib64 = tree.0.join("lib64");
+        if !lib64.exists() {
+            symlink("usr/lib64", lib64)?;
+        }
+        for (path, name) in &self.files {
+            tree.copy(path, &format!("guest/{name}"))?;
+        }
+        self.write_lists(&tree)?;
+        let archive = folder.join("programs.cpio");
+        tree.pack(&archive)?;
+        Ok(archive)
     }
-    tree.write("etc/passwd", "root:x:0:0:root:/:/bin/sh\n")?;
-    let busybox = on_path("busybox").context("no busybox: apt-get install busybox-static")?;
-    // A static one, which needs no library.
-    tree.copy(&busybox, "bin/busybox")?;
-    for name in PROGRAMS {
-        let path = on_path(name).with_context(|| format!("no program {name}"))?;
-        tree.program(&path, &format!("usr/sbin/{name}"))?;
+
+    fn write_lists(&self, tree: &Tree) -> Result<()> {
+        tree.write("guest/commands/none", "")?;
+        for (list, commands) in &self.lists {
+            let line =
+                |it: &GuestCommand| format!("{} {} {}\n", self.seconds_max, it.name, it.command);
+            let lines: String = commands.iter().map(line).collect();
+            tree.write(&format!("guest/commands/{list}"), &lines)?;
+        }
+        Ok(())
     }
-    let lib64 = tree.0.join("lib64");
-    if !lib64.exists() {
-        symlink("usr/lib64", lib64)?;
-    }
-    tree.program(conntrace, "guest/conntrace")?;
-    for program in programs {
-        tree.program(&program.path, &format!("guest/programs/{}", program.name))?;
-    }
-    for program in fs::read_dir(tree.0.join("guest/programs"))? {
-        run(Command::new("strip").arg(program?.path()))?;
-    }
-    run(Command::new("strip").arg(tree.0.join("guest/conntrace")))?;
-    tree.write("guest/commands/none", "")?;
-    for (kind, commands) in lists {
-        let line =
-            |it: &GuestCommand| format!("{PROGRAM_MAX_SECONDS} {} {}\n", it.name, it.command);
-        let lines: String = commands.iter().map(line).collect();
-        tree.write(&format!("guest/commands/{}", kind.as_str()), &lines)?;
-    }
-    let archive = folder.join("programs.cpio");
-    tree.pack(&archive)?;
-    Ok(archive)
 }
 
 /// Packs the part of one kernel: its modules, and the order to load them in.
-pub(crate) fn pack_modules(folder: &Path, kernel: &UnpackedKernel) -> Result<PathBuf> {
+pub(crate) fn pack_modules(
+    folder: &Path,
+    kernel: &UnpackedKernel,
+    names: &[&str],
+) -> Result<PathBuf> {
     let tree = Tree::new(folder.join(format!("modules-{}", kernel.release)))?;
     let mut modules = Modules {
         files: BTreeMap::new(),
@@ -191,7 +207,7 @@ pub(crate) fn pack_modules(folder: &Path, kernel: &UnpackedKernel) -> Result<Pat
         order: Vec::new(),
     };
     modules.find(&kernel.modules)?;
-    for name in MODULES {
+    for name in names {
         modules.add(name)?;
     }
     let order: String = modules

@@ -35,7 +35,7 @@ pub(super) struct KernelHost {
 
 impl KernelHost {
     pub(super) fn new(folder: &Path, programs: &Path, kernel: UnpackedKernel) -> Result<Self> {
-        let modules = image::pack_modules(folder, &kernel)?;
+        let modules = image::pack_modules(folder, &kernel, &image::TEST_MODULES)?;
         let initrd = folder.join(format!("initrd-{}", kernel.release));
         guest::join(&[programs, &modules], &initrd)?;
         Ok(Self { kernel, initrd })

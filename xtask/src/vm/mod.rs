@@ -5,9 +5,9 @@
 //! leaves it.
 
 mod docs;
-mod guest;
-mod image;
-mod kernels;
+pub(crate) mod guest;
+pub(crate) mod image;
+pub(crate) mod kernels;
 mod kind;
 mod matrix;
 
@@ -24,21 +24,25 @@ use crate::{
     run::{on_path, run, target_dir},
     test::{self, TestProgram},
 };
+use image::GuestPrograms;
 use kernels::{Apt, UnpackedKernel};
 use kind::{GuestKind, TestGroup};
 use matrix::{GuestRow, KernelHost};
 
-/// Programs that this task calls, and the packages that contain them.
-const NEEDED: [(&str, &str); 8] = [
+/// Programs that every guest needs on this machine, and the packages that contain them.
+const NEEDED: [(&str, &str); 6] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
     ("xz", "xz-utils"),
-    ("ip", "iproute2"),
-    ("nft", "nftables"),
     ("dpkg", "dpkg"),
     ("strip", "binutils"),
 ];
+/// Programs that the tests need as well.
+const NEEDED_BY_TESTS: [(&str, &str); 2] = [("ip", "iproute2"), ("nft", "nftables")];
+
+/// Time limit of each command in a guest, in seconds.
+const PROGRAM_MAX_SECONDS: u64 = 400;
 
 /// Choice of guests, and the commands that they run.
 #[derive(Debug, Args)]
@@ -73,16 +77,12 @@ impl std::fmt::Display for NotRun {
 impl std::error::Error for NotRun {}
 
 pub(crate) fn vm(root: &Path, args: &VmArgs) -> Result<()> {
-    for (program, package) in NEEDED {
-        if on_path(program).is_none() {
-            return Err(NotRun(format!("no {program}: apt-get install {package}")).into());
-        }
-    }
+    check_needed(&NEEDED)?;
+    check_needed(&NEEDED_BY_TESTS)?;
     let folder = target_dir(root).join("vm");
     fs::create_dir_all(folder.join("log"))?;
     let (programs, kinds) = pack(root, &folder, args)?;
-    let apt = Apt::update(&folder.join("kernels"));
-    let apt = apt.map_err(|error| NotRun(format!("no kernels to be had: {error:#}")))?;
+    let apt = apt(root)?;
     let asked: Vec<_> = match args.kernels.as_slice() {
         [] => kernels::versions().map(str::to_owned).collect(),
         some => some.to_vec(),
@@ -100,6 +100,20 @@ pub(crate) fn vm(root: &Path, args: &VmArgs) -> Result<()> {
         docs::write(root, &rows, args.verifier)?;
     }
     matrix::conclude(&rows)
+}
+
+fn check_needed(programs: &[(&str, &str)]) -> Result<()> {
+    for (program, package) in programs {
+        if on_path(program).is_none() {
+            return Err(NotRun(format!("no {program}: apt-get install {package}")).into());
+        }
+    }
+    Ok(())
+}
+
+fn apt(root: &Path) -> Result<Apt> {
+    let apt = Apt::update(&target_dir(root).join("vm/kernels"));
+    apt.map_err(|error| NotRun(format!("no kernels to be had: {error:#}")).into())
 }
 
 /// Builds what the guests run, as `cargo test` does. Returns their archive, and the
@@ -135,9 +149,22 @@ fn pack(root: &Path, folder: &Path, args: &VmArgs) -> Result<(PathBuf, Vec<Guest
     run(Command::new("cargo")
         .args(["build", "--package", "conntrace"])
         .current_dir(root))?;
+    let of_guest = |it: &TestProgram| (it.path.clone(), format!("programs/{}", it.name));
     let conntrace = target_dir(root).join("debug/conntrace");
-    let packed = image::pack_programs(folder, &conntrace, &programs, &lists)?;
-    Ok((packed, lists.into_iter().map(|(kind, _)| kind).collect()))
+    let own = programs
+        .iter()
+        .map(of_guest)
+        .chain([(conntrace, "conntrace".to_owned())]);
+    let kinds = lists.iter().map(|(kind, _)| *kind).collect();
+    let lists = lists.into_iter().map(|(kind, list)| (kind.as_str(), list));
+    let packed = GuestPrograms {
+        system: &image::TEST_PROGRAMS,
+        own: own.collect(),
+        files: Vec::new(),
+        lists: lists.collect(),
+        seconds_max: PROGRAM_MAX_SECONDS,
+    };
+    Ok((packed.pack(folder)?, kinds))
 }
 
 /// The groups whose tests are of the kernel, in the order in which they run.
