@@ -21,6 +21,7 @@ use std::{
 use netlink_packet_route::route::RouteType;
 use nix::sched::{CloneFlags, unshare};
 
+mod bare;
 pub mod catalogue;
 mod destroy;
 mod disconnect;
@@ -33,6 +34,7 @@ mod port_range;
 pub mod ports;
 mod tun;
 
+pub use bare::{bare_device, enter_bare};
 pub use destroy::destroy;
 pub use disconnect::disconnect;
 pub use far_end::{FarEnd, answer};

@@ -32,13 +32,14 @@ const UNSAFE_FILES: [&str; 20] = [
     "tests/src/signal.rs",
     "tests/src/uring.rs",
 ];
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "conntrace",
     "conntrace-btf",
     "conntrace-common",
     "conntrace-ebpf",
     "conntrace-testnet",
     "fuzz",
+    "meter",
     "tests",
     "tools",
     "xtask",
