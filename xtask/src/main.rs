@@ -59,8 +59,8 @@ enum Task {
     /// Measure the cost of tracing on this machine, as root
     Bench {
         /// Measure only these parts: loop, kernel, record, load, latency, start, idle, growth,
-        /// syscalls, second, peers. All of them, except peers, take a quarter of an hour and
-        /// write docs/performance.md
+        /// syscalls, peers. All of them, except peers, take a quarter of an hour and write
+        /// docs/performance.md
         parts: Vec<OsString>,
         /// Also measure bpftrace, libbpf-tools, perf trace and strace, if they are installed
         /// and can attach

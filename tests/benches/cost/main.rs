@@ -21,7 +21,6 @@ mod peers;
 mod ratio;
 mod record;
 mod report;
-mod second;
 mod start;
 mod traced;
 mod work;
@@ -36,7 +35,7 @@ use report::{BenchHost, BenchReport};
 /// Name of a part and its measurement.
 type Part = (&'static str, fn() -> Section);
 
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 9] = [
     ("loop", ratio::connects),
     ("kernel", kernel::cost),
     ("record", record::userspace),
@@ -46,7 +45,6 @@ const PARTS: [Part; 10] = [
     ("idle", idle::minute),
     ("growth", growth::growth),
     ("syscalls", ratio::syscalls),
-    ("second", second::attachment),
 ];
 
 /// Sysctl of the accounting of all BPF programs. Part `kernel` does not use it.
