@@ -17,11 +17,14 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     measured::{Figure, Section},
-    traced::{TracedAgent, forget_peak, peak_mb},
+    memory::{Memory, MemoryWatch},
+    traced::TracedAgent,
     work::paired,
 };
 
 const ROUNDS: usize = 5;
+/// Interval between two looks at the memory.
+const LOOKS: Duration = Duration::from_millis(50);
 const IN_FLIGHT: [usize; 3] = [1_000, 10_000, 100_000];
 const ADDRESSES: u32 = 100_000;
 /// Sockets of each thread, which has its own descriptor table.
@@ -32,15 +35,15 @@ const HOSTS: usize = 200;
 /// Resource use of the agent, as a sum or a maximum.
 #[derive(Default)]
 struct AgentPeak {
-    peak_mb: f64,
+    most: Memory,
     /// Losses by reason, as in the stop line.
     lost: BTreeMap<String, u64>,
     untracked: usize,
 }
 
 impl AgentPeak {
-    fn learn(&mut self, mut tracer: TracedAgent) {
-        self.peak_mb = self.peak_mb.max(peak_mb(tracer.pid()));
+    fn learn(&mut self, mut tracer: TracedAgent, watch: MemoryWatch) {
+        self.most = self.most.max(watch.most());
         for (reason, count) in tracer.stop()["lost"].as_object().unwrap() {
             *self.lost.entry(reason.clone()).or_default() += count.as_u64().unwrap();
         }
@@ -82,9 +85,9 @@ fn grown(name: &str, option: &str, act: impl Fn() -> f64 + Sync) -> Vec<Figure> 
         let netns = testnet.netns.to_string();
         paired(ROUNDS, &act, || {
             let tracer = TracedAgent::start(&[option, "--netns", &netns]);
-            forget_peak(tracer.pid());
+            let watch = MemoryWatch::start(tracer.pid(), LOOKS);
             let ns = act();
-            agent.learn(tracer);
+            agent.learn(tracer, watch);
             ns
         })
     })
@@ -98,15 +101,12 @@ fn grown(name: &str, option: &str, act: impl Fn() -> f64 + Sync) -> Vec<Figure> 
         true => format!("{name}: lost, in all rounds"),
         false => format!("{name}: lost, in all rounds ({})", reasons.join(", ")),
     };
+    let [pss, private] = agent.most.rows(&format!("{name}: most memory"));
     vec![
         Figure::spread(name, "ns untraced", 0, paired.untraced_ns),
         Figure::spread(name, "ns added", 0, paired.added_ns),
-        Figure::number(
-            format!("{name}: most resident memory"),
-            "MB",
-            1,
-            agent.peak_mb,
-        ),
+        pss,
+        private,
         Figure::number(
             format!("{name}: `untracked`, at most in a round"),
             "",

@@ -15,7 +15,7 @@ use conntrace_tests::Cgroup;
 use super::{
     measured::{Figure, Section, Spread},
     traced::{TracedAgent, field},
-    work::{Workload, accepted_loop, refused_loop},
+    work::{Workload, closed_loop, forget_closed, refused_loop, reset_loop},
 };
 
 /// Attempts of a round. Short rounds are rarely disturbed by other activity.
@@ -24,52 +24,63 @@ const ATTEMPTS: u32 = 2_000;
 pub(crate) const ATTEMPTS_ALL: u32 = ROUNDS * ATTEMPTS;
 const ROUNDS: u32 = 30;
 
-/// Limit of all programs together per attempt in ns, accounting included, in the median round.
-const ATTEMPT_NS_MAX: f64 = 400.0;
+/// Row of the table: its name, the agent's options, the workload, and its ends and close.
+type Cost = (
+    &'static str,
+    &'static [&'static str],
+    Workload,
+    &'static str,
+);
 
-/// Row of the table: its name, the agent's options, the workload, and true if it is an attempt with
-/// default tracing.
-type Cost = (&'static str, &'static [&'static str], Workload, bool);
+const REFUSED: &str = "both ends, refused";
+const RESET: &str = "both ends, RST";
+const NONE: &str = "no connection";
 
-const COSTS: [Cost; 9] = [
-    ("refused attempt", &[], refused_loop, true),
-    ("successful connection", &[], accepted_loop, true),
+const COSTS: [Cost; 10] = [
+    ("refused attempt", &[], refused_loop, REFUSED),
+    ("connection closed by RST", &[], reset_loop, RESET),
     (
-        "successful connection, `--all`",
+        "connection with an ordinary close",
+        &[],
+        closed_loop,
+        "both ends, FIN",
+    ),
+    (
+        "connection closed by RST, `--all`",
         &["--all"],
-        accepted_loop,
-        false,
+        reset_loop,
+        RESET,
     ),
     (
         "attempt filtered out by port",
         &["--port", "1"],
         refused_loop,
-        true,
+        REFUSED,
     ),
     (
         "attempt filtered out by process",
         &["--pid", "1", "--to", "127.0.0.0/8"],
         refused_loop,
-        true,
+        REFUSED,
     ),
     (
         "attempt filtered out by cgroup and name",
         &["--cgroup", "/", "--comm", "nobody"],
         refused_loop,
-        true,
+        REFUSED,
     ),
     (
         "refused attempt, `--trace-syscalls`",
         &["--trace-syscalls"],
         refused_loop,
-        false,
+        REFUSED,
     ),
-    ("unrelated drop", &[], dropped_loop, false),
+    ("unrelated drop", &[], dropped_loop, NONE),
     (
         "unrelated drop whose reason is looked into",
         &[],
         noted_drop_loop,
-        false,
+        NONE,
     ),
 ];
 
@@ -89,7 +100,10 @@ fn accounting_ns() -> f64 {
 pub(crate) fn cost() -> Section {
     // While it is held: unlike the sysctl, nobody else can turn it off.
     let accounted = enable_stats(sys::Stats::RunTime).expect("the kernel keeps bpf statistics");
-    let rows = conntrace_testnet::run("bench", |_| COSTS.into_iter().flat_map(cost_rows).collect());
+    let rows = conntrace_testnet::run("bench", |testnet| {
+        forget_closed(testnet);
+        COSTS.into_iter().flat_map(cost_rows).collect()
+    });
     drop(accounted);
     let about = format!(
         "By the kernel's own accounting (bpf_stats), {ROUNDS} rounds of {ATTEMPTS} each. It adds \
@@ -100,7 +114,7 @@ pub(crate) fn cost() -> Section {
 }
 
 /// Measures all programs together, and each one that runs.
-fn cost_rows((name, options, work, is_default): Cost) -> Vec<Figure> {
+fn cost_rows((name, options, work, ends): Cost) -> Vec<Figure> {
     // Each time: how fast the machine is changes by the minute.
     let accounting = accounting_ns();
     let mut tracer = TracedAgent::start(options);
@@ -116,12 +130,9 @@ fn cost_rows((name, options, work, is_default): Cost) -> Vec<Figure> {
         before = after;
     }
     tracer.stop();
+    let ran = format!("{ends}, `{}`", tracer.tier());
     let all = Figure::spread(format!("{name}: all programs"), "ns", 0, Spread::of(totals));
     assert!(all.value() > Some(0.0), "{name}: nothing was accounted for");
-    let all = match is_default {
-        true => all.at_most(ATTEMPT_NS_MAX),
-        false => all,
-    };
     let accounted = format!("{name}: a program of two instructions, one run");
     let mut rows = vec![all, Figure::number(accounted, "ns", 0, accounting)];
     for (program, (ns, runs)) in since(&began, &before) {
@@ -134,7 +145,7 @@ fn cost_rows((name, options, work, is_default): Cost) -> Vec<Figure> {
             rows.push(Figure::number(what, "ns", 0, each));
         }
     }
-    rows
+    rows.into_iter().map(|row| row.ran(&ran)).collect()
 }
 
 fn since(before: &Stats, after: &Stats) -> Stats {

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{
     measured::{Figure, Section},
-    traced::{TracedAgent, counted, cpu_seconds, forget_peak, lost, peak_mb},
+    memory::{Memory, MemoryWatch},
+    traced::{TracedAgent, counted, cpu_seconds, lost},
     work::refused_loop,
 };
 
@@ -17,8 +18,10 @@ const SLOWER: u64 = 85;
 /// Lowest rate that is tried, in failures per second.
 const RATE_MIN: u64 = 1_000;
 
-/// Limit of resident memory at default sizes, in MB.
-const RESIDENT_MB_MAX: f64 = 20.0;
+/// Limit of memory in proportion (PSS) at default sizes, in MB.
+const PSS_MB_MAX: f64 = 20.0;
+/// Interval between two looks at the memory.
+const LOOKS: Duration = Duration::from_millis(50);
 
 /// Result of one try.
 struct Tried {
@@ -26,7 +29,7 @@ struct Tried {
     per_second: u64,
     lost: u64,
     cpu_seconds: f64,
-    peak_mb: f64,
+    most: Memory,
     bytes: u64,
     causes_unknown: u64,
 }
@@ -84,6 +87,7 @@ fn load_rows(threads: u32, name: &str) -> Vec<Figure> {
     let million = unpaced.attempts as f64 / 1e6;
     let written = (unpaced.attempts - unpaced.lost) as f64;
     let unknown = unpaced.causes_unknown as f64;
+    let [pss, private] = unpaced.most.rows(&format!("{name}: most memory"));
     rows.extend([
         Figure::number(
             format!("{name}: CPU of the agent per million"),
@@ -91,13 +95,8 @@ fn load_rows(threads: u32, name: &str) -> Vec<Figure> {
             2,
             unpaced.cpu_seconds / million,
         ),
-        Figure::number(
-            format!("{name}: most resident memory"),
-            "MB",
-            1,
-            unpaced.peak_mb,
-        )
-        .at_most(RESIDENT_MB_MAX),
+        pss.at_most(PSS_MB_MAX),
+        private,
         Figure::number(
             format!("{name}: output per event"),
             "bytes",
@@ -113,7 +112,7 @@ fn load_rows(threads: u32, name: &str) -> Vec<Figure> {
 fn attempted(threads: u32, rate: Option<u64>) -> Tried {
     conntrace_testnet::run("bench", |_| {
         let mut tracer = TracedAgent::start(&[]);
-        forget_peak(tracer.pid());
+        let watch = MemoryWatch::start(tracer.pid(), LOOKS);
         let before = (cpu_seconds(tracer.pid()), tracer.bytes());
         let began = Instant::now();
         std::thread::scope(|scope| {
@@ -125,7 +124,7 @@ fn attempted(threads: u32, rate: Option<u64>) -> Tried {
         // What is still in the ring is written within some naps.
         std::thread::sleep(Duration::from_millis(500));
         let (pid, bytes) = (tracer.pid(), tracer.bytes());
-        let (cpu_seconds, peak_mb) = (cpu_seconds(pid) - before.0, peak_mb(pid));
+        let (cpu_seconds, most) = (cpu_seconds(pid) - before.0, watch.most());
         let stop = tracer.stop();
         let lost = lost(&stop);
         // Activity of the rest of the host is not counted.
@@ -135,7 +134,7 @@ fn attempted(threads: u32, rate: Option<u64>) -> Tried {
             per_second: whole(attempts as f64 / took),
             lost,
             cpu_seconds,
-            peak_mb,
+            most,
             bytes: bytes - before.1,
             causes_unknown: counted(&stop["undiagnosed"]),
         }

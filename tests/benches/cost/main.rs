@@ -17,6 +17,7 @@ mod kernel;
 mod latency;
 mod load;
 mod measured;
+mod memory;
 mod peers;
 mod ratio;
 mod record;

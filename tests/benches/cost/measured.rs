@@ -85,6 +85,8 @@ pub(crate) struct Figure {
     pub(crate) unit: &'static str,
     /// Digits after the decimal point.
     pub(crate) digits: usize,
+    /// Ends of the connection on this host, its close, and the agent's tier.
+    pub(crate) ran: Option<String>,
     pub(crate) measured: Measured,
     pub(crate) target: Option<FigureTarget>,
 }
@@ -95,6 +97,7 @@ impl Figure {
             what: what.into(),
             unit,
             digits,
+            ran: None,
             measured,
             target: None,
         }
@@ -129,6 +132,13 @@ impl Figure {
         }
     }
 
+    pub(crate) fn ran(self, ran: &str) -> Self {
+        Self {
+            ran: Some(ran.to_owned()),
+            ..self
+        }
+    }
+
     pub(crate) fn at_least(self, limit: f64) -> Self {
         Self {
             target: Some(FigureTarget::AtLeast(limit)),
@@ -154,6 +164,8 @@ impl Figure {
         let mut row = json!({
             "what": self.what,
             "unit": self.unit,
+            "digits": self.digits,
+            "ran": self.ran,
             "value": self.value(),
             "target": self.target.map(FigureTarget::show),
             "met": self.is_met(),

@@ -35,8 +35,6 @@ const ASKED_EVERY: Duration = Duration::from_millis(50);
 const COMPLAINT_MAX: usize = 240;
 /// Pause after a peer has become ready, and interval between two checks.
 const SETTLED: Duration = Duration::from_millis(100);
-/// Minimum factor by which the best peer that reports endings should cost more.
-const TIMES_MIN: f64 = 10.0;
 
 const OUT: &str = "OUT";
 const OWN_PID: &str = "PID";
@@ -133,9 +131,7 @@ pub(crate) fn peers() -> Section {
     }
     let times = "what the best peer that reports endings adds, as often as conntrace";
     rows.push(match best {
-        Some(best) if own > 0.0 => {
-            Figure::number(times, "times", 1, best / own).at_least(TIMES_MIN)
-        }
+        Some(best) if own > 0.0 => Figure::number(times, "times", 1, best / own),
         Some(_) => Figure::not_run(times, "what conntrace adds is less than the noise"),
         None => Figure::not_run(times, "no such peer ran"),
     });
@@ -172,11 +168,12 @@ fn own_rows() -> Vec<Figure> {
 }
 
 fn rows(name: &str, paired: Paired, missing: f64) -> Vec<Figure> {
-    vec![
+    let rows = [
         Figure::spread(name, "ns added", 0, paired.added_ns),
         Figure::spread(name, "traced / untraced", 3, paired.ratio),
         Figure::number(format!("{name}: lines missing"), "%", 1, 100.0 * missing),
-    ]
+    ];
+    rows.map(|row| row.ran("both ends, refused")).into()
 }
 
 /// Mounts debugfs, in which bpftrace searches for tracepoints.

@@ -42,6 +42,15 @@ impl TracedAgent {
         traced
     }
 
+    /// Returns the tier that its start line has.
+    pub(crate) fn tier(&self) -> String {
+        let mut lines = BufReader::new(File::open(&self.lines).unwrap()).lines();
+        // Its first bytes need not be the whole line.
+        let line = lines.next().unwrap().unwrap();
+        let start: Value = serde_json::from_str(&line).unwrap();
+        start["tier"].as_str().unwrap().to_owned()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -134,20 +143,6 @@ pub(crate) fn wakeups(pid: u32) -> u64 {
         .sum()
 }
 
-/// Reads the resident memory in MB (10^6 bytes).
-pub(crate) fn resident_mb(pid: u32) -> f64 {
-    status_mb(pid, "VmRSS:")
-}
-
-/// Reads the peak resident memory since the start, or since [`forget_peak`], in MB.
-pub(crate) fn peak_mb(pid: u32) -> f64 {
-    status_mb(pid, "VmHWM:")
-}
-
-pub(crate) fn forget_peak(pid: u32) {
-    fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
-}
-
 /// Reads the kernel memory of its maps in MB.
 pub(crate) fn maps_mb(pid: u32) -> f64 {
     let mut maps = std::collections::BTreeMap::new();
@@ -158,10 +153,6 @@ pub(crate) fn maps_mb(pid: u32) -> f64 {
         }
     }
     maps.values().sum::<u64>() as f64 / 1e6
-}
-
-fn status_mb(pid: u32, name: &str) -> f64 {
-    number(Path::new(&format!("/proc/{pid}/status")), name) as f64 * 1024.0 / 1e6
 }
 
 fn number(path: &Path, name: &str) -> u64 {

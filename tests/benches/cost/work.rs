@@ -1,11 +1,13 @@
 //! Workloads to trace, and their timing.
 
 use std::{
+    io::Read as _,
     net::{Ipv4Addr, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
+use conntrace_testnet::Testnet;
 use socket2::Socket;
 
 use super::measured::Spread;
@@ -25,8 +27,8 @@ pub(crate) fn refused_loop(count: u32) {
     }
 }
 
-/// One thread connects to itself, accepts, closes both.
-pub(crate) fn accepted_loop(count: u32) {
+/// One thread connects to itself, accepts, closes both: the kinder close, by RST.
+pub(crate) fn reset_loop(count: u32) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let addr = listener.local_addr().unwrap();
     for _ in 0..count {
@@ -38,6 +40,26 @@ pub(crate) fn accepted_loop(count: u32) {
             .unwrap();
         drop(server);
     }
+}
+
+/// One thread connects to itself, accepts, closes the end that connected and then, at the end of
+/// the stream, the other: the ordinary close.
+pub(crate) fn closed_loop(count: u32) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    for _ in 0..count {
+        let client = TcpStream::connect(addr).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        drop(client);
+        assert_eq!(server.read(&mut [0]).unwrap(), 0, "the end of the stream");
+    }
+}
+
+/// Has closed connections of the calling thread's namespace, which is a test network, leave room
+/// for others. With thousands of them a connect searches longer for a port.
+pub(crate) fn forget_closed(testnet: &Testnet) {
+    let name = "net/ipv4/tcp_max_tw_buckets";
+    testnet.set_sysctl(name, "100").unwrap();
 }
 
 /// One thread makes a system call that does next to nothing, 20 for one of `count`.

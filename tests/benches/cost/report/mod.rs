@@ -95,7 +95,9 @@ impl BenchReport {
 pub(crate) fn print(section: &Section) {
     println!("\n{}\n  {}", section.title, section.about);
     for row in &section.rows {
-        println!("  {:<70} {:>22}  {}", row.what, figure(row), details(row));
+        let ran = row.ran.as_ref().map(|ran| format!(" ({ran})"));
+        let what = format!("{}{}", row.what, ran.unwrap_or_default());
+        println!("  {what:<90} {:>22}  {}", figure(row), details(row));
     }
 }
 
