@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
+    bench,
     run::{on_path, run},
     shape, test_names,
 };
@@ -65,6 +66,7 @@ pub(crate) fn lint(root: &Path, deny_required: bool) -> Result<()> {
     run(cargo(root)
         .args(["run", "--quiet", "--locked", "--package", "conntrace-tools"])
         .args(["--bin", "docs", "--", "--check"]))?;
+    bench::check_page(root)?;
     dependencies(root, deny_required)
 }
 

@@ -56,17 +56,8 @@ enum Task {
         #[arg(long)]
         deny: bool,
     },
-    /// Measure the cost of tracing on this machine, as root
-    Bench {
-        /// Measure only these parts: loop, kernel, record, load, latency, start, idle, growth,
-        /// syscalls, peers. All of them, except peers, take a quarter of an hour and write
-        /// docs/performance.md
-        parts: Vec<OsString>,
-        /// Also measure bpftrace, libbpf-tools, perf trace and strace, if they are installed
-        /// and can attach
-        #[arg(long)]
-        peers: bool,
-    },
+    /// Measure the cost of tracing: on this machine, as root, or with `--guest` in instructions
+    Bench(bench::BenchArgs),
     /// Pass mutated bytes to every parser, under libFuzzer
     Fuzz {
         /// Run only this target: wire, recording, filter or btf
@@ -135,7 +126,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::Ebpf { check: true } => ebpf::check(&root),
         Task::Btf { kernels } => btf::btf(&root, &kernels),
         Task::Lint { deny } => lint::lint(&root, deny),
-        Task::Bench { parts, peers } => bench::bench(&root, &parts, peers),
+        Task::Bench(args) => bench::bench(&root, &args),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
         Task::Goldens { binary, update } => goldens::goldens(&root, binary, update),
         Task::Million { seed, attempts } => million::million(&root, seed, attempts),

@@ -2,7 +2,7 @@
 //!
 //! Needs root. Shared machines are noisy: what is added is measured in paired rounds,
 //! traced and untraced in turn. A file per part; `measured` holds what came of it, and
-//! `report` makes text, JSON, Markdown and bars of that.
+//! `report` makes text, JSON and bars of that. `cargo xtask bench` makes the page.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -98,7 +98,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Measures one part after the other. A whole run writes the page.
+/// Measures one part after the other. A whole run writes the figures.
 fn measure(parts: impl Iterator<Item = Part>, is_whole: bool) {
     let host = BenchHost::here();
     println!("{}", host.show());
@@ -111,6 +111,6 @@ fn measure(parts: impl Iterator<Item = Part>, is_whole: bool) {
     if is_whole {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
         BenchReport { host, sections }.write(&docs);
-        println!("\nwritten: docs/performance.md, docs/performance.svg, docs/performance.json");
+        println!("\nwritten: docs/performance.svg, docs/performance.json");
     }
 }

@@ -102,6 +102,13 @@ pub(crate) fn vm(root: &Path, args: &VmArgs) -> Result<()> {
     matrix::conclude(&rows)
 }
 
+/// Fetches a kernel for a guest.
+pub(crate) fn kernel(root: &Path, version: &str) -> Result<UnpackedKernel> {
+    check_needed(&NEEDED)?;
+    let kernel = UnpackedKernel::fetch(version, &apt(root)?);
+    kernel.map_err(|error| NotRun(format!("Linux {version}: {error:#}")).into())
+}
+
 fn check_needed(programs: &[(&str, &str)]) -> Result<()> {
     for (program, package) in programs {
         if on_path(program).is_none() {

@@ -1,13 +1,13 @@
-//! Output of the figures as text, JSON, Markdown and charts.
+//! Output of the figures as text, JSON and charts.
 
 mod host;
 mod svg;
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-use super::measured::{Figure, FigureTarget, Measured, Section};
+use super::measured::{Figure, Measured, Section};
 pub(crate) use host::BenchHost;
 
 /// Results of all parts and the host they were measured on.
@@ -17,14 +17,11 @@ pub(crate) struct BenchReport {
 }
 
 impl BenchReport {
-    /// Writes the page, its bars and the same figures for programs. All three are
-    /// committed: they are of one run, so that a later one can be compared with what
-    /// the page says by a program, too.
+    /// Writes the figures, which the page is made of, and bars of them. Both are committed.
     pub(crate) fn write(&self, docs: &Path) {
         let json = serde_json::to_string_pretty(&self.json()).unwrap();
         fs::write(docs.join("performance.json"), json + "\n").unwrap();
         fs::write(docs.join("performance.svg"), svg::bars(&self.sections)).unwrap();
-        fs::write(docs.join("performance.md"), self.markdown()).unwrap();
     }
 
     fn json(&self) -> Value {
@@ -39,55 +36,6 @@ impl BenchReport {
             "host": self.host.json(),
             "sections": self.sections.iter().map(section).collect::<Vec<_>>(),
         })
-    }
-
-    fn markdown(&self) -> String {
-        let mut page = format!(
-            "# What conntrace costs\n\n\
-             Written by `cargo xtask bench`: {}. Of rounds and samples the median is \
-             given, its 95 % interval, and the least and the most. Machines differ by a factor \
-             of four, and shared ones are noisy: run it on yours.\n\n\
-             ![Bars of the figures below](performance.svg)\n",
-            self.host.show()
-        );
-        page += &self.targets();
-        for section in &self.sections {
-            let _ = write!(page, "\n## {}\n\n{}\n\n", section.title, section.about);
-            page +=
-                "| what | figure | 95 % interval | min to max | target |\n|---|---|---|---|---|\n";
-            section
-                .rows
-                .iter()
-                .for_each(|row| page += &markdown_row(row));
-        }
-        page
-    }
-
-    /// Summarizes how many targets are met, and lists the others.
-    fn targets(&self) -> String {
-        let rows = self.sections.iter().flat_map(|section| &section.rows);
-        let with_target: Vec<_> = rows.filter(|row| row.is_met().is_some()).collect();
-        let missed: Vec<_> = with_target
-            .iter()
-            .filter(|row| row.is_met() == Some(false))
-            .collect();
-        let met = with_target.len() - missed.len();
-        let mut text = format!("\n{met} of {} targets are met", with_target.len());
-        text += if missed.is_empty() {
-            ".\n"
-        } else {
-            "; missed:\n\n"
-        };
-        for row in missed {
-            let (figure, target) = (figure(row), row.target.map(FigureTarget::show));
-            let _ = writeln!(
-                text,
-                "- {}: {figure}, {}",
-                row.what,
-                target.unwrap_or_default()
-            );
-        }
-        text
     }
 }
 
@@ -112,15 +60,6 @@ fn details(row: &Figure) -> String {
         target if spread.is_empty() => target.to_owned(),
         target => format!("{spread}; {target}"),
     }
-}
-
-fn markdown_row(row: &Figure) -> String {
-    let [interval, range] = spread(row);
-    let cells = [row.what.clone(), figure(row), interval, range, target(row)];
-    format!(
-        "| {} |\n",
-        cells.map(|cell| cell.replace('|', "\\|")).join(" | ")
-    )
 }
 
 /// Formats the figure with its unit.
