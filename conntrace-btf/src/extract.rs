@@ -64,8 +64,8 @@ impl<'a> Btf<'a> {
     /// probes of a tracepoint.
     pub(super) fn prototype(&self, prototype: &Prototype) -> Option<u32> {
         let (kind, name) = prototype.named();
-        let is_it = |&at: &usize| {
-            let ty = self.type_at(at).filter(|ty| ty.kind == kind);
+        let is_it = |&at: &u32| {
+            let ty = self.type_at(at as usize).filter(|ty| ty.kind == kind);
             ty.is_some_and(|ty| self.is_named(ty.name, &name))
         };
         let after_void = self.starts.iter().skip(1).position(is_it)?;

@@ -74,7 +74,9 @@ pub struct Btf<'a> {
     types: &'a [u8],
     strings: &'a [u8],
     /// Start of each type in `types`, by id; id 0 is void.
-    starts: Vec<usize>,
+    starts: Vec<u32>,
+    /// Starts of the enums in `types`.
+    enums: Vec<u32>,
     structs: HashMap<&'a [u8], u32>,
 }
 
@@ -116,6 +118,7 @@ impl<'a> Btf<'a> {
             types,
             strings,
             starts: vec![0],
+            enums: Vec::new(),
             structs: HashMap::new(),
         };
         btf.index()?;
@@ -126,12 +129,17 @@ impl<'a> Btf<'a> {
         let mut at = 0;
         while at < self.types.len() {
             let ty = self.type_at(at).ok_or(BtfError::Damaged(at))?;
-            let id = u32::try_from(self.starts.len()).map_err(|_| BtfError::Damaged(at))?;
-            self.starts.push(at);
-            if ty.kind == KIND_STRUCT
-                && let Some(name) = self.name(ty.name)
-            {
-                self.structs.entry(name).or_insert(id);
+            let number = |of| u32::try_from(of).map_err(|_| BtfError::Damaged(at));
+            let (id, start) = (number(self.starts.len())?, number(at)?);
+            self.starts.push(start);
+            match ty.kind {
+                KIND_STRUCT => {
+                    if let Some(name) = self.name(ty.name) {
+                        self.structs.entry(name).or_insert(id);
+                    }
+                }
+                KIND_ENUM => self.enums.push(start),
+                _ => {}
             }
             at += 12 + trailing_len(&ty)?;
         }
@@ -218,15 +226,15 @@ impl<'a> Btf<'a> {
     /// enum contains it.
     #[must_use]
     pub fn enumerators_beside(&self, name: &str) -> Vec<(&'a [u8], u32)> {
-        let all = |&at: &usize| {
-            let ty = self.type_at(at).filter(|ty| ty.kind == KIND_ENUM)?;
+        let all = |&start: &u32| {
+            let ty = self.type_at(start as usize)?;
             let word = |i, of| u32_at(self.types, ty.at + 12 + i * 8 + of);
             let is_it = |i| word(i, 0).is_some_and(|found| self.is_named(found, name));
             let one = |i| Some((self.name(word(i, 0)?)?, word(i, 4)?));
             let has_it = (0..ty.count).any(is_it);
             has_it.then(|| (0..ty.count).filter_map(one).collect())
         };
-        self.starts.iter().skip(1).find_map(all).unwrap_or_default()
+        self.enums.iter().find_map(all).unwrap_or_default()
     }
 
     /// Returns the value of an enumerator of any enum.
@@ -278,7 +286,7 @@ impl<'a> Btf<'a> {
         if id == 0 {
             return None;
         }
-        self.type_at(*self.starts.get(id as usize)?)
+        self.type_at(*self.starts.get(id as usize)? as usize)
     }
 
     fn type_at(&self, at: usize) -> Option<Type> {

@@ -17,17 +17,18 @@ impl Btf<'_> {
         let wanted: BTreeSet<_> = prototypes.map(|it| it.named()).collect();
         let mut wanted = Vec::from_iter(wanted);
         let mut strings = vec![0];
-        let mut types = Vec::new();
+        let mut types = Vec::with_capacity(self.starts.len() * 12);
         for &at in self.starts.iter().skip(1) {
             if wanted.is_empty() {
                 break;
             }
-            let ty = self.type_at(at).ok_or_else(damaged)?;
+            let ty = self.type_at(at as usize).ok_or_else(damaged)?;
             let found = wanted
                 .iter()
                 .position(|(kind, name)| *kind == ty.kind && self.is_named(ty.name, name));
             let name = found.map(|found| wanted.swap_remove(found).1);
-            types.extend(words_of(name.as_deref(), ty.kind, &mut strings).ok_or_else(damaged)?);
+            let words = words_of(name.as_deref(), ty.kind, &mut strings).ok_or_else(damaged)?;
+            types.extend_from_slice(&words);
         }
         written(&types, &strings).ok_or_else(damaged)
     }

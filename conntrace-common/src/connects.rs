@@ -1,7 +1,7 @@
 //! Thresholds for hints that a destination uses up local ports, by the number of connects in a
 //! window of about 69 s.
 
-use crate::hash;
+use crate::hash::{self, HashSecret};
 
 /// Number of counters for connects, indexed by a hash of namespace and destination.
 pub const BUCKETS: u32 = 4096;
@@ -18,11 +18,16 @@ pub const FIRST: u32 = 64;
 /// whenever the count has doubled.
 pub const STEP: u32 = 256;
 
-/// Returns the bucket of a destination in the network namespace with this inode number.
+/// Returns the bucket of a destination in the network namespace with this number. The
+/// address is in two words ([`hash::words_of`]), IPv4 v4-mapped.
 #[inline(always)]
 #[must_use]
-pub const fn bucket_of(secret: u64, netns: u32, addr: [u8; 16], port: u16) -> u32 {
-    let [first, second] = hash::words_of(addr);
+pub const fn bucket_of(
+    secret: HashSecret,
+    netns: u32,
+    [first, second]: [u64; 2],
+    port: u16,
+) -> u32 {
     let rest = (netns as u64) << u16::BITS | port as u64;
     hash::of_words(secret, [first, second, rest]) as u32 % BUCKETS
 }

@@ -1,6 +1,6 @@
 //! Per-CPU counters of the kernel side, one slot for each [`Counter`].
 
-use crate::{hosts::HostScratch, record::ENTRY_SIZE};
+use crate::{hosts::HostScratch, table::SPILLED_SIZE};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
@@ -25,7 +25,7 @@ counters! {
     Established,
     /// Endings lost because the ring was full.
     RingFull,
-    /// Stall records lost because the ring was full; the attempt goes on.
+    /// Stall records not written because half of the ring was in use; the attempt goes on.
     StallRingFull,
     /// Attempts found under way when tracing began.
     JoinedLate,
@@ -33,19 +33,20 @@ counters! {
     /// alone does not show whether they match the filters.
     MapFull,
     /// Attempts whose ending no program saw, found when their socket began another attempt or was
-    /// destroyed.
+    /// destroyed, without an error that tells it.
     EndingMissed,
+    /// Attempts that no program could have an entry for: another namespace or user needed its share
+    /// of the map, or the map was full.
+    NotAdmitted,
     /// Calls of connect or bind that failed before `TCP_SYN_SENT`, reported as a record.
     CallFailed,
     /// Failed calls lost because the ring was full.
     CallRingFull,
-    /// Calls that were not followed because the map of pending calls was full.
+    /// Calls that were not followed: their place was taken by another one, or a return was missed.
     CallMissed,
-    /// State changes handled by the second attachment because the kernel skipped the first.
-    SecondAttachment,
 }
 
-/// Size of the per-CPU memory in 64-bit words: two sets of counters, the mark of the first
-/// attachment, an entry to fill for each attachment, and scratch memory for the programs.
+/// Size of the per-CPU memory in 64-bit words: two sets of counters, two entries for the map,
+/// and scratch memory for three programs.
 pub const PER_CPU_WORDS: usize =
-    2 * COUNTERS + 2 + (2 * ENTRY_SIZE + 3 * size_of::<HostScratch>()) / size_of::<u64>();
+    2 * COUNTERS + (2 * SPILLED_SIZE + 3 * size_of::<HostScratch>()) / size_of::<u64>();

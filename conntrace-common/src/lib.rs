@@ -14,3 +14,5 @@ pub mod hosts;
 pub mod offsets;
 pub mod record;
 pub mod shared;
+pub mod shares;
+pub mod table;

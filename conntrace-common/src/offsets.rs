@@ -107,6 +107,28 @@ offsets! {
     segs_in: "tcp_sock.segs_in", 4;
     /// Number of segments retransmitted.
     total_retrans: "tcp_sock.total_retrans", 4;
+    /// Number of segments with data sent.
+    data_segs_out: "tcp_sock.data_segs_out", 4;
+    /// Number of segments with data received.
+    data_segs_in: "tcp_sock.data_segs_in", 4;
+    /// Number of bytes acknowledged by the peer.
+    bytes_acked: "tcp_sock.bytes_acked", 8;
+    /// Number of bytes received in order.
+    bytes_received: "tcp_sock.bytes_received", 8;
+    /// Sequence number after the last byte written.
+    write_seq: "tcp_sock.write_seq", 4;
+    /// Sequence number of the first byte that is not acknowledged.
+    snd_una: "tcp_sock.snd_una", 4;
+    /// Sequence number of the next byte to receive.
+    rcv_nxt: "tcp_sock.rcv_nxt", 4;
+    /// Sequence number of the next byte to read.
+    copied_seq: "tcp_sock.copied_seq", 4;
+    /// Time at which data was last sent, in jiffies.
+    sent_jiffies: "tcp_sock.lsndtime", 4;
+    /// Time at which data was last received, in jiffies.
+    received_jiffies: "inet_connection_sock.icsk_ack.lrcvtime", 4;
+    /// Hash of a connected socket's addresses and ports.
+    connection_hash: "sock_common.skc_hash", 4;
     /// Control block of an error queue entry.
     skb_cb: "sk_buff.cb", 48;
     /// Socket that a packet belongs to.
@@ -171,14 +193,6 @@ offsets! {
     cred: "task_struct.cred", 8;
     /// Real user id, in the root user namespace.
     cred_uid: "cred.uid", 4;
-    /// Set of cgroups of a task.
-    cgroups: "task_struct.cgroups", 8;
-    /// Cgroup (v2) in that set.
-    dfl_cgrp: "css_set.dfl_cgrp", 8;
-    /// Directory of a cgroup.
-    cgroup_kn: "cgroup.kn", 8;
-    /// Inode number of that directory, which is the cgroup's id.
-    kn_id: "kernfs_node.id", 8;
     /// Memory of a task.
     mm: "task_struct.mm", 8;
     /// Executable file of a process.
@@ -191,4 +205,34 @@ offsets! {
     comm: "task_struct.comm", 16;
 }
 
+/// Lowest offset that marks a load to patch. No load of the programs' own reaches that far.
+const MARKED: i16 = 0x4000;
+/// Distance of the marks of second words from those of first ones.
+const MARKED_SECOND: i16 = 0x1000;
+
+/// Returns the offset of an instruction that loads a member, until the agent replaces it. The
+/// verifier rejects a load with such an offset, so that a forgotten one is an error. `second` is 1
+/// for the second word of a member of 16 bytes, else 0.
+#[must_use]
+pub const fn mark(index: usize, second: u16) -> i16 {
+    MARKED + MARKED_SECOND * second as i16 + index as i16
+}
+
+/// Returns the distance in bytes from a member's start, and the index of the member, that an
+/// offset stands for; `None` if it is no mark.
+#[must_use]
+pub const fn marked(offset: i16) -> Option<(u32, usize)> {
+    if offset < MARKED {
+        return None;
+    }
+    let index = (offset - MARKED) as usize;
+    let second = MARKED_SECOND as usize;
+    if index < second {
+        Some((0, index))
+    } else {
+        Some((8, index - second))
+    }
+}
+
+const _: () = assert!(MEMBERS.len() < MARKED_SECOND as usize);
 const _: () = assert!(size_of::<Offsets>() == MEMBERS.len() * size_of::<u32>());

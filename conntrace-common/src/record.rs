@@ -48,6 +48,9 @@ pub const FLAG_JOINED_LATE: u8 = 1 << 3;
 /// `tid_or_cpu` is the CPU number, which makes the id unique. The counts may include earlier
 /// attempts of the socket.
 pub const FLAG_UNTRACKED: u8 = 1 << 4;
+/// `RawRecord::flags`: the kernel skipped the program at the ending. `at_ns` is the time at which
+/// the socket was destroyed, with its error still set (`tcp_destroy_sock`).
+pub const FLAG_RECOVERED: u8 = 1 << 5;
 
 /// `RawRecord::icmp_origin` of an ICMPv4 error (`SO_EE_ORIGIN_ICMP`).
 pub const ORIGIN_ICMP: u8 = 2;
@@ -59,11 +62,13 @@ pub const AF_INET: u16 = 2;
 /// `RawAttempt::family` of IPv6, whose addresses may be v4-mapped.
 pub const AF_INET6: u16 = 10;
 
-/// Facts recorded at connect, in the caller's context, when the socket changes from `TCP_CLOSE`
-/// to `TCP_SYN_SENT` (`tcp_v4_connect`, `tcp_v6_connect`).
+/// Facts that only the opening of an attempt knows, recorded in the caller's context when the
+/// socket changes from `TCP_CLOSE` to `TCP_SYN_SENT` (`tcp_v4_connect`, `tcp_v6_connect`).
+///
+/// Names may have leftover bytes after their NUL.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RawAttempt {
+pub struct RawOpening {
     /// Start of the attempt, in nanoseconds of `CLOCK_BOOTTIME`.
     pub started_ns: u64,
     /// Start time of the process in nanoseconds (`task_struct.start_boottime` of the thread group's
@@ -83,13 +88,26 @@ pub struct RawAttempt {
     pub tid_or_cpu: u32,
     /// Real user id in the root user namespace.
     pub uid: u32,
-    /// Inode number of the socket's network namespace.
-    pub netns: u32,
     /// Index of the interface that the socket is bound to (`sock_common.skc_bound_dev_if`); 0 if
     /// none.
     pub bound_device: u32,
     /// Mark of the socket (`SO_MARK`, `sock.sk_mark`).
     pub mark: u32,
+    /// Name of the calling thread.
+    pub comm: [u8; COMM_LEN],
+    /// Name of the thread group's leader.
+    pub leader_comm: [u8; COMM_LEN],
+}
+
+/// Caller and destination of an attempt. Everything but the opening is read from the socket at the
+/// event.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawAttempt {
+    /// Facts recorded at connect.
+    pub opening: RawOpening,
+    /// Inode number of the socket's network namespace.
+    pub netns: u32,
     /// Owner of the socket in the root user namespace (`sock.sk_uid`), which route lookups use.
     pub socket_uid: u32,
     /// Destination address; the first four bytes when `family` is `AF_INET`.
@@ -105,10 +123,6 @@ pub struct RawAttempt {
     /// Lower 16 of the network namespace's random bits (`net.hash_mix`), which tell it from a later
     /// one with the same inode number; 0 for a failed call.
     pub netns_mix: u16,
-    /// Name of the calling thread.
-    pub comm: [u8; COMM_LEN],
-    /// Name of the thread group's leader.
-    pub leader_comm: [u8; COMM_LEN],
 }
 
 /// State of an attempt at one event: its ending, its first stall, or a hint at its beginning.
@@ -118,7 +132,7 @@ pub struct RawAttempt {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawRecord {
-    /// Facts recorded at connect.
+    /// Caller and destination.
     pub attempt: RawAttempt,
     /// Time of the event, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
@@ -136,7 +150,12 @@ pub struct RawRecord {
     /// `RawAttempt::remote_addr`; all zero if unknown.
     pub icmp_from: [u8; 16],
     /// Errno that the kernel derived from the ICMP error (`ee_errno`).
-    pub icmp_errno: u32,
+    pub icmp_errno: u16,
+    /// Layout of the record, always [`RECORD_VERSION`].
+    pub version: u8,
+    /// State of the socket before the event, a constant `STATE_*`; the current one where it did not
+    /// change.
+    pub old_state: u8,
     /// Local port assigned for this attempt, network order; 0 if none was.
     pub local_port: u16,
     /// Number of retransmission timer runs since the handshake began (`icsk_retransmits`). Runs
@@ -160,9 +179,34 @@ pub struct RawRecord {
     /// Drop reason of the last dropped packet (the running kernel's `enum skb_drop_reason`); 0 if
     /// none was dropped.
     pub drop_reason: u16,
+    /// Data that the connection carried; all zero if it carried none.
+    pub traffic: RawTraffic,
     /// Cached facts about the remote host. They include the silence of this attempt but not its
     /// answers: an answer is no evidence about the attempt itself.
     pub remembered: RawHistory,
+}
+
+/// Data that a connection sent and received until the event, as its socket counts them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawTraffic {
+    /// Number of bytes that the peer acknowledged, SYN and FIN included (`tcp_sock.bytes_acked`).
+    pub bytes_acked: u64,
+    /// Number of bytes received in order, FIN included (`tcp_sock.bytes_received`).
+    pub bytes_received: u64,
+    /// Number of bytes written and not acknowledged (`tcp_sock.write_seq - snd_una`).
+    pub unacked: u32,
+    /// Number of bytes received and not read (`tcp_sock.rcv_nxt - copied_seq`).
+    pub unread: u32,
+    /// Number of segments with data that were sent, retransmissions included
+    /// (`tcp_sock.data_segs_out`).
+    pub data_segs_out: u32,
+    /// Number of segments with data that were received (`tcp_sock.data_segs_in`).
+    pub data_segs_in: u32,
+    /// Time since data was last sent, in jiffies (`tcp_sock.lsndtime`).
+    pub sent_ago_jiffies: u32,
+    /// Time since data was last received, in jiffies (`icsk_ack.lrcvtime`); 0 if none was.
+    pub received_ago_jiffies: u32,
 }
 
 /// Cached facts about a host, from traced attempts in the same network namespace. Times are
@@ -230,22 +274,13 @@ pub const fn packed_port(word: u64) -> u16 {
     (word & PORT_BITS) as u16
 }
 
-/// Size of a [`RawAttempt`] in bytes.
-pub const ATTEMPT_SIZE: usize = 136;
+/// Size of a [`RawOpening`] in bytes.
+pub const OPENING_SIZE: usize = 88;
 /// Size of a [`RawRecord`] in bytes, also on the wire and in a recording.
-pub const RECORD_SIZE: usize = 248;
+pub const RECORD_SIZE: usize = 288;
+/// `RawRecord::version`: layout of the records. A new layout has a new number.
+pub const RECORD_VERSION: u8 = 2;
 
-/// Size in bytes of the entry that the kernel side keeps of an attempt under way.
-pub const ENTRY_SIZE: usize = 168;
-
-/// Number of slots in the kernel side's table of attempts under way, a power of two. Its map
-/// is separate.
-pub const SLOTS: u32 = 4096;
-/// Maximum number of attempts in the map, which holds those whose slot is occupied.
-pub const IN_MAP_MAX: u32 = 65_536;
-/// Size of a slot in bytes. The first eight are the socket's address, 0 if the slot is free;
-/// the agent ignores the rest.
-pub const SLOT_SIZE: usize = 16 + ENTRY_SIZE;
-
-const _: () = assert!(size_of::<RawAttempt>() == ATTEMPT_SIZE);
+const _: () = assert!(size_of::<RawOpening>() == OPENING_SIZE);
+const _: () = assert!(size_of::<RawAttempt>() == OPENING_SIZE + 48);
 const _: () = assert!(size_of::<RawRecord>() == RECORD_SIZE);

@@ -1,7 +1,8 @@
 //! Accesses to words in memory that other CPUs read and write at the same time.
 //!
 //! The accesses are volatile, because the BPF target has no atomic ones. Volatile keeps the
-//! compiler from repeating or omitting them; x86-64 keeps the order of loads and of stores.
+//! compiler from repeating or omitting them. They have no order for other CPUs: see
+//! [`claim`](crate::claim).
 #![expect(unsafe_code, reason = "volatile accesses")]
 
 /// Loads the current value.

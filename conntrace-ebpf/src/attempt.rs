@@ -1,299 +1,325 @@
 //! Opens, updates and closes attempts, for every tier.
 //!
-//! `inet_sock_set_state` is attached twice with this body, because the kernel skips a program
-//! that is already active on its CPU. A softirq that interrupts the run for one socket would
-//! otherwise lose the transition of another.
-//!
-//! The first attachment leaves a mark, by which the second returns at once. A softirq can
-//! overwrite the mark, so handling a transition twice must be harmless. An attempt is opened only
-//! once, and only the program that takes its entry may report it.
+//! The program at `inet_sock_set_state` decides nearly everything. The kernel skips it while it is
+//! already active on the CPU: an ending in a softirq that interrupts it is lost. The socket's
+//! destruction finds such an attempt, and reports it if the socket's error still tells its ending.
 
-use aya_ebpf::{bindings::BPF_ANY, programs::BtfTracePointContext};
+use core::ffi::c_void;
+
+use aya_ebpf::{EbpfContext as _, bindings::BPF_ANY, programs::BtfTracePointContext};
 use conntrace_common::{
     counters::Counter,
     filter::kind,
     hosts::HostScratch,
     record::{
-        FLAG_JOINED_LATE, FLAG_UNTRACKED, KIND_ENDING, KIND_STALL, RawAttempt, STATE_CLOSE,
+        FLAG_JOINED_LATE, FLAG_RECOVERED, FLAG_UNTRACKED, KIND_ENDING, KIND_STALL, STATE_CLOSE,
         STATE_ESTABLISHED, STATE_SYN_SENT,
     },
 };
 
 use crate::{
-    attempt_table::{self, StartedAttempt},
+    attempt_table::{self, Owner},
     connect_counter, failed_calls, filter, host_history,
-    kernel::{self, CurrentTask, Icmp6Error, KernelSock, OpenFile},
-    maps::{AttemptEntry, Counts, ICMP6_ERRORS, Transition, map_is_full, map_was_full, per_cpu},
-    report::{self, AttemptEvent},
+    kernel::{self, Icmp6Error, KernelSock, OpenFile},
+    maps::{AttemptEntry, Counts, HostFlag, ICMP6_ERRORS, per_cpu},
+    report::{self, AttemptEvent, History, Reported},
+    sync::{load, store},
 };
 
+const CLOSE: i32 = STATE_CLOSE as i32;
+const SYN_SENT: i32 = STATE_SYN_SENT as i32;
+const ESTABLISHED: i32 = STATE_ESTABLISHED as i32;
 /// State `TCP_SYN_RECV` of the passive side of a handshake, or of an attempt after a
 /// simultaneous open.
 const SYN_RECV: i32 = 3;
 /// State `TCP_FIN_WAIT1`, to which an attempt is closed after a simultaneous open
 /// (`tcp_close_state`).
-const STATE_FIN_WAIT1: u8 = 4;
+const FIN_WAIT1: i32 = 4;
 
 /// Set by the agent to report completed handshakes instead of only counting them.
 #[unsafe(no_mangle)]
 #[expect(unsafe_code, reason = "the agent finds the global by name")]
 static REPORT_ESTABLISHED: aya_ebpf::Global<u8> = aya_ebpf::Global::new(0);
 
-/// The attachment to `inet_sock_set_state` that runs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Attachment {
-    First,
-    Second,
-}
-
-/// Per-CPU memory of an attachment, which no other program accesses.
-struct CpuState<'a> {
-    attachment: Attachment,
-    counts: &'a mut Counts,
-    /// Scratch memory for an entry.
-    entry: &'a mut AttemptEntry,
-    work: &'a mut HostScratch,
-}
-
-/// Effect of a state change on an attempt. The variants have no fields: the compiler may copy an
-/// unset field, which the verifier rejects.
-enum AttemptChange {
-    Opens,
-    Completes,
-    Closes,
-}
-
-impl AttemptChange {
-    #[inline(always)]
-    fn of(old: i32, new: i32) -> Option<Self> {
-        const CLOSE: i32 = STATE_CLOSE as i32;
-        const SYN_SENT: i32 = STATE_SYN_SENT as i32;
-        const ESTABLISHED: i32 = STATE_ESTABLISHED as i32;
-        const FIN_WAIT1: i32 = STATE_FIN_WAIT1 as i32;
-        match (old, new) {
-            (CLOSE, SYN_SENT) => Some(Self::Opens),
-            (SYN_SENT | SYN_RECV, ESTABLISHED) => Some(Self::Completes),
-            (SYN_SENT, CLOSE) | (SYN_RECV, CLOSE | FIN_WAIT1) => Some(Self::Closes),
-            _ => None,
-        }
+/// Handles a state change (`inet_sock_set_state`). Those of established connections and of
+/// accepted sockets leave before anything is looked up. What follows is in functions of their own,
+/// so that the program itself needs no stack and saves no registers.
+#[inline(always)]
+pub fn state_changed(ctx: &BtfTracePointContext) {
+    let old: i32 = ctx.arg(1);
+    let new: i32 = ctx.arg(2);
+    if old == SYN_SENT || (old == CLOSE && new == SYN_SENT) {
+        follow(ctx.as_ptr(), old, new);
+    } else if old == SYN_RECV {
+        follow_crossed(ctx.as_ptr(), old, new);
     }
 }
 
-/// Handles a state change, for both attachments to `inet_sock_set_state`.
-#[inline(always)]
-pub fn state_changed(ctx: &BtfTracePointContext, attachment: Attachment) -> Option<()> {
-    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    let change = AttemptChange::of(old, new)?;
+/// Follows an attempt whose SYN crossed the peer's. Other sockets in `TCP_SYN_RECV` are accepted
+/// ones.
+#[inline(never)]
+fn follow_crossed(ctx: *mut c_void, old: i32, new: i32) {
+    if HostFlag::SynsCrossed.is_set() {
+        follow(ctx, old, new);
+    }
+}
+
+/// Follows an attempt through a state change.
+#[inline(never)]
+fn follow(ctx: *mut c_void, old: i32, new: i32) {
+    let ctx = &BtfTracePointContext::new(ctx);
+    let Some(cpu) = per_cpu() else {
+        return;
+    };
+    let counts = &mut cpu.states;
     let passive = old == SYN_RECV;
-    let cpu = per_cpu()?;
-    let transition = Transition {
-        sock: kernel::sock_key(ctx),
-        new_state: new as u64,
-    };
-    if attachment == Attachment::Second && cpu.handled == transition {
-        cpu.handled.forget();
-        return None;
-    }
-    let mut own = match attachment {
-        Attachment::First => CpuState {
-            attachment,
-            counts: &mut cpu.first,
-            entry: &mut cpu.first_entry,
-            work: &mut cpu.first_work,
-        },
-        Attachment::Second => CpuState {
-            attachment,
-            counts: &mut cpu.others,
-            entry: &mut cpu.second_entry,
-            work: &mut cpu.second_work,
-        },
-    };
-    let sock = transition.sock;
-    let handled = match change {
-        AttemptChange::Opens => open(ctx, sock, &mut own),
-        AttemptChange::Completes if REPORT_ESTABLISHED.load() == 0 => {
-            complete(ctx, sock, passive, &mut own)
+    match (old, new) {
+        (CLOSE, SYN_SENT) => open(ctx, counts),
+        (SYN_SENT, SYN_RECV) => {
+            HostFlag::SynsCrossed.set();
+            None
         }
-        AttemptChange::Completes => end(ctx, sock, passive, STATE_ESTABLISHED, &mut own),
-        AttemptChange::Closes => end(ctx, sock, passive, STATE_CLOSE, &mut own),
-    };
-    match attachment {
-        Attachment::First => cpu.handled = transition,
-        Attachment::Second => {
-            handled?;
-            own.counts.count(Counter::SecondAttachment);
+        (SYN_SENT | SYN_RECV, ESTABLISHED) if REPORT_ESTABLISHED.load() == 0 => {
+            complete(ctx, passive, counts, &mut cpu.state_work)
         }
-    }
-    Some(())
+        (SYN_SENT | SYN_RECV, ESTABLISHED | CLOSE) | (SYN_RECV, FIN_WAIT1) => {
+            end(ctx, [old, new], counts, &mut cpu.state_work)
+        }
+        _ => None,
+    };
 }
 
 #[inline(always)]
-fn open(ctx: &BtfTracePointContext, key: u64, own: &mut CpuState<'_>) -> Option<()> {
+fn open(ctx: &BtfTracePointContext, counts: &mut Counts) -> Option<()> {
+    let key = kernel::sock_key(ctx);
     let sock = KernelSock::from_arg(ctx)?;
     failed_calls::opened();
-    if !filter::destination_passes(&sock) {
+    let is_wanted = filter::destination_passes(&sock) && filter::caller_passes(&filter::Current);
+    // The ending of the socket's last attempt was missed; drop its entry.
+    if (is_wanted || filter::is_set(u32::MAX)) && attempt_table::forget(key) {
+        counts.count(Counter::EndingMissed);
+    }
+    if !is_wanted {
         return None;
     }
-    if !filter::caller_passes(&filter::Current) {
+    let Some(mut claimed) = attempt_table::claim_slot(key) else {
+        open_in_map(ctx.as_ptr());
         return None;
-    }
-    match own.attachment {
-        Attachment::Second if attempt_table::find(key).is_some() => return None,
-        // The ending of the socket's last attempt was missed; drop its entry.
-        Attachment::First if attempt_table::forget(key).is_some() => {
-            own.counts.count(Counter::EndingMissed)
-        }
-        _ => {}
-    }
-    *own.entry = describe(sock, CurrentTask::current(), 0);
-    if !attempt_table::insert(key, own.entry) {
-        if own.attachment == Attachment::First {
-            not_kept(own.counts);
-        }
-        return Some(());
-    }
-    own.counts.count(Counter::Attempts);
-    if own.attachment == Attachment::First {
-        // The second attachment opens few attempts, which need not be counted.
-        connect_counter::count(&own.entry.attempt);
-    }
-    aya_log_ebpf::debug!(
-        ctx,
-        "tid {} opens in netns {}",
-        own.entry.attempt.tid_or_cpu,
-        own.entry.attempt.netns
-    );
+    };
+    describe_opened(ctx, claimed.entry(), sock);
+    claimed.sign(key);
+    counts.count(Counter::Attempts);
+    aya_log_ebpf::debug!(ctx, "an attempt opens in netns {}", sock.netns());
     Some(())
 }
 
-/// Records that the attempt map is full. Without filters of the caller, the attempt is counted
+/// Opens an attempt whose slot another one holds.
+#[inline(never)]
+fn open_in_map(ctx: *mut c_void) {
+    let ctx = &BtfTracePointContext::new(ctx);
+    let key = kernel::sock_key(ctx);
+    let (Some(cpu), Some(sock)) = (per_cpu(), KernelSock::from_arg(ctx)) else {
+        return;
+    };
+    let spare = &mut cpu.spare;
+    describe_opened(ctx, &mut spare.entry, sock);
+    let owner = Owner {
+        netns: sock.netns_for_good(),
+        uid: load(&spare.entry.opening.uid),
+    };
+    if attempt_table::spill(key, &owner, spare) {
+        cpu.states.count(Counter::Attempts);
+    } else {
+        not_kept(&mut cpu.states);
+    }
+}
+
+/// Fills the entry of an attempt that opens, and counts the connect.
+#[inline(always)]
+fn describe_opened(ctx: &BtfTracePointContext, entry: &mut AttemptEntry, sock: KernelSock) {
+    let opening = &mut entry.opening;
+    store(&mut opening.started_ns, kernel::now_ns());
+    kernel::sign_current(opening);
+    describe(entry, sock);
+    connect_counter::count(ctx, sock, &entry.opening);
+}
+
+/// Records that an attempt has no entry. Without filters of the caller, the attempt is counted
 /// and reported at its ending. With such filters it is counted as lost here, because the ending
 /// does not show whether it matches them.
 #[inline(always)]
 fn not_kept(counts: &mut Counts) {
-    map_is_full();
+    HostFlag::TableWasFull.set();
+    counts.count(Counter::NotAdmitted);
     if filter::is_set(kind::OF_CALLER) {
         counts.count(Counter::Attempts);
         counts.count(Counter::MapFull);
     }
 }
 
-/// Creates the entry of an attempt by this caller from the current state of the socket. Without
-/// its beginning, the attempt counts as the first one of the socket: nothing is subtracted.
+/// Completes the entry of an attempt whose caller is already there, with values of its socket.
 #[inline(always)]
-fn describe(sock: KernelSock, caller: CurrentTask, seen: u8) -> AttemptEntry {
-    let whole = seen == 0;
-    let family = sock.family();
-    let netns = sock.netns_for_good();
-    AttemptEntry {
-        attempt: RawAttempt {
-            started_ns: kernel::now_ns(),
-            process_started_ns: caller.process_started_ns,
-            cgroup_id: caller.cgroup_id,
-            exe_inode: caller.exe.inode,
-            exe_device: caller.exe.device,
-            pid: caller.pid,
-            tid_or_cpu: caller.tid_or_cpu,
-            uid: caller.uid,
-            netns: netns as u32,
-            bound_device: sock.bound_device(),
-            mark: sock.mark(),
-            socket_uid: sock.uid(),
-            remote_addr: sock.remote_addr(family),
-            local_addr: sock.local_addr(family),
-            remote_port: sock.remote_port(),
-            bound_port: sock.bound_port(),
-            family,
-            netns_mix: (netns >> u32::BITS) as u16,
-            comm: caller.comm,
-            leader_comm: caller.leader_comm,
-        },
-        error_queue_before: if whole { sock.newest_error() } else { 0 },
-        segs_out_before: if whole { sock.segs_out() } else { 0 },
-        total_retrans_before: if whole { sock.total_retrans() } else { 0 },
-        error_before: if whole { sock.error() as u16 } else { 0 },
-        soft_error_before: if whole { sock.soft_error() as u16 } else { 0 },
-        segs_in_before: if whole { sock.segs_in() } else { 0 },
-        sport_before: if whole { sock.sport() } else { 0 },
-        drop_reason: 0,
-        drops: 0,
-        stalled: 0,
-        seen,
-        icmp6: 0,
+fn describe(entry: &mut AttemptEntry, sock: KernelSock) {
+    let (opening, before) = (&mut entry.opening, &mut entry.before);
+    store(&mut opening.bound_device, sock.bound_device());
+    store(&mut opening.mark, sock.mark());
+    store(&mut before.error_queue, sock.newest_error());
+    let segs_out = sock.segs_out();
+    store(&mut before.segs_out, segs_out);
+    if segs_out == 0 {
+        // Without a segment sent there is none to retransmit, and no answer.
+        store(&mut before.total_retrans, 0);
+        store(&mut before.segs_in, 0);
+    } else {
+        store(&mut before.total_retrans, sock.total_retrans());
+        store(&mut before.segs_in, sock.segs_in());
     }
+    store(&mut before.sport, sock.sport());
+    store(&mut before.bound_port, sock.bound_port());
+    store(&mut before.error, sock.error() as u16);
+    store(&mut before.soft_error, sock.soft_error() as u16);
+    store(&mut before.connection, 0);
+    finish(entry, 0);
 }
 
-/// Counts a completed handshake, removes the entry, and caches the answer of the host.
-/// Handshakes of servers also reach this function, but have no entry.
+/// Completes the entry of an attempt that was found under way. It counts as the first one of its
+/// socket: nothing is subtracted but the bound port, which is known by then.
+#[inline(always)]
+fn describe_found(entry: &mut AttemptEntry, sock: KernelSock) {
+    let (opening, before) = (&mut entry.opening, &mut entry.before);
+    store(&mut opening.bound_device, sock.bound_device());
+    store(&mut opening.mark, sock.mark());
+    store(&mut before.error_queue, 0);
+    store(&mut before.segs_out, 0);
+    store(&mut before.total_retrans, 0);
+    store(&mut before.segs_in, 0);
+    store(&mut before.sport, 0);
+    store(&mut before.bound_port, sock.bound_port());
+    store(&mut before.error, 0);
+    store(&mut before.soft_error, 0);
+    store(&mut before.connection, 0);
+    finish(entry, FLAG_JOINED_LATE);
+}
+
+#[inline(always)]
+fn finish(entry: &mut AttemptEntry, seen: u8) {
+    let notes = &mut entry.notes;
+    store(&mut notes.drop_reason, 0);
+    store(&mut notes.drops, 0);
+    store(&mut notes.stalled, 0);
+    store(&mut notes.icmp6, 0);
+    store(&mut notes.seen, seen);
+    store(&mut notes.reserved, 0);
+}
+
+/// Counts a completed handshake, caches the answer of the host, and releases the entry, which
+/// stays in its slot as a hint of the connection's owner.
 #[inline(always)]
 fn complete(
     ctx: &BtfTracePointContext,
-    key: u64,
     passive: bool,
-    own: &mut CpuState<'_>,
+    counts: &mut Counts,
+    work: &mut HostScratch,
 ) -> Option<()> {
-    let began = match attempt_table::forget(key) {
-        Some(began) => began,
-        None => {
-            unkept(ctx, own.attachment, passive)?;
-            own.counts.count(Counter::Attempts);
-            StartedAttempt {
-                at_ns: kernel::now_ns(),
-                is_seen: false,
-            }
+    let key = kernel::sock_key(ctx);
+    let fact = &mut work.fact;
+    let sock = if let Some(found) = attempt_table::find(key) {
+        // Only a TCP socket has an entry.
+        let sock = KernelSock::from_arg(ctx)?;
+        let started_ns = load(&found.entry.opening.started_ns);
+        let seen = load(&found.entry.notes.seen);
+        store(&mut fact.started_ns, started_ns);
+        store(&mut fact.is_whole, u16::from(seen == 0));
+        store(&mut found.entry.before.connection, sock.connection_hash());
+        // What depends on a load comes after it, on any architecture: both are read before the
+        // entry is released. An attempt always has a start.
+        if started_ns | u64::from(seen) != 0 {
+            found.release(key);
         }
+        sock
+    } else {
+        let sock = unkept(ctx, passive)?;
+        counts.count(Counter::Attempts);
+        store(&mut fact.started_ns, kernel::now_ns());
+        store(&mut fact.is_whole, 0);
+        sock
     };
-    own.counts.count(Counter::Established);
-    host_history::answered(KernelSock::from_arg(ctx)?, &began, own.work);
+    counts.count(Counter::Established);
+    host_history::answered(sock, work);
     Some(())
 }
 
-/// Reports the ending of an attempt. One without an entry is counted only here, and reported
-/// with the facts that its socket still has.
+/// Reports the ending of an attempt. One without an entry is counted only here, and reported with
+/// the facts that its socket still has.
 #[inline(always)]
 fn end(
     ctx: &BtfTracePointContext,
-    key: u64,
-    passive: bool,
-    state: u8,
-    own: &mut CpuState<'_>,
+    [old, new]: [i32; 2],
+    counts: &mut Counts,
+    work: &mut HostScratch,
 ) -> Option<()> {
-    let sock = if attempt_table::take(key, own.entry) {
-        // Only a TCP socket has an entry.
-        KernelSock::from_arg(ctx)?
+    let key = kernel::sock_key(ctx);
+    let state = if new == ESTABLISHED {
+        STATE_ESTABLISHED
     } else {
-        let sock = unkept(ctx, own.attachment, passive)?;
-        let seen = if map_was_full() {
+        STATE_CLOSE
+    };
+    let Some(found) = attempt_table::find(key) else {
+        let sock = unkept(ctx, old == SYN_RECV)?;
+        let flags = if HostFlag::TableWasFull.is_set() {
             FLAG_UNTRACKED
         } else {
             FLAG_JOINED_LATE
         };
-        *own.entry = describe(sock, CurrentTask::unknown(), seen);
-        own.counts.count(Counter::Attempts);
-        sock
+        counts.count(Counter::Attempts);
+        let event = AttemptEvent {
+            sock,
+            kind: KIND_ENDING,
+            old_state: old as u8,
+            state,
+            flags,
+            history: History::Rarely,
+        };
+        let reported = report::report_unkept(&event, work);
+        return ended(ctx, key, &reported, counts);
     };
-    let moment = AttemptEvent {
-        sock,
+    // Only a TCP socket has an entry.
+    let event = AttemptEvent {
+        sock: KernelSock::from_arg(ctx)?,
         kind: KIND_ENDING,
+        old_state: old as u8,
         state,
+        flags: 0,
+        history: History::Often,
     };
-    own.counts
-        .count(report::report(own.entry, &moment, own.work));
-    if sock.segs_out() == own.entry.segs_out_before && !sock.deferred() {
+    let reported = report::report(found.entry, &event, work);
+    found.release(key);
+    ended(ctx, key, &reported, counts)
+}
+
+/// Counts the report of an ending. If the attempt ended before its SYN, leaves a mark for the
+/// return of the running call.
+#[inline(always)]
+fn ended(
+    ctx: &BtfTracePointContext,
+    key: u64,
+    reported: &Reported,
+    counts: &mut Counts,
+) -> Option<()> {
+    counts.count(reported.counter);
+    aya_log_ebpf::debug!(ctx, "an attempt ends in state {}", ctx.arg::<i32>(2));
+    if reported.is_unsent {
         failed_calls::ended_within(key);
     }
-    aya_log_ebpf::debug!(ctx, "an attempt ends in state {}", state);
     Some(())
 }
 
 /// Returns the socket of an ending without an entry, if its attempt matches the filters. Such an
-/// attempt began while the map was full, or before tracing.
-///
-/// Filters of the caller cannot be checked any more. The second attachment cannot tell such an
-/// ending from one that the first has just reported. Sockets of servers have no entry either.
+/// attempt began while the table was full, or before tracing. Filters of the caller cannot be
+/// checked any more. Accepted sockets have no entry either.
 #[inline(always)]
-fn unkept(ctx: &BtfTracePointContext, attachment: Attachment, passive: bool) -> Option<KernelSock> {
-    if passive || attachment == Attachment::Second || filter::is_set(kind::OF_CALLER) {
+fn unkept(ctx: &BtfTracePointContext, passive: bool) -> Option<KernelSock> {
+    if passive || filter::is_set(kind::OF_CALLER) {
         return None;
     }
     let sock = KernelSock::from_arg(ctx)?;
@@ -305,21 +331,32 @@ fn unkept(ctx: &BtfTracePointContext, attachment: Attachment, passive: bool) -> 
 #[inline(always)]
 pub fn found(file: &OpenFile) -> Option<()> {
     let sock = file.sock;
-    if sock.state() != STATE_SYN_SENT {
+    if sock.state() != STATE_SYN_SENT || !filter::destination_passes(&sock) {
         return None;
     }
-    let holder = file.holder();
-    if !(filter::destination_passes(&sock) && filter::caller_passes(&holder)) {
+    let cpu = per_cpu()?;
+    let spare = &mut cpu.found;
+    let opening = &mut spare.entry.opening;
+    store(&mut opening.started_ns, kernel::now_ns());
+    file.sign_holder(opening);
+    if !filter::caller_passes(&filter::Holder(opening)) {
         return None;
     }
-    if !attempt_table::insert_found(file.key, &describe(sock, holder, FLAG_JOINED_LATE)) {
+    describe_found(&mut spare.entry, sock);
+    let owner = Owner {
+        netns: sock.netns_for_good(),
+        uid: load(&spare.entry.opening.uid),
+    };
+    // A hook inserts this socket's entry meanwhile only if it connects again while tracing starts.
+    // Lookups then find the slot first, and this entry is dropped with the socket.
+    if attempt_table::is_under_way(file.key) || !attempt_table::spill(file.key, &owner, spare) {
         return None;
     }
     // It may have ended before the entry was inserted.
-    if sock.state() != STATE_SYN_SENT && attempt_table::forget(file.key).is_some() {
+    if sock.state() != STATE_SYN_SENT && attempt_table::forget(file.key) {
         return None;
     }
-    per_cpu()?.others.count(Counter::JoinedLate);
+    cpu.others.count(Counter::JoinedLate);
     Some(())
 }
 
@@ -332,19 +369,21 @@ pub fn dropped(ctx: &BtfTracePointContext) -> Option<()> {
     if !kernel::is_noted_drop(reason) {
         return None;
     }
-    let entry = attempt_table::find(kernel::sock_of_packet_in(ctx, STATE_SYN_SENT)?)?;
-    entry.drop_reason = reason as u16;
-    entry.drops = entry.drops.saturating_add(1);
+    let found = attempt_table::find(kernel::sock_of_packet_in(ctx, STATE_SYN_SENT)?)?;
+    let notes = &mut found.entry.notes;
+    store(&mut notes.drop_reason, reason as u16);
+    let drops = load(&notes.drops).saturating_add(1);
+    store(&mut notes.drops, drops);
     Some(())
 }
 
 /// Records an ICMPv6 error for a socket with an attempt under way (`ipv6_icmp_error`).
 #[inline(always)]
 pub fn icmp6_came(sock: u64, packet: u64, errno: i32) -> Option<()> {
-    let entry = attempt_table::find(sock)?;
+    let found = attempt_table::find(sock)?;
     let error = Icmp6Error::of_packet(packet, errno as u32);
     ICMP6_ERRORS.insert(sock, error, u64::from(BPF_ANY)).ok()?;
-    entry.icmp6 = 1;
+    store(&mut found.entry.notes.icmp6, 1);
     Some(())
 }
 
@@ -356,30 +395,78 @@ pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
     if sock.state() != STATE_SYN_SENT {
         return None;
     }
-    let entry = attempt_table::find(kernel::sock_key(ctx))?;
-    if entry.stalled != 0 || sock.total_retrans() == entry.total_retrans_before {
+    let entry = attempt_table::find(kernel::sock_key(ctx))?.entry;
+    if load(&entry.notes.stalled) != 0 || sock.total_retrans() == load(&entry.before.total_retrans)
+    {
         return None;
     }
-    entry.stalled = 1;
-    let moment = AttemptEvent {
+    store(&mut entry.notes.stalled, 1);
+    let cpu = per_cpu()?;
+    if report::is_half_full() {
+        cpu.others.count(Counter::StallRingFull);
+        return None;
+    }
+    let event = AttemptEvent {
         sock,
         kind: KIND_STALL,
+        old_state: STATE_SYN_SENT,
         state: STATE_SYN_SENT,
+        flags: 0,
+        history: History::Rarely,
     };
-    let cpu = per_cpu()?;
-    if report::report(entry, &moment, &mut cpu.stall_work) == Counter::RingFull {
+    if report::report(entry, &event, &mut cpu.stall_work).counter == Counter::RingFull {
         cpu.others.count(Counter::StallRingFull);
     }
     Some(())
 }
 
-/// Removes the entry of a socket that is destroyed. If it still has one, its ending was missed.
-/// The kernel may reuse the address at once.
+/// Handles the destruction of a socket (`tcp_destroy_sock`). If it still has an entry, no program
+/// saw its attempt end. The kernel may reuse the address at once.
 #[inline(always)]
-pub fn destroyed(ctx: &BtfTracePointContext) -> Option<()> {
-    let key = kernel::sock_key(ctx);
-    if attempt_table::forget(key).is_some() {
-        per_cpu()?.others.count(Counter::EndingMissed);
+pub fn destroyed(ctx: &BtfTracePointContext) {
+    if attempt_table::is_under_way(kernel::sock_key(ctx)) {
+        recover(ctx.as_ptr());
     }
-    Some(())
+}
+
+/// Reports an attempt whose ending was missed, if the socket's error is still set and tells it. An
+/// error after a handshake is none of the attempt: the peer has acknowledged the SYN then. A socket
+/// that has received in sequence is another one at the same address. An attempt that was found
+/// under way may have been reported before its entry was inserted.
+#[inline(never)]
+fn recover(ctx: *mut c_void) {
+    let ctx = &BtfTracePointContext::new(ctx);
+    let key = kernel::sock_key(ctx);
+    let (Some(cpu), Some(found), Some(sock)) = (
+        per_cpu(),
+        attempt_table::find(key),
+        KernelSock::from_arg(ctx),
+    ) else {
+        return;
+    };
+    let errno = sock.error();
+    let has_shaken_hands = sock.bytes_acked() != 0;
+    let is_told = errno != 0
+        && errno != u32::from(load(&found.entry.before.error))
+        && sock.remote_port() != 0
+        && !has_shaken_hands
+        && sock.rcv_nxt() == 0
+        && load(&found.entry.notes.seen) == 0;
+    let counter = if is_told {
+        let event = AttemptEvent {
+            sock,
+            kind: KIND_ENDING,
+            old_state: STATE_SYN_SENT,
+            state: STATE_CLOSE,
+            flags: FLAG_RECOVERED,
+            history: History::Unknown,
+        };
+        report::report(found.entry, &event, &mut cpu.destroy_work).counter
+    } else if has_shaken_hands && REPORT_ESTABLISHED.load() == 0 {
+        Counter::Established
+    } else {
+        Counter::EndingMissed
+    };
+    found.release(key);
+    cpu.others.count(counter);
 }

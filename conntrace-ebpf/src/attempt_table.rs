@@ -1,164 +1,229 @@
 //! Entries of the attempts under way: a table of slots, and a map for collisions.
 //!
 //! Inserting into the map and removing again takes about 350 ns, mostly for locks. A slot takes
-//! two atomic additions. The hash of the socket's address selects the slot. If another socket
-//! occupies it, the entry goes into the map. From then on, a lookup that misses in this slot also
-//! searches the map.
+//! two atomic additions. The hash of the socket's address selects the slot. If another attempt
+//! occupies it, the entry goes into the map, if the shares of its owner allow it. While a slot has
+//! such entries, a lookup that misses in it also searches the map.
 //!
-//! Entries are inserted, taken and written under the lock of their socket. Only the claim of
-//! a free slot by two sockets at once needs care. `attempt::dropped` and `attempt::found` run
-//! without the lock, and say why they may.
+//! Entries are inserted, released and written under the lock of their socket. Only the claim of a
+//! free slot by two sockets at once needs care (`conntrace_common::claim`). `attempt::dropped`,
+//! `attempt::icmp6_came` and `attempt::found` may run without the lock: a note can then count for
+//! the next attempt in the slot.
+//!
+//! A released slot keeps its entry until another attempt needs the place: it tells who owns an
+//! established connection.
 #![expect(unsafe_code, reason = "map values are handed out as pointers")]
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use conntrace_common::{
-    claim::{AttemptSlot, Claimable, claim, give_back},
-    record::SLOTS,
+    claim::{AttemptSlot, Claimable, claim, holder, release, seal_offset},
+    shares::{self, Held},
+    table::SLOTS,
 };
 
 use crate::{
     kernel,
-    maps::{ATTEMPTS, AttemptEntry, TableSlot, slot},
-    sync,
+    maps::{ATTEMPTS, AttemptEntry, SpilledEntry, TableSlot, hash_secret, held, slot},
+    sync::{add, add_word, load, store},
 };
 
 /// 2^32 divided by the golden ratio: odd, and without a pattern.
 const SPREAD: u32 = 0x9e37_79b9;
 
-impl TableSlot {
-    #[inline(always)]
-    fn is_of(&self, sock: u64) -> bool {
-        self.sock == sock
-    }
-}
-
 impl Claimable for TableSlot {
     #[inline(always)]
-    fn claims(&self) -> u32 {
-        sync::load(&self.claims)
+    fn claims(&self) -> u64 {
+        load(&self.claims)
     }
 
     #[inline(always)]
-    fn add_claims(&mut self, count: u32) {
-        sync::add(&mut self.claims, count);
+    fn add_claims(&mut self, count: u64) {
+        add_word(&mut self.claims, count);
     }
 }
 
 impl AttemptSlot for TableSlot {
-    /// Stores the owner. x86-64 does not reorder stores.
     #[inline(always)]
-    fn name(&mut self, sock: u64) {
-        sync::store(&mut self.sock, sock);
+    fn seal(&self) -> u64 {
+        load(&self.seal)
     }
 }
 
-/// Inserts the entry of an attempt that has none. Returns false if the map is full.
-#[inline(always)]
-pub fn insert(sock: u64, entry: &AttemptEntry) -> bool {
-    let Some(slot) = slot_of(sock) else {
-        return false;
-    };
-    if claim(slot) {
-        slot.entry = *entry;
-        slot.name(sock);
-        return true;
+impl TableSlot {
+    #[inline(always)]
+    fn is_held_by(&self, sock: u64) -> bool {
+        holder(self) == sock
     }
-    slot.spilled = 1;
-    insert_in_map(sock, entry)
+
+    /// Writes the seal. The verifier forbids arithmetic on an address, but not on a number that is
+    /// loaded from a map.
+    #[inline(always)]
+    fn sign(&mut self, sock: u64, epoch: u32) {
+        store(&mut self.seal, sock);
+        let sock = load(&self.seal);
+        store(&mut self.seal, sock.wrapping_add(seal_offset(epoch)));
+    }
 }
 
-/// Inserts the entry of an attempt that was found under way, without the lock of its socket. The
-/// map accepts only one of two concurrent inserts.
-///
-/// A hook can take the slot meanwhile only if the socket connects again while tracing starts.
-/// Lookups then find the slot first, and this entry is removed with the socket.
-#[inline(always)]
-pub fn insert_found(sock: u64, entry: &AttemptEntry) -> bool {
-    let Some(slot) = slot_of(sock) else {
-        return false;
-    };
-    slot.spilled = 1;
-    !slot.is_of(sock) && insert_in_map(sock, entry)
+/// Slot that was claimed for an attempt.
+pub struct Claimed {
+    slot: &'static mut TableSlot,
+    epoch: u32,
 }
 
-#[inline(always)]
-fn insert_in_map(sock: u64, entry: &AttemptEntry) -> bool {
-    ATTEMPTS.insert(sock, entry, u64::from(BPF_NOEXIST)).is_ok()
+impl Claimed {
+    /// Returns the entry to fill.
+    #[inline(always)]
+    pub fn entry(&mut self) -> &mut AttemptEntry {
+        &mut self.slot.entry
+    }
+
+    /// Makes the entry that of this socket.
+    #[inline(always)]
+    pub fn sign(self, sock: u64) {
+        self.slot.sign(sock, self.epoch);
+    }
 }
 
-/// Returns the entry of this socket's attempt.
+/// Claims the slot of a socket whose attempt has no entry. `None` if another attempt holds it: the
+/// entry goes into the map then ([`spill`]).
 #[inline(always)]
-pub fn find(sock: u64) -> Option<&'static mut AttemptEntry> {
+pub fn claim_slot(sock: u64) -> Option<Claimed> {
     let slot = slot_of(sock)?;
-    if slot.is_of(sock) {
-        return Some(&mut slot.entry);
-    }
-    if slot.spilled == 0 {
-        return None;
-    }
-    let entry = ATTEMPTS.get_ptr_mut(sock)?;
-    // SAFETY: the map is preallocated, so the memory is never freed.
-    Some(unsafe { &mut *entry })
+    let epoch = claim(slot)?;
+    Some(Claimed { slot, epoch })
 }
 
-/// Moves the entry of this socket's attempt to `entry`, and returns false if it has none. Only
-/// the program that takes the entry may report the attempt.
-#[inline(always)]
-pub fn take(sock: u64, entry: &mut AttemptEntry) -> bool {
+/// Owner of an attempt, who has a share of the map.
+#[derive(Clone, Copy)]
+pub struct Owner {
+    /// Lasting id of the network namespace.
+    pub netns: u64,
+    /// Real user id of the caller.
+    pub uid: u32,
+}
+
+/// Inserts an entry into the map. Returns false if the map is full, or if the owner holds more
+/// than its share of it. The slot's count of such entries is raised first, so that a lookup never
+/// misses one.
+#[inline(never)]
+pub fn spill(sock: u64, owner: &Owner, spare: &mut SpilledEntry) -> bool {
     let Some(slot) = slot_of(sock) else {
         return false;
     };
-    if slot.is_of(sock) {
-        entry.copy_from(&slot.entry);
-        give_back(slot);
-        return true;
-    }
-    if slot.spilled == 0 {
+    let netns = shares::of_netns(hash_secret(), owner.netns);
+    let user = shares::of_user(hash_secret(), owner.uid);
+    let (Some(total), Some(of_netns), Some(of_user)) =
+        (held(shares::TOTAL), held(netns), held(user))
+    else {
+        return false;
+    };
+    let counts = Held {
+        total: load(total),
+        of_netns: load(of_netns),
+        of_user: load(of_user),
+    };
+    if !counts.admits(owner.uid) {
         return false;
     }
+    spare.netns = netns as u16;
+    spare.user = user as u16;
+    add(&mut slot.spilled, 1);
+    if ATTEMPTS
+        .insert(sock, &*spare, u64::from(BPF_NOEXIST))
+        .is_err()
+    {
+        add(&mut slot.spilled, u32::MAX);
+        return false;
+    }
+    for count in [total, of_netns, of_user] {
+        add(count, 1);
+    }
+    true
+}
+
+/// Removes the entry of a socket from the map. Returns false if it has none.
+#[inline(never)]
+fn unspill(sock: u64, slot: &mut TableSlot) -> bool {
     let Some(kept) = ATTEMPTS.get_ptr(sock) else {
         return false;
     };
-    // SAFETY: the map is preallocated, so the memory is never freed. Another entry reuses it only
-    // after the removal.
-    entry.copy_from(unsafe { &*kept });
-    ATTEMPTS.remove(sock).is_ok()
+    // SAFETY: the map is preallocated, so the memory is never freed.
+    let (netns, user) = unsafe { ((*kept).netns, (*kept).user) };
+    if ATTEMPTS.remove(sock).is_err() {
+        return false;
+    }
+    add(&mut slot.spilled, u32::MAX);
+    for index in [shares::TOTAL, u32::from(netns), u32::from(user)] {
+        if let Some(count) = held(index) {
+            add(count, u32::MAX);
+        }
+    }
+    true
 }
 
-/// Start of an attempt whose entry was removed.
-pub struct StartedAttempt {
-    pub at_ns: u64,
-    /// True if a hook saw it begin; false if it was found under way.
-    pub is_seen: bool,
+/// Entry of an attempt under way, and where it is.
+pub struct Found {
+    pub entry: &'static mut AttemptEntry,
+    slot: &'static mut TableSlot,
+    in_slot: bool,
 }
 
-impl StartedAttempt {
+impl Found {
+    /// Ends the attempt. The entry may be overwritten from now on.
     #[inline(always)]
-    fn of(entry: &AttemptEntry) -> Self {
-        Self {
-            at_ns: entry.attempt.started_ns,
-            is_seen: entry.seen == 0,
+    pub fn release(self, sock: u64) {
+        if self.in_slot {
+            release(self.slot);
+        } else if !unspill(sock, self.slot) {
+            // The kernel refused to remove it. It must not be reported again.
+            store(&mut self.entry.notes.seen, u8::MAX);
         }
     }
 }
 
-/// Removes the entry of this socket's attempt and returns its start; `None` if it has none.
+/// Returns the entry of this socket's attempt.
 #[inline(always)]
-pub fn forget(sock: u64) -> Option<StartedAttempt> {
+pub fn find(sock: u64) -> Option<Found> {
     let slot = slot_of(sock)?;
-    if slot.is_of(sock) {
-        let began = StartedAttempt::of(&slot.entry);
-        give_back(slot);
-        return Some(began);
+    // SAFETY: the entry is a part of the slot that nothing else of it aliases.
+    let entry = unsafe { &mut *core::ptr::from_mut(&mut slot.entry) };
+    if slot.is_held_by(sock) {
+        return Some(Found {
+            entry,
+            slot,
+            in_slot: true,
+        });
     }
-    if slot.spilled == 0 {
+    if load(&slot.spilled) == 0 {
         return None;
     }
-    // There is hardly ever an entry, and a lookup takes no lock.
-    let kept = ATTEMPTS.get_ptr(sock)?;
+    let kept = ATTEMPTS.get_ptr_mut(sock)?;
     // SAFETY: the map is preallocated, so the memory is never freed.
-    let began = StartedAttempt::of(unsafe { &*kept });
-    ATTEMPTS.remove(sock).is_ok().then_some(began)
+    let entry = unsafe { &mut (*kept).entry };
+    Some(Found {
+        entry,
+        slot,
+        in_slot: false,
+    })
+}
+
+/// Returns true if this socket has an attempt under way.
+#[inline(always)]
+pub fn is_under_way(sock: u64) -> bool {
+    find(sock).is_some()
+}
+
+/// Removes the entry of this socket's attempt. Returns false if it has none.
+#[inline(always)]
+pub fn forget(sock: u64) -> bool {
+    match find(sock) {
+        Some(found) => {
+            found.release(sock);
+            true
+        }
+        None => false,
+    }
 }
 
 /// Returns the slot that this socket hashes to, whoever owns it.

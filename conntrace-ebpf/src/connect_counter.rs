@@ -4,24 +4,32 @@
 //! several destinations may share a bucket. An attempt with a bound port counts too, because its
 //! connection also holds that port.
 
+use core::ffi::c_void;
+
+use aya_ebpf::{EbpfContext as _, programs::BtfTracePointContext};
 use conntrace_common::{
     connects::{FIRST, WINDOW_BITS, bucket_of, is_hint},
-    record::RawAttempt,
+    record::RawOpening,
 };
 
-use crate::{maps, report};
+use crate::{
+    kernel::{self, KernelSock},
+    maps, report,
+    sync::load,
+};
 
 /// Counts an attempt that opens, and reports a hint if one is due.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
-pub fn count(attempt: &RawAttempt) -> Option<()> {
-    let (netns, port) = (attempt.netns, attempt.remote_port);
-    let bucket = bucket_of(maps::hash_secret(), netns, attempt.remote_addr, port);
+pub fn count(ctx: &BtfTracePointContext, sock: KernelSock, opening: &RawOpening) -> Option<()> {
+    let to = sock.remote_words_mapped();
+    let net = kernel::lower_half(sock.net());
+    let bucket = bucket_of(maps::hash_secret(), net, to, sock.remote_port());
     let bucket = maps::connects(bucket)?;
     // SAFETY: the map is preallocated, so the memory is never freed. The access is volatile
     // because other CPUs write it too; concurrent counts may be lost.
     let counted = unsafe { bucket.read_volatile() };
-    let window = attempt.started_ns >> WINDOW_BITS;
+    let window = load(&opening.started_ns) >> WINDOW_BITS;
     let mut count = counted as u32;
     if counted >> u32::BITS != window {
         count %= FIRST;
@@ -30,7 +38,15 @@ pub fn count(attempt: &RawAttempt) -> Option<()> {
     // SAFETY: the same bucket as in the read above.
     unsafe { bucket.write_volatile(window << u32::BITS | u64::from(count)) };
     if is_hint(count) {
-        report::report_connects(attempt, count);
+        hint(ctx.as_ptr(), opening, count);
     }
     Some(())
+}
+
+/// Reports a hint. Not inlined, because it is rare.
+#[inline(never)]
+fn hint(ctx: *mut c_void, opening: &RawOpening, count: u32) {
+    if let Some(sock) = KernelSock::from_arg(&BtfTracePointContext::new(ctx)) {
+        report::report_connects(opening, sock, count);
+    }
 }

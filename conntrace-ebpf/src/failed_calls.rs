@@ -7,13 +7,16 @@
 //!
 //! A call that opened an attempt must not be reported. With `KEPT`, the opening removes the call.
 //! With `AT_RETURN`, the attempt's ending leaves a mark, which costs a successful connect nothing.
+//!
+//! A probe at a function's entry (kprobe) only keeps the registers of its arguments. Memory is read
+//! once the function has failed.
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
     programs::{FExitContext, ProbeContext, RetProbeContext, TracePointContext},
 };
 use conntrace_common::{
-    calls::{AT_RETURN, KEPT, TWICE},
+    calls::{AT_RETURN, KEPT, REGISTERS_MAX, TWICE},
     counters::Counter,
     filter::kind,
     record::{KIND_BIND_FAILED, KIND_CONNECT_FAILED, RawAttempt},
@@ -22,10 +25,16 @@ use conntrace_common::{
 use crate::{
     attempt_table,
     filter::{self, RemoteFields},
-    kernel::{self, CallArgs, CurrentTask, OpenSocket, Passed, Routing, SockAddr},
-    maps::{CALLS, ENDED, PendingCall, per_cpu, seen_calls},
+    kernel::{self, CallArgs, OpenSocket, Passed, Routing, SockAddr},
+    maps::{CALLS, ENDED, PendingCall, per_cpu, registers, seen_calls},
     report,
+    sync::{load, store},
 };
+
+/// Set by the agent to trace system calls where functions cannot be hooked.
+#[unsafe(no_mangle)]
+#[expect(unsafe_code, reason = "the agent finds the global by name")]
+static TRACE_SYSCALLS: aya_ebpf::Global<u8> = aya_ebpf::Global::new(0);
 
 /// Largest errno that applications receive. Larger ones are internal to the kernel
 /// (`ERESTARTSYS`).
@@ -65,14 +74,33 @@ pub enum FirstArg {
     Socket,
 }
 
+/// Level at which a function is called. The levels have different places for registers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Called by none of the other functions.
+    Outer,
+    /// Called by a function of IPv6, for a v4-mapped address.
+    Inner,
+}
+
 /// Kernel function that a call passes through.
 #[derive(Clone, Copy)]
 pub struct Function {
     pub what: CallKind,
     pub first: FirstArg,
+    pub depth: Depth,
 }
 
 impl Function {
+    /// Returns the index of the place for the registers of a thread's call.
+    #[inline(always)]
+    fn place(self, thread: u64) -> u32 {
+        (thread as u32)
+            .wrapping_mul(2)
+            .wrapping_add(self.depth as u32)
+            % REGISTERS_MAX
+    }
+
     #[inline(always)]
     fn socket(self, first: u64) -> Option<OpenSocket> {
         match self.first {
@@ -96,25 +124,56 @@ pub fn syscall_returns(ctx: &TracePointContext, what: CallKind) -> Option<()> {
     failed(what, &call, kernel::call_returned(ctx)?)
 }
 
-/// Keeps a call at the entry of a function (kprobe).
+/// Keeps the registers of a call at the entry of a function (kprobe).
 #[inline(always)]
 pub fn enters(ctx: &ProbeContext, function: Function) -> Option<()> {
-    let passed = Passed {
-        at: ctx.arg(1)?,
-        len: ctx.arg::<i32>(2)? as u32,
-        by_user: 0,
-    };
-    let socket = function.socket(ctx.arg(0)?)?;
-    // `tcp_v6_connect` has already kept a call with a v4-mapped address.
-    SockAddr::read(passed, socket.family)?;
-    keep(&describe(&socket, passed)?)
+    let thread = kernel::thread_key();
+    let place = registers(function.place(thread))?;
+    if load(&place.thread) == thread {
+        // Its return was missed.
+        per_cpu()?.others.count(Counter::CallMissed);
+    }
+    let (first, addr): (u64, u64) = (ctx.arg(0)?, ctx.arg(1)?);
+    store(&mut place.thread, thread);
+    store(&mut place.first, first);
+    store(&mut place.addr, addr);
+    store(&mut place.addr_len, ctx.arg::<u64>(2)? as u32);
+    store(&mut place.check, check_of(thread, first, addr));
+    Some(())
+}
+
+/// Returns a checksum of the registers of a call. Two threads that enter at once can share a place.
+#[inline(always)]
+fn check_of(thread: u64, first: u64, addr: u64) -> u32 {
+    (thread ^ first ^ addr) as u32
 }
 
 /// Handles the return of a function (kretprobe).
 #[inline(always)]
 pub fn leaves(ctx: &RetProbeContext, function: Function) -> Option<()> {
-    let call = let_go()?;
-    failed(function.what, &call, i64::from(ctx.ret::<i32>()))
+    let thread = kernel::thread_key();
+    let place = registers(function.place(thread))?;
+    let (first, addr) = (load(&place.first), load(&place.addr));
+    let is_own = load(&place.thread) == thread;
+    let is_kept = is_own && load(&place.check) == check_of(thread, first, addr);
+    if is_own {
+        store(&mut place.thread, 0);
+    }
+    let ret: i32 = ctx.ret();
+    if ret == 0 {
+        return None;
+    }
+    if !is_kept {
+        // Another thread's call took its place meanwhile, or it entered before tracing.
+        per_cpu()?.others.count(Counter::CallMissed);
+        return None;
+    }
+    let passed = Passed {
+        at: addr,
+        len: load(&place.addr_len),
+        by_user: 0,
+    };
+    returned(function, first, passed, ret, ReturnProgram::First)
 }
 
 /// The program at a function's return that runs (fexit). The kernel runs the one attached last
@@ -125,20 +184,35 @@ pub enum ReturnProgram {
     Second,
 }
 
-/// Handles the return of a function with its arguments (fexit).
+/// Returns true if the function returned an error (fexit). The result follows the arguments;
+/// `bpf_get_func_ret` needs Linux 5.17.
+#[inline(always)]
+pub fn has_failed(ctx: &FExitContext) -> bool {
+    ctx.arg::<i32>(3) != 0
+}
+
+/// Handles the failure of a function with its arguments (fexit).
 #[inline(always)]
 pub fn returns(ctx: &FExitContext, function: Function, turn: ReturnProgram) -> Option<()> {
-    // The result follows the arguments; `bpf_get_func_ret` needs Linux 5.17.
-    let ret: i32 = ctx.arg(3);
-    if ret == 0 {
-        return None;
-    }
     let passed = Passed {
         at: ctx.arg(1),
         len: ctx.arg::<i32>(2) as u32,
         by_user: 0,
     };
-    let socket = function.socket(ctx.arg(0))?;
+    returned(function, ctx.arg(0), passed, ctx.arg(3), turn)
+}
+
+/// Handles a call that returned an error, with the first argument of its function.
+#[inline(always)]
+fn returned(
+    function: Function,
+    first: u64,
+    passed: Passed,
+    ret: i32,
+    turn: ReturnProgram,
+) -> Option<()> {
+    let socket = function.socket(first)?;
+    // Not so for the IPv4 function in a call with a v4-mapped address.
     SockAddr::read(passed, socket.family)?;
     if is_told(function.what, socket.sock, turn) {
         return None;
@@ -187,7 +261,7 @@ fn let_go() -> Option<PendingCall> {
 /// reported by its ending.
 #[inline(always)]
 pub fn opened() {
-    if seen_calls() & KEPT != 0 {
+    if TRACE_SYSCALLS.load() != 0 && seen_calls() & KEPT != 0 {
         // There is no entry if the call was not hooked.
         let _ = CALLS.remove(kernel::thread_key());
     }
@@ -217,7 +291,7 @@ fn is_told(what: CallKind, sock: u64, turn: ReturnProgram) -> bool {
     let by_first = sock.wrapping_add(TOLD);
     let told = mark == sock
         || (turn == ReturnProgram::Second && mark == by_first)
-        || (what == CallKind::Connect && attempt_table::find(sock).is_some());
+        || (what == CallKind::Connect && attempt_table::is_under_way(sock));
     if turn == ReturnProgram::First && seen_calls() & TWICE != 0 {
         // Cannot fail: the oldest mark is evicted, which has long been read.
         let _ = ENDED.insert(thread, by_first, u64::from(BPF_ANY));
@@ -306,7 +380,7 @@ impl RemoteFields for CallTarget<'_> {
 /// address and port.
 #[inline(always)]
 fn fill(attempt: &mut RawAttempt, what: CallKind, call: &PendingCall, asked: &SockAddr) {
-    attempt.started_ns = call.started_ns;
+    attempt.opening.started_ns = call.started_ns;
     attempt.netns = call.netns;
     attempt.family = call.family;
     match what {
@@ -321,5 +395,5 @@ fn fill(attempt: &mut RawAttempt, what: CallKind, call: &PendingCall, asked: &So
             attempt.bound_port = u16::from_be(asked.port);
         }
     }
-    CurrentTask::current().sign(attempt);
+    kernel::sign_current(&mut attempt.opening);
 }

@@ -4,12 +4,13 @@
 use aya_ebpf::{Global, maps::lpm_trie::Key};
 use conntrace_common::{
     filter::{Id, kind, mapped},
-    record::{AF_INET, COMM_LEN},
+    record::{AF_INET, COMM_LEN, RawOpening},
 };
 
 use crate::{
-    kernel::{self, CurrentTask, KernelSock},
+    kernel::{self, KernelSock},
     maps::{FILTER_COMMS, FILTER_IDS, FILTER_NETWORKS, FILTER_PORTS},
+    sync::load,
 };
 
 /// Maximum depth at which a cgroup filter finds a cgroup.
@@ -61,6 +62,11 @@ impl RemoteFields for KernelSock {
 /// Returns true if all filters except those of the caller match.
 #[inline(always)]
 pub fn destination_passes(to: &impl RemoteFields) -> bool {
+    !is_set(!kind::OF_CALLER) || matches_destination(to)
+}
+
+#[inline(always)]
+fn matches_destination(to: &impl RemoteFields) -> bool {
     (!is_set(kind::PORT) || port_passes(u16::from_be(to.remote_port())))
         && (!is_set(kind::NETNS) || id_passes(kind::NETNS, u64::from(to.netns())))
         && (!is_set(kind::NETWORK) || network_passes(to))
@@ -100,21 +106,23 @@ impl CallerFields for Current {
     }
 }
 
-// The holder of a socket, whose cgroup is unknown.
-impl CallerFields for CurrentTask {
+/// Process that holds a socket, as it is written to a record. Its cgroup is unknown.
+pub struct Holder<'a>(pub &'a RawOpening);
+
+impl CallerFields for Holder<'_> {
     #[inline(always)]
     fn pid(&self) -> u32 {
-        self.pid
+        load(&self.0.pid)
     }
 
     #[inline(always)]
     fn uid(&self) -> u32 {
-        self.uid
+        load(&self.0.uid)
     }
 
     #[inline(always)]
     fn names(&self) -> [[u8; COMM_LEN]; 2] {
-        [self.comm, self.leader_comm]
+        [self.0.comm, self.0.leader_comm]
     }
 
     #[inline(always)]
@@ -126,6 +134,11 @@ impl CallerFields for CurrentTask {
 /// Returns true if all filters of the caller match.
 #[inline(always)]
 pub fn caller_passes(caller: &impl CallerFields) -> bool {
+    !is_set(kind::OF_CALLER) || matches_caller(caller)
+}
+
+#[inline(always)]
+fn matches_caller(caller: &impl CallerFields) -> bool {
     (!is_set(kind::PID) || id_passes(kind::PID, u64::from(caller.pid())))
         && (!is_set(kind::UID) || id_passes(kind::UID, u64::from(caller.uid())))
         && (!is_set(kind::COMM) || comm_passes(caller.names()))

@@ -3,17 +3,21 @@
 use core::mem::offset_of;
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    helpers::generated::bpf_map_lookup_elem,
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use conntrace_common::{
-    calls::{self, CALL_SIZE},
+    calls::{self, CALL_SIZE, REGISTERS_MAX, REGISTERS_SIZE},
     connects,
     counters::{COUNTERS, Counter, PER_CPU_WORDS},
     filter::{self, COMMS_MAX, IDS_MAX, NETWORKS_MAX, PORT_WORDS},
+    hash::HashSecret,
     hosts::{self, HostScratch},
-    record::{COMM_LEN, ENTRY_SIZE, IN_MAP_MAX, RawAttempt, SLOT_SIZE, SLOTS},
+    record::{COMM_LEN, RawOpening},
+    shares,
+    table::{ENTRY_SIZE, SLOT_SIZE, SLOTS, SPILLED_MAX, SPILLED_SIZE},
 };
 
 use crate::{
@@ -21,88 +25,130 @@ use crate::{
     kernel::{Icmp6Error, Passed},
 };
 
-/// Entry of an attempt under way. The `*_before` fields hold values that the socket has from
-/// earlier attempts. They never leave the kernel, because one is an address.
+/// Entry of an attempt under way: only facts that its socket does not have at the end. They never
+/// are written anywhere as they are, because one is an address.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct AttemptEntry {
-    pub attempt: RawAttempt,
-    /// Address of the newest error queue entry when the attempt began (`sk_error_queue.prev`).
-    pub error_queue_before: u64,
-    /// Value of `tcp_sock.segs_out` when the attempt began.
-    pub segs_out_before: u32,
-    /// Value of `tcp_sock.total_retrans` when the attempt began.
-    pub total_retrans_before: u32,
-    /// Value of `tcp_sock.segs_in` when the attempt began.
-    pub segs_in_before: u32,
-    /// Value of `sk_err` when the attempt began. An errno fits into 16 bits.
-    pub error_before: u16,
-    /// Value of `sk_err_soft` when the attempt began.
-    pub soft_error_before: u16,
-    /// Drop reason of the last packet that this host dropped; 0 if none. It must not be adjacent to
-    /// other fields that start as 0: the compiler would clear six such bytes with memset.
+    pub opening: RawOpening,
+    pub before: Before,
+    pub notes: Notes,
+}
+
+/// Values that the socket had when the attempt began, from earlier attempts.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Before {
+    /// Address of the newest error queue entry (`sk_error_queue.prev`); 0 if the queue was empty.
+    pub error_queue: u64,
+    /// Value of `tcp_sock.segs_out`.
+    pub segs_out: u32,
+    /// Value of `tcp_sock.total_retrans`.
+    pub total_retrans: u32,
+    /// Value of `tcp_sock.segs_in`.
+    pub segs_in: u32,
+    /// Value of `inet_sport`, network order.
+    pub sport: u16,
+    /// Bound port (`inet_num`), host order; 0 if none.
+    pub bound_port: u16,
+    /// Value of `sk_err`. An errno fits into 16 bits.
+    pub error: u16,
+    /// Value of `sk_err_soft`.
+    pub soft_error: u16,
+    /// Hash of the connection (`skc_hash`) once it is established, so that a later socket at the
+    /// same address is not taken for it; before that 0.
+    pub connection: u32,
+}
+
+impl Before {
+    /// Values of a socket that made no attempt before.
+    pub const NOTHING: Self = Self {
+        error_queue: 0,
+        segs_out: 0,
+        total_retrans: 0,
+        segs_in: 0,
+        sport: 0,
+        bound_port: 0,
+        error: 0,
+        soft_error: 0,
+        connection: 0,
+    };
+}
+
+/// Events of the attempt until now. Some are written without the socket's lock.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Notes {
+    /// Drop reason of the last packet that this host dropped; 0 if none.
     pub drop_reason: u16,
-    /// Value of `inet_sport` when the attempt began, in network order.
-    pub sport_before: u16,
     /// Number of packets that this host dropped, at most 255.
     pub drops: u8,
     /// 1 once the stall was reported, else 0.
     pub stalled: u8,
-    /// Flags for the record: `FLAG_JOINED_LATE` or `FLAG_UNTRACKED`, 0 for an attempt that was
-    /// observed from its beginning.
-    pub seen: u8,
     /// 1 once an ICMPv6 error was received, which is in a map of its own; else 0.
     pub icmp6: u8,
+    /// Flags for the record: `FLAG_JOINED_LATE`, or 0 for an attempt that was observed from its
+    /// beginning.
+    pub seen: u8,
+    /// Padding, always zero.
+    pub reserved: u16,
+}
+
+impl Notes {
+    /// Nothing noted.
+    pub const NOTHING: Self = Self {
+        drop_reason: 0,
+        drops: 0,
+        stalled: 0,
+        icmp6: 0,
+        seen: 0,
+        reserved: 0,
+    };
 }
 
 const _: () = assert!(size_of::<AttemptEntry>() == ENTRY_SIZE);
 
-impl AttemptEntry {
-    /// Copies an entry by volatile accesses to whole words. A plain copy would become a call of
-    /// memmove, which copies single bytes on this target.
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "a struct is copied as words")]
-    pub fn copy_from(&mut self, other: &Self) {
-        let to = core::ptr::from_mut(self).cast::<u64>();
-        let from = core::ptr::from_ref(other).cast::<u64>();
-        for word in 0..ENTRY_SIZE / size_of::<u64>() {
-            // SAFETY: both entries are that many words, aligned and without padding.
-            unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
-        }
-    }
-}
-
 /// Slot of the attempt table (`attempt_table`).
 #[repr(C)]
 pub struct TableSlot {
-    /// Address of the socket that owns it; 0 if it is free.
-    pub sock: u64,
-    /// Number of claims: that of the owner, and for a moment those of others.
-    pub claims: u32,
-    /// 1 once the entry of a socket that hashes here went into the map, else 0.
+    /// Claims and epoch (`conntrace_common::claim`).
+    pub claims: u64,
+    /// Address of the socket that holds the slot, mixed with the epoch.
+    pub seal: u64,
+    /// Number of entries in the map whose socket hashes here.
     pub spilled: u32,
+    pub reserved: u32,
     pub entry: AttemptEntry,
 }
 
 const _: () = assert!(size_of::<TableSlot>() == SLOT_SIZE);
 
-/// Per-CPU memory: counters, the mark of the first attachment, and scratch memory.
+/// Entry in the map, and the counts of its owners (`conntrace_common::shares`).
+#[repr(C)]
+pub struct SpilledEntry {
+    pub entry: AttemptEntry,
+    pub netns: u16,
+    pub user: u16,
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<SpilledEntry>() == SPILLED_SIZE);
+
+/// Per-CPU memory: counters and scratch memory.
 #[repr(C)]
 pub struct PerCpu {
-    /// Counters of the first attachment to `inet_sock_set_state`.
-    pub first: Counts,
+    /// Counters of the program at `inet_sock_set_state`.
+    pub states: Counts,
     /// Counters of the other programs, each of which uses different ones.
     pub others: Counts,
-    /// Last transition that the first attachment handled.
-    pub handled: Transition,
-    /// Entry that the first attachment fills before it is inserted; it does not fit on the stack.
-    pub first_entry: AttemptEntry,
-    /// Entry that the second attachment fills before it is inserted.
-    pub second_entry: AttemptEntry,
+    /// Entry that is filled before it is inserted into the map; it does not fit on the stack.
+    pub spare: SpilledEntry,
+    /// The same, for attempts found under way at the start.
+    pub found: SpilledEntry,
     /// Scratch memory for the host table, one for each program that uses it.
-    pub first_work: HostScratch,
-    pub second_work: HostScratch,
+    pub state_work: HostScratch,
     pub stall_work: HostScratch,
+    pub destroy_work: HostScratch,
 }
 
 const _: () = assert!(size_of::<PerCpu>() == PER_CPU_WORDS * size_of::<u64>());
@@ -112,23 +158,6 @@ const _: () = assert!(size_of::<PerCpu>() == PER_CPU_WORDS * size_of::<u64>());
 /// that no count is lost. A program cannot interrupt itself, because the kernel skips it then.
 #[repr(C)]
 pub struct Counts([u64; COUNTERS]);
-
-/// State change of a socket, used as a mark.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Transition {
-    pub sock: u64,
-    pub new_state: u64,
-}
-
-impl Transition {
-    /// Clears the mark. Only the address is set to 0: the compiler would clear both words with
-    /// memset.
-    #[inline(always)]
-    pub fn forget(&mut self) {
-        self.sock = 0;
-    }
-}
 
 impl Counts {
     /// Adds one to a counter.
@@ -140,15 +169,42 @@ impl Counts {
     }
 }
 
-/// Attempts under way, by a hash of the socket's address; 640 KiB.
+/// Attempts under way, by a hash of the socket's address; 2.4 MiB. The agent maps it to count
+/// them.
 #[map]
-static TABLE: Array<TableSlot> = Array::with_max_entries(SLOTS, 0);
+static TABLE: Array<TableSlot> = Array::with_max_entries(SLOTS, BPF_F_MMAPABLE);
 
-/// Attempts whose slot is occupied, by socket address; 10 MiB. Preallocated, so that a softirq
+/// Attempts whose slot is occupied, by socket address; 13 MiB. Preallocated, so that a softirq
 /// never allocates, and not an LRU map, whose evictions would go unnoticed. The limit is
 /// independent of the table, because the addresses decide how many attempts the table can hold.
 #[map]
-pub static ATTEMPTS: HashMap<u64, AttemptEntry> = HashMap::with_max_entries(IN_MAP_MAX, 0);
+pub static ATTEMPTS: HashMap<u64, SpilledEntry> = HashMap::with_max_entries(SPILLED_MAX, 0);
+
+/// Numbers of attempts in that map, by owner and in total (`conntrace_common::shares`).
+#[map]
+static HELD: Array<u32> = Array::with_max_entries(shares::COUNTS, 0);
+
+/// Arguments of a call under way, as registers had them at its entry (kprobe).
+#[repr(C)]
+pub struct CallRegisters {
+    /// Process and thread id of the caller; 0 if it has no call under way.
+    pub thread: u64,
+    /// First argument: `struct sock` or `struct socket`.
+    pub first: u64,
+    /// Second argument: the address that was passed.
+    pub addr: u64,
+    /// Third argument: its length in bytes.
+    pub addr_len: u32,
+    /// Checksum of the others.
+    pub check: u32,
+}
+
+const _: () = assert!(size_of::<CallRegisters>() == REGISTERS_SIZE);
+
+/// Registers of calls under way, by thread id; 256 KiB. A call takes microseconds, so that
+/// hardly ever two threads use the same place at once.
+#[map]
+static REGISTERS: Array<CallRegisters> = Array::with_max_entries(REGISTERS_MAX, 0);
 
 /// Call of connect or bind under way.
 #[repr(C)]
@@ -174,7 +230,7 @@ pub struct PendingCall {
 const _: () =
     assert!(size_of::<PendingCall>() == CALL_SIZE && offset_of!(PendingCall, started_ns) == 0);
 
-/// Calls of connect or bind under way on closed TCP sockets, by thread. A call takes
+/// System calls connect and bind under way on closed TCP sockets, by thread. A call takes
 /// microseconds, so that hardly more than 4,096 threads are within one at once.
 #[map]
 pub static CALLS: HashMap<u64, PendingCall> = HashMap::with_max_entries(4096, 0);
@@ -198,14 +254,27 @@ static HOSTS: Array<HostSet> = Array::with_max_entries(hosts::SETS, 0);
 #[map]
 static SEEN_CALLS: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Queue of records for the agent, the only one: 8 MiB hold 32,768 records.
+/// Queue of records for the agent, the only one: 8 MiB hold 28,339 records.
 #[map]
-pub static RECORDS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+pub static RECORDS: RingBuf = RingBuf::with_byte_size(RING_SIZE, 0);
 
-/// 1 once the attempt map was full. An ending without an entry then belongs to an attempt that
-/// found the map full, otherwise to one that began before tracing.
+/// Size of the ring in bytes, a power of two.
+pub const RING_SIZE: u32 = 8 << 20;
+
+/// Facts about the whole host, by [`HostFlag`].
 #[map]
-static MAP_WAS_FULL: Array<u64> = Array::with_max_entries(1, 0);
+static FLAGS: Array<u64> = Array::with_max_entries(2, 0);
+
+/// Fact about the whole host that never becomes false again.
+#[derive(Clone, Copy)]
+pub enum HostFlag {
+    /// An attempt found no place in the table. An ending without an entry then belongs to such an
+    /// attempt, otherwise to one that began before tracing.
+    TableWasFull,
+    /// Two sockets opened a connection to each other at once, or one to itself (`TCP_SYN_SENT` ->
+    /// `TCP_SYN_RECV`). Until then every socket in `TCP_SYN_RECV` is an accepted one.
+    SynsCrossed,
+}
 
 /// Accepted processes, users, cgroups and network namespaces. Only the agent writes the filter
 /// maps, so that they need no preallocation.
@@ -239,11 +308,11 @@ static COUNT_CONNECTS: aya_ebpf::Global<u8> = aya_ebpf::Global::new(0);
 /// Set by the agent to a new secret at each start, the key of the hash of addresses.
 #[unsafe(no_mangle)]
 #[expect(unsafe_code, reason = "the agent finds the global by name")]
-static HASH_SECRET: aya_ebpf::Global<u64> = aya_ebpf::Global::new(0);
+static HASH_SECRET: aya_ebpf::Global<HashSecret> = aya_ebpf::Global::new(HashSecret::new([0; 3]));
 
 /// Returns the key of the hash of addresses.
 #[inline(always)]
-pub fn hash_secret() -> u64 {
+pub fn hash_secret() -> HashSecret {
     HASH_SECRET.load()
 }
 
@@ -259,11 +328,29 @@ pub fn per_cpu() -> Option<&'static mut PerCpu> {
     Some(unsafe { &mut *slot })
 }
 
+/// Returns an element of an array. Its key fills a whole word of the stack. After a write of half a
+/// word the verifier takes the word before it for one that may still be read, and verifies the same
+/// code again for each value that it had.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a helper is called with a key of eight bytes")]
+fn at<T>(array: &'static Array<T>, index: u32) -> Option<*mut T> {
+    let key = u64::from(index);
+    // SAFETY: the map's definition is all that `Array` has. The helper reads the first four bytes
+    // of the key, which are the index: the target is little-endian.
+    let found = unsafe {
+        bpf_map_lookup_elem(
+            core::ptr::from_ref(array).cast_mut().cast(),
+            (&raw const key).cast(),
+        )
+    };
+    (!found.is_null()).then_some(found.cast())
+}
+
 /// Returns a slot of the attempt table. Other CPUs use it too, as `attempt_table` describes.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
 pub fn slot(index: u32) -> Option<&'static mut TableSlot> {
-    let slot = TABLE.get_ptr_mut(index)?;
+    let slot = at(&TABLE, index)?;
     // SAFETY: the value lives as long as the program.
     Some(unsafe { &mut *slot })
 }
@@ -274,7 +361,7 @@ pub fn connects(bucket: u32) -> Option<*mut u64> {
     if COUNT_CONNECTS.load() == 0 {
         return None;
     }
-    CONNECTS.get_ptr_mut(bucket)
+    at(&CONNECTS, bucket)
 }
 
 /// Returns the ways to detect failed calls.
@@ -288,20 +375,39 @@ pub fn seen_calls() -> u32 {
 #[inline(always)]
 #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
 pub fn host_set(index: u32) -> Option<&'static mut HostSet> {
-    let set = HOSTS.get_ptr_mut(index)?;
+    let set = at(&HOSTS, index)?;
     // SAFETY: the value lives as long as the program.
     Some(unsafe { &mut *set })
 }
 
-/// Records that the attempt map was full.
+/// Returns the number of attempts in the map that an owner holds (`conntrace_common::shares`).
+/// Other CPUs use it too, by atomic additions.
 #[inline(always)]
-pub fn map_is_full() {
-    // Cannot fail: the array has index 0.
-    let _ = MAP_WAS_FULL.set(0, 1u64, 0);
+#[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+pub fn held(index: u32) -> Option<&'static mut u32> {
+    let count = at(&HELD, index)?;
+    // SAFETY: the value lives as long as the program.
+    Some(unsafe { &mut *count })
 }
 
-/// Returns true if the attempt map was ever full.
+/// Returns the place for the registers of a thread's call.
 #[inline(always)]
-pub fn map_was_full() -> bool {
-    MAP_WAS_FULL.get(0).is_some_and(|&full| full != 0)
+#[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+pub fn registers(index: u32) -> Option<&'static mut CallRegisters> {
+    let place = at(&REGISTERS, index)?;
+    // SAFETY: the value lives as long as the program.
+    Some(unsafe { &mut *place })
+}
+
+impl HostFlag {
+    #[inline(always)]
+    pub fn set(self) {
+        // Cannot fail: the array has an index for each flag.
+        let _ = FLAGS.set(self as u32, 1u64, 0);
+    }
+
+    #[inline(always)]
+    pub fn is_set(self) -> bool {
+        FLAGS.get(self as u32).is_some_and(|&flag| flag != 0)
+    }
 }

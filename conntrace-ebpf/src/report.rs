@@ -2,38 +2,113 @@
 
 use core::mem::MaybeUninit;
 
+use aya_ebpf::bindings::BPF_RB_AVAIL_DATA;
 use conntrace_common::{
     counters::Counter,
     hash::addr_of,
     hosts::HostScratch,
     record::{
-        FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_CONNECTS, ORIGIN_ICMP6, RECORD_SIZE, RawAttempt,
-        RawRecord, STATE_CLOSE, STATE_SYN_SENT,
+        FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_CONNECTS, OPENING_SIZE, ORIGIN_ICMP6,
+        RECORD_SIZE, RECORD_VERSION, RawAttempt, RawOpening, RawRecord, STATE_CLOSE,
+        STATE_SYN_SENT,
     },
 };
 
 use crate::{
     host_history,
     kernel::{self, KernelSock},
-    maps::{AttemptEntry, ICMP6_ERRORS, RECORDS},
+    maps::{AttemptEntry, Before, ICMP6_ERRORS, Notes, RECORDS, RING_SIZE},
+    sync::{load, store},
 };
 
 /// Event of an attempt that is reported as a record.
 pub struct AttemptEvent {
     pub sock: KernelSock,
     pub kind: u8,
+    pub old_state: u8,
     pub state: u8,
+    /// Flags for the record beside those of the entry.
+    pub flags: u8,
+    pub history: History,
 }
 
-/// Reports the event, and returns the counter to increase.
+/// Use of the host's history by an event. A constant in each program, so that the verifier checks
+/// only what is used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum History {
+    /// The event updates it, and the record has it. Mostly the host is known, and nothing is new.
+    Often,
+    /// The same, for an event that is rare.
+    Rarely,
+    /// The event comes too late for it. In the record it is unknown.
+    Unknown,
+}
+
+/// Result of a report.
+pub struct Reported {
+    /// Counter to increase.
+    pub counter: Counter,
+    /// True if the attempt sent no SYN, and TCP Fast Open does not hold it back.
+    pub is_unsent: bool,
+}
+
+/// Reports the event. Handing over the record orders memory fully (`bpf_ringbuf_commit`): the entry
+/// is read before anything that follows, on any architecture.
 #[inline(always)]
-pub fn report(entry: &AttemptEntry, moment: &AttemptEvent, work: &mut HostScratch) -> Counter {
+pub fn report(entry: &AttemptEntry, event: &AttemptEvent, work: &mut HostScratch) -> Reported {
     let Some(mut slot) = RECORDS.reserve::<RawRecord>(0) else {
-        return Counter::RingFull;
+        let is_unsent = event.sock.segs_out() == load(&entry.before.segs_out);
+        return Reported {
+            counter: Counter::RingFull,
+            is_unsent: is_unsent && !event.sock.deferred(),
+        };
     };
-    fill(&mut slot, entry, moment, work);
+    let record = place(&mut slot);
+    name_event(record, event);
+    copy_opening(&mut record.attempt.opening, entry);
+    let is_unsent = fill(record, &entry.before, &entry.notes, event, work);
     slot.submit(0);
-    Counter::Endings
+    Reported {
+        counter: Counter::Endings,
+        is_unsent,
+    }
+}
+
+/// Returns true if half of the ring is in use. The rest is kept for endings: an early warning gives
+/// way to them.
+#[inline(always)]
+pub fn is_half_full() -> bool {
+    RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(RING_SIZE / 2)
+}
+
+/// Reports the ending of an attempt that has no entry.
+#[inline(always)]
+pub fn report_unkept(event: &AttemptEvent, work: &mut HostScratch) -> Reported {
+    let Some(mut slot) = RECORDS.reserve::<RawRecord>(0) else {
+        return Reported {
+            counter: Counter::RingFull,
+            is_unsent: event.sock.segs_out() == 0 && !event.sock.deferred(),
+        };
+    };
+    let record = zeroed(&mut slot);
+    name_event(record, event);
+    let sock = event.sock;
+    store(&mut record.attempt.opening.started_ns, kernel::now_ns());
+    // Tells apart two such attempts of the same time.
+    store(&mut record.attempt.opening.tid_or_cpu, kernel::cpu());
+    store(
+        &mut record.attempt.opening.bound_device,
+        sock.bound_device(),
+    );
+    store(&mut record.attempt.opening.mark, sock.mark());
+    let mut before = Before::NOTHING;
+    before.bound_port = sock.bound_port();
+    let is_unsent = fill(record, &before, &Notes::NOTHING, event, work);
+    slot.submit(0);
+    Reported {
+        counter: Counter::Endings,
+        is_unsent,
+    }
 }
 
 /// Reports a call that returned this errno before the socket changed its state, and returns the
@@ -50,7 +125,9 @@ pub fn report_call(kind: u8, errno: u32, fill: impl FnOnce(&mut RawAttempt)) -> 
     record.error = errno;
     record.local_port = record.attempt.bound_port.to_be();
     record.kind = kind;
+    record.old_state = STATE_CLOSE;
     record.state = STATE_CLOSE;
+    record.version = RECORD_VERSION;
     slot.submit(0);
     Counter::CallFailed
 }
@@ -59,20 +136,40 @@ pub fn report_call(kind: u8, errno: u32, fill: impl FnOnce(&mut RawAttempt)) -> 
 /// full, the hint is dropped without being counted: it is no ending, and the next one follows
 /// soon.
 #[inline(always)]
-pub fn report_connects(attempt: &RawAttempt, count: u32) {
+pub fn report_connects(opening: &RawOpening, sock: KernelSock, count: u32) {
     let Some(mut slot) = RECORDS.reserve::<RawRecord>(0) else {
         return;
     };
     let record = zeroed(&mut slot);
-    record.attempt = *attempt;
-    record.at_ns = attempt.started_ns;
+    record.attempt.opening = *opening;
+    let family = sock.family();
+    let [remote, local] = sock.addr_words(family);
+    put_addr(&mut record.attempt.remote_addr, remote);
+    put_addr(&mut record.attempt.local_addr, local);
+    record.attempt.family = family;
+    let netns = sock.netns_for_good();
+    record.attempt.netns = netns as u32;
+    record.attempt.netns_mix = (netns >> u32::BITS) as u16;
+    record.attempt.remote_port = sock.remote_port();
+    record.at_ns = opening.started_ns;
     record.syns_or_connects = count;
     record.kind = KIND_CONNECTS;
+    record.old_state = STATE_SYN_SENT;
     record.state = STATE_SYN_SENT;
+    record.version = RECORD_VERSION;
     slot.submit(0);
 }
 
-/// Clears a record in the ring. It is filled there, because it does not fit on the stack.
+/// Hands out a record in the ring, every field of which must be written. It is filled there,
+/// because it does not fit on the stack.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a ring slot is uninitialised memory")]
+fn place(slot: &mut MaybeUninit<RawRecord>) -> &mut RawRecord {
+    // SAFETY: any bytes are a valid `RawRecord`.
+    unsafe { slot.assume_init_mut() }
+}
+
+/// Clears a record in the ring.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a ring slot is uninitialised memory")]
 fn zeroed(slot: &mut MaybeUninit<RawRecord>) -> &mut RawRecord {
@@ -82,53 +179,147 @@ fn zeroed(slot: &mut MaybeUninit<RawRecord>) -> &mut RawRecord {
         // memset, which writes single bytes on this target and takes 50 ns.
         unsafe { words.add(word).write_volatile(0) };
     }
-    // SAFETY: all zeroes are a valid `RawRecord`.
-    unsafe { slot.assume_init_mut() }
+    place(slot)
+}
+
+/// Copies the opening of an entry.
+#[inline(always)]
+#[expect(unsafe_code, reason = "structs are copied as words")]
+fn copy_opening(to: &mut RawOpening, entry: &AttemptEntry) {
+    let to = core::ptr::from_mut(to).cast::<u64>();
+    let from = core::ptr::from_ref(&entry.opening).cast::<u64>();
+    for at in 0..OPENING_SIZE / size_of::<u64>() {
+        // SAFETY: both are that many words, aligned and without padding.
+        unsafe { to.add(at).write_volatile(from.add(at).read_volatile()) };
+    }
+}
+
+/// Fills in the kind of the event. Done first, so that the verifier forgets the values: it would
+/// check all that follows once for each.
+#[inline(always)]
+fn name_event(record: &mut RawRecord, event: &AttemptEvent) {
+    store(&mut record.kind, event.kind);
+    store(&mut record.version, RECORD_VERSION);
+    store(&mut record.old_state, event.old_state);
+    store(&mut record.state, event.state);
+    store(&mut record.flags, event.flags);
+}
+
+/// Fills everything but the opening. Returns true if no SYN was sent, and TCP Fast Open does not
+/// hold it back.
+#[inline(always)]
+fn fill(
+    record: &mut RawRecord,
+    before: &Before,
+    notes: &Notes,
+    event: &AttemptEvent,
+    work: &mut HostScratch,
+) -> bool {
+    let sock = event.sock;
+    // Before the branches below, so that the verifier checks it only once.
+    work.key = host_history::key_of(sock);
+    fill_remote(&mut record.attempt, sock, work.key.netns(), before);
+    store(&mut record.at_ns, kernel::now_ns());
+    let syns = sock.segs_out().wrapping_sub(load(&before.segs_out));
+    store(&mut record.syns_or_connects, syns);
+    let retransmitted = if syns > 1 {
+        sock.total_retrans()
+            .wrapping_sub(load(&before.total_retrans))
+    } else {
+        0
+    };
+    store(&mut record.syn_retransmitted, retransmitted);
+    store(&mut record.error, error(before, sock, syns));
+    store(
+        &mut record.soft_error,
+        since(sock.soft_error(), load(&before.soft_error)),
+    );
+    store(
+        &mut record.local_port,
+        local_port(before, sock.sport(), syns),
+    );
+    store(&mut record.rto_count, sock.rto_count());
+    store(&mut record.drops, load(&notes.drops));
+    store(&mut record.drop_reason, load(&notes.drop_reason));
+    let mut flags = load(&record.flags) | load(&notes.seen);
+    if sock.segs_in() != load(&before.segs_in) {
+        flags |= FLAG_HEARD;
+    }
+    if syns == 0 && sock.deferred() {
+        flags |= FLAG_DEFERRED;
+    }
+    store(&mut record.flags, flags);
+    fill_icmp(record, sock, before, notes);
+    fill_traffic(record, sock);
+    match event.history {
+        History::Often => host_history::remember(record, true, work),
+        History::Rarely => host_history::remember(record, false, work),
+        History::Unknown => host_history::leave_unknown(record),
+    }
+    load(&record.syns_or_connects) == 0 && load(&record.flags) & FLAG_DEFERRED == 0
 }
 
 #[inline(always)]
-fn fill(
-    slot: &mut MaybeUninit<RawRecord>,
-    entry: &AttemptEntry,
-    moment: &AttemptEvent,
-    work: &mut HostScratch,
-) {
-    let record = zeroed(slot);
-    let sock = moment.sock;
-    // Before the branches below, so that the verifier checks it only once.
-    work.key = host_history::key_of(sock);
-    record.attempt = entry.attempt;
-    record.at_ns = kernel::now_ns();
-    record.syns_or_connects = sock.segs_out().wrapping_sub(entry.segs_out_before);
-    record.syn_retransmitted = sock
-        .total_retrans()
-        .wrapping_sub(entry.total_retrans_before);
-    record.error = error(entry, sock, record.syns_or_connects);
-    record.soft_error = since(sock.soft_error(), entry.soft_error_before);
-    record.local_port = local_port(entry, sock.sport(), record.syns_or_connects);
-    record.rto_count = sock.rto_count();
-    record.kind = moment.kind;
-    record.state = moment.state;
-    record.flags = entry.seen;
-    record.drops = entry.drops;
-    record.drop_reason = entry.drop_reason;
-    if sock.segs_in() != entry.segs_in_before {
-        record.flags |= FLAG_HEARD;
+fn fill_remote(attempt: &mut RawAttempt, sock: KernelSock, netns: u64, before: &Before) {
+    let family = sock.family();
+    store(&mut attempt.netns, netns as u32);
+    store(&mut attempt.netns_mix, (netns >> u32::BITS) as u16);
+    store(&mut attempt.socket_uid, sock.uid());
+    let [remote, local] = sock.addr_words(family);
+    put_addr(&mut attempt.remote_addr, remote);
+    put_addr(&mut attempt.local_addr, local);
+    store(&mut attempt.remote_port, sock.remote_port());
+    store(&mut attempt.bound_port, load(&before.bound_port));
+    store(&mut attempt.family, family);
+}
+
+/// Writes an address as two words. An array would be written by bytes.
+#[inline(always)]
+#[expect(unsafe_code, reason = "an address is written as words")]
+fn put_addr(place: &mut [u8; 16], [first, second]: [u64; 2]) {
+    let words = core::ptr::from_mut(place).cast::<u64>();
+    // SAFETY: the addresses in a record are 16 bytes and aligned to 8.
+    unsafe {
+        words.write_volatile(first);
+        words.add(1).write_volatile(second);
     }
-    if sock.deferred() {
-        record.flags |= FLAG_DEFERRED;
-    }
-    if entry.icmp6 != 0 {
-        fill_icmp6(record, moment.sock.key());
-    } else if let Some(icmp) = sock.icmp_since(entry.error_queue_before) {
+}
+
+#[inline(always)]
+fn fill_icmp(record: &mut RawRecord, sock: KernelSock, before: &Before, notes: &Notes) {
+    store(&mut record.icmp_errno, 0);
+    store(&mut record.icmp_origin, 0);
+    store(&mut record.icmp_type, 0);
+    store(&mut record.icmp_code, 0);
+    put_addr(&mut record.icmp_from, [0; 2]);
+    if load(&notes.icmp6) != 0 {
+        fill_icmp6(record, sock.key());
+    } else if let Some(icmp) = sock.icmp_since(load(&before.error_queue)) {
         record.flags |= FLAG_ICMP;
         record.icmp_origin = icmp.origin;
-        record.icmp_errno = icmp.errno();
+        record.icmp_errno = icmp.errno() as u16;
         record.icmp_type = icmp.icmp_type();
         record.icmp_code = icmp.code();
         record.icmp_from = icmp.from();
     }
-    host_history::remember(record, moment, work);
+}
+
+/// Fills in the data that the connection carried. An attempt has some only with TCP Fast Open.
+#[inline(always)]
+fn fill_traffic(record: &mut RawRecord, sock: KernelSock) {
+    let traffic = &mut record.traffic;
+    let segs_out = sock.data_segs_out();
+    store(&mut traffic.data_segs_out, segs_out);
+    if segs_out != 0 {
+        return sock.describe_traffic(traffic);
+    }
+    store(&mut traffic.data_segs_in, 0);
+    store(&mut traffic.bytes_acked, 0);
+    store(&mut traffic.bytes_received, 0);
+    store(&mut traffic.unacked, 0);
+    store(&mut traffic.unread, 0);
+    store(&mut traffic.sent_ago_jiffies, 0);
+    store(&mut traffic.received_ago_jiffies, 0);
 }
 
 /// Adds the ICMPv6 error that was received for this socket.
@@ -143,7 +334,7 @@ fn fill_icmp6(record: &mut RawRecord, key: u64) {
     let error = unsafe { &*error };
     record.flags |= FLAG_ICMP;
     record.icmp_origin = ORIGIN_ICMP6;
-    record.icmp_errno = error.errno;
+    record.icmp_errno = error.errno as u16;
     record.icmp_type = error.icmp_type;
     record.icmp_code = error.code;
     record.icmp_from = addr_of(error.from);
@@ -152,9 +343,9 @@ fn fill_icmp6(record: &mut RawRecord, key: u64) {
 /// Returns `sk_err` if this attempt set it. `tcp_connect_init` clears an old value, but has not
 /// run if there was no SYN.
 #[inline(always)]
-fn error(entry: &AttemptEntry, sock: KernelSock, syn_sent: u32) -> u32 {
+fn error(before: &Before, sock: KernelSock, syn_sent: u32) -> u32 {
     if syn_sent == 0 {
-        since(sock.error(), entry.error_before)
+        since(sock.error(), load(&before.error))
     } else {
         sock.error()
     }
@@ -170,8 +361,8 @@ fn since(now: u32, before: u16) -> u32 {
 /// until the port search (`inet_hash_connect`) succeeds. Without a SYN, an unchanged value is
 /// therefore old.
 #[inline(always)]
-fn local_port(entry: &AttemptEntry, sport: u16, syn_sent: u32) -> u16 {
-    if entry.attempt.bound_port != 0 || syn_sent != 0 || sport != entry.sport_before {
+fn local_port(before: &Before, sport: u16, syn_sent: u32) -> u16 {
+    if syn_sent != 0 || load(&before.bound_port) != 0 || sport != load(&before.sport) {
         sport
     } else {
         0

@@ -16,7 +16,7 @@ const PROCESSES: usize = 2;
 /// Binary and state, in the order in which they were measured.
 type Key = (String, String);
 
-/// What was measured so far.
+/// Figures measured so far.
 #[derive(Default)]
 pub(crate) struct Medians {
     order: Vec<Key>,

@@ -65,4 +65,6 @@ pub use suite::{
 };
 pub use tracer::{TracerProcess, check};
 pub use uring::{Uring, lacks_uring, lacks_uring_bind};
-pub use written::{checked, count, number, of_type, told_lost, told_undelivered};
+pub use written::{
+    checked, count, number, of_type, told_lost, told_undelivered, told_without_place,
+};

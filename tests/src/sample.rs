@@ -11,7 +11,9 @@ use conntrace::{
     record::{Counters, WireRecord},
     recording::{Purpose, Recorder, Snapshot},
 };
-use conntrace_common::record::{AF_INET, FLAG_HEARD, KIND_ENDING, RawRecord, STATE_CLOSE};
+use conntrace_common::record::{
+    AF_INET, FLAG_HEARD, KIND_ENDING, RECORD_VERSION, RawRecord, STATE_CLOSE,
+};
 use jiff::{SignedDuration, Timestamp};
 
 /// Two refusals of different callers, totals between and after them.
@@ -74,6 +76,7 @@ fn totals(endings: u64, purpose: Purpose) -> Snapshot {
         in_map: 0,
         malformed: 0,
         undelivered: 0,
+        table: None,
     }
 }
 
@@ -83,18 +86,22 @@ fn refused() -> WireRecord {
     for (at, value) in [
         (offset_of!(RawRecord, kind), &[KIND_ENDING][..]),
         (offset_of!(RawRecord, state), &[STATE_CLOSE]),
+        (offset_of!(RawRecord, version), &[RECORD_VERSION]),
         (offset_of!(RawRecord, flags), &[FLAG_HEARD]),
         (
             offset_of!(RawRecord, attempt.family),
             &AF_INET.to_ne_bytes(),
         ),
         (offset_of!(RawRecord, at_ns), &310_000_u64.to_ne_bytes()),
-        (offset_of!(RawRecord, attempt.pid), &4242_u32.to_ne_bytes()),
         (
-            offset_of!(RawRecord, attempt.tid_or_cpu),
+            offset_of!(RawRecord, attempt.opening.pid),
+            &4242_u32.to_ne_bytes(),
+        ),
+        (
+            offset_of!(RawRecord, attempt.opening.tid_or_cpu),
             &4243_u32.to_ne_bytes(),
         ),
-        (offset_of!(RawRecord, attempt.comm), b"curl"),
+        (offset_of!(RawRecord, attempt.opening.comm), b"curl"),
         (offset_of!(RawRecord, attempt.remote_addr), &[10, 0, 0, 5]),
         (offset_of!(RawRecord, error), &111_u32.to_ne_bytes()),
         (

@@ -46,6 +46,12 @@ pub fn told_undelivered(lines: &[Value], kind: &str) -> usize {
     told(lines, "undelivered", kind)
 }
 
+/// Sums the attempts that, as the loss lines report, found no place in the table.
+pub fn told_without_place(lines: &[Value]) -> usize {
+    let tables = of_type(lines, "loss").filter_map(|loss| loss["table"].as_object());
+    tables.map(|table| number(&table["not_admitted"])).sum()
+}
+
 fn told(lines: &[Value], object: &str, name: &str) -> usize {
     let count = |loss: &Value| loss[object].get(name).map_or(0, number);
     of_type(lines, "loss").map(count).sum()

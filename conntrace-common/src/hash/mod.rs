@@ -12,12 +12,38 @@ const fn mix(mut word: u64) -> u64 {
     word ^ word >> 33
 }
 
-/// Hashes three words. All bits of the result are equally well mixed.
+/// Key of the hash: odd numbers that nobody outside can know.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug)]
+pub struct HashSecret([u64; 3]);
+
+impl HashSecret {
+    /// Creates a key from random words.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new([first, second, third]: [u64; 3]) -> Self {
+        Self([first | 1, second | 1, third | 1])
+    }
+
+    /// Returns the words of the key, for another process.
+    #[must_use]
+    pub const fn words(self) -> [u64; 3] {
+        self.0
+    }
+}
+
+/// Hashes three words: mixes the sum of their products with the key (multilinear hashing). Words
+/// that differ have the same sum for few keys only, and an odd factor keeps those that differ in
+/// one word apart. All bits of the result are equally well mixed.
 #[inline(always)]
 #[must_use]
-pub const fn of_words(secret: u64, [first, second, third]: [u64; 3]) -> u64 {
-    let hash = mix(secret ^ first);
-    mix(mix(hash ^ second) ^ third)
+pub const fn of_words(secret: HashSecret, words: [u64; 3]) -> u64 {
+    let [first, second, third] = words;
+    let HashSecret([by_first, by_second, by_third]) = secret;
+    mix(first
+        .wrapping_mul(by_first)
+        .wrapping_add(second.wrapping_mul(by_second))
+        .wrapping_add(third.wrapping_mul(by_third)))
 }
 
 /// Splits an address into two words.

@@ -8,27 +8,33 @@ use super::*;
 use crate::{connects, hosts};
 
 const HOSTS: u32 = 1000;
-const SECRETS: [u64; 4] = [0, 1, 0x0123_4567_89ab_cdef, u64::MAX];
+const SECRETS: [HashSecret; 4] = [
+    HashSecret::new([
+        0x0123_4567_89ab_cdef,
+        0xfedc_ba98_7654_3210,
+        0x0f1e_2d3c_4b5a_6978,
+    ]),
+    HashSecret::new([
+        0xd1b5_4a32_d192_ed03,
+        0xaef1_7502_108e_f2d9,
+        0x8b7c_a9f1_33d6_0b5d,
+    ]),
+    HashSecret::new([3, 5, 7]),
+    HashSecret::new([u64::MAX, 1 << 63, 1 << 62]),
+];
 const NETNS: u64 = 0x8d1f_3c77_f000_0098;
 
 /// Name of a pattern, and 1,000 addresses of it.
 type Hosts = (&'static str, Vec<[u8; 16]>);
 /// Function from a secret and an address to a table index.
-type Table = fn(u64, [u8; 16]) -> u32;
+type Table = fn(HashSecret, [u8; 16]) -> u32;
 
-fn hosts_set(secret: u64, addr: [u8; 16]) -> u32 {
+fn hosts_set(secret: HashSecret, addr: [u8; 16]) -> u32 {
     hosts::HostKey::new(NETNS, addr).set(secret)
 }
 
-/// Converts an IPv4 address to the layout of the socket, which uses the first four bytes.
-fn connects_bucket(secret: u64, addr: [u8; 16]) -> u32 {
-    let addr = match addr {
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => {
-            [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-        }
-        v6 => v6,
-    };
-    connects::bucket_of(secret, NETNS as u32, addr, 443_u16.to_be())
+fn connects_bucket(secret: HashSecret, addr: [u8; 16]) -> u32 {
+    connects::bucket_of(secret, NETNS as u32, words_of(addr), 443_u16.to_be())
 }
 
 /// Former hash, which ignored the last two octets.
@@ -110,7 +116,7 @@ fn the_hash_of_before_does_not_spread_them() {
 fn another_secret_puts_the_same_hosts_together_elsewhere() {
     let (_, hosts) = &alike()[0];
     let sets = |secret| Vec::from_iter(hosts.iter().map(|&addr| hosts_set(secret, addr)));
-    let (one, other) = (sets(1), sets(2));
+    let (one, other) = (sets(SECRETS[0]), sets(SECRETS[1]));
     let pairs = (0..hosts.len()).flat_map(|a| (0..a).map(move |b| (a, b)));
     let together = Vec::from_iter(pairs.filter(|&(a, b)| one[a] == one[b]));
     let still = together.iter().filter(|&&(a, b)| other[a] == other[b]);

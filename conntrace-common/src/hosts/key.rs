@@ -1,7 +1,7 @@
 //! Keys of the host table.
 
 use super::SETS;
-use crate::hash;
+use crate::hash::{self, HashSecret};
 
 /// Bit that is clear in a network's key. Inode numbers of namespaces begin at 0xeffffff0
 /// (`PROC_DYNAMIC_FIRST`), so that it is set in every host's key.
@@ -18,14 +18,27 @@ impl HostKey {
     #[inline(always)]
     #[must_use]
     pub const fn new(netns: u64, addr: [u8; 16]) -> Self {
-        let [first, second] = hash::words_of(addr);
+        Self::of_words(netns, hash::words_of(addr))
+    }
+
+    /// Creates the key of a host whose address is already in two words ([`hash::words_of`]).
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_words(netns: u64, [first, second]: [u64; 2]) -> Self {
         Self([netns, first, second])
+    }
+
+    /// Returns the lasting id of the network namespace.
+    #[inline(always)]
+    #[must_use]
+    pub const fn netns(&self) -> u64 {
+        self.0[0]
     }
 
     /// Returns the index of the set that holds this key.
     #[inline(always)]
     #[must_use]
-    pub const fn set(&self, secret: u64) -> u32 {
+    pub const fn set(&self, secret: HashSecret) -> u32 {
         hash::of_words(secret, self.0) as u32 % SETS
     }
 

@@ -2,9 +2,22 @@
 
 use super::{FRESH_NS, HostKey, LATELY_NS, PORTS};
 use crate::{
-    record::{pack, packed_ns, packed_port},
+    record::{RawHistory, pack, packed_ns, packed_port},
     shared::{load, store},
 };
+
+/// Factor of checksums: odd, so that no bit is lost, and small enough for the constant of an
+/// instruction.
+const SUM_FACTOR: u64 = 0x1e37_79b1;
+/// Checksum of no words.
+const SUM_START: u64 = SUM_FACTOR;
+
+/// Adds a word to a checksum. The weight of a word is its place, so that words that changed places
+/// show.
+#[inline(always)]
+const fn add_to_sum(sum: u64, word: u64) -> u64 {
+    sum.wrapping_mul(SUM_FACTOR).wrapping_add(word)
+}
 
 /// Facts about one host. For a network, ports and RST are unused.
 #[repr(C)]
@@ -103,14 +116,11 @@ impl HostFacts {
     /// Copies all words, one at a time because one side is shared, and returns a checksum of them.
     #[inline(always)]
     pub(super) fn copy(&mut self, from: &Self) -> u64 {
-        // 2^64 divided by the golden ratio: odd, and without a pattern.
-        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut sum = SPREAD;
+        let mut sum = SUM_START;
         let mut copy = |to: &mut u64, from: &u64| {
             let word = load(from);
             store(to, word);
-            sum = (sum ^ word).wrapping_mul(SPREAD);
-            sum ^= sum >> u32::BITS;
+            sum = add_to_sum(sum, word);
         };
         for (to, from) in self.host.iter_mut().zip(&from.host) {
             copy(to, from);
@@ -130,6 +140,74 @@ impl HostFacts {
     #[inline(always)]
     fn is_noted(&self) -> bool {
         load(&self.silent_since_ns) | load(&self.heard_ns) != 0
+    }
+
+    /// Writes the facts into a record, as `HostBucket::recall` does for the slot of this host. Each
+    /// word is loaded once, because another CPU may write it.
+    #[inline(always)]
+    pub(super) fn recall(
+        &self,
+        key: &HostKey,
+        check: u64,
+        fact: &HostUpdate,
+        missed_ns: u64,
+        told: &mut RawHistory,
+    ) -> bool {
+        let mut sum = SUM_START;
+        for word in key.0 {
+            sum = add_to_sum(sum, word);
+        }
+        let (at_ns, port) = (load(&fact.at_ns), load(&fact.port));
+        let mut newest = 0;
+        let mut port_handshake_ns = 0;
+        for (at, word) in self.ports.iter().enumerate() {
+            let word = load(word);
+            sum = add_to_sum(sum, word);
+            if at == 0 {
+                newest = word;
+            }
+            if packed_port(word) == port {
+                port_handshake_ns = packed_ns(word);
+            }
+        }
+        let silent_since_ns = load(&self.silent_since_ns);
+        let heard_ns = load(&self.heard_ns);
+        let reset = load(&self.reset);
+        let took_us = load(&self.handshake_took_us);
+        let forgot_ns = load(&self.forgot_ns);
+        for word in [silent_since_ns, heard_ns, reset, took_us, forgot_ns] {
+            sum = add_to_sum(sum, word);
+        }
+        let noted_ns = match load(&fact.news) {
+            HostFact::None => at_ns,
+            HostFact::Reset => packed_ns(reset),
+            HostFact::Heard => heard_ns,
+            HostFact::Handshake => port_handshake_ns,
+            // Known of a host that has answered: see below.
+            HostFact::Silence => at_ns,
+        };
+        let is_stale = at_ns.saturating_sub(noted_ns) >= FRESH_NS;
+        if sum != check || heard_ns == 0 || silent_since_ns != 0 || is_stale {
+            return false;
+        }
+        store(&mut told.handshake, newest);
+        store(&mut told.port_handshake_ns, port_handshake_ns);
+        store(&mut told.reset, reset);
+        store(&mut told.silent_since_ns, 0);
+        store(&mut told.network_silent_since_ns, 0);
+        store(&mut told.forgotten_ns, forgot_ns.max(missed_ns));
+        store(&mut told.handshake_took_us, took_us as u32);
+        store(&mut told.reserved, 0);
+        true
+    }
+
+    /// Returns true if a handshake on this port was stored within [`FRESH_NS`] before `now_ns`, and
+    /// no silence since. The facts may be half overwritten by those of another host. Then this one
+    /// was evicted just now, which the set records, so that nothing is taken for absent.
+    #[inline(always)]
+    pub(super) fn has_fresh_handshake(&self, port: u16, now_ns: u64) -> bool {
+        let noted_ns = self.on_port_ns(port);
+        now_ns.saturating_sub(noted_ns) < FRESH_NS && load(&self.silent_since_ns) == 0
     }
 
     /// Returns true if the fact is new. A fact without a time is as old as its attempt.

@@ -19,7 +19,10 @@ pub use key::HostKey;
 pub use known::{HostFact, HostFacts, HostUpdate};
 pub use work::HostScratch;
 
-use crate::shared::{load, store};
+use crate::{
+    record::RawHistory,
+    shared::{load, store},
+};
 
 /// Number of sets in the table, a power of two.
 pub const SETS: u32 = 4096;
@@ -84,6 +87,34 @@ impl HostBucket {
         store(&mut self.missed_ns, now_ns);
     }
 
+    /// Returns true if a handshake with a host on this port was stored lately, so that another one
+    /// is no news.
+    #[inline(always)]
+    #[must_use]
+    pub fn knows_handshake(&self, key: &HostKey, port: u16, now_ns: u64) -> bool {
+        for place in &self.ways {
+            if place.known.is_of(key) {
+                return place.known.has_fresh_handshake(port, now_ns);
+            }
+        }
+        false
+    }
+
+    /// Writes the facts about a host that has answered before into a record, if the fact of this
+    /// attempt is no news. Returns false if it is, or if the host must be looked up with a scratch
+    /// memory for another reason.
+    #[inline(always)]
+    pub fn recall(&self, key: &HostKey, fact: &HostUpdate, told: &mut RawHistory) -> bool {
+        for place in &self.ways {
+            if place.known.is_of(key) {
+                let check = load(&place.check);
+                let missed_ns = load(&self.missed_ns);
+                return place.known.recall(key, check, fact, missed_ns, told);
+            }
+        }
+        false
+    }
+
     /// Looks up a host. For a host without a slot, the result has only the time of the last
     /// possible eviction. A slot with a checksum mismatch counts as evicted now.
     #[inline(always)]
@@ -130,6 +161,7 @@ impl HostBucket {
         for (index, place) in self.ways.iter().enumerate() {
             if place.known.is_of(key) {
                 store(&mut work.index, index as u64);
+                return;
             }
         }
     }

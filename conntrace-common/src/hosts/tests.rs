@@ -38,6 +38,7 @@ fn work(key: &HostKey) -> HostScratch {
         fact,
         known: HostFacts::default(),
         told: RawHistory::NOTHING,
+        missed_ns: 0,
         heard_ns: 7,
         is_news: 7,
         index: 7,

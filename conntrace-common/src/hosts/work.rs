@@ -19,6 +19,8 @@ pub struct HostScratch {
     pub known: HostFacts,
     /// Facts to report in the record.
     pub told: RawHistory,
+    /// Last time at which the set dropped a fact.
+    pub missed_ns: u64,
     /// Time of the host's last answer before this fact; 0 if none.
     pub heard_ns: u64,
     /// 1 if the fact was new, else 0.
@@ -40,39 +42,36 @@ impl HostScratch {
         load(&self.index) as usize
     }
 
-    /// Prepares a report without facts, as if all were evicted now.
+    /// Sets facts as of a host that was evicted now.
     #[inline(always)]
-    pub fn tell_nothing(&mut self) {
-        let told = &mut self.told;
-        store(&mut told.handshake, 0);
-        store(&mut told.port_handshake_ns, 0);
-        store(&mut told.reset, 0);
-        store(&mut told.silent_since_ns, 0);
-        store(&mut told.forgotten_ns, load(&self.fact.at_ns));
-        store(&mut told.handshake_took_us, 0);
-        store(&mut self.is_news, 0);
+    pub fn find_nothing(&mut self) {
+        let key = self.key;
+        let now_ns = load(&self.fact.at_ns);
+        self.known.begin(&key, now_ns);
+        store(&mut self.missed_ns, now_ns);
+        store(&mut self.heard_ns, 0);
     }
 
     /// Prepares the report of the facts that were found. `missed_ns` is the set's.
     #[inline(always)]
     pub fn tell(&mut self, missed_ns: u64) {
-        let (known, told) = (&self.known, &mut self.told);
-        let port_handshake_ns = known.on_port_ns(load(&self.fact.port));
-        store(&mut told.handshake, load(&known.ports[0]));
-        store(&mut told.port_handshake_ns, port_handshake_ns);
-        store(&mut told.reset, load(&known.reset));
-        store(&mut told.silent_since_ns, load(&known.silent_since_ns));
-        store(
-            &mut told.forgotten_ns,
-            load(&known.forgot_ns).max(missed_ns),
-        );
-        store(
-            &mut told.handshake_took_us,
-            load(&known.handshake_took_us) as u32,
+        tell(
+            &self.known,
+            load(&self.fact.port),
+            missed_ns,
+            &mut self.told,
         );
     }
 
-    /// Copies the report into a record, without the facts about the network.
+    /// Writes the facts that were found into a record, without those about the network. They must
+    /// not include the fact to store.
+    #[inline(always)]
+    pub fn tell_found(&self, told: &mut RawHistory) {
+        let missed_ns = load(&self.missed_ns);
+        tell(&self.known, load(&self.fact.port), missed_ns, told);
+    }
+
+    /// Copies the prepared report into a record, without the facts about the network.
     #[inline(always)]
     pub fn tell_to(&self, told: &mut RawHistory) {
         let own = &self.told;
@@ -83,4 +82,20 @@ impl HostScratch {
         store(&mut told.forgotten_ns, load(&own.forgotten_ns));
         store(&mut told.handshake_took_us, load(&own.handshake_took_us));
     }
+}
+
+#[inline(always)]
+fn tell(known: &HostFacts, port: u16, missed_ns: u64, told: &mut RawHistory) {
+    store(&mut told.handshake, load(&known.ports[0]));
+    store(&mut told.port_handshake_ns, known.on_port_ns(port));
+    store(&mut told.reset, load(&known.reset));
+    store(&mut told.silent_since_ns, load(&known.silent_since_ns));
+    store(
+        &mut told.forgotten_ns,
+        load(&known.forgot_ns).max(missed_ns),
+    );
+    store(
+        &mut told.handshake_took_us,
+        load(&known.handshake_took_us) as u32,
+    );
 }

@@ -7,6 +7,7 @@ use super::function;
 function!(
     Bind,
     Socket,
+    Outer,
     fexit_inet_bind,
     fexit_second_inet_bind,
     kprobe_inet_bind,
@@ -18,6 +19,7 @@ function!(
 function!(
     Bind,
     Socket,
+    Outer,
     fexit_inet6_bind,
     fexit_second_inet6_bind,
     kprobe_inet6_bind,

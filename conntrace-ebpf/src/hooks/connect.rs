@@ -6,6 +6,7 @@ use super::function;
 function!(
     Connect,
     Socket,
+    Outer,
     fexit_security_socket_connect,
     fexit_second_security_socket_connect,
     kprobe_security_socket_connect,
@@ -18,6 +19,7 @@ function!(
 function!(
     Connect,
     Sock,
+    Outer,
     fexit_tcp_v4_pre_connect,
     fexit_second_tcp_v4_pre_connect,
     kprobe_tcp_v4_pre_connect,
@@ -29,6 +31,7 @@ function!(
 function!(
     Connect,
     Sock,
+    Outer,
     fexit_tcp_v6_pre_connect,
     fexit_second_tcp_v6_pre_connect,
     kprobe_tcp_v6_pre_connect,
@@ -40,6 +43,7 @@ function!(
 function!(
     Connect,
     Sock,
+    Inner,
     fexit_tcp_v4_connect,
     fexit_second_tcp_v4_connect,
     kprobe_tcp_v4_connect,
@@ -51,6 +55,7 @@ function!(
 function!(
     Connect,
     Sock,
+    Outer,
     fexit_tcp_v6_connect,
     fexit_second_tcp_v6_connect,
     kprobe_tcp_v6_connect,

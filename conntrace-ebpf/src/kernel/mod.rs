@@ -1,8 +1,9 @@
 //! Readers of kernel memory. No other module reads it.
 //!
-//! Pointers with a BTF type are dereferenced directly. The offsets are constants to the verifier,
-//! because `.rodata` is frozen, and it checks each against the type. It tracks such pointers only
-//! through inlined code. Memory behind a plain address is read by a helper.
+//! Pointers with a BTF type are dereferenced directly, by a load whose offset the agent writes into
+//! the instruction before it loads the programs (`conntrace_common::offsets::mark`). The verifier
+//! checks each against the type. It tracks such pointers only through inlined code. Memory behind
+//! a plain address is read by a helper, with an offset from `OFFSETS`.
 #![expect(
     unsafe_code,
     reason = "reading kernel memory is what this module is for"
@@ -21,14 +22,16 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use conntrace_common::{
-    offsets::{CallOffsets, DROP_REASON_WORDS, Offsets},
+    offsets::{CallOffsets, DROP_REASON_WORDS, Offsets, mark},
     record::COMM_LEN,
 };
 
 pub use packet::{Icmp6Error, QueuedIcmp, is_noted_drop, sock_of_packet_in};
 pub use sock::KernelSock;
 pub use sockaddr::{CallArgs, OpenSocket, Passed, Routing, SockAddr, call_returned};
-pub use task::{CurrentTask, OpenFile, ancestor_cgroup_id, current_names, current_uid, thread_key};
+pub use task::{
+    OpenFile, ancestor_cgroup_id, cpu, current_names, current_uid, sign_current, thread_key,
+};
 
 /// Offsets of kernel members, set by the agent before the programs are loaded.
 #[unsafe(no_mangle)]
@@ -85,32 +88,51 @@ impl Struct {
         }
     }
 
+    /// Loads the member with this index in `Offsets`.
     #[inline(always)]
-    fn load<T: Copy>(self, offset: u32) -> T {
-        let place = self.at.wrapping_add(offset as usize).cast::<T>();
+    fn load<const INDEX: usize, T: Word>(self) -> T {
         if self.typed {
             // SAFETY: the verifier proves that the offset is a member of the type,
             // and the kernel handles a fault in such a load (it reads as 0).
-            unsafe { place.read_volatile() }
+            unsafe { T::load_marked::<INDEX, 0>(self.at) }
         } else {
-            let mut value = MaybeUninit::<T>::zeroed();
-            // SAFETY: the helper takes any address, and writes zeroes where it
-            // cannot read; only integers and arrays of them are read.
-            unsafe {
-                let _ = bpf_probe_read_kernel(
-                    value.as_mut_ptr().cast(),
-                    size_of::<T>() as u32,
-                    place.cast(),
-                );
-                value.assume_init()
-            }
+            self.read(offset_of_member::<INDEX>())
         }
     }
 
+    /// Loads a part of a member, at this distance from the start of the struct.
     #[inline(always)]
-    fn follow(self, offset: u32) -> Self {
+    fn load_at<T: Word>(self, offset: u32) -> T {
+        if self.typed {
+            let place = self.at.wrapping_add(offset as usize).cast::<T>();
+            // SAFETY: as in `load`.
+            unsafe { place.read_volatile() }
+        } else {
+            self.read(offset)
+        }
+    }
+
+    /// Reads by a helper.
+    #[inline(always)]
+    fn read<T: Copy>(self, offset: u32) -> T {
+        let mut value = MaybeUninit::<T>::zeroed();
+        // SAFETY: the helper takes any address, and writes zeroes where it
+        // cannot read; only integers and arrays of them are read.
+        unsafe {
+            let _ = bpf_probe_read_kernel(
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+                self.at.wrapping_add(offset as usize).cast(),
+            );
+            value.assume_init()
+        }
+    }
+
+    /// Follows the pointer that is the member with this index in `Offsets`.
+    #[inline(always)]
+    fn follow<const INDEX: usize>(self) -> Self {
         Self {
-            at: self.load(offset),
+            at: self.load::<INDEX, _>(),
             typed: self.typed,
         }
     }
@@ -120,11 +142,11 @@ impl Struct {
         self.at.is_null()
     }
 
-    /// Loads a task's name, and clears the bytes after its NUL. Older kernels leave the rest of a
-    /// longer name there.
+    /// Loads a name, and clears the bytes after its NUL. Older kernels leave the rest of a longer
+    /// name there.
     #[inline(always)]
-    fn load_name(self, offset: u32) -> [u8; COMM_LEN] {
-        let words: [u64; 2] = [self.load(offset), self.load(offset + 8)];
+    fn load_name<const INDEX: usize>(self) -> [u8; COMM_LEN] {
+        let words = self.load_words::<INDEX>();
         let (first, ends) = before_nul(words[0]);
         let (second, _) = before_nul(words[1]);
         let words = [first, if ends { 0 } else { second }];
@@ -132,13 +154,87 @@ impl Struct {
         unsafe { core::mem::transmute(words) }
     }
 
-    /// Loads 16 bytes as two words.
+    /// Loads a member of 16 bytes as two words.
     #[inline(always)]
-    fn load16(self, offset: u32) -> [u8; 16] {
-        let words: [u64; 2] = [self.load(offset), self.load(offset + 8)];
-        // SAFETY: both are 16 plain bytes.
-        unsafe { core::mem::transmute(words) }
+    fn load_words<const INDEX: usize>(self) -> [u64; 2] {
+        if self.typed {
+            // SAFETY: as in `load`.
+            unsafe {
+                [
+                    u64::load_marked::<INDEX, 0>(self.at),
+                    u64::load_marked::<INDEX, 1>(self.at),
+                ]
+            }
+        } else {
+            self.read(offset_of_member::<INDEX>())
+        }
     }
+
+    /// Loads a member of 16 bytes.
+    #[inline(always)]
+    fn load16<const INDEX: usize>(self) -> [u8; 16] {
+        // SAFETY: both are 16 plain bytes.
+        unsafe { core::mem::transmute(self.load_words::<INDEX>()) }
+    }
+}
+
+/// Returns the index of a member in `Offsets`.
+macro_rules! at {
+    ($member:ident) => {
+        core::mem::offset_of!(conntrace_common::offsets::Offsets, $member) / size_of::<u32>()
+    };
+}
+use at;
+
+/// Returns the offset of a member as a number.
+#[inline(always)]
+fn offset_of_member<const INDEX: usize>() -> u32 {
+    // SAFETY: the global is initialised and never written, and the index is one of its fields.
+    unsafe {
+        (&raw const OFFSETS)
+            .cast::<u32>()
+            .add(INDEX)
+            .read_volatile()
+    }
+}
+
+/// Value that one instruction loads.
+trait Word: Copy {
+    /// Loads the member with this index in `Offsets`, or the word after its first.
+    ///
+    /// # Safety
+    /// The pointer must have a BTF type, so that the verifier checks the load.
+    unsafe fn load_marked<const INDEX: usize, const SECOND: u16>(at: *const u8) -> Self;
+}
+
+macro_rules! words {
+    ($($ty:ty, $load:literal;)+) => {$(
+        impl Word for $ty {
+            #[inline(always)]
+            unsafe fn load_marked<const INDEX: usize, const SECOND: u16>(at: *const u8) -> Self {
+                let value: u64;
+                // SAFETY: the caller passes a pointer that the verifier checks.
+                unsafe {
+                    asm!(
+                        $load,
+                        lateout(reg) value,
+                        in(reg) at,
+                        const mark(INDEX, SECOND),
+                        options(readonly, nostack, preserves_flags)
+                    );
+                }
+                value as Self
+            }
+        }
+    )+};
+}
+
+words! {
+    u8, "{} = *(u8 *)({} + {})";
+    u16, "{} = *(u16 *)({} + {})";
+    u32, "{} = *(u32 *)({} + {})";
+    u64, "{} = *(u64 *)({} + {})";
+    *const u8, "{} = *(u64 *)({} + {})";
 }
 
 /// Returns the bytes of a word before its first NUL, and true if there is one. The target is

@@ -3,7 +3,7 @@
 use aya_ebpf::programs::BtfTracePointContext;
 use conntrace_common::{hash::words_of, offsets::DROP_REASON_WORDS, record::ORIGIN_ICMP};
 
-use super::{DROP_REASONS, OFFSETS, Struct, global, v4_in_16};
+use super::{DROP_REASONS, OFFSETS, Struct, Word, at, global, v4_in_16};
 
 /// Returns true if drops for this reason are recorded.
 #[inline(always)]
@@ -20,14 +20,14 @@ pub fn is_noted_drop(reason: u32) -> bool {
 #[inline(always)]
 pub fn sock_of_packet_in(ctx: &BtfTracePointContext, state: u8) -> Option<u64> {
     let packet: *mut u8 = ctx.arg(0);
-    let sock = Struct::typed(packet).follow(global!(OFFSETS.skb_sk));
-    if sock.is_null() || sock.load::<u8>(global!(OFFSETS.state)) != state {
+    let sock = Struct::typed(packet).follow::<{ at!(skb_sk) }>();
+    if sock.is_null() || sock.load::<{ at!(state) }, u8>() != state {
         return None;
     }
-    let device = Struct::typed(packet).follow(global!(OFFSETS.skb_dev));
+    let device = Struct::typed(packet).follow::<{ at!(skb_dev) }>();
     if !device.is_null() {
-        let here = sock.follow(global!(OFFSETS.net));
-        if device.follow(global!(OFFSETS.dev_net)).at != here.at {
+        let here = sock.follow::<{ at!(net) }>();
+        if device.follow::<{ at!(dev_net) }>().at != here.at {
             return None;
         }
     }
@@ -43,8 +43,8 @@ pub struct QueuedIcmp {
 
 impl QueuedIcmp {
     #[inline(always)]
-    fn load<T: Copy>(self, member: u32) -> T {
-        self.packet.load(global!(OFFSETS.skb_cb) + member)
+    fn load<T: Word>(self, member: u32) -> T {
+        self.packet.load_at(global!(OFFSETS.skb_cb) + member)
     }
 
     #[inline(always)]
@@ -66,20 +66,21 @@ impl QueuedIcmp {
     /// `ipv6_recv_error`); all zero if it cannot be read.
     #[inline(always)]
     pub fn from(self) -> [u8; 16] {
-        let header = header(self.packet, global!(OFFSETS.skb_network_header));
+        let header = header::<{ at!(skb_network_header) }>(self.packet);
         if self.origin == ORIGIN_ICMP {
-            v4_in_16(header.load(global!(OFFSETS.iphdr_saddr)))
+            v4_in_16(header.load::<{ at!(iphdr_saddr) }, _>())
         } else {
-            header.load16(global!(OFFSETS.ipv6hdr_saddr))
+            header.load16::<{ at!(ipv6hdr_saddr) }>()
         }
     }
 }
 
-/// Returns the header of a packet whose distance from the start of the buffer is in `member`.
+/// Returns the header of a packet whose distance from the start of the buffer is in the member
+/// with this index.
 #[inline(always)]
-fn header(packet: Struct, member: u32) -> Struct {
-    let head: u64 = packet.load(global!(OFFSETS.skb_head));
-    let distance: u16 = packet.load(member);
+fn header<const INDEX: usize>(packet: Struct) -> Struct {
+    let head: u64 = packet.load::<{ at!(skb_head) }, _>();
+    let distance: u16 = packet.load::<INDEX, _>();
     Struct::at(head + u64::from(distance))
 }
 
@@ -103,11 +104,10 @@ impl Icmp6Error {
     #[inline(always)]
     pub fn of_packet(address: u64, errno: u32) -> Self {
         let packet = Struct::at(address);
-        let [icmp_type, code]: [u8; 2] =
-            header(packet, global!(OFFSETS.skb_transport_header)).load(0);
-        let outer = header(packet, global!(OFFSETS.skb_network_header));
+        let [icmp_type, code]: [u8; 2] = header::<{ at!(skb_transport_header) }>(packet).read(0);
+        let outer = header::<{ at!(skb_network_header) }>(packet);
         Self {
-            from: words_of(outer.load16(global!(OFFSETS.ipv6hdr_saddr))),
+            from: words_of(outer.load16::<{ at!(ipv6hdr_saddr) }>()),
             errno,
             icmp_type,
             code,

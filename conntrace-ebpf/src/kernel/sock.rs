@@ -1,9 +1,15 @@
 //! Readers of TCP sockets.
 
-use aya_ebpf::{helpers::generated::bpf_skc_to_tcp_sock, programs::BtfTracePointContext};
-use conntrace_common::record::{AF_INET, AF_INET6, ORIGIN_ICMP, ORIGIN_ICMP6};
+use aya_ebpf::{
+    helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock},
+    programs::BtfTracePointContext,
+};
+use conntrace_common::{
+    record::{AF_INET, AF_INET6, ORIGIN_ICMP, ORIGIN_ICMP6, RawTraffic},
+    shared::store,
+};
 
-use super::{DEFER_CONNECT_MASK, OFFSETS, QueuedIcmp, Struct, global, v4_in_16};
+use super::{DEFER_CONNECT_MASK, OFFSETS, QueuedIcmp, Struct, at, global, v4_in_16};
 
 const IPPROTO_TCP: u16 = 6;
 
@@ -12,7 +18,8 @@ const IPPROTO_TCP: u16 = 6;
 pub struct KernelSock {
     /// Argument of the tracepoint. Newer verifiers trust it, so that loads need no fault handling.
     pub(super) sock: Struct,
-    /// Same address, typed as `struct tcp_sock`.
+    /// Same address, typed as `struct tcp_sock`. Pointers are loaded through it: verifiers of Linux
+    /// 6.x search the whole BTF, up to four times, for each pointer behind one that they trust.
     tcp: Struct,
 }
 
@@ -37,8 +44,8 @@ impl KernelSock {
     #[inline(always)]
     pub(super) fn at(address: u64) -> Option<Self> {
         let sock = Struct::at(address);
-        let protocol: u16 = sock.load(global!(OFFSETS.protocol));
-        let family: u16 = sock.load(global!(OFFSETS.family));
+        let protocol: u16 = sock.load::<{ at!(protocol) }, _>();
+        let family: u16 = sock.load::<{ at!(family) }, _>();
         let internet = family == AF_INET || family == AF_INET6;
         (internet && protocol == IPPROTO_TCP).then_some(Self { sock, tcp: sock })
     }
@@ -52,76 +59,62 @@ impl KernelSock {
 
     #[inline(always)]
     pub fn state(self) -> u8 {
-        self.sock.load(global!(OFFSETS.state))
+        self.sock.load::<{ at!(state) }, _>()
     }
 
     #[inline(always)]
     pub fn family(self) -> u16 {
-        self.sock.load(global!(OFFSETS.family))
+        self.sock.load::<{ at!(family) }, _>()
     }
 
     #[inline(always)]
     pub fn remote_addr(self, family: u16) -> [u8; 16] {
-        self.addr(family, global!(OFFSETS.daddr), global!(OFFSETS.v6_daddr))
-    }
-
-    #[inline(always)]
-    pub fn local_addr(self, family: u16) -> [u8; 16] {
-        self.addr(
-            family,
-            global!(OFFSETS.rcv_saddr),
-            global!(OFFSETS.v6_rcv_saddr),
-        )
-    }
-
-    #[inline(always)]
-    fn addr(self, family: u16, v4: u32, v6: u32) -> [u8; 16] {
         if family == AF_INET {
-            v4_in_16(self.sock.load(v4))
+            v4_in_16(self.sock.load::<{ at!(daddr) }, _>())
         } else {
-            self.sock.load16(v6)
+            self.sock.load16::<{ at!(v6_daddr) }>()
         }
     }
 
     #[inline(always)]
     pub fn remote_port(self) -> u16 {
-        self.sock.load(global!(OFFSETS.dport))
+        self.sock.load::<{ at!(dport) }, _>()
     }
 
     /// Returns the bound port in host order (`inet_num`); 0 if none.
     #[inline(always)]
     pub fn bound_port(self) -> u16 {
-        self.sock.load(global!(OFFSETS.num))
+        self.sock.load::<{ at!(num) }, _>()
     }
 
     /// Returns the index of the interface that the socket is bound to; 0 if none.
     #[inline(always)]
     pub fn bound_device(self) -> u32 {
-        self.sock.load(global!(OFFSETS.bound_device))
+        self.sock.load::<{ at!(bound_device) }, _>()
     }
 
     /// Returns the mark of the socket (`SO_MARK`).
     #[inline(always)]
     pub fn mark(self) -> u32 {
-        self.sock.load(global!(OFFSETS.mark))
+        self.sock.load::<{ at!(mark) }, _>()
     }
 
     /// Returns the user id of the socket's owner.
     #[inline(always)]
     pub fn uid(self) -> u32 {
-        self.sock.load(global!(OFFSETS.uid))
+        self.sock.load::<{ at!(uid) }, _>()
     }
 
     /// Returns `inet_sport` in network order.
     #[inline(always)]
     pub fn sport(self) -> u16 {
-        self.tcp.load(global!(OFFSETS.sport))
+        self.tcp.load::<{ at!(sport) }, _>()
     }
 
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        let net = self.sock.follow(global!(OFFSETS.net));
-        net.load(global!(OFFSETS.net_inum))
+        let net = self.tcp.follow::<{ at!(net) }>();
+        net.load::<{ at!(net_inum) }, _>()
     }
 
     /// Returns a lasting id of the network namespace: its inode number, and random bits that tell
@@ -132,65 +125,142 @@ impl KernelSock {
     /// time that such a pointer is followed.
     #[inline(always)]
     pub fn netns_for_good(self) -> u64 {
-        let net = self.sock.follow(global!(OFFSETS.net));
-        let inum: u32 = net.load(global!(OFFSETS.net_inum));
-        let mix: u32 = net.load(global!(OFFSETS.hash_mix));
+        let net = self.tcp.follow::<{ at!(net) }>();
+        let inum: u32 = net.load::<{ at!(net_inum) }, _>();
+        let mix: u32 = net.load::<{ at!(hash_mix) }, _>();
         u64::from(mix) << u32::BITS | u64::from(inum)
     }
 
-    /// Returns the destination address of either family; the kernel stores IPv4 v4-mapped here
-    /// (`sk_daddr_set`).
+    /// Returns the destination address of either family as two words; the kernel stores IPv4
+    /// v4-mapped here (`sk_daddr_set`).
     #[inline(always)]
-    pub fn remote_addr_mapped(self) -> [u8; 16] {
-        self.sock.load16(global!(OFFSETS.v6_daddr))
+    pub fn remote_words_mapped(self) -> [u64; 2] {
+        self.sock.load_words::<{ at!(v6_daddr) }>()
+    }
+
+    /// Returns the words of destination and local address, in the layout of
+    /// `RawAttempt::remote_addr`.
+    #[inline(always)]
+    pub fn addr_words(self, family: u16) -> [[u64; 2]; 2] {
+        if family == AF_INET {
+            let remote: u32 = self.sock.load::<{ at!(daddr) }, _>();
+            let local: u32 = self.sock.load::<{ at!(rcv_saddr) }, _>();
+            [[remote.into(), 0], [local.into(), 0]]
+        } else {
+            [
+                self.sock.load_words::<{ at!(v6_daddr) }>(),
+                self.sock.load_words::<{ at!(v6_rcv_saddr) }>(),
+            ]
+        }
     }
 
     #[inline(always)]
     pub fn error(self) -> u32 {
-        self.sock.load(global!(OFFSETS.err))
+        self.sock.load::<{ at!(err) }, _>()
     }
 
     #[inline(always)]
     pub fn soft_error(self) -> u32 {
-        self.sock.load(global!(OFFSETS.err_soft))
+        self.sock.load::<{ at!(err_soft) }, _>()
     }
 
     #[inline(always)]
     pub fn segs_out(self) -> u32 {
-        self.tcp.load(global!(OFFSETS.segs_out))
+        self.tcp.load::<{ at!(segs_out) }, _>()
     }
 
     /// Returns the number of segments received (`tcp_segs_in`), including those that TCP rejected.
     #[inline(always)]
     pub fn segs_in(self) -> u32 {
-        self.tcp.load(global!(OFFSETS.segs_in))
+        self.tcp.load::<{ at!(segs_in) }, _>()
     }
 
     #[inline(always)]
     pub fn total_retrans(self) -> u32 {
-        self.tcp.load(global!(OFFSETS.total_retrans))
+        self.tcp.load::<{ at!(total_retrans) }, _>()
+    }
+
+    /// Returns the number of bytes that the peer acknowledged, the SYN included.
+    #[inline(always)]
+    pub fn bytes_acked(self) -> u64 {
+        self.tcp.load::<{ at!(bytes_acked) }, _>()
+    }
+
+    /// Returns the sequence number of the next byte to receive; 0 until the peer's SYN arrived
+    /// (`tcp_connect_init`).
+    #[inline(always)]
+    pub fn rcv_nxt(self) -> u32 {
+        self.tcp.load::<{ at!(rcv_nxt) }, _>()
+    }
+
+    /// Returns the hash of a connected socket's addresses and ports (`sk_hash`).
+    #[inline(always)]
+    pub fn connection_hash(self) -> u32 {
+        self.sock.load::<{ at!(connection_hash) }, _>()
+    }
+
+    /// Returns the number of segments with data that were sent.
+    #[inline(always)]
+    pub fn data_segs_out(self) -> u32 {
+        self.tcp.load::<{ at!(data_segs_out) }, _>()
+    }
+
+    /// Returns the address of the network namespace. It is only hashed, never dereferenced.
+    #[inline(always)]
+    pub fn net(self) -> u64 {
+        self.tcp.follow::<{ at!(net) }>().at as u64
+    }
+
+    /// Writes the data that the connection carried.
+    #[inline(always)]
+    pub fn describe_traffic(self, traffic: &mut RawTraffic) {
+        let tcp = self.tcp;
+        let write_seq: u32 = tcp.load::<{ at!(write_seq) }, _>();
+        let snd_una: u32 = tcp.load::<{ at!(snd_una) }, _>();
+        let rcv_nxt: u32 = tcp.load::<{ at!(rcv_nxt) }, _>();
+        let copied_seq: u32 = tcp.load::<{ at!(copied_seq) }, _>();
+        // SAFETY: no preconditions.
+        let now = unsafe { bpf_jiffies64() } as u32;
+        let segs_in: u32 = tcp.load::<{ at!(data_segs_in) }, _>();
+        store(&mut traffic.data_segs_in, segs_in);
+        store(&mut traffic.bytes_acked, self.bytes_acked());
+        store(
+            &mut traffic.bytes_received,
+            tcp.load::<{ at!(bytes_received) }, _>(),
+        );
+        store(&mut traffic.unacked, write_seq.wrapping_sub(snd_una));
+        store(&mut traffic.unread, rcv_nxt.wrapping_sub(copied_seq));
+        let sent: u32 = tcp.load::<{ at!(sent_jiffies) }, _>();
+        let received: u32 = tcp.load::<{ at!(received_jiffies) }, _>();
+        store(&mut traffic.sent_ago_jiffies, now.wrapping_sub(sent));
+        let received_ago = if segs_in == 0 {
+            0
+        } else {
+            now.wrapping_sub(received)
+        };
+        store(&mut traffic.received_ago_jiffies, received_ago);
     }
 
     #[inline(always)]
     pub fn rto_count(self) -> u8 {
-        self.tcp.load(global!(OFFSETS.rto_count))
+        self.tcp.load::<{ at!(rto_count) }, _>()
     }
 
     /// Returns true if TCP Fast Open holds the SYN back (`tcp_fastopen_defer_connect`).
     #[inline(always)]
     pub fn deferred(self) -> bool {
-        let byte: u8 = self.tcp.load(global!(OFFSETS.defer_connect));
+        let byte: u8 = self.tcp.load::<{ at!(defer_connect) }, _>();
         byte & global!(DEFER_CONNECT_MASK) != 0
     }
 
     /// Returns the address of the newest error queue entry; 0 if the queue is empty.
     #[inline(always)]
     pub fn newest_error(self) -> u64 {
-        let len: u32 = self.sock.load(global!(OFFSETS.error_queue_len));
+        let len: u32 = self.sock.load::<{ at!(error_queue_len) }, _>();
         if len == 0 {
             return 0;
         }
-        self.sock.load(global!(OFFSETS.error_queue_prev))
+        self.tcp.load::<{ at!(error_queue_prev) }, _>()
     }
 
     /// Returns the newest error queue entry, if it differs from `before` and is an ICMP error
@@ -202,8 +272,8 @@ impl KernelSock {
         if newest == 0 || newest == before {
             return None;
         }
-        let packet = self.sock.follow(global!(OFFSETS.error_queue_prev));
-        let origin = packet.load(global!(OFFSETS.skb_cb) + global!(OFFSETS.ee_origin));
+        let packet = self.tcp.follow::<{ at!(error_queue_prev) }>();
+        let origin = packet.load_at(global!(OFFSETS.skb_cb) + global!(OFFSETS.ee_origin));
         if origin != ORIGIN_ICMP && origin != ORIGIN_ICMP6 {
             return None;
         }

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use conntrace_common::record::{AF_INET, AF_INET6, RawAttempt, STATE_CLOSE};
 
-use super::{CALL_OFFSETS, OFFSETS, Struct, global, task::current_task, v4_in_16};
+use super::{CALL_OFFSETS, OFFSETS, Struct, at, global, task::current_task, v4_in_16};
 
 /// Mask of the file type in a mode (`S_IFMT`), and the type of a socket (`S_IFSOCK`).
 const MODE_KIND: u16 = 0o170_000;
@@ -143,8 +143,8 @@ impl Routing {
 
     #[inline(always)]
     pub fn describe(&self, attempt: &mut RawAttempt) {
-        attempt.bound_device = self.bound_device;
-        attempt.mark = self.mark;
+        attempt.opening.bound_device = self.bound_device;
+        attempt.opening.mark = self.mark;
         attempt.socket_uid = self.uid;
     }
 }
@@ -153,12 +153,12 @@ impl Routing {
 #[inline(always)]
 fn socket_of_fd(fd: u32) -> Option<Struct> {
     let table = current_task()
-        .follow(global!(OFFSETS.files))
-        .follow(global!(OFFSETS.fdt));
-    if fd >= table.load::<u32>(global!(OFFSETS.max_fds)) {
+        .follow::<{ at!(files) }>()
+        .follow::<{ at!(fdt) }>();
+    if fd >= table.load::<{ at!(max_fds) }, u32>() {
         return None;
     }
-    let files: u64 = table.load(global!(OFFSETS.fd_array));
+    let files: u64 = table.load::<{ at!(fd_array) }, _>();
     let file: u64 = read(files + u64::from(fd) * 8, 0)?;
     socket_of_file(Struct::at(file))
 }
@@ -166,12 +166,12 @@ fn socket_of_fd(fd: u32) -> Option<Struct> {
 /// Returns the `struct socket` of a file; `None` if the file is not a socket.
 #[inline(always)]
 pub(super) fn socket_of_file(file: Struct) -> Option<Struct> {
-    let inode = file.follow(global!(OFFSETS.inode));
-    if inode.load::<u16>(global!(OFFSETS.mode)) & MODE_KIND != MODE_SOCKET {
+    let inode = file.follow::<{ at!(inode) }>();
+    if inode.load::<{ at!(mode) }, u16>() & MODE_KIND != MODE_SOCKET {
         return None;
     }
     // A socket node in a file system, opened with O_PATH, has none.
-    let socket: u64 = file.load(global!(OFFSETS.private_data));
+    let socket: u64 = file.load::<{ at!(private_data) }, _>();
     (socket != 0).then_some(Struct::at(socket))
 }
 

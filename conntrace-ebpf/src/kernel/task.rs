@@ -7,82 +7,82 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_task, bpf_get_current_task_btf, bpf_get_current_uid_gid,
     bpf_get_smp_processor_id,
 };
-use conntrace_common::record::{COMM_LEN, RawAttempt};
+use conntrace_common::{
+    record::{COMM_LEN, RawOpening},
+    shared::store,
+};
 
-use super::{KernelSock, OFFSETS, Struct, TASK_IS_TYPED, global, sockaddr::socket_of_file};
+use super::{KernelSock, Struct, TASK_IS_TYPED, at, global, sockaddr::socket_of_file};
 
-/// Identity of a task, as it is written to a record.
-pub struct CurrentTask {
-    pub pid: u32,
-    pub tid_or_cpu: u32,
-    pub uid: u32,
-    pub cgroup_id: u64,
-    pub process_started_ns: u64,
-    pub exe: TaskExe,
-    pub comm: [u8; COMM_LEN],
-    pub leader_comm: [u8; COMM_LEN],
+/// Writes the running task to an attempt as its caller, without helpers if possible, because each
+/// takes 40 ns. Only valid if the hook runs in the context of the caller.
+#[inline(always)]
+pub fn sign_current(opening: &mut RawOpening) {
+    let task = current_task();
+    let [pid, tid, uid] = ids(task);
+    // SAFETY: no preconditions.
+    store(&mut opening.cgroup_id, unsafe {
+        bpf_get_current_cgroup_id()
+    });
+    store(&mut opening.pid, pid);
+    store(&mut opening.tid_or_cpu, tid);
+    store(&mut opening.uid, uid);
+    sign_exe(opening, task);
+    let comm = task.load_words::<{ at!(comm) }>();
+    put_name(&mut opening.comm, comm);
+    if pid == tid {
+        sign_start(opening, task);
+        put_name(&mut opening.leader_comm, comm);
+    } else {
+        let leader = leader(task);
+        sign_start(opening, leader);
+        put_name(
+            &mut opening.leader_comm,
+            leader.load_words::<{ at!(comm) }>(),
+        );
+    }
 }
 
-impl CurrentTask {
-    /// Returns the caller of an attempt without an entry. The thread id is the CPU number, which
-    /// tells apart two such attempts of the same time.
-    #[inline(always)]
-    pub fn unknown() -> Self {
-        Self {
-            pid: 0,
-            // SAFETY: no preconditions.
-            tid_or_cpu: unsafe { bpf_get_smp_processor_id() },
-            uid: 0,
-            cgroup_id: 0,
-            process_started_ns: 0,
-            exe: TaskExe::NONE,
-            comm: [0; COMM_LEN],
-            leader_comm: [0; COMM_LEN],
-        }
-    }
+/// Writes the start of a process, from its thread group's leader.
+#[inline(always)]
+fn sign_start(opening: &mut RawOpening, leader: Struct) {
+    let started_ns: u64 = leader.load::<{ at!(start_boottime) }, _>();
+    store(&mut opening.process_started_ns, started_ns);
+}
 
-    /// Writes the task to an attempt, as its caller.
-    #[inline(always)]
-    pub fn sign(self, attempt: &mut RawAttempt) {
-        attempt.process_started_ns = self.process_started_ns;
-        attempt.exe_inode = self.exe.inode;
-        attempt.exe_device = self.exe.device;
-        attempt.cgroup_id = self.cgroup_id;
-        attempt.pid = self.pid;
-        attempt.tid_or_cpu = self.tid_or_cpu;
-        attempt.uid = self.uid;
-        attempt.comm = self.comm;
-        attempt.leader_comm = self.leader_comm;
-    }
+/// Writes the executable of a task.
+#[inline(always)]
+fn sign_exe(opening: &mut RawOpening, task: Struct) {
+    let exe = TaskExe::of(task);
+    store(&mut opening.exe_inode, exe.inode);
+    store(&mut opening.exe_device, exe.device);
+}
 
-    /// Reads the running task, without helpers if possible, because each takes 40 ns. Only valid if
-    /// the hook runs in the context of the caller.
-    #[inline(always)]
-    pub fn current() -> Self {
-        let task = current_task();
-        let leader = leader(task);
-        let comm = global!(OFFSETS.comm);
-        let [pid, tid, uid] = ids(task);
-        Self {
-            pid,
-            tid_or_cpu: tid,
-            uid,
-            cgroup_id: cgroup_id(task),
-            process_started_ns: leader.load(global!(OFFSETS.start_boottime)),
-            exe: TaskExe::of(task),
-            comm: task.load_name(comm),
-            leader_comm: leader.load_name(comm),
-        }
+/// Writes a name as two words. An array would be written by bytes.
+#[inline(always)]
+fn put_name(place: &mut [u8; COMM_LEN], [first, second]: [u64; 2]) {
+    let words = core::ptr::from_mut(place).cast::<u64>();
+    // SAFETY: names are 16 bytes and aligned to 8 in every record and entry.
+    unsafe {
+        words.write_volatile(first);
+        words.add(1).write_volatile(second);
     }
+}
+
+/// Returns the number of the CPU that the program runs on.
+#[inline(always)]
+pub fn cpu() -> u32 {
+    // SAFETY: no preconditions.
+    unsafe { bpf_get_smp_processor_id() }
 }
 
 /// Executable file of a task (`/proc/PID/exe`), also once it is renamed or deleted.
 #[derive(Clone, Copy)]
-pub struct TaskExe {
+struct TaskExe {
     /// Device number in the kernel's encoding.
-    pub device: u32,
+    device: u32,
     /// Inode number; 0 if the task has no executable.
-    pub inode: u64,
+    inode: u64,
 }
 
 impl TaskExe {
@@ -95,19 +95,19 @@ impl TaskExe {
     /// Reads the executable of a task, like `get_mm_exe_file` but without taking a reference.
     #[inline(always)]
     fn of(task: Struct) -> Self {
-        let mm = task.follow(global!(OFFSETS.mm));
+        let mm = task.follow::<{ at!(mm) }>();
         if mm.is_null() {
             return Self::NONE;
         }
-        let file = mm.follow(global!(OFFSETS.exe_file));
+        let file = mm.follow::<{ at!(exe_file) }>();
         if file.is_null() {
             return Self::NONE;
         }
-        let inode = file.follow(global!(OFFSETS.inode));
-        let superblock = inode.follow(global!(OFFSETS.superblock));
+        let inode = file.follow::<{ at!(inode) }>();
+        let superblock = inode.follow::<{ at!(superblock) }>();
         Self {
-            device: superblock.load(global!(OFFSETS.device)),
-            inode: inode.load(global!(OFFSETS.inode_number)),
+            device: superblock.load::<{ at!(device) }, _>(),
+            inode: inode.load::<{ at!(inode_number) }, _>(),
         }
     }
 }
@@ -116,28 +116,24 @@ impl TaskExe {
 #[inline(always)]
 fn ids(task: Struct) -> [u32; 3] {
     if !task.typed {
-        let thread = thread_key();
-        return [(thread >> 32) as u32, thread as u32, current_uid()];
+        return ids_by_helpers();
     }
-    let cred = task.follow(global!(OFFSETS.cred));
+    let cred = task.follow::<{ at!(cred) }>();
+    if cred.is_null() {
+        // Never so, but some verifiers take the pointer for one that may be null.
+        return ids_by_helpers();
+    }
     [
-        task.load(global!(OFFSETS.tgid)),
-        task.load(global!(OFFSETS.pid)),
-        cred.load(global!(OFFSETS.cred_uid)),
+        task.load::<{ at!(tgid) }, _>(),
+        task.load::<{ at!(pid) }, _>(),
+        cred.load::<{ at!(cred_uid) }, _>(),
     ]
 }
 
-/// Returns the cgroup id of the running task (`task_dfl_cgroup`, `cgroup_id`).
 #[inline(always)]
-fn cgroup_id(task: Struct) -> u64 {
-    if !task.typed {
-        // SAFETY: no preconditions.
-        return unsafe { bpf_get_current_cgroup_id() };
-    }
-    task.follow(global!(OFFSETS.cgroups))
-        .follow(global!(OFFSETS.dfl_cgrp))
-        .follow(global!(OFFSETS.cgroup_kn))
-        .load(global!(OFFSETS.kn_id))
+fn ids_by_helpers() -> [u32; 3] {
+    let thread = thread_key();
+    [(thread >> 32) as u32, thread as u32, current_uid()]
 }
 
 /// Returns the running task.
@@ -155,14 +151,14 @@ pub(super) fn current_task() -> Struct {
 /// Returns the thread group leader of a task.
 #[inline(always)]
 fn leader(task: Struct) -> Struct {
-    task.follow(global!(OFFSETS.group_leader))
+    task.follow::<{ at!(group_leader) }>()
 }
 
 /// Returns the names of the running thread and of its process.
 #[inline(always)]
 pub fn current_names() -> [[u8; COMM_LEN]; 2] {
     let task = current_task();
-    [task, leader(task)].map(|task| task.load_name(global!(OFFSETS.comm)))
+    [task, leader(task)].map(|task| task.load_name::<{ at!(comm) }>())
 }
 
 /// Returns the real user id of the running task.
@@ -211,7 +207,7 @@ impl OpenFile {
         if task.is_null() || file.is_null() {
             return None;
         }
-        let key: u64 = socket_of_file(Struct::typed(file))?.load(global!(OFFSETS.socket_sk));
+        let key: u64 = socket_of_file(Struct::typed(file))?.load::<{ at!(socket_sk) }, _>();
         Some(Self {
             task: Struct::typed(task),
             key,
@@ -219,20 +215,18 @@ impl OpenFile {
         })
     }
 
-    /// Returns the process that has the file open, as the caller. Its thread and cgroup are
-    /// unknown.
+    /// Writes the process that has the file open to an attempt as its caller. Its thread and
+    /// cgroup are unknown.
     #[inline(always)]
-    pub fn holder(&self) -> CurrentTask {
+    pub fn sign_holder(&self, opening: &mut RawOpening) {
         let leader = leader(self.task);
-        CurrentTask {
-            pid: self.task.load(global!(OFFSETS.tgid)),
-            tid_or_cpu: 0,
-            uid: self.sock.uid(),
-            cgroup_id: 0,
-            process_started_ns: leader.load(global!(OFFSETS.start_boottime)),
-            exe: TaskExe::of(self.task),
-            comm: self.task.load_name(global!(OFFSETS.comm)),
-            leader_comm: leader.load_name(global!(OFFSETS.comm)),
-        }
+        store(&mut opening.cgroup_id, 0);
+        store(&mut opening.pid, self.task.load::<{ at!(tgid) }, _>());
+        store(&mut opening.tid_or_cpu, 0);
+        store(&mut opening.uid, self.sock.uid());
+        sign_exe(opening, self.task);
+        sign_start(opening, leader);
+        opening.comm = self.task.load_name::<{ at!(comm) }>();
+        opening.leader_comm = leader.load_name::<{ at!(comm) }>();
     }
 }

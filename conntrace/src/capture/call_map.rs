@@ -11,12 +11,9 @@ use crate::record::clock;
 /// its socket's lock, until it returns or opens an attempt.
 const AGE_MAX: Duration = Duration::from_secs(10);
 
-/// Map of pending calls by thread, as the programs keep them.
-///
-/// The kernel skips a return probe while all of its instances are in use
-/// (`pre_handler_kretprobe`), and userspace cannot read that count (`nmissed`). The thread's
-/// next call would detect the miss. A thread that makes no other call would occupy its map
-/// entry forever, so old entries are removed here.
+/// Map of pending system calls by thread, as the programs keep them. The thread's next call would
+/// detect a missed return. A thread that makes no other call would occupy its map entry forever, so
+/// old entries are removed here.
 pub(super) struct PendingCalls {
     map: HashMap<MapData, u64, [u64; CALL_SIZE / 8]>,
     age_max: Duration,

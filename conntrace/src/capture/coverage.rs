@@ -62,7 +62,7 @@ fn coverage(hooks: &[Hook], has_v6: bool) -> Coverage {
     let bind_call = attached(HookId::SysEnterBind) && attached(HookId::SysExitBind);
     let policy = attached(HookId::SecuritySocketConnect)
         && both(HookId::TcpV4PreConnect, HookId::TcpV6PreConnect);
-    let states = attached(HookId::SetStateFirst);
+    let states = attached(HookId::InetSockSetState);
     Coverage {
         established: states,
         rst: states,

@@ -180,7 +180,8 @@ impl AttachedHook {
     fn seen_calls(&self, twice: u32) -> u32 {
         match self.kind {
             HookKind::Fexit => AT_RETURN | twice,
-            HookKind::Kretprobe | HookKind::Tracepoint => KEPT,
+            HookKind::Kretprobe => AT_RETURN,
+            HookKind::Tracepoint => KEPT,
             HookKind::TpBtf | HookKind::Fentry | HookKind::Kprobe | HookKind::Iter => UNSEEN,
         }
     }

@@ -23,8 +23,8 @@ const CONNECT_HOOK: &str = "bpf_lsm_socket_connect";
 /// BTF facts needed to load and attach the programs.
 pub(super) struct KernelBtf {
     pub(super) resolved: ResolvedOffsets,
-    /// Reduced BTF in which aya looks up the hooks.
-    pub(super) hookable: aya::Btf,
+    /// Bytes of reduced BTF, in which aya looks up the hooks.
+    hookable: Vec<u8>,
 }
 
 impl KernelBtf {
@@ -34,12 +34,16 @@ impl KernelBtf {
     /// Names the first member that this kernel does not have.
     pub(super) fn read() -> Result<Self, StartError> {
         let (resolved, hookable) = look_up()?;
-        // The full BTF is freed by now, so that it never coexists with aya's copy.
-        let hookable = aya::Btf::parse(&hookable, Endianness::default());
-        Ok(Self {
-            resolved,
-            hookable: hookable.map_err(|error| unreadable(&error))?,
-        })
+        Ok(Self { resolved, hookable })
+    }
+
+    /// Parses the BTF of the hooks for aya, which takes 72 bytes for each of the kernel's types.
+    ///
+    /// # Errors
+    /// When aya cannot read it.
+    pub(super) fn hookable(&self) -> Result<aya::Btf, StartError> {
+        let hookable = aya::Btf::parse(&self.hookable, Endianness::default());
+        hookable.map_err(|error| unreadable(&error))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     hooks::AttachOptions,
-    programs::{HookId, HookTarget, PROGRAMS},
+    programs::{HookId, HookProgram, HookTarget, PROGRAMS},
     tier::Tier,
 };
 use aya::{
@@ -20,48 +20,60 @@ use aya::{
 /// Maximum number of loading threads; no more programs than this take long to verify.
 const THREADS_MAX: usize = 4;
 
-/// Program attached by BTF type: its own name, and that of its hook.
-type TypedProgram = (String, &'static str);
+/// Programs attached by BTF type to one hook: their own names, and that of the hook. If one of them
+/// is refused, those after it are not loaded, because they cannot be used without it.
+type TypedPrograms = (Vec<String>, &'static str);
 
 /// Load result of each program, by name.
 pub(super) type Loads = HashMap<String, Result<(), ProgramError>>;
 
-/// Creates a loader on another thread while the caller runs `read`. `EbpfLoader::new` always
-/// parses the kernel's whole BTF, and frees it when a different BTF is set.
-pub(super) fn loader_beside<T>(read: impl FnOnce() -> T) -> (EbpfLoader<'static>, T) {
+/// Runs `there` on another thread while the caller runs `here`, or afterwards if no thread can be
+/// started.
+pub(super) fn beside<A, B: Send>(here: impl FnOnce() -> A, there: impl Fn() -> B + Sync) -> (A, B) {
     thread::scope(|scope| {
-        let made = thread::Builder::new().spawn_scoped(scope, EbpfLoader::new);
-        let read = read();
-        let made = made.ok().and_then(|thread| thread.join().ok());
-        (made.unwrap_or_default(), read)
+        let other = thread::Builder::new().spawn_scoped(scope, &there);
+        let here = here();
+        let done = other.ok().and_then(|other| other.join().ok());
+        (here, done.unwrap_or_else(&there))
     })
 }
 
-/// Loads each program on its own, in the order of [`PROGRAMS`].
+/// Creates a loader without BTF. `EbpfLoader::new` always parses the kernel's whole BTF, which this
+/// frees.
+pub(super) fn new_loader() -> EbpfLoader<'static> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    loader
+}
+
+/// Loads the programs of each hook on their own, in the order of [`PROGRAMS`].
 pub(super) fn load_typed(
     ebpf: &mut Ebpf,
     options: &AttachOptions<'_>,
     tiers: &[Tier],
     btf: &Btf,
 ) -> Loads {
-    let wanted = typed(options, tiers);
-    let mut todo: Vec<_> = ebpf
-        .programs_mut()
-        .filter_map(|(name, program)| {
-            let at = wanted.iter().position(|(wanted, _)| wanted == name)?;
-            Some((at, program))
-        })
-        .collect();
-    todo.sort_by_key(|(at, _)| *at);
-    let todo = Mutex::new(todo.into_iter());
+    let mut programs: HashMap<_, _> = ebpf.programs_mut().collect();
+    let wanted = typed(options, tiers).into_iter();
+    let todo = wanted.map(|(names, hook)| {
+        let programs = names
+            .into_iter()
+            .filter_map(|name| programs.remove(name.as_str()).map(|it| (name, it)));
+        (Vec::from_iter(programs), hook)
+    });
+    let todo = Mutex::new(Vec::from_iter(todo).into_iter());
     let loads = Mutex::new(Loads::new());
     let work = || {
-        while let Some((at, program)) = next(&todo)
-            && let Some((name, hooked)) = wanted.get(at)
-        {
-            let result = load(program, hooked, btf);
-            let mut loads = loads.lock().unwrap_or_else(PoisonError::into_inner);
-            loads.insert(name.clone(), result);
+        while let Some((programs, hook)) = next(&todo) {
+            for (name, program) in programs {
+                let result = load(program, hook, btf);
+                let is_refused = result.is_err();
+                let mut loads = loads.lock().unwrap_or_else(PoisonError::into_inner);
+                loads.insert(name, result);
+                if is_refused {
+                    break;
+                }
+            }
         }
     };
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);
@@ -75,32 +87,30 @@ pub(super) fn load_typed(
     loads.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lists the BTF programs to attach.
-fn typed(options: &AttachOptions<'_>, tiers: &[Tier]) -> Vec<TypedProgram> {
+/// Lists the BTF programs to attach, in the order of [`PROGRAMS`].
+fn typed(options: &AttachOptions<'_>, tiers: &[Tier]) -> Vec<TypedPrograms> {
     let at_return: &[_] = if options.preempts {
         &["fexit_second_", "fexit_"]
     } else {
         &["fexit_"]
     };
     let is_full = tiers.contains(&Tier::Full);
-    let mut typed = Vec::new();
-    for program in &PROGRAMS {
-        match program.target {
-            _ if program.id == HookId::KfreeSkb && !options.drop_reasons => {}
-            HookTarget::Tracepoint(name) | HookTarget::Iterator(name) => {
-                typed.push((program.id.name().to_owned(), name));
-            }
-            HookTarget::Entry(name) if is_full => typed.push((format!("fentry_{name}"), name)),
-            HookTarget::Return(name) if is_full => {
-                typed.extend(at_return.iter().map(|at| (format!("{at}{name}"), name)));
-            }
-            HookTarget::Entry(_) | HookTarget::Return(_) | HookTarget::Syscall(_) => {}
+    let named = |program: &HookProgram| match program.target {
+        _ if program.id == HookId::KfreeSkb && !options.drop_reasons => None,
+        HookTarget::Tracepoint(name) | HookTarget::Iterator(name) => {
+            Some((vec![program.id.name().to_owned()], name))
         }
-    }
-    typed
+        HookTarget::Entry(name) if is_full => Some((vec![format!("fentry_{name}")], name)),
+        HookTarget::Return(name) if is_full => {
+            let names = at_return.iter().map(|at| format!("{at}{name}"));
+            Some((names.collect(), name))
+        }
+        HookTarget::Entry(_) | HookTarget::Return(_) | HookTarget::Syscall(_) => None,
+    };
+    PROGRAMS.iter().filter_map(named).collect()
 }
 
-/// Takes the next program, and releases the lock before it is loaded.
+/// Takes the next hook, and releases the lock before its programs are loaded.
 fn next<T>(todo: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
     todo.lock().unwrap_or_else(PoisonError::into_inner).next()
 }

@@ -1,6 +1,7 @@
 //! Loads and attaches the eBPF programs, and reads their ring buffer and counters.
 
 mod attach_error;
+mod attempt_table;
 mod btf_needs;
 mod call_map;
 mod coverage;
@@ -15,6 +16,7 @@ mod load;
 #[cfg(test)]
 mod loom_tests;
 mod offsets;
+mod patch;
 mod preemption;
 pub mod privileges;
 mod programs;

@@ -52,10 +52,8 @@ impl HookTarget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum HookId {
-    /// First attachment to `inet_sock_set_state`.
-    SetStateFirst,
-    /// Second attachment to `inet_sock_set_state`.
-    SetStateSecond,
+    /// Tracepoint `inet_sock_set_state`.
+    InetSockSetState,
     /// Tracepoint `tcp_retransmit_skb`.
     TcpRetransmitSkb,
     /// Tracepoint `tcp_destroy_sock`.
@@ -133,21 +131,14 @@ const NO_ROUTE: &str = "failures before the SYN, such as no route, are not seen"
 const NO_BIND: &str = "failed binds are not seen";
 
 /// Every hook, in the order they are attached.
-pub const PROGRAMS: [HookProgram; 18] = [
-    // Source of all beginnings and endings. Attached twice, see attempt.rs of conntrace-ebpf.
+pub const PROGRAMS: [HookProgram; 17] = [
+    // Source of all beginnings and endings.
     HookProgram {
-        id: HookId::SetStateFirst,
+        id: HookId::InetSockSetState,
         target: HookTarget::Tracepoint("inet_sock_set_state"),
         required: true,
         purpose: "sees every attempt begin and end",
         cost: "nothing can be traced",
-    },
-    HookProgram {
-        id: HookId::SetStateSecond,
-        target: HookTarget::Tracepoint("inet_sock_set_state"),
-        required: false,
-        purpose: "takes over if the kernel skips the first attachment",
-        cost: "an ending skipped by the kernel counts as lost.ending_missed",
     },
     HookProgram {
         id: HookId::TcpRetransmitSkb,
@@ -160,7 +151,7 @@ pub const PROGRAMS: [HookProgram; 18] = [
         id: HookId::TcpDestroySock,
         target: HookTarget::Tracepoint("tcp_destroy_sock"),
         required: false,
-        purpose: "frees the entry of an attempt whose ending no program saw",
+        purpose: "finds an attempt whose ending no program saw",
         cost: "an attempt whose ending is missed stays in_flight and keeps its map entry",
     },
     HookProgram {

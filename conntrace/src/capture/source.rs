@@ -2,7 +2,10 @@
 
 use std::{io, os::fd::BorrowedFd};
 
-use crate::{record::Counters, sys::Backlog};
+use crate::{
+    record::{Counters, Holding},
+    sys::Backlog,
+};
 
 /// Source of wire records: the live kernel, or a fake one in tests.
 pub trait Source {
@@ -22,7 +25,16 @@ pub trait Source {
     fn counters(&mut self) -> io::Result<Counters>;
 
     /// Counts the attempts under way: the entries of the table and of the map.
-    fn in_map(&self) -> u64;
+    ///
+    /// # Errors
+    /// When the table cannot be mapped.
+    fn in_map(&self) -> io::Result<u64>;
+
+    /// Returns the holder of each attempt under way.
+    ///
+    /// # Errors
+    /// When the table cannot be mapped.
+    fn holders(&self) -> io::Result<Vec<Holding>>;
 
     /// Stops tracing. Afterwards the waiting records can be drained to the end, and the counters
     /// no longer change.

@@ -2,45 +2,45 @@
 //! uses aya's loader.
 
 use std::{
-    io,
+    fs, io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
 };
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    Btf, Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
+    maps::{Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use aya_log::EbpfLogger;
 use conntrace_common::{
     counters::{COUNTERS, Counter, PER_CPU_WORDS},
+    hash::HashSecret,
     offsets::CallOffsets,
-    record::{ENTRY_SIZE, IN_MAP_MAX, SLOT_SIZE},
 };
 use nix::errno::Errno;
 
 use super::{
     ProgramMissing, StartError, Tier,
+    attempt_table::AttemptTable,
     call_map::PendingCalls,
     failed,
     filter::Filter,
     filter_maps,
     hooks::{self, AttachOptions, AttachedHooks, Hook, missed_hooks},
     kernel_btf::KernelBtf,
-    load, offsets, preemption, privileges,
+    load,
+    offsets::ResolvedOffsets,
+    patch, preemption, privileges,
     source::Source,
     tracefs::{self, SyscallsError},
     unsupported,
 };
 use crate::{
-    record::Counters,
+    record::{Counters, Holding},
     sys::{self, Backlog, RingPositions},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/conntrace.bpf.o");
-
-type AttemptMap = HashMap<MapData, u64, [u64; ENTRY_SIZE / 8]>;
-type AttemptTable = Array<MapData, [u64; SLOT_SIZE / 8]>;
 
 /// Settings of the programs, fixed before they are loaded.
 #[derive(Debug, Clone, Default)]
@@ -68,8 +68,7 @@ pub struct Tracer {
     ring: RingBuf<MapData>,
     backlog: Backlog,
     per_cpu: PerCpuArray<MapData, [u64; PER_CPU_WORDS]>,
-    table: AttemptTable,
-    attempts: AttemptMap,
+    attempts: AttemptTable,
     calls: PendingCalls,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -81,10 +80,24 @@ impl Tracer {
     /// When privileges are missing, the kernel lacks a feature, or a step fails.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         privileges::check()?;
+        // What several threads need for the start would stay with the agent.
+        sys::share_one_arena();
         let calls = settings.trace_syscalls.then(tracefs::offsets);
-        let (loader, vmlinux) = load::loader_beside(KernelBtf::read);
+        let (vmlinux, loader) = load::beside(
+            || {
+                let vmlinux = KernelBtf::read();
+                // Cached by aya, which asks for them when it loads the object.
+                aya::features();
+                vmlinux
+            },
+            load::new_loader,
+        );
         let vmlinux = vmlinux?;
-        let mut ebpf = load_object(loader, settings, &vmlinux, calls.as_ref())?;
+        let (ebpf, hookable) = load::beside(
+            || load_object(loader, settings, &vmlinux.resolved, calls.as_ref()),
+            || vmlinux.hookable(),
+        );
+        let (hookable, mut ebpf) = (hookable?, ebpf?);
         filter_maps::set(&mut ebpf, &settings.filter)?;
         let options = AttachOptions {
             tier: settings.tier,
@@ -92,7 +105,7 @@ impl Tracer {
             drop_reasons: vmlinux.resolved.gives_drop_reasons(),
             preempts: preemption::preempts(),
         };
-        let attached = hooks::attach_all(&mut ebpf, &options, &vmlinux.hookable)?;
+        let attached = hooks::attach_all(&mut ebpf, &options, &hookable)?;
         let ring: RingBuf<MapData> = take_map(&mut ebpf, "RECORDS")?;
         let positions = RingPositions::of(ring.as_fd())
             .map_err(|error| failed("mapping the ring's positions", error))?;
@@ -105,13 +118,16 @@ impl Tracer {
             ring,
             backlog: Backlog::of(positions),
             per_cpu: take_map(&mut ebpf, "PER_CPU")?,
-            table: take_map(&mut ebpf, "TABLE")?,
-            attempts: take_map(&mut ebpf, "ATTEMPTS")?,
+            attempts: AttemptTable {
+                slots: take_array(&mut ebpf, "TABLE")?,
+                spilled: take_map(&mut ebpf, "ATTEMPTS")?,
+            },
             calls: PendingCalls::new(take_map(&mut ebpf, "CALLS")?),
             log,
             ebpf,
         };
         // The kernel's BTF and the object are no longer needed.
+        drop((vmlinux, hookable));
         sys::release_freed_memory();
         Ok(tracer)
     }
@@ -201,23 +217,25 @@ impl Source for Tracer {
             established: of(Counter::Established),
             ring_full: sum(&[Counter::RingFull, Counter::CallRingFull]),
             untracked: of(Counter::MapFull),
+            not_admitted: of(Counter::NotAdmitted),
             ending_missed: of(Counter::EndingMissed),
             stall_ring_full: of(Counter::StallRingFull),
-            second_attachment: of(Counter::SecondAttachment),
             missed_hooks: missed_hooks(&self.ebpf)? + of(Counter::CallMissed) + missed_calls,
         })
     }
 
-    fn in_map(&self) -> u64 {
-        let is_taken = |slot: &[u64; SLOT_SIZE / 8]| slot.first() != Some(&0);
-        let in_table = self.table.iter().flatten().filter(is_taken).count();
-        // The kernel restarts the walk when the current key is removed meanwhile.
-        let in_map = self.attempts.keys().take(IN_MAP_MAX as usize).count();
-        (in_table + in_map) as u64
+    fn in_map(&self) -> io::Result<u64> {
+        self.attempts.count()
+    }
+
+    fn holders(&self) -> io::Result<Vec<Holding>> {
+        self.attempts.holders()
     }
 
     fn detach(&mut self) {
-        self.attached.links.clear();
+        // In reverse: the state of sockets is followed longest, so that none of them is destroyed
+        // with an ending that was not seen.
+        while self.attached.links.pop().is_some() {}
         self.calls.expire_all();
     }
 }
@@ -237,11 +255,16 @@ impl Tracer {
     }
 }
 
+/// Returns a new key of the hash of addresses.
+fn hash_secret() -> io::Result<[u64; 3]> {
+    Ok(HashSecret::new([sys::random()?, sys::random()?, sys::random()?]).words())
+}
+
 /// Loads the object. `calls` has the offsets of system call arguments, if these are traced.
 fn load_object(
     loader: EbpfLoader<'static>,
     settings: &Settings,
-    KernelBtf { resolved, hookable }: &KernelBtf,
+    resolved: &ResolvedOffsets,
     calls: Option<&Result<CallOffsets, SyscallsError>>,
 ) -> Result<Ebpf, StartError> {
     let call_offsets = match calls {
@@ -252,13 +275,16 @@ fn load_object(
     let report_established = u8::from(settings.report_established);
     let count_connects = u8::from(settings.count_connects);
     let filters = settings.filter.kinds();
-    let secret = sys::random().map_err(|error| failed("asking for random bits", error))?;
+    let trace_syscalls = u8::from(settings.trace_syscalls);
+    let secret = hash_secret().map_err(|error| failed("asking for random bits", error))?;
     let [fd, addr, addr_len] = call_offsets.args;
     let call_offset_words = [fd, addr, addr_len, call_offsets.ret];
     // Shortens the lifetime to that of the values set below.
     let mut loader: EbpfLoader<'_> = loader;
+    // The programs need no relocation by BTF. One that did would fail for want of its type.
+    let no_types = Btf::new();
     loader
-        .btf(Some(hookable))
+        .btf(Some(&no_types))
         .override_global("OFFSETS", resolved.offsets.as_slice(), true)
         .override_global("DEFER_CONNECT_MASK", &resolved.defer_connect_mask, true)
         .override_global("DROP_REASONS", &resolved.drop_reasons[..], true)
@@ -268,19 +294,20 @@ fn load_object(
         .override_global("HASH_SECRET", &secret, true)
         .override_global("CALL_OFFSETS", &call_offset_words, true)
         .override_global("TASK_IS_TYPED", &resolved.task_is_typed, true)
+        .override_global("TRACE_SYSCALLS", &trace_syscalls, true)
         .override_global(aya_log::LEVEL, &log_level, true);
+    let patched = |object: &[u8]| {
+        patch::patched(object, &resolved.offsets)
+            .map_err(|error| failed("writing offsets into the programs", error))
+    };
     match &settings.object {
-        None => loader.load(OBJECT),
-        Some(path) => loader.load_file(path),
+        None => loader.load(&patched(OBJECT)?),
+        Some(path) => loader.load(&patched(&read_object(path)?)?),
     }
     .map_err(|error| load_error(settings.object.as_deref(), resolved, error))
 }
 
-fn load_error(
-    object: Option<&Path>,
-    resolved: &offsets::ResolvedOffsets,
-    error: EbpfError,
-) -> StartError {
+fn load_error(object: Option<&Path>, resolved: &ResolvedOffsets, error: EbpfError) -> StartError {
     if let EbpfError::MapError(MapError::CreateError { name, io_error, .. }) = &error {
         match io_error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EINVAL) if name == "RECORDS" => {
@@ -308,6 +335,10 @@ fn load_error(
     failed(&what, error)
 }
 
+fn read_object(path: &Path) -> Result<Vec<u8>, StartError> {
+    fs::read(path).map_err(|error| failed(&format!("reading {}", path.display()), error))
+}
+
 fn take_map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, StartError>
 where
     M: TryFrom<aya::maps::Map, Error = MapError>,
@@ -316,6 +347,14 @@ where
         .take_map(name)
         .ok_or_else(|| failed("opening the maps", ProgramMissing(name.to_owned())))?;
     M::try_from(map).map_err(|e| failed(&format!("opening the map {name}"), e))
+}
+
+/// Takes an array that is only mapped.
+fn take_array(ebpf: &mut Ebpf, name: &str) -> Result<MapData, StartError> {
+    if let Some(Map::Array(map)) = ebpf.take_map(name) {
+        return Ok(map);
+    }
+    Err(failed("opening the maps", ProgramMissing(name.to_owned())))
 }
 
 fn open_log(ebpf: &mut Ebpf) -> Result<EbpfLogger<&'static dyn log::Log>, StartError> {

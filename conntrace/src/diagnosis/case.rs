@@ -121,7 +121,10 @@ impl HostHistory {
                 silent_s: heard.silent_since_ns.map(ago_s),
                 network_silent_s: heard.network_silent_since_ns.map(ago_s),
                 may_be_forgotten: heard.forgotten_ns.map(ago_s).is_some_and(|s| s <= LATELY_S),
-                outwaited: attempt.syn_retransmitted > 0 && lasted_us > took_us,
+                // The duration of an attempt whose ending was recovered is unknown.
+                outwaited: attempt.syn_retransmitted > 0
+                    && attempt.seen != Seen::EndingRecovered
+                    && lasted_us > took_us,
             },
             Label::Refused => Self {
                 handshake,
@@ -205,7 +208,7 @@ impl Case {
     #[must_use]
     pub fn new(attempt: &Attempt, verdict: &Verdict) -> Self {
         let caller = attempt.caller.as_ref();
-        let bound = attempt.port_bound && attempt.seen == Seen::Whole;
+        let bound = attempt.port_bound && attempt.seen.from_beginning();
         Self {
             label: verdict.label,
             errno: verdict.errno,

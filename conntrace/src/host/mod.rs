@@ -75,6 +75,14 @@ impl Callers {
             Self::Recorded(owner) => owner.clone(),
         }
     }
+
+    /// Returns the path of a cgroup; `None` if it no longer exists, and in a replay.
+    pub(crate) fn cgroup(&mut self, id: u64, now: Instant) -> Option<Arc<str>> {
+        match self {
+            Self::Live(owners) => owners.cgroups.path(id, now),
+            Self::Recorded(_) => None,
+        }
+    }
 }
 
 /// Queries and caches the executables and cgroups of callers.

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use itoa::Integer;
 
-use super::event::{Details, Endpoint, PortUse, States, Subject};
+use super::event::{Details, Endpoint, PortUse, States, Subject, TableLoss, TopHolder};
 use crate::record::{Label, Reply, ReplyKind, TimeoutBy, Verdict};
 
 /// Formats `curl[4242] 10.0.0.2:43210 -> 10.0.0.5:5432 refused after 0.31 ms: ` and the cause, or,
@@ -108,6 +108,44 @@ pub(crate) fn states(text: &mut String, states: &States, reusable: u32) {
     if reusable > 0 {
         push(text, format_args!("; {reusable} of these can be reused"));
     }
+}
+
+/// Formats `1200 attempts found no place in the table: 40000 of the 49152 in it are of uid 65534,
+/// 19000 of them of fill[4242]`.
+pub(crate) fn no_place(table: &TableLoss) -> String {
+    let mut text = String::with_capacity(128);
+    let plural = if table.not_admitted == 1 { "" } else { "s" };
+    push(
+        &mut text,
+        format_args!(
+            "{} attempt{plural} found no place in the table",
+            table.not_admitted
+        ),
+    );
+    let Some(top) = &table.top else {
+        return text;
+    };
+    let TopHolder {
+        uid,
+        pid,
+        comm,
+        cgroup,
+        attempts,
+        of_process,
+    } = top;
+    push(
+        &mut text,
+        format_args!(": {attempts} of the {} in it are of uid {uid}", table.held),
+    );
+    // Only root is counted by cgroup.
+    if let (0, Some(cgroup)) = (uid, cgroup) {
+        push(&mut text, format_args!(" in {cgroup}"));
+    }
+    push(
+        &mut text,
+        format_args!(", {of_process} of them of {comm}[{pid}]"),
+    );
+    text
 }
 
 /// Formats caller and addresses, with capacity for `more` bytes to follow.

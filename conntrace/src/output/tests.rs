@@ -4,7 +4,7 @@ use super::event::{
     Owner,
     tests::{
         loss_line, outcome_line, outcome_of, port_pressure_line, port_relief_line, stall_line,
-        start_line, stop_line, summary_line,
+        start_line, stop_line, summary_line, table_line,
     },
 };
 use crate::{
@@ -45,7 +45,7 @@ impl io::Write for ClosedReader {
     }
 }
 
-fn every_line() -> [Line; 8] {
+fn every_line() -> [Line; 9] {
     [
         start_line(),
         stall_line(),
@@ -53,6 +53,7 @@ fn every_line() -> [Line; 8] {
         port_pressure_line(),
         port_relief_line(),
         loss_line(),
+        table_line(),
         summary_line(),
         stop_line(),
     ]

@@ -14,8 +14,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::{Worker, control::Control};
 use crate::{
     capture::Source,
-    output::event::{Start, Totals},
-    record::{Counters, WireRecord, clock},
+    output::{
+        event::{COMM_JSON_MAX, Start, TableLoss, TopHolder, Totals},
+        message,
+    },
+    record::{Counters, Holding, WireRecord, clock, sanitize, top_holding},
     recording::{Purpose, Snapshot},
 };
 
@@ -32,6 +35,9 @@ const LOSS_CHECK: Duration = Duration::from_secs(1);
 
 /// Time between two status messages to the service manager.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// Minimum time between two looks at who holds the table of attempts.
+const TABLE_EVERY: Duration = Duration::from_mins(1);
 
 /// State of the reading thread.
 pub(super) struct RingReader<S> {
@@ -60,8 +66,21 @@ struct Due {
 struct ReportedCounts {
     /// Losses in the kernel, malformed records and undelivered lines.
     lost: (u64, u64, u64),
+    /// Attempts that had found no place in the table, and the time at which its holder was named.
+    table: (u64, Option<Instant>),
     /// Time, attempts and failures at the last status message.
     status: Option<(Instant, u64, u64)>,
+}
+
+impl ReportedCounts {
+    /// Returns the number of attempts that found no place in the table since its holder was named,
+    /// if it is to be named now.
+    fn without_place(&self, counters: &Counters, is_last: bool) -> Option<u64> {
+        let (before, named) = self.table;
+        let more = counters.not_admitted.saturating_sub(before);
+        let is_due = is_last || named.is_none_or(|named| named.elapsed() >= TABLE_EVERY);
+        (more > 0 && is_due).then_some(more)
+    }
 }
 
 impl<S: Source> RingReader<S> {
@@ -85,7 +104,7 @@ impl<S: Source> RingReader<S> {
             let taken = self.round(&mut malformed)?;
             self.control.count_round();
             if let Some(reason) = self.control.reason() {
-                return self.finish(reason, malformed);
+                return self.finish(reason, reported, malformed);
             }
             let now = Instant::now();
             if taken > 0 {
@@ -174,7 +193,12 @@ impl<S: Source> RingReader<S> {
     }
 
     /// Detaches the programs and drains the ring.
-    fn finish(mut self, reason: &'static str, mut malformed: u64) -> io::Result<Totals> {
+    fn finish(
+        mut self,
+        reason: &'static str,
+        mut reported: ReportedCounts,
+        mut malformed: u64,
+    ) -> io::Result<Totals> {
         self.source.detach();
         // A program still running on another CPU may submit its record.
         std::thread::sleep(NAP);
@@ -182,7 +206,7 @@ impl<S: Source> RingReader<S> {
             self.control.count_round();
         }
         let stop = Purpose::Stop(reason.into());
-        let totals = self.write_totals(stop, &mut ReportedCounts::default(), malformed)?;
+        let totals = self.write_totals(stop, &mut reported, malformed)?;
         self.worker.finish()?;
         Ok(totals)
     }
@@ -194,16 +218,33 @@ impl<S: Source> RingReader<S> {
         reported: &mut ReportedCounts,
         malformed: u64,
     ) -> io::Result<Totals> {
-        let snapshot = self.snapshot(purpose, malformed)?;
+        let snapshot = self.snapshot(purpose, reported, malformed)?;
         reported.lost = lost(&snapshot);
+        if let Some(table) = &snapshot.table {
+            reported.table = (snapshot.counters.not_admitted, Some(Instant::now()));
+            log::warn!("{}", sanitize::visible(&message::no_place(table)));
+        }
         self.worker.snapshot(&snapshot, Timestamp::now())
     }
 
     /// Reads the counters of endings before those of attempts. An attempt that begins in between is
     /// then counted as begun; no ending is counted without its attempt.
-    fn snapshot(&mut self, purpose: Purpose, malformed: u64) -> io::Result<Snapshot> {
+    fn snapshot(
+        &mut self,
+        purpose: Purpose,
+        reported: &ReportedCounts,
+        malformed: u64,
+    ) -> io::Result<Snapshot> {
         let closes = self.source.counters()?;
-        let in_map = self.source.in_map();
+        let is_last = matches!(purpose, Purpose::Stop(_));
+        let (in_map, table) = match reported.without_place(&closes, is_last) {
+            Some(not_admitted) => {
+                let holders = self.source.holders()?;
+                let in_map = holders.len() as u64;
+                (in_map, Some(self.table_loss(not_admitted, holders)))
+            }
+            None => (self.source.in_map()?, None),
+        };
         let opens = self.source.counters()?;
         Ok(Snapshot {
             purpose,
@@ -214,7 +255,29 @@ impl<S: Source> RingReader<S> {
             in_map,
             malformed,
             undelivered: self.worker.undelivered(),
+            table,
         })
+    }
+
+    /// Names who holds the table.
+    fn table_loss(&mut self, not_admitted: u64, holders: Vec<Holding>) -> TableLoss {
+        let held = holders.len() as u64;
+        let top = top_holding(holders).map(|top| {
+            let process = top.process;
+            TopHolder {
+                uid: process.uid,
+                pid: process.pid,
+                comm: sanitize::bounded(process.leader_comm.as_bytes(), COMM_JSON_MAX),
+                cgroup: self.worker.cgroup(process.cgroup_id),
+                attempts: top.attempts,
+                of_process: top.of_process,
+            }
+        });
+        TableLoss {
+            held,
+            not_admitted,
+            top,
+        }
     }
 
     /// Writes the losses since the last report, if any. Returns true if the output has no room for
@@ -223,12 +286,13 @@ impl<S: Source> RingReader<S> {
         if !self.worker.has_room() {
             return Ok(true);
         }
+        let counters = self.source.counters()?;
         let now = (
-            lost_in_kernel(&self.source.counters()?),
+            lost_in_kernel(&counters),
             malformed,
             self.worker.undelivered(),
         );
-        if reported.lost != now {
+        if reported.lost != now || reported.without_place(&counters, false).is_some() {
             self.write_totals(Purpose::Loss, reported, malformed)?;
         }
         Ok(false)

@@ -122,6 +122,7 @@ mod tests {
     /// Passes sample records and totals to a worker.
     fn drive(worker: &mut Worker) {
         let snapshot = |purpose, endings, lost| Snapshot {
+            table: (purpose == Purpose::Loss).then(lines::table_loss),
             purpose,
             counters: Counters {
                 attempts: endings + lost,

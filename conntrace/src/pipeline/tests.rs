@@ -18,7 +18,7 @@ use crate::{
         event::{Event, tests::start_line},
     },
     pipeline::*,
-    record::{Counters, Label, decode::tests::refused},
+    record::{Comm, Counters, Holding, Label, decode::tests::refused},
     sys::Backlog,
 };
 
@@ -31,6 +31,7 @@ struct Ring {
     filled: EventFd,
     counters: Arc<Mutex<Counters>>,
     detached: Arc<AtomicBool>,
+    holders: Vec<Holding>,
 }
 
 impl Ring {
@@ -47,6 +48,7 @@ impl Ring {
             filled,
             counters: Arc::new(Mutex::new(counters)),
             detached: Arc::default(),
+            holders: Vec::new(),
         }
     }
 }
@@ -74,8 +76,12 @@ impl Source for Ring {
         Ok(*self.counters.lock().unwrap())
     }
 
-    fn in_map(&self) -> u64 {
-        0
+    fn in_map(&self) -> io::Result<u64> {
+        Ok(self.holders.len() as u64)
+    }
+
+    fn holders(&self) -> io::Result<Vec<Holding>> {
+        Ok(self.holders.clone())
     }
 
     fn detach(&mut self) {
@@ -176,6 +182,38 @@ fn short_records_are_malformed() {
     assert_eq!(totals.attempts, totals.lost.sum() + 1);
     assert_eq!(totals.in_flight, 0);
     assert_eq!(lines.last().unwrap()["lost"]["malformed"], 2);
+}
+
+/// The last snapshot names who holds the table, with a name that JSON has to escape.
+#[test]
+fn the_holder_of_the_table_is_named() {
+    let holding = |uid, pid| Holding {
+        uid,
+        pid,
+        cgroup_id: 0,
+        leader_comm: Comm::of(*b"fill\n\xff\0 not this"),
+    };
+    let mut ring = Ring::of(vec![refused().to_vec()]);
+    ring.holders = vec![holding(65_534, 7), holding(0, 1), holding(65_534, 8)];
+    *ring.counters.lock().unwrap() = Counters {
+        attempts: 4,
+        endings: 1,
+        not_admitted: 5,
+        ..Counters::default()
+    };
+    let (lines, totals) = read_all(ring);
+    let [loss] = of_type(&lines, "loss").collect::<Vec<_>>()[..] else {
+        panic!("one loss, got {lines:#?}");
+    };
+    assert_eq!(loss["table"]["held"], 3);
+    assert_eq!(loss["table"]["not_admitted"], 5);
+    let top = &loss["table"]["top"];
+    assert_eq!(top["uid"], 65_534);
+    assert_eq!(top["attempts"], 2);
+    assert_eq!(top["of_process"], 1);
+    assert_eq!(top["comm"], "fill\n\u{fffd}");
+    assert_eq!(loss["lost"], serde_json::json!({}));
+    assert_eq!((totals.in_flight, totals.lost.sum()), (3, 0));
 }
 
 /// Without a reader of the output, the ring is drained and lines without room are counted. Once

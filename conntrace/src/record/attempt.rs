@@ -75,8 +75,22 @@ pub enum Seen {
     Whole,
     /// The attempt was under way when tracing began.
     JoinedLate,
-    /// The attempt began while the attempt map was full, so only its ending was observed.
+    /// The kernel skipped the program at the ending. The ending was found when the socket was
+    /// destroyed, with its error still set.
+    EndingRecovered,
+    /// The attempt began while the table of attempts was full, so only its ending was observed.
     Untracked,
+}
+
+impl Seen {
+    /// Returns true if the attempt was observed from its beginning.
+    #[must_use]
+    pub fn from_beginning(self) -> bool {
+        match self {
+            Self::Whole | Self::EndingRecovered => true,
+            Self::JoinedLate | Self::Untracked => false,
+        }
+    }
 }
 
 /// Dropped packets of an attempt: SYNs, or answers to them, dropped by this host.
@@ -165,6 +179,16 @@ pub struct ExeId {
 pub struct Comm(pub [u8; COMM_LEN]);
 
 impl Comm {
+    /// Creates a name from the kernel's bytes, of which those after the first zero are leftovers
+    /// of a longer name.
+    #[must_use]
+    pub fn of(mut bytes: [u8; COMM_LEN]) -> Self {
+        let len = bytes.iter().position(|&byte| byte == 0);
+        let rest = bytes.get_mut(len.unwrap_or(COMM_LEN)..);
+        rest.unwrap_or_default().fill(0);
+        Self(bytes)
+    }
+
     /// Returns the bytes before the first zero.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

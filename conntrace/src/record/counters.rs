@@ -13,14 +13,14 @@ pub struct Counters {
     pub established: u64,
     /// Endings lost to a full ring.
     pub ring_full: u64,
-    /// Attempts lost to a full attempt map.
+    /// Attempts lost to a full table, because filters of the caller could not be checked later.
     pub untracked: u64,
+    /// Attempts that found no place in the table.
+    pub not_admitted: u64,
     /// Attempts whose ending no program saw.
     pub ending_missed: u64,
-    /// Stall records lost to a full ring.
+    /// Stall records lost to a ring that was half full.
     pub stall_ring_full: u64,
-    /// State changes handled by the second attachment because the first was skipped.
-    pub second_attachment: u64,
     /// Program runs that the kernel skipped, and calls whose return no program saw.
     pub missed_hooks: u64,
 }

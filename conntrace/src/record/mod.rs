@@ -6,6 +6,7 @@ pub(crate) mod clock;
 mod counters;
 pub(crate) mod decode;
 mod errno;
+mod holding;
 pub(crate) mod label;
 mod reply;
 pub(crate) mod sanitize;
@@ -18,6 +19,8 @@ pub use clock::WallClock;
 pub use counters::Counters;
 pub use decode::{Malformed, decode};
 pub use errno::Errno;
+pub use holding::Holding;
+pub(crate) use holding::{OPENING_WORDS, top_holding};
 pub use label::{Label, TimeoutBy, Verdict, label};
 pub use reply::{Reply, ReplyKind, own_failure, reply};
 

@@ -39,7 +39,7 @@ const MAGIC: [u8; 8] = *b"conntrc\x1a";
 
 /// Version of the format, raised with every change: the reader accepts no other. Magic and version
 /// keep their place.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Number that shows the byte order of records.
 const BYTE_ORDER: u32 = 0x0102_0304;
@@ -151,10 +151,7 @@ impl Note {
                         .into_iter()
                         .all(|name| sanitize::fits(name, NAME_JSON_MAX))
             }
-            Self::Snapshot { snapshot, .. } => match &snapshot.purpose {
-                Purpose::Stop(reason) => is_short(reason),
-                Purpose::Summary | Purpose::Loss => true,
-            },
+            Self::Snapshot { snapshot, .. } => snapshot.fits(),
         }
     }
 }

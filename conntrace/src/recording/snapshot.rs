@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::Counters;
+use crate::{
+    output::event::{COMM_JSON_MAX, PATH_JSON_MAX, TableLoss},
+    record::{Counters, sanitize},
+};
 
 /// Counters at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,6 +22,26 @@ pub struct Snapshot {
     pub malformed: u64,
     /// Number of lines that were rendered but will not be written.
     pub undelivered: u64,
+    /// Attempts without a place in the table since this was last set, and who holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<TableLoss>,
+}
+
+impl Snapshot {
+    /// Returns true if its texts are as short as those of a recorder.
+    pub(super) fn fits(&self) -> bool {
+        let is_path = |text: &str| sanitize::fits(text, PATH_JSON_MAX);
+        let is_short = match &self.purpose {
+            Purpose::Stop(reason) => is_path(reason),
+            Purpose::Summary | Purpose::Loss => true,
+        };
+        let top = self.table.as_ref().and_then(|table| table.top.as_ref());
+        is_short
+            && top.is_none_or(|top| {
+                sanitize::fits(&top.comm, COMM_JSON_MAX)
+                    && top.cgroup.as_deref().is_none_or(is_path)
+            })
+    }
 }
 
 /// Purpose of a snapshot.
@@ -31,4 +54,39 @@ pub enum Purpose {
     Loss,
     /// Last summary line and stop line, with the reason.
     Stop(Cow<'static, str>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::event::{TopHolder, tests::table_loss};
+
+    #[test]
+    fn only_texts_of_a_recorder_fit() {
+        let fits = |reason: &str, comm: &str, cgroup: &str| {
+            let top = table_loss().top.map(|top| TopHolder {
+                comm: comm.to_owned(),
+                cgroup: Some(cgroup.into()),
+                ..top
+            });
+            let snapshot = Snapshot {
+                purpose: Purpose::Stop(reason.to_owned().into()),
+                counters: Counters::default(),
+                in_map: 0,
+                malformed: 0,
+                undelivered: 0,
+                table: Some(TableLoss {
+                    top,
+                    ..table_loss()
+                }),
+            };
+            snapshot.fits()
+        };
+        let (comm, path) = ("c".repeat(COMM_JSON_MAX), "p".repeat(PATH_JSON_MAX));
+        let more = |text: &str| format!("{text}x");
+        assert!(fits(&path, &comm, &path));
+        assert!(!fits(&more(&path), &comm, &path));
+        assert!(!fits(&path, &more(&comm), &path));
+        assert!(!fits(&path, &comm, &more(&path)));
+    }
 }

@@ -4,9 +4,11 @@
 mod backlog;
 mod cgroup;
 pub(crate) mod proc_file;
+mod shared_pages;
 
 pub(crate) use backlog::Backlog;
 pub(crate) use cgroup::mount_point as cgroup_mount_point;
+pub(crate) use shared_pages::{RingPositions, SharedPages};
 
 use std::{
     fs::{self, File},
@@ -14,8 +16,6 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd},
     path::PathBuf,
-    ptr::NonNull,
-    sync::atomic::{AtomicUsize, Ordering},
 };
 
 /// Reads 64 random bits from the kernel (`getrandom`).
@@ -320,77 +320,21 @@ pub(crate) fn is_network_namespace(file: &File) -> bool {
     kind == libc::CLONE_NEWNET
 }
 
+/// Makes all threads allocate from one arena. glibc gives each thread one of its own, and never
+/// returns the free end of such an arena to the system.
+pub(crate) fn share_one_arena() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: `mallopt` may be called at any time.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Returns freed memory to the system. Only glibc keeps enough of it to matter.
 pub(crate) fn release_freed_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: `malloc_trim` may be called at any time.
     unsafe {
         libc::malloc_trim(0);
-    }
-}
-
-/// Positions in a BPF ring buffer, mapped from the kernel: `consumer_pos` and `producer_pos` of
-/// `struct bpf_ringbuf`, a page each.
-#[derive(Debug)]
-pub(crate) struct RingPositions {
-    pages: NonNull<u8>,
-    page_size: usize,
-}
-
-// SAFETY: the pages are only read, by atomic loads, and stay mapped until the value is dropped.
-unsafe impl Send for RingPositions {}
-// SAFETY: the pages are only read, by atomic loads.
-unsafe impl Sync for RingPositions {}
-
-impl RingPositions {
-    /// Maps the two pages read-only.
-    ///
-    /// # Errors
-    /// When the descriptor is not a ring buffer, or memory is short.
-    pub(crate) fn of(ring: BorrowedFd<'_>) -> io::Result<Self> {
-        // SAFETY: `sysconf` takes no pointer.
-        let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        let page_size = usize::try_from(page_size).map_err(io::Error::other)?;
-        // SAFETY: the kernel chooses the address, so that no existing mapping is replaced.
-        let pages = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                2 * page_size,
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                ring.as_raw_fd(),
-                0,
-            )
-        };
-        if pages == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let pages = NonNull::new(pages.cast()).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self { pages, page_size })
-    }
-
-    /// Returns the number of unread bytes, including those only reserved.
-    pub(crate) fn waiting(&self) -> usize {
-        let position = |page: usize| {
-            // SAFETY: each page begins with an `unsigned long`, which the kernel and the reader
-            // change atomically.
-            let position = unsafe {
-                let at = self.pages.add(page * self.page_size);
-                at.cast::<AtomicUsize>().as_ref()
-            };
-            position.load(Ordering::Acquire)
-        };
-        // Loaded first, because the consumer never passes the producer.
-        let consumer = position(0);
-        position(1).wrapping_sub(consumer)
-    }
-}
-
-impl Drop for RingPositions {
-    fn drop(&mut self) {
-        // SAFETY: this value owns both pages, and no reference to them exists.
-        unsafe {
-            libc::munmap(self.pages.as_ptr().cast(), 2 * self.page_size);
-        }
     }
 }

@@ -71,7 +71,7 @@ pub(crate) fn growth() -> Section {
     ));
     let about = format!(
         "{ROUNDS} paired rounds each. In flight: to a silent far end, and closed together, every \
-         ending with its line (`--all`). 65,536 or more have an entry; more are `untracked` and have \
+         ending with its line (`--all`). 32,768 or more have an entry; more are `untracked` and have \
          their line all the same."
     );
     Section::new("Growth", about, rows)

@@ -104,7 +104,7 @@ fn start_and_stop() {
     assert_eq!(start["kernel"], release.trim());
     let hooks = start["hooks"].as_array().unwrap();
     // The tests of the tiers check which hooks are attached and what they cover.
-    assert_eq!(hooks[0]["name"], "set_state_first");
+    assert_eq!(hooks[0]["name"], "inet_sock_set_state");
     for hook in hooks {
         assert_eq!(hook["attached"], hook["reason"].is_null(), "{hook}");
     }

@@ -39,7 +39,7 @@ fn mounts() -> String {
 /// Kills the agent and waits until everything that it held is freed.
 fn kill(agent: Agent) {
     let (held, before) = (held_by(agent.pid()), loaded());
-    for (kind, least) in [("prog", 5), ("map", 3), ("link", 5)] {
+    for (kind, least) in [("prog", 5), ("map", 3), ("link", 4)] {
         let count = held.iter().filter(|(of, _)| *of == kind).count();
         assert!(count >= least, "{count} of {kind} in {held:?}");
     }

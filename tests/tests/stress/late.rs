@@ -10,11 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conntrace_common::record::SLOTS;
+use conntrace_common::table::{SLOTS, SPILLED_MAX};
 use conntrace_testnet::{self, FAR_V4, FAR_V6, Testnet, ports};
 use conntrace_tests::{
     Attempted, TracerProcess, assert_adds_up, is_slow, live_test, number, remote_end,
-    run_one_by_one, tcp, told_lost, unless,
+    run_one_by_one, tcp, told_lost, told_without_place, unless,
 };
 use serde_json::{Value, json};
 use socket2::Socket;
@@ -27,15 +27,16 @@ const FILL: &str = "CONNTRACE_TEST_FILL";
 const OVER_PATIENCE: Duration = Duration::from_millis(300);
 /// Time that a line has to appear.
 const SETTLE: Duration = Duration::from_millis(200);
-/// Capacity of the attempt map.
-const ATTEMPTS_MAX: usize = 65_536;
 /// Number of attempts that exceeds the ring's records.
 const AT_ONCE: usize = 40_000;
-/// Number of processes that fill the map.
+/// Number of processes that fill the table.
 const FILLERS: usize = 4;
-/// Attempts under way in total, and those of them that exceed the map's capacity.
+/// Attempts under way in total, and the first ones, for which a namespace always has room.
 const UNDER_WAY: usize = 100_000;
-const TOO_MANY: usize = UNDER_WAY - ATTEMPTS_MAX;
+const FIRST: usize = 40_000;
+/// Places in the map for one namespace. Each CPU may take one more at the same time.
+const SHARE: usize = SPILLED_MAX as usize / 2;
+const AT_ONCE_MORE: usize = 64;
 /// Connects to one address: few of its ports, or the search for one takes its time.
 const PER_REMOTE: usize = 2_000;
 
@@ -156,10 +157,10 @@ fn joined_late_filtered() {
     }
 }
 
-/// Attempts that exceed the map's capacity still get their lines. If a filter depends on the
+/// Attempts of a namespace beyond its share still get their lines. If a filter depends on the
 /// caller, they are counted as lost.
 fn full_map() {
-    let (lines, by_process) = on_stage(|testnet| {
+    let ((lines, _), (by_process, _)) = on_stage(|testnet| {
         let netns = testnet.netns.to_string();
         let options = [
             "--netns",
@@ -170,21 +171,21 @@ fn full_map() {
         ];
         let tracer = TracerProcess::start(&options);
         let by_process = TracerProcess::start(&[&options[..], &["--uid", "0"]].concat());
-        let fillers = Fillers::start(0..ATTEMPTS_MAX);
-        let surplus = Fillers::start(ATTEMPTS_MAX..UNDER_WAY);
+        let fillers = Fillers::start(0..FIRST);
+        let surplus = Fillers::start(FIRST..UNDER_WAY);
         // No more at once than the queue takes.
         surplus.end(|ended| tracer.wait_for_endings(testnet.netns, ended));
         thread::sleep(SETTLE);
-        let lines = (tracer.stop(), by_process.stop());
+        let lines = (tracer.stop_and_hear(), by_process.stop_and_hear());
         drop(fillers);
         lines
     });
-    // Of those too many for the map some find a slot of the table free.
+    // Of the others some find a slot of the table free, or a place in the map.
     let (kept, untracked): (Vec<_>, Vec<_>) = outcomes(&lines)
         .into_iter()
         .partition(|line| line["seen"] == "whole");
-    assert_eq!(kept.len() + untracked.len(), TOO_MANY);
-    assert!(kept.len() <= SLOTS as usize, "{} kept", kept.len());
+    assert_eq!(kept.len() + untracked.len(), UNDER_WAY - FIRST);
+    assert_share(kept.len());
     assert!(kept.iter().all(|line| line["process"]["pid"].is_u64()));
     for line in &untracked {
         assert_eq!(line["seen"], "untracked");
@@ -195,20 +196,33 @@ fn full_map() {
         assert_eq!(line["remote"]["port"], ports::SILENT);
     }
     let totals = lines.last().unwrap();
-    let lines = untracked.len();
-    println!("{UNDER_WAY} under way, the map takes {ATTEMPTS_MAX}: {lines} untracked; {totals}");
+    let without_place = untracked.len();
+    println!("{UNDER_WAY} under way: {without_place} untracked; {totals}");
+    assert_eq!(told_without_place(&lines), without_place);
     assert_eq!(totals["attempts"], UNDER_WAY);
-    assert_eq!(totals["in_flight"], ATTEMPTS_MAX);
+    assert_eq!(totals["in_flight"], FIRST);
     assert_adds_up(totals);
 
     let kept = outcomes(&by_process);
-    assert!(kept.len() <= SLOTS as usize, "{} kept", kept.len());
+    assert_share(kept.len());
     assert!(kept.iter().all(|line| line["seen"] == "whole"));
     let totals = by_process.last().unwrap();
     println!("where only the caller tells whether they are wanted: {totals}");
-    assert_eq!(totals["lost"]["untracked"], TOO_MANY - kept.len());
-    assert_eq!(totals["in_flight"], ATTEMPTS_MAX);
+    let without_place = UNDER_WAY - FIRST - kept.len();
+    assert_eq!(totals["lost"]["untracked"], without_place);
+    assert_eq!(told_without_place(&by_process), without_place);
+    assert_eq!(told_lost(&by_process, "untracked"), without_place);
+    assert_eq!(totals["in_flight"], FIRST);
     assert_adds_up(totals);
+}
+
+/// Checks that a namespace has its share of the map and nearly all slots, when this many attempts
+/// have a place beside the first ones.
+fn assert_share(kept: usize) {
+    let slots = SLOTS as usize;
+    let most = SHARE + slots + AT_ONCE_MORE;
+    let places = SHARE + slots / 10 * 9..=most;
+    assert!(places.contains(&(FIRST + kept)), "{FIRST} and {kept} kept");
 }
 
 /// Each has its line, with its cause or the reason for which there is none, although they end

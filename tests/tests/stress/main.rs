@@ -18,6 +18,7 @@ mod load;
 mod million;
 mod port_pressure;
 mod pressure;
+mod shares;
 mod storm;
 
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         ("million", million::main),
         ("port_pressure", port_pressure::main),
         ("pressure", pressure::main),
+        ("shares", shares::main),
         ("storm", storm::main),
     ])
 }

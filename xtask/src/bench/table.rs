@@ -55,7 +55,7 @@ fn cells(figures: &GuestFigures, row: &OperationFigure) -> String {
     )
 }
 
-/// What is measured in other ways than by medians.
+/// Adds the figures that are no medians.
 fn details(text: &mut String, figures: &GuestFigures) {
     for it in &figures.not_run {
         let _ = writeln!(text, "NOT RUN: {}: {}", it.state, it.reason);

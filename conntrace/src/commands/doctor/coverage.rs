@@ -12,7 +12,7 @@ struct Gap {
 }
 
 const STATES: Gap = Gap {
-    reason: "set_state_first is not attached",
+    reason: "inet_sock_set_state is not attached",
     remedy: SEE_HOOK,
 };
 const STALL: Gap = Gap {

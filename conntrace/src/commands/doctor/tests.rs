@@ -84,7 +84,7 @@ fn what_could_not_be_tried_is_unknown() {
     let text = text(&report);
     for part in [
         "\nTracing cannot start: tracing needs root, or the capabilities CAP_BPF",
-        "\nHooks: none of 14 could be tried\n",
+        "\nHooks: none of 13 could be tried\n",
         "\nCoverage: not known\n",
     ] {
         assert!(text.contains(part), "{part} in {text}");
@@ -95,14 +95,14 @@ fn what_could_not_be_tried_is_unknown() {
 fn text_counts_what_is_well_and_names_what_is_not() {
     let text = text(&report_on(Ok(&start()), vec![limited()]));
     for part in [
-        "\nTracing can start: tracepoint tier; 13 of 14 hooks attached\nTo see more:\n  conntrace --trace-syscalls\n  (slows ",
+        "\nTracing can start: tracepoint tier; 12 of 13 hooks attached\nTo see more:\n  conntrace --trace-syscalls\n  (slows ",
         "
 Host: 0 of 1 checks are ok
   limits    cgroup_v2: not mounted; `cgroup` is null
             remedy: mount it
 ",
         "
-Hooks: 13 of 14 attached
+Hooks: 12 of 13 attached
   missing   tcp_retransmit_skb
             because: no such tracepoint
             costs: no stall lines, so no warning before a timeout

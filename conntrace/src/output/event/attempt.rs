@@ -236,7 +236,9 @@ fn subject(attempt: &Attempt, owner: Owner) -> Subject {
 
 fn details(attempt: &Attempt, verdict: Option<&Verdict>, since: Timestamp) -> Details {
     // Facts about the beginning are unknown if only a part of the attempt was seen.
-    let whole = attempt.seen == Seen::Whole;
+    let whole = attempt.seen.from_beginning();
+    // A recovered ending was found some time after it.
+    let is_timely = attempt.seen == Seen::Whole;
     let reply = reply(attempt);
     Details {
         local: Endpoint {
@@ -245,7 +247,7 @@ fn details(attempt: &Attempt, verdict: Option<&Verdict>, since: Timestamp) -> De
         },
         netns: Some(attempt.netns),
         started: whole.then_some(Time(since)),
-        elapsed_us: whole.then(|| (attempt.at_ns - attempt.since_ns) / 1000),
+        elapsed_us: is_timely.then(|| (attempt.at_ns - attempt.since_ns) / 1000),
         syn: Syn {
             sent: whole.then_some(attempt.syn_sent),
             retransmitted: whole.then_some(attempt.syn_retransmitted),

@@ -15,7 +15,7 @@ pub use attempt::{
     stall,
 };
 pub use port_pressure::{PortPressure, PortUse, States, port_pressure};
-pub use totals::{Loss, Lost, Stop, Top, Totals, Undelivered};
+pub use totals::{Loss, Lost, Stop, TableLoss, Top, TopHolder, Totals, Undelivered};
 
 /// Version of the lines, raised when a field is removed or changes meaning, but not when one is
 /// added.

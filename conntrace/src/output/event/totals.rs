@@ -1,9 +1,9 @@
 //! Lines with counts: loss, summary and stop.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Endpoint;
 use crate::{diagnosis::Undiagnosed, record::Label};
@@ -15,6 +15,9 @@ pub struct Loss {
     pub lost: BTreeMap<&'static str, u64>,
     /// Number of lines that were not written, by output or kind (see `Undelivered`).
     pub undelivered: BTreeMap<&'static str, u64>,
+    /// Attempts that found no place in the table of attempts, and who holds it; null if there are
+    /// none, or if a line named the holder less than a minute ago.
+    pub table: Option<TableLoss>,
 }
 
 impl Loss {
@@ -23,10 +26,12 @@ impl Loss {
     pub fn since(
         (lost, undelivered): (&Lost, &Undelivered),
         earlier: (&Lost, &Undelivered),
+        table: Option<TableLoss>,
     ) -> Option<Self> {
         let loss = Self {
             lost: more(lost.by_reason(), earlier.0.by_reason()),
             undelivered: more(undelivered.by_kind(), earlier.1.by_kind()),
+            table,
         };
         (loss != Self::default()).then_some(loss)
     }
@@ -41,6 +46,36 @@ fn more<const N: usize>(
         .filter(|((_, now), (_, before))| now > before)
         .map(|((name, now), (_, before))| (name, now - before))
         .collect()
+}
+
+/// Attempts that found no place in the table of attempts. Without a filter of the caller each has
+/// its outcome (`seen` is `untracked`); with one it is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct TableLoss {
+    /// Number of attempts under way that have a place.
+    pub held: u64,
+    /// Number of attempts that found none since the last line with a `table`.
+    pub not_admitted: u64,
+    /// Holder of the most places; null if none are held any more.
+    pub top: Option<TopHolder>,
+}
+
+/// User that holds the most places of the table of attempts, and the process of theirs that holds
+/// the most. Root counts by cgroup, because it owns the processes of most containers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct TopHolder {
+    /// Real user id.
+    pub uid: u32,
+    /// Process id of the process.
+    pub pid: u32,
+    /// Name of the process.
+    pub comm: String,
+    /// Path of the process's cgroup; null if unknown.
+    pub cgroup: Option<Arc<str>>,
+    /// Number of attempts under way of the user, or of root in the cgroup.
+    pub attempts: u64,
+    /// Number of attempts under way of the process.
+    pub of_process: u64,
 }
 
 /// Number of attempts without an outcome, by reason.
@@ -127,8 +162,6 @@ pub struct Totals {
     pub unrecorded: u64,
     /// Number of runs of BPF programs that the kernel skipped.
     pub missed_hooks: u64,
-    /// Number of state changes seen by the second attachment instead of the first.
-    pub second_attachment: u64,
     /// Number of lines that `--limit` suppressed.
     pub suppressed: u64,
     /// Number of printed outcomes by the reason in their `undiagnosed`.

@@ -6,7 +6,10 @@ use super::{
     page::{INDENT, RowWriter, Style},
     rows::{self, Rows, WHO},
 };
-use crate::output::event::{Loss, Stop, Totals};
+use crate::output::{
+    event::{Loss, Stop, Totals},
+    message,
+};
 
 impl Rows {
     /// Writes the row of losses.
@@ -14,6 +17,10 @@ impl Rows {
         let mut words = String::new();
         counts(&mut words, "attempts without an outcome", &loss.lost);
         counts(&mut words, "lines not written", &loss.undelivered);
+        if let Some(table) = &loss.table {
+            rows::join(&mut words);
+            words.push_str(&message::no_place(table));
+        }
         let mut row = self.begin_plain(out);
         row.cell(INDENT, "LOST", Style::BoldRed);
         row.column(WHO);

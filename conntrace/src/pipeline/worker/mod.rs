@@ -195,6 +195,11 @@ impl Worker {
         self.output.undelivered()
     }
 
+    /// Returns the path of a cgroup of this host.
+    pub(super) fn cgroup(&mut self, id: u64) -> Option<Arc<str>> {
+        self.callers.cgroup(id, Instant::now())
+    }
+
     /// Writes the start line: tracing is live.
     ///
     /// # Errors
@@ -360,7 +365,7 @@ impl Worker {
             recorder.snapshot(now, snapshot);
         }
         let lost = self.lost(snapshot);
-        self.write_loss(lost, now)?;
+        self.write_loss(lost, snapshot.table.clone(), now)?;
         let totals = self.totals(snapshot, lost);
         match &snapshot.purpose {
             Purpose::Loss => {}

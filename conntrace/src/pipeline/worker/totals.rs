@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io};
 use jiff::Timestamp;
 
 use crate::{
-    output::event::{Event, Loss, Lost, Totals, Undelivered},
+    output::event::{Event, Loss, Lost, TableLoss, Totals, Undelivered},
     pipeline::Worker,
     record::Label,
     recording::{Recorder, Snapshot},
@@ -35,15 +35,17 @@ impl Worker {
         (lost, undelivered)
     }
 
-    /// Writes a loss line if losses were added since the last one.
+    /// Writes a loss line if losses were added since the last one, or attempts found no place in
+    /// the table.
     pub(super) fn write_loss(
         &mut self,
         (lost, undelivered): (Lost, Undelivered),
+        table: Option<TableLoss>,
         now: Timestamp,
     ) -> io::Result<()> {
         let (reported_lost, reported_undelivered) = &self.reported;
-        let Some(new) = Loss::since((&lost, &undelivered), (reported_lost, reported_undelivered))
-        else {
+        let reported = (reported_lost, reported_undelivered);
+        let Some(new) = Loss::since((&lost, &undelivered), reported, table) else {
             return Ok(());
         };
         self.reported = (lost, undelivered);
@@ -74,7 +76,6 @@ impl Worker {
             undelivered,
             unrecorded: self.recorder.as_ref().map_or(0, Recorder::unrecorded),
             missed_hooks: counters.missed_hooks,
-            second_attachment: counters.second_attachment,
             suppressed: self.limit.suppressed(),
             undiagnosed: self.undiagnosed.clone(),
             disconnects: BTreeMap::new(),

@@ -51,10 +51,22 @@ impl Fields<'_> {
     }
 
     pub(super) fn errno(&self, field: &'static str, at: usize) -> Result<Option<Errno>, Malformed> {
-        match self.u32(at) {
-            0 => Ok(None),
-            value @ 1..=MAX_ERRNO => Ok(Some(Errno(value as i32))),
-            value => Err(malformed(field, value)),
-        }
+        errno(field, self.u32(at))
+    }
+
+    pub(super) fn errno16(
+        &self,
+        field: &'static str,
+        at: usize,
+    ) -> Result<Option<Errno>, Malformed> {
+        errno(field, self.u16(at).into())
+    }
+}
+
+fn errno(field: &'static str, value: u32) -> Result<Option<Errno>, Malformed> {
+    match value {
+        0 => Ok(None),
+        value @ 1..=MAX_ERRNO => Ok(Some(Errno(value as i32))),
+        value => Err(malformed(field, value)),
     }
 }

@@ -12,9 +12,10 @@ use std::{
 use conntrace_common::{
     record as raw,
     record::{
-        AF_INET, AF_INET6, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_UNTRACKED,
-        KIND_BIND_FAILED, KIND_CONNECT_FAILED, KIND_CONNECTS, KIND_ENDING, KIND_STALL, ORIGIN_ICMP,
-        ORIGIN_ICMP6, RECORD_SIZE, RawRecord, STATE_CLOSE, STATE_ESTABLISHED, STATE_SYN_SENT,
+        AF_INET, AF_INET6, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_RECOVERED,
+        FLAG_UNTRACKED, KIND_BIND_FAILED, KIND_CONNECT_FAILED, KIND_CONNECTS, KIND_ENDING,
+        KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, RECORD_VERSION, RawRecord, STATE_CLOSE,
+        STATE_ESTABLISHED, STATE_SYN_SENT,
     },
 };
 
@@ -77,11 +78,15 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         .try_into()
         .map_err(|_| Malformed::Length(bytes.len()))?;
     let fields = Fields(bytes);
+    let version = fields.u8(offset_of!(RawRecord, version));
+    if version != RECORD_VERSION {
+        return Err(malformed("version", version));
+    }
     let moment = RecordKind::of(&fields)?;
     let flags = fields.u8(offset_of!(RawRecord, flags));
     let seen = seen(flags)?;
     let family = AddressFamily::of(fields.u16(offset_of!(RawRecord, attempt.family)))?;
-    let since_ns = fields.u64(offset_of!(RawRecord, attempt.started_ns));
+    let since_ns = fields.u64(offset_of!(RawRecord, attempt.opening.started_ns));
     let at_ns = fields.u64(offset_of!(RawRecord, at_ns));
     if at_ns < since_ns {
         return Err(malformed("at_ns", at_ns));
@@ -91,13 +96,13 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         moment,
         seen,
         since_ns,
-        serial: fields.u32(offset_of!(RawRecord, attempt.tid_or_cpu)),
+        serial: fields.u32(offset_of!(RawRecord, attempt.opening.tid_or_cpu)),
         at_ns,
         caller: caller(&fields, seen),
         netns: fields.u32(offset_of!(RawRecord, attempt.netns)),
         netns_mix: fields.u16(offset_of!(RawRecord, attempt.netns_mix)),
-        bound_device: fields.nonzero_u32(offset_of!(RawRecord, attempt.bound_device)),
-        mark: fields.u32(offset_of!(RawRecord, attempt.mark)),
+        bound_device: fields.nonzero_u32(offset_of!(RawRecord, attempt.opening.bound_device)),
+        mark: fields.u32(offset_of!(RawRecord, attempt.opening.mark)),
         socket_uid: (seen != Seen::Untracked)
             .then(|| fields.u32(offset_of!(RawRecord, attempt.socket_uid))),
         remote: match moment {
@@ -133,16 +138,16 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
     })
 }
 
+/// Flags of an attempt that was found under way, and whose ending was missed.
+const JOINED_LATE_AND_RECOVERED: u8 = FLAG_JOINED_LATE | FLAG_RECOVERED;
+
 fn seen(flags: u8) -> Result<Seen, Malformed> {
-    let known = FLAG_HEARD | FLAG_ICMP | FLAG_DEFERRED | FLAG_JOINED_LATE | FLAG_UNTRACKED;
-    match (
-        flags & !known,
-        flags & FLAG_JOINED_LATE != 0,
-        flags & FLAG_UNTRACKED != 0,
-    ) {
-        (0, false, false) => Ok(Seen::Whole),
-        (0, true, false) => Ok(Seen::JoinedLate),
-        (0, false, true) => Ok(Seen::Untracked),
+    const OF_ATTEMPT: u8 = FLAG_HEARD | FLAG_ICMP | FLAG_DEFERRED;
+    match flags & !OF_ATTEMPT {
+        0 => Ok(Seen::Whole),
+        FLAG_JOINED_LATE | JOINED_LATE_AND_RECOVERED => Ok(Seen::JoinedLate),
+        FLAG_UNTRACKED => Ok(Seen::Untracked),
+        FLAG_RECOVERED => Ok(Seen::EndingRecovered),
         _ => Err(malformed("flags", flags)),
     }
 }
@@ -150,24 +155,24 @@ fn seen(flags: u8) -> Result<Seen, Malformed> {
 /// Decodes the caller. For an attempt that was not observed whole, it may be unknown, or only
 /// the process may be known.
 fn caller(fields: &Fields<'_>, seen: Seen) -> Option<Caller> {
-    let whole = seen == Seen::Whole;
-    let pid = fields.u32(offset_of!(RawRecord, attempt.pid));
+    let whole = seen.from_beginning();
+    let pid = fields.u32(offset_of!(RawRecord, attempt.opening.pid));
     (whole || pid != 0).then(|| Caller {
         pid,
-        tid: whole.then(|| fields.u32(offset_of!(RawRecord, attempt.tid_or_cpu))),
-        uid: fields.u32(offset_of!(RawRecord, attempt.uid)),
-        cgroup_id: whole.then(|| fields.u64(offset_of!(RawRecord, attempt.cgroup_id))),
-        started_ns: fields.u64(offset_of!(RawRecord, attempt.process_started_ns)),
+        tid: whole.then(|| fields.u32(offset_of!(RawRecord, attempt.opening.tid_or_cpu))),
+        uid: fields.u32(offset_of!(RawRecord, attempt.opening.uid)),
+        cgroup_id: whole.then(|| fields.u64(offset_of!(RawRecord, attempt.opening.cgroup_id))),
+        started_ns: fields.u64(offset_of!(RawRecord, attempt.opening.process_started_ns)),
         exe: exe(fields),
-        comm: Comm(fields.array(offset_of!(RawRecord, attempt.comm))),
-        leader_comm: Comm(fields.array(offset_of!(RawRecord, attempt.leader_comm))),
+        comm: Comm::of(fields.array(offset_of!(RawRecord, attempt.opening.comm))),
+        leader_comm: Comm::of(fields.array(offset_of!(RawRecord, attempt.opening.leader_comm))),
     })
 }
 
 fn exe(fields: &Fields<'_>) -> Option<ExeId> {
     Some(ExeId {
-        inode: fields.nonzero_u64(offset_of!(RawRecord, attempt.exe_inode))?,
-        device: fields.u32(offset_of!(RawRecord, attempt.exe_device)),
+        inode: fields.nonzero_u64(offset_of!(RawRecord, attempt.opening.exe_inode))?,
+        device: fields.u32(offset_of!(RawRecord, attempt.opening.exe_device)),
     })
 }
 
@@ -214,7 +219,7 @@ fn icmp(fields: &Fields<'_>) -> Result<IcmpError, Malformed> {
         version,
         icmp_type: fields.u8(offset_of!(RawRecord, icmp_type)),
         code: fields.u8(offset_of!(RawRecord, icmp_code)),
-        errno: fields.errno("icmp_errno", offset_of!(RawRecord, icmp_errno))?,
+        errno: fields.errno16("icmp_errno", offset_of!(RawRecord, icmp_errno))?,
         from: specified(family.addr(fields, offset_of!(RawRecord, icmp_from))),
     })
 }

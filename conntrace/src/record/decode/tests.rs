@@ -9,19 +9,23 @@ pub(crate) fn refused() -> [u8; RECORD_SIZE] {
     for (at, value) in [
         (offset_of!(RawRecord, kind), &[KIND_ENDING][..]),
         (offset_of!(RawRecord, state), &[STATE_CLOSE]),
+        (offset_of!(RawRecord, version), &[RECORD_VERSION]),
         (offset_of!(RawRecord, flags), &[FLAG_HEARD]),
         (
             offset_of!(RawRecord, attempt.family),
             &AF_INET.to_ne_bytes(),
         ),
         (
-            offset_of!(RawRecord, attempt.started_ns),
+            offset_of!(RawRecord, attempt.opening.started_ns),
             &1_000_u64.to_ne_bytes(),
         ),
         (offset_of!(RawRecord, at_ns), &311_000_u64.to_ne_bytes()),
-        (offset_of!(RawRecord, attempt.pid), &4242_u32.to_ne_bytes()),
         (
-            offset_of!(RawRecord, attempt.tid_or_cpu),
+            offset_of!(RawRecord, attempt.opening.pid),
+            &4242_u32.to_ne_bytes(),
+        ),
+        (
+            offset_of!(RawRecord, attempt.opening.tid_or_cpu),
             &4243_u32.to_ne_bytes(),
         ),
         (offset_of!(RawRecord, attempt.netns), &7_u32.to_ne_bytes()),
@@ -30,15 +34,15 @@ pub(crate) fn refused() -> [u8; RECORD_SIZE] {
             &1000_u32.to_ne_bytes(),
         ),
         (
-            offset_of!(RawRecord, attempt.exe_device),
+            offset_of!(RawRecord, attempt.opening.exe_device),
             &0x80_0001_u32.to_ne_bytes(),
         ),
         (
-            offset_of!(RawRecord, attempt.exe_inode),
+            offset_of!(RawRecord, attempt.opening.exe_inode),
             &77_u64.to_ne_bytes(),
         ),
-        (offset_of!(RawRecord, attempt.comm), b"curl"),
-        (offset_of!(RawRecord, attempt.leader_comm), b"curl"),
+        (offset_of!(RawRecord, attempt.opening.comm), b"curl"),
+        (offset_of!(RawRecord, attempt.opening.leader_comm), b"curl"),
         (offset_of!(RawRecord, attempt.local_addr), &[10, 0, 0, 2]),
         (offset_of!(RawRecord, attempt.remote_addr), &[10, 0, 0, 5]),
         (
@@ -96,7 +100,11 @@ fn what_was_not_seen_whole_knows_less_of_its_caller() {
         (4242, None, None)
     );
     put(&mut bytes, offset_of!(RawRecord, flags), &[FLAG_UNTRACKED]);
-    put(&mut bytes, offset_of!(RawRecord, attempt.pid), &[0; 4]);
+    put(
+        &mut bytes,
+        offset_of!(RawRecord, attempt.opening.pid),
+        &[0; 4],
+    );
     let untracked = decode(&bytes).unwrap();
     assert_eq!((untracked.seen, untracked.caller), (Seen::Untracked, None));
     assert_eq!(untracked.socket_uid, None);
@@ -166,14 +174,17 @@ fn the_device_the_mark_and_no_executable_are_told_as_they_are() {
         put(&mut bytes, at, value);
         decode(&bytes).unwrap()
     };
-    let device = offset_of!(RawRecord, attempt.bound_device);
+    let device = offset_of!(RawRecord, attempt.opening.bound_device);
     let bound = put(device, &3_u32.to_ne_bytes());
     assert_eq!(bound.bound_device, Some(3));
-    let mark = put(offset_of!(RawRecord, attempt.mark), &[0, 0, 0, 0x80]);
+    let mark = put(
+        offset_of!(RawRecord, attempt.opening.mark),
+        &[0, 0, 0, 0x80],
+    );
     assert_eq!(mark.mark, 0x8000_0000);
     let by_root = put(offset_of!(RawRecord, attempt.socket_uid), &[0; 4]);
     assert_eq!(by_root.socket_uid, Some(0));
-    let by_kernel = put(offset_of!(RawRecord, attempt.exe_inode), &[0; 8]);
+    let by_kernel = put(offset_of!(RawRecord, attempt.opening.exe_inode), &[0; 8]);
     assert_eq!(by_kernel.caller.unwrap().exe, None);
 }
 
@@ -258,11 +269,15 @@ fn refuses_what_no_kernel_side_writes() {
         "error cannot be 4294967295"
     );
     assert_eq!(
+        bad(offset_of!(RawRecord, version), &[1]),
+        "version cannot be 1"
+    );
+    assert_eq!(
         bad(offset_of!(RawRecord, flags), &[FLAG_ICMP]),
         "icmp_origin cannot be 0"
     );
     let short = decode(&refused()[1..]).unwrap_err().to_string();
-    assert_eq!(short, "a record has 248 bytes, not 247");
+    assert_eq!(short, "a record has 288 bytes, not 287");
 }
 
 proptest! {

@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Attempt, Errno, IcmpError, IcmpVersion, RecordKind, Seen, own_failure};
+use super::{Attempt, Errno, IcmpError, IcmpVersion, RecordKind, own_failure};
 
 /// Outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
@@ -148,9 +148,10 @@ fn label_closed(attempt: &Attempt, patience_ms: u64) -> Verdict {
     // A lower bound. For an attempt that was not observed whole, the start and the segments
     // sent earlier are unknown, but the number of timer runs is known.
     let lasted_ms = (attempt.at_ns - attempt.since_ns) / 1_000_000;
-    let retransmitted = match attempt.seen {
-        Seen::Whole => attempt.syn_retransmitted > 0,
-        Seen::JoinedLate | Seen::Untracked => attempt.rto_count > 0,
+    let retransmitted = if attempt.seen.from_beginning() {
+        attempt.syn_retransmitted > 0
+    } else {
+        attempt.rto_count > 0
     };
     if retransmitted || lasted_ms >= patience_ms {
         return Verdict::timed_out(TimeoutBy::Application, None);

@@ -2,8 +2,8 @@ use std::mem::offset_of;
 
 use conntrace_common::record::{
     AF_INET, AF_INET6, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_CONNECTS, KIND_ENDING,
-    KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, RawRecord, STATE_CLOSE, STATE_ESTABLISHED,
-    STATE_SYN_SENT,
+    KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, RECORD_VERSION, RawRecord, STATE_CLOSE,
+    STATE_ESTABLISHED, STATE_SYN_SENT,
 };
 use nix::errno::Errno as E;
 use proptest::{prelude::*, sample::select};
@@ -266,6 +266,7 @@ fn attempts() -> impl Strategy<Value = Attempt> {
                 let mut set = |at, value: &[u8]| put(&mut bytes, at, value);
                 set(offset_of!(RawRecord, kind), &[kind]);
                 set(offset_of!(RawRecord, state), &[state]);
+                set(offset_of!(RawRecord, version), &[RECORD_VERSION]);
                 set(offset_of!(RawRecord, flags), &[flags]);
                 set(offset_of!(RawRecord, icmp_origin), &[origin]);
                 for (at, value) in [
@@ -280,12 +281,17 @@ fn attempts() -> impl Strategy<Value = Attempt> {
                     (offset_of!(RawRecord, syn_retransmitted), syns.1),
                     (offset_of!(RawRecord, error), errnos.0),
                     (offset_of!(RawRecord, soft_error), errnos.1),
-                    (offset_of!(RawRecord, icmp_errno), errnos.2),
                 ] {
                     set(at, &value.to_ne_bytes());
                 }
+                let icmp_errno = u16::try_from(errnos.2).unwrap();
+                let at = offset_of!(RawRecord, icmp_errno);
+                set(at, &icmp_errno.to_ne_bytes());
                 for (at, value) in [
-                    (offset_of!(RawRecord, attempt.started_ns), started_ns),
+                    (
+                        offset_of!(RawRecord, attempt.opening.started_ns),
+                        started_ns,
+                    ),
                     (offset_of!(RawRecord, at_ns), started_ns + lasted_ns),
                 ] {
                     set(at, &value.to_ne_bytes());

@@ -117,12 +117,31 @@ fn longest_totals() -> Totals {
         },
         unrecorded: u64::MAX,
         missed_hooks: u64::MAX,
-        second_attachment: u64::MAX,
         suppressed: u64::MAX,
         undiagnosed: Undiagnosed::ALL.map(|reason| (reason, u64::MAX)).into(),
         disconnects: BTreeMap::new(),
         inspectors_abandoned: u64::MAX,
         top: vec![top(comm, IpAddr::from([0xffff; 8])); 10],
+    }
+}
+
+fn longest_loss() -> Loss {
+    let totals = longest_totals();
+    Loss {
+        lost: totals.lost.by_reason().into(),
+        undelivered: totals.undelivered.by_kind().into(),
+        table: Some(TableLoss {
+            held: u64::MAX,
+            not_admitted: u64::MAX,
+            top: Some(TopHolder {
+                uid: u32::MAX,
+                pid: u32::MAX,
+                comm: sanitize::bounded(&[WORST; 16], COMM_JSON_MAX),
+                cgroup: Some(longest(PATH_JSON_MAX)),
+                attempts: u64::MAX,
+                of_process: u64::MAX,
+            }),
+        }),
     }
 }
 
@@ -158,6 +177,7 @@ fn the_longest_lines_fit() {
         (Event::Start(longest_start()), 6000),
         (Event::Outcome(Box::new(outcome)), 7500),
         (Event::Stall(Box::new(stalled)), 4000),
+        (Event::Loss(longest_loss()), 1500),
         (Event::Summary(longest_totals()), 3000),
         (
             Event::Stop(Stop {

@@ -78,7 +78,7 @@ pub(crate) fn start_line() -> Line {
         tier: "tracepoint".into(),
         pid: 77,
         hooks: vec![
-            hook("set_state_first", None),
+            hook("inet_sock_set_state", None),
             hook("tcp_destroy_sock", Some("no such tracepoint".to_owned())),
         ],
         coverage: Coverage {
@@ -142,6 +142,30 @@ pub(crate) fn loss_line() -> Line {
     line(Event::Loss(Loss {
         lost: BTreeMap::from([("ring_full", 3), ("untracked", 1)]),
         undelivered: BTreeMap::from([("stalls", 2)]),
+        table: None,
+    }))
+}
+
+/// Returns a table of attempts that one user fills.
+pub(crate) fn table_loss() -> TableLoss {
+    TableLoss {
+        held: 49_152,
+        not_admitted: 1200,
+        top: Some(TopHolder {
+            uid: 65_534,
+            pid: 4242,
+            comm: "fill".to_owned(),
+            cgroup: Some("/user.slice".into()),
+            attempts: 40_000,
+            of_process: 19_000,
+        }),
+    }
+}
+
+pub(crate) fn table_line() -> Line {
+    line(Event::Loss(Loss {
+        table: Some(table_loss()),
+        ..Loss::default()
     }))
 }
 
@@ -210,7 +234,7 @@ fn a_stall() {
 
 #[test]
 fn the_start() {
-    assert_snapshot!(json(&start_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"start","version":"0.1.0","boot_id":"5e0a1c6e-3f0e-4d0a-9c4b-0d6b1f2a3c4d","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"set_state_first","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false},"schema":1}"#);
+    assert_snapshot!(json(&start_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"start","version":"0.1.0","boot_id":"5e0a1c6e-3f0e-4d0a-9c4b-0d6b1f2a3c4d","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"inet_sock_set_state","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false},"schema":1}"#);
 }
 
 #[test]
@@ -221,17 +245,18 @@ fn port_pressure_and_its_end() {
 
 #[test]
 fn a_loss() {
-    assert_snapshot!(json(&loss_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"loss","lost":{"ring_full":3,"untracked":1},"undelivered":{"stalls":2},"schema":1}"#);
+    assert_snapshot!(json(&loss_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"loss","lost":{"ring_full":3,"untracked":1},"undelivered":{"stalls":2},"table":null,"schema":1}"#);
+    assert_snapshot!(json(&table_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"loss","lost":{},"undelivered":{},"table":{"held":49152,"not_admitted":1200,"top":{"uid":65534,"pid":4242,"comm":"fill","cgroup":"/user.slice","attempts":40000,"of_process":19000}},"schema":1}"#);
 }
 
 #[test]
 fn a_summary() {
-    assert_snapshot!(json(&summary_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"summary","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1,"untracked":0,"ending_missed":0,"malformed":0},"undelivered":{"output":0,"stalls":0,"disconnects":0},"unrecorded":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"undiagnosed":{"no_time":2},"disconnects":{},"inspectors_abandoned":0,"top":[{"comm":"curl","remote":{"addr":"10.0.0.5","port":5432},"label":"refused","count":5}],"schema":1}"#);
+    assert_snapshot!(json(&summary_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"summary","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1,"untracked":0,"ending_missed":0,"malformed":0},"undelivered":{"output":0,"stalls":0,"disconnects":0},"unrecorded":0,"missed_hooks":0,"suppressed":0,"undiagnosed":{"no_time":2},"disconnects":{},"inspectors_abandoned":0,"top":[{"comm":"curl","remote":{"addr":"10.0.0.5","port":5432},"label":"refused","count":5}],"schema":1}"#);
 }
 
 #[test]
 fn the_stop() {
-    assert_snapshot!(json(&stop_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"stop","reason":"SIGTERM","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1,"untracked":0,"ending_missed":0,"malformed":0},"undelivered":{"output":0,"stalls":0,"disconnects":0},"unrecorded":0,"missed_hooks":0,"second_attachment":0,"suppressed":0,"undiagnosed":{"no_time":2},"disconnects":{},"inspectors_abandoned":0,"top":[],"schema":1}"#);
+    assert_snapshot!(json(&stop_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"stop","reason":"SIGTERM","attempts":12,"outcomes":{"established":4,"refused":5,"timed_out":1},"in_flight":1,"lost":{"ring_full":1,"untracked":0,"ending_missed":0,"malformed":0},"undelivered":{"output":0,"stalls":0,"disconnects":0},"unrecorded":0,"missed_hooks":0,"suppressed":0,"undiagnosed":{"no_time":2},"disconnects":{},"inspectors_abandoned":0,"top":[],"schema":1}"#);
 }
 
 #[test]
@@ -288,6 +313,7 @@ fn the_schema_names_every_line_and_label() {
         stall_line(),
         start_line(),
         loss_line(),
+        table_line(),
         summary_line(),
         stop_line(),
     ] {

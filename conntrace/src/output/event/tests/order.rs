@@ -28,10 +28,10 @@ fn the_order_of_fields() {
         "version boot_id kernel tier pid hooks coverage",
     );
     let totals = "attempts outcomes in_flight lost undelivered unrecorded missed_hooks \
-                  second_attachment suppressed undiagnosed disconnects inspectors_abandoned top";
+                  suppressed undiagnosed disconnects inspectors_abandoned top";
     check(&summary_line(), totals);
     check(&stop_line(), &format!("reason {totals}"));
-    check(&loss_line(), "lost undelivered");
+    check(&loss_line(), "lost undelivered table");
 }
 
 /// Keys of an object in their order.

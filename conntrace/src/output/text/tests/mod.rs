@@ -2,7 +2,7 @@ mod any_line;
 mod folding;
 mod widths;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use insta::assert_snapshot;
 use jiff::SignedDuration;
@@ -13,10 +13,10 @@ use crate::{
     diagnosis::{Cause, Certainty, Code, Facts, Undiagnosed},
     output::{
         event::{
-            Container, Endpoint, Outcome, Owner, Time,
+            Container, Endpoint, Loss, Outcome, Owner, TableLoss, Time, TopHolder,
             tests::{
                 loss_line, outcome_line, outcome_of, port_pressure_line, port_relief_line,
-                stall_line, start_line, stop_line, summary_line,
+                stall_line, start_line, stop_line, summary_line, table_line, table_loss,
             },
         },
         text::*,
@@ -225,6 +225,33 @@ fn in_plain_ascii() {
               nothing was heard of it on any port in the 131 s since it was first
               tried (7 SYNs, the kernel gave up)
               fix: try another port of 10.0.0.5, and the address itself
+    ");
+}
+
+#[test]
+fn the_table_of_attempts() {
+    let root = Loss {
+        table: Some(TableLoss {
+            not_admitted: 1,
+            top: table_loss().top.map(|top| TopHolder {
+                uid: 0,
+                comm: "a\u{1b}b".to_owned(),
+                ..top
+            }),
+            ..table_loss()
+        }),
+        lost: BTreeMap::from([("untracked", 1)]),
+        ..Loss::default()
+    };
+    let mut line = table_line();
+    line.event = Event::Loss(root);
+    let shown = render(text_of_width(Some(100)), &[table_line(), later(line, 1000)]);
+    assert_snapshot!(shown, @r"
+    08:30:00  LOST            1200 attempts found no place in the table: 40000 of the 49152 in it are of
+                              uid 65534, 19000 of them of fill[4242]
+    08:30:01  LOST            1 attempts without an outcome (untracked 1), 1 attempt found no place in
+                              the table: 40000 of the 49152 in it are of uid 0 in /user.slice, 19000 of
+                              them of a\u{1b}b[4242]
     ");
 }
 
