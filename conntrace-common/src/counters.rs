@@ -44,9 +44,12 @@ counters! {
     CallRingFull,
     /// Calls that were not followed: their place was taken by another one, or a return was missed.
     CallMissed,
+    /// State changes that met the program already running on their CPU, on a kernel that does not
+    /// skip it then (before Linux 6.1).
+    Nested,
 }
 
-/// Size of the per-CPU memory in 64-bit words: two sets of counters, two entries for the map,
-/// and scratch memory for three programs.
+/// Size of the per-CPU memory in 64-bit words: two sets of counters, a mark, two entries for
+/// the map, and scratch memory for three programs.
 pub const PER_CPU_WORDS: usize =
-    2 * COUNTERS + (2 * SPILLED_SIZE + 3 * size_of::<HostScratch>()) / size_of::<u64>();
+    2 * COUNTERS + 1 + (2 * SPILLED_SIZE + 3 * size_of::<HostScratch>()) / size_of::<u64>();

@@ -124,6 +124,24 @@ pub fn remember(record: &mut RawRecord, is_often: bool, work: &mut HostScratch) 
     }
 }
 
+/// Records that an answer of the socket's host may have come and was not stored, so that nothing is
+/// taken for absent: neither of the host nor of its private network.
+#[inline(always)]
+pub fn miss(sock: KernelSock) {
+    let key = key_of(sock);
+    miss_of(&key);
+    if let Some(network) = key.network() {
+        miss_of(&network);
+    }
+}
+
+#[inline(never)]
+fn miss_of(key: &HostKey) {
+    if let Some(place) = host_set(key.set(hash_secret())) {
+        place.set.miss(kernel::now_ns());
+    }
+}
+
 /// Fills in a history without facts, any of which may have been forgotten.
 #[inline(always)]
 pub fn leave_unknown(record: &mut RawRecord) {

@@ -141,6 +141,8 @@ pub struct PerCpu {
     pub states: Counts,
     /// Counters of the other programs, each of which uses different ones.
     pub others: Counts,
+    /// 1 while the program at `inet_sock_set_state` uses the memory below, else 0.
+    pub follows: u64,
     /// Entry that is filled before it is inserted into the map; it does not fit on the stack.
     pub spare: SpilledEntry,
     /// The same, for attempts found under way at the start.

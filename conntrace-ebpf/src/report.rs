@@ -58,6 +58,7 @@ pub struct Reported {
 pub fn report(entry: &AttemptEntry, event: &AttemptEvent, work: &mut HostScratch) -> Reported {
     let Some(mut slot) = RECORDS.reserve::<RawRecord>(0) else {
         let is_unsent = event.sock.segs_out() == load(&entry.before.segs_out);
+        host_history::miss(event.sock);
         return Reported {
             counter: Counter::RingFull,
             is_unsent: is_unsent && !event.sock.deferred(),
@@ -85,6 +86,7 @@ pub fn is_half_full() -> bool {
 #[inline(always)]
 pub fn report_unkept(event: &AttemptEvent, work: &mut HostScratch) -> Reported {
     let Some(mut slot) = RECORDS.reserve::<RawRecord>(0) else {
+        host_history::miss(event.sock);
         return Reported {
             counter: Counter::RingFull,
             is_unsent: event.sock.segs_out() == 0 && !event.sock.deferred(),
@@ -217,18 +219,17 @@ fn fill(
 ) -> bool {
     let sock = event.sock;
     // Before the branches below, so that the verifier checks it only once.
-    work.key = host_history::key_of(sock);
-    fill_remote(&mut record.attempt, sock, work.key.netns(), before);
+    let key = host_history::key_of(sock);
+    work.key = key;
+    fill_remote(&mut record.attempt, sock, key.netns(), before);
     store(&mut record.at_ns, kernel::now_ns());
     let syns = sock.segs_out().wrapping_sub(load(&before.segs_out));
     store(&mut record.syns_or_connects, syns);
-    let retransmitted = if syns > 1 {
+    store(
+        &mut record.syn_retransmitted,
         sock.total_retrans()
-            .wrapping_sub(load(&before.total_retrans))
-    } else {
-        0
-    };
-    store(&mut record.syn_retransmitted, retransmitted);
+            .wrapping_sub(load(&before.total_retrans)),
+    );
     store(&mut record.error, error(before, sock, syns));
     store(
         &mut record.soft_error,

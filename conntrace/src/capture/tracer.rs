@@ -220,7 +220,10 @@ impl Source for Tracer {
             not_admitted: of(Counter::NotAdmitted),
             ending_missed: of(Counter::EndingMissed),
             stall_ring_full: of(Counter::StallRingFull),
-            missed_hooks: missed_hooks(&self.ebpf)? + of(Counter::CallMissed) + missed_calls,
+            missed_hooks: missed_hooks(&self.ebpf)?
+                + of(Counter::CallMissed)
+                + of(Counter::Nested)
+                + missed_calls,
         })
     }
 

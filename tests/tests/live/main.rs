@@ -35,6 +35,7 @@ mod port_ranges;
 mod ports;
 mod process;
 mod record;
+mod recovered;
 mod refused;
 mod remembered;
 mod replay;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         ("ports", ports::main),
         ("process", process::main),
         ("record", record::main),
+        ("recovered", recovered::main),
         ("refused", refused::main),
         ("remembered", remembered::main),
         ("replay", replay::main),

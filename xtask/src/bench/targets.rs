@@ -21,8 +21,8 @@ const TARGETS: [InstructionTarget; 8] = [
         operation: "refused",
         must: 1_500,
         goal: 1_150,
-        lever: "of some 1,590: the dispatch of four program runs 350, two reads of the clock 100, the ring 160, \
-                the history of the host 216, the count of connects 77, the caller 110. Next: the \
+        lever: "four program runs are dispatched, the clock is read twice, a record is \
+                reserved and handed over, and the history of the host is copied. Next: the \
                 agent reads the history from the table, for the cases that need it.",
     },
     InstructionTarget {
@@ -31,8 +31,8 @@ const TARGETS: [InstructionTarget; 8] = [
         operation: "close",
         must: 2_100,
         goal: 1_600,
-        lever: "13 program runs take 1,130 to be dispatched. Next: the caller's executable and cgroup, 70, and \
-                the count of connects, 77.",
+        lever: "13 program runs are dispatched. Next: the caller's executable and cgroup, \
+                and the count of connects.",
     },
     InstructionTarget {
         what: "accepted connection alone, any tier",
@@ -40,7 +40,7 @@ const TARGETS: [InstructionTarget; 8] = [
         operation: "accepted",
         must: 700,
         goal: 620,
-        lever: "six program runs take 510 to be dispatched, and leave after some twenty instructions each.",
+        lever: "six program runs are dispatched, and leave at once.",
     },
     InstructionTarget {
         what: "refused connect, `full`",
@@ -48,9 +48,8 @@ const TARGETS: [InstructionTarget; 8] = [
         operation: "refused",
         must: 1_800,
         goal: 1_200,
-        lever: "as on `tracepoint`; and 400 for the returns of `security_socket_connect` and \
-                `tcp_v4_connect`, nearly all of it the trampolines: an empty program there costs as \
-                much.",
+        lever: "as on `tracepoint`; and the returns of `security_socket_connect` and \
+                `tcp_v4_connect`, nearly all of it the trampolines.",
     },
     InstructionTarget {
         what: "ordinary close, both ends here, `full`",
@@ -58,8 +57,8 @@ const TARGETS: [InstructionTarget; 8] = [
         operation: "close",
         must: 2_300,
         goal: 1_600,
-        lever: "as on `tracepoint`, and the same 400 for two trampolines. Next: one hook instead of two where no \
-                security module can deny.",
+        lever: "as on `tracepoint`, and the same two trampolines. Next: one instead of two \
+                where no security module can deny.",
     },
     InstructionTarget {
         what: "refused connect, `kprobe`",
@@ -67,8 +66,8 @@ const TARGETS: [InstructionTarget; 8] = [
         operation: "refused",
         must: 4_000,
         goal: 2_500,
-        lever: "as on `tracepoint`; and 1,950 for probes at two entries and two returns, some 490 each before a \
-                program does anything.",
+        lever: "as on `tracepoint`; and probes at two entries and two returns, which cost \
+                most before a program does anything.",
     },
     InstructionTarget {
         what: "ordinary close, both ends here, `kprobe`",
@@ -84,7 +83,8 @@ const TARGETS: [InstructionTarget; 8] = [
         operation: "close",
         must: 1_600,
         goal: 1_200,
-        lever: "the dispatch of 13 program runs is 1,130: fewer hooks would help, less work in them would not.",
+        lever: "13 program runs are dispatched: fewer hooks would help, less work in them \
+                would not.",
     },
 ];
 

@@ -1,47 +1,43 @@
 use super::*;
 
+/// Attempt whose caller is unknown.
+const NOBODY: AttemptRef = AttemptRef {
+    process: None,
+    tid: None,
+    netns_mix: 0,
+    at_ns: 0,
+};
+
 #[test]
 fn the_own_namespace_needs_no_way() {
     let mut namespaces = Namespaces::new().unwrap();
-    let about = AttemptRef {
-        process: None,
-        tid: None,
-        netns_mix: 0,
-        at_ns: 0,
-    };
     let until = Instant::now() + Duration::from_secs(10);
     let own = namespaces.home_inode;
-    assert_eq!(namespaces.inside(own, &about, until, || Ok(5)), Ok(5));
-    let none = namespaces.inside(1, &about, until, || Ok(5));
+    assert_eq!(namespaces.inside(own, &NOBODY, until, || Ok(5)), Ok(5));
+    let none = namespaces.inside(1, &NOBODY, until, || Ok(5));
     assert_eq!(
         none,
         Err(Undiagnosed::NoAccess),
         "there is no such namespace"
     );
-    assert_eq!(namespaces.all(&about, until).unwrap()[0], own);
-    assert_eq!(namespaces.nsenter_options(own, &about, until), Ok(None));
+    assert_eq!(namespaces.all(&NOBODY, until).unwrap()[0], own);
+    assert_eq!(namespaces.nsenter_options(own, &NOBODY, until), Ok(None));
     assert_eq!(number(Path::new("net:[123]")), Some(123));
 }
 
 #[test]
 fn a_look_that_was_cut_short_says_so() {
     let mut namespaces = Namespaces::new().unwrap();
-    let about = AttemptRef {
-        process: None,
-        tid: None,
-        netns_mix: 0,
-        at_ns: 0,
-    };
     let late = Instant::now();
-    assert_eq!(namespaces.all(&about, late), Err(Undiagnosed::NoTime));
+    assert_eq!(namespaces.all(&NOBODY, late), Err(Undiagnosed::NoTime));
     assert_eq!(namespaces.seen(late), [namespaces.home_inode]);
     std::thread::sleep(INCOMPLETE_AGE_MAX);
     let until = Instant::now() + Duration::from_secs(10);
-    assert!(namespaces.all(&about, until).is_ok());
+    assert!(namespaces.all(&NOBODY, until).is_ok());
     // The list is older than the attempt, and there is no time to renew it.
     let after = AttemptRef {
         at_ns: clock::boot_ns(),
-        ..about
+        ..NOBODY
     };
     let late = Instant::now();
     assert_eq!(namespaces.all(&after, late), Err(Undiagnosed::NoTime));

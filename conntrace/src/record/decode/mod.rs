@@ -138,14 +138,11 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
     })
 }
 
-/// Flags of an attempt that was found under way, and whose ending was missed.
-const JOINED_LATE_AND_RECOVERED: u8 = FLAG_JOINED_LATE | FLAG_RECOVERED;
-
 fn seen(flags: u8) -> Result<Seen, Malformed> {
     const OF_ATTEMPT: u8 = FLAG_HEARD | FLAG_ICMP | FLAG_DEFERRED;
     match flags & !OF_ATTEMPT {
         0 => Ok(Seen::Whole),
-        FLAG_JOINED_LATE | JOINED_LATE_AND_RECOVERED => Ok(Seen::JoinedLate),
+        FLAG_JOINED_LATE => Ok(Seen::JoinedLate),
         FLAG_UNTRACKED => Ok(Seen::Untracked),
         FLAG_RECOVERED => Ok(Seen::EndingRecovered),
         _ => Err(malformed("flags", flags)),

@@ -108,6 +108,11 @@ fn what_was_not_seen_whole_knows_less_of_its_caller() {
     let untracked = decode(&bytes).unwrap();
     assert_eq!((untracked.seen, untracked.caller), (Seen::Untracked, None));
     assert_eq!(untracked.socket_uid, None);
+    put(&mut bytes, offset_of!(RawRecord, flags), &[FLAG_RECOVERED]);
+    put(&mut bytes, offset_of!(RawRecord, attempt.opening.pid), &[7]);
+    let recovered = decode(&bytes).unwrap();
+    assert_eq!(recovered.seen, Seen::EndingRecovered);
+    assert_eq!(recovered.caller.unwrap().tid, Some(4243));
     let both = FLAG_JOINED_LATE | FLAG_UNTRACKED;
     put(&mut bytes, offset_of!(RawRecord, flags), &[both]);
     assert!(decode(&bytes).is_err());

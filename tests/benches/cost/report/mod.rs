@@ -91,18 +91,7 @@ fn target(row: &Figure) -> String {
     }
 }
 
-/// Formats a number with a comma at every thousand.
+/// Formats a number with this many digits after the point.
 pub(crate) fn show(value: f64, digits: usize) -> String {
-    let plain = format!("{:.digits$}", value.abs());
-    let (whole, rest) = plain.split_at(plain.find('.').unwrap_or(plain.len()));
-    let mut grouped = String::new();
-    for (at, digit) in whole.chars().enumerate() {
-        if at > 0 && (whole.len() - at).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    let is_zero = plain.chars().all(|c| matches!(c, '0' | '.'));
-    let sign = if value < 0.0 && !is_zero { "-" } else { "" };
-    format!("{sign}{grouped}{rest}")
+    format!("{value:.digits$}")
 }
