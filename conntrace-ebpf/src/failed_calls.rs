@@ -153,9 +153,7 @@ fn check_of(thread: u64, first: u64, addr: u64) -> u32 {
 pub fn leaves(ctx: &RetProbeContext, function: Function) -> Option<()> {
     let thread = kernel::thread_key();
     let place = registers(function.place(thread))?;
-    let (first, addr) = (load(&place.first), load(&place.addr));
     let is_own = load(&place.thread) == thread;
-    let is_kept = is_own && load(&place.check) == check_of(thread, first, addr);
     if is_own {
         store(&mut place.thread, 0);
     }
@@ -163,7 +161,8 @@ pub fn leaves(ctx: &RetProbeContext, function: Function) -> Option<()> {
     if ret == 0 {
         return None;
     }
-    if !is_kept {
+    let (first, addr) = (load(&place.first), load(&place.addr));
+    if !is_own || load(&place.check) != check_of(thread, first, addr) {
         // Another thread's call took its place meanwhile, or it entered before tracing.
         per_cpu()?.others.count(Counter::CallMissed);
         return None;
