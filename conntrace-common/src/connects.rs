@@ -1,5 +1,8 @@
 //! Thresholds for hints that a destination uses up local ports, by the number of connects in a
 //! window of about 69 s.
+//!
+//! Each CPU counts one connect of eight, for eight. The distance between two varies, so that
+//! destinations that take turns are all counted.
 
 use crate::hash::{self, HashSecret};
 
@@ -17,6 +20,19 @@ pub const FIRST: u32 = 64;
 /// Interval of hints, in connects, once that many are counted. Before that, a hint is due
 /// whenever the count has doubled.
 pub const STEP: u32 = 256;
+
+/// Number of connects that a counted one stands for.
+pub const SAMPLED: u32 = 8;
+
+/// Returns the number of connects of a CPU until the next one that is counted, [`SAMPLED`] on
+/// average. `random` is any number that differs from time to time.
+#[inline(always)]
+#[must_use]
+pub const fn until_sample(random: u64) -> u64 {
+    // The upper bits of the product depend on all bits of the number: of 0 to 6, seven numbers.
+    let upper = random.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> u32::BITS;
+    SAMPLED as u64 - 3 + ((upper * 7) >> u32::BITS)
+}
 
 /// Returns the bucket of a destination in the network namespace with this number. The
 /// address is in two words ([`hash::words_of`]), IPv4 v4-mapped.
@@ -54,12 +70,50 @@ mod tests {
     #[test]
     fn hints_stand_for_all() {
         let mut told = 0;
-        for count in 1..100_000 {
+        for count in (SAMPLED..100_000).step_by(SAMPLED as usize) {
             if is_hint(count) {
                 told += told_by(count);
             }
             assert!(told + count % FIRST >= count, "{count}");
             assert!(told <= count + STEP, "{count}");
+        }
+    }
+
+    /// Times of any clock, also of one that only counts multiples, sample as often as they should.
+    #[test]
+    fn one_connect_of_eight_is_sampled() {
+        for step_ns in [1, 40, 1000, 4_000_000, 1 << 20] {
+            let (mut connects, samples) = (0, 10_000);
+            for sample in 0..samples {
+                let until = until_sample(7_000_000_000 + sample * step_ns);
+                assert!((5..=11).contains(&until), "{until}");
+                connects += until;
+            }
+            let mean = connects as f64 / samples as f64;
+            assert!((7.8..8.2).contains(&mean), "{step_ns}: {mean}");
+        }
+    }
+
+    /// Destinations that take turns are all counted, however many they are.
+    #[test]
+    fn destinations_that_take_turns_are_counted_alike() {
+        for destinations in [2, 5, 7, 8, 11, 16, 64] {
+            let mut counted = [0_u32; 64];
+            let mut left = 1;
+            for connect in 0..100_000_usize {
+                left -= 1;
+                if left == 0 {
+                    left = until_sample(7_000_000_000 + connect as u64 * 12_345);
+                    counted[connect % destinations] += SAMPLED;
+                }
+            }
+            let fair = 100_000 / destinations as u32;
+            for count in &counted[..destinations] {
+                assert!(
+                    count.abs_diff(fair) < fair / 4,
+                    "{destinations}: {counted:?}"
+                );
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Per-CPU counters of the kernel side, one slot for each [`Counter`].
 
-use crate::{hosts::HostScratch, table::SPILLED_SIZE};
+use crate::table::SPILLED_SIZE;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
@@ -49,7 +49,6 @@ counters! {
     Nested,
 }
 
-/// Size of the per-CPU memory in 64-bit words: two sets of counters, a mark, two entries for
-/// the map, and scratch memory for three programs.
-pub const PER_CPU_WORDS: usize =
-    2 * COUNTERS + 1 + (2 * SPILLED_SIZE + 3 * size_of::<HostScratch>()) / size_of::<u64>();
+/// Size of the per-CPU memory in 64-bit words: two sets of counters, a mark, the count of connects
+/// until the next sample, and two entries for the map.
+pub const PER_CPU_WORDS: usize = 2 * COUNTERS + 2 + 2 * SPILLED_SIZE / size_of::<u64>();

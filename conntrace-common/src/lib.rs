@@ -4,13 +4,14 @@
 //! target, `conntrace` for the host.
 #![no_std]
 
+pub mod answers;
 pub mod calls;
 pub mod claim;
 pub mod connects;
 pub mod counters;
 pub mod filter;
 pub mod hash;
-pub mod hosts;
+pub mod host_key;
 pub mod offsets;
 pub mod record;
 pub mod shared;

@@ -1,5 +1,5 @@
-//! Wire format: one fixed-size [`RawRecord`] per ending, per first stall, and per hint that a
-//! destination uses up local ports.
+//! Wire format: one fixed-size [`RawRecord`] per ending, per first stall, per hint that a
+//! destination uses up local ports, and per answer of a host that is news.
 //!
 //! Numbers are in the host's byte order. Ports and addresses stay in network order, as in the
 //! kernel. Enums travel as plain integers, which the agent parses and never transmutes.
@@ -21,6 +21,9 @@ pub const KIND_BIND_FAILED: u8 = 4;
 /// `RawRecord::kind`: hint at the beginning of an attempt. `syns_or_connects` is the number of
 /// recent connects to its destination ([`crate::connects`]). The attempt goes on.
 pub const KIND_CONNECTS: u8 = 5;
+/// `RawRecord::kind`: a handshake completed that is only counted. The record says that the host
+/// answers; there is at most about one a second for a host and port ([`crate::answers`]).
+pub const KIND_ANSWER: u8 = 6;
 
 /// `RawRecord::state`: the socket is still in `TCP_SYN_SENT`.
 pub const STATE_SYN_SENT: u8 = 2;
@@ -181,9 +184,6 @@ pub struct RawRecord {
     pub drop_reason: u16,
     /// Data that the connection carried; all zero if it carried none.
     pub traffic: RawTraffic,
-    /// Cached facts about the remote host. They include the silence of this attempt but not its
-    /// answers: an answer is no evidence about the attempt itself.
-    pub remembered: RawHistory,
 }
 
 /// Data that a connection sent and received until the event, as its socket counts them.
@@ -209,75 +209,10 @@ pub struct RawTraffic {
     pub received_ago_jiffies: u32,
 }
 
-/// Cached facts about a host, from traced attempts in the same network namespace. Times are
-/// nanoseconds of `CLOCK_BOOTTIME`, 0 if there is none. A time and a port share a word
-/// ([`pack`]).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RawHistory {
-    /// Time and port of the last completed handshake, packed.
-    pub handshake: u64,
-    /// Time of the last completed handshake on the attempt's own port.
-    pub port_handshake_ns: u64,
-    /// Time and source port of the last RST, packed.
-    pub reset: u64,
-    /// Start of the first unanswered attempt, if the host has answered none since.
-    pub silent_since_ns: u64,
-    /// Start of the first unanswered attempt to the host's private network, if no host of that
-    /// network has answered since; 0 if the host is in none.
-    pub network_silent_since_ns: u64,
-    /// Last time at which a fact about the host or its network may have been evicted.
-    pub forgotten_ns: u64,
-    /// Duration of the last handshake in microseconds, from connect to `TCP_ESTABLISHED`; 0 if
-    /// unknown.
-    pub handshake_took_us: u32,
-    /// Padding, always zero.
-    pub reserved: u32,
-}
-
-impl RawHistory {
-    /// History without any facts.
-    pub const NOTHING: Self = Self {
-        handshake: 0,
-        port_handshake_ns: 0,
-        reset: 0,
-        silent_since_ns: 0,
-        network_silent_since_ns: 0,
-        forgotten_ns: 0,
-        handshake_took_us: 0,
-        reserved: 0,
-    };
-}
-
-/// Bits of a packed word that hold the port.
-const PORT_BITS: u64 = u16::MAX as u64;
-
-/// Packs a time and a port into one word, which is accessed as a whole. The time loses
-/// 16 bits, or 66 us.
-#[inline(always)]
-#[must_use]
-pub const fn pack(at_ns: u64, port: u16) -> u64 {
-    at_ns & !PORT_BITS | port as u64
-}
-
-/// Returns the time of a packed word in nanoseconds.
-#[inline(always)]
-#[must_use]
-pub const fn packed_ns(word: u64) -> u64 {
-    word & !PORT_BITS
-}
-
-/// Returns the port of a packed word, in the byte order in which it was packed.
-#[inline(always)]
-#[must_use]
-pub const fn packed_port(word: u64) -> u16 {
-    (word & PORT_BITS) as u16
-}
-
 /// Size of a [`RawOpening`] in bytes.
 pub const OPENING_SIZE: usize = 88;
-/// Size of a [`RawRecord`] in bytes, also on the wire and in a recording.
-pub const RECORD_SIZE: usize = 288;
+/// Size of a [`RawRecord`] in bytes.
+pub const RECORD_SIZE: usize = 232;
 /// `RawRecord::version`: layout of the records. A new layout has a new number.
 pub const RECORD_VERSION: u8 = 2;
 

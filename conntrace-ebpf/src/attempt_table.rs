@@ -85,13 +85,32 @@ impl Claimed {
     }
 }
 
-/// Claims the slot of a socket whose attempt has no entry. `None` if another attempt holds it: the
-/// entry goes into the map then ([`spill`]).
+/// Slot of a socket, whoever holds it.
+pub struct Place(&'static mut TableSlot);
+
+impl Place {
+    /// Returns false if the socket has no entry, neither in the slot nor in the map.
+    #[inline(always)]
+    pub fn may_have_entry(&self) -> bool {
+        self.0.claims() as u32 | load(&self.0.spilled) != 0
+    }
+
+    /// Claims the slot for a socket whose attempt has no entry. `None` if another attempt holds it:
+    /// the entry goes into the map then ([`spill`]).
+    #[inline(always)]
+    pub fn claim(self) -> Option<Claimed> {
+        let epoch = claim(self.0)?;
+        Some(Claimed {
+            slot: self.0,
+            epoch,
+        })
+    }
+}
+
+/// Returns the slot of a socket.
 #[inline(always)]
-pub fn claim_slot(sock: u64) -> Option<Claimed> {
-    let slot = slot_of(sock)?;
-    let epoch = claim(slot)?;
-    Some(Claimed { slot, epoch })
+pub fn place(sock: u64) -> Option<Place> {
+    slot_of(sock).map(Place)
 }
 
 /// Owner of an attempt, who has a share of the map.

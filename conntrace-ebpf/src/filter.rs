@@ -8,7 +8,7 @@ use conntrace_common::{
 };
 
 use crate::{
-    kernel::{self, KernelSock},
+    kernel::{self, SockCommon},
     maps::{FILTER_COMMS, FILTER_IDS, FILTER_NETWORKS, FILTER_PORTS},
     sync::load,
 };
@@ -37,25 +37,25 @@ pub trait RemoteFields {
     fn remote_port(&self) -> u16;
 }
 
-impl RemoteFields for KernelSock {
+impl RemoteFields for SockCommon {
     #[inline(always)]
     fn netns(&self) -> u32 {
-        KernelSock::netns(*self)
+        SockCommon::netns(*self)
     }
 
     #[inline(always)]
     fn family(&self) -> u16 {
-        KernelSock::family(*self)
+        SockCommon::family(*self)
     }
 
     #[inline(always)]
     fn remote_addr(&self) -> [u8; 16] {
-        KernelSock::remote_addr(*self, KernelSock::family(*self))
+        SockCommon::remote_addr(*self)
     }
 
     #[inline(always)]
     fn remote_port(&self) -> u16 {
-        KernelSock::remote_port(*self)
+        SockCommon::remote_port(*self)
     }
 }
 

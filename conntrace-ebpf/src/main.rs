@@ -10,13 +10,13 @@
     reason = "the one addition that this target has: see `sync`"
 )]
 
+mod answers;
 mod attempt;
 mod attempt_table;
 mod connect_counter;
 mod failed_calls;
 mod filter;
 mod hooks;
-mod host_history;
 mod kernel;
 mod maps;
 mod report;

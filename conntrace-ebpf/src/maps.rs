@@ -9,21 +9,19 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use conntrace_common::{
+    answers::{self, AnswerBucket},
     calls::{self, CALL_SIZE, REGISTERS_MAX, REGISTERS_SIZE},
     connects,
     counters::{COUNTERS, Counter, PER_CPU_WORDS},
     filter::{self, COMMS_MAX, IDS_MAX, NETWORKS_MAX, PORT_WORDS},
     hash::HashSecret,
-    hosts::{self, HostScratch},
+    host_key,
     record::{COMM_LEN, RawOpening},
     shares,
     table::{ENTRY_SIZE, SLOT_SIZE, SLOTS, SPILLED_MAX, SPILLED_SIZE},
 };
 
-use crate::{
-    host_history::HostSet,
-    kernel::{Icmp6Error, Passed},
-};
+use crate::kernel::{Icmp6Error, Passed};
 
 /// Entry of an attempt under way: only facts that its socket does not have at the end. They never
 /// are written anywhere as they are, because one is an address.
@@ -143,14 +141,12 @@ pub struct PerCpu {
     pub others: Counts,
     /// 1 while the program at `inet_sock_set_state` uses the memory below, else 0.
     pub follows: u64,
+    /// Number of connects until the next one that is counted (`conntrace_common::connects`).
+    pub until_sample: u64,
     /// Entry that is filled before it is inserted into the map; it does not fit on the stack.
     pub spare: SpilledEntry,
     /// The same, for attempts found under way at the start.
     pub found: SpilledEntry,
-    /// Scratch memory for the host table, one for each program that uses it.
-    pub state_work: HostScratch,
-    pub stall_work: HostScratch,
-    pub destroy_work: HostScratch,
 }
 
 const _: () = assert!(size_of::<PerCpu>() == PER_CPU_WORDS * size_of::<u64>());
@@ -248,15 +244,20 @@ pub static ICMP6_ERRORS: LruHashMap<u64, Icmp6Error> = LruHashMap::with_max_entr
 #[map]
 pub static ENDED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
-/// Host table, by a hash of the key: 16,384 hosts and private networks, four in a set; 1.75 MiB.
+/// Completed handshakes that the agent was told, by a hash of the destination; 128 KiB.
 #[map]
-static HOSTS: Array<HostSet> = Array::with_max_entries(hosts::SETS, 0);
+static ANSWERS: Array<AnswerBucket> = Array::with_max_entries(answers::BUCKETS, 0);
+
+/// Last time at which the agent was not told an answer, by a hash of the host or private network;
+/// 32 KiB. In nanoseconds of `CLOCK_BOOTTIME`. The agent maps it.
+#[map]
+static MISSED_ANSWERS: Array<u64> = Array::with_max_entries(host_key::SETS, BPF_F_MMAPABLE);
 
 /// Ways to detect failed calls (`conntrace_common::calls`), known once the hooks are attached.
 #[map]
 static SEEN_CALLS: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Queue of records for the agent, the only one: 8 MiB hold 28,339 records.
+/// Queue of records for the agent, the only one: 8 MiB hold 34,952 records.
 #[map]
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(RING_SIZE, 0);
 
@@ -372,14 +373,24 @@ pub fn seen_calls() -> u32 {
     SEEN_CALLS.get(0).map_or(calls::UNSEEN, |&seen| seen)
 }
 
-/// Returns a set of the host table. Other CPUs use it too, as `conntrace_common::hosts`
-/// describes.
+/// Returns a bucket of the handshakes that the agent was told. Other CPUs use it too, as
+/// `conntrace_common::answers` describes.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
-pub fn host_set(index: u32) -> Option<&'static mut HostSet> {
-    let set = at(&HOSTS, index)?;
+pub fn answer_bucket(index: u32) -> Option<&'static mut AnswerBucket> {
+    let bucket = at(&ANSWERS, index)?;
     // SAFETY: the value lives as long as the program.
-    Some(unsafe { &mut *set })
+    Some(unsafe { &mut *bucket })
+}
+
+/// Returns the last time at which the agent was not told an answer of the hosts with this index.
+/// Other CPUs write it too.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+pub fn missed_answers(index: u32) -> Option<&'static mut u64> {
+    let missed_ns = at(&MISSED_ANSWERS, index)?;
+    // SAFETY: the value lives as long as the program.
+    Some(unsafe { &mut *missed_ns })
 }
 
 /// Returns the number of attempts in the map that an owner holds (`conntrace_common::shares`).

@@ -6,7 +6,6 @@ use aya_ebpf::bindings::BPF_RB_AVAIL_DATA;
 use conntrace_common::{
     counters::Counter,
     hash::addr_of,
-    hosts::HostScratch,
     record::{
         FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_CONNECTS, OPENING_SIZE, ORIGIN_ICMP6,
         RECORD_SIZE, RECORD_VERSION, RawAttempt, RawOpening, RawRecord, STATE_CLOSE,
@@ -15,7 +14,7 @@ use conntrace_common::{
 };
 
 use crate::{
-    host_history,
+    answers,
     kernel::{self, KernelSock},
     maps::{AttemptEntry, Before, ICMP6_ERRORS, Notes, RECORDS, RING_SIZE},
     sync::{load, store},
@@ -29,19 +28,6 @@ pub struct AttemptEvent {
     pub state: u8,
     /// Flags for the record beside those of the entry.
     pub flags: u8,
-    pub history: History,
-}
-
-/// Use of the host's history by an event. A constant in each program, so that the verifier checks
-/// only what is used.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum History {
-    /// The event updates it, and the record has it. Mostly the host is known, and nothing is new.
-    Often,
-    /// The same, for an event that is rare.
-    Rarely,
-    /// The event comes too late for it. In the record it is unknown.
-    Unknown,
 }
 
 /// Result of a report.
@@ -55,10 +41,10 @@ pub struct Reported {
 /// Reports the event. Handing over the record orders memory fully (`bpf_ringbuf_commit`): the entry
 /// is read before anything that follows, on any architecture.
 #[inline(always)]
-pub fn report(entry: &AttemptEntry, event: &AttemptEvent, work: &mut HostScratch) -> Reported {
+pub fn report(entry: &AttemptEntry, event: &AttemptEvent) -> Reported {
     let Some(mut slot) = RECORDS.reserve::<RawRecord>(0) else {
         let is_unsent = event.sock.segs_out() == load(&entry.before.segs_out);
-        host_history::miss(event.sock);
+        answers::miss(event.sock);
         return Reported {
             counter: Counter::RingFull,
             is_unsent: is_unsent && !event.sock.deferred(),
@@ -67,7 +53,7 @@ pub fn report(entry: &AttemptEntry, event: &AttemptEvent, work: &mut HostScratch
     let record = place(&mut slot);
     name_event(record, event);
     copy_opening(&mut record.attempt.opening, entry);
-    let is_unsent = fill(record, &entry.before, &entry.notes, event, work);
+    let is_unsent = fill(record, &entry.before, &entry.notes, event);
     slot.submit(0);
     Reported {
         counter: Counter::Endings,
@@ -84,9 +70,9 @@ pub fn is_half_full() -> bool {
 
 /// Reports the ending of an attempt that has no entry.
 #[inline(always)]
-pub fn report_unkept(event: &AttemptEvent, work: &mut HostScratch) -> Reported {
+pub fn report_unkept(event: &AttemptEvent) -> Reported {
     let Some(mut slot) = RECORDS.reserve::<RawRecord>(0) else {
-        host_history::miss(event.sock);
+        answers::miss(event.sock);
         return Reported {
             counter: Counter::RingFull,
             is_unsent: event.sock.segs_out() == 0 && !event.sock.deferred(),
@@ -105,7 +91,7 @@ pub fn report_unkept(event: &AttemptEvent, work: &mut HostScratch) -> Reported {
     store(&mut record.attempt.opening.mark, sock.mark());
     let mut before = Before::NOTHING;
     before.bound_port = sock.bound_port();
-    let is_unsent = fill(record, &before, &Notes::NOTHING, event, work);
+    let is_unsent = fill(record, &before, &Notes::NOTHING, event);
     slot.submit(0);
     Reported {
         counter: Counter::Endings,
@@ -210,18 +196,9 @@ fn name_event(record: &mut RawRecord, event: &AttemptEvent) {
 /// Fills everything but the opening. Returns true if no SYN was sent, and TCP Fast Open does not
 /// hold it back.
 #[inline(always)]
-fn fill(
-    record: &mut RawRecord,
-    before: &Before,
-    notes: &Notes,
-    event: &AttemptEvent,
-    work: &mut HostScratch,
-) -> bool {
+fn fill(record: &mut RawRecord, before: &Before, notes: &Notes, event: &AttemptEvent) -> bool {
     let sock = event.sock;
-    // Before the branches below, so that the verifier checks it only once.
-    let key = host_history::key_of(sock);
-    work.key = key;
-    fill_remote(&mut record.attempt, sock, key.netns(), before);
+    fill_remote(&mut record.attempt, sock, sock.netns_for_good(), before);
     store(&mut record.at_ns, kernel::now_ns());
     let syns = sock.segs_out().wrapping_sub(load(&before.segs_out));
     store(&mut record.syns_or_connects, syns);
@@ -252,11 +229,6 @@ fn fill(
     store(&mut record.flags, flags);
     fill_icmp(record, sock, before, notes);
     fill_traffic(record, sock);
-    match event.history {
-        History::Often => host_history::remember(record, true, work),
-        History::Rarely => host_history::remember(record, false, work),
-        History::Unknown => host_history::leave_unknown(record),
-    }
     load(&record.syns_or_connects) == 0 && load(&record.flags) & FLAG_DEFERRED == 0
 }
 

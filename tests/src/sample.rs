@@ -8,7 +8,7 @@ use std::{
 
 use conntrace::{
     output::event::{Coverage, Owner, Start},
-    record::{Counters, WireRecord},
+    record::{CompleteRecord, Counters},
     recording::{Purpose, Recorder, Snapshot},
 };
 use conntrace_common::record::{
@@ -81,8 +81,8 @@ fn totals(endings: u64, purpose: Purpose) -> Snapshot {
 }
 
 /// An IPv4 attempt that a RST ended.
-fn refused() -> WireRecord {
-    let mut bytes = [0; size_of::<WireRecord>()];
+fn refused() -> CompleteRecord {
+    let mut bytes = [0; size_of::<CompleteRecord>()];
     for (at, value) in [
         (offset_of!(RawRecord, kind), &[KIND_ENDING][..]),
         (offset_of!(RawRecord, state), &[STATE_CLOSE]),

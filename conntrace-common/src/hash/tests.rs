@@ -5,7 +5,7 @@ extern crate std;
 use std::{collections::HashSet, net::Ipv4Addr, vec::Vec};
 
 use super::*;
-use crate::{connects, hosts};
+use crate::{answers, connects, host_key::HostKey};
 
 const HOSTS: u32 = 1000;
 const SECRETS: [HashSecret; 4] = [
@@ -30,7 +30,18 @@ type Hosts = (&'static str, Vec<[u8; 16]>);
 type Table = fn(HashSecret, [u8; 16]) -> u32;
 
 fn hosts_set(secret: HashSecret, addr: [u8; 16]) -> u32 {
-    hosts::HostKey::new(NETNS, addr).set(secret)
+    HostKey::new(NETNS, addr).set(secret)
+}
+
+fn answers_bucket(secret: HashSecret, addr: [u8; 16]) -> u32 {
+    let hash = answers::hash_of(secret, NETNS as u32, words_of(addr), 443_u16.to_be());
+    answers::bucket_of(hash)
+}
+
+/// Upper half of the hash, which tells apart the destinations of a bucket.
+fn answers_fingerprint(secret: HashSecret, addr: [u8; 16]) -> u32 {
+    let hash = answers::hash_of(secret, NETNS as u32, words_of(addr), 443_u16.to_be());
+    (hash >> u32::BITS) as u32
 }
 
 fn connects_bucket(secret: HashSecret, addr: [u8; 16]) -> u32 {
@@ -89,7 +100,12 @@ fn is_spread(hosts: &[[u8; 16]], place: impl Fn([u8; 16]) -> u32) -> bool {
 
 #[test]
 fn addresses_that_are_alike_spread_as_random_ones_do_in_every_table() {
-    let tables: [(&str, Table); 2] = [("hosts", hosts_set), ("connects", connects_bucket)];
+    let tables: [(&str, Table); 4] = [
+        ("hosts", hosts_set),
+        ("connects", connects_bucket),
+        ("answers", answers_bucket),
+        ("fingerprints of answers", answers_fingerprint),
+    ];
     for (table, place) in tables {
         for (name, hosts) in alike() {
             assert_eq!(hosts.len(), HOSTS as usize);

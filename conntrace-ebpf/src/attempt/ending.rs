@@ -6,57 +6,81 @@ use aya_ebpf::{EbpfContext as _, programs::BtfTracePointContext};
 use conntrace_common::{
     counters::Counter,
     filter::kind,
-    hosts::HostScratch,
     record::{
-        FLAG_JOINED_LATE, FLAG_RECOVERED, FLAG_UNTRACKED, KIND_ENDING, STATE_CLOSE,
+        FLAG_JOINED_LATE, FLAG_RECOVERED, FLAG_UNTRACKED, KIND_ANSWER, KIND_ENDING, STATE_CLOSE,
         STATE_ESTABLISHED, STATE_SYN_SENT,
     },
 };
 
 use super::{ESTABLISHED, REPORT_ESTABLISHED, SYN_RECV};
 use crate::{
-    attempt_table, failed_calls, filter, host_history,
-    kernel::{self, KernelSock},
+    answers, attempt_table, failed_calls, filter,
+    kernel::{self, KernelSock, SockCommon},
     maps::{Counts, HostFlag, per_cpu},
-    report::{self, AttemptEvent, History, Reported},
+    report::{self, AttemptEvent, Reported},
     sync::{load, store},
 };
 
-/// Counts a completed handshake, caches the answer of the host, and releases the entry, which
-/// stays in its slot as a hint of the connection's owner.
+/// Counts a completed handshake, tells the agent that the host answers if that is news, and releases
+/// the entry, which stays in its slot as a hint of the connection's owner.
 #[inline(always)]
 pub(super) fn complete(
     ctx: &BtfTracePointContext,
     passive: bool,
     counts: &mut Counts,
-    work: &mut HostScratch,
 ) -> Option<()> {
     let key = kernel::sock_key(ctx);
-    let fact = &mut work.fact;
-    let sock = if let Some(found) = attempt_table::find(key) {
+    if let Some(found) = attempt_table::find(key) {
         // Only a TCP socket has an entry.
         let sock = KernelSock::from_arg(ctx)?;
         let started_ns = load(&found.entry.opening.started_ns);
-        let seen = load(&found.entry.notes.seen);
-        store(&mut fact.started_ns, started_ns);
-        store(&mut fact.is_whole, u16::from(seen == 0));
         store(&mut found.entry.before.connection, sock.connection_hash());
-        // What depends on a load comes after it, on any architecture: both are read before the
-        // entry is released. An attempt always has a start.
-        if started_ns | u64::from(seen) != 0 {
+        if answers::is_news(sock, started_ns) {
+            tell_answer(ctx.as_ptr());
+        }
+        // What depends on a load comes after it, on any architecture: the start is read before the
+        // entry is released. An attempt always has one.
+        if started_ns != 0 {
             found.release(key);
         }
-        sock
     } else {
         let sock = unkept(ctx, passive)?;
         counts.count(Counter::Attempts);
-        store(&mut fact.started_ns, kernel::now_ns());
-        store(&mut fact.is_whole, 0);
-        sock
-    };
+        if answers::is_news(sock, kernel::now_ns()) {
+            tell_answer(ctx.as_ptr());
+        }
+    }
     counts.count(Counter::Established);
-    host_history::answered(sock, work);
     Some(())
+}
+
+/// Tells the agent that the host of a completed handshake answers, by a record. Not inlined,
+/// because it is rare.
+#[inline(never)]
+fn tell_answer(ctx: *mut c_void) {
+    let ctx = &BtfTracePointContext::new(ctx);
+    let Some(sock) = KernelSock::from_arg(ctx) else {
+        return;
+    };
+    if report::is_half_full() {
+        return answers::miss(sock);
+    }
+    let mut event = AttemptEvent {
+        sock,
+        kind: KIND_ANSWER,
+        old_state: STATE_SYN_SENT,
+        state: STATE_ESTABLISHED,
+        flags: 0,
+    };
+    let reported = if let Some(found) = attempt_table::find(kernel::sock_key(ctx)) {
+        report::report(found.entry, &event)
+    } else {
+        event.flags = flag_of_unkept();
+        report::report_unkept(&event)
+    };
+    if reported.counter == Counter::Endings {
+        answers::told(sock);
+    }
 }
 
 /// Reports the ending of an attempt. One without an entry is counted only here, and reported with
@@ -66,7 +90,6 @@ pub(super) fn end(
     ctx: &BtfTracePointContext,
     [old, new]: [i32; 2],
     counts: &mut Counts,
-    work: &mut HostScratch,
 ) -> Option<()> {
     let key = kernel::sock_key(ctx);
     let state = if new == ESTABLISHED {
@@ -76,21 +99,15 @@ pub(super) fn end(
     };
     let Some(found) = attempt_table::find(key) else {
         let sock = unkept(ctx, old == SYN_RECV)?;
-        let flags = if HostFlag::TableWasFull.is_set() {
-            FLAG_UNTRACKED
-        } else {
-            FLAG_JOINED_LATE
-        };
         counts.count(Counter::Attempts);
         let event = AttemptEvent {
             sock,
             kind: KIND_ENDING,
             old_state: old as u8,
             state,
-            flags,
-            history: History::Rarely,
+            flags: flag_of_unkept(),
         };
-        let reported = report::report_unkept(&event, work);
+        let reported = report::report_unkept(&event);
         return ended(ctx, key, &reported, counts);
     };
     // Only a TCP socket has an entry.
@@ -100,11 +117,20 @@ pub(super) fn end(
         old_state: old as u8,
         state,
         flags: 0,
-        history: History::Often,
     };
-    let reported = report::report(found.entry, &event, work);
+    let reported = report::report(found.entry, &event);
     found.release(key);
     ended(ctx, key, &reported, counts)
+}
+
+/// Returns the flag of an attempt that has no entry.
+#[inline(always)]
+fn flag_of_unkept() -> u8 {
+    if HostFlag::TableWasFull.is_set() {
+        FLAG_UNTRACKED
+    } else {
+        FLAG_JOINED_LATE
+    }
 }
 
 /// Counts the report of an ending. If the attempt ended before its SYN, leaves a mark for the
@@ -132,8 +158,10 @@ fn unkept(ctx: &BtfTracePointContext, passive: bool) -> Option<KernelSock> {
     if passive || filter::is_set(kind::OF_CALLER) {
         return None;
     }
-    let sock = KernelSock::from_arg(ctx)?;
-    filter::destination_passes(&sock).then_some(sock)
+    if !filter::destination_passes(&SockCommon::from_arg(ctx)) {
+        return None;
+    }
+    KernelSock::from_arg(ctx)
 }
 
 /// Handles the destruction of a socket (`tcp_destroy_sock`). If it still has an entry, no program
@@ -175,9 +203,8 @@ fn recover(ctx: *mut c_void) {
             old_state: STATE_SYN_SENT,
             state: STATE_CLOSE,
             flags: FLAG_RECOVERED,
-            history: History::Unknown,
         };
-        report::report(found.entry, &event, &mut cpu.destroy_work).counter
+        report::report(found.entry, &event).counter
     } else if has_shaken_hands && REPORT_ESTABLISHED.load() == 0 {
         Counter::Established
     } else {
@@ -186,5 +213,5 @@ fn recover(ctx: *mut c_void) {
     found.release(key);
     cpu.others.count(counter);
     // The host may have answered, which was not noted.
-    host_history::miss(sock);
+    answers::miss(sock);
 }

@@ -80,16 +80,16 @@ fn follow(ctx: *mut c_void, old: i32, new: i32) {
     let counts = &mut cpu.states;
     let passive = old == SYN_RECV;
     match (old, new) {
-        (CLOSE, SYN_SENT) => open(ctx, counts),
+        (CLOSE, SYN_SENT) => open(ctx, counts, &mut cpu.until_sample),
         (SYN_SENT, SYN_RECV) => {
             HostFlag::SynsCrossed.set();
             None
         }
         (SYN_SENT | SYN_RECV, ESTABLISHED) if REPORT_ESTABLISHED.load() == 0 => {
-            complete(ctx, passive, counts, &mut cpu.state_work)
+            complete(ctx, passive, counts)
         }
         (SYN_SENT | SYN_RECV, ESTABLISHED | CLOSE) | (SYN_RECV, FIN_WAIT1) => {
-            end(ctx, [old, new], counts, &mut cpu.state_work)
+            end(ctx, [old, new], counts)
         }
         _ => None,
     };

@@ -6,38 +6,56 @@ use aya_ebpf::{EbpfContext as _, programs::BtfTracePointContext};
 use conntrace_common::{counters::Counter, filter::kind};
 
 use crate::{
+    answers,
     attempt_table::{self, Owner},
-    connect_counter, failed_calls, filter, host_history,
-    kernel::{self, KernelSock},
+    connect_counter, failed_calls, filter,
+    kernel::{self, KernelSock, SockCommon},
     maps::{AttemptEntry, Counts, HostFlag, per_cpu},
     sync::{load, store},
 };
 
 /// Opens an attempt, if it matches the filters.
 #[inline(always)]
-pub(super) fn open(ctx: &BtfTracePointContext, counts: &mut Counts) -> Option<()> {
+pub(super) fn open(
+    ctx: &BtfTracePointContext,
+    counts: &mut Counts,
+    until_sample: &mut u64,
+) -> Option<()> {
     let key = kernel::sock_key(ctx);
-    let sock = KernelSock::from_arg(ctx)?;
     failed_calls::opened();
-    let is_wanted = filter::destination_passes(&sock) && filter::caller_passes(&filter::Current);
-    // The ending of the socket's last attempt was missed; drop its entry. Its host may have
-    // answered. Most sockets that connect again try the same host.
-    if (is_wanted || filter::is_set(u32::MAX)) && attempt_table::forget(key) {
-        counts.count(Counter::EndingMissed);
-        host_history::miss(sock);
+    let is_wanted = filter::destination_passes(&SockCommon::from_arg(ctx))
+        && filter::caller_passes(&filter::Current);
+    let place = attempt_table::place(key)?;
+    if place.may_have_entry() && (is_wanted || filter::is_set(u32::MAX)) {
+        forget_missed(ctx.as_ptr());
     }
     if !is_wanted {
         return None;
     }
-    let Some(mut claimed) = attempt_table::claim_slot(key) else {
+    let sock = KernelSock::from_arg(ctx)?;
+    let Some(mut claimed) = place.claim() else {
         open_in_map(ctx.as_ptr());
         return None;
     };
-    describe_opened(ctx, claimed.entry(), sock);
+    describe_opened(ctx, claimed.entry(), sock, until_sample);
     claimed.sign(key);
     counts.count(Counter::Attempts);
     aya_log_ebpf::debug!(ctx, "an attempt opens in netns {}", sock.netns());
     Some(())
+}
+
+/// Drops the entry of the socket's last attempt, if its ending was missed. Its host may have
+/// answered. Most sockets that connect again try the same host.
+#[inline(never)]
+fn forget_missed(ctx: *mut c_void) {
+    let ctx = &BtfTracePointContext::new(ctx);
+    let (Some(cpu), Some(sock)) = (per_cpu(), KernelSock::from_arg(ctx)) else {
+        return;
+    };
+    if attempt_table::forget(kernel::sock_key(ctx)) {
+        cpu.states.count(Counter::EndingMissed);
+        answers::miss(sock);
+    }
 }
 
 /// Opens an attempt whose slot another one holds.
@@ -49,7 +67,7 @@ fn open_in_map(ctx: *mut c_void) {
         return;
     };
     let spare = &mut cpu.spare;
-    describe_opened(ctx, &mut spare.entry, sock);
+    describe_opened(ctx, &mut spare.entry, sock, &mut cpu.until_sample);
     let owner = Owner {
         netns: sock.netns_for_good(),
         uid: load(&spare.entry.opening.uid),
@@ -63,12 +81,17 @@ fn open_in_map(ctx: *mut c_void) {
 
 /// Fills the entry of an attempt that opens, and counts the connect.
 #[inline(always)]
-fn describe_opened(ctx: &BtfTracePointContext, entry: &mut AttemptEntry, sock: KernelSock) {
+fn describe_opened(
+    ctx: &BtfTracePointContext,
+    entry: &mut AttemptEntry,
+    sock: KernelSock,
+    until_sample: &mut u64,
+) {
     let opening = &mut entry.opening;
     store(&mut opening.started_ns, kernel::now_ns());
     kernel::sign_current(opening);
     describe(entry, sock);
-    connect_counter::count(ctx, sock, &entry.opening);
+    connect_counter::count(ctx, sock, &entry.opening, until_sample);
 }
 
 /// Records that an attempt has no entry. Without filters of the caller, the attempt is counted

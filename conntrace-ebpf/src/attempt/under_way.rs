@@ -1,7 +1,9 @@
 //! Finds attempts under way at the start, and records what happens to one: dropped packets, ICMPv6
 //! errors, retransmissions.
 
-use aya_ebpf::{bindings::BPF_ANY, programs::BtfTracePointContext};
+use core::ffi::c_void;
+
+use aya_ebpf::{EbpfContext as _, bindings::BPF_ANY, programs::BtfTracePointContext};
 use conntrace_common::{
     counters::Counter,
     record::{FLAG_JOINED_LATE, KIND_STALL, STATE_SYN_SENT},
@@ -13,7 +15,7 @@ use crate::{
     filter,
     kernel::{self, Icmp6Error, KernelSock, OpenFile},
     maps::{AttemptEntry, ICMP6_ERRORS, per_cpu},
-    report::{self, AttemptEvent, History},
+    report::{self, AttemptEvent},
     sync::{load, store},
 };
 
@@ -22,7 +24,7 @@ use crate::{
 #[inline(always)]
 pub fn found(file: &OpenFile) -> Option<()> {
     let sock = file.sock;
-    if sock.state() != STATE_SYN_SENT || !filter::destination_passes(&sock) {
+    if sock.state() != STATE_SYN_SENT || !filter::destination_passes(&sock.common()) {
         return None;
     }
     let cpu = per_cpu()?;
@@ -74,11 +76,17 @@ fn describe_found(entry: &mut AttemptEntry, sock: KernelSock) {
 /// host. The socket is not always locked here: if the attempt ends at the same time, the drop
 /// may count for the next attempt in its slot.
 #[inline(always)]
-pub fn dropped(ctx: &BtfTracePointContext) -> Option<()> {
-    let reason: u32 = ctx.arg(2);
-    if !kernel::is_noted_drop(reason) {
-        return None;
+pub fn dropped(ctx: &BtfTracePointContext) {
+    if kernel::is_noted_drop(ctx.arg(2)) {
+        note_drop(ctx.as_ptr());
     }
+}
+
+/// Notes a dropped packet. Not inlined, so that the program saves no registers for all others.
+#[inline(never)]
+fn note_drop(ctx: *mut c_void) -> Option<()> {
+    let ctx = &BtfTracePointContext::new(ctx);
+    let reason: u32 = ctx.arg(2);
     let found = attempt_table::find(kernel::sock_of_packet_in(ctx, STATE_SYN_SENT)?)?;
     let notes = &mut found.entry.notes;
     store(&mut notes.drop_reason, reason as u16);
@@ -122,9 +130,8 @@ pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
         old_state: STATE_SYN_SENT,
         state: STATE_SYN_SENT,
         flags: 0,
-        history: History::Rarely,
     };
-    if report::report(entry, &event, &mut cpu.stall_work).counter == Counter::RingFull {
+    if report::report(entry, &event).counter == Counter::RingFull {
         cpu.others.count(Counter::StallRingFull);
     }
     Some(())

@@ -27,7 +27,7 @@ use conntrace_common::{
 };
 
 pub use packet::{Icmp6Error, QueuedIcmp, is_noted_drop, sock_of_packet_in};
-pub use sock::KernelSock;
+pub use sock::{KernelSock, SockCommon};
 pub use sockaddr::{CallArgs, OpenSocket, Passed, Routing, SockAddr, call_returned};
 pub use task::{
     OpenFile, ancestor_cgroup_id, cpu, current_names, current_uid, sign_current, thread_key,

@@ -13,6 +13,51 @@ use super::{DEFER_CONNECT_MASK, OFFSETS, QueuedIcmp, Struct, at, global, v4_in_1
 
 const IPPROTO_TCP: u16 = 6;
 
+/// Pointer to a socket of any protocol, of which only the fields that all have are read
+/// (`struct sock_common`).
+#[derive(Clone, Copy)]
+pub struct SockCommon {
+    sock: Struct,
+    /// The same, for the network namespace: see [`KernelSock`].
+    tcp: Struct,
+}
+
+impl SockCommon {
+    /// Returns the tracepoint's socket.
+    #[inline(always)]
+    pub fn from_arg(ctx: &BtfTracePointContext) -> Self {
+        let sock = Struct::typed(ctx.arg(0));
+        Self { sock, tcp: sock }
+    }
+
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        let net = self.tcp.follow::<{ at!(net) }>();
+        net.load::<{ at!(net_inum) }, _>()
+    }
+
+    #[inline(always)]
+    pub fn family(self) -> u16 {
+        self.sock.load::<{ at!(family) }, _>()
+    }
+
+    /// Returns the destination, in the layout of `RawAttempt::remote_addr`.
+    #[inline(always)]
+    pub fn remote_addr(self) -> [u8; 16] {
+        if self.family() == AF_INET {
+            v4_in_16(self.sock.load::<{ at!(daddr) }, _>())
+        } else {
+            self.sock.load16::<{ at!(v6_daddr) }>()
+        }
+    }
+
+    /// Returns the destination port in network order.
+    #[inline(always)]
+    pub fn remote_port(self) -> u16 {
+        self.sock.load::<{ at!(dport) }, _>()
+    }
+}
+
 /// Pointer to a TCP socket.
 #[derive(Clone, Copy)]
 pub struct KernelSock {
@@ -62,23 +107,23 @@ impl KernelSock {
         self.sock.load::<{ at!(state) }, _>()
     }
 
+    /// Returns the fields that every socket has.
     #[inline(always)]
-    pub fn family(self) -> u16 {
-        self.sock.load::<{ at!(family) }, _>()
-    }
-
-    #[inline(always)]
-    pub fn remote_addr(self, family: u16) -> [u8; 16] {
-        if family == AF_INET {
-            v4_in_16(self.sock.load::<{ at!(daddr) }, _>())
-        } else {
-            self.sock.load16::<{ at!(v6_daddr) }>()
+    pub fn common(self) -> SockCommon {
+        SockCommon {
+            sock: self.sock,
+            tcp: self.tcp,
         }
     }
 
     #[inline(always)]
+    pub fn family(self) -> u16 {
+        self.common().family()
+    }
+
+    #[inline(always)]
     pub fn remote_port(self) -> u16 {
-        self.sock.load::<{ at!(dport) }, _>()
+        self.common().remote_port()
     }
 
     /// Returns the bound port in host order (`inet_num`); 0 if none.
@@ -113,11 +158,10 @@ impl KernelSock {
 
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        let net = self.tcp.follow::<{ at!(net) }>();
-        net.load::<{ at!(net_inum) }, _>()
+        self.common().netns()
     }
 
-    /// Returns a lasting id of the network namespace: its inode number, and random bits that tell
+    /// Returns a lasting id of the network namespace: its inode number, and 16 random bits that tell
     /// it from a later one with the same number.
     ///
     /// The namespace's cookie would do as well, but before Linux 5.12 it exists only once
@@ -128,7 +172,14 @@ impl KernelSock {
         let net = self.tcp.follow::<{ at!(net) }>();
         let inum: u32 = net.load::<{ at!(net_inum) }, _>();
         let mix: u32 = net.load::<{ at!(hash_mix) }, _>();
-        u64::from(mix) << u32::BITS | u64::from(inum)
+        u64::from(mix as u16) << u32::BITS | u64::from(inum)
+    }
+
+    /// Returns random bits of the network namespace (`net.hash_mix`).
+    #[inline(always)]
+    pub fn netns_mix(self) -> u32 {
+        let net = self.tcp.follow::<{ at!(net) }>();
+        net.load::<{ at!(hash_mix) }, _>()
     }
 
     /// Returns the destination address of either family as two words; the kernel stores IPv4

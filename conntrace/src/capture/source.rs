@@ -4,7 +4,7 @@ use std::{io, os::fd::BorrowedFd};
 
 use crate::{
     record::{Counters, Holding},
-    sys::Backlog,
+    sys::{Backlog, MissedAnswers},
 };
 
 /// Source of wire records: the live kernel, or a fake one in tests.
@@ -17,6 +17,9 @@ pub trait Source {
 
     /// Returns a view of the amount of unread data.
     fn backlog(&self) -> Backlog;
+
+    /// Returns a view of the times at which answers were missed.
+    fn missed_answers(&self) -> MissedAnswers;
 
     /// Reads the kernel side's counters.
     ///

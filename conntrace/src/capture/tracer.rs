@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     record::{Counters, Holding},
-    sys::{self, Backlog, RingPositions},
+    sys::{self, Backlog, MissedAnswers, RingPositions},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/conntrace.bpf.o");
@@ -67,6 +67,7 @@ pub struct Tracer {
     attached: AttachedHooks,
     ring: RingBuf<MapData>,
     backlog: Backlog,
+    missed_answers: MissedAnswers,
     per_cpu: PerCpuArray<MapData, [u64; PER_CPU_WORDS]>,
     attempts: AttemptTable,
     calls: PendingCalls,
@@ -83,6 +84,7 @@ impl Tracer {
         // What several threads need for the start would stay with the agent.
         sys::share_one_arena();
         let calls = settings.trace_syscalls.then(tracefs::offsets);
+        let secret = hash_secret().map_err(|error| failed("asking for random bits", error))?;
         let (vmlinux, loader) = load::beside(
             || {
                 let vmlinux = KernelBtf::read();
@@ -94,7 +96,7 @@ impl Tracer {
         );
         let vmlinux = vmlinux?;
         let (ebpf, hookable) = load::beside(
-            || load_object(loader, settings, &vmlinux.resolved, calls.as_ref()),
+            || load_object(loader, settings, &vmlinux.resolved, calls.as_ref(), secret),
             || vmlinux.hookable(),
         );
         let (hookable, mut ebpf) = (hookable?, ebpf?);
@@ -109,6 +111,9 @@ impl Tracer {
         let ring: RingBuf<MapData> = take_map(&mut ebpf, "RECORDS")?;
         let positions = RingPositions::of(ring.as_fd())
             .map_err(|error| failed("mapping the ring's positions", error))?;
+        let missed_answers: MapData = take_array(&mut ebpf, "MISSED_ANSWERS")?;
+        let missed_answers = MissedAnswers::of(missed_answers.fd().as_fd(), secret)
+            .map_err(|error| failed("mapping the missed answers", error))?;
         let log = match settings.debug {
             true => Some(open_log(&mut ebpf)?),
             false => None,
@@ -117,6 +122,7 @@ impl Tracer {
             attached,
             ring,
             backlog: Backlog::of(positions),
+            missed_answers,
             per_cpu: take_map(&mut ebpf, "PER_CPU")?,
             attempts: AttemptTable {
                 slots: take_array(&mut ebpf, "TABLE")?,
@@ -201,6 +207,10 @@ impl Source for Tracer {
         self.backlog.clone()
     }
 
+    fn missed_answers(&self) -> MissedAnswers {
+        self.missed_answers.clone()
+    }
+
     fn counters(&mut self) -> io::Result<Counters> {
         let missed_calls = self.calls.missed().map_err(io::Error::other)?;
         let sums = self.sum_over_cpus()?;
@@ -259,8 +269,9 @@ impl Tracer {
 }
 
 /// Returns a new key of the hash of addresses.
-fn hash_secret() -> io::Result<[u64; 3]> {
-    Ok(HashSecret::new([sys::random()?, sys::random()?, sys::random()?]).words())
+fn hash_secret() -> io::Result<HashSecret> {
+    let words = [sys::random()?, sys::random()?, sys::random()?];
+    Ok(HashSecret::new(words))
 }
 
 /// Loads the object. `calls` has the offsets of system call arguments, if these are traced.
@@ -269,6 +280,7 @@ fn load_object(
     settings: &Settings,
     resolved: &ResolvedOffsets,
     calls: Option<&Result<CallOffsets, SyscallsError>>,
+    secret: HashSecret,
 ) -> Result<Ebpf, StartError> {
     let call_offsets = match calls {
         Some(Ok(offsets)) => *offsets,
@@ -279,7 +291,7 @@ fn load_object(
     let count_connects = u8::from(settings.count_connects);
     let filters = settings.filter.kinds();
     let trace_syscalls = u8::from(settings.trace_syscalls);
-    let secret = hash_secret().map_err(|error| failed("asking for random bits", error))?;
+    let secret = secret.words();
     let [fd, addr, addr_len] = call_offsets.args;
     let call_offset_words = [fd, addr, addr_len, call_offsets.ret];
     // Shortens the lifetime to that of the values set below.

@@ -97,7 +97,8 @@ impl<S: Source> RingReader<S> {
         };
         let (mut reported, mut malformed) = (ReportedCounts::default(), 0);
         let tier = start.tier.clone();
-        self.worker.watch_backlog(self.source.backlog());
+        self.worker
+            .follow(self.source.backlog(), self.source.missed_answers());
         self.worker
             .start(start, Timestamp::now(), clock::boot_ns())?;
         loop {
@@ -142,7 +143,7 @@ impl<S: Source> RingReader<S> {
                 worker.follow_clock();
             }
             let result = match WireRecord::try_from(bytes) {
-                Ok(record) => worker.record(&record, now),
+                Ok(record) => worker.take(&record, now),
                 Err(_) => {
                     *malformed += 1;
                     Ok(())

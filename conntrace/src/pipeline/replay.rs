@@ -64,7 +64,7 @@ mod tests {
             event::{Event, tests as lines},
         },
         record::{
-            Counters, Label, WireRecord,
+            CompleteRecord, Counters, Label,
             decode::tests::{put, refused},
         },
         recording::{Purpose, Snapshot, tests::Disk},
@@ -107,7 +107,7 @@ mod tests {
     }
 
     /// Returns the record of an attempt that the application gave up after 150 ms.
-    fn cancelled() -> WireRecord {
+    fn cancelled() -> CompleteRecord {
         use conntrace_common::record::RawRecord;
         use std::mem::offset_of;
 
@@ -138,9 +138,9 @@ mod tests {
             panic!("a start line");
         };
         let (now, at) = (Instant::now(), lines::at());
-        let malformed = [7; size_of::<WireRecord>()];
+        let malformed = [7; size_of::<CompleteRecord>()];
         worker.start(start, at, 1).unwrap();
-        let take = |worker: &mut Worker, records: &[WireRecord]| {
+        let take = |worker: &mut Worker, records: &[CompleteRecord]| {
             worker.follow_clock();
             for record in records {
                 worker.record(record, now).unwrap();

@@ -18,8 +18,8 @@ use crate::{
         event::{Event, tests::start_line},
     },
     pipeline::*,
-    record::{Comm, Counters, Holding, Label, decode::tests::refused},
-    sys::Backlog,
+    record::{Comm, Counters, Holding, Label, WireRecord, decode::tests::refused},
+    sys::{Backlog, MissedAnswers},
 };
 
 /// Number of records that fit the ring, while their lines exceed a pipe.
@@ -72,6 +72,10 @@ impl Source for Ring {
         Backlog::default()
     }
 
+    fn missed_answers(&self) -> MissedAnswers {
+        MissedAnswers::none()
+    }
+
     fn counters(&mut self) -> io::Result<Counters> {
         Ok(*self.counters.lock().unwrap())
     }
@@ -108,8 +112,13 @@ fn config() -> Config {
     }
 }
 
+/// Record of a refused attempt as the kernel side writes it.
+fn wire() -> Vec<u8> {
+    refused()[..size_of::<WireRecord>()].to_vec()
+}
+
 fn many() -> Vec<Vec<u8>> {
-    (0..MANY).map(|_| refused().to_vec()).collect()
+    (0..MANY).map(|_| wire()).collect()
 }
 
 /// Runs until the ring is drained and `then` has finished.
@@ -175,8 +184,8 @@ fn a_full_ring_becomes_lines_and_none_is_lost() {
 /// A record of another length cannot be decoded, but its ending is counted.
 #[test]
 fn short_records_are_malformed() {
-    let mut records = vec![vec![1, 2, 3], refused().to_vec()];
-    records.push(vec![7; refused().len()]);
+    let mut records = vec![vec![1, 2, 3], wire()];
+    records.push(vec![7; wire().len()]);
     let (lines, totals) = read_all(Ring::of(records));
     assert_eq!(totals.lost.malformed, 2);
     assert_eq!(totals.attempts, totals.lost.sum() + 1);
@@ -193,7 +202,7 @@ fn the_holder_of_the_table_is_named() {
         cgroup_id: 0,
         leader_comm: Comm::of(*b"fill\n\xff\0 not this"),
     };
-    let mut ring = Ring::of(vec![refused().to_vec()]);
+    let mut ring = Ring::of(vec![wire()]);
     ring.holders = vec![holding(65_534, 7), holding(0, 1), holding(65_534, 8)];
     *ring.counters.lock().unwrap() = Counters {
         attempts: 4,

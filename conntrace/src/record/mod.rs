@@ -6,6 +6,8 @@ pub(crate) mod clock;
 mod counters;
 pub(crate) mod decode;
 mod errno;
+mod fields;
+pub mod history;
 mod holding;
 pub(crate) mod label;
 mod reply;
@@ -24,5 +26,8 @@ pub(crate) use holding::{OPENING_WORDS, top_holding};
 pub use label::{Label, TimeoutBy, Verdict, label};
 pub use reply::{Reply, ReplyKind, own_failure, reply};
 
-/// Record as the kernel side writes it, before decoding.
+/// Record as the kernel side writes it.
 pub type WireRecord = [u8; conntrace_common::record::RECORD_SIZE];
+
+/// Record with the history of its remote host, before decoding ([`history::RawComplete`]).
+pub type CompleteRecord = [u8; history::COMPLETE_SIZE];

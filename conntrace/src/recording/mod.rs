@@ -2,12 +2,12 @@
 //! lines on any machine.
 //!
 //! ```text
-//! header   MAGIC, then four u32: VERSION, RECORD_SIZE, BYTE_ORDER, checksum of the preceding
+//! header   MAGIC, then four u32: VERSION, COMPLETE_SIZE, BYTE_ORDER, checksum of the preceding
 //! entry    u32 length of kind and body, u32 checksum of length, kind and body,
-//!          u8 kind, body: a wire record as received, or a Note as JSON
+//!          u8 kind, body: a complete record, or a Note as JSON
 //! ```
 //!
-//! Numbers are little-endian, except those in a wire record and `BYTE_ORDER`, which have the
+//! Numbers are little-endian, except those in a record and `BYTE_ORDER`, which have the
 //! recording host's byte order. The first entry is the start, the last the stop; a recording
 //! without a stop is incomplete. Entries that a record depends on precede it: the distance to wall
 //! time and the owner, each only when changed, and answers about the host.
@@ -18,7 +18,6 @@ mod write;
 
 use std::sync::Arc;
 
-use conntrace_common::record::RECORD_SIZE;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +29,7 @@ use crate::{
     output::event::{
         Container, HOST_JSON_MAX, LINE_LEN_MAX, NAME_JSON_MAX, Owner, PATH_JSON_MAX, PortUse, Start,
     },
-    record::{WireRecord, sanitize},
+    record::{CompleteRecord, history::COMPLETE_SIZE, sanitize},
 };
 pub use snapshot::{Purpose, Snapshot};
 
@@ -46,7 +45,7 @@ const BYTE_ORDER: u32 = 0x0102_0304;
 
 /// Size of a record, as the header stores it.
 #[expect(clippy::cast_possible_truncation, reason = "it is below ENTRY_LEN_MAX")]
-const RECORD_SIZE_FIELD: u32 = RECORD_SIZE as u32;
+const RECORD_SIZE_FIELD: u32 = COMPLETE_SIZE as u32;
 
 /// Size of magic and version, the same in every format.
 const PREAMBLE_LEN: usize = 12;
@@ -57,9 +56,9 @@ const FRAME_LEN: usize = 8;
 
 /// Maximum size of an entry's kind and body.
 const ENTRY_LEN_MAX: usize = 8 * 1024;
-const _: () = assert!(RECORD_SIZE < ENTRY_LEN_MAX);
+const _: () = assert!(COMPLETE_SIZE < ENTRY_LEN_MAX);
 
-/// Kind of an entry that holds a wire record.
+/// Kind of an entry that holds a complete record.
 const KIND_RECORD: u8 = 1;
 /// Kind of an entry that holds a [`Note`].
 const KIND_NOTE: u8 = 2;
@@ -67,8 +66,8 @@ const KIND_NOTE: u8 = 2;
 /// Entry of a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// Wire record, printed or not.
-    Record(WireRecord),
+    /// Record, printed or not.
+    Record(CompleteRecord),
     /// Any other input of the worker.
     Note(Note),
 }

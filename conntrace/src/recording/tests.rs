@@ -208,7 +208,7 @@ fn note(recorder: &mut Recorder) {
     recorder.port_pressure(lines::at(), 50, lines::port_use());
     recorder.clock(Some(SignedDuration::new(1_700_000_000, 123)));
     // A malformed record names no caller.
-    recorder.record(&[7; RECORD_SIZE], None);
+    recorder.record(&[7; COMPLETE_SIZE], None);
     recorder.snapshot(lines::at(), &snapshot(Purpose::Summary));
     recorder.snapshot(lines::at(), &snapshot(Purpose::Stop("SIGTERM".into())));
 }
@@ -327,7 +327,7 @@ fn gives_back_what_was_noted() {
         found: lines::port_use(),
     };
     assert_eq!(entries[5], Entry::Note(pressure));
-    assert_eq!(entries[6], Entry::Record([7; RECORD_SIZE]));
+    assert_eq!(entries[6], Entry::Record([7; COMPLETE_SIZE]));
     assert!(entries[8].is_stop());
 }
 
@@ -371,7 +371,7 @@ fn nonsense_with_a_good_checksum_is_refused() {
     };
     assert_snapshot!(error(&entry(9, b"?")), @"it is damaged at byte 24: an entry has an unknown kind 9, or a length that does not match it");
     assert_snapshot!(error(&entry(KIND_RECORD, &[0; 10])), @"it is damaged at byte 24: an entry has an unknown kind 1, or a length that does not match it");
-    assert_snapshot!(error(&entry(KIND_RECORD, &[0; RECORD_SIZE])), @"it is damaged at byte 24: a start is missing, or in the wrong place");
+    assert_snapshot!(error(&entry(KIND_RECORD, &[0; COMPLETE_SIZE])), @"it is damaged at byte 24: a start is missing, or in the wrong place");
     assert_snapshot!(error(&entry(KIND_NOTE, b"{\"gossip\":1}")), @"it is damaged at byte 24: a note is invalid (unknown variant `gossip`, expected one of `start`, `clock`, `owner`, `told`, `port_pressure`, `snapshot` at line 1 column 9)");
 }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     host::RecordedAnswer,
     output::event::{Owner, PortUse, Start},
-    record::WireRecord,
+    record::CompleteRecord,
 };
 
 /// Mode of the file: only its owner may read this host's destinations.
@@ -121,8 +121,8 @@ impl Recorder {
         self.note(&Note::PortPressure { time, level, found });
     }
 
-    /// Records a wire record, and the owner of its caller if that changed.
-    pub fn record(&mut self, record: &WireRecord, owner: Option<&Owner>) {
+    /// Records a record, and the owner of its caller if that changed.
+    pub fn record(&mut self, record: &CompleteRecord, owner: Option<&Owner>) {
         if let Some(unrecorded) = &mut self.unrecorded {
             *unrecorded += 1;
             return;

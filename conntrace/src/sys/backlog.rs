@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::RingPositions;
 
 /// Unread bytes from which the worker must not wait: a quarter of the ring. The rest holds
-/// 24,576 records. At 245,000 endings a second that is a tenth of a second, the time that an
+/// 26,214 records. At 245,000 endings a second that is a tenth of a second, the time that an
 /// inspection of the host may take.
 const LARGE: usize = 2 << 20;
 

@@ -3,11 +3,13 @@
 
 mod backlog;
 mod cgroup;
+mod missed_answers;
 pub(crate) mod proc_file;
 mod shared_pages;
 
 pub(crate) use backlog::Backlog;
 pub(crate) use cgroup::mount_point as cgroup_mount_point;
+pub(crate) use missed_answers::MissedAnswers;
 pub(crate) use shared_pages::{RingPositions, SharedPages};
 
 use std::{

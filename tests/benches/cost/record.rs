@@ -19,7 +19,7 @@ use conntrace::{
     },
     pipeline::{Diagnoser, Labelling, Worker},
     record,
-    record::{Attempt, Label, Verdict, WallClock, WireRecord, label},
+    record::{Attempt, CompleteRecord, Label, Verdict, WallClock, label},
     recording::{Entry, RecordingReader},
 };
 use jiff::Timestamp;
@@ -69,7 +69,7 @@ pub(crate) fn userspace() -> Section {
 }
 
 /// Wire records of refused attempts of this process.
-fn recorded() -> Vec<WireRecord> {
+fn recorded() -> Vec<CompleteRecord> {
     let path = temporary("recording");
     let to_file = path.to_str().unwrap();
     conntrace_testnet::run("bench", |_| {
@@ -86,7 +86,7 @@ fn recorded() -> Vec<WireRecord> {
             records.push(record);
         }
     }
-    let refused = |record: &WireRecord| {
+    let refused = |record: &CompleteRecord| {
         let verdict = label(&record::decode(record).unwrap(), PATIENCE_MS);
         verdict.is_some_and(|verdict| verdict.label == Label::Refused)
     };
@@ -95,7 +95,7 @@ fn recorded() -> Vec<WireRecord> {
     records
 }
 
-fn stages(records: &[WireRecord]) -> Vec<Figure> {
+fn stages(records: &[CompleteRecord]) -> Vec<Figure> {
     let attempts: Vec<Attempt> = records
         .iter()
         .map(|it| record::decode(it).unwrap())
@@ -183,7 +183,7 @@ fn stage_row<T>(name: &str, all: &[T], mut each: impl FnMut(&T)) -> Figure {
 }
 
 /// Measures nanoseconds per record of the worker itself, round by round.
-fn worker_ns(records: &[WireRecord]) -> Spread {
+fn worker_ns(records: &[CompleteRecord]) -> Spread {
     let labelling = Labelling {
         patience_ms: PATIENCE_MS,
         labels: vec![Label::Refused],

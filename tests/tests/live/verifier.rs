@@ -7,7 +7,7 @@ use conntrace_tests::{is_root, lacks_functions, lacks_tracefs, live_test, run, u
 
 /// Maximum number of instructions that the verifier may process, to notice a program that grows
 /// with its input. The kernel's own limit is a million.
-const VERIFIED_MAX: u32 = 60_000;
+const VERIFIED_MAX: u32 = 30_000;
 
 pub(crate) fn main() -> ExitCode {
     // The system calls' programs can be loaded only with tracefs.

@@ -21,9 +21,9 @@ const TARGETS: [InstructionTarget; 8] = [
         operation: "refused",
         must: 1_500,
         goal: 1_150,
-        lever: "four program runs are dispatched, the clock is read twice, a record is \
-                reserved and handed over, and the history of the host is copied. Next: the \
-                agent reads the history from the table, for the cases that need it.",
+        lever: "four program runs are dispatched, which is a third of it, the clock is read \
+                twice, and a record is reserved and handed over. Next: the caller's executable \
+                and cgroup.",
     },
     InstructionTarget {
         what: "ordinary close, both ends here, `tracepoint`",
@@ -31,8 +31,8 @@ const TARGETS: [InstructionTarget; 8] = [
         operation: "close",
         must: 2_100,
         goal: 1_600,
-        lever: "13 program runs are dispatched. Next: the caller's executable and cgroup, \
-                and the count of connects.",
+        lever: "13 program runs are dispatched, which is three quarters of it. Next: the \
+                caller's executable and cgroup.",
     },
     InstructionTarget {
         what: "accepted connection alone, any tier",

@@ -25,7 +25,7 @@ const VERIFIER_HEADER: &str = "\
 
 Instructions it goes through per program, and bytes of the machine code that is made of
 it, as `cargo xtask vm --verifier --write` found them. Kernels before 5.16 do not tell the
-first. The tests `verifier` of `live` fail for a program that takes more than 60,000.
+first. The tests `verifier` of `live` fail for a program that takes more than 30,000.
 
 ";
 

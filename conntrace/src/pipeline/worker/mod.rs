@@ -27,10 +27,11 @@ use crate::{
     },
     port_pressure::Pressure,
     record::{
-        self, Attempt, Label, Malformed, RecordKind, Verdict, WireRecord, clock::WallClock, label,
+        self, Attempt, CompleteRecord, Label, Malformed, RecordKind, Verdict, WireRecord,
+        clock::WallClock, history::HostTable, label,
     },
     recording::{Entry, Note, Purpose, Recorder, Snapshot},
-    sys::Backlog,
+    sys::{Backlog, MissedAnswers},
 };
 
 /// Labels of attempts, and selection of the lines printed.
@@ -59,6 +60,9 @@ struct AttemptFindings {
 pub struct Worker {
     output: Output,
     labelling: Labelling,
+    /// Memory of remote hosts, for live records.
+    hosts: HostTable,
+    missed_answers: MissedAnswers,
     limit: Limit,
     callers: Callers,
     diagnosis: Option<Diagnoser>,
@@ -99,6 +103,8 @@ impl Worker {
     pub fn of_recording(output: Output, labelling: Labelling) -> Self {
         Self {
             output,
+            hosts: HostTable::new(MissedAnswers::none().secret()),
+            missed_answers: MissedAnswers::none(),
             limit: Limit::new(labelling.limit),
             callers: Callers::Recorded(Owner::default()),
             diagnosis: labelling.causes.then(Diagnoser::of_recording),
@@ -211,9 +217,11 @@ impl Worker {
         self.write_own(Event::Start(start), now)
     }
 
-    /// Sets the backlog to watch: while it is large no causes are searched for, so that no records
-    /// are lost.
-    pub fn watch_backlog(&mut self, backlog: Backlog) {
+    /// Sets the views of the kernel side. While the backlog is large no causes are searched for, so
+    /// that no records are lost.
+    pub fn follow(&mut self, backlog: Backlog, missed_answers: MissedAnswers) {
+        self.hosts = HostTable::new(missed_answers.secret());
+        self.missed_answers = missed_answers;
         if let Some(diagnosis) = &mut self.diagnosis {
             diagnosis.watch_backlog(backlog);
         }
@@ -229,11 +237,23 @@ impl Worker {
         }
     }
 
+    /// Processes a record of the kernel side.
+    ///
+    /// # Errors
+    /// Fails when a direct output cannot be written.
+    pub fn take(&mut self, record: &WireRecord, now: Instant) -> io::Result<()> {
+        let missed_ns = |host: &_| self.missed_answers.latest_ns(host);
+        match self.hosts.complete(record, missed_ns) {
+            Some(record) => self.record(&record, now),
+            None => Ok(()),
+        }
+    }
+
     /// Renders a record as a line, or counts it.
     ///
     /// # Errors
     /// Fails when a direct output cannot be written.
-    pub fn record(&mut self, record: &WireRecord, now: Instant) -> io::Result<()> {
+    pub fn record(&mut self, record: &CompleteRecord, now: Instant) -> io::Result<()> {
         self.line_of(record, now);
         if self.output.is_due() {
             self.hand_over()?;
@@ -241,7 +261,7 @@ impl Worker {
         Ok(())
     }
 
-    fn line_of(&mut self, record: &WireRecord, now: Instant) {
+    fn line_of(&mut self, record: &CompleteRecord, now: Instant) {
         let attempt = match record::decode(record) {
             Ok(attempt) => attempt,
             Err(error) => return self.malformed(record, &error),
@@ -263,7 +283,7 @@ impl Worker {
         }
     }
 
-    fn malformed(&mut self, record: &WireRecord, error: &Malformed) {
+    fn malformed(&mut self, record: &CompleteRecord, error: &Malformed) {
         self.note(record, None);
         // The log names the first error; loss lines count the others.
         if self.malformed == 0 {
@@ -273,7 +293,7 @@ impl Worker {
     }
 
     /// Adds a record to the recording, with the answers and the owner its line needs.
-    fn note(&mut self, record: &WireRecord, owner: Option<&Owner>) {
+    fn note(&mut self, record: &CompleteRecord, owner: Option<&Owner>) {
         if let Some(recorder) = &mut self.recorder {
             let answers = self.diagnosis.as_mut().map(Diagnoser::take_answers);
             answers

@@ -42,7 +42,7 @@ struct Watched {
     about: AttemptRef,
     hinted: Instant,
     scanned: Instant,
-    /// Connects since the last scan as hinted; at most twice the real number.
+    /// Connects since the last scan as hinted; about twice the real number at most.
     since: u32,
     /// Number of connects until a destination can reach its next level.
     room: u32,

@@ -2,27 +2,25 @@
 //!
 //! Any input yields either an attempt or an error that names the wrong field.
 
-mod fields;
-
 use std::{
     mem::offset_of,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use conntrace_common::{
-    record as raw,
-    record::{
-        AF_INET, AF_INET6, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_RECOVERED,
-        FLAG_UNTRACKED, KIND_BIND_FAILED, KIND_CONNECT_FAILED, KIND_CONNECTS, KIND_ENDING,
-        KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, RECORD_VERSION, RawRecord, STATE_CLOSE,
-        STATE_ESTABLISHED, STATE_SYN_SENT,
-    },
+use conntrace_common::record::{
+    AF_INET, AF_INET6, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_RECOVERED,
+    FLAG_UNTRACKED, KIND_BIND_FAILED, KIND_CONNECT_FAILED, KIND_CONNECTS, KIND_ENDING, KIND_STALL,
+    ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_VERSION, RawRecord, STATE_CLOSE, STATE_ESTABLISHED,
+    STATE_SYN_SENT,
 };
 
-use self::fields::Fields;
 use super::{
     Attempt, Caller, Comm, Drops, Errno, ExeId, HostTimes, IcmpError, IcmpVersion, RecordKind,
     Remote, Seen,
+};
+use super::{
+    fields::Fields,
+    history::{COMPLETE_SIZE, RawComplete, packed_ns, packed_port},
 };
 
 impl RecordKind {
@@ -56,8 +54,8 @@ fn returned(fields: &Fields<'_>) -> Result<Errno, Malformed> {
 /// Error of bytes that are not a valid record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// Length that differs from [`RECORD_SIZE`].
-    #[error("a record has {RECORD_SIZE} bytes, not {0}")]
+    /// Length that differs from [`COMPLETE_SIZE`].
+    #[error("a record has {COMPLETE_SIZE} bytes, not {0}")]
     Length(usize),
     /// Field with a value that the kernel side never writes.
     #[error("{field} cannot be {value}")]
@@ -69,14 +67,14 @@ pub enum Malformed {
     },
 }
 
-/// Decodes one record.
+/// Decodes one complete record.
 ///
 /// # Errors
 /// When the length or a field is not one that the kernel side writes.
 pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
-    let bytes: &[u8; RECORD_SIZE] = bytes
-        .try_into()
-        .map_err(|_| Malformed::Length(bytes.len()))?;
+    if bytes.len() != COMPLETE_SIZE {
+        return Err(Malformed::Length(bytes.len()));
+    }
     let fields = Fields(bytes);
     let version = fields.u8(offset_of!(RawRecord, version));
     if version != RECORD_VERSION {
@@ -191,17 +189,18 @@ fn drops(fields: &Fields<'_>) -> Option<Drops> {
 fn remembered(fields: &Fields<'_>) -> HostTimes {
     let with_port = |at: usize| {
         let word = fields.nonzero_u64(at)?;
-        Some((raw::packed_ns(word), u16::from_be(raw::packed_port(word))))
+        Some((packed_ns(word), u16::from_be(packed_port(word))))
     };
     let time = |at: usize| fields.nonzero_u64(at);
     HostTimes {
-        handshake: with_port(offset_of!(RawRecord, remembered.handshake)),
-        on_this_port_ns: time(offset_of!(RawRecord, remembered.port_handshake_ns)),
-        reset: with_port(offset_of!(RawRecord, remembered.reset)),
-        silent_since_ns: time(offset_of!(RawRecord, remembered.silent_since_ns)),
-        network_silent_since_ns: time(offset_of!(RawRecord, remembered.network_silent_since_ns)),
-        forgotten_ns: time(offset_of!(RawRecord, remembered.forgotten_ns)),
-        handshake_took_us: fields.nonzero_u32(offset_of!(RawRecord, remembered.handshake_took_us)),
+        handshake: with_port(offset_of!(RawComplete, remembered.handshake)),
+        on_this_port_ns: time(offset_of!(RawComplete, remembered.port_handshake_ns)),
+        reset: with_port(offset_of!(RawComplete, remembered.reset)),
+        silent_since_ns: time(offset_of!(RawComplete, remembered.silent_since_ns)),
+        network_silent_since_ns: time(offset_of!(RawComplete, remembered.network_silent_since_ns)),
+        forgotten_ns: time(offset_of!(RawComplete, remembered.forgotten_ns)),
+        handshake_took_us: fields
+            .nonzero_u32(offset_of!(RawComplete, remembered.handshake_took_us)),
     }
 }
 
@@ -250,14 +249,12 @@ fn specified(addr: IpAddr) -> Option<IpAddr> {
     (!addr.is_unspecified()).then_some(addr)
 }
 
-fn malformed(field: &'static str, value: impl Into<u64>) -> Malformed {
+pub(super) fn malformed(field: &'static str, value: impl Into<u64>) -> Malformed {
     Malformed::Field {
         field,
         value: value.into(),
     }
 }
-
-const _: () = assert!(size_of::<raw::RawRecord>() == RECORD_SIZE);
 
 #[cfg(test)]
 pub(crate) mod tests;

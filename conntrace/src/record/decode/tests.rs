@@ -2,10 +2,11 @@ use conntrace_common::record::COMM_LEN;
 use proptest::prelude::*;
 
 use super::*;
+use crate::record::history::pack;
 
-/// Wire record of a refused IPv4 attempt.
-pub(crate) fn refused() -> [u8; RECORD_SIZE] {
-    let mut bytes = [0; RECORD_SIZE];
+/// Complete record of a refused IPv4 attempt.
+pub(crate) fn refused() -> [u8; COMPLETE_SIZE] {
+    let mut bytes = [0; COMPLETE_SIZE];
     for (at, value) in [
         (offset_of!(RawRecord, kind), &[KIND_ENDING][..]),
         (offset_of!(RawRecord, state), &[STATE_CLOSE]),
@@ -204,27 +205,31 @@ fn what_is_remembered_of_the_remote_is_told_where_there_is_anything() {
     };
     // The lower 16 bits of the time hold the port.
     let (then_ns, port) = (0x1234_5678_9abc, 80_u16);
-    let word = raw::pack(then_ns, port.to_be());
+    let word = pack(then_ns, port.to_be());
     told.handshake = Some((0x1234_5678_0000, 80));
-    put(offset_of!(RawRecord, remembered.handshake), word, &told);
+    put(offset_of!(RawComplete, remembered.handshake), word, &told);
     told.reset = told.handshake;
-    put(offset_of!(RawRecord, remembered.reset), word, &told);
+    put(offset_of!(RawComplete, remembered.reset), word, &told);
     told.on_this_port_ns = Some(5);
     put(
-        offset_of!(RawRecord, remembered.port_handshake_ns),
+        offset_of!(RawComplete, remembered.port_handshake_ns),
         5,
         &told,
     );
     told.silent_since_ns = Some(6);
-    put(offset_of!(RawRecord, remembered.silent_since_ns), 6, &told);
+    put(
+        offset_of!(RawComplete, remembered.silent_since_ns),
+        6,
+        &told,
+    );
     told.network_silent_since_ns = Some(7);
-    let at = offset_of!(RawRecord, remembered.network_silent_since_ns);
+    let at = offset_of!(RawComplete, remembered.network_silent_since_ns);
     put(at, 7, &told);
     told.forgotten_ns = Some(8);
-    put(offset_of!(RawRecord, remembered.forgotten_ns), 8, &told);
+    put(offset_of!(RawComplete, remembered.forgotten_ns), 8, &told);
     told.handshake_took_us = Some(9);
     put(
-        offset_of!(RawRecord, remembered.handshake_took_us),
+        offset_of!(RawComplete, remembered.handshake_took_us),
         9,
         &told,
     );
@@ -291,15 +296,15 @@ proptest! {
         bytes in proptest::collection::vec(any::<u8>(), 0..400),
     ) {
         let decoded = decode(&bytes);
-        prop_assert!(bytes.len() == RECORD_SIZE || decoded == Err(Malformed::Length(bytes.len())));
+        prop_assert!(bytes.len() == COMPLETE_SIZE || decoded == Err(Malformed::Length(bytes.len())));
     }
 
     #[test]
-    fn any_damage_to_a_record_decodes_or_says_why(at in 0..RECORD_SIZE, value: u8, more: [u8; 8]) {
+    fn any_damage_to_a_record_decodes_or_says_why(at in 0..COMPLETE_SIZE, value: u8, more: [u8; 8]) {
         let mut bytes = refused();
         bytes[at] = value;
         for (i, byte) in more.iter().enumerate() {
-            bytes[(at * 7 + i * 13) % RECORD_SIZE] ^= byte;
+            bytes[(at * 7 + i * 13) % COMPLETE_SIZE] ^= byte;
         }
         if let Ok(attempt) = decode(&bytes) {
             prop_assert!(attempt.at_ns >= attempt.since_ns);

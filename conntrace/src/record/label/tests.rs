@@ -2,7 +2,7 @@ use std::mem::offset_of;
 
 use conntrace_common::record::{
     AF_INET, AF_INET6, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_CONNECTS, KIND_ENDING,
-    KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_SIZE, RECORD_VERSION, RawRecord, STATE_CLOSE,
+    KIND_STALL, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_VERSION, RawRecord, STATE_CLOSE,
     STATE_ESTABLISHED, STATE_SYN_SENT,
 };
 use nix::errno::Errno as E;
@@ -10,6 +10,7 @@ use proptest::{prelude::*, sample::select};
 
 use crate::record::{
     decode::tests::{put, refused},
+    history::COMPLETE_SIZE,
     *,
 };
 
@@ -243,7 +244,7 @@ fn only_what_is_no_failure_is_hidden() {
 
 /// Generates records that decode: random bytes, except in fields with few valid values.
 fn attempts() -> impl Strategy<Value = Attempt> {
-    let noise = proptest::array::uniform::<_, RECORD_SIZE>(any::<u8>());
+    let noise = proptest::array::uniform::<_, COMPLETE_SIZE>(any::<u8>());
     let moment = prop_oneof![
         4 => Just((KIND_ENDING, STATE_CLOSE)),
         1 => Just((KIND_ENDING, STATE_ESTABLISHED)),

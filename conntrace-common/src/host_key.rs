@@ -1,7 +1,10 @@
-//! Keys of the host table.
+//! Keys of remote hosts, and of the private networks around them.
 
-use super::SETS;
 use crate::hash::{self, HashSecret};
+
+/// Number of sets of hosts, a power of two. For each the kernel side keeps when an answer was last
+/// missed, and the agent what it remembers of a few hosts.
+pub const SETS: u32 = 4096;
 
 /// Bit that is clear in a network's key. Inode numbers of namespaces begin at 0xeffffff0
 /// (`PROC_DYNAMIC_FIRST`), so that it is set in every host's key.
@@ -9,12 +12,12 @@ const NETWORK: u64 = 1 << 31;
 
 /// Key of a host, or of a private network, in one network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HostKey(pub(super) [u64; 3]);
+pub struct HostKey([u64; 3]);
 
 impl HostKey {
     /// Creates the key of a host. The lower half of `netns` is the namespace's inode number, which
-    /// the kernel can reuse. The upper half has its random bits (`net.hash_mix`). An IPv4 address
-    /// is v4-mapped.
+    /// the kernel can reuse. The upper half has 16 of its random bits (`net.hash_mix`). An IPv4
+    /// address is v4-mapped.
     #[inline(always)]
     #[must_use]
     pub const fn new(netns: u64, addr: [u8; 16]) -> Self {
@@ -26,13 +29,6 @@ impl HostKey {
     #[must_use]
     pub const fn of_words(netns: u64, [first, second]: [u64; 2]) -> Self {
         Self([netns, first, second])
-    }
-
-    /// Returns the lasting id of the network namespace.
-    #[inline(always)]
-    #[must_use]
-    pub const fn netns(&self) -> u64 {
-        self.0[0]
     }
 
     /// Returns the index of the set that holds this key.
@@ -65,10 +61,10 @@ impl HostKey {
         None
     }
 
-    /// Returns true if the key, of a host or a network, belongs to this namespace.
-    #[inline(always)]
-    pub(super) const fn is_in(&self, netns: u64) -> bool {
-        (self.0[0] ^ netns) & !NETWORK == 0
+    /// Returns true if two keys, of hosts or networks, belong to the same namespace.
+    #[must_use]
+    pub const fn is_beside(&self, other: &Self) -> bool {
+        (self.0[0] ^ other.0[0]) & !NETWORK == 0
     }
 }
 

@@ -1,20 +1,18 @@
 //! Reads the fields of a record from its bytes.
 
-use conntrace_common::record::RECORD_SIZE;
-
-use super::malformed;
-use crate::record::{Errno, Malformed};
+use super::{Errno, Malformed, decode::malformed};
 
 /// Largest errno that the kernel returns (`MAX_ERRNO`).
 const MAX_ERRNO: u32 = 4095;
 
-/// Bytes of a record, read by the field offsets of [`RawRecord`].
+/// Bytes of a record, read by the field offsets of [`RawRecord`] or [`RawComplete`].
 ///
 /// [`RawRecord`]: conntrace_common::record::RawRecord
-pub(super) struct Fields<'a>(pub(super) &'a [u8; RECORD_SIZE]);
+/// [`RawComplete`]: super::history::RawComplete
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl Fields<'_> {
-    /// Returns the bytes at an offset from `offset_of!`, which is never out of bounds.
+    /// Returns the bytes at an offset from `offset_of!`, zeroes beyond the end.
     pub(super) fn array<const N: usize>(&self, at: usize) -> [u8; N] {
         self.0
             .get(at..)

@@ -1,0 +1,194 @@
+//! Remembers what attempts have shown of their remote hosts, and completes the records of later ones
+//! with it.
+//!
+//! Records come in the order of their events, or nearly so: each CPU reserves their places in the
+//! ring. The silence of an attempt is stored before its record is completed, an answer afterwards,
+//! because an answer is no evidence about the attempt itself.
+//!
+//! Hosts are kept in sets with a few places each. A full set evicts a host and stores the time. A
+//! fact that may have been evicted is unknown, and never told as absent.
+
+mod facts;
+mod raw;
+mod set;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, mem::offset_of};
+
+use conntrace_common::{
+    answers::UNTOLD_NS,
+    hash::HashSecret,
+    host_key::HostKey,
+    record::{
+        AF_INET, FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_RECOVERED, FLAG_UNTRACKED,
+        KIND_ANSWER, KIND_ENDING, KIND_STALL, RECORD_VERSION, RawRecord, STATE_ESTABLISHED,
+    },
+};
+
+#[cfg(test)]
+pub(super) use raw::pack;
+pub use raw::{COMPLETE_SIZE, RawComplete, RawHistory};
+pub(super) use raw::{packed_ns, packed_port};
+
+use self::{
+    facts::{HostFact, HostFacts, HostUpdate},
+    set::HostSet,
+};
+use super::{CompleteRecord, WireRecord, fields::Fields};
+
+/// Errno that `tcp_reset` sets for a RST in `SYN_SENT`; in `SYN_RECV` it sets `ECONNRESET`.
+const ECONNREFUSED: u32 = 111;
+const ECONNRESET: u32 = 104;
+const ETIMEDOUT: u32 = 110;
+
+/// Memory of remote hosts, at most 16,384 of them and of the private networks around them.
+#[derive(Debug)]
+pub struct HostTable {
+    secret: HashSecret,
+    sets: HashMap<u32, HostSet>,
+}
+
+impl HostTable {
+    /// Creates an empty table.
+    #[must_use]
+    pub fn new(secret: HashSecret) -> Self {
+        Self {
+            secret,
+            sets: HashMap::new(),
+        }
+    }
+
+    /// Completes a record with what is remembered of its host, and remembers what it shows. Returns
+    /// `None` for a record that only says that its host answers. `missed_ns` returns the last time
+    /// at which the kernel side could not tell an answer of a host or network, in nanoseconds of
+    /// `CLOCK_BOOTTIME`; 0 if there is none.
+    pub fn complete(
+        &mut self,
+        record: &WireRecord,
+        missed_ns: impl Fn(&HostKey) -> u64,
+    ) -> Option<CompleteRecord> {
+        let fields = Fields(record);
+        let kind = fields.u8(offset_of!(RawRecord, kind));
+        let is_known = fields.u8(offset_of!(RawRecord, version)) == RECORD_VERSION
+            && matches!(kind, KIND_ENDING | KIND_STALL | KIND_ANSWER);
+        if !is_known {
+            return Some(raw::complete(record, &RawHistory::NOTHING));
+        }
+        let at_ns = fields.u64(offset_of!(RawRecord, at_ns));
+        let history = if fields.u8(offset_of!(RawRecord, flags)) & FLAG_RECOVERED == 0 {
+            self.visit(&fields, missed_ns)
+        } else {
+            // Answers that came after the attempt may be remembered already.
+            RawHistory {
+                forgotten_ns: at_ns,
+                ..RawHistory::NOTHING
+            }
+        };
+        (kind != KIND_ANSWER).then(|| raw::complete(record, &history))
+    }
+
+    /// Notes the fact that a record shows, and returns what is remembered for its attempt.
+    fn visit(&mut self, fields: &Fields<'_>, missed_ns: impl Fn(&HostKey) -> u64) -> RawHistory {
+        let host = host_of(fields);
+        let update = update_of(fields);
+        let port = fields.u16(offset_of!(RawRecord, attempt.remote_port));
+        let (before, after) = self.note(&host, update.as_ref());
+        let is_silence = update.is_some_and(|update| update.fact == HostFact::Silence);
+        let mut told = if is_silence { after } else { before }.tell(port);
+        told.forgotten_ns = told.forgotten_ns.max(missed_ns(&host));
+        let Some(network) = host.network() else {
+            return told;
+        };
+        // A network has no ports, and a host that was silent after it answered says nothing of it.
+        let update = update.filter(|_| !is_silence || before.heard_ns == 0);
+        let update = update.map(|update| HostUpdate {
+            fact: if is_silence {
+                HostFact::Silence
+            } else {
+                HostFact::Heard
+            },
+            ..update
+        });
+        let (of_network, after) = self.note(&network, update.as_ref());
+        // If the host has answered before, its network has answered as well.
+        if before.heard_ns == 0 {
+            let of_network = if is_silence { after } else { of_network };
+            told.network_silent_since_ns = of_network.silent_since_ns;
+            let forgotten_ns = of_network.forgotten_ns.max(missed_ns(&network));
+            told.forgotten_ns = told.forgotten_ns.max(forgotten_ns);
+        }
+        told
+    }
+
+    /// Returns what was known of a host or network before a fact, and what is known after it.
+    fn note(&mut self, key: &HostKey, update: Option<&HostUpdate>) -> (HostFacts, HostFacts) {
+        let index = key.set(self.secret);
+        let Some(update) = update else {
+            let known = self.sets.get(&index).map(|set| set.look(key));
+            let known = known.unwrap_or(HostFacts::nothing(*key, 0));
+            return (known, known);
+        };
+        let set = self.sets.entry(index).or_default();
+        (set.look(key), set.note(key, update))
+    }
+}
+
+/// Returns the time at which facts are last missing after an eviction: the kernel side does not
+/// tell the next handshakes, because it has told one.
+fn forgotten_at(evicted_ns: u64) -> u64 {
+    evicted_ns.saturating_add(UNTOLD_NS)
+}
+
+fn host_of(fields: &Fields<'_>) -> HostKey {
+    let netns = fields.u32(offset_of!(RawRecord, attempt.netns));
+    let mix = fields.u16(offset_of!(RawRecord, attempt.netns_mix));
+    let addr: [u8; 16] = fields.array(offset_of!(RawRecord, attempt.remote_addr));
+    let addr = if fields.u16(offset_of!(RawRecord, attempt.family)) == AF_INET {
+        let [a, b, c, d, ..] = addr;
+        std::net::Ipv4Addr::new(a, b, c, d)
+            .to_ipv6_mapped()
+            .octets()
+    } else {
+        addr
+    };
+    HostKey::new(u64::from(mix) << u32::BITS | u64::from(netns), addr)
+}
+
+/// Returns the fact that a record shows of its host.
+///
+/// A received segment counts only if this host dropped no packet, because a local REJECT rule
+/// drops the packet before it answers. An attempt without a SYN retransmission ended too early
+/// to count as silence.
+fn update_of(fields: &Fields<'_>) -> Option<HostUpdate> {
+    let flags = fields.u8(offset_of!(RawRecord, flags));
+    let error = fields.u32(offset_of!(RawRecord, error));
+    let retransmitted = fields.u32(offset_of!(RawRecord, syn_retransmitted));
+    let fact = if fields.u8(offset_of!(RawRecord, state)) == STATE_ESTABLISHED {
+        HostFact::Handshake
+    } else if fields.u8(offset_of!(RawRecord, drops)) != 0 {
+        return None;
+    } else if flags & FLAG_HEARD != 0 {
+        let by_reset = error == ECONNREFUSED || error == ECONNRESET;
+        if by_reset && flags & FLAG_ICMP == 0 {
+            HostFact::Reset
+        } else {
+            HostFact::Heard
+        }
+    } else if retransmitted != 0
+        && flags & FLAG_ICMP == 0
+        && fields.u32(offset_of!(RawRecord, soft_error)) == 0
+        && (error == 0 || error == ETIMEDOUT)
+    {
+        HostFact::Silence
+    } else {
+        return None;
+    };
+    Some(HostUpdate {
+        fact,
+        at_ns: fields.u64(offset_of!(RawRecord, at_ns)),
+        started_ns: fields.u64(offset_of!(RawRecord, attempt.opening.started_ns)),
+        port: fields.u16(offset_of!(RawRecord, attempt.remote_port)),
+        is_whole: flags & (FLAG_JOINED_LATE | FLAG_UNTRACKED) == 0,
+    })
+}

@@ -1,0 +1,108 @@
+//! Layout of a complete record: the kernel side's, and what the agent remembers of the host.
+
+use conntrace_common::record::{RECORD_SIZE, RawRecord};
+
+use crate::record::{CompleteRecord, WireRecord};
+
+/// Record of the kernel side, completed with the history of its host. A recording keeps it so.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RawComplete {
+    /// Record as the kernel side wrote it.
+    pub record: RawRecord,
+    /// Facts about the remote host. They include the silence of this attempt but not its answers:
+    /// an answer is no evidence about the attempt itself.
+    pub remembered: RawHistory,
+}
+
+/// Facts about a host, from traced attempts in the same network namespace. Times are
+/// nanoseconds of `CLOCK_BOOTTIME`, 0 if there is none. A time and a port share a word
+/// ([`pack`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawHistory {
+    /// Time and port of the last completed handshake, packed.
+    pub handshake: u64,
+    /// Time of the last completed handshake on the attempt's own port.
+    pub port_handshake_ns: u64,
+    /// Time and source port of the last RST, packed.
+    pub reset: u64,
+    /// Start of the first unanswered attempt, if the host has answered none since.
+    pub silent_since_ns: u64,
+    /// Start of the first unanswered attempt to the host's private network, if no host of that
+    /// network has answered since; 0 if the host is in none.
+    pub network_silent_since_ns: u64,
+    /// Last time at which a fact about the host or its network may have been evicted.
+    pub forgotten_ns: u64,
+    /// Duration of the last handshake in microseconds, from connect to `TCP_ESTABLISHED`; 0 if
+    /// unknown.
+    pub handshake_took_us: u32,
+    /// Padding, always zero.
+    pub reserved: u32,
+}
+
+impl RawHistory {
+    /// History without any facts.
+    pub const NOTHING: Self = Self {
+        handshake: 0,
+        port_handshake_ns: 0,
+        reset: 0,
+        silent_since_ns: 0,
+        network_silent_since_ns: 0,
+        forgotten_ns: 0,
+        handshake_took_us: 0,
+        reserved: 0,
+    };
+}
+
+/// Bits of a packed word that hold the port.
+const PORT_BITS: u64 = u16::MAX as u64;
+
+/// Packs a time and a port into one word. The time loses 16 bits, or 66 us.
+pub(in crate::record) const fn pack(at_ns: u64, port: u16) -> u64 {
+    at_ns & !PORT_BITS | port as u64
+}
+
+/// Returns the time of a packed word in nanoseconds.
+pub(in crate::record) const fn packed_ns(word: u64) -> u64 {
+    word & !PORT_BITS
+}
+
+/// Returns the port of a packed word, in the byte order in which it was packed.
+pub(in crate::record) const fn packed_port(word: u64) -> u16 {
+    (word & PORT_BITS) as u16
+}
+
+/// Size of a [`RawComplete`] in bytes.
+pub const COMPLETE_SIZE: usize = 288;
+
+const _: () = assert!(size_of::<RawComplete>() == COMPLETE_SIZE);
+
+impl RawHistory {
+    /// Writes the bytes, in the host's byte order.
+    fn write(&self, place: &mut [u8]) {
+        let words = [
+            self.handshake,
+            self.port_handshake_ns,
+            self.reset,
+            self.silent_since_ns,
+            self.network_silent_since_ns,
+            self.forgotten_ns,
+        ];
+        let numbers = [self.handshake_took_us, self.reserved];
+        let words = words.into_iter().flat_map(u64::to_ne_bytes);
+        let numbers = numbers.into_iter().flat_map(u32::to_ne_bytes);
+        for (byte, value) in place.iter_mut().zip(words.chain(numbers)) {
+            *byte = value;
+        }
+    }
+}
+
+/// Completes a record.
+pub(super) fn complete(record: &WireRecord, history: &RawHistory) -> CompleteRecord {
+    let mut complete = [0; COMPLETE_SIZE];
+    let (record_bytes, history_bytes) = complete.split_at_mut(RECORD_SIZE);
+    record_bytes.copy_from_slice(record);
+    history.write(history_bytes);
+    complete
+}
