@@ -6,10 +6,7 @@
 //! Destinations that share a bucket are told more often at most. Two with the same fingerprint
 //! would hide each other; nobody can look for such a pair, because the hash has a secret key.
 
-use crate::{
-    hash::{self, HashSecret},
-    shared::{load, store},
-};
+use crate::shared::{load, store};
 
 /// Number of buckets, a power of two.
 pub const BUCKETS: u32 = 8192;
@@ -19,27 +16,15 @@ pub const BUCKETS: u32 = 8192;
 const UNIT_BITS: u32 = 27;
 /// Number of units for which a handshake need not be told again, about a second.
 const FRESH: u64 = 7;
-/// Number of units by which the time that was told may be later than the attempt's start.
-const LATER: u64 = 1 << 16;
+/// Number of units by which the time that was told may be later than the given one, about two
+/// seconds: an attempt that lasts longer has sent its SYN again, and gives the time of its end.
+const LATER: u64 = 15;
 
-/// Maximum time in nanoseconds for which handshakes are not told after one that was.
-pub const UNTOLD_NS: u64 = (FRESH + 1) << UNIT_BITS;
+/// Maximum time in nanoseconds for which handshakes are not told after one that was: as long as that
+/// one is fresh, and as long as an attempt lasts that begins then and does not send its SYN again.
+pub const UNTOLD_NS: u64 = (FRESH + LATER + 1) << UNIT_BITS;
 
-/// Hash of a destination in a network namespace, of which `namespace` are random bits. The address
-/// is in two words ([`hash::words_of`]), IPv4 v4-mapped.
-#[inline(always)]
-#[must_use]
-pub const fn hash_of(
-    secret: HashSecret,
-    namespace: u32,
-    [first, second]: [u64; 2],
-    port: u16,
-) -> u64 {
-    let rest = (namespace as u64) << u16::BITS | port as u64;
-    hash::of_words(secret, [first, second, rest])
-}
-
-/// Returns the bucket of a hash.
+/// Returns the bucket of a destination ([`hash::of_destination`](crate::hash::of_destination)).
 #[inline(always)]
 #[must_use]
 pub const fn bucket_of(hash: u64) -> u32 {
@@ -55,12 +40,12 @@ pub struct AnswerBucket {
 }
 
 impl AnswerBucket {
-    /// Returns true if a handshake with this destination was told lately. `started_ns` is the start
-    /// of the attempt, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// Returns true if a handshake with this destination was told lately. `at_ns` is the time of the
+    /// handshake, or the start of an attempt that sent one SYN, in nanoseconds of `CLOCK_BOOTTIME`.
     #[inline(always)]
     #[must_use]
-    pub fn knows(&self, hash: u64, started_ns: u64) -> bool {
-        let wanted = word_of(hash, started_ns);
+    pub fn knows(&self, hash: u64, at_ns: u64) -> bool {
+        let wanted = word_of(hash, at_ns);
         let is_fresh = |word: u64| wanted.wrapping_sub(word).wrapping_add(LATER) < FRESH + LATER;
         is_fresh(load(&self.newest)) || is_fresh(load(&self.older))
     }
@@ -86,6 +71,7 @@ const fn word_of(hash: u64, at_ns: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::{self, HashSecret};
 
     const SECRET: HashSecret = HashSecret::new([3, 5 << 40 | 9, 7 << 50 | 11]);
     /// An hour after boot.
@@ -93,7 +79,7 @@ mod tests {
     const SECOND_NS: u64 = 1_000_000_000;
 
     fn hash(namespace: u32, host: u64, port: u16) -> u64 {
-        hash_of(SECRET, namespace, [0, host], port)
+        hash::of_destination(SECRET, namespace, [0, host], port)
     }
 
     #[test]
@@ -117,8 +103,22 @@ mod tests {
         let mut bucket = AnswerBucket::default();
         let hash = hash(1, 2, 443);
         bucket.note(hash, NOW_NS);
-        // An attempt lasts a few minutes at most.
-        assert!(bucket.knows(hash, NOW_NS - 300 * SECOND_NS));
+        assert!(bucket.knows(hash, NOW_NS - SECOND_NS));
+        // So long an attempt sends its SYN again, and gives the time of its end.
+        assert!(!bucket.knows(hash, NOW_NS - 3 * SECOND_NS));
+    }
+
+    /// Whatever is hidden by a handshake ends before the time that is taken for unknown.
+    #[test]
+    fn nothing_is_hidden_for_longer_than_is_said() {
+        let mut bucket = AnswerBucket::default();
+        let hash = hash(1, 2, 443);
+        bucket.note(hash, NOW_NS);
+        let hidden = (0..10_000).map(|ms| ms * 1_000_000);
+        let hidden = hidden.filter(|later_ns| bucket.knows(hash, NOW_NS + later_ns));
+        // The first SYN is sent again after a second.
+        let last_ns = hidden.max().unwrap() + SECOND_NS;
+        assert!(last_ns < UNTOLD_NS, "{last_ns}");
     }
 
     #[test]

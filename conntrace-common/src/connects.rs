@@ -4,8 +4,6 @@
 //! Each CPU counts one connect of eight, for eight. The distance between two varies, so that
 //! destinations that take turns are all counted.
 
-use crate::hash::{self, HashSecret};
-
 /// Number of counters for connects, indexed by a hash of namespace and destination.
 pub const BUCKETS: u32 = 4096;
 
@@ -34,18 +32,11 @@ pub const fn until_sample(random: u64) -> u64 {
     SAMPLED as u64 - 3 + ((upper * 7) >> u32::BITS)
 }
 
-/// Returns the bucket of a destination in the network namespace with this number. The
-/// address is in two words ([`hash::words_of`]), IPv4 v4-mapped.
+/// Returns the bucket of a destination ([`hash::of_destination`](crate::hash::of_destination)).
 #[inline(always)]
 #[must_use]
-pub const fn bucket_of(
-    secret: HashSecret,
-    netns: u32,
-    [first, second]: [u64; 2],
-    port: u16,
-) -> u32 {
-    let rest = (netns as u64) << u16::BITS | port as u64;
-    hash::of_words(secret, [first, second, rest]) as u32 % BUCKETS
+pub const fn bucket_of(hash: u64) -> u32 {
+    hash as u32 % BUCKETS
 }
 
 /// Returns true if a hint is due at this number of connects within a window.
@@ -55,8 +46,8 @@ pub const fn is_hint(count: u32) -> bool {
     count >= FIRST && (count & (count - 1) == 0 || count.is_multiple_of(STEP))
 }
 
-/// Returns the number of connects that a hint stands for: at least those since the last hint,
-/// and at least those until the next one.
+/// Returns the number of connects that a hint stands for: about those since the last hint, and about
+/// those until the next one.
 #[must_use]
 pub const fn told_by(hint: u32) -> u32 {
     if hint < STEP { hint } else { STEP }
@@ -66,7 +57,7 @@ pub const fn told_by(hint: u32) -> u32 {
 mod tests {
     use super::*;
 
-    /// The hints and the carried rest account for every connect of a window.
+    /// The hints and the carried rest account for every connect of a window that is counted.
     #[test]
     fn hints_stand_for_all() {
         let mut told = 0;

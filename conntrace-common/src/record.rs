@@ -128,7 +128,8 @@ pub struct RawAttempt {
     pub netns_mix: u16,
 }
 
-/// State of an attempt at one event: its ending, its first stall, or a hint at its beginning.
+/// State of an attempt at one event: its ending, its first stall, a hint at its beginning, or a
+/// handshake that is only counted.
 ///
 /// Counts are of this attempt alone: the kernel side subtracts those of earlier attempts on a
 /// reused socket.

@@ -89,7 +89,7 @@ impl Claimed {
 pub struct Place(&'static mut TableSlot);
 
 impl Place {
-    /// Returns false if the socket has no entry, neither in the slot nor in the map.
+    /// Returns false only if the socket has no entry, neither in the slot nor in the map.
     #[inline(always)]
     pub fn may_have_entry(&self) -> bool {
         self.0.claims() as u32 | load(&self.0.spilled) != 0

@@ -10,6 +10,7 @@ use core::ffi::c_void;
 use aya_ebpf::{EbpfContext as _, programs::BtfTracePointContext};
 use conntrace_common::{
     connects::{self, FIRST, SAMPLED, WINDOW_BITS, bucket_of, is_hint},
+    hash,
     record::RawOpening,
 };
 
@@ -43,8 +44,8 @@ pub fn count(
 fn count_sampled(ctx: &BtfTracePointContext, sock: KernelSock, opening: &RawOpening) -> Option<()> {
     let to = sock.remote_words_mapped();
     let net = kernel::lower_half(sock.net());
-    let bucket = bucket_of(maps::hash_secret(), net, to, sock.remote_port());
-    let bucket = maps::connects(bucket)?;
+    let hash = hash::of_destination(maps::hash_secret(), net, to, sock.remote_port());
+    let bucket = maps::connects(bucket_of(hash))?;
     // SAFETY: the map is preallocated, so the memory is never freed. The access is volatile
     // because other CPUs write it too; concurrent counts may be lost.
     let counted = unsafe { bucket.read_volatile() };

@@ -261,6 +261,29 @@ static SEEN_CALLS: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(RING_SIZE, 0);
 
+/// 1 while the agent sleeps and nothing has woken it, else 0. The agent sets it, in memory that it
+/// maps.
+#[map]
+static READER_SLEEPS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Returns true if the agent sleeps, and makes the caller the one who wakes it. Asked once a record
+/// is reserved: the agent says that it sleeps, and then looks for a reserved record before it does.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+pub fn is_to_be_woken() -> bool {
+    let Some(sleeps) = at(&READER_SLEEPS, 0) else {
+        return false;
+    };
+    // SAFETY: the value lives as long as the program.
+    unsafe {
+        let is_asleep = sleeps.read_volatile() != 0;
+        if is_asleep {
+            sleeps.write_volatile(0);
+        }
+        is_asleep
+    }
+}
+
 /// Size of the ring in bytes, a power of two.
 pub const RING_SIZE: u32 = 8 << 20;
 

@@ -2,13 +2,13 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::bindings::BPF_RB_AVAIL_DATA;
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use conntrace_common::{
     counters::Counter,
     hash::addr_of,
     record::{
-        FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_CONNECTS, OPENING_SIZE, ORIGIN_ICMP6,
-        RECORD_SIZE, RECORD_VERSION, RawAttempt, RawOpening, RawRecord, STATE_CLOSE,
+        FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_ANSWER, KIND_CONNECTS, OPENING_SIZE,
+        ORIGIN_ICMP6, RECORD_SIZE, RECORD_VERSION, RawAttempt, RawOpening, RawRecord, STATE_CLOSE,
         STATE_SYN_SENT,
     },
 };
@@ -16,7 +16,7 @@ use conntrace_common::{
 use crate::{
     answers,
     kernel::{self, KernelSock},
-    maps::{AttemptEntry, Before, ICMP6_ERRORS, Notes, RECORDS, RING_SIZE},
+    maps::{AttemptEntry, Before, ICMP6_ERRORS, Notes, RECORDS, RING_SIZE, is_to_be_woken},
     sync::{load, store},
 };
 
@@ -54,21 +54,46 @@ pub fn report(entry: &AttemptEntry, event: &AttemptEvent) -> Reported {
     name_event(record, event);
     copy_opening(&mut record.attempt.opening, entry);
     let is_unsent = fill(record, &entry.before, &entry.notes, event);
-    slot.submit(0);
+    slot.submit(wakeup(event.kind));
     Reported {
         counter: Counter::Endings,
         is_unsent,
     }
 }
 
-/// Returns true if half of the ring is in use. The rest is kept for endings: an early warning gives
-/// way to them.
+/// Returns true if half of the ring is in use. An early warning gives way to endings then.
 #[inline(always)]
 pub fn is_half_full() -> bool {
-    RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(RING_SIZE / 2)
+    in_use() > u64::from(RING_SIZE / 2)
 }
 
-/// Reports the ending of an attempt that has no entry.
+/// Returns true if seven eighths of the ring are in use. An answer gives way to endings then.
+#[inline(always)]
+pub fn is_nearly_full() -> bool {
+    in_use() > u64::from(RING_SIZE / 8 * 7)
+}
+
+/// Returns the flag with which a record is handed over. The kernel wakes the agent for a record that
+/// is the only unread one; behind an answer, which wakes nobody, no record is. So one that matters
+/// wakes the agent if it sleeps, and so does an answer once many wait.
+#[inline(always)]
+fn wakeup(kind: u8) -> u64 {
+    if kind == KIND_ANSWER && in_use() < u64::from(RING_SIZE / 16) {
+        return u64::from(BPF_RB_NO_WAKEUP);
+    }
+    if is_to_be_woken() {
+        return u64::from(BPF_RB_FORCE_WAKEUP);
+    }
+    0
+}
+
+/// Returns the number of bytes of the ring that the agent has not read.
+#[inline(always)]
+fn in_use() -> u64 {
+    RECORDS.query(u64::from(BPF_RB_AVAIL_DATA))
+}
+
+/// Reports the event of an attempt that has no entry.
 #[inline(always)]
 pub fn report_unkept(event: &AttemptEvent) -> Reported {
     let Some(mut slot) = RECORDS.reserve::<RawRecord>(0) else {
@@ -92,7 +117,7 @@ pub fn report_unkept(event: &AttemptEvent) -> Reported {
     let mut before = Before::NOTHING;
     before.bound_port = sock.bound_port();
     let is_unsent = fill(record, &before, &Notes::NOTHING, event);
-    slot.submit(0);
+    slot.submit(wakeup(event.kind));
     Reported {
         counter: Counter::Endings,
         is_unsent,
@@ -116,7 +141,7 @@ pub fn report_call(kind: u8, errno: u32, fill: impl FnOnce(&mut RawAttempt)) -> 
     record.old_state = STATE_CLOSE;
     record.state = STATE_CLOSE;
     record.version = RECORD_VERSION;
-    slot.submit(0);
+    slot.submit(wakeup(kind));
     Counter::CallFailed
 }
 
@@ -145,7 +170,7 @@ pub fn report_connects(opening: &RawOpening, sock: KernelSock, count: u32) {
     record.old_state = STATE_SYN_SENT;
     record.state = STATE_SYN_SENT;
     record.version = RECORD_VERSION;
-    slot.submit(0);
+    slot.submit(wakeup(KIND_CONNECTS));
 }
 
 /// Hands out a record in the ring, every field of which must be written. It is filled there,

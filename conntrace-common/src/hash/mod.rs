@@ -46,6 +46,20 @@ pub const fn of_words(secret: HashSecret, words: [u64; 3]) -> u64 {
         .wrapping_add(third.wrapping_mul(by_third)))
 }
 
+/// Hashes a destination in a network namespace, of which any number that tells it from others is
+/// given. The address is in two words ([`words_of`]), IPv4 v4-mapped.
+#[inline(always)]
+#[must_use]
+pub const fn of_destination(
+    secret: HashSecret,
+    netns: u32,
+    [first, second]: [u64; 2],
+    port: u16,
+) -> u64 {
+    let rest = (netns as u64) << u16::BITS | port as u64;
+    of_words(secret, [first, second, rest])
+}
+
 /// Splits an address into two words.
 #[inline(always)]
 #[must_use]

@@ -34,18 +34,20 @@ fn hosts_set(secret: HashSecret, addr: [u8; 16]) -> u32 {
 }
 
 fn answers_bucket(secret: HashSecret, addr: [u8; 16]) -> u32 {
-    let hash = answers::hash_of(secret, NETNS as u32, words_of(addr), 443_u16.to_be());
-    answers::bucket_of(hash)
+    answers::bucket_of(destination(secret, addr))
 }
 
 /// Upper half of the hash, which tells apart the destinations of a bucket.
 fn answers_fingerprint(secret: HashSecret, addr: [u8; 16]) -> u32 {
-    let hash = answers::hash_of(secret, NETNS as u32, words_of(addr), 443_u16.to_be());
-    (hash >> u32::BITS) as u32
+    (destination(secret, addr) >> u32::BITS) as u32
+}
+
+fn destination(secret: HashSecret, addr: [u8; 16]) -> u64 {
+    of_destination(secret, NETNS as u32, words_of(addr), 443_u16.to_be())
 }
 
 fn connects_bucket(secret: HashSecret, addr: [u8; 16]) -> u32 {
-    connects::bucket_of(secret, NETNS as u32, words_of(addr), 443_u16.to_be())
+    connects::bucket_of(destination(secret, addr))
 }
 
 /// Former hash, which ignored the last two octets.

@@ -35,7 +35,13 @@ pub(super) fn complete(
         let sock = KernelSock::from_arg(ctx)?;
         let started_ns = load(&found.entry.opening.started_ns);
         store(&mut found.entry.before.connection, sock.connection_hash());
-        if answers::is_news(sock, started_ns) {
+        let retransmitted = sock.total_retrans() != load(&found.entry.before.total_retrans);
+        let at_ns = if retransmitted {
+            kernel::now_ns()
+        } else {
+            started_ns
+        };
+        if answers::is_news(sock, at_ns) {
             tell_answer(ctx.as_ptr());
         }
         // What depends on a load comes after it, on any architecture: the start is read before the
@@ -62,9 +68,11 @@ fn tell_answer(ctx: *mut c_void) {
     let Some(sock) = KernelSock::from_arg(ctx) else {
         return;
     };
-    if report::is_half_full() {
+    if report::is_nearly_full() {
         return answers::miss(sock);
     }
+    // Before the record is handed over: afterwards the processor may be taken away for long.
+    let at_ns = kernel::now_ns();
     let mut event = AttemptEvent {
         sock,
         kind: KIND_ANSWER,
@@ -78,8 +86,20 @@ fn tell_answer(ctx: *mut c_void) {
         event.flags = flag_of_unkept();
         report::report_unkept(&event)
     };
-    if reported.counter == Counter::Endings {
-        answers::told(sock);
+    if reported.counter != Counter::RingFull {
+        answers::told(sock, at_ns);
+    }
+}
+
+/// Records that a handshake of this socket was not seen, if there was one.
+#[inline(never)]
+pub(super) fn missed(ctx: *mut c_void) {
+    let ctx = &BtfTracePointContext::new(ctx);
+    let Some(sock) = KernelSock::from_arg(ctx) else {
+        return;
+    };
+    if ctx.arg::<i32>(2) == ESTABLISHED {
+        answers::miss(sock);
     }
 }
 
@@ -155,7 +175,14 @@ fn ended(
 /// checked any more. Accepted sockets have no entry either.
 #[inline(always)]
 fn unkept(ctx: &BtfTracePointContext, passive: bool) -> Option<KernelSock> {
-    if passive || filter::is_set(kind::OF_CALLER) {
+    if passive {
+        return None;
+    }
+    if filter::is_set(kind::OF_CALLER) {
+        if HostFlag::TableWasFull.is_set() {
+            // It may be one of those that found no place.
+            missed(ctx.as_ptr());
+        }
         return None;
     }
     if !filter::destination_passes(&SockCommon::from_arg(ctx)) {

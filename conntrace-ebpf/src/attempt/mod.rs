@@ -74,7 +74,8 @@ fn follow(ctx: *mut c_void, old: i32, new: i32) {
     };
     if load(&cpu.follows) != 0 {
         // The memory of this CPU is in use by the run that was interrupted.
-        return cpu.others.count(Counter::Nested);
+        cpu.others.count(Counter::Nested);
+        return ending::missed(ctx.as_ptr());
     }
     store(&mut cpu.follows, 1);
     let counts = &mut cpu.states;

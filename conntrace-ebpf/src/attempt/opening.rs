@@ -22,7 +22,6 @@ pub(super) fn open(
     until_sample: &mut u64,
 ) -> Option<()> {
     let key = kernel::sock_key(ctx);
-    failed_calls::opened();
     let is_wanted = filter::destination_passes(&SockCommon::from_arg(ctx))
         && filter::caller_passes(&filter::Current);
     let place = attempt_table::place(key)?;
@@ -33,6 +32,8 @@ pub(super) fn open(
         return None;
     }
     let sock = KernelSock::from_arg(ctx)?;
+    // Not before: an MPTCP socket gets here as well, without an attempt of its own.
+    failed_calls::opened();
     let Some(mut claimed) = place.claim() else {
         open_in_map(ctx.as_ptr());
         return None;

@@ -177,7 +177,7 @@ impl KernelSock {
 
     /// Returns random bits of the network namespace (`net.hash_mix`).
     #[inline(always)]
-    pub fn netns_mix(self) -> u32 {
+    pub fn hash_mix(self) -> u32 {
         let net = self.tcp.follow::<{ at!(net) }>();
         net.load::<{ at!(hash_mix) }, _>()
     }

@@ -21,6 +21,9 @@ pub trait Source {
     /// Returns a view of the times at which answers were missed.
     fn missed_answers(&self) -> MissedAnswers;
 
+    /// Tells the kernel side if the reader sleeps until a record wakes it.
+    fn set_sleeping(&self, sleeps: bool);
+
     /// Reads the kernel side's counters.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     record::{Counters, Holding},
-    sys::{self, Backlog, MissedAnswers, RingPositions},
+    sys::{self, Backlog, MissedAnswers, ReaderState, RingPositions},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/conntrace.bpf.o");
@@ -68,6 +68,7 @@ pub struct Tracer {
     ring: RingBuf<MapData>,
     backlog: Backlog,
     missed_answers: MissedAnswers,
+    reader: ReaderState,
     per_cpu: PerCpuArray<MapData, [u64; PER_CPU_WORDS]>,
     attempts: AttemptTable,
     calls: PendingCalls,
@@ -114,6 +115,9 @@ impl Tracer {
         let missed_answers: MapData = take_array(&mut ebpf, "MISSED_ANSWERS")?;
         let missed_answers = MissedAnswers::of(missed_answers.fd().as_fd(), secret)
             .map_err(|error| failed("mapping the missed answers", error))?;
+        let reader: MapData = take_array(&mut ebpf, "READER_SLEEPS")?;
+        let reader = ReaderState::of(reader.fd().as_fd())
+            .map_err(|error| failed("mapping the reader's state", error))?;
         let log = match settings.debug {
             true => Some(open_log(&mut ebpf)?),
             false => None,
@@ -123,6 +127,7 @@ impl Tracer {
             ring,
             backlog: Backlog::of(positions),
             missed_answers,
+            reader,
             per_cpu: take_map(&mut ebpf, "PER_CPU")?,
             attempts: AttemptTable {
                 slots: take_array(&mut ebpf, "TABLE")?,
@@ -209,6 +214,10 @@ impl Source for Tracer {
 
     fn missed_answers(&self) -> MissedAnswers {
         self.missed_answers.clone()
+    }
+
+    fn set_sleeping(&self, sleeps: bool) {
+        self.reader.set(sleeps);
     }
 
     fn counters(&mut self) -> io::Result<Counters> {

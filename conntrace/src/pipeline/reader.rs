@@ -187,7 +187,10 @@ impl<S: Source> RingReader<S> {
             let at_most = at_most.as_nanos().div_ceil(1_000_000);
             PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX)
         });
-        match poll(&mut polled, at_most) {
+        self.source.set_sleeping(for_records);
+        let polled = poll(&mut polled, at_most);
+        self.source.set_sleeping(false);
+        match polled {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -76,6 +76,8 @@ impl Source for Ring {
         MissedAnswers::none()
     }
 
+    fn set_sleeping(&self, _sleeps: bool) {}
+
     fn counters(&mut self) -> io::Result<Counters> {
         Ok(*self.counters.lock().unwrap())
     }

@@ -45,7 +45,7 @@ const BYTE_ORDER: u32 = 0x0102_0304;
 
 /// Size of a record, as the header stores it.
 #[expect(clippy::cast_possible_truncation, reason = "it is below ENTRY_LEN_MAX")]
-const RECORD_SIZE_FIELD: u32 = COMPLETE_SIZE as u32;
+const COMPLETE_SIZE_FIELD: u32 = COMPLETE_SIZE as u32;
 
 /// Size of magic and version, the same in every format.
 const PREAMBLE_LEN: usize = 12;

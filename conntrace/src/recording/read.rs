@@ -1,8 +1,8 @@
 use std::io::{self, Read};
 
 use super::{
-    BYTE_ORDER, ENTRY_LEN_MAX, Entry, FRAME_LEN, HEADER_LEN, KIND_NOTE, KIND_RECORD, MAGIC, Note,
-    PREAMBLE_LEN, RECORD_SIZE_FIELD, VERSION, checksum,
+    BYTE_ORDER, COMPLETE_SIZE_FIELD, ENTRY_LEN_MAX, Entry, FRAME_LEN, HEADER_LEN, KIND_NOTE,
+    KIND_RECORD, MAGIC, Note, PREAMBLE_LEN, VERSION, checksum,
 };
 use crate::record::sanitize::visible;
 
@@ -204,7 +204,7 @@ fn check_header(header: &[u8]) -> Result<(), ReadError> {
     if byte_order != BYTE_ORDER {
         return Err(ReadError::Records("byte order"));
     }
-    if record_size != RECORD_SIZE_FIELD {
+    if record_size != COMPLETE_SIZE_FIELD {
         return Err(ReadError::Records("size"));
     }
     Ok(())

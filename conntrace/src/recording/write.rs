@@ -9,8 +9,8 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    BYTE_ORDER, ENTRY_LEN_MAX, HEADER_LEN, KIND_NOTE, KIND_RECORD, MAGIC, Note, RECORD_SIZE_FIELD,
-    Snapshot, VERSION, checksum,
+    BYTE_ORDER, COMPLETE_SIZE_FIELD, ENTRY_LEN_MAX, HEADER_LEN, KIND_NOTE, KIND_RECORD, MAGIC,
+    Note, Snapshot, VERSION, checksum,
 };
 use crate::{
     host::RecordedAnswer,
@@ -227,7 +227,7 @@ fn header() -> Vec<u8> {
     let mut header = Vec::with_capacity(HEADER_LEN);
     header.extend(MAGIC);
     header.extend(VERSION.to_le_bytes());
-    header.extend(RECORD_SIZE_FIELD.to_le_bytes());
+    header.extend(COMPLETE_SIZE_FIELD.to_le_bytes());
     header.extend(BYTE_ORDER.to_ne_bytes());
     header.extend(crc32fast::hash(&header).to_le_bytes());
     header

@@ -68,7 +68,7 @@ pub(crate) fn userspace() -> Section {
     }
 }
 
-/// Wire records of refused attempts of this process.
+/// Returns complete records of refused attempts of this process.
 fn recorded() -> Vec<CompleteRecord> {
     let path = temporary("recording");
     let to_file = path.to_str().unwrap();

@@ -1,5 +1,5 @@
-//! Fields that the kernel side adds to the record of an attempt: socket, program, and earlier
-//! results of its host.
+//! Fields of a complete record beside those of the ending: socket, program, and earlier results of
+//! its host.
 
 use std::{
     env, fs,
@@ -17,6 +17,7 @@ use conntrace::{
     record::{Attempt, ExeId, HostTimes},
     recording::{Entry, RecordingReader},
 };
+use conntrace_common::answers::UNTOLD_NS;
 use conntrace_testnet::{self, FAR_DEVICE, FAR_V4, FAR_V6, Testnet, ports};
 use conntrace_tests::{
     Dir, Recording, attempt, attempt_on, ip, lacks_tracefs, live_test, run, tcp, unless, wait_out,
@@ -34,7 +35,7 @@ const PRIVATE: [Ipv4Addr; 3] = [
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const MARK: u32 = 0x8000_0007;
 const SECOND_NS: u64 = 1_000_000_000;
-/// Time after which the kernel side updates the record of a host.
+/// Time after which the kernel side tells another handshake with a host.
 const FRESH: Duration = Duration::from_millis(1100);
 
 pub(crate) fn main() -> ExitCode {
@@ -193,7 +194,7 @@ fn five_ports() {
     let (told, ..) = last(&attempts);
     let fifth_ns = attempts[4].at_ns;
     assert_eq!(told.on_this_port_ns, Some(fifth_ns & !0xffff));
-    assert_eq!(told.forgotten_ns, Some(fifth_ns));
+    assert_eq!(told.forgotten_ns, Some(fifth_ns + UNTOLD_NS));
     let (told, ..) = last(&attempts[..5]);
     assert_eq!((told.on_this_port_ns, told.forgotten_ns), (None, None));
     assert_eq!(

@@ -76,9 +76,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     Ok(Some(Cause::new(
         Code::SilentHost,
         Certainty::Possible,
-        &format!(
-            "{what} nothing was heard of it on any port in the {silent_s} s since it was first tried"
-        ),
+        &format!("{what} nothing was heard of it on any port in the last {silent_s} s"),
         &check,
         Facts::new()
             .with("addr", addr)

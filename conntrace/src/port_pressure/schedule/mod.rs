@@ -52,8 +52,8 @@ struct Watched {
 
 impl Watched {
     /// Returns the time of the next scan, regardless of pauses. It is due when half the room is
-    /// used. Hints can understate connects, when CPUs count concurrently or destinations share a
-    /// bucket.
+    /// used. Hints can understate connects: they are sampled, CPUs count concurrently, and
+    /// destinations share a bucket.
     fn due(&self) -> Option<Instant> {
         if self.since > 0 && self.since.saturating_mul(2) >= self.room {
             return Some(self.hinted);

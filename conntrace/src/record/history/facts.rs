@@ -18,7 +18,7 @@ pub(super) const LATELY_NS: u64 = 600 * 1_000_000_000;
 pub(super) struct HostFacts {
     /// Key of the host or network.
     pub(super) host: HostKey,
-    /// Start of the first unanswered attempt; 0 once the host has answered.
+    /// Time since which the host has been tried in vain; 0 once it has answered.
     pub(super) silent_since_ns: u64,
     /// Time of the last segment from the host; 0 if there was none.
     pub(super) heard_ns: u64,
@@ -84,6 +84,15 @@ impl HostFacts {
         }
     }
 
+    /// Takes into account that a fact may have been forgotten at this time. Silence before it is none:
+    /// the host may have answered.
+    pub(super) fn forget(&mut self, at_ns: u64) {
+        self.forgotten_ns = self.forgotten_ns.max(at_ns);
+        if self.silent_since_ns < self.forgotten_ns {
+            self.silent_since_ns = 0;
+        }
+    }
+
     /// Returns the facts for the record of an attempt to this port, without those about the
     /// network.
     pub(super) fn tell(&self, port: u16) -> RawHistory {
@@ -117,7 +126,8 @@ impl HostFacts {
                 if self.silent_since_ns == 0 && self.heard_ns == 0 {
                     // Answers older than `LATELY_NS` may have been evicted without a trace.
                     let kept_ns = at_ns.saturating_sub(LATELY_NS);
-                    self.silent_since_ns = kept_ns.max(update.started_ns);
+                    let known_ns = kept_ns.max(self.forgotten_ns);
+                    self.silent_since_ns = known_ns.max(update.started_ns);
                 }
                 return;
             }
@@ -143,7 +153,7 @@ impl HostFacts {
             moved = before;
         }
         if moved != 0 && at_ns.saturating_sub(packed_ns(moved)) < LATELY_NS {
-            self.forgotten_ns = super::forgotten_at(at_ns);
+            self.forget(super::forgotten_at(at_ns));
         }
     }
 }

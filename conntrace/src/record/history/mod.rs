@@ -21,7 +21,7 @@ use conntrace_common::{
     hash::HashSecret,
     host_key::HostKey,
     record::{
-        AF_INET, FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_RECOVERED, FLAG_UNTRACKED,
+        AF_INET, AF_INET6, FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_RECOVERED, FLAG_UNTRACKED,
         KIND_ANSWER, KIND_ENDING, KIND_STALL, RECORD_VERSION, RawRecord, STATE_ESTABLISHED,
     },
 };
@@ -70,8 +70,12 @@ impl HostTable {
     ) -> Option<CompleteRecord> {
         let fields = Fields(record);
         let kind = fields.u8(offset_of!(RawRecord, kind));
+        let is_answer =
+            kind == KIND_ANSWER && fields.u8(offset_of!(RawRecord, state)) == STATE_ESTABLISHED;
+        let family = fields.u16(offset_of!(RawRecord, attempt.family));
         let is_known = fields.u8(offset_of!(RawRecord, version)) == RECORD_VERSION
-            && matches!(kind, KIND_ENDING | KIND_STALL | KIND_ANSWER);
+            && (is_answer || kind == KIND_ENDING || kind == KIND_STALL)
+            && (family == AF_INET || family == AF_INET6);
         if !is_known {
             return Some(raw::complete(record, &RawHistory::NOTHING));
         }
@@ -85,7 +89,7 @@ impl HostTable {
                 ..RawHistory::NOTHING
             }
         };
-        (kind != KIND_ANSWER).then(|| raw::complete(record, &history))
+        (!is_answer).then(|| raw::complete(record, &history))
     }
 
     /// Notes the fact that a record shows, and returns what is remembered for its attempt.
@@ -93,10 +97,9 @@ impl HostTable {
         let host = host_of(fields);
         let update = update_of(fields);
         let port = fields.u16(offset_of!(RawRecord, attempt.remote_port));
-        let (before, after) = self.note(&host, update.as_ref());
+        let (before, after) = self.note(&host, missed_ns(&host), update.as_ref());
         let is_silence = update.is_some_and(|update| update.fact == HostFact::Silence);
         let mut told = if is_silence { after } else { before }.tell(port);
-        told.forgotten_ns = told.forgotten_ns.max(missed_ns(&host));
         let Some(network) = host.network() else {
             return told;
         };
@@ -110,27 +113,27 @@ impl HostTable {
             },
             ..update
         });
-        let (of_network, after) = self.note(&network, update.as_ref());
+        let (of_network, after) = self.note(&network, missed_ns(&network), update.as_ref());
         // If the host has answered before, its network has answered as well.
         if before.heard_ns == 0 {
             let of_network = if is_silence { after } else { of_network };
             told.network_silent_since_ns = of_network.silent_since_ns;
-            let forgotten_ns = of_network.forgotten_ns.max(missed_ns(&network));
-            told.forgotten_ns = told.forgotten_ns.max(forgotten_ns);
+            told.forgotten_ns = told.forgotten_ns.max(of_network.forgotten_ns);
         }
         told
     }
 
     /// Returns what was known of a host or network before a fact, and what is known after it.
-    fn note(&mut self, key: &HostKey, update: Option<&HostUpdate>) -> (HostFacts, HostFacts) {
-        let index = key.set(self.secret);
-        let Some(update) = update else {
-            let known = self.sets.get(&index).map(|set| set.look(key));
-            let known = known.unwrap_or(HostFacts::nothing(*key, 0));
-            return (known, known);
-        };
-        let set = self.sets.entry(index).or_default();
-        (set.look(key), set.note(key, update))
+    fn note(
+        &mut self,
+        key: &HostKey,
+        missed_ns: u64,
+        update: Option<&HostUpdate>,
+    ) -> (HostFacts, HostFacts) {
+        let set = self.sets.entry(key.set(self.secret)).or_default();
+        let before = set.look(key, missed_ns);
+        let after = update.map(|update| set.note(key, missed_ns, update));
+        (before, after.unwrap_or(before))
     }
 }
 

@@ -27,10 +27,10 @@ pub struct RawHistory {
     pub port_handshake_ns: u64,
     /// Time and source port of the last RST, packed.
     pub reset: u64,
-    /// Start of the first unanswered attempt, if the host has answered none since.
+    /// Time since which the host has been tried in vain, if it has answered nothing since.
     pub silent_since_ns: u64,
-    /// Start of the first unanswered attempt to the host's private network, if no host of that
-    /// network has answered since; 0 if the host is in none.
+    /// Time since which hosts of its private network have been tried in vain, if none of them has
+    /// answered since; 0 if the host is in none.
     pub network_silent_since_ns: u64,
     /// Last time at which a fact about the host or its network may have been evicted.
     pub forgotten_ns: u64,

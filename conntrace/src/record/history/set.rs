@@ -33,23 +33,37 @@ enum Rank {
 
 impl HostSet {
     /// Returns what is known of a host. Of one that is not kept that is only when it may have been
-    /// evicted.
-    pub(super) fn look(&self, host: &HostKey) -> HostFacts {
-        if let Some(facts) = self.kept.iter().find(|facts| facts.host == *host) {
-            return *facts;
-        }
-        let beside = self.kept.iter().filter(|facts| facts.host.is_beside(host));
-        let forgotten_ns = beside.map(|facts| facts.forgotten_ns).max().unwrap_or(0);
-        HostFacts::nothing(*host, forgotten_ns.max(self.turned_away_ns))
+    /// evicted. `missed_ns` is the last time at which an answer of it was not told; 0 if none was.
+    pub(super) fn look(&self, host: &HostKey, missed_ns: u64) -> HostFacts {
+        let kept = self.kept.iter().find(|facts| facts.host == *host);
+        let mut facts = kept.copied().unwrap_or_else(|| {
+            let beside = self.kept.iter().filter(|facts| facts.host.is_beside(host));
+            let forgotten_ns = beside.map(|facts| facts.forgotten_ns).max().unwrap_or(0);
+            HostFacts::nothing(*host, forgotten_ns.max(self.turned_away_ns))
+        });
+        facts.forget(missed_ns);
+        facts
+    }
+
+    /// Returns the number of hosts and networks that are kept.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.kept.len()
     }
 
     /// Notes a fact about a host, and returns what is known then.
-    pub(super) fn note(&mut self, host: &HostKey, update: &HostUpdate) -> HostFacts {
-        if let Some(facts) = self.kept.iter_mut().find(|facts| facts.host == *host) {
+    pub(super) fn note(
+        &mut self,
+        host: &HostKey,
+        missed_ns: u64,
+        update: &HostUpdate,
+    ) -> HostFacts {
+        let mut facts = self.look(host, missed_ns);
+        if let Some(kept) = self.kept.iter_mut().find(|facts| facts.host == *host) {
             facts.note(update);
-            return *facts;
+            *kept = facts;
+            return facts;
         }
-        let mut facts = self.look(host);
         let own = self.kept.iter().filter(|kept| kept.host.is_beside(host));
         if own.count() < WAYS_OF_ONE && self.kept.len() < WAYS {
             facts.note(update);
@@ -58,11 +72,11 @@ impl HostSet {
         }
         let Some((rank, index)) = self.evictable(host, update.at_ns) else {
             self.turned_away_ns = forgotten_at(update.at_ns);
-            facts.forgotten_ns = self.turned_away_ns;
+            facts.forget(self.turned_away_ns);
             return facts;
         };
         if matches!(rank, Rank::OwnHeard(_)) {
-            facts.forgotten_ns = forgotten_at(update.at_ns);
+            facts.forget(forgotten_at(update.at_ns));
         }
         facts.note(update);
         if let Some(place) = self.kept.get_mut(index) {

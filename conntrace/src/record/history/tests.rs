@@ -1,6 +1,13 @@
-use std::{array, net::IpAddr};
+use std::{
+    array,
+    net::{IpAddr, Ipv4Addr},
+};
 
-use conntrace_common::record::{AF_INET6, ORIGIN_ICMP, RECORD_SIZE, STATE_CLOSE, STATE_SYN_SENT};
+use conntrace_common::{
+    answers::AnswerBucket,
+    hash,
+    record::{ORIGIN_ICMP, RECORD_SIZE, STATE_CLOSE, STATE_SYN_SENT},
+};
 
 use super::{
     facts::LATELY_NS,
@@ -8,7 +15,7 @@ use super::{
     set::{WAYS, WAYS_OF_ONE},
     *,
 };
-use crate::record::decode;
+use crate::record::{HostTimes, decode};
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// Start time of the tests, long after boot.
@@ -38,7 +45,7 @@ fn note_on(set: &mut HostSet, key: &HostKey, fact: HostFact, port: u16, at_ns: u
         port,
         is_whole: true,
     };
-    set.note(key, &update).tell(port)
+    set.note(key, 0, &update).tell(port)
 }
 
 fn note(set: &mut HostSet, key: &HostKey, fact: HostFact, at_ns: u64) -> RawHistory {
@@ -46,12 +53,12 @@ fn note(set: &mut HostSet, key: &HostKey, fact: HostFact, at_ns: u64) -> RawHist
 }
 
 fn look(set: &HostSet, key: &HostKey) -> RawHistory {
-    set.look(key).tell(PORT)
+    set.look(key, 0).tell(PORT)
 }
 
 /// Returns true if anything is known of the host.
 fn is_kept(set: &HostSet, key: &HostKey) -> bool {
-    let facts = set.look(key);
+    let facts = set.look(key, 0);
     facts.heard_ns | facts.silent_since_ns != 0
 }
 
@@ -77,7 +84,7 @@ fn a_handshake_is_told_with_its_port_its_time_and_how_long_it_took() {
     assert_eq!((told.reset, told.forgotten_ns), (0, 0));
     // A RST from another port does not hide the handshake.
     note_on(&mut set, &host(1), HostFact::Reset, 9, NOW_NS + 1);
-    let told = set.look(&host(1)).tell(9);
+    let told = set.look(&host(1), 0).tell(9);
     assert_eq!((packed_port(told.reset), told.port_handshake_ns), (9, 0));
     assert_eq!(packed_port(told.handshake), PORT);
 }
@@ -109,7 +116,7 @@ fn silence_is_not_told_for_longer_than_answers_are_kept() {
         port: PORT,
         is_whole: true,
     };
-    let told = set.note(&host(1), &silence).tell(PORT);
+    let told = set.note(&host(1), 0, &silence).tell(PORT);
     assert_eq!(told.silent_since_ns, NOW_NS - LATELY_NS);
 }
 
@@ -123,7 +130,7 @@ fn a_fifth_port_takes_the_place_of_the_oldest_and_that_is_told() {
     assert_eq!(look(&set, &host(1)).forgotten_ns, 0);
     let fifth_ns = NOW_NS + 20 * SECOND_NS;
     note_on(&mut set, &host(1), HostFact::Handshake, 5, fifth_ns);
-    let on = |port| set.look(&host(1)).tell(port);
+    let on = |port| set.look(&host(1), 0).tell(port);
     assert_eq!(packed_port(on(1).handshake), 5);
     assert_eq!(on(1).forgotten_ns, forgotten_at(fifth_ns));
     let kept = [1, 2, 3, 4, 5].map(|port| on(port).port_handshake_ns != 0);
@@ -323,7 +330,7 @@ fn check(told: &RawHistory, handshakes: &[(u64, u16)], heard_ns: u64, at_ns: u64
         let is_told = |&(then_ns, port): &(u64, u16)| (then_ns & !0xffff, port) == told;
         assert!(handshakes.iter().any(is_told));
     }
-    if told.silent_since_ns != 0 && told.forgotten_ns < told.silent_since_ns {
+    if told.silent_since_ns != 0 {
         assert!(heard_ns <= told.silent_since_ns);
     }
     let on_port = handshakes.iter().rfind(|(_, port)| *port == PORT);
@@ -332,6 +339,11 @@ fn check(told: &RawHistory, handshakes: &[(u64, u16)], heard_ns: u64, at_ns: u64
         assert!(!missing(then_ns) || told.forgotten_ns >= then_ns);
     }
 }
+
+/// Namespace of the records: inode number, random bits, and both.
+const NETNS_INODE: u32 = 0xf000_0003;
+const NETNS_MIX: u16 = 0x9abc;
+const NETNS_OF_RECORDS: u64 = 0x9abc_f000_0003;
 
 /// Returns the record of an attempt that began 5 ms before its end.
 fn record(kind: u8, state: u8, addr: &str, at_ns: u64, fields: &[(usize, &[u8])]) -> WireRecord {
@@ -346,21 +358,23 @@ fn record(kind: u8, state: u8, addr: &str, at_ns: u64, fields: &[(usize, &[u8])]
     put(offset_of!(RawRecord, version), &[RECORD_VERSION]);
     put(offset_of!(RawRecord, at_ns), &at_ns.to_ne_bytes());
     let started_ns = at_ns - 5_000_000;
-    let at = offset_of!(RawRecord, attempt.opening.started_ns);
-    put(at, &started_ns.to_ne_bytes());
+    put(STARTED, &started_ns.to_ne_bytes());
     let at = offset_of!(RawRecord, attempt.family);
     put(at, &family.to_ne_bytes());
     put(offset_of!(RawRecord, attempt.remote_addr), &addr);
     let at = offset_of!(RawRecord, attempt.remote_port);
     put(at, &PORT.to_be_bytes());
     let at = offset_of!(RawRecord, attempt.netns);
-    put(at, &0xf000_0001_u32.to_ne_bytes());
+    put(at, &NETNS_INODE.to_ne_bytes());
+    let at = offset_of!(RawRecord, attempt.netns_mix);
+    put(at, &NETNS_MIX.to_ne_bytes());
     for (at, value) in fields {
         put(*at, value);
     }
     bytes
 }
 
+const STARTED: usize = offset_of!(RawRecord, attempt.opening.started_ns);
 const ERROR: usize = offset_of!(RawRecord, error);
 const FLAGS: usize = offset_of!(RawRecord, flags);
 const RETRANSMITTED: usize = offset_of!(RawRecord, syn_retransmitted);
@@ -387,27 +401,31 @@ fn answered(addr: &str, at_ns: u64) -> WireRecord {
     record(KIND_ANSWER, STATE_ESTABLISHED, addr, at_ns, &[])
 }
 
-/// Table under test, and the last time at which an answer was missed.
+/// Table under test, and the last time at which an answer of a host or network was missed.
 struct Tested {
     table: HostTable,
-    missed_ns: u64,
+    missed: Option<(HostKey, u64)>,
 }
 
 impl Tested {
     fn new() -> Self {
         Self {
-            table: HostTable::new(HashSecret::new([3, 5 << 40 | 9, 7 << 50 | 11])),
-            missed_ns: 0,
+            table: HostTable::new(SECRET),
+            missed: None,
         }
     }
 
-    fn complete(&mut self, record: &WireRecord) -> Option<crate::record::HostTimes> {
-        let complete = self.table.complete(record, |_| self.missed_ns)?;
+    fn complete(&mut self, record: &WireRecord) -> Option<HostTimes> {
+        let missed_ns = |key: &HostKey| {
+            let missed = self.missed.filter(|(missed, _)| missed == key);
+            missed.map_or(0, |(_, at_ns)| at_ns)
+        };
+        let complete = self.table.complete(record, missed_ns)?;
         assert_eq!(&complete[..RECORD_SIZE], record);
         Some(decode(&complete).unwrap().remembered)
     }
 
-    fn told(&mut self, record: &WireRecord) -> crate::record::HostTimes {
+    fn told(&mut self, record: &WireRecord) -> HostTimes {
         self.complete(record).expect("a record that makes a line")
     }
 }
@@ -518,7 +536,7 @@ fn an_attempt_that_shows_nothing_changes_nothing() {
     for shows_nothing in nothing {
         let mut tested = Tested::new();
         let told = tested.told(&shows_nothing);
-        assert_eq!(told, crate::record::HostTimes::default());
+        assert_eq!(told, HostTimes::default());
         let later = tested.told(&silent("192.0.2.1", NOW_NS + SECOND_NS));
         let since_ns = NOW_NS + SECOND_NS - 5_000_000;
         assert_eq!(later.silent_since_ns, Some(since_ns));
@@ -528,12 +546,40 @@ fn an_attempt_that_shows_nothing_changes_nothing() {
 
 #[test]
 fn what_could_not_be_told_is_forgotten() {
+    let before_ns = NOW_NS - SECOND_NS;
+    let network = key(NETNS_OF_RECORDS, "10.1.2.3").network().unwrap();
+    for (addr, missed) in [
+        ("192.0.2.1", key(NETNS_OF_RECORDS, "192.0.2.1")),
+        ("2001:db8::1", key(NETNS_OF_RECORDS, "2001:db8::1")),
+        ("::ffff:192.0.2.1", key(NETNS_OF_RECORDS, "192.0.2.1")),
+        ("10.1.2.3", key(NETNS_OF_RECORDS, "10.1.2.3")),
+        ("10.1.2.3", network),
+    ] {
+        let mut tested = Tested::new();
+        tested.missed = Some((missed, before_ns));
+        let told = tested.told(&silent(addr, NOW_NS));
+        assert_eq!(told.forgotten_ns, Some(before_ns), "{addr}");
+        let other = tested.told(&silent("198.51.100.1", NOW_NS));
+        assert_eq!(other.forgotten_ns, None);
+    }
+}
+
+/// An answer that was missed ends the silence before it, however long ago that was.
+#[test]
+fn silence_is_not_told_across_an_answer_that_was_missed() {
+    let at_ns = |s: u64| NOW_NS + s * SECOND_NS;
     let mut tested = Tested::new();
-    tested.missed_ns = NOW_NS - SECOND_NS;
-    let told = tested.told(&silent("192.0.2.1", NOW_NS));
-    assert_eq!(told.forgotten_ns, Some(NOW_NS - SECOND_NS));
-    let told = tested.told(&silent("10.1.2.3", NOW_NS));
-    assert_eq!(told.forgotten_ns, Some(NOW_NS - SECOND_NS));
+    tested.told(&silent("192.0.2.1", at_ns(0)));
+    tested.missed = Some((key(NETNS_OF_RECORDS, "192.0.2.1"), at_ns(300)));
+    let told = tested.told(&refused("192.0.2.1", at_ns(3000)));
+    assert_eq!(told.silent_since_ns, None);
+    let mut tested = Tested::new();
+    tested.told(&silent("192.0.2.1", at_ns(0)));
+    tested.missed = Some((key(NETNS_OF_RECORDS, "192.0.2.1"), at_ns(300)));
+    let told = tested.told(&silent("192.0.2.1", at_ns(3000)));
+    assert_eq!(told.silent_since_ns, Some(at_ns(3000) - 5_000_000));
+    let told = tested.told(&silent("192.0.2.1", at_ns(3600)));
+    assert_eq!(told.silent_since_ns, Some(at_ns(3000) - 5_000_000));
 }
 
 /// Its record comes after those of later answers.
@@ -555,14 +601,24 @@ fn of_an_ending_that_was_recovered_nothing_is_known_and_nothing_learned() {
 
 #[test]
 fn a_malformed_record_teaches_nothing() {
-    let mut tested = Tested::new();
     let version = offset_of!(RawRecord, version);
-    let fields = [(version, &[RECORD_VERSION + 1][..])];
-    let other = record(KIND_ANSWER, STATE_ESTABLISHED, "192.0.2.1", NOW_NS, &fields);
-    let complete = tested.table.complete(&other, |_| 0).unwrap();
-    assert!(complete[RECORD_SIZE..].iter().all(|&byte| byte == 0));
-    let told = tested.told(&silent("192.0.2.1", NOW_NS + SECOND_NS));
-    assert_eq!(told.handshake, None);
+    let family = offset_of!(RawRecord, attempt.family);
+    let answer = |state: u8, at: usize, value: &[u8]| {
+        record(KIND_ANSWER, state, "192.0.2.1", NOW_NS, &[(at, value)])
+    };
+    for malformed in [
+        answer(STATE_ESTABLISHED, version, &[RECORD_VERSION + 1]),
+        answer(STATE_ESTABLISHED, family, &3_u16.to_ne_bytes()),
+        answer(STATE_CLOSE, version, &[RECORD_VERSION]),
+    ] {
+        let mut tested = Tested::new();
+        // It is counted as malformed.
+        let complete = tested.table.complete(&malformed, |_| 0).unwrap();
+        assert!(decode(&complete).is_err());
+        assert!(complete[RECORD_SIZE..].iter().all(|&byte| byte == 0));
+        let told = tested.told(&silent("192.0.2.1", NOW_NS + SECOND_NS));
+        assert_eq!(told.handshake, None);
+    }
 }
 
 /// More hosts than the table has room for take no more memory.
@@ -570,11 +626,169 @@ fn a_malformed_record_teaches_nothing() {
 fn the_table_has_a_limit() {
     let mut tested = Tested::new();
     for number in 0..100_000_u32 {
-        let addr = std::net::Ipv4Addr::from_bits(0xc612_0000 + number).to_string();
+        let addr = Ipv4Addr::from_bits(0xc612_0000 + number).to_string();
         tested.complete(&answered(&addr, NOW_NS + u64::from(number)));
     }
-    let sets = conntrace_common::host_key::SETS as usize;
-    assert!(tested.table.sets.len() <= sets);
+    let kept = tested.table.sets.values().map(HostSet::len).sum::<usize>();
+    // One namespace has three places of four.
+    assert_eq!(kept, 3 * 4096);
     let told = tested.told(&silent("198.18.0.0", NOW_NS + SECOND_NS));
     assert!(told.handshake.is_some() || told.forgotten_ns.is_some());
+}
+
+/// Secret of the tests.
+const SECRET: HashSecret = HashSecret::new([3, 5 << 40 | 9, 7 << 50 | 11]);
+
+/// Attempt of the random test.
+struct Random {
+    host: usize,
+    port: u16,
+    started_ns: u64,
+    ended_ns: u64,
+    /// True if its SYN was sent again.
+    is_slow: bool,
+    answers: bool,
+    /// True if the kernel side cannot tell its answer.
+    is_missed: bool,
+}
+
+/// Returns attempts that last up to two minutes, in the order of their ends.
+fn random_attempts() -> Vec<Random> {
+    let mut state = 7_u64;
+    let mut random = move |below: u64| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (state >> 33) % below
+    };
+    // Of eight attempts, how many each host answers.
+    let answered = [8, 6, 1, 1, 0, 4];
+    let mut attempts = Vec::from_iter((0..60_000).map(|_| {
+        let started_ns = NOW_NS + random(40_000) * SECOND_NS + random(SECOND_NS);
+        let is_slow = random(3) == 0;
+        let lasts_ms = if is_slow {
+            1_000 + random(130_000)
+        } else {
+            random(1_000)
+        };
+        let host = usize::try_from(random(6)).unwrap();
+        Random {
+            host,
+            port: 443 + u16::try_from(random(3)).unwrap(),
+            started_ns,
+            ended_ns: started_ns + lasts_ms * 1_000_000,
+            is_slow,
+            answers: random(8) < answered[host],
+            is_missed: random(50) == 0,
+        }
+    }));
+    attempts.sort_by_key(|attempt| attempt.ended_ns);
+    attempts
+}
+
+/// The kernel side, and the agent that it tells.
+struct BothSides {
+    table: HostTable,
+    buckets: [AnswerBucket; 3],
+    hosts: Vec<Ipv4Addr>,
+    missed_ns: [u64; 6],
+}
+
+impl BothSides {
+    fn new() -> Self {
+        // Of one set, so that they evict each other.
+        let all = (0..u32::MAX).map(|number| Ipv4Addr::from_bits(0xc000_0000 + number));
+        let of_set = |addr: &Ipv4Addr| Self::key(*addr).set(SECRET) == 5;
+        Self {
+            table: HostTable::new(SECRET),
+            buckets: Default::default(),
+            hosts: all.filter(of_set).take(6).collect(),
+            missed_ns: [0; 6],
+        }
+    }
+
+    fn key(addr: Ipv4Addr) -> HostKey {
+        HostKey::new(NETNS_OF_RECORDS, addr.to_ipv6_mapped().octets())
+    }
+
+    /// Completes the record of an attempt.
+    fn complete(&mut self, attempt: &Random, kind: u8, state: u8) -> Option<HostTimes> {
+        let started = attempt.started_ns.to_ne_bytes();
+        let retransmitted = u32::from(attempt.is_slow).to_ne_bytes();
+        let port = attempt.port.to_be_bytes();
+        let fields = [
+            (STARTED, &started[..]),
+            (offset_of!(RawRecord, attempt.remote_port), &port),
+            (RETRANSMITTED, &retransmitted),
+        ];
+        let addr = self.hosts[attempt.host].to_string();
+        let record = record(kind, state, &addr, attempt.ended_ns, &fields);
+        let missed_ns = |asked: &HostKey| {
+            let place = self
+                .hosts
+                .iter()
+                .position(|addr| Self::key(*addr) == *asked);
+            place.map_or(0, |place| self.missed_ns[place])
+        };
+        let complete = self.table.complete(&record, missed_ns)?;
+        Some(decode(&complete).unwrap().remembered)
+    }
+
+    /// The kernel side at the end of a handshake.
+    fn answer(&mut self, attempt: &Random) {
+        let addr = self.hosts[attempt.host].to_ipv6_mapped().octets();
+        let netns = u32::from(NETNS_MIX);
+        let hash = hash::of_destination(SECRET, netns, hash::words_of(addr), attempt.port);
+        let bucket = usize::from(attempt.port - 443);
+        let asked_ns = if attempt.is_slow {
+            attempt.ended_ns
+        } else {
+            attempt.started_ns
+        };
+        if self.buckets[bucket].knows(hash, asked_ns) {
+            return;
+        }
+        if attempt.is_missed {
+            self.missed_ns[attempt.host] = attempt.ended_ns;
+            return;
+        }
+        let told = self.complete(attempt, KIND_ANSWER, STATE_ESTABLISHED);
+        assert!(told.is_none());
+        self.buckets[bucket].note(hash, attempt.ended_ns);
+    }
+}
+
+/// Kernel side and agent together: answers are not told because others were, are missed, or are
+/// evicted.
+#[test]
+fn of_what_the_kernel_side_told_nothing_is_ever_said_that_was_not() {
+    let mut sides = BothSides::new();
+    let mut heard: [Vec<(u64, u16)>; 6] = array::from_fn(|_| Vec::new());
+    let (mut silences, mut handshakes) = (0, 0);
+    for attempt in &random_attempts() {
+        let Random { host, port, .. } = *attempt;
+        if attempt.answers {
+            sides.answer(attempt);
+            heard[host].push((attempt.ended_ns, port));
+            continue;
+        }
+        let told = sides.complete(attempt, KIND_ENDING, STATE_CLOSE).unwrap();
+        let forgotten_ns = told.forgotten_ns.unwrap_or(0);
+        if let Some(since_ns) = told.silent_since_ns {
+            silences += 1;
+            let answer = heard[host].last().map_or(0, |(at_ns, _)| *at_ns);
+            assert!(answer <= since_ns || forgotten_ns >= answer, "{told:?}");
+        }
+        let on_port = heard[host].iter().rfind(|(_, at)| *at == port);
+        if let Some(&(answer, _)) = on_port
+            && attempt.ended_ns - answer < LATELY_NS
+            && forgotten_ns < answer
+        {
+            handshakes += 1;
+            let told_ns = told.on_this_port_ns.expect("it was told, or is forgotten");
+            assert!(answer - told_ns < UNTOLD_NS + (1 << 16), "{told:?}");
+        }
+    }
+    assert!(
+        silences > 1_000 && handshakes > 1_000,
+        "{silences}, {handshakes}"
+    );
 }
