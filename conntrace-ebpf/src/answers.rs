@@ -9,7 +9,7 @@ use conntrace_common::{answers, hash, host_key::HostKey};
 use crate::{
     kernel::{self, KernelSock},
     maps::{answer_bucket, hash_secret, missed_answers},
-    sync::store,
+    sync::{load, store},
 };
 
 /// Returns true if the agent must be told that this socket's handshake completed. `at_ns` is the
@@ -51,6 +51,9 @@ pub fn miss(sock: KernelSock) {
 #[inline(never)]
 fn miss_of(key: &HostKey) {
     if let Some(missed_ns) = missed_answers(key.set(hash_secret())) {
-        store(missed_ns, kernel::now_ns());
+        let now_ns = kernel::now_ns();
+        if load(missed_ns) < now_ns {
+            store(missed_ns, now_ns);
+        }
     }
 }

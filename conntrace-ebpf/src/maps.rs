@@ -21,7 +21,7 @@ use conntrace_common::{
     table::{ENTRY_SIZE, SLOT_SIZE, SLOTS, SPILLED_MAX, SPILLED_SIZE},
 };
 
-use crate::kernel::{Icmp6Error, Passed};
+use crate::kernel::{self, Icmp6Error, Passed};
 
 /// Entry of an attempt under way: only facts that its socket does not have at the end. They never
 /// are written anywhere as they are, because one is an address.
@@ -267,7 +267,12 @@ pub static RECORDS: RingBuf = RingBuf::with_byte_size(RING_SIZE, 0);
 static READER_SLEEPS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Returns true if the agent sleeps, and makes the caller the one who wakes it. Asked once a record
-/// is reserved: the agent says that it sleeps, and then looks for a reserved record before it does.
+/// is reserved.
+///
+/// The agent says that it sleeps, and then looks for a reserved record before it does. The first
+/// record after that look may miss the mark: it is the only unread one, and the kernel itself wakes
+/// the agent for it. Every later one is reserved under the same lock, and sees the mark, or whoever
+/// took it away and is about to wake the agent.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
 pub fn is_to_be_woken() -> bool {
@@ -287,7 +292,7 @@ pub fn is_to_be_woken() -> bool {
 /// Size of the ring in bytes, a power of two.
 pub const RING_SIZE: u32 = 8 << 20;
 
-/// Facts about the whole host, by [`HostFlag`].
+/// Last time at which a fact about the whole host became true, by [`HostFlag`].
 #[map]
 static FLAGS: Array<u64> = Array::with_max_entries(2, 0);
 
@@ -439,11 +444,17 @@ impl HostFlag {
     #[inline(always)]
     pub fn set(self) {
         // Cannot fail: the array has an index for each flag.
-        let _ = FLAGS.set(self as u32, 1u64, 0);
+        let _ = FLAGS.set(self as u32, kernel::now_ns(), 0);
+    }
+
+    /// Returns the time at which it was last set, in nanoseconds of `CLOCK_BOOTTIME`; 0 if never.
+    #[inline(always)]
+    pub fn value(self) -> u64 {
+        FLAGS.get(self as u32).copied().unwrap_or(0)
     }
 
     #[inline(always)]
     pub fn is_set(self) -> bool {
-        FLAGS.get(self as u32).is_some_and(|&flag| flag != 0)
+        self.value() != 0
     }
 }

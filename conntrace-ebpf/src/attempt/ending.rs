@@ -21,6 +21,12 @@ use crate::{
     sync::{load, store},
 };
 
+const ECONNREFUSED: u32 = 111;
+const ECONNRESET: u32 = 104;
+
+/// Time in nanoseconds that an attempt lasts at most, with the most retransmissions that are usual.
+const ATTEMPT_NS_MAX: u64 = 1000 * 1_000_000_000;
+
 /// Counts a completed handshake, tells the agent that the host answers if that is news, and releases
 /// the entry, which stays in its slot as a hint of the connection's owner.
 #[inline(always)]
@@ -80,7 +86,15 @@ fn tell_answer(ctx: *mut c_void) {
         state: STATE_ESTABLISHED,
         flags: 0,
     };
-    let reported = if let Some(found) = attempt_table::find(kernel::sock_key(ctx)) {
+    let found = attempt_table::find(kernel::sock_key(ctx));
+    let segs_in = found
+        .as_ref()
+        .map_or(0, |it| load(&it.entry.before.segs_in));
+    if sock.segs_in() == segs_in {
+        // Restored by TCP_REPAIR: no packet came.
+        return;
+    }
+    let reported = if let Some(found) = found {
         report::report(found.entry, &event)
     } else {
         event.flags = flag_of_unkept();
@@ -91,15 +105,33 @@ fn tell_answer(ctx: *mut c_void) {
     }
 }
 
-/// Records that a handshake of this socket was not seen, if there was one.
+/// Records that an answer to this socket's attempt is not reported, if one came: a handshake, or a
+/// RST (`tcp_reset`). Accepted sockets have no attempt.
 #[inline(never)]
 pub(super) fn missed(ctx: *mut c_void) {
     let ctx = &BtfTracePointContext::new(ctx);
     let Some(sock) = KernelSock::from_arg(ctx) else {
         return;
     };
-    if ctx.arg::<i32>(2) == ESTABLISHED {
+    let has_answered = ctx.arg::<i32>(2) == ESTABLISHED
+        || sock.error() == ECONNREFUSED
+        || sock.error() == ECONNRESET;
+    if ctx.arg::<i32>(1) != SYN_RECV && has_answered {
         answers::miss(sock);
+    }
+}
+
+/// Does so for a socket that passes the filters of the destination, if attempts found no place of
+/// late: it may be one of them.
+#[inline(never)]
+fn missed_for_want_of_place(ctx: *mut c_void) {
+    let context = &BtfTracePointContext::new(ctx);
+    let last_ns = HostFlag::TableWasFull.value();
+    if last_ns != 0
+        && kernel::now_ns().wrapping_sub(last_ns) < ATTEMPT_NS_MAX
+        && filter::destination_passes(&SockCommon::from_arg(context))
+    {
+        missed(ctx);
     }
 }
 
@@ -179,10 +211,7 @@ fn unkept(ctx: &BtfTracePointContext, passive: bool) -> Option<KernelSock> {
         return None;
     }
     if filter::is_set(kind::OF_CALLER) {
-        if HostFlag::TableWasFull.is_set() {
-            // It may be one of those that found no place.
-            missed(ctx.as_ptr());
-        }
+        missed_for_want_of_place(ctx.as_ptr());
         return None;
     }
     if !filter::destination_passes(&SockCommon::from_arg(ctx)) {

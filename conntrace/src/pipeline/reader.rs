@@ -30,6 +30,9 @@ const RECORDS_MAX: usize = 256;
 /// forty times the records of a pause.
 const NAP: Duration = Duration::from_millis(4);
 
+/// Time limit for records that are reserved and not complete when the programs are detached.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
+
 /// Time between two checks for losses while records flow.
 const LOSS_CHECK: Duration = Duration::from_secs(1);
 
@@ -101,6 +104,7 @@ impl<S: Source> RingReader<S> {
             .follow(self.source.backlog(), self.source.missed_answers());
         self.worker
             .start(start, Timestamp::now(), clock::boot_ns())?;
+        let mut is_readable = false;
         loop {
             let taken = self.round(&mut malformed)?;
             self.control.count_round();
@@ -124,12 +128,14 @@ impl<S: Source> RingReader<S> {
                 due.status = Some(now + STATUS_EVERY);
                 self.report_status(&tier, &mut reported, now)?;
             }
-            match taken {
+            is_readable = match taken {
                 // The ring may hold more records.
-                RECORDS_MAX => {}
+                RECORDS_MAX => false,
+                // Its first record is not complete yet.
+                0 if is_readable => self.wait(Some(NAP), false)?,
                 0 => self.wait_for_work(&due, now)?,
                 _ => self.wait(Some(NAP), false)?,
-            }
+            };
         }
     }
 
@@ -160,8 +166,8 @@ impl<S: Source> RingReader<S> {
         Ok(taken)
     }
 
-    /// Waits for records, or until something is due.
-    fn wait_for_work(&self, due: &Due, now: Instant) -> io::Result<()> {
+    /// Waits for records, or until something is due. Returns true if there is a record.
+    fn wait_for_work(&self, due: &Due, now: Instant) -> io::Result<bool> {
         let until = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
         let waits = [
             until(due.summary),
@@ -174,8 +180,9 @@ impl<S: Source> RingReader<S> {
         self.wait(waits.into_iter().flatten().min(), true)
     }
 
-    /// Waits for this time, until told to stop, or, with `for_records`, for records.
-    fn wait(&self, at_most: Option<Duration>, for_records: bool) -> io::Result<()> {
+    /// Waits for this time, until told to stop, or, with `for_records`, for records. Returns true if
+    /// there is a record.
+    fn wait(&self, at_most: Option<Duration>, for_records: bool) -> io::Result<bool> {
         let ring = self.source.descriptors().into_iter().flatten();
         let ring = ring.filter(|_| for_records);
         let mut polled: Vec<_> = std::iter::once(self.control.as_fd())
@@ -188,10 +195,14 @@ impl<S: Source> RingReader<S> {
             PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX)
         });
         self.source.set_sleeping(for_records);
-        let polled = poll(&mut polled, at_most);
+        let result = poll(&mut polled, at_most);
         self.source.set_sleeping(false);
-        match polled {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        match result {
+            Ok(_) => {
+                let mut of_records = polled.iter().skip(1);
+                Ok(of_records.any(|fd| fd.any().unwrap_or(false)))
+            }
+            Err(nix::errno::Errno::EINTR) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -205,9 +216,17 @@ impl<S: Source> RingReader<S> {
     ) -> io::Result<Totals> {
         self.source.detach();
         // A program still running on another CPU may submit its record.
+        let until = Instant::now() + DRAIN_MAX;
         std::thread::sleep(NAP);
-        while self.round(&mut malformed)? > 0 {
+        loop {
+            let taken = self.round(&mut malformed)?;
             self.control.count_round();
+            if taken == 0 {
+                if self.source.backlog().is_empty() || Instant::now() >= until {
+                    break;
+                }
+                std::thread::sleep(NAP);
+            }
         }
         let stop = Purpose::Stop(reason.into());
         let totals = self.write_totals(stop, &mut reported, malformed)?;

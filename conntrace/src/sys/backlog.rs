@@ -22,7 +22,16 @@ impl Backlog {
     /// Returns true if so many records are unread that their reader must not wait.
     #[must_use]
     pub fn is_large(&self) -> bool {
-        let waiting = self.0.as_ref().map(|positions| positions.waiting());
-        waiting.is_some_and(|waiting| waiting >= LARGE)
+        self.bytes() >= LARGE
+    }
+
+    /// Returns true if no record is unread, nor reserved.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes() == 0
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |positions| positions.waiting())
     }
 }

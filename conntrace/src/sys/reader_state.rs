@@ -44,7 +44,8 @@ impl ReaderState {
         // SAFETY: the word is mapped, aligned, and changed only as a whole.
         let word = unsafe { self.0.as_ref() };
         word.store(u64::from(sleeps), Ordering::Relaxed);
-        // The kernel side reserves a record and then loads the word: one of the two sees the other.
+        // A record that is reserved before the reader looks is seen there; what comes later sees the
+        // word, but for the first (`is_to_be_woken` in the programs).
         fence(Ordering::SeqCst);
     }
 }

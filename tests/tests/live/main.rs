@@ -51,6 +51,7 @@ mod under_way;
 mod unreachable;
 mod verifier;
 mod went_away;
+mod woken;
 
 use std::process::ExitCode;
 
@@ -101,5 +102,6 @@ fn main() -> ExitCode {
         ("unreachable", unreachable::main),
         ("verifier", verifier::main),
         ("went_away", went_away::main),
+        ("woken", woken::main),
     ])
 }

@@ -37,7 +37,7 @@ pub(super) struct HostFacts {
 pub(super) enum HostFact {
     /// The host did not answer.
     Silence,
-    /// A segment arrived from the host.
+    /// A packet arrived from the host, or may have.
     Heard,
     /// A RST arrived from the host.
     Reset,

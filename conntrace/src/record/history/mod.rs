@@ -22,7 +22,8 @@ use conntrace_common::{
     host_key::HostKey,
     record::{
         AF_INET, AF_INET6, FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_RECOVERED, FLAG_UNTRACKED,
-        KIND_ANSWER, KIND_ENDING, KIND_STALL, RECORD_VERSION, RawRecord, STATE_ESTABLISHED,
+        KIND_ANSWER, KIND_ENDING, KIND_STALL, ORIGIN_ICMP, RECORD_VERSION, RawRecord,
+        STATE_ESTABLISHED,
     },
 };
 
@@ -146,40 +147,68 @@ fn forgotten_at(evicted_ns: u64) -> u64 {
 fn host_of(fields: &Fields<'_>) -> HostKey {
     let netns = fields.u32(offset_of!(RawRecord, attempt.netns));
     let mix = fields.u16(offset_of!(RawRecord, attempt.netns_mix));
-    let addr: [u8; 16] = fields.array(offset_of!(RawRecord, attempt.remote_addr));
-    let addr = if fields.u16(offset_of!(RawRecord, attempt.family)) == AF_INET {
-        let [a, b, c, d, ..] = addr;
-        std::net::Ipv4Addr::new(a, b, c, d)
-            .to_ipv6_mapped()
-            .octets()
+    HostKey::new(
+        u64::from(mix) << u32::BITS | u64::from(netns),
+        remote_mapped(fields),
+    )
+}
+
+/// Returns the destination, IPv4 v4-mapped.
+fn remote_mapped(fields: &Fields<'_>) -> [u8; 16] {
+    let is_v4 = fields.u16(offset_of!(RawRecord, attempt.family)) == AF_INET;
+    mapped(
+        fields.array(offset_of!(RawRecord, attempt.remote_addr)),
+        is_v4,
+    )
+}
+
+fn mapped(addr: [u8; 16], is_v4: bool) -> [u8; 16] {
+    let [a, b, c, d, ..] = addr;
+    if is_v4 {
+        conntrace_common::filter::mapped([a, b, c, d])
     } else {
         addr
-    };
-    HostKey::new(u64::from(mix) << u32::BITS | u64::from(netns), addr)
+    }
 }
 
 /// Returns the fact that a record shows of its host.
 ///
-/// A received segment counts only if this host dropped no packet, because a local REJECT rule
-/// drops the packet before it answers. An attempt without a SYN retransmission ended too early
-/// to count as silence.
+/// A received segment counts as a RST or handshake only if this host dropped no packet, because a
+/// local REJECT rule drops the packet before it answers. A packet that was dropped may have been an
+/// answer, and so may an ICMP error from nobody: the host is not silent. An attempt without a SYN
+/// retransmission ended too early to count as silence. A connection that `TCP_REPAIR` restored has
+/// received nothing.
 fn update_of(fields: &Fields<'_>) -> Option<HostUpdate> {
     let flags = fields.u8(offset_of!(RawRecord, flags));
     let error = fields.u32(offset_of!(RawRecord, error));
     let retransmitted = fields.u32(offset_of!(RawRecord, syn_retransmitted));
+    let is_heard = flags & FLAG_HEARD != 0;
     let fact = if fields.u8(offset_of!(RawRecord, state)) == STATE_ESTABLISHED {
+        if !is_heard {
+            return None;
+        }
         HostFact::Handshake
     } else if fields.u8(offset_of!(RawRecord, drops)) != 0 {
-        return None;
-    } else if flags & FLAG_HEARD != 0 {
+        HostFact::Heard
+    } else if is_heard {
         let by_reset = error == ECONNREFUSED || error == ECONNRESET;
         if by_reset && flags & FLAG_ICMP == 0 {
             HostFact::Reset
         } else {
             HostFact::Heard
         }
+    } else if flags & FLAG_ICMP != 0 {
+        let is_v4 = fields.u8(offset_of!(RawRecord, icmp_origin)) == ORIGIN_ICMP;
+        let from: [u8; 16] = fields.array(offset_of!(RawRecord, icmp_from));
+        if from != [0; 16] && mapped(from, is_v4) != remote_mapped(fields) {
+            // A router answered.
+            return None;
+        }
+        HostFact::Heard
+    } else if error == ECONNREFUSED {
+        // An ICMP error of which no more is known.
+        HostFact::Heard
     } else if retransmitted != 0
-        && flags & FLAG_ICMP == 0
         && fields.u32(offset_of!(RawRecord, soft_error)) == 0
         && (error == 0 || error == ETIMEDOUT)
     {

@@ -6,7 +6,7 @@ use std::{
 use conntrace_common::{
     answers::AnswerBucket,
     hash,
-    record::{ORIGIN_ICMP, RECORD_SIZE, STATE_CLOSE, STATE_SYN_SENT},
+    record::{ORIGIN_ICMP6, RECORD_SIZE, STATE_CLOSE, STATE_SYN_SENT},
 };
 
 use super::{
@@ -375,6 +375,8 @@ fn record(kind: u8, state: u8, addr: &str, at_ns: u64, fields: &[(usize, &[u8])]
 }
 
 const STARTED: usize = offset_of!(RawRecord, attempt.opening.started_ns);
+const ICMP_ORIGIN: usize = offset_of!(RawRecord, icmp_origin);
+const ICMP_FROM: usize = offset_of!(RawRecord, icmp_from);
 const ERROR: usize = offset_of!(RawRecord, error);
 const FLAGS: usize = offset_of!(RawRecord, flags);
 const RETRANSMITTED: usize = offset_of!(RawRecord, syn_retransmitted);
@@ -398,7 +400,8 @@ fn stalled(addr: &str, at_ns: u64) -> WireRecord {
 }
 
 fn answered(addr: &str, at_ns: u64) -> WireRecord {
-    record(KIND_ANSWER, STATE_ESTABLISHED, addr, at_ns, &[])
+    let fields = [(FLAGS, &[FLAG_HEARD][..])];
+    record(KIND_ANSWER, STATE_ESTABLISHED, addr, at_ns, &fields)
 }
 
 /// Table under test, and the last time at which an answer of a host or network was missed.
@@ -453,7 +456,7 @@ fn an_answer_makes_no_line_and_is_told_of_later_attempts() {
 fn how_long_it_took_is_not_told_of_an_attempt_that_was_found_under_way() {
     for flag in [FLAG_JOINED_LATE, FLAG_UNTRACKED] {
         let mut tested = Tested::new();
-        let fields = [(FLAGS, &[flag][..])];
+        let fields = [(FLAGS, &[flag | FLAG_HEARD][..])];
         let answer = record(KIND_ANSWER, STATE_ESTABLISHED, "192.0.2.1", NOW_NS, &fields);
         tested.complete(&answer);
         let told = tested.told(&silent("192.0.2.1", NOW_NS + SECOND_NS));
@@ -510,37 +513,81 @@ fn a_host_that_no_longer_answers_makes_no_network_silent() {
     assert_eq!(told.network_silent_since_ns, None);
 }
 
+/// Returns the ending of an attempt to 192.0.2.1 with these fields.
+fn ending(fields: &[(usize, &[u8])]) -> WireRecord {
+    record(KIND_ENDING, STATE_CLOSE, "192.0.2.1", NOW_NS, fields)
+}
+
 #[test]
 fn an_attempt_that_shows_nothing_changes_nothing() {
-    let drops = offset_of!(RawRecord, drops);
-    let soft_error = offset_of!(RawRecord, soft_error);
     let retransmitted = 1_u32.to_ne_bytes();
     let unreachable = 113_u32.to_ne_bytes();
-    let end =
-        |fields: &[(usize, &[u8])]| record(KIND_ENDING, STATE_CLOSE, "192.0.2.1", NOW_NS, fields);
     let nothing = [
         // Given up before a retransmission.
-        end(&[]),
-        // This host dropped the answer, or the SYN.
-        end(&[(FLAGS, &[FLAG_HEARD]), (drops, &[1])]),
-        end(&[(RETRANSMITTED, &retransmitted), (drops, &[1])]),
+        ending(&[]),
         // A router answered, or this host itself.
-        end(&[
+        ending(&[
             (RETRANSMITTED, &retransmitted),
             (FLAGS, &[FLAG_ICMP]),
-            (offset_of!(RawRecord, icmp_origin), &[ORIGIN_ICMP]),
+            (ICMP_ORIGIN, &[ORIGIN_ICMP]),
+            (ICMP_FROM, &[192, 0, 2, 254]),
         ]),
-        end(&[(RETRANSMITTED, &retransmitted), (soft_error, &unreachable)]),
-        end(&[(RETRANSMITTED, &retransmitted), (ERROR, &unreachable)]),
+        ending(&[
+            (RETRANSMITTED, &retransmitted),
+            (offset_of!(RawRecord, soft_error), &unreachable),
+        ]),
+        ending(&[(RETRANSMITTED, &retransmitted), (ERROR, &unreachable)]),
+        // Restored by TCP_REPAIR.
+        record(KIND_ENDING, STATE_ESTABLISHED, "192.0.2.1", NOW_NS, &[]),
+        record(KIND_ANSWER, STATE_ESTABLISHED, "192.0.2.1", NOW_NS, &[]),
     ];
     for shows_nothing in nothing {
         let mut tested = Tested::new();
-        let told = tested.told(&shows_nothing);
-        assert_eq!(told, HostTimes::default());
+        if let Some(told) = tested.complete(&shows_nothing) {
+            assert_eq!(told, HostTimes::default());
+        }
         let later = tested.told(&silent("192.0.2.1", NOW_NS + SECOND_NS));
         let since_ns = NOW_NS + SECOND_NS - 5_000_000;
         assert_eq!(later.silent_since_ns, Some(since_ns));
-        assert_eq!(later.reset, None);
+        assert_eq!((later.reset, later.handshake), (None, None));
+    }
+}
+
+/// A packet that this host dropped may have been its answer, and so may an error from nobody.
+#[test]
+fn a_host_that_may_have_answered_is_not_silent() {
+    let drops = offset_of!(RawRecord, drops);
+    let retransmitted = 1_u32.to_ne_bytes();
+    let refused = ECONNREFUSED.to_ne_bytes();
+    let mapped = conntrace_common::filter::mapped([192, 0, 2, 1]);
+    let answers = [
+        ending(&[(FLAGS, &[FLAG_HEARD]), (drops, &[1])]),
+        ending(&[(RETRANSMITTED, &retransmitted), (drops, &[1])]),
+        ending(&[(FLAGS, &[FLAG_ICMP]), (ICMP_ORIGIN, &[ORIGIN_ICMP])]),
+        ending(&[(FLAGS, &[FLAG_ICMP]), (ICMP_ORIGIN, &[ORIGIN_ICMP6])]),
+        ending(&[
+            (FLAGS, &[FLAG_ICMP]),
+            (ICMP_ORIGIN, &[ORIGIN_ICMP]),
+            (ICMP_FROM, &[192, 0, 2, 1]),
+        ]),
+        ending(&[
+            (FLAGS, &[FLAG_ICMP]),
+            (ICMP_ORIGIN, &[ORIGIN_ICMP]),
+            (ICMP_FROM, &[192, 0, 2, 1]),
+            (
+                offset_of!(RawRecord, attempt.family),
+                &AF_INET6.to_ne_bytes(),
+            ),
+            (offset_of!(RawRecord, attempt.remote_addr), &mapped),
+        ]),
+        ending(&[(RETRANSMITTED, &retransmitted), (ERROR, &refused)]),
+    ];
+    for answer in answers {
+        let mut tested = Tested::new();
+        tested.told(&silent("192.0.2.1", NOW_NS - SECOND_NS));
+        tested.complete(&answer);
+        let later = tested.told(&silent("192.0.2.1", NOW_NS + SECOND_NS));
+        assert_eq!((later.silent_since_ns, later.reset), (None, None));
     }
 }
 
@@ -714,10 +761,12 @@ impl BothSides {
         let started = attempt.started_ns.to_ne_bytes();
         let retransmitted = u32::from(attempt.is_slow).to_ne_bytes();
         let port = attempt.port.to_be_bytes();
+        let flags = [if attempt.answers { FLAG_HEARD } else { 0 }];
         let fields = [
             (STARTED, &started[..]),
             (offset_of!(RawRecord, attempt.remote_port), &port),
             (RETRANSMITTED, &retransmitted),
+            (FLAGS, &flags),
         ];
         let addr = self.hosts[attempt.host].to_string();
         let record = record(kind, state, &addr, attempt.ended_ns, &fields);
