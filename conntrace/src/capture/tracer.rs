@@ -83,7 +83,7 @@ impl Tracer {
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         privileges::check()?;
         // What several threads need for the start would stay with the agent.
-        sys::share_one_arena();
+        sys::limit_allocator();
         let calls = settings.trace_syscalls.then(tracefs::offsets);
         let secret = hash_secret().map_err(|error| failed("asking for random bits", error))?;
         let (vmlinux, loader) = load::beside(

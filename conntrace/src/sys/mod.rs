@@ -324,13 +324,19 @@ pub(crate) fn is_network_namespace(file: &File) -> bool {
     kind == libc::CLONE_NEWNET
 }
 
-/// Makes all threads allocate from one arena. glibc gives each thread one of its own, and never
-/// returns the free end of such an arena to the system.
-pub(crate) fn share_one_arena() {
+/// Size in bytes from which a buffer has a mapping of its own.
+#[cfg(target_env = "gnu")]
+const LARGE_BUFFER: libc::c_int = 256 << 10;
+
+/// Makes all threads allocate from one arena, and each large buffer in a mapping of its own. glibc
+/// gives each thread an arena, and never returns the free end of one to the system. It also raises
+/// the size of a large buffer with every one that is freed.
+pub(crate) fn limit_allocator() {
     #[cfg(target_env = "gnu")]
     // SAFETY: `mallopt` may be called at any time.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BUFFER);
     }
 }
 
