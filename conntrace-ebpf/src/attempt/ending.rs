@@ -59,48 +59,54 @@ pub(super) fn complete(
         let sock = unkept(ctx, passive)?;
         counts.count(Counter::Attempts);
         if answers::is_news(sock, kernel::now_ns()) {
-            tell_answer(ctx.as_ptr());
+            tell_answer_to_unkept(ctx.as_ptr());
         }
     }
     counts.count(Counter::Established);
     Some(())
 }
 
-/// Tells the agent that the host of a completed handshake answers, by a record. Not inlined,
-/// because it is rare.
+/// Tells the agent that the host of a completed handshake answers. Not inlined, because it is rare.
 #[inline(never)]
 fn tell_answer(ctx: *mut c_void) {
     let ctx = &BtfTracePointContext::new(ctx);
-    let Some(sock) = KernelSock::from_arg(ctx) else {
+    let found = attempt_table::find(kernel::sock_key(ctx));
+    if let (Some(sock), Some(found)) = (KernelSock::from_arg(ctx), found) {
+        let segs_in = load(&found.entry.before.segs_in);
+        tell(sock, segs_in, 0, |event| report::report(found.entry, event));
+    }
+}
+
+/// Does so for an attempt without an entry. A function of its own, because the verifier of Linux 6.1
+/// goes through both for each caller of one.
+#[inline(never)]
+fn tell_answer_to_unkept(ctx: *mut c_void) {
+    let ctx = &BtfTracePointContext::new(ctx);
+    if let Some(sock) = KernelSock::from_arg(ctx) {
+        tell(sock, 0, flag_of_unkept(), report::report_unkept);
+    }
+}
+
+/// Reports an answer, unless no packet came since `segs_in`: the connection is one that `TCP_REPAIR`
+/// restored.
+#[inline(always)]
+fn tell(sock: KernelSock, segs_in: u32, flags: u8, report: impl FnOnce(&AttemptEvent) -> Reported) {
+    if sock.segs_in() == segs_in {
         return;
-    };
+    }
     if report::is_nearly_full() {
         return answers::miss(sock);
     }
     // Before the record is handed over: afterwards the processor may be taken away for long.
     let at_ns = kernel::now_ns();
-    let mut event = AttemptEvent {
+    let event = AttemptEvent {
         sock,
         kind: KIND_ANSWER,
         old_state: STATE_SYN_SENT,
         state: STATE_ESTABLISHED,
-        flags: 0,
+        flags,
     };
-    let found = attempt_table::find(kernel::sock_key(ctx));
-    let segs_in = found
-        .as_ref()
-        .map_or(0, |it| load(&it.entry.before.segs_in));
-    if sock.segs_in() == segs_in {
-        // Restored by TCP_REPAIR: no packet came.
-        return;
-    }
-    let reported = if let Some(found) = found {
-        report::report(found.entry, &event)
-    } else {
-        event.flags = flag_of_unkept();
-        report::report_unkept(&event)
-    };
-    if reported.counter != Counter::RingFull {
+    if report(&event).counter != Counter::RingFull {
         answers::told(sock, at_ns);
     }
 }
