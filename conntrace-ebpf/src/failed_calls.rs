@@ -13,7 +13,9 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
-    programs::{FExitContext, ProbeContext, RetProbeContext, TracePointContext},
+    programs::{
+        BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext,
+    },
 };
 use conntrace_common::{
     calls::{AT_RETURN, KEPT, REGISTERS_MAX, TWICE},
@@ -25,7 +27,7 @@ use conntrace_common::{
 use crate::{
     attempt_table,
     filter::{self, RemoteFields},
-    kernel::{self, CallArgs, OpenSocket, Passed, Routing, SockAddr},
+    kernel::{self, CallArgs, KernelSock, OpenSocket, Passed, Routing, SockAddr},
     maps::{CALLS, ENDED, PendingCall, per_cpu, registers, seen_calls},
     report,
     sync::{load, store},
@@ -257,10 +259,11 @@ fn let_go() -> Option<PendingCall> {
 }
 
 /// Removes the running thread's call when its attempt opens, because the attempt is then
-/// reported by its ending.
+/// reported by its ending. An MPTCP socket, which gets here as well, has no attempt of its own.
 #[inline(always)]
-pub fn opened() {
-    if TRACE_SYSCALLS.load() != 0 && seen_calls() & KEPT != 0 {
+pub fn opened(ctx: &BtfTracePointContext) {
+    if TRACE_SYSCALLS.load() != 0 && seen_calls() & KEPT != 0 && KernelSock::from_arg(ctx).is_some()
+    {
         // There is no entry if the call was not hooked.
         let _ = CALLS.remove(kernel::thread_key());
     }

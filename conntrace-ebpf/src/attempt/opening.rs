@@ -22,6 +22,9 @@ pub(super) fn open(
     until_sample: &mut u64,
 ) -> Option<()> {
     let key = kernel::sock_key(ctx);
+    // Also of an attempt that no filter wants: the call must not be taken for one that failed before
+    // there was an attempt.
+    failed_calls::opened(ctx);
     let is_wanted = filter::destination_passes(&SockCommon::from_arg(ctx))
         && filter::caller_passes(&filter::Current);
     let place = attempt_table::place(key)?;
@@ -32,8 +35,6 @@ pub(super) fn open(
         return None;
     }
     let sock = KernelSock::from_arg(ctx)?;
-    // Not before: an MPTCP socket gets here as well, without an attempt of its own.
-    failed_calls::opened();
     let Some(mut claimed) = place.claim() else {
         open_in_map(ctx.as_ptr());
         return None;

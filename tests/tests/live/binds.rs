@@ -11,8 +11,8 @@ use std::{
 use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, ports};
 use conntrace_tests::{
     Dir, Live, Recording, TracerProcess, Uring, assert_adds_up, attempt, is_root, lacks_functions,
-    lacks_tracefs, lacks_uring_bind, live_test, matching, replay, run_with_replay, stdout, tcp,
-    unless, unless_all, without_tracefs,
+    lacks_tracefs, lacks_uring_bind, live_test, matching, nft, replay, run_with_replay, stdout,
+    tcp, unless, unless_all, with_nft, without_tracefs,
 };
 use nix::errno::Errno;
 use serde_json::{Value, json};
@@ -32,6 +32,7 @@ pub(crate) fn main() -> ExitCode {
     let mut tests = vec![
         live_test("is_covered", is_covered),
         live_test("filtered", filtered),
+        with_nft("unwanted_attempt", unwanted_attempt),
         live_test("recorded", recorded),
         live_test("without_tracefs", degraded),
     ];
@@ -182,6 +183,25 @@ fn filtered() {
             .map(|line| &line["label"])
             .collect();
         assert_eq!(labels, expected, "{options:?}");
+        assert_adds_up(lines.last().unwrap());
+    }
+}
+
+/// The kernel connects to its own address where 0.0.0.0 was asked for. A filter lets the call pass and
+/// not its attempt, which fails with an errno that a call before any SYN can have as well.
+fn unwanted_attempt() {
+    for tier in ["full", "kprobe", "tracepoint"] {
+        let tracer = TracerProcess::start(&[TRACE, "--tier", tier, "--to", "0.0.0.0/32"]);
+        conntrace_testnet::run("unwanted", |_| {
+            let own = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
+            nft("input", own, "reject with icmp type prot-unreachable");
+            let refused = attempt((Ipv4Addr::UNSPECIFIED, PORT));
+            assert_eq!(refused.errno, Errno::ENOPROTOOPT as i32);
+        })
+        .unwrap();
+        let lines = tracer.stop();
+        let outcomes = lines.iter().filter(|line| line["type"] == "outcome");
+        assert_eq!(outcomes.count(), 0, "{tier}: {lines:#?}");
         assert_adds_up(lines.last().unwrap());
     }
 }
