@@ -5,14 +5,12 @@ mod backlog;
 mod cgroup;
 mod missed_answers;
 pub(crate) mod proc_file;
-mod reader_state;
 mod shared_pages;
 
 pub(crate) use backlog::Backlog;
 pub(crate) use cgroup::mount_point as cgroup_mount_point;
 pub(crate) use missed_answers::MissedAnswers;
-pub(crate) use reader_state::ReaderState;
-pub(crate) use shared_pages::{RingPositions, SharedPages};
+pub(crate) use shared_pages::{ReaderState, RingPositions, SharedPages};
 
 use std::{
     fs::{self, File},

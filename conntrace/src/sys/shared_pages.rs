@@ -1,36 +1,40 @@
-//! Memory of BPF maps that the kernel shares with the agent, read-only.
+//! Memory of BPF maps that the kernel shares with the agent.
 
 use std::{
     io,
     os::fd::{AsRawFd as _, BorrowedFd},
     ptr::NonNull,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence},
 };
 
-/// Pages of a BPF map, mapped read-only.
+/// Pages of a BPF map.
 #[derive(Debug)]
 pub(crate) struct SharedPages {
     pages: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: the pages are only read, by atomic loads, and stay mapped until the value is dropped.
+// SAFETY: the pages are only accessed atomically, and stay mapped until the value is dropped.
 unsafe impl Send for SharedPages {}
-// SAFETY: the pages are only read, by atomic loads.
+// SAFETY: the pages are only accessed atomically.
 unsafe impl Sync for SharedPages {}
 
 impl SharedPages {
-    /// Maps the first `len` bytes of a map.
+    /// Maps the first `len` bytes of a map, read-only.
     ///
     /// # Errors
     /// When the map cannot be mapped (`BPF_F_MMAPABLE`), or memory is short.
     pub(crate) fn of(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        Self::map(map, len, libc::PROT_READ)
+    }
+
+    fn map(map: BorrowedFd<'_>, len: usize, protection: libc::c_int) -> io::Result<Self> {
         // SAFETY: the kernel chooses the address, so that no existing mapping is replaced.
         let pages = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 len,
-                libc::PROT_READ,
+                protection,
                 libc::MAP_SHARED,
                 map.as_raw_fd(),
                 0,
@@ -51,6 +55,32 @@ impl SharedPages {
             let word = unsafe { self.pages.cast::<AtomicU64>().add(index).as_ref() };
             word.load(Ordering::Acquire)
         })
+    }
+}
+
+/// Mark in a BPF map of one word that the reader of the ring sleeps.
+#[derive(Debug)]
+pub(crate) struct ReaderState(SharedPages);
+
+impl ReaderState {
+    /// Maps the word.
+    ///
+    /// # Errors
+    /// When the map cannot be mapped (`BPF_F_MMAPABLE`), or memory is short.
+    pub(crate) fn of(map: BorrowedFd<'_>) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        SharedPages::map(map, size_of::<u64>(), protection).map(Self)
+    }
+
+    /// Says if the reader sleeps until a record wakes it. It must look for a record afterwards, as
+    /// `poll` does (`bpf_ringbuf_poll`).
+    pub(crate) fn set(&self, sleeps: bool) {
+        // SAFETY: the word is mapped for writing, aligned, and changed only as a whole.
+        let word = unsafe { self.0.pages.cast::<AtomicU64>().as_ref() };
+        word.store(u64::from(sleeps), Ordering::Relaxed);
+        // A record that is reserved before the reader looks is seen there; what comes later sees the
+        // word, but for the first (`is_to_be_woken` in the programs).
+        fence(Ordering::SeqCst);
     }
 }
 
