@@ -21,7 +21,7 @@ const UNSAFE_FILES: [&str; 20] = [
     "conntrace-ebpf/src/hooks/task_file.rs",
     "conntrace-ebpf/src/kernel/mod.rs",
     "conntrace-ebpf/src/main.rs",
-    "conntrace-ebpf/src/maps.rs",
+    "conntrace-ebpf/src/maps/mod.rs",
     "conntrace-ebpf/src/sync.rs",
     "conntrace-ebpf/src/attempt_table.rs",
     "conntrace-testnet/src/disconnect.rs",
