@@ -7,6 +7,7 @@ use std::{
     net::Ipv6Addr,
     num::NonZeroU64,
     sync::{Arc, Mutex},
+    time::Instant,
 };
 
 use clap::Parser as _;
@@ -15,7 +16,7 @@ use conntrace::{
     cli::Cli,
     output::{Format, Json, Output, Text, event::LINE_LEN_MAX},
     pipeline::{Labelling, Worker, replay},
-    record::{self, Label, WireRecord},
+    record::{self, CompleteRecord, Label, WireRecord},
     recording::{Entry, Recorder},
 };
 use conntrace_btf::Btf;
@@ -23,13 +24,18 @@ use conntrace_btf::Btf;
 /// Size of a recording's entry before its kind: length and checksum.
 const FRAME_LEN: usize = 8;
 
-/// Decodes any bytes as a record or an error, and renders valid lines for any record.
+/// Decodes any bytes as a complete record or an error, and renders valid lines for any record of the
+/// kernel side and any complete one.
 pub fn wire(bytes: &[u8]) {
-    assert!(record::decode(bytes).is_ok() <= (bytes.len() == size_of::<WireRecord>()));
+    assert!(record::decode(bytes).is_ok() <= (bytes.len() == size_of::<CompleteRecord>()));
     for (output, limit) in outputs().into_iter().zip([None, NonZeroU64::new(1)]) {
         let mut worker = Worker::of_recording(output, labelling(limit));
-        let (records, _) = bytes.as_chunks();
-        for record in records {
+        let (received, _): (&[WireRecord], _) = bytes.as_chunks();
+        for record in received {
+            worker.take(record, Instant::now()).expect("takes all");
+        }
+        let (complete, _): (&[CompleteRecord], _) = bytes.as_chunks();
+        for record in complete {
             worker.replay(Entry::Record(*record)).expect("takes all");
         }
         worker.finish().expect("takes all");
