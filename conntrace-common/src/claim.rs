@@ -9,9 +9,9 @@
 const HOLDER: u64 = 1;
 /// One epoch, in the upper half of a claim word.
 const EPOCH: u64 = 1 << u32::BITS;
-/// Odd factor by which an epoch changes a seal: 2^64 divided by the golden ratio. Kernel addresses
-/// lie within 2^57 bytes, so that the seals of two sockets differ unless tens of thousands of
-/// epochs lie between them.
+/// Odd factor by which an epoch changes a seal: 2^64 divided by the golden ratio, so that the seals of
+/// few epochs are far apart. Sockets lie within 2^47 bytes of each other; their seals can be equal
+/// only if 75,000 epochs lie between them.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Table entry that only one CPU may write at a time.

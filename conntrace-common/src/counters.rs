@@ -29,14 +29,14 @@ counters! {
     StallRingFull,
     /// Attempts found under way when tracing began.
     JoinedLate,
-    /// Attempts lost because the attempt map was full while process filters were set. Their ending
-    /// alone does not show whether they match the filters.
+    /// Attempts lost because they got no entry while filters of the caller were set. Their ending alone
+    /// does not show whether they match the filters.
     MapFull,
     /// Attempts whose ending no program saw, found when their socket began another attempt or was
     /// destroyed, without an error that tells it.
     EndingMissed,
-    /// Attempts that no program could have an entry for: another namespace or user needed its share
-    /// of the map, or the map was full.
+    /// Attempts that got no entry: another namespace or user needed its share of the map, or the map
+    /// was full.
     NotAdmitted,
     /// Calls of connect or bind that failed before `TCP_SYN_SENT`, reported as a record.
     CallFailed,

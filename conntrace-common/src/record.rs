@@ -7,7 +7,7 @@
 /// Size of a task's name in bytes (`TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
 
-/// `RawRecord::kind`: the attempt has ended, and its entry is removed from the map.
+/// `RawRecord::kind`: the attempt has ended, and its entry is released.
 pub const KIND_ENDING: u8 = 1;
 /// `RawRecord::kind`: first SYN retransmission; the attempt goes on.
 pub const KIND_STALL: u8 = 2;
@@ -46,12 +46,12 @@ pub const FLAG_DEFERRED: u8 = 1 << 2;
 /// at which it was found. The caller is the process that held the socket then; its thread is
 /// unknown. The counts may include earlier attempts of the socket.
 pub const FLAG_JOINED_LATE: u8 = 1 << 3;
-/// `RawRecord::flags`: no entry was kept of the attempt, because the attempt map was full when
+/// `RawRecord::flags`: no entry was kept of the attempt, which found no place in the table when
 /// it began. `started_ns` is the time of its ending. The caller is all zero, except that
 /// `tid_or_cpu` is the CPU number, which makes the id unique. The counts may include earlier
 /// attempts of the socket.
 pub const FLAG_UNTRACKED: u8 = 1 << 4;
-/// `RawRecord::flags`: the kernel skipped the program at the ending. `at_ns` is the time at which
+/// `RawRecord::flags`: no program saw the ending. `at_ns` is the time at which
 /// the socket was destroyed, with its error still set (`tcp_destroy_sock`).
 pub const FLAG_RECOVERED: u8 = 1 << 5;
 

@@ -181,6 +181,9 @@ fn unspill(sock: u64, slot: &mut TableSlot) -> bool {
     true
 }
 
+/// `Notes::seen` of an attempt that has ended and whose entry could not be removed.
+const OVER: u8 = u8::MAX;
+
 /// Entry of an attempt under way, and where it is.
 pub struct Found {
     pub entry: &'static mut AttemptEntry,
@@ -189,14 +192,20 @@ pub struct Found {
 }
 
 impl Found {
+    /// Returns true for the entry of an attempt that has ended, which the kernel refused to remove.
+    #[inline(always)]
+    pub fn is_over(&self) -> bool {
+        load(&self.entry.notes.seen) == OVER
+    }
+
     /// Ends the attempt. The entry may be overwritten from now on.
     #[inline(always)]
     pub fn release(self, sock: u64) {
         if self.in_slot {
             release(self.slot);
         } else if !unspill(sock, self.slot) {
-            // The kernel refused to remove it. It must not be reported again.
-            store(&mut self.entry.notes.seen, u8::MAX);
+            // The kernel refused to remove it. It must not be reported or counted again.
+            store(&mut self.entry.notes.seen, OVER);
         }
     }
 }
@@ -233,13 +242,14 @@ pub fn is_under_way(sock: u64) -> bool {
     find(sock).is_some()
 }
 
-/// Removes the entry of this socket's attempt. Returns false if it has none.
+/// Removes the entry of this socket's attempt. Returns false if it has none, or one that has ended.
 #[inline(always)]
 pub fn forget(sock: u64) -> bool {
     match find(sock) {
         Some(found) => {
+            let is_over = found.is_over();
             found.release(sock);
-            true
+            !is_over
         }
         None => false,
     }

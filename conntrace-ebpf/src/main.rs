@@ -1,4 +1,4 @@
-//! The kernel side of conntrace: one map entry per attempt, one record per ending.
+//! The kernel side of conntrace: one entry per attempt, in a table, and one record per ending.
 //!
 //! `hooks/` names the kernel functions and `attempt` holds the logic. Only `kernel` reads kernel
 //! memory, and only `report` submits records.

@@ -157,8 +157,8 @@ pub fn report_connects(opening: &RawOpening, sock: KernelSock, count: u32) {
     record.attempt.opening = *opening;
     let family = sock.family();
     let [remote, local] = sock.addr_words(family);
-    put_addr(&mut record.attempt.remote_addr, remote);
-    put_addr(&mut record.attempt.local_addr, local);
+    kernel::put_words(&mut record.attempt.remote_addr, remote);
+    kernel::put_words(&mut record.attempt.local_addr, local);
     record.attempt.family = family;
     let netns = sock.netns_for_good();
     record.attempt.netns = netns as u32;
@@ -264,23 +264,11 @@ fn fill_remote(attempt: &mut RawAttempt, sock: KernelSock, netns: u64, before: &
     store(&mut attempt.netns_mix, (netns >> u32::BITS) as u16);
     store(&mut attempt.socket_uid, sock.uid());
     let [remote, local] = sock.addr_words(family);
-    put_addr(&mut attempt.remote_addr, remote);
-    put_addr(&mut attempt.local_addr, local);
+    kernel::put_words(&mut attempt.remote_addr, remote);
+    kernel::put_words(&mut attempt.local_addr, local);
     store(&mut attempt.remote_port, sock.remote_port());
     store(&mut attempt.bound_port, load(&before.bound_port));
     store(&mut attempt.family, family);
-}
-
-/// Writes an address as two words. An array would be written by bytes.
-#[inline(always)]
-#[expect(unsafe_code, reason = "an address is written as words")]
-fn put_addr(place: &mut [u8; 16], [first, second]: [u64; 2]) {
-    let words = core::ptr::from_mut(place).cast::<u64>();
-    // SAFETY: the addresses in a record are 16 bytes and aligned to 8.
-    unsafe {
-        words.write_volatile(first);
-        words.add(1).write_volatile(second);
-    }
 }
 
 #[inline(always)]
@@ -289,7 +277,7 @@ fn fill_icmp(record: &mut RawRecord, sock: KernelSock, before: &Before, notes: &
     store(&mut record.icmp_origin, 0);
     store(&mut record.icmp_type, 0);
     store(&mut record.icmp_code, 0);
-    put_addr(&mut record.icmp_from, [0; 2]);
+    kernel::put_words(&mut record.icmp_from, [0; 2]);
     if load(&notes.icmp6) != 0 {
         fill_icmp6(record, sock.key());
     } else if let Some(icmp) = sock.icmp_since(load(&before.error_queue)) {

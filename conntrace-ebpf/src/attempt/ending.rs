@@ -250,6 +250,9 @@ fn recover(ctx: *mut c_void) {
     ) else {
         return;
     };
+    if found.is_over() {
+        return found.release(key);
+    }
     let errno = sock.error();
     let has_shaken_hands = sock.bytes_acked() != 0;
     let is_told = errno != 0

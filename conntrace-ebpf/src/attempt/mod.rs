@@ -42,8 +42,8 @@ const FIN_WAIT1: i32 = 4;
 #[expect(unsafe_code, reason = "the agent finds the global by name")]
 static REPORT_ESTABLISHED: aya_ebpf::Global<u8> = aya_ebpf::Global::new(0);
 
-/// Handles a state change (`inet_sock_set_state`). Those of established connections and of
-/// accepted sockets leave before anything is looked up. What follows is in functions of their own,
+/// Handles a state change (`inet_sock_set_state`). Those of established connections leave before
+/// anything is looked up, and those of accepted sockets after a flag. What follows is in functions of their own,
 /// so that the program itself needs no stack and saves no registers.
 #[inline(always)]
 pub fn state_changed(ctx: &BtfTracePointContext) {

@@ -237,6 +237,17 @@ words! {
     *const u8, "{} = *(u64 *)({} + {})";
 }
 
+/// Writes 16 bytes, a name or an address, as two words. An array would be written by bytes.
+#[inline(always)]
+pub fn put_words(place: &mut [u8; 16], [first, second]: [u64; 2]) {
+    let words = core::ptr::from_mut(place).cast::<u64>();
+    // SAFETY: names and addresses are aligned to 8 in every record and entry.
+    unsafe {
+        words.write_volatile(first);
+        words.add(1).write_volatile(second);
+    }
+}
+
 /// Returns the bytes of a word before its first NUL, and true if there is one. The target is
 /// little-endian: the first byte is the lowest.
 #[inline(always)]

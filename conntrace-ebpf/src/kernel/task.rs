@@ -12,7 +12,7 @@ use conntrace_common::{
     shared::store,
 };
 
-use super::{KernelSock, Struct, TASK_IS_TYPED, at, global, sockaddr::socket_of_file};
+use super::{KernelSock, Struct, TASK_IS_TYPED, at, global, put_words, sockaddr::socket_of_file};
 
 /// Writes the running task to an attempt as its caller, without helpers if possible, because each
 /// takes 40 ns. Only valid if the hook runs in the context of the caller.
@@ -29,14 +29,14 @@ pub fn sign_current(opening: &mut RawOpening) {
     store(&mut opening.uid, uid);
     sign_exe(opening, task);
     let comm = task.load_words::<{ at!(comm) }>();
-    put_name(&mut opening.comm, comm);
+    put_words(&mut opening.comm, comm);
     if pid == tid {
         sign_start(opening, task);
-        put_name(&mut opening.leader_comm, comm);
+        put_words(&mut opening.leader_comm, comm);
     } else {
         let leader = leader(task);
         sign_start(opening, leader);
-        put_name(
+        put_words(
             &mut opening.leader_comm,
             leader.load_words::<{ at!(comm) }>(),
         );
@@ -56,17 +56,6 @@ fn sign_exe(opening: &mut RawOpening, task: Struct) {
     let exe = TaskExe::of(task);
     store(&mut opening.exe_inode, exe.inode);
     store(&mut opening.exe_device, exe.device);
-}
-
-/// Writes a name as two words. An array would be written by bytes.
-#[inline(always)]
-fn put_name(place: &mut [u8; COMM_LEN], [first, second]: [u64; 2]) {
-    let words = core::ptr::from_mut(place).cast::<u64>();
-    // SAFETY: names are 16 bytes and aligned to 8 in every record and entry.
-    unsafe {
-        words.write_volatile(first);
-        words.add(1).write_volatile(second);
-    }
 }
 
 /// Returns the number of the CPU that the program runs on.

@@ -11,8 +11,8 @@ use conntrace_common::{
 
 use crate::kernel::Passed;
 
-/// Entry of an attempt under way: only facts that its socket does not have at the end. They never
-/// are written anywhere as they are, because one is an address.
+/// Entry of an attempt under way: only facts that its socket does not have at the end. It is never
+/// copied out whole: it holds an address of the kernel.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct AttemptEntry {
@@ -113,7 +113,9 @@ const _: () = assert!(size_of::<TableSlot>() == SLOT_SIZE);
 #[repr(C)]
 pub struct SpilledEntry {
     pub entry: AttemptEntry,
+    /// Index in `HELD` of the number of its network namespace.
     pub netns: u16,
+    /// Index in `HELD` of the number of its user.
     pub user: u16,
     pub reserved: u32,
 }

@@ -152,7 +152,7 @@ pub const PROGRAMS: [HookProgram; 17] = [
         target: HookTarget::Tracepoint("tcp_destroy_sock"),
         required: false,
         purpose: "finds an attempt whose ending no program saw",
-        cost: "an attempt whose ending is missed stays in_flight and keeps its map entry",
+        cost: "an attempt whose ending is missed stays in_flight and keeps its place in the table",
     },
     HookProgram {
         id: HookId::KfreeSkb,

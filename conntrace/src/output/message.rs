@@ -110,7 +110,7 @@ pub(crate) fn states(text: &mut String, states: &States, reusable: u32) {
     }
 }
 
-/// Formats `1200 attempts found no place in the table: 40000 of the 49152 in it are of uid 65534,
+/// Formats `1200 attempts found no place in conntrace's table: 40000 of the 49152 in it are of uid 65534,
 /// 19000 of them of fill[4242]`.
 pub(crate) fn no_place(table: &TableLoss) -> String {
     let mut text = String::with_capacity(128);
@@ -118,7 +118,7 @@ pub(crate) fn no_place(table: &TableLoss) -> String {
     push(
         &mut text,
         format_args!(
-            "{} attempt{plural} found no place in the table",
+            "{} attempt{plural} found no place in conntrace's table",
             table.not_admitted
         ),
     );

@@ -75,8 +75,8 @@ pub enum Seen {
     Whole,
     /// The attempt was under way when tracing began.
     JoinedLate,
-    /// The kernel skipped the program at the ending. The ending was found when the socket was
-    /// destroyed, with its error still set.
+    /// No program saw the ending. It was found when the socket was destroyed, with its error still
+    /// set.
     EndingRecovered,
     /// The attempt began while the table of attempts was full, so only its ending was observed.
     Untracked,
@@ -112,11 +112,11 @@ pub struct HostTimes {
     pub on_this_port_ns: Option<u64>,
     /// Time and source port of the last RST.
     pub reset: Option<(u64, u16)>,
-    /// Start of the first unanswered attempt, if the host has answered none since. `None` is no
+    /// Time since which the host has been tried in vain, if it has answered nothing since. `None` is no
     /// evidence: the host may have answered, or may not be cached.
     pub silent_since_ns: Option<u64>,
-    /// Start of the first unanswered attempt to the host's private network, if no host of that
-    /// network has answered since.
+    /// Time since which hosts of its private network have been tried in vain, if none of them has
+    /// answered since.
     pub network_silent_since_ns: Option<u64>,
     /// Last time at which a fact about the host or its network may have been evicted.
     pub forgotten_ns: Option<u64>,

@@ -30,7 +30,7 @@ const FILTERED: u16 = 9443;
 
 const LIKELY: &str = "likely";
 const POSSIBLE: &str = "possible";
-/// Time after which the kernel side updates the record of a host.
+/// Time after which the kernel side tells another handshake with a host.
 const FRESH: Duration = Duration::from_millis(1100);
 /// Maximum number of namespaces created until one has the number of an earlier one.
 const NAMESPACES: usize = 100;

@@ -1,4 +1,4 @@
-//! Attempts whose start was not seen: they began before tracing, or while the attempt map was full.
+//! Attempts whose start was not seen: they began before tracing, or while the table had no place.
 
 use std::{
     env,

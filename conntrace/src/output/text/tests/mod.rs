@@ -112,7 +112,7 @@ fn silent() -> Line {
         Code::SilentHost,
         Certainty::Possible,
         "10.0.0.5 is off, filtered or a wrong address: nothing was heard of it on any port in \
-         the 131 s since it was first tried",
+         the last 131 s",
         "try another port of 10.0.0.5, and the address itself",
     );
     later(line, 4000)
@@ -222,8 +222,8 @@ fn in_plain_ascii() {
               fix: allow [2001:db8:1111:2222:3333:4444:5555:6666]:50443 on 10.0.0.1
     08:30:04  timed_out       backup-agent[4242]  10.0.0.5:5432           131.05 s
               possibly silent_host: 10.0.0.5 is off, filtered or a wrong address:
-              nothing was heard of it on any port in the 131 s since it was first
-              tried (7 SYNs, the kernel gave up)
+              nothing was heard of it on any port in the last 131 s (7 SYNs, the
+              kernel gave up)
               fix: try another port of 10.0.0.5, and the address itself
     ");
 }
@@ -247,11 +247,11 @@ fn the_table_of_attempts() {
     line.event = Event::Loss(root);
     let shown = render(text_of_width(Some(100)), &[table_line(), later(line, 1000)]);
     assert_snapshot!(shown, @r"
-    08:30:00  LOST            1200 attempts found no place in the table: 40000 of the 49152 in it are of
-                              uid 65534, 19000 of them of fill[4242]
+    08:30:00  LOST            1200 attempts found no place in conntrace's table: 40000 of the 49152 in
+                              it are of uid 65534, 19000 of them of fill[4242]
     08:30:01  LOST            1 attempts without an outcome (untracked 1), 1 attempt found no place in
-                              the table: 40000 of the 49152 in it are of uid 0 in /user.slice, 19000 of
-                              them of a\u{1b}b[4242]
+                              conntrace's table: 40000 of the 49152 in it are of uid 0 in /user.slice,
+                              19000 of them of a\u{1b}b[4242]
     ");
 }
 
@@ -267,7 +267,7 @@ fn colours_follow_the_label() {
                    address; start it, or open its firewall
     08:30:04  ^[33mtimed_out^[0m       backup-agent[4242]      10.0.0.5:5432           131.05 s  ETIMEDOUT
               possibly silent_host: 10.0.0.5 is off, filtered or a wrong address: nothing was heard of
-              it on any port in the 131 s since it was first tried (7 SYNs, the kernel gave up)
+              it on any port in the last 131 s (7 SYNs, the kernel gave up)
               ^[32mfix:^[0m try another port of 10.0.0.5, and the address itself
     08:30:05  ^[1;31mLOST^[0m            4 attempts without an outcome (ring_full 3, untracked 1), 2 lines not
                               written (stalls 2)
