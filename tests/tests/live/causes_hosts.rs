@@ -231,7 +231,7 @@ fn not_of_an_earlier_namespace() {
     panic!("no namespace has the number of one before");
 }
 
-/// Attempts that no filter passes leave no record of a host.
+/// Attempts that no filter passes leave no record of a host, and a cause claims nothing of them.
 fn not_of_what_is_filtered_out() {
     let tracer = TracerProcess::start(&["--port", &ports::SILENT.to_string()]);
     let began = format!("{:.9}", Timestamp::now());
@@ -239,11 +239,18 @@ fn not_of_what_is_filtered_out() {
         assert_eq!(attempt((FAR_V4, ports::ACCEPTS)).errno, 0);
         attempt((FAR_V4, ports::RESETS));
         give_up((FAR_V4, ports::SILENT));
-        tracer.wait_for_endings_since(&began, testnet.netns, 1);
+        wait_out((FAR_V4, ports::SILENT));
+        tracer.wait_for_endings_since(&began, testnet.netns, 2);
         testnet.netns
     });
-    let line = outcomes_of(&tracer, netns.unwrap()).pop().unwrap();
-    assert!(line["cause"].is_null(), "{line:#}");
+    let lines = outcomes_of(&tracer, netns.unwrap());
+    let [given_up, waited_out] = lines.as_slice() else {
+        panic!("{lines:#?}")
+    };
+    assert!(given_up["cause"].is_null(), "{given_up:#}");
+    assert_eq!(waited_out["cause"]["code"], "silent_host");
+    let why = waited_out["cause"]["why"].as_str().unwrap();
+    assert!(why.contains("no traced attempt"), "{why}");
 }
 
 /// An attempt without an answer records its host as silent, and each further one extends that time.

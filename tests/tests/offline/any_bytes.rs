@@ -15,6 +15,7 @@ use conntrace::{
     record::{WireRecord, decode, history::HostTable},
     recording::RecordingReader,
 };
+use conntrace_btf::Btf;
 use conntrace_common::hash::HashSecret;
 use conntrace_tests::{plain_test, run};
 
@@ -63,6 +64,9 @@ fn seeds_are_valid() {
             // An answer makes no line.
             assert!(decoded.is_none_or(|decoded| decoded.is_ok()), "{file:?}");
         }
+    }
+    for file in seeds("btf") {
+        assert!(Btf::parse(&fs::read(&file).unwrap()).is_ok(), "{file:?}");
     }
     for file in seeds("recording") {
         let mut reader = RecordingReader::new(File::open(&file).unwrap()).unwrap();

@@ -9,12 +9,11 @@ use crate::{
     record::{Label, ReplyKind},
 };
 
-/// The host is off, its firewall drops everything, or the address is wrong. These cannot be
-/// told apart from here; it was tried, and in that time nothing at all was heard of it, on
-/// whatever port.
+/// The host is off, its firewall drops everything, or the address is wrong. These cannot be told apart
+/// from here; it was tried, and no traced attempt was answered since, on whatever port.
 ///
-/// Wrong when other attempts than those traced reached the host, and when all that went there
-/// went to one port that is filtered.
+/// Wrong when other attempts than those traced reached the host, and when all that went there went to
+/// one port that is filtered.
 pub(crate) const CAUSE: CauseInfo = CauseInfo {
     code: Code::SilentHost,
     labels: &[Label::TimedOut],
@@ -76,7 +75,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     Ok(Some(Cause::new(
         Code::SilentHost,
         Certainty::Possible,
-        &format!("{what} nothing was heard of it on any port in the last {silent_s} s"),
+        &format!("{what} no traced attempt got an answer from it in the last {silent_s} s"),
         &check,
         Facts::new()
             .with("addr", addr)

@@ -125,7 +125,7 @@ fn sentences_have_the_facts_of_the_case() {
     do not bind port 40000 before connect (bind the address with IP_BIND_ADDRESS_NO_PORT), or wait until `ss -tanpo 'sport = :40000'` no longer shows it
     10.0.0.5 completed a handshake on port 22 12 s before, but answered none of this attempt's SYNs to port 5432
     let tcp dport 5432 from this host pass in the firewall of 10.0.0.5, its cloud security group or hosting panel; on 10.0.0.5: `nft list ruleset | grep -n drop`
-    10.0.0.5 is off, filtered or a wrong address: nothing was heard of it on any port in the last 3 s
+    10.0.0.5 is off, filtered or a wrong address: no traced attempt got an answer from it in the last 3 s
     check the address; `ping -c 3 -W 1 10.0.0.5` and `traceroute -n -q 1 -w 1 10.0.0.5` show whether anything answers there and how far packets come
     no route of this network namespace leads to 10.0.0.5
     `ip route show` lists the routes: bring up what should set the missing one (interface, DHCP client, VPN)

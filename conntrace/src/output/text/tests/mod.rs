@@ -111,8 +111,8 @@ fn silent() -> Line {
         of(&attempt),
         Code::SilentHost,
         Certainty::Possible,
-        "10.0.0.5 is off, filtered or a wrong address: nothing was heard of it on any port in \
-         the last 131 s",
+        "10.0.0.5 is off, filtered or a wrong address: no traced attempt got an answer from it \
+         in the last 131 s",
         "try another port of 10.0.0.5, and the address itself",
     );
     later(line, 4000)
@@ -221,8 +221,8 @@ fn in_plain_ascii() {
               administratively prohibited
               fix: allow [2001:db8:1111:2222:3333:4444:5555:6666]:50443 on 10.0.0.1
     08:30:04  timed_out       backup-agent[4242]  10.0.0.5:5432           131.05 s
-              possibly silent_host: 10.0.0.5 is off, filtered or a wrong address:
-              nothing was heard of it on any port in the last 131 s (7 SYNs, the
+              possibly silent_host: 10.0.0.5 is off, filtered or a wrong address: no
+              traced attempt got an answer from it in the last 131 s (7 SYNs, the
               kernel gave up)
               fix: try another port of 10.0.0.5, and the address itself
     ");
@@ -266,8 +266,8 @@ fn colours_follow_the_label() {
               ^[32mfix:^[0m on 10.0.0.5: `ss -ltn 'sport = :5432'` shows whether the server listens, and on which
                    address; start it, or open its firewall
     08:30:04  ^[33mtimed_out^[0m       backup-agent[4242]      10.0.0.5:5432           131.05 s  ETIMEDOUT
-              possibly silent_host: 10.0.0.5 is off, filtered or a wrong address: nothing was heard of
-              it on any port in the last 131 s (7 SYNs, the kernel gave up)
+              possibly silent_host: 10.0.0.5 is off, filtered or a wrong address: no traced attempt got
+              an answer from it in the last 131 s (7 SYNs, the kernel gave up)
               ^[32mfix:^[0m try another port of 10.0.0.5, and the address itself
     08:30:05  ^[1;31mLOST^[0m            4 attempts without an outcome (ring_full 3, untracked 1), 2 lines not
                               written (stalls 2)

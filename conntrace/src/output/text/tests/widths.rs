@@ -20,8 +20,8 @@ fn on_80_columns() {
                    listens, and on which address; start it, or open its firewall
     08:30:01  refused         curl                10.0.0.5:5432            50 more
     08:30:04  timed_out       backup-agent[4242]  10.0.0.5:5432           131.05 s
-              possibly silent_host: 10.0.0.5 is off, filtered or a wrong address:
-              nothing was heard of it on any port in the last 131 s (7 SYNs, the
+              possibly silent_host: 10.0.0.5 is off, filtered or a wrong address: no
+              traced attempt got an answer from it in the last 131 s (7 SYNs, the
               kernel gave up)
               fix: try another port of 10.0.0.5, and the address itself
     08:30:05  unreachable     a-long…k-nam[4242]
@@ -70,8 +70,8 @@ fn on_100_columns() {
                    address; start it, or open its firewall
     08:30:01  refused         curl                    10.0.0.5:5432            50 more  ECONNREFUSED
     08:30:04  timed_out       backup-agent[4242]      10.0.0.5:5432           131.05 s  ETIMEDOUT
-              possibly silent_host: 10.0.0.5 is off, filtered or a wrong address: nothing was heard of
-              it on any port in the last 131 s (7 SYNs, the kernel gave up)
+              possibly silent_host: 10.0.0.5 is off, filtered or a wrong address: no traced attempt got
+              an answer from it in the last 131 s (7 SYNs, the kernel gave up)
               fix: try another port of 10.0.0.5, and the address itself
     08:30:05  unreachable     a-long-task-nam[4242]   [2001:db8:1111:2222:3333:4444:5555:6666]:50443
                                                                               50.00 ms  EHOSTUNREACH
@@ -114,8 +114,8 @@ fn on_120_columns() {
                    or open its firewall
     08:30:01  refused         curl                    10.0.0.5:5432            50 more                         ECONNREFUSED
     08:30:04  timed_out       backup-agent[4242]      10.0.0.5:5432           131.05 s  10.0.0.2:43210         ETIMEDOUT
-              possibly silent_host: 10.0.0.5 is off, filtered or a wrong address: nothing was heard of it on any port in the
-              last 131 s (7 SYNs, the kernel gave up)
+              possibly silent_host: 10.0.0.5 is off, filtered or a wrong address: no traced attempt got an answer from it in
+              the last 131 s (7 SYNs, the kernel gave up)
               fix: try another port of 10.0.0.5, and the address itself
     08:30:05  unreachable     a-long-task-nam[4242]   [2001:db8:1111:2222:3333:4444:5555:6666]:50443
                                                                               50.00 ms  10.0.0.2:43210         EHOSTUNREACH
@@ -151,8 +151,8 @@ fn on_200_columns() {
                                                                                                                               there, or a firewall resets it
               fix: on 10.0.0.5: `ss -ltn 'sport = :5432'` shows whether the server listens, and on which address; start it, or open its firewall
     08:30:01  refused         curl                    10.0.0.5:5432            50 more                         ECONNREFUSED   nothing_listening (likely)
-    08:30:04  timed_out       backup-agent[4242]      10.0.0.5:5432           131.05 s  10.0.0.2:43210         ETIMEDOUT      possibly silent_host: 10.0.0.5 is off, filtered or a wrong address: nothing
-                                                                                                                              was heard of it on any port in the last 131 s (7 SYNs, the kernel gave up)
+    08:30:04  timed_out       backup-agent[4242]      10.0.0.5:5432           131.05 s  10.0.0.2:43210         ETIMEDOUT      possibly silent_host: 10.0.0.5 is off, filtered or a wrong address: no traced
+                                                                                                                              attempt got an answer from it in the last 131 s (7 SYNs, the kernel gave up)
               fix: try another port of 10.0.0.5, and the address itself
     08:30:05  unreachable     a-long-task-nam[4242]   [2001:db8:1111:2222:3333:4444:5555:6666]:50443
                                                                               50.00 ms  10.0.0.2:43210         EHOSTUNREACH   admin_prohibited (certain): 10.0.0.1 forbids the connection: ICMP
@@ -225,7 +225,7 @@ fn in_a_pipe() {
     08:30:00  refused         curl[4242]              10.0.0.5:5432            0.31 ms  10.0.0.2:43210         ECONNREFUSED   nothing_listening (likely): 10.0.0.5 is up and refuses 5432: nothing listens there, or a firewall resets it
               fix: on 10.0.0.5: `ss -ltn 'sport = :5432'` shows whether the server listens, and on which address; start it, or open its firewall
     08:30:01  refused         curl                    10.0.0.5:5432            50 more                         ECONNREFUSED   nothing_listening (likely)
-    08:30:04  timed_out       backup-agent[4242]      10.0.0.5:5432           131.05 s  10.0.0.2:43210         ETIMEDOUT      possibly silent_host: 10.0.0.5 is off, filtered or a wrong address: nothing was heard of it on any port in the last 131 s (7 SYNs, the kernel gave up)
+    08:30:04  timed_out       backup-agent[4242]      10.0.0.5:5432           131.05 s  10.0.0.2:43210         ETIMEDOUT      possibly silent_host: 10.0.0.5 is off, filtered or a wrong address: no traced attempt got an answer from it in the last 131 s (7 SYNs, the kernel gave up)
               fix: try another port of 10.0.0.5, and the address itself
     08:30:05  unreachable     a-long-task-nam[4242]   [2001:db8:1111:2222:3333:4444:5555:6666]:50443 50.00 ms 10.0.0.2:43210 EHOSTUNREACH
                                                                                                                               admin_prohibited (certain): 10.0.0.1 forbids the connection: ICMP administratively prohibited
