@@ -1,6 +1,6 @@
 //! Entry point: parses the command line, runs the command and sets the exit status.
 
-use std::{fs::File, io, process::ExitCode};
+use std::{fs::File, io, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use conntrace::{
@@ -86,7 +86,11 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         filter: args.filter.filter(),
         object: args.object.clone(),
     };
-    let (tracer, start) = capture::start(&settings)?;
+    let (tracer, mut start) = capture::start(&settings)?;
+    start.limits = doctor::limits();
+    for limit in &start.limits {
+        log::warn!("{limit}");
+    }
     // Created after a successful start: a failed one leaves no file behind.
     let recorder = args.record.as_deref().map(Recorder::create).transpose()?;
     let destination = match &args.output {
@@ -99,7 +103,9 @@ async fn trace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let config = Config {
         start,
         labelling: args.lines.labelling(),
+        diagnosis_timeout: Duration::from_millis(args.diagnosis_timeout),
         summary_every: args.summary_every(),
+        drops_privileges: true,
         recorder,
         service,
     };

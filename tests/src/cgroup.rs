@@ -27,10 +27,14 @@ impl Cgroup {
         Self(path)
     }
 
+    /// Returns the path of the root cgroup.
+    pub fn root_path() -> PathBuf {
+        root().expect("cgroup v2 is mounted")
+    }
+
     /// Returns the path of this process's own cgroup.
     pub fn own_path() -> PathBuf {
-        let root = root().expect("cgroup v2 is mounted");
-        root.join(own_cgroup().trim_start_matches('/'))
+        Self::root_path().join(own_cgroup().trim_start_matches('/'))
     }
 
     /// Returns the path.

@@ -55,6 +55,7 @@ fn start() -> Start {
         pid: 77,
         hooks: Vec::new(),
         coverage: Coverage::default(),
+        limits: Vec::new(),
     }
 }
 
@@ -76,6 +77,7 @@ fn totals(endings: u64, purpose: Purpose) -> Snapshot {
         in_map: 0,
         malformed: 0,
         undelivered: 0,
+        inspectors_abandoned: 0,
         table: None,
     }
 }

@@ -114,15 +114,11 @@ impl TracerProcess {
         });
     }
 
-    /// Returns all lines so far that `wanted` accepts.
+    /// Returns all lines so far that `wanted` accepts, in order of time.
     pub fn lines(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let state = self.lines.lock();
-        state
-            .lines
-            .iter()
-            .filter(|line| wanted(line))
-            .cloned()
-            .collect()
+        let wanted = state.lines.iter().filter(|line| wanted(line));
+        by_time(wanted.cloned().collect())
     }
 
     /// Sends the process a signal.
@@ -131,8 +127,8 @@ impl TracerProcess {
         kill(pid, signal).expect("conntrace runs");
     }
 
-    /// Ends it with SIGTERM and returns every line it ever wrote. The last one
-    /// is its stop line; each was valid by the schema; it exited with 0.
+    /// Ends it with SIGTERM and returns every line it ever wrote, outcomes and stalls in order of
+    /// time. The last one is its stop line; each was valid by the schema; it exited with 0.
     pub fn stop(self) -> Vec<Value> {
         let (lines, errors) = self.stop_and_hear();
         assert_eq!(errors, "", "nothing on stderr");
@@ -156,8 +152,26 @@ impl TracerProcess {
         assert_eq!(state.bad, None, "every line is valid");
         let lines = std::mem::take(&mut state.lines);
         assert_eq!(lines.last().unwrap()["type"], "stop");
-        (lines, errors)
+        (by_time(lines), errors)
     }
+}
+
+/// Puts outcomes and stalls in order of time, and leaves other lines in their places: one that waits
+/// for its cause is overtaken by others.
+fn by_time(lines: Vec<Value>) -> Vec<Value> {
+    let is_of_attempt = |line: &Value| line["type"] == "outcome" || line["type"] == "stall";
+    let mut sorted: Vec<Value> = lines
+        .iter()
+        .filter(|it| is_of_attempt(it))
+        .cloned()
+        .collect();
+    sorted.sort_by(|one, other| one["time"].as_str().cmp(&other["time"].as_str()));
+    let mut sorted = sorted.into_iter();
+    let in_order = lines.into_iter().map(|line| match is_of_attempt(&line) {
+        true => sorted.next().unwrap_or(line),
+        false => line,
+    });
+    in_order.collect()
 }
 
 impl Drop for TracerProcess {

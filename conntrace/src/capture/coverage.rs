@@ -33,6 +33,7 @@ pub fn start(settings: &Settings) -> Result<(Tracer, Start), StartError> {
         pid: std::process::id(),
         hooks: tracer.hooks().iter().map(state).collect(),
         coverage: coverage(tracer.hooks(), has_v6),
+        limits: Vec::new(),
     };
     Ok((tracer, start))
 }

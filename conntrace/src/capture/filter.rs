@@ -12,7 +12,7 @@ use std::{
 use conntrace_common::{filter::kind, record::COMM_LEN};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, NSFS_MAGIC, statfs};
 
-use crate::sys::{self, proc_file};
+use crate::sys::{self, CgroupRoot};
 
 /// Maximum length of a task's name in bytes, without the terminating zero of `TASK_COMM_LEN`.
 const NAME_LEN_MAX: usize = COMM_LEN - 1;
@@ -87,19 +87,13 @@ impl FromStr for CgroupId {
         if typed.is_empty() {
             return Err(format!("{CGROUP_WANTED}; / matches every cgroup"));
         }
-        let mounts = proc_file::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let mount =
-            sys::cgroup_mount_point(&mounts).ok_or("cgroup v2 is not mounted on this host")?;
-        let below = mount.join(typed.trim_start_matches('/'));
-        for path in [PathBuf::from(typed), below.clone()] {
+        let root = CgroupRoot::get().map_err(|gap| format!("{gap}; {}", gap.remedy()))?;
+        for path in [PathBuf::from(typed), root.join(typed)] {
             if is_on(&path, CGROUP2_SUPER_MAGIC) && path.is_dir() {
                 return inode(&path).map(Self);
             }
         }
-        Err(format!(
-            "no cgroup (v2) found at {}; {CGROUP_WANTED}",
-            below.display()
-        ))
+        Err(format!("no cgroup (v2) found at {typed}; {CGROUP_WANTED}"))
     }
 }
 

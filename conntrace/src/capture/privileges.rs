@@ -68,8 +68,29 @@ pub(super) fn check() -> Result<(), StartError> {
     }
 }
 
+/// Capabilities of the worker: to read the maps, and to open cgroups by their ids.
+pub(crate) const OF_WORKER: [Capability; 2] =
+    [Capability::CAP_BPF, Capability::CAP_DAC_READ_SEARCH];
+
+/// Drops all capabilities of the calling thread but these, for it and those it starts later.
+///
+/// # Errors
+/// When the kernel refuses to change the capabilities.
+pub(crate) fn keep_only(wanted: &[Capability]) -> Result<(), StartError> {
+    let what = "dropping capabilities";
+    let held = caps::read(None, CapSet::Permitted).map_err(|error| failed(what, error))?;
+    let kept: CapsHashSet = wanted
+        .iter()
+        .copied()
+        .filter(|wanted| held.contains(wanted))
+        .collect();
+    caps::set(None, CapSet::Effective, &kept).map_err(|error| failed(what, error))?;
+    caps::set(None, CapSet::Permitted, &kept).map_err(|error| failed(what, error))
+}
+
 /// Drops the capabilities that are not needed once the programs are attached, for this thread
-/// and those it starts later. This limits the damage of a flaw in the agent.
+/// and those it starts later, and the means to get them back. This limits the damage of a flaw in
+/// the agent.
 ///
 /// Must be called after all files are open: without `CAP_DAC_OVERRIDE` even root cannot create
 /// a file in another user's directory.
@@ -79,16 +100,13 @@ pub(super) fn check() -> Result<(), StartError> {
 pub fn give_up_rest(diagnosis: bool) -> Result<(), StartError> {
     let what = "dropping capabilities";
     prctl::set_no_new_privs().map_err(|error| failed(what, error))?;
-    let held = caps::read(None, CapSet::Permitted).map_err(|error| failed(what, error))?;
-    let for_diagnosis = KEPT_FOR_DIAGNOSIS.into_iter().filter(|_| diagnosis);
-    let kept: CapsHashSet = KEPT
-        .into_iter()
-        .chain(for_diagnosis)
-        .filter(|kept| held.contains(kept))
-        .collect();
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).unwrap_or(false) {
+        caps::clear(None, CapSet::Bounding).map_err(|error| failed(what, error))?;
+    }
     caps::clear(None, CapSet::Inheritable).map_err(|error| failed(what, error))?;
-    caps::set(None, CapSet::Effective, &kept).map_err(|error| failed(what, error))?;
-    caps::set(None, CapSet::Permitted, &kept).map_err(|error| failed(what, error))
+    let for_diagnosis = KEPT_FOR_DIAGNOSIS.into_iter().filter(|_| diagnosis);
+    let wanted: Vec<Capability> = KEPT.into_iter().chain(for_diagnosis).collect();
+    keep_only(&wanted)
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ use crate::{
 /// Maximum seconds between two summaries: a year, which the clock can hold.
 const SUMMARY_MAX: u64 = 365 * 24 * 60 * 60;
 
+/// Maximum milliseconds that a line waits for its cause: a minute.
+const TIMEOUT_MAX: u64 = 60 * 1000;
+
 /// Largest process id (`PID_MAX_LIMIT`).
 const PID_MAX: u32 = 1 << 22;
 
@@ -158,6 +161,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, allow_negative_numbers = true,
           help_heading = OUTPUT, value_parser = number("seconds", 0..=SUMMARY_MAX))]
     pub summary: u64,
+    /// Write a line without its cause after MS, if the cause is not found by then.
+    #[arg(long, value_name = "MS", default_value_t = 1000, allow_negative_numbers = true,
+          help_heading = CAUSES, value_parser = number("milliseconds", 0..=TIMEOUT_MAX))]
+    pub diagnosis_timeout: u64,
     /// Also trace the system calls connect and bind. Where functions cannot be hooked, only they
     /// show failures before a SYN, such as no route. Slows every system call of this host slightly.
     #[arg(long, help_heading = TRACING)]

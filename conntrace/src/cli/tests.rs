@@ -20,7 +20,7 @@ fn headings(command: &clap::Command) -> Vec<(String, Option<&str>)> {
 fn every_option_stands_under_its_heading() {
     let expected = |id: &str| match id {
         "pids" | "comms" | "uids" | "cgroups" | "netns" | "networks" | "ports" => Some(FILTERS),
-        "no_diagnosis" => Some(CAUSES),
+        "no_diagnosis" | "diagnosis_timeout" => Some(CAUSES),
         "trace_syscalls" | "object" | "tier" => Some(TRACING),
         "all" | "only" | "format" | "output" | "patience" | "no_stalls" | "limit" | "summary"
         | "record" | "verbose" => Some(OUTPUT),

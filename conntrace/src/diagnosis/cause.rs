@@ -1,7 +1,12 @@
 //! Explanation of an ending, with the facts that show it.
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    hash::{BuildHasher as _, Hash, Hasher},
+    ops::Deref,
+    sync::Arc,
+};
 
+use foldhash::fast::FixedState;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{
@@ -78,13 +83,31 @@ impl Cause {
 pub struct WrittenCause {
     cause: Cause,
     json: Box<RawValue>,
+    /// Hash of the JSON.
+    hash: u64,
 }
 
 impl From<Cause> for WrittenCause {
     fn from(cause: Cause) -> Self {
         // Its keys are strings: there is nothing in it that JSON cannot hold.
         let json = to_raw_value(&cause).unwrap_or_default();
-        Self { cause, json }
+        let hash = FixedState::default().hash_one(json.get());
+        Self { cause, json, hash }
+    }
+}
+
+/// Compares the JSON, which holds all of the cause.
+impl PartialEq for WrittenCause {
+    fn eq(&self, other: &Self) -> bool {
+        self.json.get() == other.json.get()
+    }
+}
+
+impl Eq for WrittenCause {}
+
+impl Hash for WrittenCause {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
     }
 }
 
@@ -144,7 +167,7 @@ impl Undiagnosed {
 }
 
 /// Result of a search for a cause.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct DiagnosisResult {
     /// The cause, if there is evidence for one.
     pub cause: Option<Arc<WrittenCause>>,

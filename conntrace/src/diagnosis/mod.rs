@@ -17,7 +17,7 @@ mod words;
 
 pub use case::{Case, CaseDrops, FailedCall, Handshake, HostHistory};
 pub use question::Evidence;
-pub use similar::is_similar;
+pub use similar::{is_similar, similar_ports};
 
 use crate::record::Label;
 pub use cause::{Cause, Certainty, DiagnosisResult, Facts, Undiagnosed, WrittenCause};

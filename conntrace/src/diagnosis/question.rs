@@ -137,8 +137,8 @@ questions! {
         /// Inode number of the network namespace.
         netns: u32,
     } -> Option<String>;
-    /// Listeners on a port, or on one that is easily mistaken for it. Those that accept the
-    /// address come first: not all are told.
+    /// Listeners on a port, or, if it has none, on ports that are easily mistaken for it. At most
+    /// 4 each; those that accept the address come first.
     listeners: Listeners {
         /// Inode number of the network namespace.
         netns: u32,
@@ -147,8 +147,8 @@ questions! {
         /// The port.
         port: u16,
     } -> Listeners;
-    /// Listeners on a port in other namespaces that can be seen: a remark, on which no rule
-    /// builds.
+    /// Listeners on a port in other namespaces, at most 4. No listener is an answer only if every
+    /// namespace was looked at, and unknown otherwise.
     listeners_elsewhere: ListenersElsewhere {
         /// Inode number of the network namespace that is left out.
         netns: u32,
@@ -274,7 +274,7 @@ pub enum Neighbour {
 pub struct Listeners {
     /// Listeners on the port, on whatever address.
     pub on_port: Vec<Listener>,
-    /// Listeners on ports that are easily mistaken for it.
+    /// Listeners on ports that are easily mistaken for it; empty if there is one on the port.
     pub on_similar: Vec<Listener>,
 }
 
@@ -343,7 +343,7 @@ pub struct LocalPorts {
     pub free: u32,
     /// Processes with most sockets to the destination, where there was time to look.
     pub connected_by: Vec<Holding>,
-    /// Processes with most bound sockets.
+    /// Processes with most bound sockets, where there was time to look.
     pub bound_by: Vec<Holding>,
 }
 

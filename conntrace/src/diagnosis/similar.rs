@@ -33,9 +33,48 @@ pub fn is_similar(one: u16, other: u16) -> bool {
     }
 }
 
+/// Lists the ports for which [`is_similar`] is true, in ascending order: at most 120.
+#[must_use]
+pub fn similar_ports(port: u16) -> Vec<u16> {
+    let digits = port.to_string().into_bytes();
+    let mut texts = vec![b"80".to_vec(), b"8080".to_vec()];
+    for at in 0..=digits.len() {
+        let (before, after) = digits.split_at(at);
+        let all = b'0'..=b'9';
+        texts.extend(all.clone().map(|digit| [before, &[digit], after].concat()));
+        if let [replaced, rest @ ..] = after {
+            texts.push([before, rest].concat());
+            texts.extend(all.map(|digit| [before, &[digit], rest].concat()));
+            if let [next, rest @ ..] = rest {
+                texts.push([before, &[*next, *replaced], rest].concat());
+            }
+        }
+    }
+    let ports = texts
+        .iter()
+        .filter_map(|text| str::from_utf8(text).ok()?.parse().ok());
+    let mut ports: Vec<u16> = ports.filter(|other| is_similar(*other, port)).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listed_are_all_similar_ports() {
+        for port in [
+            0, 1, 9, 10, 80, 99, 443, 1000, 5432, 8080, 9999, 10_000, 54_321, 65_535,
+        ] {
+            let all: Vec<_> = (0..=u16::MAX)
+                .filter(|other| is_similar(*other, port))
+                .collect();
+            assert_eq!(super::similar_ports(port), all, "{port}");
+            assert!(all.len() <= 120);
+        }
+    }
 
     #[test]
     fn similar_ports() {

@@ -75,6 +75,38 @@ struct Answered {
 }
 
 impl AnswerCache {
+    /// Returns true if an answer to a question that was asked about one attempt is one about another
+    /// as well.
+    pub(crate) fn serves(question: &Question, asked: &AttemptRef, about: &AttemptRef) -> bool {
+        let is_of_it = !question.is_of_namespace() || about.is_of(asked.at_ns, asked.netns_mix);
+        is_of_it && about.at_ns < asked.at_ns.saturating_add(VALID_NS)
+    }
+
+    /// Returns the time until which an answer is valid, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub(crate) fn until_ns(answer: &RecordedAnswer) -> u64 {
+        answer.asked_ns.saturating_add(validity(&answer.found))
+    }
+
+    /// Returns the cached answer to a question about this attempt, as a recording holds it.
+    pub(crate) fn recorded(
+        &self,
+        question: &Question,
+        about: &AttemptRef,
+    ) -> Option<RecordedAnswer> {
+        self.get(question, about)?;
+        let Answered {
+            asked_ns,
+            netns_mix,
+            found,
+        } = self.0.get(question)?;
+        Some(RecordedAnswer {
+            asked_ns: *asked_ns,
+            netns_mix: *netns_mix,
+            question: question.clone(),
+            found: found.clone(),
+        })
+    }
+
     /// Returns the cached answer to a question about this attempt, and the time it expires.
     ///
     /// A namespace's inode number can be reused. An answer about a namespace counts only if its

@@ -1,12 +1,12 @@
 //! BPF programs that decide on connects: cgroup programs and BPF LSM programs.
 
-use std::{fs::File, io};
+use std::io;
 
 use super::netns::reason;
 use crate::{
     diagnosis::{Undiagnosed, question::BpfProgram},
     record::sanitize,
-    sys::{self, ProgramAttachment, proc_file},
+    sys::{self, CgroupGap, CgroupRoot, ProgramAttachment},
 };
 
 /// Maximum number of BPF links read.
@@ -18,29 +18,29 @@ const NAME_JSON_MAX: usize = 96;
 
 /// Reads the BPF programs loaded on this host.
 pub(super) struct Programs {
-    /// Root of the cgroup v2 filesystem.
-    cgroups: Option<File>,
+    /// Root of the cgroup v2 hierarchy.
+    cgroups: Result<&'static CgroupRoot, Undiagnosed>,
     /// BTF id of the function `bpf_lsm_socket_connect`, to which LSM programs attach.
     connect_hook: Option<u32>,
 }
 
 impl Programs {
-    /// Opens the root of the cgroup v2 filesystem.
+    /// Takes the root of the cgroup v2 hierarchy.
     pub(super) fn open(connect_hook: Option<u32>) -> Self {
-        let mounts = proc_file::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let cgroups = CgroupRoot::get().map_err(|gap| match gap {
+            CgroupGap::NotMounted => Undiagnosed::Unsupported,
+            CgroupGap::OnlyPart(_) | CgroupGap::Unreadable(_) => Undiagnosed::NoAccess,
+        });
         Self {
-            cgroups: sys::cgroup_mount_point(&mounts).and_then(|path| File::open(path).ok()),
+            cgroups,
             connect_hook,
         }
     }
 
     /// Returns the number of programs in effect in a cgroup, inherited ones included.
     pub(super) fn on_connect(&self, cgroup: u64, v6: bool) -> Result<u32, Undiagnosed> {
-        let mount = self.cgroups.as_ref().ok_or(Undiagnosed::Unsupported)?;
-        let count = || -> io::Result<u32> {
-            let path = sys::path_of(&sys::open_cgroup(mount, cgroup)?)?;
-            sys::connect_programs(&File::open(path)?, v6)
-        };
+        let root = self.cgroups?;
+        let count = || sys::connect_programs(&root.open(cgroup)?, v6);
         count().map_err(|error| reason(&error))
     }
 

@@ -66,32 +66,38 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
 
     /// Returns the cached answer for `key`, or calls `ask` and caches the result.
     pub(super) fn get(&mut self, key: K, now: Instant, ask: impl FnOnce() -> V) -> V {
-        self.get_if(key, now, |_| true, ask)
-    }
-
-    /// Like [`get`](Self::get), but uses a cached answer only if `serves` accepts it.
-    pub(super) fn get_if(
-        &mut self,
-        key: K,
-        now: Instant,
-        serves: impl FnOnce(&V) -> bool,
-        ask: impl FnOnce() -> V,
-    ) -> V {
-        let old = self
-            .since
-            .is_none_or(|since| now.saturating_duration_since(since) >= self.age_max);
-        if old || self.answers.is_full_for(&key) {
-            self.answers.clear();
-            self.since = Some(now);
-        }
-        if let Some(known) = self.answers.get(&key)
-            && serves(known)
-        {
-            return known.clone();
+        if let Some(known) = self.find(&key, now, |_| true) {
+            return known;
         }
         let answer = ask();
-        self.answers.insert(key, answer.clone());
+        self.put(key, now, answer.clone());
         answer
+    }
+
+    /// Returns the cached answer for `key`, if `serves` accepts it.
+    pub(super) fn find(
+        &mut self,
+        key: &K,
+        now: Instant,
+        serves: impl FnOnce(&V) -> bool,
+    ) -> Option<V> {
+        let age = self.since.map(|since| now.saturating_duration_since(since));
+        if age.is_some_and(|age| age >= self.age_max) {
+            self.answers.clear();
+            self.since = None;
+        }
+        let known = self.answers.get(key)?;
+        serves(known).then(|| known.clone())
+    }
+
+    /// Caches an answer.
+    pub(super) fn put(&mut self, key: K, now: Instant, answer: V) {
+        if self.answers.is_full_for(&key) {
+            self.answers.clear();
+            self.since = None;
+        }
+        self.since.get_or_insert(now);
+        self.answers.insert(key, answer);
     }
 }
 
@@ -131,12 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_serve_is_asked_for_again() {
+    fn what_does_not_serve_is_not_found() {
         let start = Instant::now();
         let mut cache = Cache::new(Duration::from_secs(1), 2);
-        assert_eq!(cache.get_if(1, start, |_| false, || 'a'), 'a');
-        assert_eq!(cache.get_if(1, start, |&known| known == 'a', || 'b'), 'a');
-        assert_eq!(cache.get_if(1, start, |&known| known != 'a', || 'c'), 'c');
-        assert_eq!(cache.get(1, start, || 'd'), 'c');
+        cache.put(1, start, 'a');
+        assert_eq!(cache.find(&1, start, |&known| known == 'a'), Some('a'));
+        assert_eq!(cache.find(&1, start, |&known| known != 'a'), None);
+        assert_eq!(cache.find(&2, start, |_| true), None);
     }
 }

@@ -2,27 +2,30 @@
 //! rtnetlink and nftables.
 
 mod answer_cache;
+mod attention;
 mod bpf_programs;
 mod cache;
-mod client;
 mod inspector;
+mod inspectors;
 mod netlink;
 mod netns;
+mod pool;
 mod port_usage;
 mod procfs;
-mod responder;
 
 use std::{sync::Arc, time::Instant};
 
 pub(crate) use answer_cache::AnswerCache;
 pub use answer_cache::{Lookup, RecordedAnswer};
 pub(crate) use cache::BoundedMap;
-pub(crate) use client::{HostClient, WAIT_MAX};
+pub(crate) use inspectors::{Inspectors, LookAnswer};
 use jiff::Timestamp;
 pub use netlink::{nftables::ended_by as firewall_ended_by, route};
 pub(crate) use netns::AttemptRef;
-pub(crate) use port_usage::{PortScan, PortScanResult, PortScanner, ScannedPorts};
+pub(crate) use pool::Share;
+pub(crate) use port_usage::{PortScan, PortScanResult, ScannedPorts};
 
+pub(crate) use self::procfs::exe::{ExeKey, ExeLookup, ExeRequest};
 use self::procfs::{
     cgroup::{self, Cgroups},
     exe::Exes,
@@ -68,11 +71,33 @@ pub enum Callers {
 }
 
 impl Callers {
-    /// Returns the owner of an attempt that began at `began`, as known at `now`.
-    pub fn owner(&mut self, caller: &Caller, began: AttemptStart, now: Instant) -> Owner {
+    /// Returns the owner of an attempt that began at `began`, as known at `now`, and the look that
+    /// tells its executable, if one is needed.
+    pub(crate) fn owner(
+        &mut self,
+        caller: &Caller,
+        began: AttemptStart,
+        now: Instant,
+    ) -> (Owner, Option<Box<ExeRequest>>) {
         match self {
             Self::Live(owners) => owners.of(caller, began, now),
-            Self::Recorded(owner) => owner.clone(),
+            Self::Recorded(owner) => (owner.clone(), None),
+        }
+    }
+
+    /// Takes the result of a look.
+    pub(crate) fn looked(&mut self, key: ExeKey, lookup: ExeLookup, now: Instant) {
+        match self {
+            Self::Live(owners) => owners.exes.put(key, lookup, now),
+            Self::Recorded(_) => {}
+        }
+    }
+
+    /// Returns the executable's path that a look has told; `None` if no look serves.
+    pub(crate) fn exe(&mut self, request: &ExeRequest, now: Instant) -> Option<Option<Arc<str>>> {
+        match self {
+            Self::Live(owners) => owners.exes.known(request, now),
+            Self::Recorded(_) => None,
         }
     }
 
@@ -108,14 +133,24 @@ impl Owners {
         }
     }
 
-    /// Returns the owner of an attempt that began at `began`, as known at `now`. Facts about an
-    /// exited process remain unknown.
-    pub fn of(&mut self, caller: &Caller, began: AttemptStart, now: Instant) -> Owner {
+    /// Returns the owner of an attempt that began at `began`, as known at `now`, and the look that
+    /// tells its executable, if one is needed. Facts about an exited process remain unknown.
+    fn of(
+        &mut self,
+        caller: &Caller,
+        began: AttemptStart,
+        now: Instant,
+    ) -> (Owner, Option<Box<ExeRequest>>) {
         let cgroup = caller.cgroup_id.and_then(|id| self.cgroups.path(id, now));
-        Owner {
-            exe: self.exes.path(caller, began, now),
+        let (exe, request) = match self.exes.path(caller, began, now) {
+            Ok(exe) => (exe, None),
+            Err(request) => (None, Some(request)),
+        };
+        let owner = Owner {
+            exe,
             container: cgroup.as_deref().and_then(cgroup::container),
             cgroup,
-        }
+        };
+        (owner, request)
     }
 }

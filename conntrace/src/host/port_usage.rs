@@ -1,12 +1,11 @@
-//! Scans the sockets connected to a remote port, in a thread of its own: a dump of tens of
-//! thousands of sockets takes longer than a cause may wait.
+//! Scans the sockets connected to a remote port.
 
 use std::{
     cmp::Reverse,
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::mpsc::{Receiver, Sender, TryRecvError},
+    ops::ControlFlow,
     time::{Duration, Instant},
 };
 
@@ -14,19 +13,18 @@ use super::{
     netlink::sock_diag::{self, DiagSocket, TIME_WAIT},
     netns::{AttemptRef, Namespaces},
     procfs::{port_range::PortRules, sysctl},
-    responder::Responder,
 };
 use crate::output::event::{PortUse, States};
 
-/// Time limit for finding and entering a namespace.
-const ENTER_MAX: Duration = Duration::from_secs(1);
+/// Maximum number of destinations counted. With more the scan has no result.
+const COUNTED_MAX: usize = 65_536;
 /// Maximum number of destinations in a result.
 const REPORTED_MAX: usize = 64;
 /// Duration of `TIME_WAIT` (`TCP_TIMEWAIT_LEN`), in milliseconds.
 const TIME_WAIT_MS: u32 = 60_000;
 
 /// Request to scan a namespace's sockets connected to one remote port.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PortScan {
     pub(crate) netns: u32,
     pub(crate) port: u16,
@@ -60,59 +58,14 @@ pub(crate) struct ScannedPorts {
     pub(crate) has_more: bool,
 }
 
-/// The worker's handle to the scanner thread.
-pub(crate) struct PortScanner(Responder<PortScan, PortScanResult>);
-
-impl PortScanner {
-    /// Starts the scanner thread.
-    ///
-    /// # Errors
-    /// Fails when the thread cannot be started.
-    pub(crate) fn start() -> io::Result<Self> {
-        Responder::start("conntrace-ports", serve).map(Self)
-    }
-
-    /// Sends a request without blocking. Returns false if the thread has ended or another
-    /// request waits.
-    pub(crate) fn ask(&self, scan: PortScan) -> bool {
-        self.0.send(scan)
-    }
-
-    /// Returns the result if it is ready.
-    ///
-    /// # Errors
-    /// `Empty` if there is none yet, `Disconnected` if the thread has ended.
-    pub(crate) fn result(&self) -> Result<PortScanResult, TryRecvError> {
-        self.0.poll()
-    }
-}
-
-fn serve(requests: &Receiver<PortScan>, results: &Sender<PortScanResult>) {
-    let mut namespaces = match Namespaces::new() {
-        Ok(namespaces) => namespaces,
-        Err(error) => {
-            log::warn!("no port_pressure: cannot open this thread's network namespace: {error}");
-            return;
-        }
-    };
-    for scan in requests {
-        let began = Instant::now();
-        let until = began + ENTER_MAX;
-        let found = namespaces
-            .inside(scan.netns, &scan.about, until, || uses(&scan))
-            .ok();
-        let result = PortScanResult {
-            scan,
-            took: began.elapsed(),
-            found,
-        };
-        if results.send(result).is_err() {
-            return;
-        }
-        if namespaces.is_stranded() {
-            log::warn!("no further port_pressure: cannot return to the own network namespace");
-            return;
-        }
+/// Scans in the namespace, as long as `until` at most to enter it.
+pub(super) fn scan(namespaces: &mut Namespaces, scan: &PortScan, until: Instant) -> PortScanResult {
+    let began = Instant::now();
+    let found = namespaces.inside(scan.netns, &scan.about, until, || uses(scan));
+    PortScanResult {
+        took: began.elapsed(),
+        found: found.ok(),
+        scan: scan.clone(),
     }
 }
 
@@ -135,8 +88,13 @@ fn uses(scan: &PortScan) -> io::Result<ScannedPorts> {
         states: States::default(),
     };
     let mut all = HashMap::new();
-    for sock in sock_diag::connected_to(scan.port)? {
+    let mut is_full = false;
+    sock_diag::connected_to(scan.port, |sock| {
         let ends = (sock.local.ip(), sock.remote.ip());
+        if all.len() >= COUNTED_MAX && !all.contains_key(&ends) {
+            is_full = true;
+            return ControlFlow::Break(());
+        }
         let found = all.entry(ends).or_insert_with(|| unused(ends));
         found.states.count(sock.state);
         // A port stands for one socket: these sockets have all other parts of the tuple in common.
@@ -145,6 +103,10 @@ fn uses(scan: &PortScan) -> io::Result<ScannedPorts> {
             true => found.used += 1,
             false => {}
         }
+        ControlFlow::Continue(())
+    })?;
+    if is_full {
+        return Err(io::ErrorKind::FileTooLarge.into());
     }
     let asked = scan.reported.iter().take(REPORTED_MAX);
     let asked = asked.map(|ends| all.remove(ends).unwrap_or_else(|| unused(*ends)));
@@ -196,8 +158,9 @@ mod tests {
             local: (addr, 40_000).into(),
             remote: (addr, 80).into(),
             inode: 0,
+            uid: 0,
             only_v6: false,
-            device: None,
+            device: 0,
             timer_ms,
         };
         let allows = |tw_reuse, after_ms, addr, timer_ms| {

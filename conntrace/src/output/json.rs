@@ -1,12 +1,20 @@
 use std::io::{self, Write};
 
-use super::{Format, event::Line};
+use super::{
+    Format,
+    event::{AttemptLine, Line},
+    known_cases::{KnownCase, KnownCases},
+    template::{HoleWriter, Template},
+};
 
 /// Format with one JSON object per line.
 #[derive(Debug, Default)]
 pub struct Json {
     /// Buffer for the current line.
     line: Vec<u8>,
+    /// Templates of failures that came again; `None` for one whose lines have none.
+    pub(super) templates: KnownCases<Option<Template>>,
+    writer: HoleWriter,
 }
 
 impl Format for Json {
@@ -16,6 +24,39 @@ impl Format for Json {
         write_visible(out, &self.line)?;
         out.push(b'\n');
         Ok(())
+    }
+
+    fn attempt(&mut self, attempt: &AttemptLine, out: &mut Vec<u8>) -> io::Result<()> {
+        let again = match self.templates.find(&attempt.facts) {
+            KnownCase::Kept(_, Some(template)) => {
+                template.write(&attempt.numbers, &mut self.writer, out);
+                return Ok(());
+            }
+            KnownCase::Kept(_, None) | KnownCase::New => None,
+            KnownCase::Again(hash) => Some(hash),
+        };
+        let start = out.len();
+        self.render(&attempt.line(), out)?;
+        if let Some(hash) = again {
+            let line = out.get(start..).unwrap_or_default();
+            let template = self.template(attempt, line);
+            self.templates.keep(hash, attempt.facts.clone(), template);
+        }
+        Ok(())
+    }
+}
+
+impl Json {
+    /// Returns the template of an attempt's line, if it gives this line.
+    fn template(&mut self, attempt: &AttemptLine, line: &[u8]) -> Option<Template> {
+        let template = Template::of(|numbers| {
+            let mut out = Vec::new();
+            self.render(&attempt.facts.line(numbers), &mut out).ok()?;
+            Some(out)
+        })?;
+        let mut out = Vec::new();
+        template.write(&attempt.numbers, &mut self.writer, &mut out);
+        (out == line).then_some(template)
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn outcome(
         push(&mut text, format_args!(" with {errno}"));
     }
     text.push_str(" after ");
-    elapsed(&mut text, details);
+    elapsed(&mut text, details.elapsed_us);
     if let Some(why) = why {
         text.push_str(": ");
         text.push_str(why);
@@ -71,7 +71,7 @@ pub(crate) fn stall(subject: &Subject, details: &Details, heard: bool) -> String
     } else {
         " no answer after "
     });
-    elapsed(&mut text, details);
+    elapsed(&mut text, details.elapsed_us);
     if heard {
         push(&mut text, format_args!(": {HEARD}; SYN sent again"));
     } else {
@@ -198,9 +198,9 @@ pub(crate) fn endpoint(text: &mut String, endpoint: Endpoint) {
     }
 }
 
-/// Appends a duration such as `0.31 ms` or `131.05 s`.
-pub(crate) fn elapsed(text: &mut String, details: &Details) {
-    let Some(us) = details.elapsed_us else {
+/// Appends a duration in microseconds as `0.31 ms` or `131.05 s`.
+pub(crate) fn elapsed(text: &mut String, elapsed_us: Option<u64>) {
+    let Some(us) = elapsed_us else {
         text.push_str("an unknown time");
         return;
     };

@@ -7,10 +7,12 @@
 mod destination;
 pub mod event;
 mod json;
+mod known_cases;
 pub(crate) mod message;
 mod queue;
 pub(crate) mod rate_limit;
 pub mod stderr;
+mod template;
 mod text;
 pub(crate) mod wrap;
 mod writer;
@@ -31,7 +33,7 @@ use queue::{Chunk, Queue};
 pub use text::Text;
 pub use writer::{WriteError, Writer};
 
-use self::event::{LINE_LEN_MAX, Line};
+use self::event::{AttemptLine, LINE_LEN_MAX, Line};
 
 /// Size from which a batch is handed over while more lines follow, in bytes.
 const BATCH_LEN: usize = 64 << 10;
@@ -43,6 +45,15 @@ pub trait Format: Send {
     /// # Errors
     /// Fails when the line cannot be serialised; `out` may then hold a part of it.
     fn render(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()>;
+
+    /// Appends the line of an attempt, with its line feed. It may be written from what is kept of
+    /// an equal one.
+    ///
+    /// # Errors
+    /// Fails when the line cannot be serialised; `out` may then hold a part of it.
+    fn attempt(&mut self, attempt: &AttemptLine, out: &mut Vec<u8>) -> io::Result<()> {
+        self.render(&attempt.line(), out)
+    }
 
     /// Appends held-back lines that are due at `now`. Returns the time until more are due; `None`
     /// if nothing is held back.
@@ -139,8 +150,17 @@ impl Output {
 
     /// Renders a line into the batch.
     pub fn write(&mut self, line: &Line) {
+        self.render(|format, out| format.render(line, out));
+    }
+
+    /// Renders the line of an attempt into the batch.
+    pub fn write_attempt(&mut self, attempt: &AttemptLine) {
+        self.render(|format, out| format.attempt(attempt, out));
+    }
+
+    fn render(&mut self, render: impl FnOnce(&mut dyn Format, &mut Vec<u8>) -> io::Result<()>) {
         let (before, held) = (self.batch.bytes.len(), self.format.held());
-        match self.format.render(line, &mut self.batch.bytes) {
+        match render(&mut *self.format, &mut self.batch.bytes) {
             Ok(()) => self.count(held + 1),
             Err(error) => {
                 log::error!("cannot render a line, which is dropped: {error}");

@@ -3,7 +3,9 @@
 //!
 //! Time is an argument, and comes from the kernel: a replay suppresses the same lines.
 
-use std::{collections::HashMap, num::NonZeroU64};
+use std::num::NonZeroU64;
+
+use foldhash::HashMap;
 
 use crate::record::{Attempt, Comm, Label, Remote};
 
@@ -285,8 +287,8 @@ mod tests {
         ) {
             let mut limit = limit(lines);
             let (mut at_ns, mut printed, mut reported) = (0, 0, 0);
-            let mut pending: HashMap<u32, u64> = HashMap::new();
-            let mut windows: HashMap<u32, (u64, u64)> = HashMap::new();
+            let mut pending: HashMap<u32, u64> = HashMap::default();
+            let mut windows: HashMap<u32, (u64, u64)> = HashMap::default();
             for &(pid, step) in &steps {
                 at_ns += step;
                 let pending = pending.entry(pid).or_default();

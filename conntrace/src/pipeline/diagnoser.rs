@@ -1,157 +1,356 @@
-//! Diagnosis of attempts: runs the rules, caches their results by case, and collects the host's
-//! answers for the recording.
+//! Diagnosis of attempts: runs the rules, and asks the inspectors what the rules need to know.
+//!
+//! It never waits. A diagnosis stops at the first answer that is missing, asks for it, and runs the
+//! rules anew once it is there. Equal cases are diagnosed once, equal questions asked once.
 
-use std::{sync::Arc, time::Instant};
-
-use crate::{
-    diagnosis::{self, Case, DiagnosisResult, Evidence, Undiagnosed, question},
-    host::{AnswerCache, AttemptRef, BoundedMap, HostClient, Lookup, RecordedAnswer, WAIT_MAX},
-    record::{Attempt, Verdict},
-    sys::Backlog,
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
+use super::{
+    diagnosed::{Diagnosed, Diagnosis, DiagnosisId},
+    rule_run::RuleRun,
+};
+use crate::{
+    diagnosis::{self, Case, DiagnosisResult, Undiagnosed, question::Question},
+    host::{AnswerCache, AttemptRef, BoundedMap, Inspectors, Lookup, RecordedAnswer, Share},
+    record::{Attempt, Verdict},
+};
+
+/// Remaining validity at which a cached case is diagnosed anew, in nanoseconds: a storm of equal
+/// failures then need not wait.
+const AHEAD_NS: u64 = 400_000_000;
+/// Time for which an answer that is late is still taken, for the cases that follow.
+const LATE_MAX: Duration = Duration::from_secs(10);
 /// Maximum number of cached cases; the cache is cleared when full.
 const CASES_MAX: usize = 4096;
+/// Maximum number of cached cases in a replay. It has them in another order, and must not clear a
+/// case that the live run still had.
+const REPLAYED_CASES_MAX: usize = 16 * CASES_MAX;
 
 /// Finds the cause of an attempt's ending.
-pub struct Diagnoser {
+pub(super) struct Diagnoser {
     /// Results by case, each valid as long as the answers it is based on.
-    cases: BoundedMap<Case, Remembered>,
+    cases: BoundedMap<Case, Diagnosed>,
     cache: AnswerCache,
-    /// Queries the host; `None` in a replay.
-    client: Option<HostClient>,
-    /// Answers that the last diagnosis received, until
-    /// [`take_answers`](Self::take_answers).
+    /// Time limit of a diagnosis.
+    timeout: Duration,
+    under_way: BTreeMap<DiagnosisId, UnderWay>,
+    /// Diagnosis under way of each case.
+    by_case: HashMap<Case, DiagnosisId>,
+    /// Questions asked, by the number of their answer.
+    asked: BTreeMap<u64, Asked>,
+    /// Questions up to this number are late: no diagnosis waits for them.
+    late: u64,
+    /// Number of the last answer that each question waits for.
+    by_question: HashMap<Question, u64>,
+    results: Vec<(DiagnosisId, Diagnosed)>,
+    last: u64,
+    /// Answers for the next record of a recording.
+    told: Vec<RecordedAnswer>,
+}
+
+/// Diagnosis that waits for an answer.
+struct UnderWay {
+    case: Case,
+    about: AttemptRef,
+    share: Share,
+    /// Time at which it ends with what is known.
+    until: Instant,
+    /// Time up to which cached answers are too old, `CLOCK_BOOTTIME` nanoseconds.
+    ignored_ns: u64,
     answers: Vec<RecordedAnswer>,
 }
 
-#[derive(Clone)]
-struct Remembered {
-    until_ns: u64,
-    diagnosed: DiagnosisResult,
+/// Question that an inspector answers.
+struct Asked {
+    question: Question,
+    about: AttemptRef,
+    /// Time at which an inspector may drop it unanswered.
+    until: Instant,
+    /// Diagnoses that wait for the answer.
+    by: Vec<DiagnosisId>,
 }
 
 impl Diagnoser {
-    /// Creates a diagnoser that queries this host.
+    /// Creates a diagnoser that ends the diagnosis of an attempt after this time.
     #[must_use]
-    pub fn live() -> Self {
-        let client = HostClient::start();
-        if let Err(error) = &client {
-            log::warn!("no causes: cannot start the thread that queries the host: {error}");
-        }
+    pub(super) fn live(timeout: Duration) -> Self {
         Self {
-            client: client.ok(),
+            timeout,
+            cases: BoundedMap::new(CASES_MAX),
             ..Self::of_recording()
         }
     }
 
     /// Creates a diagnoser that uses only recorded answers (see [`add_answer`](Self::add_answer)).
     #[must_use]
-    pub fn of_recording() -> Self {
+    pub(super) fn of_recording() -> Self {
         Self {
-            cases: BoundedMap::new(CASES_MAX),
+            cases: BoundedMap::new(REPLAYED_CASES_MAX),
             cache: AnswerCache::default(),
-            client: None,
-            answers: Vec::new(),
+            timeout: Duration::ZERO,
+            under_way: BTreeMap::new(),
+            by_case: HashMap::new(),
+            asked: BTreeMap::new(),
+            late: 0,
+            by_question: HashMap::new(),
+            results: Vec::new(),
+            last: 0,
+            told: Vec::new(),
         }
     }
 
-    /// Sets the backlog to watch: while it is large the host is not queried, so that no records are
-    /// lost.
-    pub fn watch_backlog(&mut self, backlog: Backlog) {
-        if let Some(client) = &mut self.client {
-            client.watch_backlog(backlog);
-        }
+    /// Adds an answer from a recording, for the next record.
+    pub(super) fn add_answer(&mut self, answer: RecordedAnswer) {
+        self.cache.put(answer.clone());
+        self.told.push(answer);
     }
 
-    /// Adds an answer from a recording.
-    pub fn add_answer(&mut self, answer: RecordedAnswer) {
-        self.cache.put(answer);
-    }
-
-    /// Returns the cause of the attempt's ending, if there is evidence.
-    pub fn cause(&mut self, attempt: &Attempt, verdict: &Verdict) -> DiagnosisResult {
+    /// Begins to diagnose an attempt, if its line may wait. Without inspectors, what no recording told
+    /// is unknown.
+    pub(super) fn begin(
+        &mut self,
+        attempt: &Attempt,
+        verdict: &Verdict,
+        may_wait: bool,
+        now: Instant,
+        inspectors: Option<&mut Inspectors>,
+    ) -> Diagnosis {
+        let told = std::mem::take(&mut self.told);
         if !diagnosis::has_causes(verdict.label) {
-            return DiagnosisResult::default();
+            return Diagnosis::Known(Diagnosed::default());
         }
         let case = Case::new(attempt, verdict);
-        let at_ns = attempt.at_ns;
-        let known = self.cases.get(&case).filter(|case| at_ns < case.until_ns);
-        match known {
-            Some(known) => known.diagnosed.clone(),
-            None => self.ask(case, attempt).diagnosed,
-        }
-    }
-
-    /// Takes the answers that the last diagnosis received, for a recording.
-    pub fn take_answers(&mut self) -> Vec<RecordedAnswer> {
-        std::mem::take(&mut self.answers)
-    }
-
-    fn ask(&mut self, case: Case, attempt: &Attempt) -> Remembered {
-        self.answers.clear();
-        let mut asking = Asking {
-            cache: &mut self.cache,
-            client: self.client.as_mut(),
-            answers: &mut self.answers,
-            about: AttemptRef::of(attempt),
-            until: None,
-            until_ns: u64::MAX,
-        };
-        let (cause, undiagnosed) = diagnosis::diagnose(&case, &mut asking);
-        let remembered = Remembered {
-            until_ns: asking.until_ns,
-            diagnosed: DiagnosisResult {
-                cause: cause.map(|cause| Arc::new(cause.into())),
-                undiagnosed,
-            },
-        };
-        self.cases.insert(case, remembered.clone());
-        remembered
-    }
-}
-
-/// A diagnosis in progress.
-struct Asking<'a> {
-    cache: &'a mut AnswerCache,
-    client: Option<&'a mut HostClient>,
-    answers: &'a mut Vec<RecordedAnswer>,
-    about: AttemptRef,
-    /// Time limit of the queries; set by the first one.
-    until: Option<Instant>,
-    /// Time until which all answers are valid.
-    until_ns: u64,
-}
-
-impl Evidence for Asking<'_> {
-    fn answer(&mut self, question: question::Question) -> Result<question::Answer, Undiagnosed> {
-        match self.cache.get(&question, &self.about) {
-            Some((until_ns, found)) => {
-                self.until_ns = self.until_ns.min(until_ns);
-                found.clone().into()
+        if told.is_empty()
+            && let Some(known) = self.cases.get(&case)
+            && let Some(until_ns) = known.until_ns()
+            && attempt.at_ns < until_ns
+        {
+            let known = known.clone();
+            let is_old = attempt.at_ns + AHEAD_NS >= until_ns;
+            if is_old && inspectors.is_some() && !self.by_case.contains_key(&case) {
+                let ignored_ns = known.newest_ns();
+                self.start(case, attempt, ignored_ns, (vec![], now), inspectors);
             }
-            None => self.query(question).into(),
+            return Diagnosis::Known(known);
+        }
+        if !may_wait {
+            return Diagnosis::NoRoom;
+        }
+        if let Some(&id) = self.by_case.get(&case) {
+            return Diagnosis::UnderWay(id);
+        }
+        let id = self.start(case, attempt, 0, (told, now), inspectors);
+        match self.results.iter().position(|(of, _)| *of == id) {
+            Some(at) => Diagnosis::Known(self.results.swap_remove(at).1),
+            None => Diagnosis::UnderWay(id),
         }
     }
-}
 
-impl Asking<'_> {
-    fn query(&mut self, question: question::Question) -> Lookup {
-        let Some(client) = &mut self.client else {
-            // The next entry of the recording may hold the answer.
-            self.until_ns = 0;
-            return Lookup::Unknown(Undiagnosed::NoTime);
+    /// Starts a diagnosis with these answers, and without cached ones from before `ignored_ns`.
+    fn start(
+        &mut self,
+        case: Case,
+        attempt: &Attempt,
+        ignored_ns: u64,
+        (answers, now): (Vec<RecordedAnswer>, Instant),
+        inspectors: Option<&mut Inspectors>,
+    ) -> DiagnosisId {
+        self.last += 1;
+        let id = DiagnosisId(self.last);
+        self.by_case.insert(case.clone(), id);
+        let under_way = UnderWay {
+            case,
+            about: AttemptRef::of(attempt),
+            share: Share::of(attempt),
+            until: now + self.timeout,
+            ignored_ns,
+            answers,
         };
-        let until = *self.until.get_or_insert_with(|| Instant::now() + WAIT_MAX);
-        let found = client.query(&question, &self.about, until);
+        self.under_way.insert(id, under_way);
+        self.advance(id, now, inspectors);
+        id
+    }
+
+    /// Takes the results of diagnoses that have ended, and ends those that are late.
+    pub(super) fn results(
+        &mut self,
+        now: Instant,
+        mut inspectors: Option<&mut Inspectors>,
+    ) -> Vec<(DiagnosisId, Diagnosed)> {
+        self.drop_late_questions(now, inspectors.as_deref_mut());
+        let late = self.under_way.iter().filter(|(_, it)| it.until <= now);
+        let late: Vec<_> = late.map(|(id, _)| *id).collect();
+        for id in late {
+            self.advance(id, now, inspectors.as_deref_mut());
+        }
+        std::mem::take(&mut self.results)
+    }
+
+    /// Lets the diagnoses ask anew that joined another one's question, which nobody may answer any
+    /// more.
+    fn drop_late_questions(&mut self, now: Instant, mut inspectors: Option<&mut Inspectors>) {
+        let mut waiting = Vec::new();
+        // They were asked in nearly this order.
+        let not_late = self.asked.range_mut(self.late + 1..);
+        for (number, asked) in not_late.take_while(|(_, it)| it.until <= now) {
+            self.late = *number;
+            waiting.append(&mut asked.by);
+        }
+        while let Some(first) = self.asked.first_entry()
+            && first.get().until + LATE_MAX <= now
+        {
+            let (number, asked) = first.remove_entry();
+            self.forget(number, &asked.question);
+        }
+        for id in waiting {
+            self.advance(id, now, inspectors.as_deref_mut());
+        }
+    }
+
+    fn forget(&mut self, number: u64, question: &Question) {
+        if self.by_question.get(question) == Some(&number) {
+            self.by_question.remove(question);
+        }
+    }
+
+    /// Ends all diagnoses with what is known.
+    pub(super) fn give_up(&mut self, now: Instant) -> Vec<(DiagnosisId, Diagnosed)> {
+        for under_way in self.under_way.values_mut() {
+            under_way.until = now;
+        }
+        self.results(now, None)
+    }
+
+    /// Returns the time at which the first diagnosis under way is late; `None` if there is none.
+    #[must_use]
+    pub(super) fn late_at(&self) -> Option<Instant> {
+        // All have the same time limit: the first began first.
+        self.under_way.values().next().map(|it| it.until)
+    }
+
+    /// Takes the answer to the question with this number, and the time of the look, in nanoseconds of
+    /// `CLOCK_BOOTTIME`.
+    pub(super) fn answered(
+        &mut self,
+        number: u64,
+        (found, looked_ns): (Lookup, u64),
+        now: Instant,
+        mut inspectors: Option<&mut Inspectors>,
+    ) {
+        // A question may be answered twice.
+        let Some(asked) = self.asked.remove(&number) else {
+            return;
+        };
+        self.forget(number, &asked.question);
         let answer = RecordedAnswer {
-            asked_ns: self.about.at_ns,
-            netns_mix: self.about.netns_mix,
-            question,
-            found: found.clone(),
+            asked_ns: looked_ns,
+            netns_mix: asked.about.netns_mix,
+            question: asked.question,
+            found,
         };
-        self.answers.push(answer.clone());
-        self.until_ns = self.until_ns.min(self.cache.put(answer));
-        found
+        self.cache.put(answer.clone());
+        for id in asked.by {
+            if let Some(under_way) = self.under_way.get_mut(&id) {
+                under_way.answers.push(answer.clone());
+                self.advance(id, now, inspectors.as_deref_mut());
+            }
+        }
+    }
+
+    /// Runs the rules, and asks for the first answer that is missing. Without the time for it, the
+    /// answer is unknown.
+    fn advance(&mut self, id: DiagnosisId, now: Instant, mut inspectors: Option<&mut Inspectors>) {
+        let Some(mut under_way) = self.under_way.remove(&id) else {
+            return;
+        };
+        loop {
+            let mut step = RuleRun {
+                about: &under_way.about,
+                answers: &mut under_way.answers,
+                cache: &self.cache,
+                ignored_ns: under_way.ignored_ns,
+                until_ns: u64::MAX,
+                missing: None,
+            };
+            let (cause, undiagnosed) = diagnosis::diagnose(&under_way.case, &mut step);
+            let until_ns = step.until_ns;
+            let Some(question) = step.missing else {
+                let result = DiagnosisResult {
+                    cause: cause.map(|cause| Arc::new(cause.into())),
+                    undiagnosed,
+                };
+                return self.end(id, under_way, result, until_ns);
+            };
+            let has_time = now < under_way.until;
+            if has_time && self.ask(id, &question, &under_way, now, inspectors.as_deref_mut()) {
+                self.under_way.insert(id, under_way);
+                return;
+            }
+            under_way.answers.push(RecordedAnswer {
+                asked_ns: under_way.about.at_ns,
+                netns_mix: under_way.about.netns_mix,
+                question,
+                found: Lookup::Unknown(Undiagnosed::NoTime),
+            });
+        }
+    }
+
+    fn end(
+        &mut self,
+        id: DiagnosisId,
+        under_way: UnderWay,
+        result: DiagnosisResult,
+        until_ns: u64,
+    ) {
+        self.by_case.remove(&under_way.case);
+        let diagnosed = Diagnosed::new(result, under_way.answers, until_ns);
+        // One that was made ahead of time replaces no better one.
+        let is_ahead = under_way.ignored_ns > 0;
+        if !is_ahead || diagnosed.result.undiagnosed != Some(Undiagnosed::NoTime) {
+            self.cases.insert(under_way.case, diagnosed.clone());
+        }
+        self.results.push((id, diagnosed));
+    }
+
+    /// Asks a question, or joins a diagnosis that has asked it. Returns false if nobody can answer.
+    fn ask(
+        &mut self,
+        id: DiagnosisId,
+        question: &Question,
+        under_way: &UnderWay,
+        now: Instant,
+        inspectors: Option<&mut Inspectors>,
+    ) -> bool {
+        let UnderWay {
+            about,
+            share,
+            until,
+            ..
+        } = *under_way;
+        let equal = self.by_question.get(question);
+        if let Some(asked) = equal.and_then(|number| self.asked.get_mut(number))
+            && now < asked.until
+            && AnswerCache::serves(question, &asked.about, &about)
+        {
+            asked.by.push(id);
+            return true;
+        }
+        let number = inspectors.and_then(|them| them.ask(question.clone(), about, share, until));
+        let Some(number) = number else {
+            return false;
+        };
+        self.by_question.insert(question.clone(), number);
+        let asked = Asked {
+            question: question.clone(),
+            about,
+            until,
+            by: vec![id],
+        };
+        self.asked.insert(number, asked);
+        true
     }
 }

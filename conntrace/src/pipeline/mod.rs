@@ -2,9 +2,11 @@
 //! the calling thread waits for signals.
 
 mod control;
+mod diagnosed;
 mod diagnoser;
 mod reader;
 pub mod replay;
+mod rule_run;
 pub mod service;
 #[cfg(test)]
 mod tests;
@@ -19,7 +21,10 @@ use tokio::{
 
 use self::service::Service;
 use crate::{
-    capture::Source,
+    capture::{
+        Source,
+        privileges::{self, Capability},
+    },
     output::{
         Output, Progress, WriteError, Writer,
         event::{Start, Totals},
@@ -27,7 +32,6 @@ use crate::{
     recording::Recorder,
 };
 pub(crate) use control::Control;
-pub use diagnoser::Diagnoser;
 use reader::RingReader;
 pub use worker::{Labelling, Worker};
 
@@ -44,8 +48,12 @@ pub struct Config {
     pub start: Start,
     /// Labels of attempts, and selection of the lines printed.
     pub labelling: Labelling,
+    /// Maximum time that a line waits for its cause.
+    pub diagnosis_timeout: Duration,
     /// Time between two summaries; `None` for none.
     pub summary_every: Option<Duration>,
+    /// Every thread drops the capabilities that it does not need if true.
+    pub drops_privileges: bool,
     /// Recorder of everything a replay needs.
     pub recorder: Option<Recorder>,
     /// Service manager to notify.
@@ -87,27 +95,18 @@ impl AgentError {
 pub async fn run<S: Source + Send + 'static>(
     source: S,
     (output, writer): (Output, Writer),
-    config: Config,
+    mut config: Config,
     stop: impl Future<Output = &'static str>,
 ) -> Result<Totals, AgentError> {
     let control = Arc::new(Control::new().map_err(AgentError::Source)?);
     let progress = writer.progress();
-    let mut written = spawn("write", move || writer.run())?;
-    let reader = RingReader {
-        source,
-        worker: Worker::new(output, config.labelling, config.recorder),
-        control: Arc::clone(&control),
-        summary_every: config.summary_every,
-        // The interval is a third of the watchdog's, so that one round may be late.
-        round_every: config.service.as_ref().and_then(Service::ping_every),
-        reports_status: config.service.is_some(),
-        held: None,
-    };
-    let start = config.start;
-    let mut done = spawn("work", move || reader.run(start))?;
-    let mut attended = pin!(service::attend(config.service.as_ref(), &control));
+    let service = config.service.take();
+    let outputs = (output, writer);
+    let (mut written, mut done) =
+        start_threads(source, outputs, config, service.as_ref(), &control)?;
+    let mut attended = pin!(service::attend(service.as_ref(), &control));
     let stopping = || {
-        if let Some(service) = &config.service {
+        if let Some(service) = &service {
             service.stopping();
         }
     };
@@ -152,6 +151,56 @@ pub async fn run<S: Source + Send + 'static>(
     Ok(totals)
 }
 
+/// Starts the writer and the worker, and drops the capabilities that each thread does not need.
+/// Returns what receives their results.
+fn start_threads<S: Source + Send + 'static>(
+    source: S,
+    (output, writer): (Output, Writer),
+    config: Config,
+    service: Option<&Service>,
+    control: &Arc<Control>,
+) -> Result<Threads, AgentError> {
+    let drops = config.drops_privileges;
+    let written = spawn("write", move || {
+        if drops {
+            keep_only(&[]);
+        }
+        writer.run()
+    })?;
+    let reader = RingReader {
+        source,
+        worker: Worker::new(
+            output,
+            config.labelling,
+            config.diagnosis_timeout,
+            config.recorder,
+        ),
+        control: Arc::clone(control),
+        summary_every: config.summary_every,
+        // The interval is a third of the watchdog's, so that one round may be late.
+        round_every: service.and_then(Service::ping_every),
+        reports_status: service.is_some(),
+        held: None,
+    };
+    let start = config.start;
+    let done = spawn("work", move || {
+        if drops {
+            keep_only(&privileges::OF_WORKER);
+        }
+        reader.run(start)
+    })?;
+    if drops {
+        keep_only(&[]);
+    }
+    Ok((written, done))
+}
+
+/// Results of the writer and of the worker, once they end.
+type Threads = (
+    oneshot::Receiver<Result<(), WriteError>>,
+    oneshot::Receiver<io::Result<Totals>>,
+);
+
 /// Waits for the writer while it makes progress, up to a limit.
 async fn last_lines(
     mut written: oneshot::Receiver<Result<(), WriteError>>,
@@ -167,6 +216,13 @@ async fn last_lines(
         if after >= before || Instant::now() >= until {
             return Err(AgentError::OutputStuck(lines));
         }
+    }
+}
+
+/// Drops all capabilities of the calling thread but these.
+fn keep_only(wanted: &[Capability]) {
+    if let Err(error) = privileges::keep_only(wanted) {
+        log::warn!("{error}");
     }
 }
 

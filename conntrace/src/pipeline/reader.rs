@@ -30,7 +30,8 @@ const RECORDS_MAX: usize = 256;
 /// forty times the records of a pause.
 const NAP: Duration = Duration::from_millis(4);
 
-/// Time limit for records that are reserved and not complete when the programs are detached.
+/// Time limit for records that are reserved and not complete when the programs are detached, and
+/// for the lines that wait for their cause then.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
 /// Time between two checks for losses while records flow.
@@ -100,8 +101,7 @@ impl<S: Source> RingReader<S> {
         };
         let (mut reported, mut malformed) = (ReportedCounts::default(), 0);
         let tier = start.tier.clone();
-        self.worker
-            .follow(self.source.backlog(), self.source.missed_answers());
+        self.worker.follow(self.source.missed_answers());
         self.worker
             .start(start, Timestamp::now(), clock::boot_ns())?;
         let mut is_readable = false;
@@ -160,7 +160,9 @@ impl<S: Source> RingReader<S> {
             }
         });
         done?;
-        self.worker.write_port_pressure();
+        let now = Instant::now();
+        self.worker.settle(now);
+        self.worker.watch_ports(now);
         self.held = self.worker.idle();
         self.worker.hand_over()?;
         Ok(taken)
@@ -174,6 +176,7 @@ impl<S: Source> RingReader<S> {
             until(due.loss),
             until(due.status),
             self.worker.pressure_wait(now),
+            until(self.worker.settle_at()),
             self.held,
             self.round_every,
         ];
@@ -183,9 +186,12 @@ impl<S: Source> RingReader<S> {
     /// Waits for this time, until told to stop, or, with `for_records`, for records. Returns true if
     /// there is a record.
     fn wait(&self, at_most: Option<Duration>, for_records: bool) -> io::Result<bool> {
+        let own = [Some(self.control.as_fd()), self.worker.answers()];
+        let own = own.into_iter().flatten();
+        let before = own.clone().count();
         let ring = self.source.descriptors().into_iter().flatten();
         let ring = ring.filter(|_| for_records);
-        let mut polled: Vec<_> = std::iter::once(self.control.as_fd())
+        let mut polled: Vec<_> = own
             .chain(ring)
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
@@ -199,7 +205,7 @@ impl<S: Source> RingReader<S> {
         self.source.set_sleeping(false);
         match result {
             Ok(_) => {
-                let mut of_records = polled.iter().skip(1);
+                let mut of_records = polled.iter().skip(before);
                 Ok(of_records.any(|fd| fd.any().unwrap_or(false)))
             }
             Err(nix::errno::Errno::EINTR) => Ok(false),
@@ -222,7 +228,8 @@ impl<S: Source> RingReader<S> {
             let taken = self.round(&mut malformed)?;
             self.control.count_round();
             if taken == 0 {
-                if self.source.backlog().is_empty() || Instant::now() >= until {
+                let is_done = self.source.backlog().is_empty() && self.worker.is_settled();
+                if is_done || Instant::now() >= until {
                     break;
                 }
                 std::thread::sleep(NAP);
@@ -278,6 +285,7 @@ impl<S: Source> RingReader<S> {
             in_map,
             malformed,
             undelivered: self.worker.undelivered(),
+            inspectors_abandoned: self.worker.abandoned(),
             table,
         })
     }

@@ -54,8 +54,10 @@ mod tests {
     use std::{
         io::ErrorKind,
         sync::{Arc, Mutex},
-        time::Instant,
+        time::{Duration, Instant},
     };
+
+    use std::thread;
 
     use super::*;
     use crate::{
@@ -133,6 +135,7 @@ mod tests {
             in_map: 0,
             malformed: 0,
             undelivered: 0,
+            inspectors_abandoned: 0,
         };
         let Event::Start(start) = lines::start_line().event else {
             panic!("a start line");
@@ -144,6 +147,10 @@ mod tests {
             worker.follow_clock();
             for record in records {
                 worker.record(record, now).unwrap();
+            }
+            while !worker.is_settled() {
+                thread::sleep(Duration::from_millis(1));
+                worker.settle(Instant::now());
             }
             worker.hand_over().unwrap();
         };
@@ -162,7 +169,12 @@ mod tests {
     /// Returns the lines of a live worker, and its recording on a disk of this size.
     fn live(room: usize) -> (String, Vec<u8>) {
         let (disk, output) = (Disk::new(room), SharedOutput::default());
-        let mut worker = Worker::new(output.json(), as_live(), Some(disk.recorder()));
+        let mut worker = Worker::new(
+            output.json(),
+            as_live(),
+            Duration::from_secs(20),
+            Some(disk.recorder()),
+        );
         drive(&mut worker);
         drop(worker);
         let recording = disk.bytes().clone();

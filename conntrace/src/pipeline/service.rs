@@ -13,7 +13,7 @@ use std::{
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Control;
+use super::{Control, keep_only};
 
 /// Time between two checks for a new status, if no watchdog asks for more.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
@@ -44,14 +44,17 @@ const PING_MIN: Duration = Duration::from_millis(10);
 
 impl Service {
     /// Reads the environment variables `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`, and
-    /// starts the sending thread. That thread inherits the caller's current capabilities.
+    /// starts the sending thread, which drops all capabilities.
     #[must_use]
     pub fn from_env() -> Option<Self> {
         env::var_os("NOTIFY_SOCKET")?;
         let (messages, received) = sync_channel(WAITING_MAX);
         let started = thread::Builder::new()
             .name("conntrace-tell".to_owned())
-            .spawn(move || received.iter().for_each(|message| send(&message)));
+            .spawn(move || {
+                keep_only(&[]);
+                received.iter().for_each(|message| send(&message));
+            });
         if let Err(error) = started {
             log::warn!("cannot notify the service manager: {error}");
             return None;

@@ -108,6 +108,8 @@ fn config() -> Config {
             limit: None,
             causes: false,
         },
+        diagnosis_timeout: Duration::from_secs(1),
+        drops_privileges: false,
         summary_every: None,
         recorder: None,
         service: None,

@@ -5,29 +5,24 @@
 
 mod schedule;
 
-use std::{
-    sync::mpsc::TryRecvError,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use schedule::ScanSchedule;
 
 use crate::{
-    host::{AttemptRef, PortScanner},
+    host::{AttemptRef, Inspectors, PortScan, PortScanResult},
     output::event::PortUse,
     record::Attempt,
 };
 
-/// Interval at which the result of a scan is polled.
-const POLL: Duration = Duration::from_millis(10);
+/// Time limit of a scan; one that has no result then counts as failed.
+const SCAN_MAX: Duration = Duration::from_secs(5);
 
 /// Monitor of destinations to which this host connects often.
 pub(crate) struct Pressure {
     schedule: ScanSchedule,
-    /// Scanner thread; started by the first hint.
-    scanner: Option<PortScanner>,
-    /// True once scans have failed for good.
-    failed: bool,
+    /// Scan under way, and the time at which it counts as failed.
+    scanning: Option<(PortScan, Instant)>,
 }
 
 impl Pressure {
@@ -36,8 +31,7 @@ impl Pressure {
     pub(crate) fn new() -> Self {
         Self {
             schedule: ScanSchedule::new(Instant::now()),
-            scanner: None,
-            failed: false,
+            scanning: None,
         }
     }
 
@@ -46,67 +40,55 @@ impl Pressure {
         let Some(remote) = attempt.remote else {
             return;
         };
-        if !self.failed {
-            let port = (attempt.netns, remote.port);
-            self.schedule
-                .hint(port, AttemptRef::of(attempt), count, now);
-        }
+        let port = (attempt.netns, remote.port);
+        self.schedule
+            .hint(port, AttemptRef::of(attempt), count, now);
     }
 
-    /// Returns the time until the next [`turn`](Self::turn); `None` while no destination is
-    /// monitored.
+    /// Returns the time until the next [`turn`](Self::turn) that has work even without a result;
+    /// `None` while no destination is monitored.
     #[must_use]
     pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
-        if self.schedule.is_scanning() {
-            return Some(POLL);
-        }
-        let next = self.schedule.next_scan()?;
+        let next = match &self.scanning {
+            Some((_, until)) => *until,
+            None => self.schedule.next_scan()?,
+        };
         Some(next.saturating_duration_since(now))
     }
 
-    /// Takes the result of a scan and requests the next one, where due. Returns the lines to write:
-    /// level and port usage.
-    pub(crate) fn turn(&mut self, now: Instant) -> Vec<(u8, PortUse)> {
-        let result = match &self.scanner {
-            Some(scanner) if self.schedule.is_scanning() => scanner.result(),
-            Some(_) | None => Err(TryRecvError::Empty),
-        };
-        let lines = match result {
-            Ok(result) => self.schedule.finish_scan(&result, now),
-            Err(TryRecvError::Empty) => Vec::new(),
-            Err(TryRecvError::Disconnected) => {
-                self.fail(now);
-                Vec::new()
-            }
-        };
-        self.ask(now);
-        lines
+    /// Takes the result of a scan, and returns the lines to write: level and port usage.
+    pub(crate) fn scanned(&mut self, result: &PortScanResult, now: Instant) -> Vec<(u8, PortUse)> {
+        // The result of one that failed meanwhile is nobody's.
+        match self.scanning.take_if(|(scan, _)| *scan == result.scan) {
+            Some(_) => self.schedule.finish_scan(result, now),
+            None => Vec::new(),
+        }
     }
 
-    fn ask(&mut self, now: Instant) {
+    /// Requests the next scan, where due.
+    pub(crate) fn turn(&mut self, now: Instant, inspectors: Option<&mut Inspectors>) {
+        if let Some((scan, _)) = self.scanning.take_if(|(_, until)| *until <= now) {
+            self.fail(scan, now);
+        }
         let Some(scan) = self.schedule.start_scan(now) else {
             return;
         };
-        if self.scanner.is_none() {
-            match PortScanner::start() {
-                Ok(scanner) => self.scanner = Some(scanner),
-                Err(error) => {
-                    log::warn!("no port_pressure: cannot start the scanner thread: {error}");
-                }
-            }
-        }
-        if !self
-            .scanner
-            .as_ref()
-            .is_some_and(|scanner| scanner.ask(scan))
-        {
-            self.fail(now);
+        let until = now + SCAN_MAX;
+        let is_asked = inspectors.is_some_and(|them| them.scan_ports(scan.clone(), until));
+        if is_asked {
+            self.scanning = Some((scan, until));
+        } else {
+            self.fail(scan, now);
         }
     }
 
-    fn fail(&mut self, now: Instant) {
-        self.failed = true;
-        self.schedule = ScanSchedule::new(now);
+    fn fail(&mut self, scan: PortScan, now: Instant) {
+        let result = PortScanResult {
+            scan,
+            took: SCAN_MAX,
+            found: None,
+        };
+        self.schedule.finish_scan(&result, now);
     }
 }
 

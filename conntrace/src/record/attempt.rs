@@ -68,7 +68,7 @@ pub struct Attempt {
 }
 
 /// Extent to which an attempt was observed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Seen {
     /// The attempt was observed from its beginning.

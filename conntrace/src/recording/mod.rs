@@ -38,7 +38,7 @@ const MAGIC: [u8; 8] = *b"conntrc\x1a";
 
 /// Version of the format, raised with every change: the reader accepts no other. Magic and version
 /// keep their place.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Number that shows the byte order of records.
 const BYTE_ORDER: u32 = 0x0102_0304;
@@ -96,6 +96,8 @@ pub enum Note {
     Owner(Owner),
     /// Answer of the host to a question about the next record.
     Told(RecordedAnswer),
+    /// There was no room to wait for the cause of the next record.
+    NoTime,
     /// Port pressure of a destination, or its relief.
     PortPressure {
         /// Time of the line.
@@ -141,7 +143,7 @@ impl Note {
                     && sanitize::written_len(&json) <= START_JSON_MAX
             }
             // A cause limits itself, whatever it is based on.
-            Self::Clock { .. } | Self::Told(_) | Self::PortPressure { .. } => true,
+            Self::Clock { .. } | Self::Told(_) | Self::NoTime | Self::PortPressure { .. } => true,
             Self::Owner(owner) => {
                 let paths = [&owner.exe, &owner.cgroup].into_iter().flatten();
                 let names = owner.container.iter().flat_map(names);

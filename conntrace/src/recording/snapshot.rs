@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub malformed: u64,
     /// Number of lines that were rendered but will not be written.
     pub undelivered: u64,
+    /// Number of threads that were abandoned because a look at the host hung.
+    pub inspectors_abandoned: u64,
     /// Attempts without a place in the table since this was last set, and who holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<TableLoss>,
@@ -75,6 +77,7 @@ mod tests {
                 in_map: 0,
                 malformed: 0,
                 undelivered: 0,
+                inspectors_abandoned: 0,
                 table: Some(TableLoss {
                     top,
                     ..table_loss()

@@ -96,6 +96,7 @@ fn snapshot(purpose: Purpose) -> Snapshot {
         in_map: 1,
         malformed: 2,
         undelivered: 3,
+        inspectors_abandoned: 4,
         table: None,
     }
 }
@@ -271,8 +272,8 @@ fn format() {
         rest = after;
     }
     assert_snapshot!(shown, @r#"
-    [63, 6f, 6e, 6e, 74, 72, 63, 1a, 06, 00, 00, 00, 20, 01, 00, 00, 04, 03, 02, 01, 5c, 16, 0c, c8]
-    648 {"start":{"host":"web-1","time":"2026-11-22T08:30:00.123456789Z","boot_ns":7,"start":{"version":"0.1.0","boot_id":"5e0a1c6e-3f0e-4d0a-9c4b-0d6b1f2a3c4d","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"inet_sock_set_state","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false}}}}
+    [63, 6f, 6e, 6e, 74, 72, 63, 1a, 07, 00, 00, 00, 20, 01, 00, 00, 04, 03, 02, 01, 33, 5a, a9, 53]
+    660 {"start":{"host":"web-1","time":"2026-11-22T08:30:00.123456789Z","boot_ns":7,"start":{"version":"0.1.0","boot_id":"5e0a1c6e-3f0e-4d0a-9c4b-0d6b1f2a3c4d","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"inet_sock_set_state","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false},"limits":[]}}}
     55 {"clock":{"boot_to_wall":"PT472222H13M20.000000123S"}}
     269 {"told":{"asked_ns":5,"netns_mix":0,"question":{"route":{"netns":7,"way":{"to":"10.0.0.5","from":null,"device":2,"mark":1,"uid":0,"port":5432}}},"found":{"answer":{"route":{"out":{"gateway":"10.0.0.5","device":{"index":2,"name":"eth0"},"prefix_len":0,"table":254}}}}}}
     189 {"told":{"asked_ns":5,"netns_mix":0,"question":{"route":{"netns":7,"way":{"to":"10.0.0.5","from":null,"device":2,"mark":1,"uid":0,"port":5432}}},"found":{"answer":{"route":{"none":101}}}}}
@@ -302,8 +303,8 @@ fn format() {
     289 kind 1, 288 bytes
     337 {"port_pressure":{"time":"2026-11-22T08:30:00.123456789Z","level":50,"found":{"netns":7,"local":"10.0.0.2","remote":"10.0.0.5:5432","range":[32768,60999],"reserved":32,"used":14100,"reusable":0,"states":{"established":90,"syn_sent":0,"syn_recv":0,"fin_wait1":0,"fin_wait2":0,"time_wait":14010,"close_wait":0,"last_ack":0,"closing":0}}}}
     289 kind 1, 288 bytes
-    283 {"snapshot":{"time":"2026-11-22T08:30:00.123456789Z","snapshot":{"purpose":"summary","counters":{"attempts":5,"endings":4,"established":0,"ring_full":0,"untracked":0,"not_admitted":0,"ending_missed":0,"stall_ring_full":0,"missed_hooks":0},"in_map":1,"malformed":2,"undelivered":3}}}
-    292 {"snapshot":{"time":"2026-11-22T08:30:00.123456789Z","snapshot":{"purpose":{"stop":"SIGTERM"},"counters":{"attempts":5,"endings":4,"established":0,"ring_full":0,"untracked":0,"not_admitted":0,"ending_missed":0,"stall_ring_full":0,"missed_hooks":0},"in_map":1,"malformed":2,"undelivered":3}}}
+    308 {"snapshot":{"time":"2026-11-22T08:30:00.123456789Z","snapshot":{"purpose":"summary","counters":{"attempts":5,"endings":4,"established":0,"ring_full":0,"untracked":0,"not_admitted":0,"ending_missed":0,"stall_ring_full":0,"missed_hooks":0},"in_map":1,"malformed":2,"undelivered":3,"inspectors_abandoned":4}}}
+    317 {"snapshot":{"time":"2026-11-22T08:30:00.123456789Z","snapshot":{"purpose":{"stop":"SIGTERM"},"counters":{"attempts":5,"endings":4,"established":0,"ring_full":0,"untracked":0,"not_admitted":0,"ending_missed":0,"stall_ring_full":0,"missed_hooks":0},"in_map":1,"malformed":2,"undelivered":3,"inspectors_abandoned":4}}}
     "#);
 }
 
@@ -347,8 +348,8 @@ fn what_cannot_be_replayed_says_why() {
     let foreign = "it is not a recording: `conntrace run --record FILE` makes one";
     assert_eq!(error(b"{\"schema\":1}\n"), foreign);
     assert_eq!(error(b"x"), foreign);
-    assert_snapshot!(error(&with(8, &[7])), @"its format is version 7, and this conntrace knows version 6: replay it with the version of conntrace that made it");
-    assert_snapshot!(error(&resummed(with(8, &[3]))), @"its format is version 3, and this conntrace knows version 6: replay it with the version of conntrace that made it");
+    assert_snapshot!(error(&with(8, &[8])), @"its format is version 8, and this conntrace knows version 7: replay it with the version of conntrace that made it");
+    assert_snapshot!(error(&resummed(with(8, &[3]))), @"its format is version 3, and this conntrace knows version 7: replay it with the version of conntrace that made it");
     assert_snapshot!(error(&resummed(with(12, &[176]))), @"its records have another size: replay it with the version of conntrace that made it, on the same architecture");
     assert_snapshot!(error(&resummed(with(16, &0x0403_0201_u32.to_ne_bytes()))), @"its records have another byte order: replay it with the version of conntrace that made it, on the same architecture");
     assert_snapshot!(error(b""), @"it is empty: `conntrace run --record FILE` makes recordings");
@@ -356,8 +357,8 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&with(13, &[7])), @"it is damaged at byte 0: the checksum does not fit");
     assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry has an invalid length of 4294967295 bytes");
     assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; conntrace was killed, its output was closed, or the rest is missing");
-    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 7186: the file ends in the middle of what begins there; the lines before it were written");
-    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 7486: something follows the stop; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 7223: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 7548: something follows the stop; the lines before it were written");
 }
 
 /// Invalid entries with valid checksums.
@@ -372,7 +373,7 @@ fn nonsense_with_a_good_checksum_is_refused() {
     assert_snapshot!(error(&entry(9, b"?")), @"it is damaged at byte 24: an entry has an unknown kind 9, or a length that does not match it");
     assert_snapshot!(error(&entry(KIND_RECORD, &[0; 10])), @"it is damaged at byte 24: an entry has an unknown kind 1, or a length that does not match it");
     assert_snapshot!(error(&entry(KIND_RECORD, &[0; COMPLETE_SIZE])), @"it is damaged at byte 24: a start is missing, or in the wrong place");
-    assert_snapshot!(error(&entry(KIND_NOTE, b"{\"gossip\":1}")), @"it is damaged at byte 24: a note is invalid (unknown variant `gossip`, expected one of `start`, `clock`, `owner`, `told`, `port_pressure`, `snapshot` at line 1 column 9)");
+    assert_snapshot!(error(&entry(KIND_NOTE, b"{\"gossip\":1}")), @"it is damaged at byte 24: a note is invalid (unknown variant `gossip`, expected one of `start`, `clock`, `owner`, `told`, `no_time`, `port_pressure`, `snapshot` at line 1 column 9)");
 }
 
 /// Entries are limited like lines, so that the lines of any valid recording fit.

@@ -116,6 +116,11 @@ impl Recorder {
         self.note(&Note::Told(answer));
     }
 
+    /// Records that there was no room to wait for the cause of the next record.
+    pub fn no_time(&mut self) {
+        self.note(&Note::NoTime);
+    }
+
     /// Records the port usage behind a line of this level.
     pub fn port_pressure(&mut self, time: Timestamp, level: u8, found: PortUse) {
         self.note(&Note::PortPressure { time, level, found });

@@ -5,11 +5,13 @@ mod backlog;
 mod cgroup;
 mod missed_answers;
 pub(crate) mod proc_file;
+mod proc_view;
 mod shared_pages;
 
 pub(crate) use backlog::Backlog;
-pub(crate) use cgroup::mount_point as cgroup_mount_point;
+pub(crate) use cgroup::{CgroupGap, CgroupRoot, has_v1_controllers};
 pub(crate) use missed_answers::MissedAnswers;
+pub(crate) use proc_view::{ProcPids, ProcView, proc_pids_are_global, proc_shows_all};
 pub(crate) use shared_pages::{ReaderState, RingPositions, SharedPages};
 
 use std::{
@@ -33,44 +35,6 @@ pub(crate) fn random() -> io::Result<u64> {
     } else {
         Err(io::Error::last_os_error())
     }
-}
-
-/// Type of a handle that is a kernfs node's 64-bit id (`FILEID_KERNFS`).
-const FILEID_KERNFS: i32 = 0xfe;
-
-/// File handle of the kernel (`struct file_handle`) that holds a kernfs id.
-#[repr(C)]
-struct KernfsHandle {
-    handle_bytes: u32,
-    handle_type: i32,
-    id: [u8; 8],
-}
-
-/// Opens the cgroup with this id (`bpf_get_current_cgroup_id`) on the cgroup
-/// filesystem that `mount` lies on. Needs `CAP_DAC_READ_SEARCH`.
-///
-/// # Errors
-/// `ESTALE` when the cgroup is gone.
-pub(crate) fn open_cgroup(mount: &File, id: u64) -> io::Result<OwnedFd> {
-    let mut handle = KernfsHandle {
-        handle_bytes: 8,
-        handle_type: FILEID_KERNFS,
-        id: id.to_ne_bytes(),
-    };
-    // SAFETY: the handle has the layout of `struct file_handle`, followed by `handle_bytes`
-    // bytes.
-    let fd = unsafe {
-        libc::open_by_handle_at(
-            mount.as_raw_fd(),
-            (&raw mut handle).cast(),
-            libc::O_PATH | libc::O_CLOEXEC,
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just returned this descriptor, and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Calls the system call bpf.
@@ -260,7 +224,7 @@ pub(crate) fn connect_programs(cgroup: &File, v6: bool) -> io::Result<u32> {
 ///
 /// # Errors
 /// When /proc is not mounted.
-pub(crate) fn path_of(fd: &OwnedFd) -> io::Result<PathBuf> {
+pub(crate) fn path_of(fd: &impl AsRawFd) -> io::Result<PathBuf> {
     fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 

@@ -8,18 +8,19 @@ use std::{
     hint::black_box,
     io::{self, BufReader},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use conntrace::{
-    host::{AttemptStart, Callers, Owners, host_name},
+    diagnosis::DiagnosisResult,
+    host::host_name,
     output::{
         Format as _, Json, Output, Text, event,
-        event::{Event, Line, Owner},
+        event::{Event, Owner},
     },
-    pipeline::{Diagnoser, Labelling, Worker},
+    pipeline::{Labelling, Worker},
     record,
-    record::{Attempt, CompleteRecord, Label, Verdict, WallClock, label},
+    record::{Attempt, CompleteRecord, Label, Verdict, label},
     recording::{Entry, RecordingReader},
 };
 use jiff::Timestamp;
@@ -104,30 +105,19 @@ fn stages(records: &[CompleteRecord]) -> Vec<Figure> {
         .iter()
         .map(|attempt| (attempt, label(attempt, PATIENCE_MS).unwrap()))
         .collect();
-    let mut diagnosis = Diagnoser::live();
-    let mut callers = Callers::Live(Owners::new());
-    let now = Instant::now();
-    let caller = attempts[0].caller.as_ref().unwrap();
-    let mut clock = WallClock::default();
-    clock.follow().unwrap();
-    let began = AttemptStart::new(attempts[0].since_ns, &clock);
-    let owner = callers.owner(caller, began, now);
-    let diagnosed = diagnosis.cause(labelled[0].0, &labelled[0].1);
-    let made = |(attempt, verdict): &(&Attempt, Verdict)| {
-        event::outcome(
-            attempt,
-            verdict,
-            Timestamp::UNIX_EPOCH,
-            owner.clone(),
-            diagnosed.clone(),
-        )
+    let owner = Owner {
+        exe: Some("/usr/bin/curl".into()),
+        cgroup: Some("/system.slice/app.service".into()),
+        container: None,
     };
     let host = host_name();
-    let line = Line::new(
-        Event::Outcome(Box::new(made(&labelled[0]))),
-        Timestamp::UNIX_EPOCH,
-        &host,
-    );
+    let times = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+    let made = |(attempt, verdict): &(&Attempt, Verdict)| {
+        let (owner, undiagnosed) = (owner.clone(), DiagnosisResult::default());
+        event::outcome(attempt, verdict, times, owner, undiagnosed, &host)
+    };
+    let lines: Vec<_> = labelled.iter().map(made).collect();
+    let line = lines[0].line();
     let (mut json, mut out) = (Json::default(), Vec::new());
     // As on a terminal of the usual width. No two lines are equal, so that none is folded and
     // each has its `fix`.
@@ -147,21 +137,20 @@ fn stages(records: &[CompleteRecord]) -> Vec<Figure> {
         stage_row("label", &attempts, |attempt| {
             black_box(label(attempt, PATIENCE_MS));
         }),
-        stage_row("caller's program and cgroup, known", &attempts, |attempt| {
-            let caller = attempt.caller.as_ref();
-            let owner =
-                caller.map_or_else(Owner::default, |caller| callers.owner(caller, began, now));
-            drop(black_box(owner));
-        }),
-        stage_row("diagnose, known", &labelled, |(attempt, verdict)| {
-            drop(black_box(diagnosis.cause(attempt, verdict)));
-        }),
-        stage_row("line's content, message included", &labelled, |labelled| {
+        stage_row("line's content", &labelled, |labelled| {
             drop(black_box(made(labelled)));
         }),
-        stage_row("JSON", records, |_| {
+        stage_row("JSON, known case", &lines, |line| {
             out.clear();
-            json.render(black_box(&line), &mut out).unwrap();
+            json.attempt(black_box(line), &mut out).unwrap();
+        }),
+        stage_row("JSON, new case", &lines, |attempt| {
+            out.clear();
+            json.render(&black_box(attempt).line(), &mut out).unwrap();
+        }),
+        stage_row("text, known case", &lines, |line| {
+            shown.clear();
+            text.attempt(black_box(line), &mut shown).unwrap();
         }),
         stage_row("text, of failures that differ", &others, |line| {
             shown.clear();
@@ -192,7 +181,7 @@ fn worker_ns(records: &[CompleteRecord]) -> Spread {
         causes: true,
     };
     let output = Output::direct(Box::new(Json::default()), io::sink());
-    let mut worker = Worker::new(output, labelling, None);
+    let mut worker = Worker::new(output, labelling, Duration::from_secs(1), None);
     let mut round = || {
         let began = Instant::now();
         for few in records.chunks(TURN) {
@@ -201,6 +190,7 @@ fn worker_ns(records: &[CompleteRecord]) -> Spread {
             for record in few {
                 worker.record(record, now).unwrap();
             }
+            worker.settle(Instant::now());
             worker.hand_over().unwrap();
         }
         began.elapsed().as_secs_f64() * 1e9 / records.len() as f64

@@ -119,34 +119,49 @@ fn start_and_stop() {
     assert_adds_up(stop);
 }
 
-/// Every thread keeps only the capabilities to read maps, namespaces, processes and cgroups, and
-/// cannot regain others.
+/// Every thread keeps only the capabilities that it needs, and cannot regain others.
 fn gives_up_capabilities() {
     let (dac_read_search, net_admin, sys_ptrace, sys_admin, bpf) = (2, 12, 19, 21, 39);
-    let always = [dac_read_search, sys_ptrace, bpf];
-    keeps_capabilities(&["--no-diagnosis"], &["main", "work", "write"], &always);
-    let for_diagnosis = [&always[..], &[net_admin, sys_admin]].concat();
-    keeps_capabilities(&[], &["main", "work", "write", "helper"], &for_diagnosis);
+    let of_looks = [dac_read_search, sys_ptrace, bpf];
+    keeps_capabilities(&["--no-diagnosis"], &of_looks);
+    keeps_capabilities(&[], &[&of_looks[..], &[net_admin, sys_admin]].concat());
 }
 
-fn keeps_capabilities(options: &[&str], expected: &[&str], bits: &[u32]) {
+fn keeps_capabilities(options: &[&str], of_looks: &[u32]) {
+    let (dac_read_search, bpf) = (2, 39);
     let tracer = TracerProcess::start(options);
-    let kept: u64 = bits.iter().map(|bit| 1 << bit).sum();
+    let set = |bits: &[u32]| bits.iter().map(|bit| 1_u64 << bit).sum::<u64>();
     let tasks = fs::read_dir(format!("/proc/{}/task", tracer.pid())).unwrap();
-    let mut threads = 0;
+    let mut threads = Vec::new();
     for task in tasks {
         let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.unwrap().trim().to_owned()
         };
-        for set in ["CapEff:", "CapPrm:"] {
-            assert_eq!(u64::from_str_radix(&field(set), 16).unwrap(), kept, "{set}");
+        let name = field("Name:");
+        let kept = match name.as_str() {
+            "conntrace" | "conntrace-write" => 0,
+            "conntrace-work" => set(&[dac_read_search, bpf]),
+            "conntrace-look" | "conntrace-spawn" => set(of_looks),
+            other => panic!("a thread called {other}"),
+        };
+        for (name, expected) in [
+            ("CapEff:", kept),
+            ("CapPrm:", kept),
+            ("CapInh:", 0),
+            ("CapBnd:", 0),
+        ] {
+            let found = u64::from_str_radix(&field(name), 16).unwrap();
+            assert_eq!(found, expected, "{name} {status}");
         }
         assert_eq!(field("NoNewPrivs:"), "1");
-        threads += 1;
+        threads.push(name);
     }
-    assert_eq!(threads, expected.len(), "{expected:?}");
+    threads.sort();
+    let expected = "conntrace conntrace-look conntrace-look conntrace-look conntrace-spawn \
+                    conntrace-work conntrace-write";
+    assert_eq!(threads.join(" "), expected);
     tracer.stop();
 }
 

@@ -144,7 +144,7 @@ fn assert_cannot_trace(starter: &[&str], status: i32, why: &str, blocks: &str) {
 fn traced(starter: &[&str]) -> (Value, Value) {
     let dir = Dir::new("degraded");
     let file = LinesFile::new(&dir.0);
-    conntrace_testnet::run("degraded", |testnet| {
+    let errors = conntrace_testnet::run("degraded", |testnet| {
         let netns = testnet.netns.to_string();
         let mut command = through(starter, &["--netns", &netns]);
         as_under_test(&mut command);
@@ -154,14 +154,8 @@ fn traced(starter: &[&str]) -> (Value, Value) {
         file.wait_for("\"type\":\"outcome\"", 1);
         agent.signal(Signal::SIGTERM);
         let (status, errors) = agent.wait();
-        // This is the only warning, and it is printed once.
-        let warnings = usize::from(starter.contains(&WITHOUT_PROC));
-        assert_eq!(errors.matches("no causes: ").count(), warnings, "{errors}");
-        assert_eq!(
-            (status.code(), errors.lines().count()),
-            (Some(0), warnings),
-            "{errors}"
-        );
+        assert_eq!(status.code(), Some(0), "{errors}");
+        errors
     })
     .unwrap();
     let lines = file.lines();
@@ -191,6 +185,20 @@ fn traced(starter: &[&str]) -> (Value, Value) {
         (Some(0), &true.into()),
         "{found:#}"
     );
+    let limits = lines[0]["limits"].as_array().unwrap();
+    for limit in limits {
+        let fact = fact(&found, limit["name"].as_str().unwrap());
+        assert_eq!(
+            (&fact["state"], &fact["cost"]),
+            (&"limits".into(), &limit["cost"])
+        );
+        let cost = limit["cost"].as_str().unwrap();
+        assert!(errors.contains(cost), "{cost} in {errors}");
+    }
+    // Each limit has one warning, and this is the only other one.
+    let warnings = usize::from(starter.contains(&WITHOUT_PROC));
+    assert_eq!(errors.matches("no causes: ").count(), warnings, "{errors}");
+    assert_eq!(errors.lines().count(), limits.len() + warnings, "{errors}");
     (outcome.clone(), found)
 }
 

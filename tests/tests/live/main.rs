@@ -9,6 +9,7 @@
 )]
 
 mod aborted;
+mod agents_place;
 mod before_syn;
 mod binds;
 mod callers;
@@ -60,6 +61,7 @@ use conntrace_tests::run_groups;
 fn main() -> ExitCode {
     run_groups(&[
         ("aborted", aborted::main),
+        ("agents_place", agents_place::main),
         ("before_syn", before_syn::main),
         ("binds", binds::main),
         ("callers", callers::main),

@@ -74,6 +74,8 @@ fn recorded(options: &[&str], endings: usize, act: impl FnOnce(&Testnet) + Send)
         }
     }
     attempts.retain(|attempt| attempt.moment != record::RecordKind::Stalled);
+    // A line that waits for its cause is overtaken by others.
+    attempts.sort_by_key(|attempt| attempt.at_ns);
     attempts
 }
 

@@ -37,6 +37,8 @@ use crate::{
     record::Label,
 };
 
+/// The default of `--diagnosis-timeout`.
+const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(1);
 /// The default of `--patience`, in milliseconds.
 const PATIENCE_MS: u64 = 200;
 /// Columns of what is told to a person.
@@ -142,6 +144,8 @@ fn config(start: Start) -> Config {
             limit: None,
             causes: true,
         },
+        diagnosis_timeout: DIAGNOSIS_TIMEOUT,
+        drops_privileges: false,
         summary_every: None,
         recorder: None,
         service: None,
@@ -226,7 +230,6 @@ mod tests {
     use std::{collections::HashSet, sync::Arc};
 
     use conntrace_testnet::catalogue;
-    use jiff::Timestamp;
 
     use crate::{
         diagnosis::{Cause, Certainty, Code, DiagnosisResult, Facts},
@@ -243,8 +246,7 @@ mod tests {
             cause: Some(Arc::new(cause.into())),
             undiagnosed: None,
         };
-        let (at, owner) = (Timestamp::UNIX_EPOCH, Owner::default());
-        event::outcome(&attempt, &verdict, at, owner, diagnosed)
+        event::tests::outcome(&attempt, &verdict, Owner::default(), diagnosed)
     }
 
     /// The catalogue does not know the agent: its labels and causes are only words.

@@ -110,7 +110,7 @@ fn traced(line: &Outcome) -> String {
         text.push_str(errno);
     }
     text.push_str(", after ");
-    message::elapsed(&mut text, &line.details);
+    message::elapsed(&mut text, line.details.elapsed_us);
     text.push_str(": ");
     message::endpoint(&mut text, line.details.local);
     text.push_str(" -> ");

@@ -4,10 +4,14 @@
 
 mod coverage;
 mod facts;
+mod place;
 mod text;
 
 use std::{borrow::Cow, collections::BTreeMap, env::consts::ARCH};
 
+pub use place::limits;
+#[cfg(test)]
+pub(crate) use place::tests::worst_limits;
 use serde::Serialize;
 
 use crate::{

@@ -24,6 +24,7 @@ fn start() -> Start {
             rst: true,
             ..Coverage::default()
         },
+        limits: Vec::new(),
     }
 }
 

@@ -4,40 +4,30 @@ use std::{
     collections::{BTreeMap, HashSet},
     io,
     net::{IpAddr, SocketAddr},
+    ops::ControlFlow,
     time::Instant,
 };
 
-use super::{HostInspector, SocketSelection, first, owners_until};
+use super::{HostInspector, owners_until};
 use crate::{
     diagnosis::{
         Undiagnosed,
-        question::{Holder, LocalPorts},
+        question::{Holding, LocalPorts},
     },
     host::{
-        netlink::sock_diag::DiagSocket,
+        netlink::sock_diag::{self, DiagSocket},
         netns::AttemptRef,
-        procfs::{port_range::PortRules, process},
+        procfs::{
+            port_range::{PortRules, PortSet},
+            process,
+        },
     },
 };
 
-impl HostInspector {
-    pub(super) fn tuple(
-        &mut self,
-        netns: u32,
-        (local, remote): (SocketAddr, SocketAddr),
-        about: &AttemptRef,
-        until: Instant,
-    ) -> Result<Option<Holder>, Undiagnosed> {
-        let dump = self.dump(netns, SocketSelection::Connected, about, until)?;
-        let sock = dump
-            .iter()
-            .find(|sock| sock.local == local && sock.remote == remote);
-        Ok(sock.map(|sock| Holder {
-            state: sock.state_name().to_owned(),
-            process: self.owner_of(sock, about, until),
-        }))
-    }
+/// Maximum number of sockets whose holders are looked for: the most that one destination can take.
+const HELD_MAX: usize = 1 << 16;
 
+impl HostInspector {
     pub(super) fn ports(
         &mut self,
         netns: u32,
@@ -46,65 +36,118 @@ impl HostInspector {
         about: &AttemptRef,
         until: Instant,
     ) -> Result<LocalPorts, Undiagnosed> {
-        let rules = || PortRules::read().ok_or(io::ErrorKind::NotFound.into());
-        let rules = self.namespaces.inside(netns, about, until, rules)?;
-        let bound = self.dump(netns, SocketSelection::Bound, about, until)?;
-        let connected = self.dump(netns, SocketSelection::Connected, about, until)?;
-        let (to_remote, holding): (Vec<&DiagSocket>, Vec<&DiagSocket>) = match remote {
-            Some(remote) => {
-                let ours = |sock: &&DiagSocket| {
-                    sock.remote == remote && local.is_none_or(|local| sock.local.ip() == local)
-                };
-                (
-                    connected.iter().filter(ours).collect(),
-                    bound.iter().collect(),
-                )
-            }
-            // A bind needs a port that no socket has.
-            None => (Vec::new(), bound.iter().chain(connected.iter()).collect()),
+        let query = || {
+            let rules = PortRules::read().ok_or(io::ErrorKind::NotFound)?;
+            let mut counts = PortCounts::new(rules, local, remote);
+            sock_diag::all(|sock| {
+                counts.add(&sock);
+                ControlFlow::Continue(())
+            })?;
+            Ok(counts)
         };
-        let mut states = BTreeMap::new();
-        let counted = if remote.is_some() {
-            &to_remote
-        } else {
-            &holding
-        };
-        for sock in counted {
-            *states.entry(sock.state_name().to_owned()).or_default() += 1;
-        }
-        let all: Vec<_> = bound.iter().chain(connected.iter()).collect();
-        let used = ports_of(&rules, &to_remote);
-        let others = ports_of(&rules, &holding);
-        let holders = |socks: &[&DiagSocket]| {
-            let inodes: HashSet<u32> = socks
-                .iter()
-                .filter(|sock| sock.inode != 0 && rules.has(sock.local.port()))
-                .map(|sock| sock.inode)
-                .collect();
-            process::holdings(&inodes, first(about), owners_until(until))
-        };
+        let counts = self.namespaces.inside(netns, about, until, query)?;
+        let holders = |held: &Held| held.holders(about, until);
+        let rules = &counts.rules;
+        let in_use = rules.count(&counts.all);
         Ok(LocalPorts {
             range: rules.range,
             reserved: rules.reserved_in_range(),
             tw_reuse: rules.tw_reuse,
-            states,
-            connected: count(&used),
-            bound: count(&others.difference(&used).copied().collect()),
-            free: rules
-                .available()
-                .saturating_sub(count(&ports_of(&rules, &all))),
-            connected_by: holders(&to_remote),
-            bound_by: holders(&holding),
+            connected: rules.count(&counts.to_remote.ports),
+            bound: rules.count_without(&counts.holding.ports, &counts.to_remote.ports),
+            free: rules.available().saturating_sub(in_use),
+            connected_by: holders(&counts.to_remote),
+            bound_by: holders(&counts.holding),
+            states: counts.states,
         })
     }
 }
 
-fn count(ports: &HashSet<u16>) -> u32 {
-    // There are at most 65,536 ports.
-    u32::try_from(ports.len()).unwrap_or(u32::MAX)
+/// Use of the local ports, counted socket by socket.
+struct PortCounts {
+    rules: PortRules,
+    local: Option<IpAddr>,
+    remote: Option<SocketAddr>,
+    all: PortSet,
+    /// Sockets to the destination.
+    to_remote: Held,
+    /// Sockets that hold their port for every destination.
+    holding: Held,
+    states: BTreeMap<String, u32>,
 }
 
-fn ports_of(rules: &PortRules, socks: &[&DiagSocket]) -> HashSet<u16> {
-    let ports = socks.iter().map(|sock| sock.local.port());
-    ports.filter(|&port| rules.has(port)).collect()
+impl PortCounts {
+    fn new(rules: PortRules, local: Option<IpAddr>, remote: Option<SocketAddr>) -> Self {
+        Self {
+            rules,
+            local,
+            remote,
+            all: PortSet::default(),
+            to_remote: Held::default(),
+            holding: Held::default(),
+            states: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, sock: &DiagSocket) {
+        let port = sock.local.port();
+        self.all.add(port);
+        let is_to_remote = sock.is_connected()
+            && Some(sock.remote) == self.remote
+            && self.local.is_none_or(|local| sock.local.ip() == local);
+        // A bind needs a port that no socket has.
+        let is_holding = !sock.is_connected() || self.remote.is_none();
+        let counts = if is_to_remote {
+            self.to_remote.add(sock, &self.rules);
+            true
+        } else if is_holding {
+            self.holding.add(sock, &self.rules);
+            self.remote.is_none()
+        } else {
+            false
+        };
+        if counts {
+            // There are few states, and millions of sockets.
+            match self.states.get_mut(sock.state_name()) {
+                Some(number) => *number += 1,
+                None => {
+                    self.states.insert(sock.state_name().to_owned(), 1);
+                }
+            }
+        }
+    }
+}
+
+/// Ports that some sockets hold, and the sockets of the range.
+#[derive(Default)]
+struct Held {
+    ports: PortSet,
+    inodes: HashSet<u32>,
+    /// True if more sockets hold ports than are kept.
+    has_more: bool,
+}
+
+impl Held {
+    fn add(&mut self, sock: &DiagSocket, rules: &PortRules) {
+        let port = sock.local.port();
+        self.ports.add(port);
+        if sock.inode == 0 || !rules.has(port) {
+            return;
+        }
+        if self.inodes.len() < HELD_MAX {
+            self.inodes.insert(sock.inode);
+        } else {
+            self.has_more = true;
+        }
+    }
+
+    /// Returns the processes that hold most of these sockets; none if not all sockets are known,
+    /// because then the numbers would be wrong.
+    fn holders(&self, about: &AttemptRef, until: Instant) -> Vec<Holding> {
+        if self.has_more {
+            return Vec::new();
+        }
+        let caller = about.process.map(|process| process.pid);
+        process::holdings(&self.inodes, caller, owners_until(until))
+    }
 }

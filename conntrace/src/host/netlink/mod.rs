@@ -4,9 +4,18 @@ pub(super) mod nftables;
 pub mod route;
 pub(crate) mod sock_diag;
 
-use std::{io, ops::ControlFlow};
+use std::{
+    cell::Cell,
+    io,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use netlink_sys::{Socket, SocketAddr};
+use nix::sys::{
+    socket::{setsockopt, sockopt::ReceiveTimeout},
+    time::TimeVal,
+};
 
 /// Buffer size of a datagram, more than the kernel fills.
 const DATAGRAM_MAX: usize = 64 * 1024;
@@ -20,23 +29,40 @@ const INTERRUPTED: u16 = 0x10;
 /// `NLM_F_MULTI`: more messages follow, until the end of the dump.
 const MULTI: u16 = 2;
 
-/// Sends a request in the calling thread's namespace. Passes each message of the answer to `each`:
-/// its type and its body.
-///
-/// # Errors
-/// The kernel's errno; `Interrupted` if a dump is inconsistent.
-pub(crate) fn ask(
-    protocol: isize,
-    request: &[u8],
-    mut each: impl FnMut(u16, &[u8]),
-) -> io::Result<()> {
-    ask_while(protocol, request, |kind, body| {
-        each(kind, body);
-        Ok(())
-    })
+/// Maximum number of messages in the answer to one request.
+const MESSAGES_MAX: usize = 1 << 20;
+
+thread_local! {
+    /// Time at which the calling thread's requests stop.
+    static UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Like [`ask`], but stops at the first error of `each`.
+/// Runs `act`. Its requests stop at `until`: they close their socket and fail with `TimedOut`. The
+/// kernel fills one datagram at a time, so a dump costs nothing beyond it.
+pub(crate) fn bounded<T>(until: Instant, act: impl FnOnce() -> T) -> T {
+    let before = UNTIL.replace(Some(until));
+    let result = act();
+    UNTIL.set(before);
+    result
+}
+
+/// Returns the time that is left to the calling thread's requests; `None` without a limit.
+///
+/// # Errors
+/// `TimedOut` if none is left.
+fn time_left() -> io::Result<Option<Duration>> {
+    let Some(until) = UNTIL.get() else {
+        return Ok(None);
+    };
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    Ok(Some(left))
+}
+
+/// Sends a request in the calling thread's namespace. Passes each message of the answer to `each`:
+/// its type and its body. Stops at the first error of `each`.
 ///
 /// # Errors
 /// The kernel's errno, or the error of `each`; `Interrupted` if a dump is inconsistent.
@@ -48,7 +74,7 @@ pub(crate) fn ask_while(
     exchange(protocol, request, each)?.map_err(io::Error::from_raw_os_error)
 }
 
-/// Like [`ask`], but stops when `each` breaks. Returns false if the data changed during the dump,
+/// Like [`ask_while`], but stops when `each` breaks. Returns false if the data changed during the dump,
 /// so that some may be missing.
 ///
 /// # Errors
@@ -79,25 +105,42 @@ pub(crate) fn dump(
 /// (outer).
 ///
 /// # Errors
-/// An error of the socket or of `each`; `Interrupted` if a dump is inconsistent.
+/// An error of the socket or of `each`; `Interrupted` if a dump is inconsistent, `TimedOut` beyond
+/// the time of [`bounded`], `FileTooLarge` beyond [`MESSAGES_MAX`].
 pub(crate) fn exchange(
     protocol: isize,
     request: &[u8],
     mut each: impl FnMut(u16, &[u8]) -> io::Result<()>,
 ) -> io::Result<Result<(), i32>> {
+    let left = time_left()?;
     let socket = Socket::new(protocol)?;
+    if let Some(left) = left {
+        setsockopt(&socket, ReceiveTimeout, &timeout(left))?;
+    }
     socket.connect(&SocketAddr::new(0, 0))?;
     socket.send(request, 0)?;
     let mut datagram = Vec::with_capacity(DATAGRAM_MAX);
+    let mut messages = 0;
     loop {
+        time_left()?;
         datagram.clear();
-        socket.recv(&mut datagram, 0)?;
+        socket.recv(&mut datagram, 0).map_err(|error| {
+            if error.kind() == io::ErrorKind::WouldBlock {
+                io::ErrorKind::TimedOut.into()
+            } else {
+                error
+            }
+        })?;
         let mut rest = datagram.as_slice();
         if rest.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         while let Some((message, after)) = split(rest) {
             rest = after;
+            messages += 1;
+            if messages > MESSAGES_MAX {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
             if message.flags & INTERRUPTED != 0 {
                 return Err(io::ErrorKind::Interrupted.into());
             }
@@ -111,6 +154,13 @@ pub(crate) fn exchange(
             }
         }
     }
+}
+
+/// Converts to a socket's timeout, where 0 would mean none.
+fn timeout(left: Duration) -> TimeVal {
+    let left = left.max(Duration::from_micros(1));
+    let seconds = left.as_secs().try_into().unwrap_or(libc::time_t::MAX);
+    TimeVal::new(seconds, left.subsec_micros().into())
 }
 
 struct NetlinkMessage<'a> {
@@ -161,6 +211,16 @@ pub(crate) fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<u8>>
     bytes.extend([0; 8]);
     bytes.extend(body);
     Ok(bytes)
+}
+
+/// Appends a `struct nlattr`, padded.
+pub(crate) fn push(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    // Values in requests have at most a few thousand bytes.
+    let len = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+    body.extend(len.to_ne_bytes());
+    body.extend(kind.to_ne_bytes());
+    body.extend(value);
+    body.resize(body.len().next_multiple_of(4), 0);
 }
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

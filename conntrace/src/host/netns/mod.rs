@@ -1,39 +1,40 @@
 //! Network namespaces: found through processes and mounts, and entered by the calling thread. It
 //! leaves at once, because a thread inside keeps a namespace alive.
 
+mod elsewhere;
+mod list;
+
 use std::{
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
+    path::Path,
+    time::Instant,
 };
 
-use caps::{CapSet, Capability};
 use nix::sched::{CloneFlags, setns};
 
-use super::procfs::{
-    exe::TICK_NS,
-    process::{is_still, pids, started_ticks},
+pub(super) use self::elsewhere::FoundElsewhere;
+use self::list::{NetnsList, NetnsPath};
+use super::{
+    attention::{Subject, look_at, visit},
+    netlink,
+    procfs::{
+        exe::TICK_NS,
+        process::{is_still, started_ticks},
+    },
 };
 use crate::{
     diagnosis::{Undiagnosed, question::ProcessKey},
-    record::{Attempt, clock},
+    record::Attempt,
 };
 
 /// Network namespace of the calling thread.
 const OWN: &str = "/proc/thread-self/ns/net";
-/// Lifetime of the list of namespaces.
-const AGE_MAX: Duration = Duration::from_secs(1);
 /// Maximum number of a process's threads searched for one in a namespace.
 const THREADS_MAX: usize = 256;
-/// Lifetime of an incomplete list of namespaces.
-const INCOMPLETE_AGE_MAX: Duration = Duration::from_millis(100);
-/// Maximum number of namespaces listed. Beyond it, questions about all namespaces stay unanswered.
-const SEEN_MAX: usize = 1024;
-
 /// The attempt a question is about. Its process leads into its namespace.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AttemptRef {
     pub(crate) process: Option<ProcessKey>,
     pub(crate) tid: Option<u32>,
@@ -70,66 +71,32 @@ impl AttemptRef {
     }
 }
 
-/// A path into a namespace.
-#[derive(Debug, Clone)]
-enum NetnsHandle {
-    /// Through a process inside it, by pid.
-    Process(u32),
-    /// Through a mounted file (`ip netns add`, container runtimes).
-    Mounted(PathBuf),
-}
-
-impl NetnsHandle {
-    fn path(&self) -> PathBuf {
-        match self {
-            Self::Process(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
-            Self::Mounted(path) => path.clone(),
-        }
-    }
-
-    /// Returns the options for `nsenter`; `None` if a shell would interpret the path.
-    fn options(&self) -> Option<String> {
-        match self {
-            Self::Process(pid) => Some(format!("-t {pid} -n")),
-            Self::Mounted(path) => {
-                let path = path.to_str()?;
-                let is_plain = |it: char| it.is_ascii_alphanumeric() || "/_-.:".contains(it);
-                path.chars().all(is_plain).then(|| format!("--net={path}"))
-            }
-        }
-    }
-}
-
 /// Enters network namespaces on the thread that created this.
 pub(super) struct Namespaces {
     home: File,
     home_inode: u32,
-    /// Namespaces of other processes and mounted ones, each with a path into it.
-    seen: Vec<(u32, NetnsHandle)>,
-    /// Reason why `seen` may be incomplete.
-    unseen: Option<Undiagnosed>,
-    seen_at: Option<Instant>,
-    /// Time of the listing, `CLOCK_BOOTTIME` nanoseconds.
-    seen_ns: u64,
+    /// Shared with other threads.
+    list: NetnsList,
     is_stranded: bool,
 }
 
 impl Namespaces {
     /// Opens the calling thread's namespace; usable on this thread only.
     pub(super) fn new() -> io::Result<Self> {
+        Self::with(NetnsList::shared())
+    }
+
+    fn with(list: NetnsList) -> io::Result<Self> {
         let home = File::open(OWN)?;
         Ok(Self {
             home_inode: inode(&home).ok_or(io::ErrorKind::InvalidData)?,
             home,
-            seen: Vec::new(),
-            unseen: None,
-            seen_at: None,
-            seen_ns: 0,
+            list,
             is_stranded: false,
         })
     }
 
-    /// Runs `act` in the namespace with this inode number.
+    /// Runs `act` in the namespace with this inode number. Its requests stop at `until`.
     ///
     /// # Errors
     /// Fails when the namespace cannot be entered, or `act` fails.
@@ -141,20 +108,13 @@ impl Namespaces {
         act: impl FnOnce() -> io::Result<T>,
     ) -> Result<T, Undiagnosed> {
         if self.is_home(netns) {
-            return act().map_err(|error| reason(&error));
+            return netlink::bounded(until, act).map_err(|error| reason(&error));
         }
-        let known = self
-            .open_listed(netns, about)
-            .or_else(|| open_by_caller(netns, about));
-        let (namespace, _) = match known {
-            Some(found) => found,
-            None => self.open_by_others(netns, about, until)?,
-        };
-        setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|_| Undiagnosed::NoAccess)?;
-        drop(namespace);
-        let result = act();
-        self.is_stranded = setns(&self.home, CloneFlags::CLONE_NEWNET).is_err();
-        result.map_err(|error| reason(&error))
+        if let Some(reason) = self.list.refused(netns) {
+            return Err(reason);
+        }
+        let (namespace, _) = self.open(netns, about, until)?;
+        self.enter(netns, &namespace, until, act)
     }
 
     /// Returns true for the thread's own namespace, which outlives every question.
@@ -168,33 +128,9 @@ impl Namespaces {
         self.is_stranded
     }
 
-    /// Returns every namespace of the machine, the own one first. The list is not older than the
-    /// attempt's end: a namespace may have been created since.
-    ///
-    /// # Errors
-    /// Fails when the list may be incomplete.
-    pub(super) fn all(
-        &mut self,
-        about: &AttemptRef,
-        until: Instant,
-    ) -> Result<Vec<u32>, Undiagnosed> {
-        if self.seen_ns < about.at_ns {
-            self.forget();
-        }
-        let seen = self.seen(until);
-        self.unseen.map_or(Ok(seen), Err)
-    }
-
-    /// Discards the list; the next question reads it again.
-    pub(super) fn forget(&mut self) {
-        self.seen_at = None;
-    }
-
-    /// Returns the namespaces found, the own one first.
-    pub(super) fn seen(&mut self, until: Instant) -> Vec<u32> {
-        self.refresh(until);
-        let others = self.seen.iter().map(|(netns, _)| *netns);
-        [self.home_inode].into_iter().chain(others).collect()
+    /// Returns a process in the namespace; `None` if none is known.
+    pub(super) fn process_of(&self, netns: u32) -> Option<u32> {
+        self.list.process_of(netns)
     }
 
     /// Returns the options of `nsenter` for the namespace; `None` for the thread's own.
@@ -211,126 +147,117 @@ impl Namespaces {
             return Ok(None);
         }
         // A process that outlives the attempt is more useful, so the caller comes last.
-        let found = match self.open_by_others(netns, about, until) {
-            Ok((_, handle)) => handle,
-            Err(reason) => open_by_caller(netns, about).ok_or(reason)?.1,
+        let lasting = open_first(netns, self.list.paths(netns, false), |path| {
+            is_before(path, about)
+        });
+        let (_, path) = match lasting {
+            Some(found) => found,
+            None => self.open_by_search(netns, about, until)?,
         };
-        found.options().map(Some).ok_or(Undiagnosed::NoAccess)
+        path.options().map(Some).ok_or(Undiagnosed::NoAccess)
     }
 
-    /// Opens the namespace through a process that existed before the attempt ended: an inode number
-    /// can be reused after the namespace's end.
-    fn open_by_others(
+    /// Opens the namespace: by the list, by the caller, or by a search.
+    fn open(
         &mut self,
         netns: u32,
         about: &AttemptRef,
         until: Instant,
-    ) -> Result<(File, NetnsHandle), Undiagnosed> {
-        self.refresh(until);
-        let unknown = self.unseen.unwrap_or(Undiagnosed::NoAccess);
-        self.open_listed(netns, about).ok_or(unknown)
-    }
-
-    /// Opens the namespace if the current list has it.
-    fn open_listed(&self, netns: u32, about: &AttemptRef) -> Option<(File, NetnsHandle)> {
-        let (_, handle) = self.seen.iter().find(|(inode, _)| *inode == netns)?;
-        let file = open(&handle.path(), netns)?;
-        let before = match handle {
-            NetnsHandle::Process(pid) => started_ticks(*pid)? <= about.at_ns / TICK_NS,
-            // A mount stays until it is unmounted.
-            NetnsHandle::Mounted(_) => true,
-        };
-        before.then(|| (file, handle.clone()))
-    }
-
-    fn refresh(&mut self, until: Instant) {
-        let now = Instant::now();
-        // An incomplete list is kept for a shorter time.
-        let age_max = if self.unseen.is_some() {
-            INCOMPLETE_AGE_MAX
-        } else {
-            AGE_MAX
-        };
-        if self.seen_at.is_some_and(|at| now < at + age_max) {
-            return;
+    ) -> Result<(File, NetnsPath), Undiagnosed> {
+        if let Some(found) = self.open_listed_before(netns, about) {
+            return Ok(found);
         }
-        self.seen_at = Some(now);
-        self.seen_ns = clock::boot_ns();
-        self.seen.clear();
-        self.unseen = self.find_all(until).err();
-    }
-
-    fn find_all(&mut self, until: Instant) -> Result<(), Undiagnosed> {
-        for pid in pids() {
-            if Instant::now() >= until {
-                return Err(Undiagnosed::NoTime);
+        if let Some(found) = open_by_caller(netns, about) {
+            if let NetnsPath::Process(pid) = found.1 {
+                self.list.learn(netns, pid);
             }
-            match fs::read_link(format!("/proc/{pid}/ns/net")) {
-                Ok(link) => {
-                    if let Some(found) = number(&link) {
-                        self.add(found, NetnsHandle::Process(pid))?;
-                    }
-                }
-                Err(error)
-                    if error.kind() == io::ErrorKind::PermissionDenied && !may_inspect_others() =>
-                {
-                    return Err(Undiagnosed::NoAccess);
-                }
-                // The process has exited, or nobody may inspect it (a sandbox's init).
-                Err(_) => {}
-            }
+            return Ok(found);
         }
-        let mounts = fs::read("/proc/thread-self/mountinfo").map_err(|error| reason(&error))?;
-        for (found, path) in mounted(&String::from_utf8_lossy(&mounts)) {
-            self.add(found, NetnsHandle::Mounted(path))?;
-        }
-        Ok(())
+        self.open_by_search(netns, about, until)
     }
 
-    /// Adds a namespace to the list. A mount replaces a process: it outlives short-lived ones.
-    fn add(&mut self, netns: u32, handle: NetnsHandle) -> Result<(), Undiagnosed> {
-        if netns == self.home_inode {
-            return Ok(());
+    fn open_by_search(
+        &mut self,
+        netns: u32,
+        about: &AttemptRef,
+        until: Instant,
+    ) -> Result<(File, NetnsPath), Undiagnosed> {
+        let searched = self.list.search_one(about.at_ns, until);
+        let found = self.open_listed_before(netns, about);
+        let found = found.or_else(|| open_by_caller(netns, about));
+        found.ok_or_else(|| searched.err().unwrap_or(Undiagnosed::NoAccess))
+    }
+
+    /// Opens the namespace by the list, through a mount or a process that existed before the attempt
+    /// ended: an inode number can be reused after the namespace's end.
+    fn open_listed_before(&self, netns: u32, about: &AttemptRef) -> Option<(File, NetnsPath)> {
+        self.open_listed(netns, |path| is_before(path, about))
+    }
+
+    fn open_listed(
+        &self,
+        netns: u32,
+        serves: impl Fn(&NetnsPath) -> bool,
+    ) -> Option<(File, NetnsPath)> {
+        open_first(netns, self.list.paths(netns, true), serves)
+    }
+
+    fn enter<T>(
+        &mut self,
+        netns: u32,
+        namespace: &File,
+        until: Instant,
+        act: impl FnOnce() -> io::Result<T>,
+    ) -> Result<T, Undiagnosed> {
+        let _look = look_at(Subject::Namespace(netns)).map_err(|error| reason(&error))?;
+        if setns(namespace, CloneFlags::CLONE_NEWNET).is_err() {
+            self.list.refuse(netns, Undiagnosed::NoAccess);
+            return Err(Undiagnosed::NoAccess);
         }
-        let mut seen = self.seen.iter_mut();
-        if let Some((_, known)) = seen.find(|(inode, _)| *inode == netns) {
-            if matches!(
-                (&*known, &handle),
-                (NetnsHandle::Process(_), NetnsHandle::Mounted(_))
-            ) {
-                *known = handle;
-            }
-            return Ok(());
-        }
-        if self.seen.len() >= SEEN_MAX {
-            return Err(Undiagnosed::Incomplete);
-        }
-        self.seen.push((netns, handle));
-        Ok(())
+        let result = netlink::bounded(until, act);
+        self.is_stranded = setns(&self.home, CloneFlags::CLONE_NEWNET).is_err();
+        result.map_err(|error| reason(&error))
     }
 }
 
-/// Returns true with the capability to inspect other users' processes (`ptrace_may_access`).
-fn may_inspect_others() -> bool {
-    caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_PTRACE).unwrap_or(false)
-}
-
-/// Parses the namespaces in `/proc/PID/mountinfo`: `... net:[4026532001] PATH ... - nsfs`.
-fn mounted(mountinfo: &str) -> impl Iterator<Item = (u32, PathBuf)> + '_ {
-    mountinfo.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(3);
-        let found = number(Path::new(fields.next()?))?;
-        Some((found, PathBuf::from(fields.next()?)))
+/// Opens the namespace by the first of these paths that still leads there and serves.
+fn open_first(
+    netns: u32,
+    paths: Vec<NetnsPath>,
+    serves: impl Fn(&NetnsPath) -> bool,
+) -> Option<(File, NetnsPath)> {
+    let mut paths = paths.into_iter();
+    paths.find_map(|path| {
+        let file = match &path {
+            NetnsPath::Process(pid) => {
+                let open = |folder: &Path| Ok(open(&folder.join("ns/net"), netns));
+                visit(*pid, open).ok()??
+            }
+            NetnsPath::Mounted(path) => open(path, netns)?,
+        };
+        // Asked afterwards: until then another process can have got the pid.
+        serves(&path).then_some((file, path))
     })
+}
+
+/// Returns true if the path led into a namespace before the attempt ended.
+fn is_before(path: &NetnsPath, about: &AttemptRef) -> bool {
+    match path {
+        NetnsPath::Process(pid) => {
+            started_ticks(*pid).is_some_and(|ticks| ticks <= about.at_ns / TICK_NS)
+        }
+        // A mount stays until it is unmounted.
+        NetnsPath::Mounted(_) => true,
+    }
 }
 
 /// Maps a system error to the reason why an answer is unknown.
 pub(super) fn reason(error: &io::Error) -> Undiagnosed {
-    use io::ErrorKind::{NotFound, PermissionDenied, TimedOut, Unsupported};
+    use io::ErrorKind::{NotFound, PermissionDenied, ResourceBusy, TimedOut, Unsupported};
     let (kind, errno) = (error.kind(), error.raw_os_error());
     if matches!(kind, PermissionDenied | NotFound) || errno == Some(libc::ESRCH) {
         Undiagnosed::NoAccess
-    } else if kind == TimedOut {
+    } else if matches!(kind, TimedOut | ResourceBusy) {
         Undiagnosed::NoTime
     } else if kind == Unsupported || errno == Some(libc::EPROTONOSUPPORT) {
         Undiagnosed::Unsupported
@@ -341,18 +268,21 @@ pub(super) fn reason(error: &io::Error) -> Undiagnosed {
 
 /// Opens the namespace through the thread that called connect, its process or another of its
 /// threads: each can be in a different one. The pid must still belong to the process.
-fn open_by_caller(netns: u32, about: &AttemptRef) -> Option<(File, NetnsHandle)> {
+fn open_by_caller(netns: u32, about: &AttemptRef) -> Option<(File, NetnsPath)> {
     let process = about.process?;
-    let tasks = PathBuf::from(format!("/proc/{}/task", process.pid));
-    let first = about.tid.into_iter().chain([process.pid]);
-    let others = fs::read_dir(&tasks).into_iter().flatten().flatten();
-    let others = others.filter_map(|task| task.file_name().to_str()?.parse().ok());
-    let mut all = first.chain(others.take(THREADS_MAX));
-    let found = all.find_map(|tid: u32| {
-        let path = tasks.join(tid.to_string()).join("ns/net");
-        Some((open(&path, netns)?, NetnsHandle::Process(tid)))
-    })?;
-    is_still(process).then_some(found)
+    let found = visit(process.pid, |folder| {
+        let tasks = folder.join("task");
+        let first = about.tid.into_iter().chain([process.pid]);
+        let others = fs::read_dir(&tasks)?.flatten();
+        let others = others.filter_map(|task| task.file_name().to_str()?.parse().ok());
+        let mut all = first.chain(others.take(THREADS_MAX));
+        let found = all.find_map(|tid: u32| {
+            let path = tasks.join(tid.to_string()).join("ns/net");
+            Some((open(&path, netns)?, NetnsPath::Process(tid)))
+        });
+        Ok(found)
+    });
+    found.ok()?.filter(|_| is_still(process))
 }
 
 /// Opens the namespace at this path, if its inode number matches.
@@ -363,12 +293,6 @@ fn open(path: &Path, netns: u32) -> Option<File> {
 
 fn inode(file: &File) -> Option<u32> {
     u32::try_from(file.metadata().ok()?.ino()).ok()
-}
-
-/// Parses a link such as `net:[4026531840]`.
-fn number(link: &Path) -> Option<u32> {
-    let number = link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?;
-    number.parse().ok()
 }
 
 #[cfg(test)]

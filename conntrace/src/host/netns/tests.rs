@@ -1,6 +1,15 @@
-use super::*;
+use std::{
+    net::TcpListener,
+    process::{Child, Command},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
-/// Attempt whose caller is unknown.
+use super::*;
+use crate::{host::netlink::sock_diag, record::clock};
+
+/// Attempt whose caller is unknown, and that ended before everything else.
 const NOBODY: AttemptRef = AttemptRef {
     process: None,
     tid: None,
@@ -8,69 +17,160 @@ const NOBODY: AttemptRef = AttemptRef {
     at_ns: 0,
 };
 
+fn namespaces() -> Namespaces {
+    Namespaces::with(NetnsList::default()).unwrap()
+}
+
+fn now() -> AttemptRef {
+    AttemptRef {
+        at_ns: clock::boot_ns(),
+        ..NOBODY
+    }
+}
+
 #[test]
 fn the_own_namespace_needs_no_way() {
-    let mut namespaces = Namespaces::new().unwrap();
+    let mut namespaces = namespaces();
     let until = Instant::now() + Duration::from_secs(10);
     let own = namespaces.home_inode;
     assert_eq!(namespaces.inside(own, &NOBODY, until, || Ok(5)), Ok(5));
-    let none = namespaces.inside(1, &NOBODY, until, || Ok(5));
+    let none = namespaces.inside(1, &now(), until, || Ok(5));
     assert_eq!(
         none,
         Err(Undiagnosed::NoAccess),
         "there is no such namespace"
     );
-    assert_eq!(namespaces.all(&NOBODY, until).unwrap()[0], own);
     assert_eq!(namespaces.nsenter_options(own, &NOBODY, until), Ok(None));
-    assert_eq!(number(Path::new("net:[123]")), Some(123));
 }
 
 #[test]
 fn a_look_that_was_cut_short_says_so() {
-    let mut namespaces = Namespaces::new().unwrap();
+    let mut namespaces = namespaces();
     let late = Instant::now();
-    assert_eq!(namespaces.all(&NOBODY, late), Err(Undiagnosed::NoTime));
-    assert_eq!(namespaces.seen(late), [namespaces.home_inode]);
-    std::thread::sleep(INCOMPLETE_AGE_MAX);
+    let seen = namespaces.others(1, &now(), late, 9, || Ok(Some(())));
+    assert_eq!(seen.missed, Some(Undiagnosed::NoTime));
+    assert!(seen.some_or_unknown().is_err());
     let until = Instant::now() + Duration::from_secs(10);
-    assert!(namespaces.all(&NOBODY, until).is_ok());
-    // The list is older than the attempt, and there is no time to renew it.
-    let after = AttemptRef {
-        at_ns: clock::boot_ns(),
-        ..NOBODY
+    let seen = namespaces.others(1, &now(), until, 9, || Ok(None::<()>));
+    assert_eq!(seen.all(), Ok(vec![]));
+    let seen = namespaces.others(1, &now(), until, 1, || Ok(Some(())));
+    assert_eq!(seen.all(), Ok(vec![(namespaces.home_inode, ())]));
+    // Something that was found is so, whatever was not looked at.
+    let found = FoundElsewhere {
+        found: vec![(7, ())],
+        missed: Some(Undiagnosed::NoTime),
     };
-    let late = Instant::now();
-    assert_eq!(namespaces.all(&after, late), Err(Undiagnosed::NoTime));
+    assert!(found.some_or_unknown().is_ok());
+    let found = FoundElsewhere {
+        found: vec![(7, ())],
+        missed: Some(Undiagnosed::NoTime),
+    };
+    assert_eq!(found.all(), Err(Undiagnosed::NoTime));
+}
+
+/// Starts a process that sleeps in a namespace of its own.
+fn elsewhere() -> (u32, Child) {
+    let started = conntrace_testnet::run("elsewhere", |_| {
+        let child = Command::new("sleep").arg("600").spawn().unwrap();
+        let own = File::open(OWN).unwrap();
+        (inode(&own).unwrap(), child)
+    });
+    started.expect("this test needs root")
+}
+
+fn end(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
-fn what_is_mounted_comes_first() {
-    let mut namespaces = Namespaces::new().unwrap();
-    for handle in [
-        NetnsHandle::Process(7),
-        NetnsHandle::Mounted("/a".into()),
-        NetnsHandle::Process(8),
-    ] {
-        namespaces.add(1, handle).unwrap();
-    }
-    let options: Vec<_> = namespaces.seen.iter().map(|(_, it)| it.options()).collect();
-    assert_eq!(options, [Some("--net=/a".to_owned())]);
+fn other_namespaces_are_found_and_entered() {
+    let (netns, child) = elsewhere();
+    let mut namespaces = namespaces();
+    let until = Instant::now() + Duration::from_secs(10);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = port.local_addr().unwrap().port();
+    let listens = || {
+        let mut listens = false;
+        sock_diag::listeners(port, |_| {
+            listens = true;
+            std::ops::ControlFlow::Continue(())
+        })?;
+        Ok(listens)
+    };
+    assert_eq!(namespaces.inside(netns, &now(), until, listens), Ok(false));
+    assert_eq!(
+        namespaces.nsenter_options(netns, &now(), until),
+        Ok(Some(format!("-t {} -n", child.id())))
+    );
+    let is_it = || Ok((inode(&File::open(OWN)?) == Some(netns)).then_some(()));
+    let seen = namespaces.others(namespaces.home_inode, &now(), until, 9, is_it);
+    assert_eq!(seen.all(), Ok(vec![(netns, ())]));
+    // Its process is younger than the attempt, so the namespace may be as well.
+    let seen = namespaces.others(namespaces.home_inode, &NOBODY, until, 9, is_it);
+    assert_eq!(seen.all(), Err(Undiagnosed::Incomplete));
+    end(child);
 }
 
 #[test]
-fn mounted_namespaces() {
-    let mounts = "30 23 0:26 / /sys rw - sysfs sysfs rw\n\
-                  77 30 0:4 net:[4026532001] /run/netns/a rw shared:7 - nsfs nsfs rw\n";
-    let found: Vec<_> = mounted(mounts).collect();
-    assert_eq!(found, [(4_026_532_001, "/run/netns/a".into())]);
-    let options = |path: &str| NetnsHandle::Mounted(path.into()).options();
-    assert_eq!(
-        options("/run/netns/a"),
-        Some("--net=/run/netns/a".to_owned())
-    );
-    assert_eq!(options("/run/netns/a;b"), None);
-    assert_eq!(
-        NetnsHandle::Process(812).options(),
-        Some("-t 812 -n".to_owned())
-    );
+fn a_namespace_that_ends_is_not_missed() {
+    let (netns, child) = elsewhere();
+    let mut namespaces = namespaces();
+    let until = Instant::now() + Duration::from_secs(10);
+    let about = now();
+    // It is listed, and then it ends.
+    assert!(namespaces.list.all(about.at_ns, until).0.contains(&netns));
+    end(child);
+    let seen = namespaces.others(1, &about, until, 9, || Ok(None::<()>));
+    assert_eq!(seen.all(), Ok(vec![]));
+    let inside = namespaces.inside(netns, &now(), until, || Ok(()));
+    assert_eq!(inside, Err(Undiagnosed::NoAccess));
+}
+
+/// Another process leads into a namespace whose first one has ended.
+#[test]
+fn a_namespace_is_found_by_its_other_processes() {
+    let (netns, first) = elsewhere();
+    let mut namespaces = namespaces();
+    let until = Instant::now() + Duration::from_secs(10);
+    let about = now();
+    assert!(namespaces.list.all(about.at_ns, until).0.contains(&netns));
+    let file = File::open(format!("/proc/{}/ns/net", first.id())).unwrap();
+    let second = thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            setns(&file, CloneFlags::CLONE_NEWNET).unwrap();
+            Command::new("sleep").arg("600").spawn().unwrap()
+        });
+        inside.join().unwrap()
+    });
+    drop(file);
+    end(first);
+    let is_it = || Ok((inode(&File::open(OWN)?) == Some(netns)).then_some(()));
+    let seen = namespaces.others(1, &now(), until, 9, is_it);
+    assert_eq!(seen.all(), Ok(vec![(netns, ())]));
+    end(second);
+}
+
+/// One namespace is created and deleted without a pause.
+#[test]
+fn churn_makes_nothing_unknown() {
+    let stop = AtomicBool::new(false);
+    let (netns, child) = elsewhere();
+    thread::scope(|scope| {
+        let churn = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                end(elsewhere().1);
+            }
+        });
+        let mut namespaces = namespaces();
+        let is_it = || Ok((inode(&File::open(OWN)?) == Some(netns)).then_some(()));
+        for _ in 0..100 {
+            let until = Instant::now() + Duration::from_secs(10);
+            let seen = namespaces.others(1, &now(), until, 9, is_it);
+            assert_eq!(seen.all(), Ok(vec![(netns, ())]));
+        }
+        stop.store(true, Ordering::Relaxed);
+        churn.join().unwrap();
+    });
+    end(child);
 }

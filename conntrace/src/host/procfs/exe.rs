@@ -15,7 +15,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    host::{AttemptStart, cache::Cache},
+    host::{AttemptStart, attention::visit, cache::Cache},
     output::event::PATH_JSON_MAX,
     record::{Caller, ExeId, clock, sanitize},
     sys::{self, FileStatus},
@@ -35,7 +35,39 @@ const MOUNTS_MAX: u64 = 1 << 20;
 pub(crate) const TICK_NS: u64 = 10_000_000;
 
 /// Process and executable. The start time distinguishes it from a later process with the same pid.
-type ExeKey = (u32, u64, ExeId);
+pub(crate) type ExeKey = (u32, u64, ExeId);
+
+/// Look for the path of a caller's executable.
+#[derive(Debug, Clone)]
+pub(crate) struct ExeRequest {
+    caller: Caller,
+    exe: ExeId,
+    began: AttemptStart,
+}
+
+impl ExeRequest {
+    /// Returns the process and executable that it is about.
+    pub(crate) fn key(&self) -> ExeKey {
+        (self.caller.pid, self.caller.started_ns, self.exe)
+    }
+
+    /// Looks. It can hang for as long as the process likes.
+    pub(crate) fn look(&self) -> ExeLookup {
+        ExeLookup {
+            at_ns: clock::boot_ns(),
+            found: visit(self.caller.pid, |process| {
+                Ok(look_up(process, &self.caller, self.exe))
+            })
+            .unwrap_or_default(),
+        }
+    }
+
+    /// Returns the path if this look tells it of the attempt.
+    fn answer(&self, lookup: ExeLookup) -> Option<Arc<str>> {
+        let found = lookup.found?;
+        (found.changed + TICK < self.began.wall).then_some(found.path)
+    }
+}
 
 /// Cache of executables' paths.
 #[derive(Debug)]
@@ -43,10 +75,10 @@ pub(crate) struct Exes {
     lookups: Cache<ExeKey, ExeLookup>,
 }
 
-/// Result of one lookup in /proc.
+/// Result of one look in /proc.
 #[derive(Debug, Clone)]
-struct ExeLookup {
-    /// Start of the lookup, `CLOCK_BOOTTIME` nanoseconds.
+pub(crate) struct ExeLookup {
+    /// Start of the look, `CLOCK_BOOTTIME` nanoseconds.
     at_ns: u64,
     found: Option<ExeFile>,
 }
@@ -66,7 +98,8 @@ impl Exes {
         }
     }
 
-    /// Returns the path of the executable that the caller ran when the attempt began.
+    /// Returns the path of the executable that the caller ran when the attempt began, or the look
+    /// that tells it.
     ///
     /// `None` for a kernel thread, and if the process has exited or run another executable. A file
     /// that changed after the attempt began is not named either: it may be a new file with a reused
@@ -76,24 +109,32 @@ impl Exes {
         caller: &Caller,
         began: AttemptStart,
         now: Instant,
-    ) -> Option<Arc<str>> {
-        let exe = caller.exe?;
-        let key = (caller.pid, caller.started_ns, exe);
-        let serves = |lookup: &ExeLookup| began.boot_ns <= lookup.at_ns;
-        let lookup = self.lookups.get_if(key, now, serves, || ExeLookup {
-            at_ns: clock::boot_ns(),
-            found: look_up(caller, exe),
-        });
-        lookup
-            .found
-            .filter(|found| found.changed + TICK < began.wall)
-            .map(|found| found.path)
+    ) -> Result<Option<Arc<str>>, Box<ExeRequest>> {
+        let Some(exe) = caller.exe else {
+            return Ok(None);
+        };
+        let request = ExeRequest {
+            caller: caller.clone(),
+            exe,
+            began,
+        };
+        self.known(&request, now).ok_or_else(|| Box::new(request))
+    }
+
+    /// Returns what a cached look tells; `None` if there is none that serves.
+    pub(crate) fn known(&mut self, request: &ExeRequest, now: Instant) -> Option<Option<Arc<str>>> {
+        let serves = |lookup: &ExeLookup| request.began.boot_ns <= lookup.at_ns;
+        let lookup = self.lookups.find(&request.key(), now, serves)?;
+        Some(request.answer(lookup))
+    }
+
+    /// Caches a look.
+    pub(crate) fn put(&mut self, key: ExeKey, lookup: ExeLookup, now: Instant) {
+        self.lookups.put(key, now, lookup);
     }
 }
 
-fn look_up(caller: &Caller, exe: ExeId) -> Option<ExeFile> {
-    let process = format!("/proc/{}", caller.pid);
-    let process = Path::new(&process);
+fn look_up(process: &Path, caller: &Caller, exe: ExeId) -> Option<ExeFile> {
     // An open descriptor refers to one file, even if the process calls execve meanwhile.
     let file = OpenOptions::new()
         .read(true)
@@ -213,8 +254,20 @@ mod tests {
         AttemptStart::new(clock::boot_ns(), &clock)
     }
 
+    /// Looks if no cached look serves.
+    fn look(exes: &mut Exes, caller: &Caller, began: AttemptStart) -> Option<Arc<str>> {
+        let now = Instant::now();
+        match exes.path(caller, began, now) {
+            Ok(path) => path,
+            Err(request) => {
+                exes.put(request.key(), request.look(), now);
+                exes.known(&request, now).unwrap()
+            }
+        }
+    }
+
     fn path(caller: &Caller, began: AttemptStart) -> Option<Arc<str>> {
-        Exes::new().path(caller, began, Instant::now())
+        look(&mut Exes::new(), caller, began)
     }
 
     #[test]
@@ -305,20 +358,22 @@ mod tests {
     fn a_look_serves_only_attempts_that_began_before_it() {
         let own = own();
         let mut exes = Exes::new();
-        let now = Instant::now();
         let early = began();
-        assert!(exes.path(&own, early, now).is_some());
-        let first = last_look(&mut exes, &own, now);
-        assert!(first >= early.boot_ns);
-        assert!(exes.path(&own, early, now).is_some());
-        assert_eq!(last_look(&mut exes, &own, now), first);
-        assert!(exes.path(&own, began(), now).is_some());
-        assert!(last_look(&mut exes, &own, now) > first);
-    }
-
-    fn last_look(exes: &mut Exes, caller: &Caller, now: Instant) -> u64 {
-        let key = (caller.pid, caller.started_ns, caller.exe.unwrap());
-        let lookup = exes.lookups.get(key, now, || panic!("it is remembered"));
-        lookup.at_ns
+        assert!(look(&mut exes, &own, early).is_some());
+        assert!(exes.path(&own, early, Instant::now()).is_ok());
+        let late = began();
+        let request = exes.path(&own, late, Instant::now()).unwrap_err();
+        // A look that began before the attempt is no answer to it.
+        exes.put(
+            request.key(),
+            ExeLookup {
+                at_ns: late.boot_ns - 1,
+                found: None,
+            },
+            Instant::now(),
+        );
+        assert_eq!(exes.known(&request, Instant::now()), None);
+        exes.put(request.key(), request.look(), Instant::now());
+        assert!(exes.known(&request, Instant::now()).unwrap().is_some());
     }
 }

@@ -37,6 +37,16 @@ impl PortRules {
     pub(crate) fn reserved_in_range(&self) -> u32 {
         self.reserved.count_within(self.range())
     }
+
+    /// Returns the number of these ports that are in the range and not reserved.
+    pub(crate) fn count(&self, ports: &PortSet) -> u32 {
+        ports.without(&self.reserved).count_within(self.range())
+    }
+
+    /// Like [`count`](Self::count), but leaves out some ports.
+    pub(crate) fn count_without(&self, ports: &PortSet, others: &PortSet) -> u32 {
+        self.count(&ports.without(others))
+    }
 }
 
 /// Bits in a word of a port set.
@@ -61,9 +71,26 @@ impl PortSet {
         }
     }
 
+    /// Adds one port.
+    pub(crate) fn add(&mut self, port: u16) {
+        if let Some(word) = self.0.get_mut(usize::from(port / WORD)) {
+            *word |= 1 << (port % WORD);
+        }
+    }
+
     pub(crate) fn contains(&self, port: u16) -> bool {
         let word = self.0.get(usize::from(port / WORD));
         word.is_some_and(|word| word & (1 << (port % WORD)) != 0)
+    }
+
+    /// Returns the ports that the other set has not.
+    fn without(&self, others: &Self) -> Self {
+        let mut rest = Self::default();
+        let words = self.0.iter().zip(others.0.iter());
+        for (rest, (word, others)) in rest.0.iter_mut().zip(words) {
+            *rest = word & !others;
+        }
+        rest
     }
 
     fn count_within(&self, range: RangeInclusive<u16>) -> u32 {
@@ -119,6 +146,14 @@ mod tests {
             prop_assert_eq!(rules.available() as usize, open.count());
             let reserved = within().filter(|&port| listed(port)).count();
             prop_assert_eq!(rules.reserved_in_range() as usize, reserved);
+            let mut used = PortSet::default();
+            (1000..=40_000).for_each(|port| used.add(port));
+            let mut others = PortSet::default();
+            others.insert(2000, 3000);
+            let counted = (1000..=40_000).filter(|&port| rules.has(port));
+            prop_assert_eq!(rules.count(&used) as usize, counted.clone().count());
+            let rest = counted.filter(|port| !(2000..=3000).contains(port)).count();
+            prop_assert_eq!(rules.count_without(&used, &others) as usize, rest);
         }
     }
 

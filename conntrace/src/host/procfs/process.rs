@@ -1,10 +1,11 @@
 //! Facts about a process from /proc, checked to be still the same process.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::{self, File},
-    io::Read as _,
+    io::{self, Read as _},
     net::SocketAddr,
+    os::unix::fs::MetadataExt as _,
     time::Instant,
 };
 
@@ -17,9 +18,10 @@ use crate::{
         Undiagnosed,
         question::{Holding, NamedProcess, ProcessKey, ProxyVariable},
     },
-    host::netns::reason,
+    host::{attention::visit, netns::reason},
     output::event::COMM_JSON_MAX,
     record::sanitize,
+    sys,
 };
 
 /// Maximum bytes of an environment read.
@@ -30,6 +32,8 @@ const PROFILE_MAX: u64 = 1 << 16;
 const PROFILE_JSON_MAX: usize = 256;
 /// Maximum number of processes in an answer.
 const NAMED_MAX: usize = 3;
+/// Number of a process's descriptors beyond which other processes are searched first.
+const DESCRIPTORS_MAX: usize = 4096;
 
 /// Returns true if the pid still belongs to this process. Checked after a read, it holds for the
 /// time before.
@@ -37,9 +41,11 @@ pub(crate) fn is_still(process: ProcessKey) -> bool {
     started_ticks(process.pid) == Some(process.started_ns / TICK_NS)
 }
 
-/// Returns the start time of the process with this pid, in ticks since boot.
+/// Returns the start time of the process with this pid, in ticks since boot. `None` also where the
+/// pids of /proc are not those of the records.
 pub(crate) fn started_ticks(pid: u32) -> Option<u64> {
-    start_ticks(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    let stat = visit(pid, |folder| fs::read(folder.join("stat"))).ok()?;
+    start_ticks(&stat)
 }
 
 /// Returns the proxy variable that holds this address. Nothing else of the environment leaves the
@@ -61,7 +67,7 @@ pub(crate) fn proxy(
 /// Returns true if the process still has memory. An exiting one gives it up early (`exit_mm`): its
 /// files in /proc that read the memory are then empty, without an error.
 fn has_memory(pid: u32) -> bool {
-    let sizes = fs::read_to_string(format!("/proc/{pid}/statm"));
+    let sizes = visit(pid, |folder| fs::read_to_string(folder.join("statm")));
     sizes.is_ok_and(|sizes| !sizes.starts_with("0 "))
 }
 
@@ -74,13 +80,13 @@ pub(crate) fn confinement(process: ProcessKey) -> Result<Option<String>, Undiagn
 /// Reads a file of the process, up to `max` bytes, and checks that it is still the same process.
 /// The flag is true if the file was read completely.
 fn read(process: ProcessKey, name: &str, max: u64) -> Result<(Vec<u8>, bool), Undiagnosed> {
-    let read = || {
+    let bytes = visit(process.pid, |folder| {
         let mut bytes = Vec::new();
-        let file = File::open(format!("/proc/{}/{name}", process.pid))?;
+        let file = File::open(folder.join(name))?;
         file.take(max).read_to_end(&mut bytes)?;
         Ok(bytes)
-    };
-    let bytes: Vec<u8> = read().map_err(|error| reason(&error))?;
+    });
+    let bytes = bytes.map_err(|error| reason(&error))?;
     let is_whole = u64::try_from(bytes.len()).is_ok_and(|len| len < max);
     if is_still(process) {
         Ok((bytes, is_whole))
@@ -102,61 +108,148 @@ fn profile(label: &[u8]) -> Option<String> {
 
 /// Returns the process with its name, for a line.
 fn named(pid: u32) -> NamedProcess {
-    let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let comm = visit(pid, |folder| fs::read(folder.join("comm"))).unwrap_or_default();
     NamedProcess {
         pid,
         comm: sanitize::bounded(comm.trim_ascii_end(), COMM_JSON_MAX),
     }
 }
 
-/// Finds the owners of sockets: a map from inode to pid. `None` if the time ran out before every
-/// process was searched.
-pub(crate) fn owners(
-    inodes: &HashSet<u32>,
-    first: Option<u32>,
+/// Socket whose holder is looked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SoughtSocket {
+    pub(crate) inode: u32,
+    /// User that created it. Its processes are searched before those of others.
+    pub(crate) uid: u32,
+}
+
+/// Search of all processes for those that hold sockets.
+struct OwnerSearch<'a> {
+    inodes: &'a HashSet<u32>,
     until: Instant,
-) -> Option<HashMap<u32, u32>> {
-    let mut found = HashMap::new();
-    let others = pids().filter(|&pid| Some(pid) != first);
-    for pid in first.into_iter().chain(others) {
-        if found.len() >= inodes.len() {
-            break;
+    /// Pid of each holder found, by inode.
+    found: HashMap<u32, u32>,
+    /// Processes of which only the first descriptors were searched.
+    large: Vec<u32>,
+    /// True if a process was left out at which a thread hangs.
+    skipped: bool,
+}
+
+/// Time ran out before every process was searched.
+#[derive(Debug, PartialEq, Eq)]
+struct SearchEnded;
+
+impl<'a> OwnerSearch<'a> {
+    fn new(inodes: &'a HashSet<u32>, until: Instant) -> Self {
+        Self {
+            inodes,
+            until,
+            found: HashMap::new(),
+            large: Vec::new(),
+            skipped: false,
         }
-        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-            continue;
+    }
+
+    /// Searches these processes until all sockets are found. Those with many descriptors come last.
+    fn search(&mut self, pids: impl Iterator<Item = u32>) -> Result<(), SearchEnded> {
+        for pid in pids {
+            if Instant::now() >= self.until {
+                return Err(SearchEnded);
+            }
+            self.descriptors(pid, DESCRIPTORS_MAX)?;
+            if self.is_done() {
+                return Ok(());
+            }
+        }
+        for pid in std::mem::take(&mut self.large) {
+            self.descriptors(pid, usize::MAX)?;
+        }
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        self.found.len() >= self.inodes.len()
+    }
+
+    fn descriptors(&mut self, pid: u32, max: usize) -> Result<(), SearchEnded> {
+        let looked = visit(pid, |folder| {
+            for (at, descriptor) in fs::read_dir(folder.join("fd"))?.flatten().enumerate() {
+                if at >= max {
+                    self.large.push(pid);
+                    break;
+                }
+                if Instant::now() >= self.until {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                let inode = fs::read_link(descriptor.path()).ok().and_then(|link| {
+                    let number = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+                    number.parse().ok()
+                });
+                if let Some(inode) = inode.filter(|inode| self.inodes.contains(inode)) {
+                    self.found.entry(inode).or_insert(pid);
+                    if self.is_done() {
+                        break;
+                    }
+                }
+            }
+            Ok(())
+        });
+        match looked {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(SearchEnded),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                self.skipped = true;
+                Ok(())
+            }
+            // The process has exited, or nobody may inspect it.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Finds the holders of sockets, by inode, as far as time allows. Searches the processes `first`
+/// first, then those of the users that created the sockets.
+pub(crate) fn owners_of(
+    sought: &[SoughtSocket],
+    first: &[u32],
+    until: Instant,
+) -> BTreeMap<u32, NamedProcess> {
+    let inodes = sought.iter().map(|sock| sock.inode);
+    let inodes: HashSet<u32> = inodes.filter(|inode| *inode != 0).collect();
+    if inodes.is_empty() {
+        return BTreeMap::new();
+    }
+    let mut search = OwnerSearch::new(&inodes, until);
+    let _ = search.search(first.iter().copied());
+    if !search.is_done() {
+        let is_theirs = |pid: &u32| {
+            let uid = visit(*pid, |folder| Ok(fs::metadata(folder)?.uid()));
+            uid.is_ok_and(|uid| sought.iter().any(|sock| sock.uid == uid))
         };
-        for descriptor in descriptors.flatten() {
-            if Instant::now() >= until {
-                return None;
-            }
-            let inode = fs::read_link(descriptor.path()).ok().and_then(|link| {
-                let number = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
-                number.parse().ok()
-            });
-            if let Some(inode) = inode.filter(|inode| inodes.contains(inode)) {
-                found.entry(inode).or_insert(pid);
-            }
-        }
+        let others = pids().take_while(|_| Instant::now() < until);
+        let (likely, rest): (Vec<u32>, Vec<u32>) = others.partition(is_theirs);
+        // What was found in time is known, whether or not the search ended early.
+        let _ = search.search(likely.into_iter().chain(rest));
     }
-    Some(found)
+    let found = search.found.into_iter();
+    found.map(|(inode, pid)| (inode, named(pid))).collect()
 }
 
-/// Finds the owner of one socket; searches the process `first` first.
-pub(crate) fn owner(inode: u32, first: Option<u32>, until: Instant) -> Option<NamedProcess> {
-    if inode == 0 {
-        return None;
-    }
-    let found = owners(&HashSet::from([inode]), first, until)?;
-    found.get(&inode).copied().map(named)
-}
-
-/// Returns the processes that hold most of these sockets.
+/// Returns the processes that hold most of these sockets; none if some may be hidden.
 pub(crate) fn holdings(inodes: &HashSet<u32>, first: Option<u32>, until: Instant) -> Vec<Holding> {
-    let mut counts: HashMap<u32, u32> = HashMap::new();
-    for pid in owners(inodes, first, until)
-        .unwrap_or_default()
-        .into_values()
+    if inodes.is_empty() || !sys::proc_shows_all() {
+        return Vec::new();
+    }
+    let mut search = OwnerSearch::new(inodes, until);
+    let others = pids().filter(|&pid| Some(pid) != first);
+    // The caller often has them all.
+    let of_caller = first.map_or(Ok(()), |pid| search.descriptors(pid, usize::MAX));
+    // Numbers of a part of the processes could name the wrong ones.
+    if of_caller.is_err() || (!search.is_done() && search.search(others).is_err()) || search.skipped
     {
+        return Vec::new();
+    }
+    let mut counts: HashMap<u32, u32> = HashMap::new();
+    for pid in search.found.into_values() {
         *counts.entry(pid).or_default() += 1;
     }
     let mut counts: Vec<_> = counts.into_iter().collect();
@@ -190,9 +283,37 @@ mod tests {
         let link = format!("/proc/self/fd/{}", server.as_raw_fd());
         let inode = u32::try_from(fs::metadata(link).unwrap().st_ino()).unwrap();
         let until = Instant::now() + Duration::from_secs(20);
-        assert_eq!(owner(inode, None, until).unwrap().pid, std::process::id());
-        assert_eq!(owner(0, None, until), None);
-        assert_eq!(owners(&HashSet::from([inode]), None, Instant::now()), None);
+        let sought = |inode, uid| [SoughtSocket { inode, uid }];
+        let own = fs::metadata("/proc/self").unwrap().uid();
+        let this = [std::process::id()];
+        for (uid, first) in [(own, &[][..]), (12_345, &[]), (own, &this)] {
+            let found = owners_of(&sought(inode, uid), first, until);
+            assert_eq!(found[&inode].pid, std::process::id());
+        }
+        assert!(owners_of(&sought(0, own), &[], until).is_empty());
+        let past = Instant::now();
+        assert!(owners_of(&sought(inode, own), &[std::process::id()], past).is_empty());
+        assert!(holdings(&HashSet::from([inode]), None, past).is_empty());
+        let holding = holdings(&HashSet::from([inode]), None, until);
+        assert_eq!(
+            (holding[0].process.pid, holding[0].sockets),
+            (std::process::id(), 1)
+        );
+    }
+
+    /// A process with many descriptors is searched too, after the others.
+    #[test]
+    fn many_descriptors_are_searched_last() {
+        use std::os::fd::AsRawFd as _;
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let link = format!("/proc/self/fd/{}", server.as_raw_fd());
+        let inode = u32::try_from(fs::metadata(link).unwrap().st_ino()).unwrap();
+        let inodes = HashSet::from([inode]);
+        let mut search = OwnerSearch::new(&inodes, Instant::now() + Duration::from_secs(20));
+        search.descriptors(std::process::id(), 1).unwrap();
+        assert_eq!((search.found.len(), search.large.len()), (0, 1));
+        search.search(std::iter::empty()).unwrap();
+        assert_eq!(search.found[&inode], std::process::id());
     }
 
     #[test]

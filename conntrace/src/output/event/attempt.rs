@@ -2,18 +2,13 @@
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{COMM_JSON_MAX, Endpoint, Time};
+use super::{Endpoint, Time};
 use crate::{
-    diagnosis::{Cause, DiagnosisResult, Undiagnosed, WrittenCause},
-    output::message,
-    record::{
-        Attempt, Caller, Comm, Errno, Label, Reply, ReplyKind, Seen, TimeoutBy, Verdict, reply,
-        sanitize,
-    },
+    diagnosis::{Cause, Undiagnosed, WrittenCause},
+    record::{Label, Reply, Seen, TimeoutBy},
 };
 
 /// Ending of a connection attempt.
@@ -112,7 +107,7 @@ pub struct Process {
 }
 
 /// Container of the calling process. Unknown fields are null.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Container {
     /// Id of the container: 64 hexadecimal digits.
     pub id: Option<Arc<str>>,
@@ -127,7 +122,7 @@ pub struct Container {
 }
 
 /// Container runtime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Runtime {
     /// Docker Engine.
@@ -178,7 +173,7 @@ pub struct Syn {
 }
 
 /// Executable, cgroup and container of a caller, as found in userspace.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// Path of the executable.
     pub exe: Option<Arc<str>>,
@@ -186,104 +181,4 @@ pub struct Owner {
     pub cgroup: Option<Arc<str>>,
     /// Container, if the cgroup's path names one.
     pub container: Option<Container>,
-}
-
-/// Builds the content of an outcome line.
-#[must_use]
-pub fn outcome(
-    attempt: &Attempt,
-    verdict: &Verdict,
-    started: Timestamp,
-    owner: Owner,
-    DiagnosisResult { cause, undiagnosed }: DiagnosisResult,
-) -> Outcome {
-    let mut subject = subject(attempt, owner);
-    let details = details(attempt, Some(verdict), started);
-    let why = cause.as_ref().map(|cause| cause.why.as_str());
-    subject.message = message::outcome(&subject, &details, attempt.heard, verdict, why);
-    Outcome {
-        label: verdict.label,
-        errno: verdict.errno.map(Errno::name),
-        subject,
-        cause,
-        undiagnosed,
-        details,
-    }
-}
-
-/// Builds the content of a stall line.
-#[must_use]
-pub fn stall(attempt: &Attempt, started: Timestamp, owner: Owner) -> Stall {
-    let mut subject = subject(attempt, owner);
-    let details = details(attempt, None, started);
-    subject.message = message::stall(&subject, &details, attempt.heard);
-    Stall { subject, details }
-}
-
-/// Builds the subject without its message.
-fn subject(attempt: &Attempt, owner: Owner) -> Subject {
-    Subject {
-        message: String::new(),
-        process: process(attempt.caller.as_ref(), owner.exe, owner.cgroup),
-        container: owner.container,
-        remote: RemoteEnd {
-            addr: attempt.remote.map(|remote| remote.addr),
-            port: attempt.remote.map(|remote| remote.port),
-            ..RemoteEnd::default()
-        },
-    }
-}
-
-fn details(attempt: &Attempt, verdict: Option<&Verdict>, since: Timestamp) -> Details {
-    // Facts about the beginning are unknown if only a part of the attempt was seen.
-    let whole = attempt.seen.from_beginning();
-    // A recovered ending was found some time after it.
-    let is_timely = attempt.seen == Seen::Whole;
-    let reply = reply(attempt);
-    Details {
-        local: Endpoint {
-            addr: attempt.local_addr,
-            port: attempt.local_port,
-        },
-        netns: Some(attempt.netns),
-        started: whole.then_some(Time(since)),
-        elapsed_us: is_timely.then(|| (attempt.at_ns - attempt.since_ns) / 1000),
-        syn: Syn {
-            sent: whole.then_some(attempt.syn_sent),
-            retransmitted: whole.then_some(attempt.syn_retransmitted),
-        },
-        own_part: own_part(attempt, verdict, &reply),
-        reply,
-        timeout_by: verdict.and_then(|verdict| verdict.timeout_by),
-        suppressed: 0,
-        seen: attempt.seen,
-        // Unique, because a thread calls one connect at a time.
-        attempt_id: format!("{:x}-{:x}", attempt.since_ns, attempt.serial),
-    }
-}
-
-/// Returns the words for a reply of kind `local`. This host answered refused and unreachable
-/// attempts. For others it dropped packets, or only recorded an error of its own (`sk_err_soft`).
-fn own_part(attempt: &Attempt, verdict: Option<&Verdict>, reply: &Reply) -> &'static str {
-    let label = verdict.map(|verdict| verdict.label);
-    let answered = matches!(label, Some(Label::Refused | Label::Unreachable));
-    match reply.kind {
-        ReplyKind::Local if reply.icmp_type.is_some() || answered => "this host itself",
-        ReplyKind::Local if attempt.drops.is_some() => "dropped here",
-        ReplyKind::Local => "an error of this host's own",
-        ReplyKind::None | ReplyKind::SynAck | ReplyKind::Rst | ReplyKind::Icmp => "",
-    }
-}
-
-fn process(caller: Option<&Caller>, exe: Option<Arc<str>>, cgroup: Option<Arc<str>>) -> Process {
-    let name = |comm: &Comm| sanitize::bounded(comm.as_bytes(), COMM_JSON_MAX);
-    Process {
-        pid: caller.map(|caller| caller.pid),
-        tid: caller.and_then(|caller| caller.tid),
-        comm: caller.map(|caller| name(&caller.comm)),
-        leader_comm: caller.map(|caller| name(&caller.leader_comm)),
-        exe,
-        uid: caller.map(|caller| caller.uid),
-        cgroup,
-    }
 }

@@ -1,19 +1,26 @@
 //! Lines as serialised, and their JSON Schema. Recordings have types of their own.
 
 mod attempt;
+mod attempt_line;
 mod port_pressure;
 mod totals;
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt::{self, Display, Formatter},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use attempt::{
-    Container, Details, Outcome, Owner, Process, RemoteEnd, Runtime, Stall, Subject, Syn, outcome,
-    stall,
+    Container, Details, Outcome, Owner, Process, RemoteEnd, Runtime, Stall, Subject, Syn,
 };
+pub(crate) use attempt_line::{AttemptId, OwnNumbers, SharedFacts};
+pub use attempt_line::{AttemptLine, outcome, stall};
 pub use port_pressure::{PortPressure, PortUse, States, port_pressure};
 pub use totals::{Loss, Lost, Stop, TableLoss, Top, TopHolder, Totals, Undelivered};
 
@@ -125,6 +132,34 @@ pub struct Start {
     pub hooks: Vec<HookState>,
     /// Kinds of endings that these hooks see.
     pub coverage: Coverage,
+    /// Facts about processes and containers that stay unknown where conntrace runs; empty if there
+    /// are none.
+    pub limits: Vec<HostLimit>,
+}
+
+/// Limit of the place where conntrace runs, as `conntrace doctor` reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostLimit {
+    /// Name of the check, such as `pid_namespace`.
+    pub name: Cow<'static, str>,
+    /// Fact found on the host.
+    pub found: String,
+    /// Effect on the lines.
+    pub cost: Cow<'static, str>,
+    /// Remedy.
+    pub remedy: Cow<'static, str>,
+}
+
+impl Display for HostLimit {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            found,
+            cost,
+            remedy,
+        } = self;
+        write!(f, "{name}: {found}; {cost}; remedy: {remedy}")
+    }
 }
 
 /// State of one hook.

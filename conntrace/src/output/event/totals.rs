@@ -168,7 +168,7 @@ pub struct Totals {
     pub undiagnosed: BTreeMap<Undiagnosed, u64>,
     /// Number of disconnects by label; always empty so far.
     pub disconnects: BTreeMap<&'static str, u64>,
-    /// Number of inspector threads abandoned because a query of the host hung; always 0 so far.
+    /// Number of inspector threads abandoned because a look at the host hung.
     pub inspectors_abandoned: u64,
     /// Most frequent failures since the last summary, at most 10.
     pub top: Vec<Top>,

@@ -61,7 +61,7 @@ impl Rows {
             facts,
         } = self.begin(rows::label(ending.label), who, to, out);
         match details.elapsed_us {
-            Some(_) => message::elapsed(cell, details),
+            Some(_) => message::elapsed(cell, details.elapsed_us),
             None => cell.push('-'),
         }
         row.cell_right(columns.after_end, cell);

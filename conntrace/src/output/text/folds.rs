@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     diagnosis::{Certainty, Code, Undiagnosed},
-    output::event::{Container, Details, Endpoint, Outcome, Subject},
+    output::event::{Container, Details, Endpoint, Event, Line, Outcome, Subject},
     record::Label,
 };
 
@@ -38,6 +38,19 @@ pub(super) struct FoldKey<'a> {
 }
 
 impl<'a> FoldKey<'a> {
+    /// Returns the case of a line; `None` if it is not about an attempt.
+    pub(super) fn of_line(line: &'a Line) -> Option<Self> {
+        match &line.event {
+            Event::Outcome(outcome) => Some(Self::of_outcome(outcome)),
+            Event::Stall(stall) => Some(Self::of_stall(&stall.subject)),
+            Event::Start(_)
+            | Event::PortPressure(_)
+            | Event::Loss(_)
+            | Event::Summary(_)
+            | Event::Stop(_) => None,
+        }
+    }
+
     pub(super) fn of_outcome(outcome: &'a Outcome) -> Self {
         let cause = outcome.cause.as_ref();
         Self {
@@ -116,17 +129,38 @@ impl Folded {
         }
     }
 
-    fn add(&mut self, subject: &Subject, details: &Details, now: Timestamp) {
-        let pid = subject.process.pid;
+    /// Returns true if the next repeat is printed in full.
+    fn is_printed_again(&self, now: Timestamp) -> bool {
+        self.count == 0 && now.duration_since(self.printed_at) >= PRINTED_AGAIN
+    }
+
+    fn add(&mut self, Repeat { pid, suppressed }: Repeat, now: Timestamp) {
         self.pid = if self.count == 0 || self.pid == pid {
             pid
         } else {
             None
         };
         self.count += 1;
-        self.suppressed = self.suppressed.saturating_add(details.suppressed);
+        self.suppressed = self.suppressed.saturating_add(suppressed);
         self.until = now;
     }
+}
+
+/// Numbers of a line that may be folded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Repeat {
+    /// Process id of the caller.
+    pub(super) pid: Option<u32>,
+    /// Number of similar lines that `--limit` suppressed.
+    pub(super) suppressed: u64,
+}
+
+/// Place of a case in [`Folds`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FoldId {
+    hash: u64,
+    /// Number of evictions before.
+    evictions: u64,
 }
 
 /// Manner in which a line is printed.
@@ -152,6 +186,8 @@ pub(super) struct Folds {
     since: Option<Timestamp>,
     /// Number of repeats held back.
     lines: u64,
+    /// Number of times that all cases were evicted.
+    evictions: u64,
 }
 
 impl Folds {
@@ -164,7 +200,7 @@ impl Folds {
         now: Timestamp,
     ) -> LineStyle {
         let hash = self.hasher.hash_one(case);
-        let Some(folded) = self.cases.get_mut(&hash) else {
+        let Some(folded) = self.cases.get(&hash) else {
             let folded = Folded::new(case, subject.container.as_ref(), now);
             self.cases.insert(hash, folded);
             return LineStyle::First;
@@ -172,17 +208,48 @@ impl Folds {
         if folded.case() != case {
             return LineStyle::First;
         }
-        if folded.count == 0 && now.duration_since(folded.printed_at) >= PRINTED_AGAIN {
-            folded.printed_at = now;
-            return LineStyle::Again;
+        let repeat = Repeat {
+            pid: subject.process.pid,
+            suppressed: details.suppressed,
+        };
+        if self.hold(hash, repeat, now) {
+            return LineStyle::Held;
         }
+        if let Some(folded) = self.cases.get_mut(&hash) {
+            folded.printed_at = now;
+        }
+        LineStyle::Again
+    }
+
+    /// Returns the place of a case, if it has one.
+    pub(super) fn find(&self, case: FoldKey<'_>) -> Option<FoldId> {
+        let hash = self.hasher.hash_one(case);
+        let folded = self.cases.get(&hash)?;
+        (folded.case() == case).then_some(FoldId {
+            hash,
+            evictions: self.evictions,
+        })
+    }
+
+    /// Counts a line of the case at this place. Returns false, and counts nothing, if the line must
+    /// be printed or the case was evicted.
+    pub(super) fn repeat(&mut self, id: FoldId, repeat: Repeat, now: Timestamp) -> bool {
+        id.evictions == self.evictions && self.hold(id.hash, repeat, now)
+    }
+
+    /// Counts a repeat. Returns false if it must be printed.
+    fn hold(&mut self, hash: u64, repeat: Repeat, now: Timestamp) -> bool {
+        let folded = self.cases.get_mut(&hash);
+        let Some(folded) = folded.filter(|folded| !folded.is_printed_again(now)) else {
+            return false;
+        };
         if folded.count == 0 {
             self.held.push(hash);
         }
-        folded.add(subject, details, now);
+        folded.add(repeat, now);
         self.lines += 1;
         self.since.get_or_insert(now);
-        LineStyle::Held
+        true
     }
 
     /// Returns true if repeats have been held back long enough, or the table is full.
@@ -219,6 +286,7 @@ impl Folds {
         }
         if self.cases.len() >= CASES_MAX {
             self.cases.clear();
+            self.evictions += 1;
         }
     }
 

@@ -16,10 +16,11 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
     Format,
-    event::{Details, Event, Line, Subject},
+    event::{AttemptLine, Details, Event, Line, Subject},
+    known_cases::{KnownCase, KnownCases},
 };
 use attempt::EndingText;
-use folds::{FoldKey, Folds, LineStyle};
+use folds::{FoldId, FoldKey, Folds, LineStyle, Repeat};
 use local_time::LocalTime;
 use page::{Page, WIDTH_MIN};
 use rows::Rows;
@@ -32,6 +33,8 @@ use rows::Rows;
 pub struct Text {
     rows: Rows,
     folds: Folds,
+    /// Places in `folds` of failures that came again.
+    places: KnownCases<FoldId>,
     /// Queries the terminal's width again, which the user may have changed.
     ask_width: Option<fn() -> Option<u16>>,
 }
@@ -55,18 +58,14 @@ impl Text {
         Self {
             rows: Rows::new(page, LocalTime::of(TimeZone::system())),
             folds: Folds::default(),
+            places: KnownCases::default(),
             ask_width: None,
         }
     }
 
     /// Sets the time of a line, after printing the repeats that are due.
-    fn advance(&mut self, line: &Line, out: &mut Vec<u8>) {
-        let now = line.time.0;
-        let counts = matches!(
-            line.event,
-            Event::Start(_) | Event::Summary(_) | Event::Stop(_)
-        );
-        if counts || self.folds.is_due(now) {
+    fn advance(&mut self, now: Timestamp, out: &mut Vec<u8>) {
+        if self.folds.is_due(now) {
             self.release(out);
         }
         if self.rows.set_time(now)
@@ -83,7 +82,7 @@ impl Text {
     }
 
     /// Prints an attempt, or counts it if it is a repeat.
-    fn attempt(
+    fn print_or_fold(
         &mut self,
         case: FoldKey<'_>,
         ending: &EndingText<'_>,
@@ -107,23 +106,53 @@ impl Text {
 impl Format for Text {
     fn render(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
         let now = line.time.0;
-        self.advance(line, out);
+        if let Event::Start(_) | Event::Summary(_) | Event::Stop(_) = line.event {
+            self.release(out);
+        }
+        self.advance(now, out);
         match &line.event {
             Event::Outcome(outcome) => {
                 let attempt = (&outcome.subject, &outcome.details);
                 let case = FoldKey::of_outcome(outcome);
-                self.attempt(case, &EndingText::of_outcome(outcome), attempt, now, out);
+                self.print_or_fold(case, &EndingText::of_outcome(outcome), attempt, now, out);
             }
             Event::Stall(stall) => {
                 let attempt = (&stall.subject, &stall.details);
                 let case = FoldKey::of_stall(&stall.subject);
-                self.attempt(case, &EndingText::STALL, attempt, now, out);
+                self.print_or_fold(case, &EndingText::STALL, attempt, now, out);
             }
             Event::PortPressure(pressure) => self.rows.port_pressure(pressure, out),
             Event::Start(start) => self.rows.header(start, &line.hostname, now, out),
             Event::Loss(loss) => self.rows.loss(loss, out),
             Event::Summary(totals) => self.rows.summary(totals, out),
             Event::Stop(stop) => self.rows.stop(stop, out),
+        }
+        Ok(())
+    }
+
+    fn attempt(&mut self, attempt: &AttemptLine, out: &mut Vec<u8>) -> io::Result<()> {
+        let now = attempt.numbers.time;
+        self.advance(now, out);
+        let hash = match self.places.find(&attempt.facts) {
+            KnownCase::Kept(hash, place) => {
+                let repeat = Repeat {
+                    pid: attempt.pid(),
+                    suppressed: attempt.numbers.suppressed,
+                };
+                if self.folds.repeat(*place, repeat, now) {
+                    return Ok(());
+                }
+                Some(hash)
+            }
+            KnownCase::Again(hash) => Some(hash),
+            KnownCase::New => None,
+        };
+        let line = attempt.line();
+        self.render(&line, out)?;
+        if let Some(hash) = hash
+            && let Some(place) = FoldKey::of_line(&line).and_then(|case| self.folds.find(case))
+        {
+            self.places.keep(hash, attempt.facts.clone(), place);
         }
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! Worker: decodes and labels records and renders lines, in the kernel's order.
 
+mod looks;
+mod pending;
 mod port_pressure;
+mod replayed;
 mod top_failures;
 mod totals;
 
@@ -14,12 +17,16 @@ use std::{
 
 use jiff::Timestamp;
 
+use pending::{PendingLine, PendingLines};
 use top_failures::TopFailures;
 
-use super::diagnoser::Diagnoser;
+use super::{
+    diagnosed::{Diagnosed, Diagnosis},
+    diagnoser::Diagnoser,
+};
 use crate::{
-    diagnosis::{self, DiagnosisResult, Undiagnosed},
-    host::{self, AttemptStart, Callers, Owners},
+    diagnosis::Undiagnosed,
+    host::{self, Callers, Inspectors, Owners, RecordedAnswer},
     output::{
         Output,
         event::{self, Event, Line, Lost, Owner, Start, Stop, Totals, Undelivered},
@@ -30,8 +37,8 @@ use crate::{
         self, Attempt, CompleteRecord, Label, Malformed, RecordKind, Verdict, WireRecord,
         clock::WallClock, history::HostTable, label,
     },
-    recording::{Entry, Note, Purpose, Recorder, Snapshot},
-    sys::{Backlog, MissedAnswers},
+    recording::{Purpose, Recorder, Snapshot},
+    sys::MissedAnswers,
 };
 
 /// Labels of attempts, and selection of the lines printed.
@@ -49,13 +56,6 @@ pub struct Labelling {
     pub causes: bool,
 }
 
-/// Owner and diagnosis of an attempt.
-struct AttemptFindings {
-    /// Owner of the caller; `None` if the caller is unknown.
-    owner: Option<Owner>,
-    diagnosed: DiagnosisResult,
-}
-
 /// Turns records into lines and counts.
 pub struct Worker {
     output: Output,
@@ -66,6 +66,13 @@ pub struct Worker {
     limit: Limit,
     callers: Callers,
     diagnosis: Option<Diagnoser>,
+    /// Threads that look at the host; `None` in a replay.
+    inspectors: Option<Inspectors>,
+    pending: PendingLines,
+    /// True if the recording had no room to wait for the next record's cause.
+    has_no_time: bool,
+    /// Maximum time that a line waits.
+    timeout: Duration,
     /// Port usage monitor; `None` in a replay and after the stop.
     pressure: Option<Pressure>,
     recorder: Option<Recorder>,
@@ -83,13 +90,25 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Creates a worker that writes this host's lines to `output`. The recorder, if any, gets
-    /// everything needed to write the same lines again.
+    /// Creates a worker that writes this host's lines to `output`. A line waits for its cause for at
+    /// most `timeout`. The recorder, if any, gets everything needed to write the same lines again.
     #[must_use]
-    pub fn new(output: Output, labelling: Labelling, recorder: Option<Recorder>) -> Self {
+    pub fn new(
+        output: Output,
+        labelling: Labelling,
+        timeout: Duration,
+        recorder: Option<Recorder>,
+    ) -> Self {
+        let inspectors = Inspectors::start().inspect_err(|error| {
+            log::warn!(
+                "no causes, no executables: cannot start the threads that look at the host: {error}"
+            );
+        });
         Self {
             callers: Callers::Live(Owners::new()),
-            diagnosis: labelling.causes.then(Diagnoser::live),
+            diagnosis: labelling.causes.then(|| Diagnoser::live(timeout)),
+            inspectors: inspectors.ok(),
+            timeout,
             pressure: labelling.causes.then(Pressure::new),
             is_thorough: recorder.is_some(),
             recorder,
@@ -108,6 +127,10 @@ impl Worker {
             limit: Limit::new(labelling.limit),
             callers: Callers::Recorded(Owner::default()),
             diagnosis: labelling.causes.then(Diagnoser::of_recording),
+            inspectors: None,
+            pending: PendingLines::default(),
+            has_no_time: false,
+            timeout: Duration::ZERO,
             pressure: None,
             labelling,
             recorder: None,
@@ -119,46 +142,6 @@ impl Worker {
             malformed: 0,
             top: TopFailures::default(),
             reported: Default::default(),
-        }
-    }
-
-    /// Processes the next entry of a recording.
-    ///
-    /// # Errors
-    /// Fails when the output cannot be written.
-    pub fn replay(&mut self, entry: Entry) -> io::Result<()> {
-        match entry {
-            Entry::Record(record) => self.record(&record, Instant::now()),
-            Entry::Note(Note::Owner(owner)) => {
-                self.callers = Callers::Recorded(owner);
-                Ok(())
-            }
-            Entry::Note(Note::Told(answer)) => {
-                if let Some(diagnosis) = &mut self.diagnosis {
-                    diagnosis.add_answer(answer);
-                }
-                Ok(())
-            }
-            Entry::Note(Note::Clock { boot_to_wall }) => {
-                self.clock.set(boot_to_wall);
-                Ok(())
-            }
-            Entry::Note(Note::Start {
-                host,
-                time,
-                boot_ns,
-                start,
-            }) => {
-                self.host = host;
-                self.start(start, time, boot_ns)
-            }
-            Entry::Note(Note::PortPressure { time, level, found }) => {
-                self.port_pressure(level, &found, time);
-                Ok(())
-            }
-            Entry::Note(Note::Snapshot { time, snapshot }) => {
-                self.snapshot(&snapshot, time).map(drop)
-            }
         }
     }
 
@@ -217,14 +200,10 @@ impl Worker {
         self.write_own(Event::Start(start), now)
     }
 
-    /// Sets the views of the kernel side. While the backlog is large no causes are searched for, so
-    /// that no records are lost.
-    pub fn follow(&mut self, backlog: Backlog, missed_answers: MissedAnswers) {
+    /// Sets the view of the kernel side's missed answers.
+    pub fn follow(&mut self, missed_answers: MissedAnswers) {
         self.hosts = HostTable::new(missed_answers.secret());
         self.missed_answers = missed_answers;
-        if let Some(diagnosis) = &mut self.diagnosis {
-            diagnosis.watch_backlog(backlog);
-        }
     }
 
     /// Updates the distance from `CLOCK_BOOTTIME` to wall time for the records that follow.
@@ -270,21 +249,28 @@ impl Worker {
             return self.hint(&attempt, count, now);
         }
         let verdict = label(&attempt, self.labelling.patience_ms);
-        // Asked once: a second answer could differ.
-        let found = self
-            .is_thorough
-            .then(|| self.examine(&attempt, verdict.as_ref(), now));
-        let owner = found.as_ref().and_then(|found| found.owner.as_ref());
-        self.note(record, owner);
-        match verdict {
-            None if self.labelling.stalls => self.stall(&attempt, found, now),
-            None => {}
-            Some(verdict) => self.outcome(&attempt, &verdict, found, now),
+        let (owner, exe) = self.owner(&attempt, verdict.as_ref(), now);
+        let diagnosis = match &verdict {
+            Some(verdict) => self.diagnosis(&attempt, verdict, now),
+            None => Diagnosis::Known(Diagnosed::default()),
+        };
+        let line = PendingLine {
+            record: *record,
+            attempt,
+            verdict,
+            owner,
+            exe,
+            diagnosis,
+            until: now + self.timeout,
+        };
+        if line.is_ready() {
+            return self.write_pending(line);
         }
+        self.wait(line);
     }
 
     fn malformed(&mut self, record: &CompleteRecord, error: &Malformed) {
-        self.note(record, None);
+        self.note(record, None, &[]);
         // The log names the first error; loss lines count the others.
         if self.malformed == 0 {
             log::warn!("a record of the kernel side is malformed: {error}");
@@ -293,64 +279,44 @@ impl Worker {
     }
 
     /// Adds a record to the recording, with the answers and the owner its line needs.
-    fn note(&mut self, record: &CompleteRecord, owner: Option<&Owner>) {
+    fn note(&mut self, record: &CompleteRecord, owner: Option<&Owner>, answers: &[RecordedAnswer]) {
         if let Some(recorder) = &mut self.recorder {
-            let answers = self.diagnosis.as_mut().map(Diagnoser::take_answers);
-            answers
-                .into_iter()
-                .flatten()
-                .for_each(|answer| recorder.answer(answer));
+            for answer in answers {
+                recorder.answer(answer.clone());
+            }
             recorder.record(record, owner);
         }
     }
 
-    /// Finds the owner and the cause of an attempt, from the host or the recording.
-    fn examine(
-        &mut self,
-        attempt: &Attempt,
-        verdict: Option<&Verdict>,
-        now: Instant,
-    ) -> AttemptFindings {
-        let callers = &mut self.callers;
-        let caller = attempt.caller.as_ref();
-        let began = AttemptStart::new(attempt.since_ns, &self.clock);
-        AttemptFindings {
-            owner: caller.map(|caller| callers.owner(caller, began, now)),
-            diagnosed: verdict.map_or_else(DiagnosisResult::default, |verdict| {
-                self.diagnosed(attempt, verdict)
-            }),
+    fn stall(&mut self, attempt: &Attempt, owner: Option<Owner>) {
+        if !self.labelling.stalls {
+            return;
         }
-    }
-
-    fn diagnosed(&mut self, attempt: &Attempt, verdict: &Verdict) -> DiagnosisResult {
-        match &mut self.diagnosis {
-            Some(diagnosis) => diagnosis.cause(attempt, verdict),
-            None => DiagnosisResult {
-                cause: None,
-                undiagnosed: diagnosis::has_causes(verdict.label).then_some(Undiagnosed::Off),
-            },
-        }
-    }
-
-    fn stall(&mut self, attempt: &Attempt, found: Option<AttemptFindings>, now: Instant) {
         let alike = rate_limit::LimitKey::new(attempt, None);
         let Some(suppressed) = self.limit.admit(alike, attempt.at_ns) else {
             return;
         };
-        let found = found.unwrap_or_else(|| self.examine(attempt, None, now));
-        let started = self.clock.at(attempt.since_ns);
-        let mut stall = event::stall(attempt, started, found.owner.unwrap_or_default());
-        stall.details.suppressed = suppressed;
-        self.write(Event::Stall(Box::new(stall)), self.clock.at(attempt.at_ns));
+        let owner = owner.unwrap_or_default();
+        let mut line = event::stall(attempt, self.times(attempt), owner, &self.host);
+        line.numbers.suppressed = suppressed;
+        self.output.write_attempt(&line);
     }
 
-    fn outcome(
+    /// Counts an outcome, and writes its line. Counted here, so that a replay counts it at the same
+    /// place.
+    fn ended(
         &mut self,
+        record: &CompleteRecord,
         attempt: &Attempt,
         verdict: &Verdict,
-        found: Option<AttemptFindings>,
-        now: Instant,
+        owner: Option<Owner>,
+        diagnosed: Diagnosed,
     ) {
+        self.note(
+            record,
+            owner.as_ref(),
+            diagnosed.answers_to_record(attempt.at_ns),
+        );
         *self.outcomes.entry(verdict.label).or_default() += 1;
         if !verdict.label.is_hidden() {
             self.top.count(attempt, verdict.label);
@@ -362,18 +328,22 @@ impl Worker {
         let Some(suppressed) = self.limit.admit(alike, attempt.at_ns) else {
             return;
         };
-        let found = found.unwrap_or_else(|| self.examine(attempt, Some(verdict), now));
-        let started = self.clock.at(attempt.since_ns);
-        let owner = found.owner.unwrap_or_default();
-        let mut outcome = event::outcome(attempt, verdict, started, owner, found.diagnosed);
-        outcome.details.suppressed = suppressed;
-        if let Some(reason) = outcome.undiagnosed {
+        if let Some(reason) = diagnosed.result.undiagnosed {
             *self.undiagnosed.entry(reason).or_default() += 1;
         }
-        self.write(
-            Event::Outcome(Box::new(outcome)),
+        let (times, owner) = (self.times(attempt), owner.unwrap_or_default());
+        let result = diagnosed.result;
+        let mut line = event::outcome(attempt, verdict, times, owner, result, &self.host);
+        line.numbers.suppressed = suppressed;
+        self.output.write_attempt(&line);
+    }
+
+    /// Returns the times of an attempt's beginning and of its event.
+    fn times(&self, attempt: &Attempt) -> (Timestamp, Timestamp) {
+        (
+            self.clock.at(attempt.since_ns),
             self.clock.at(attempt.at_ns),
-        );
+        )
     }
 
     /// Writes the losses and the line for these totals, and returns the totals.
@@ -381,6 +351,9 @@ impl Worker {
     /// # Errors
     /// Fails when a direct output cannot be written.
     pub fn snapshot(&mut self, snapshot: &Snapshot, now: Timestamp) -> io::Result<Totals> {
+        if matches!(snapshot.purpose, Purpose::Stop(_)) {
+            self.give_up(Instant::now());
+        }
         if let Some(recorder) = &mut self.recorder {
             recorder.snapshot(now, snapshot);
         }

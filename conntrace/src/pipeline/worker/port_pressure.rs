@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::{
+    host::PortScanResult,
     output::event::{self, Event, PortUse},
     pipeline::Worker,
     record::Attempt,
 };
 
 impl Worker {
-    /// Returns the time until [`write_port_pressure`](Self::write_port_pressure) has work to do;
+    /// Returns the time until [`watch_ports`](Self::watch_ports) has work to do;
     /// `None` while no destination is monitored.
     #[must_use]
     pub fn pressure_wait(&self, now: Instant) -> Option<Duration> {
@@ -26,12 +27,19 @@ impl Worker {
         }
     }
 
-    /// Writes the port pressure lines that are due.
-    pub fn write_port_pressure(&mut self) {
+    /// Requests the next scan of port usage, where due.
+    pub fn watch_ports(&mut self, now: Instant) {
+        if let Some(pressure) = &mut self.pressure {
+            pressure.turn(now, self.inspectors.as_mut());
+        }
+    }
+
+    /// Writes the lines of a scan.
+    pub(super) fn ports_scanned(&mut self, result: &PortScanResult, now: Instant) {
         let Some(pressure) = &mut self.pressure else {
             return;
         };
-        for (level, found) in pressure.turn(Instant::now()) {
+        for (level, found) in pressure.scanned(result, now) {
             let now = Timestamp::now();
             if let Some(recorder) = &mut self.recorder {
                 recorder.port_pressure(now, level, found);

@@ -79,7 +79,7 @@ impl Worker {
             suppressed: self.limit.suppressed(),
             undiagnosed: self.undiagnosed.clone(),
             disconnects: BTreeMap::new(),
-            inspectors_abandoned: 0,
+            inspectors_abandoned: snapshot.inspectors_abandoned,
             top: Vec::new(),
         }
     }

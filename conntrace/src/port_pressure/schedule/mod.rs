@@ -113,10 +113,6 @@ impl ScanSchedule {
         oldest.is_some_and(|oldest| self.ports.remove(&oldest).is_some())
     }
 
-    pub(super) fn is_scanning(&self) -> bool {
-        self.scanning
-    }
-
     /// Returns the time of the next scan; `None` if none is due.
     pub(super) fn next_scan(&self) -> Option<Instant> {
         let due = self.ports.values().filter_map(Watched::due).min()?;

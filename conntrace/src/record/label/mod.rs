@@ -84,7 +84,7 @@ impl Label {
 }
 
 /// Party that gave up waiting for an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeoutBy {
     /// The kernel gave up after its last retry (`tcp_write_timeout`).
@@ -94,7 +94,7 @@ pub enum TimeoutBy {
 }
 
 /// Result of the rules for an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Verdict {
     /// Outcome of the attempt.
     pub label: Label,

@@ -25,7 +25,7 @@ pub enum ReplyKind {
 }
 
 /// Answer to an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 pub struct Reply {
     /// Kind of answer.
     pub kind: ReplyKind,

@@ -15,11 +15,11 @@ mod truth;
 mod walk;
 mod xt;
 
-use std::{collections::HashMap, fs, io};
+use std::{fs, io};
 
 use nix::net::if_::if_nametoindex;
 
-use self::dump::{LiveSets, RulesetDump};
+use self::dump::{LiveParts, RulesetRequests};
 use crate::diagnosis::firewall_facts::{Firewall, FirewallPacket, Match, PacketEnd};
 
 /// Maximum number of reads of a ruleset that keeps changing.
@@ -27,7 +27,8 @@ const READS_MAX: usize = 3;
 
 /// Finds the rules that could have ended the packet's path in this way.
 ///
-/// Evaluates the current `nf_tables` ruleset of the calling thread's network namespace. A condition
+/// Evaluates the current `nf_tables` ruleset of the calling thread's network namespace. Reads the
+/// chains that the packet reaches, and of large sets the elements that its values match. A condition
 /// that depends on more than the packet, such as a rate limit, is unknown.
 ///
 /// Not evaluated: BPF programs, connection tracking and NAT with full tables, and chains of legacy
@@ -41,19 +42,19 @@ pub fn ended_by(packet: &FirewallPacket, ending: PacketEnd) -> io::Result<Firewa
     let has_legacy = has_legacy_tables(packet.remote.ip().to_canonical().is_ipv6());
     let mut reads = 1;
     loop {
-        let mut dump = RulesetDump::new();
-        let rules = dump.ruleset()?;
-        let mut sets = LiveSets {
-            dump: &mut dump,
-            kinds: rules.sets.clone(),
-            known: HashMap::new(),
-        };
-        let mut firewall = walk::ended_by(packet, index, ending, &rules, &mut sets);
-        if !dump.is_whole && reads < READS_MAX {
+        let mut requests = RulesetRequests::new();
+        let ruleset = requests.ruleset()?;
+        let mut parts = LiveParts::new(&mut requests, &ruleset);
+        let mut firewall = walk::ended_by(packet, index, ending, &ruleset, &mut parts);
+        if let Some(error) = parts.error {
+            return Err(error);
+        }
+        requests.check()?;
+        if !requests.is_whole && reads < READS_MAX {
             reads += 1;
             continue;
         }
-        if has_legacy || !dump.is_whole {
+        if has_legacy || !requests.is_whole {
             firewall.complete = false;
             let found = firewall.found.iter_mut();
             found.for_each(|found| found.matches = Match::Possibly);
@@ -80,5 +81,7 @@ fn has_names(file: io::Result<Vec<u8>>) -> bool {
     }
 }
 
+#[cfg(test)]
+mod live_tests;
 #[cfg(test)]
 mod tests;

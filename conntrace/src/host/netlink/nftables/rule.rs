@@ -3,10 +3,10 @@
 use super::{
     parse::{name_of, nested, number, number_of, value},
     registers::Registers,
-    ruleset::NftRule,
+    ruleset::{NftRule, RulesetParts},
     seen::{PacketChange, PacketFacts},
-    sets::{self, NftSet, SetMatches},
-    truth::{PartialByte, Truth, bytes, equal, order, within},
+    sets::{self, SetMatches},
+    truth::{PartialByte, Truth, bytes, equal, known, order, within},
     xt,
 };
 use crate::diagnosis::firewall_facts;
@@ -29,12 +29,6 @@ pub(super) enum NftVerdict {
     Continue,
 }
 
-/// Access to sets with their elements.
-pub(super) trait Sets {
-    /// Returns the set; `None` if it is unknown.
-    fn set(&mut self, name: &sets::SetName) -> Option<&NftSet>;
-}
-
 /// Effect of a rule on a packet that reaches it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct RuleEffect {
@@ -53,7 +47,7 @@ pub(super) fn evaluate(
     rule: &NftRule,
     (family, table): (u8, &[u8]),
     seen: &PacketFacts,
-    sets: &mut dyn Sets,
+    sets: &mut dyn RulesetParts,
 ) -> RuleEffect {
     let mut state = Evaluation {
         family,
@@ -77,7 +71,7 @@ struct Evaluation<'a> {
     family: u8,
     table: &'a [u8],
     seen: &'a PacketFacts,
-    sets: &'a mut dyn Sets,
+    sets: &'a mut dyn RulesetParts,
     registers: Registers,
     /// Conjunction of all conditions so far.
     holds: Truth,
@@ -280,10 +274,7 @@ impl Evaluation<'_> {
         let name = name_of(data, 1).unwrap_or_default();
         let name = (self.family, self.table.to_vec(), name.to_vec());
         let register = number_of(data, 2).unwrap_or(u32::MAX);
-        let key = |set: &NftSet| self.registers.load(register, set.key_len());
-        let set = self.sets.set(&name);
-        self.outcome.compared += set.map_or(0, NftSet::len);
-        let looked = set.map(|set| set.look_up(&key(set)));
+        let looked = self.set_matches(&name, register);
         let looked = looked.unwrap_or_else(SetMatches::unknown);
         // NFT_LOOKUP_F_INV
         let is_inverted = number_of(data, 5).unwrap_or_default() & 1 != 0;
@@ -316,6 +307,20 @@ impl Evaluation<'_> {
                 self.require(is_found);
                 self.registers.store(register, &bytes);
             }
+        }
+    }
+
+    /// Looks up a register in a set. Of a set that is too large to read, the kernel is asked for the
+    /// element, which takes the whole key.
+    fn set_matches(&mut self, name: &sets::SetName, register: u32) -> Option<SetMatches> {
+        let set = self.sets.set(name)?;
+        self.outcome.compared += set.len();
+        let key = self.registers.load(register, set.key_len());
+        let listed = set.look_up(&key);
+        let whole_key = known(&key).filter(|_| set.is_cut() && listed.is_found != Truth::True);
+        match whole_key {
+            Some(key) => Some(self.sets.matching(name, &key)?.look_up_known(&key)),
+            None => Some(listed),
         }
     }
 

@@ -1,18 +1,18 @@
-//! Ruleset of a network namespace, as dumped by `nf_tables`.
+//! Ruleset of a network namespace, as told by `nf_tables`: its tables and chains, and the rules of
+//! single chains.
 
-use std::{
-    collections::{HashMap, HashSet},
-    ops::ControlFlow,
-};
+use std::{collections::HashSet, ops::ControlFlow, rc::Rc};
 
 use super::{
     parse::{elements, name_of, nested, number, number_of, until_nul, value},
-    sets::{self, SetSpec},
+    sets::{NftSet, SetName},
 };
 
-/// Maximum number of rules kept, and of bytes of their expressions.
-const RULES_MAX: usize = 65_536;
-const BYTES_MAX: usize = 32 << 20;
+/// Maximum number of tables and chains kept.
+const CHAINS_MAX: usize = 65_536;
+/// Maximum number of rules kept of a ruleset, and of bytes of their expressions.
+pub(super) const RULES_MAX: usize = 20_000;
+const BYTES_MAX: usize = 8 << 20;
 
 /// `NFT_MSG_NEWTABLE`, `NEWCHAIN`, `NEWRULE` and `NEWSET`; each request is one more.
 pub(super) const TABLE: u16 = 10 << 8;
@@ -54,50 +54,97 @@ pub(super) struct NftRule {
     pub(super) user_data: Vec<u8>,
 }
 
-/// Tables, chains, rules and sets, without the sets' elements.
+/// Tables and chains, without their rules.
 #[derive(Debug, Default)]
 pub(super) struct Ruleset {
     /// Tables with the flag `dormant`, by family and name.
     dormant: HashSet<(u8, Vec<u8>)>,
     pub(super) base_chains: Vec<BaseChain>,
-    pub(super) chains: HashMap<ChainName, Vec<NftRule>>,
-    pub(super) sets: HashMap<sets::SetName, SetSpec>,
-    rules: usize,
-    bytes: usize,
-    /// True if rules were left out.
+    pub(super) chains: HashSet<ChainName>,
+    /// True if tables or chains were left out.
     pub(super) is_cut: bool,
 }
 
+/// Rules of a chain, in order.
+#[derive(Debug, Default)]
+pub(super) struct ChainRules {
+    pub(super) rules: Vec<NftRule>,
+    /// True if the last ones were left out.
+    pub(super) is_cut: bool,
+}
+
+/// Room that is left for rules.
+#[derive(Debug)]
+pub(super) struct RuleRoom {
+    rules: usize,
+    bytes: usize,
+}
+
+impl Default for RuleRoom {
+    fn default() -> Self {
+        Self {
+            rules: RULES_MAX,
+            bytes: BYTES_MAX,
+        }
+    }
+}
+
+/// Access to the parts of a ruleset.
+pub(super) trait RulesetParts {
+    /// Returns the rules of a chain; `None` if they are unknown.
+    fn rules(&mut self, chain: &ChainName) -> Option<Rc<ChainRules>>;
+
+    /// Returns the set; `None` if it is unknown. Of a large one the last elements are left out.
+    fn set(&mut self, name: &SetName) -> Option<&NftSet>;
+
+    /// Returns the set with only those elements that this key can match; `None` if it is unknown.
+    fn matching(&mut self, name: &SetName, key: &[u8]) -> Option<NftSet>;
+}
+
+impl ChainRules {
+    /// Adds a message `NFT_MSG_NEWRULE`, without `struct nfgenmsg`, while there is room.
+    pub(super) fn add(&mut self, message: &[u8], room: &mut RuleRoom) -> ControlFlow<()> {
+        let rule = NftRule {
+            handle: handle(message),
+            expressions: value(message, 4).unwrap_or_default().to_vec(),
+            user_data: value(message, 7).unwrap_or_default().to_vec(),
+        };
+        let len = rule.expressions.len() + rule.user_data.len();
+        if room.rules == 0 || room.bytes < len {
+            self.is_cut = true;
+            return ControlFlow::Break(());
+        }
+        room.rules -= 1;
+        room.bytes -= len;
+        self.rules.push(rule);
+        ControlFlow::Continue(())
+    }
+}
+
 impl Ruleset {
-    /// Adds a message of a dump. Dumps come in the order tables, chains, rules, sets; `message`
-    /// begins after `struct nfgenmsg`.
+    /// Adds a message of a dump of tables or, after these, of chains. `message` begins after
+    /// `struct nfgenmsg`.
     pub(super) fn add(&mut self, kind: u16, family: u8, message: &[u8]) -> ControlFlow<()> {
+        if self.dormant.len() + self.chains.len() >= CHAINS_MAX {
+            self.is_cut = true;
+            return ControlFlow::Break(());
+        }
         match kind {
             TABLE if number_of(message, 2).unwrap_or_default() & DORMANT != 0 => {
                 let table = name_of(message, 1).unwrap_or_default();
                 self.dormant.insert((family, table.to_vec()));
             }
             CHAIN => self.add_chain(family, message),
-            RULE => self.add_rule(family, message),
-            SET => {
-                let name = sets::name(family, message);
-                self.sets
-                    .extend(name.map(|name| (name, SetSpec::parse(message))));
-            }
             _ => {}
         }
-        if self.is_cut {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        ControlFlow::Continue(())
     }
 
     fn add_chain(&mut self, family: u8, message: &[u8]) {
         let Some(name) = chain(family, message, 3) else {
             return;
         };
-        self.chains.entry(name.clone()).or_default();
+        self.chains.insert(name.clone());
         let (family, table, _) = &name;
         let hook = nested(message, 4, 1).and_then(number);
         let is_active = !self.dormant.contains(&(*family, table.clone()));
@@ -112,24 +159,6 @@ impl Ruleset {
                 is_nat: name_of(message, 7) == Some(b"nat"),
                 name,
             });
-        }
-    }
-
-    fn add_rule(&mut self, family: u8, message: &[u8]) {
-        let Some(name) = chain(family, message, 2) else {
-            return;
-        };
-        let rule = NftRule {
-            handle: handle(message),
-            expressions: value(message, 4).unwrap_or_default().to_vec(),
-            user_data: value(message, 7).unwrap_or_default().to_vec(),
-        };
-        self.rules += 1;
-        self.bytes += rule.expressions.len();
-        if self.rules > RULES_MAX || self.bytes > BYTES_MAX {
-            self.is_cut = true;
-        } else {
-            self.chains.entry(name).or_default().push(rule);
         }
     }
 }

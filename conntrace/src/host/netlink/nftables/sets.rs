@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::{
-    parse::{elements, name_of, nested, number_of, until_nul, value},
+    parse::{elements, name_of, nested, number_of, value},
     truth::{PartialByte, Truth, equal, order, within},
 };
 
@@ -14,6 +14,9 @@ const EVAL: u32 = 0x20;
 /// Element flags `NFT_SET_ELEM_INTERVAL_END` and `NFT_SET_ELEM_CATCHALL`.
 const INTERVAL_END: u32 = 0x1;
 const CATCHALL: u32 = 0x2;
+
+/// Maximum number of elements of a set that match one key: one, and the one for all other keys.
+const MATCHING_MAX: usize = 2;
 
 /// Family, table and name of a set.
 pub(super) type SetName = (u8, Vec<u8>, Vec<u8>);
@@ -83,6 +86,16 @@ impl NftSet {
             self.elements.push(Element::parse(element));
         }
         ControlFlow::Continue(())
+    }
+
+    /// Returns a set of the same kind without elements.
+    pub(super) fn emptied(&self) -> Self {
+        Self::new(self.kind.clone(), MATCHING_MAX)
+    }
+
+    /// Returns true if elements were left out.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// Sorts the elements after all were added.
@@ -167,6 +180,12 @@ impl NftSet {
         all
     }
 
+    /// Like [`look_up`](Self::look_up), with a key that is known.
+    pub(super) fn look_up_known(&self, key: &[u8]) -> SetMatches {
+        let key: Vec<_> = key.iter().copied().map(PartialByte::known).collect();
+        self.look_up(&key)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.elements.len()
     }
@@ -233,10 +252,4 @@ impl SetMatches {
             *is_it = Truth::Unknown;
         }
     }
-}
-
-/// Parses the name of a set in a message.
-pub(super) fn name(family: u8, message: &[u8]) -> Option<SetName> {
-    let (table, name) = (value(message, 1)?, value(message, 2)?);
-    Some((family, until_nul(table).to_vec(), until_nul(name).to_vec()))
 }

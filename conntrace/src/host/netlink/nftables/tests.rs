@@ -1,14 +1,18 @@
 //! Walks of captured rulesets and of malformed bytes.
 
-use std::{collections::HashMap, fmt::Write as _, fs, io, ops::ControlFlow, process::Command};
+use std::{
+    collections::HashMap, fmt::Write as _, fs, io, ops::ControlFlow, process::Command, rc::Rc,
+};
 
 use proptest::prelude::*;
 
 use super::{
-    dump::{ELEMENT, RulesetDump},
+    dump::{ELEMENT, RulesetRequests},
     has_names,
-    rule::Sets,
-    ruleset::{CHAIN, RULE, Ruleset, SET, TABLE},
+    parse::name_of,
+    ruleset::{
+        CHAIN, ChainName, ChainRules, RULE, RuleRoom, Ruleset, RulesetParts, SET, TABLE, chain,
+    },
     sets::{self, NftSet},
     walk,
 };
@@ -34,13 +38,27 @@ const ROOM: usize = 100;
 #[derive(Default)]
 struct Captured {
     rules: Ruleset,
+    chains: HashMap<ChainName, ChainRules>,
     sets: HashMap<sets::SetName, NftSet>,
 }
 
 impl Captured {
     fn add(&mut self, kind: u16, family: u8, message: &[u8]) {
         let _ = self.rules.add(kind, family, message);
-        let Some(name) = sets::name(family, message) else {
+        let of_chain = match kind {
+            CHAIN => 3,
+            _ => 2,
+        };
+        if matches!(kind, CHAIN | RULE)
+            && let Some(name) = chain(family, message, of_chain)
+        {
+            let rules = self.chains.entry(name).or_default();
+            if kind == RULE {
+                let _ = rules.add(message, &mut RuleRoom::default());
+            }
+            return;
+        }
+        let Some(name) = set_name(family, message) else {
             return;
         };
         if kind == SET {
@@ -66,8 +84,19 @@ impl Captured {
     }
 
     fn walk(&mut self, packet: &FirewallPacket, ending: PacketEnd) -> Firewall {
-        let Self { rules, sets } = self;
-        walk::ended_by(packet, None, ending, rules, &mut KnownPacket(sets))
+        let chains = std::mem::take(&mut self.chains);
+        let chains = chains
+            .into_iter()
+            .map(|(name, rules)| (name, Rc::new(rules)));
+        let mut parts = CapturedParts {
+            chains: chains.collect(),
+            sets: &self.sets,
+        };
+        let firewall = walk::ended_by(packet, None, ending, &self.rules, &mut parts);
+        let chains = parts.chains.into_iter();
+        let chains = chains.map(|(name, rules)| (name, Rc::into_inner(rules).unwrap()));
+        self.chains = chains.collect();
+        firewall
     }
 
     /// Returns the handles, comments and matches of the rules found.
@@ -87,12 +116,29 @@ impl Captured {
     }
 }
 
-struct KnownPacket<'a>(&'a HashMap<sets::SetName, NftSet>);
+struct CapturedParts<'a> {
+    chains: HashMap<ChainName, Rc<ChainRules>>,
+    sets: &'a HashMap<sets::SetName, NftSet>,
+}
 
-impl Sets for KnownPacket<'_> {
-    fn set(&mut self, name: &sets::SetName) -> Option<&NftSet> {
-        self.0.get(name)
+impl RulesetParts for CapturedParts<'_> {
+    fn rules(&mut self, chain: &ChainName) -> Option<Rc<ChainRules>> {
+        self.chains.get(chain).cloned()
     }
+
+    fn set(&mut self, name: &sets::SetName) -> Option<&NftSet> {
+        self.sets.get(name)
+    }
+
+    fn matching(&mut self, name: &sets::SetName, _key: &[u8]) -> Option<NftSet> {
+        self.sets.get(name).cloned()
+    }
+}
+
+/// Parses the name of a set in a message.
+fn set_name(family: u8, message: &[u8]) -> Option<sets::SetName> {
+    let (table, name) = (name_of(message, 1)?, name_of(message, 2)?);
+    Some((family, table.to_vec(), name.to_vec()))
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -170,7 +216,7 @@ fn a_ruleset_that_is_cut_proves_nothing() {
     assert_eq!(firewall.found[0].matches, Match::Possibly);
     // A jump to a chain that is missing from the dump.
     let mut smtp = Captured::parse(SMTP.1);
-    smtp.rules.chains.retain(|name, _| name.2 != b"SMTPOUTPUT");
+    smtp.chains.retain(|name, _| name.2 != b"SMTPOUTPUT");
     let firewall = smtp.walk(&syn(25), PacketEnd::RejectByReset);
     assert!(firewall.found.is_empty() && !firewall.complete);
 }
@@ -243,12 +289,12 @@ fn dump() -> String {
         lines.push('\n');
     };
     let mut names = Vec::new();
-    let mut dump = RulesetDump::new();
+    let mut dump = RulesetRequests::new();
     for kind in [TABLE, CHAIN, RULE, SET] {
         let each = |family, message: &[u8]| {
             line(kind, family, message);
             if kind == SET {
-                names.extend(sets::name(family, message));
+                names.extend(set_name(family, message));
             }
             ControlFlow::Continue(())
         };

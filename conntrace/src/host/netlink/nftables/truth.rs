@@ -91,6 +91,14 @@ pub(super) fn bytes<const N: usize>(known: Option<[u8; N]>) -> [PartialByte; N] 
     })
 }
 
+/// Returns the values of the bytes if all of them are known.
+pub(super) fn known(bytes: &[PartialByte]) -> Option<Vec<u8>> {
+    let values = bytes
+        .iter()
+        .map(|byte| (byte.known == u8::MAX).then_some(byte.value));
+    values.collect()
+}
+
 /// Compares bytes for equality; `Unknown` if the lengths differ.
 pub(super) fn equal(bytes: &[PartialByte], other: &[u8]) -> Truth {
     if bytes.len() != other.len() {

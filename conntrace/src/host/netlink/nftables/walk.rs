@@ -7,8 +7,8 @@ use super::{
         is_on,
     },
     position::Position,
-    rule::{self, NftVerdict, Sets},
-    ruleset::{BaseChain, ChainName, NftRule, Ruleset},
+    rule::{self, NftVerdict},
+    ruleset::{BaseChain, ChainName, NftRule, RULES_MAX, Ruleset, RulesetParts},
     seen::{HookDevice, PacketChange, PacketFacts},
     truth::Truth,
 };
@@ -17,7 +17,7 @@ use crate::diagnosis::firewall_facts::{
 };
 
 /// Maximum number of rules evaluated for a packet.
-const STEPS_MAX: usize = 20_000;
+const STEPS_MAX: usize = RULES_MAX;
 /// Comparisons with set elements that cost as much as one rule.
 const COMPARED_A_STEP: usize = 64;
 /// Maximum depth of jumps (`NFT_JUMP_STACK_SIZE`).
@@ -29,7 +29,7 @@ type RulePlace<'a> = (&'a ChainName, Option<&'a NftRule>, Option<&'a [u8]>);
 /// Walk of one packet through the ruleset.
 struct PacketWalk<'a> {
     rules: &'a Ruleset,
-    sets: &'a mut dyn Sets,
+    parts: &'a mut dyn RulesetParts,
     ending: PacketEnd,
     seen: PacketFacts,
     /// Certainty that a chain has ended the packet's path.
@@ -45,7 +45,7 @@ pub(super) fn ended_by(
     index: Option<u32>,
     ending: PacketEnd,
     rules: &Ruleset,
-    sets: &mut dyn Sets,
+    parts: &mut dyn RulesetParts,
 ) -> Firewall {
     let mut device = match &packet.device {
         Some(name) => HookDevice::Named(name.clone(), index),
@@ -59,7 +59,7 @@ pub(super) fn ended_by(
         seen.to_own = Some(name == LOOPBACK);
     }
     if packet.direction == Direction::In {
-        let changes = translations(packet, &device, rules, sets);
+        let changes = translations(packet, &device, rules, parts);
         for change in &changes {
             seen.change(*change);
         }
@@ -69,7 +69,7 @@ pub(super) fn ended_by(
         // From here on only changes to the answer itself count.
         seen.changes.clear();
     }
-    let mut walk = PacketWalk::new(seen, ending, rules, sets);
+    let mut walk = PacketWalk::new(seen, ending, rules, parts);
     walk.all(packet, &device);
     // A rewritten header may contain another destination.
     let is_changed = walk.seen.changes.contains(&PacketChange::Header);
@@ -92,13 +92,13 @@ fn translations(
     packet: &FirewallPacket,
     device: &HookDevice,
     rules: &Ruleset,
-    sets: &mut dyn Sets,
+    parts: &mut dyn RulesetParts,
 ) -> Vec<PacketChange> {
     let syn = FirewallPacket {
         direction: Direction::Out,
         ..packet.clone()
     };
-    let mut walk = PacketWalk::new(PacketFacts::new(&syn), PacketEnd::Drop, rules, sets);
+    let mut walk = PacketWalk::new(PacketFacts::new(&syn), PacketEnd::Drop, rules, parts);
     walk.all(&syn, device);
     let changes = walk.seen.changes.into_iter();
     let swapped = changes.filter_map(|change| match change {
@@ -120,11 +120,11 @@ impl<'a> PacketWalk<'a> {
         seen: PacketFacts,
         ending: PacketEnd,
         rules: &'a Ruleset,
-        sets: &'a mut dyn Sets,
+        parts: &'a mut dyn RulesetParts,
     ) -> Self {
         Self {
             rules,
-            sets,
+            parts,
             ending,
             seen,
             ended: Truth::False,
@@ -244,12 +244,12 @@ impl<'a> PacketWalk<'a> {
     /// Walks a chain that the packet reaches with certainty `reach`. Returns the certainty that it
     /// leaves by `return` or at the end.
     fn chain(&mut self, name: &ChainName, reach: Truth, depth: usize) -> Truth {
-        let rules = self.rules;
-        let Some(chain) = rules.chains.get(name).filter(|_| depth < DEPTH_MAX) else {
+        let read = (depth < DEPTH_MAX).then(|| self.parts.rules(name));
+        let Some(chain) = read.flatten() else {
             return self.give_up();
         };
         let mut at = Position::new();
-        for rule in chain {
+        for rule in &chain.rules {
             if at.here == Truth::False {
                 break;
             }
@@ -258,7 +258,7 @@ impl<'a> PacketWalk<'a> {
                 return self.give_up();
             }
             let table = (name.0, name.1.as_slice());
-            let outcome = rule::evaluate(rule, table, &self.seen, self.sets);
+            let outcome = rule::evaluate(rule, table, &self.seen, self.parts);
             self.steps += outcome.compared / COMPARED_A_STEP;
             for change in &outcome.changes {
                 self.seen.change(*change);
@@ -270,6 +270,9 @@ impl<'a> PacketWalk<'a> {
                     self.follow(&mut at, *condition, verdict, this, reach, depth);
                 }
             }
+        }
+        if chain.is_cut && at.here != Truth::False {
+            return self.give_up();
         }
         at.through()
     }

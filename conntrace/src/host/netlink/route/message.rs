@@ -10,6 +10,7 @@ use std::{
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::net::if_::if_indextoname;
 
+pub(super) use crate::host::netlink::push;
 use crate::{
     diagnosis::way::{DeadEndKind, NetDevice},
     host::netlink::{self, attributes, u16_at, u32_at},
@@ -96,16 +97,6 @@ fn number(addr: IpAddr) -> u128 {
 pub(super) fn covers((prefix, len): (IpAddr, u8), addr: IpAddr) -> bool {
     let differing = (number(prefix) ^ number(addr)).leading_zeros();
     prefix.is_ipv4() == addr.is_ipv4() && differing >= u32::from(len).min(128)
-}
-
-/// Appends a `struct nlattr`.
-pub(super) fn push(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    // Values in requests have at most 16 bytes.
-    let len = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-    body.extend(len.to_ne_bytes());
-    body.extend(kind.to_ne_bytes());
-    body.extend(value);
-    body.resize(body.len().next_multiple_of(4), 0);
 }
 
 /// Iterates over attributes by type, without the type's flags.

@@ -3,8 +3,9 @@
 use super::*;
 use crate::{
     capture::{HookProgram, PROGRAMS},
+    commands::doctor::worst_limits,
     diagnosis::cause,
-    record::{Errno, Remote, Verdict, label::tests::icmp6, sanitize},
+    record::{Errno, Remote, label::tests::icmp6, sanitize},
 };
 
 /// Returns text that takes the given number of bytes in JSON.
@@ -85,7 +86,7 @@ fn longest_outcome() -> Outcome {
         cause: Some(Arc::new(longest_cause().into())),
         undiagnosed: Some(Undiagnosed::Unsupported),
     };
-    let mut outcome = outcome(&attempt, &verdict, at(), longest_owner(), diagnosed);
+    let mut outcome = outcome(&attempt, &verdict, longest_owner(), diagnosed);
     let remote = &mut outcome.subject.remote;
     let end = remote.endpoint();
     (remote.nat, remote.asked) = (Some(end), Some(end));
@@ -162,6 +163,7 @@ fn longest_start() -> Start {
         pid: u32::MAX,
         hooks: PROGRAMS.iter().map(hook).collect(),
         coverage: Coverage::default(),
+        limits: worst_limits(),
     }
 }
 

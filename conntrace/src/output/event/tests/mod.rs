@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     diagnosis::{Cause, Certainty, Code, DiagnosisResult, Facts, Undiagnosed},
-    record::{self, Attempt, Caller, Comm, Label, RecordKind},
+    record::{self, Attempt, Caller, Comm, Label, RecordKind, Verdict},
 };
 
 /// Byte that takes the most bytes when escaped.
@@ -29,24 +29,47 @@ fn owner() -> Owner {
     }
 }
 
-fn refused() -> Attempt {
+pub(crate) fn refused() -> Attempt {
     record::decode(&record::decode::tests::refused()).unwrap()
 }
 
+fn host() -> Arc<str> {
+    "web-1".into()
+}
+
 fn line(event: Event) -> Line {
-    Line::new(event, at(), &"web-1".into())
+    Line::new(event, at(), &host())
+}
+
+/// Returns the content of the outcome line of an attempt.
+pub(crate) fn outcome(
+    attempt: &Attempt,
+    verdict: &Verdict,
+    owner: Owner,
+    diagnosed: DiagnosisResult,
+) -> Outcome {
+    let times = (at(), at());
+    let line = super::outcome(attempt, verdict, times, owner, diagnosed, &host());
+    let Event::Outcome(outcome) = line.line().event else {
+        panic!("an outcome");
+    };
+    *outcome
+}
+
+/// Returns the content of the stall line of an attempt.
+fn stall(attempt: &Attempt) -> Stall {
+    let line = super::stall(attempt, (at(), at()), owner(), &host());
+    let Event::Stall(stall) = line.line().event else {
+        panic!("a stall");
+    };
+    *stall
 }
 
 /// Returns the outcome line of an attempt.
 pub(crate) fn outcome_of(attempt: &Attempt, owner: Owner) -> Line {
     let verdict = record::label(attempt, 200).unwrap();
-    line(Event::Outcome(Box::new(outcome(
-        attempt,
-        &verdict,
-        at(),
-        owner,
-        DiagnosisResult::default(),
-    ))))
+    let outcome = outcome(attempt, &verdict, owner, DiagnosisResult::default());
+    line(Event::Outcome(Box::new(outcome)))
 }
 
 /// Returns a line of `curl` being refused.
@@ -61,7 +84,7 @@ pub(crate) fn stall_line() -> Line {
     (attempt.error, attempt.heard) = (None, false);
     (attempt.syn_sent, attempt.syn_retransmitted) = (2, 1);
     attempt.at_ns = attempt.since_ns + 1_023_456_789;
-    line(Event::Stall(Box::new(stall(&attempt, at(), owner()))))
+    line(Event::Stall(Box::new(stall(&attempt))))
 }
 
 pub(crate) fn start_line() -> Line {
@@ -97,6 +120,7 @@ pub(crate) fn start_line() -> Line {
             local_denial: false,
             bind_exhausted: false,
         },
+        limits: Vec::new(),
     }))
 }
 
@@ -234,7 +258,7 @@ fn a_stall() {
 
 #[test]
 fn the_start() {
-    assert_snapshot!(json(&start_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"start","version":"0.1.0","boot_id":"5e0a1c6e-3f0e-4d0a-9c4b-0d6b1f2a3c4d","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"inet_sock_set_state","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false},"schema":1}"#);
+    assert_snapshot!(json(&start_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"start","version":"0.1.0","boot_id":"5e0a1c6e-3f0e-4d0a-9c4b-0d6b1f2a3c4d","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"inet_sock_set_state","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false},"limits":[],"schema":1}"#);
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn the_order_of_fields() {
     check(&stall_line(), &format!("{subject} {details}"));
     check(
         &start_line(),
-        "version boot_id kernel tier pid hooks coverage",
+        "version boot_id kernel tier pid hooks coverage limits",
     );
     let totals = "attempts outcomes in_flight lost undelivered unrecorded missed_hooks \
                   suppressed undiagnosed disconnects inspectors_abandoned top";

@@ -12,7 +12,7 @@ use crate::{
 fn a_stall_that_was_heard_is_not_unanswered() {
     let mut attempt = unanswered();
     attempt.at_ns = attempt.since_ns + 1_023_456_789;
-    let message = |attempt: &Attempt| stall(attempt, at(), owner()).subject.message;
+    let message = |attempt: &Attempt| stall(attempt).subject.message;
     attempt.heard = true;
     assert!(
         message(&attempt).ends_with(
@@ -48,7 +48,7 @@ fn a_name_stands_before_its_address() {
     let Stall {
         mut subject,
         details,
-    } = stall(&refused(), at(), owner());
+    } = stall(&refused());
     subject.remote.name = Some("db.internal".into());
     let message = message::stall(&subject, &details, false);
     let to = "curl[4242] 10.0.0.2:43210 -> db.internal (10.0.0.5:5432) no answer";
@@ -60,7 +60,7 @@ fn a_name_stands_before_its_address() {
 fn this_hosts_part() {
     let part = |attempt: &Attempt| {
         let verdict = crate::record::label(attempt, 20).unwrap();
-        let outcome = outcome(attempt, &verdict, at(), owner(), DiagnosisResult::default());
+        let outcome = outcome(attempt, &verdict, owner(), DiagnosisResult::default());
         (verdict.label, outcome.details.own_part)
     };
     let mut attempt = unanswered();
@@ -74,7 +74,7 @@ fn this_hosts_part() {
         moment: RecordKind::Stalled,
         ..attempt.clone()
     };
-    let stalled = stall(&stalled, at(), owner());
+    let stalled = stall(&stalled);
     assert_eq!(stalled.details.own_part, "dropped here");
     // A rule that rejects with a RST drops the SYN and answers it.
     (attempt.error, attempt.heard) = (errno(nix::errno::Errno::ECONNREFUSED), true);

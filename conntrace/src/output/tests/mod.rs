@@ -1,3 +1,5 @@
+mod any_attempt;
+
 use std::sync::{Arc, Mutex};
 
 use super::event::{

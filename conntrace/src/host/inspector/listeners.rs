@@ -1,0 +1,223 @@
+//! Answers about listeners and other single sockets of a namespace.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    ops::ControlFlow,
+    time::Instant,
+};
+
+use super::{HostInspector, owners_until};
+use crate::{
+    diagnosis::{
+        Undiagnosed,
+        question::{Holder, Listener, Listeners, NamedProcess, accepts},
+        similar_ports,
+        way::NetDevice,
+    },
+    host::{
+        netlink::{
+            route,
+            sock_diag::{self, DiagSocket},
+        },
+        netns::AttemptRef,
+        procfs::process::{self, SoughtSocket},
+    },
+};
+
+/// Maximum number of listeners in an answer.
+const LISTENERS_MAX: usize = 4;
+
+impl HostInspector {
+    /// Returns the listeners on a port. Similar ports are looked at if it has none.
+    pub(super) fn listeners(
+        &mut self,
+        netns: u32,
+        (addr, port): (IpAddr, u16),
+        about: &AttemptRef,
+        until: Instant,
+    ) -> Result<Listeners, Undiagnosed> {
+        let query = || {
+            let on_port = FirstListeners::ask(Some(addr), |each| sock_diag::listeners(port, each))?;
+            let on_similar = if on_port.is_empty() {
+                let ports = similar_ports(port);
+                FirstListeners::ask(Some(addr), |each| sock_diag::listeners_on(&ports, each))?
+            } else {
+                Vec::new()
+            };
+            Ok((on_port, on_similar))
+        };
+        let (on_port, on_similar) = self.namespaces.inside(netns, about, until, query)?;
+        Ok(Listeners {
+            on_port: self.with_owners(netns, on_port, about, until),
+            on_similar: self.with_owners(netns, on_similar, about, until),
+        })
+    }
+
+    /// Returns some of the listeners on a port in other namespaces.
+    ///
+    /// # Errors
+    /// Fails when none was found, and not every namespace was looked at.
+    pub(super) fn listeners_elsewhere(
+        &mut self,
+        netns: u32,
+        port: u16,
+        about: &AttemptRef,
+        until: Instant,
+    ) -> Result<Vec<Listener>, Undiagnosed> {
+        let query = || {
+            let found = FirstListeners::ask(None, |each| sock_diag::listeners(port, each))?;
+            Ok((!found.is_empty()).then_some(found))
+        };
+        let seen = self
+            .namespaces
+            .others(netns, about, until, LISTENERS_MAX, query);
+        let mut found = Vec::new();
+        for (other, listeners) in seen.some_or_unknown()? {
+            found.extend(self.with_owners(other, listeners, about, until));
+        }
+        found.truncate(LISTENERS_MAX);
+        Ok(found)
+    }
+
+    /// Returns the socket that has these two ends.
+    pub(super) fn tuple(
+        &mut self,
+        netns: u32,
+        (local, remote): (SocketAddr, SocketAddr),
+        about: &AttemptRef,
+        until: Instant,
+    ) -> Result<Option<Holder>, Undiagnosed> {
+        let query = || sock_diag::find(local, remote);
+        let found = self.namespaces.inside(netns, about, until, query)?;
+        Ok(found.map(|sock| {
+            let owners = self.owners_of(netns, std::slice::from_ref(&sock), about, until);
+            Holder {
+                state: sock.state_name().to_owned(),
+                process: owners.get(&sock.inode).cloned(),
+            }
+        }))
+    }
+
+    fn with_owners(
+        &mut self,
+        netns: u32,
+        found: Vec<(DiagSocket, Option<NetDevice>)>,
+        about: &AttemptRef,
+        until: Instant,
+    ) -> Vec<Listener> {
+        let (socks, devices): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        let owners = self.owners_of(netns, &socks, about, until);
+        let all = socks.iter().zip(devices);
+        all.map(|(sock, device)| Listener {
+            netns,
+            addr: sock.local.ip(),
+            port: sock.local.port(),
+            only_v6: sock.only_v6,
+            device,
+            process: owners.get(&sock.inode).cloned(),
+        })
+        .collect()
+    }
+
+    /// Finds the processes that hold these sockets, by inode. Those that are likely are searched
+    /// first: the last known holders, the caller, and the process that leads into the namespace.
+    fn owners_of(
+        &mut self,
+        netns: u32,
+        socks: &[DiagSocket],
+        about: &AttemptRef,
+        until: Instant,
+    ) -> BTreeMap<u32, NamedProcess> {
+        let sought = socks.iter().filter(|sock| sock.inode != 0);
+        let sought: Vec<_> = sought
+            .map(|sock| SoughtSocket {
+                inode: sock.inode,
+                uid: sock.uid,
+            })
+            .collect();
+        let known = sought
+            .iter()
+            .filter_map(|sock| self.owners.get(&sock.inode));
+        let caller = about.process.map(|process| process.pid);
+        let inside = self.namespaces.process_of(netns);
+        let first: Vec<u32> = known.copied().chain(caller).chain(inside).collect();
+        let found = process::owners_of(&sought, &first, owners_until(until));
+        for (inode, owner) in &found {
+            self.owners.insert(*inode, owner.pid);
+        }
+        found
+    }
+}
+
+/// The listeners that an answer tells of, found while the kernel tells of all. Those that accept the
+/// address come first. Of many that share an address and port (`SO_REUSEPORT`) there is one.
+struct FirstListeners {
+    addr: Option<IpAddr>,
+    found: BTreeMap<(bool, SocketAddr, bool), DiagSocket>,
+}
+
+impl FirstListeners {
+    /// Asks in the calling thread's namespace, which also knows the names of its interfaces.
+    fn ask(
+        addr: Option<IpAddr>,
+        ask: impl FnOnce(&mut dyn FnMut(DiagSocket) -> ControlFlow<()>) -> io::Result<()>,
+    ) -> io::Result<Vec<(DiagSocket, Option<NetDevice>)>> {
+        let mut first = Self {
+            addr,
+            found: BTreeMap::new(),
+        };
+        ask(&mut |sock| {
+            first.add(sock);
+            ControlFlow::Continue(())
+        })?;
+        let found = first.found.into_values();
+        Ok(found
+            .map(|sock| {
+                let device = (sock.device != 0).then(|| route::device(sock.device));
+                (sock, device)
+            })
+            .collect())
+    }
+
+    fn add(&mut self, sock: DiagSocket) {
+        let accepts = |addr| accepts(sock.local.ip(), sock.only_v6, addr);
+        let key = (!self.addr.is_none_or(accepts), sock.local, sock.only_v6);
+        self.found.entry(key).or_insert(sock);
+        if self.found.len() > LISTENERS_MAX {
+            self.found.pop_last();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_accept_the_address_are_kept() {
+        let sock = |local: &str, inode| DiagSocket {
+            state: sock_diag::LISTEN,
+            local: local.parse().unwrap(),
+            remote: "0.0.0.0:0".parse().unwrap(),
+            inode,
+            uid: 0,
+            only_v6: false,
+            device: 0,
+            timer_ms: 0,
+        };
+        let addr = "10.0.0.7".parse().unwrap();
+        let ask = |each: &mut dyn FnMut(DiagSocket) -> ControlFlow<()>| {
+            for host in 1..=200 {
+                let _ = each(sock(&format!("127.0.0.{host}:80"), host));
+            }
+            let _ = each(sock("0.0.0.0:80", 300));
+            let _ = each(sock("0.0.0.0:80", 301));
+            Ok(())
+        };
+        let found = FirstListeners::ask(Some(addr), ask).unwrap();
+        let inodes: Vec<_> = found.iter().map(|(sock, _)| sock.inode).collect();
+        assert_eq!(inodes, [300, 1, 2, 3]);
+    }
+}

@@ -1,0 +1,118 @@
+//! Looks at all namespaces of the machine.
+
+use std::{io, time::Instant};
+
+use super::{AttemptRef, Namespaces, is_before, reason};
+use crate::{diagnosis::Undiagnosed, host::netlink};
+
+/// Findings in other namespaces than one.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::host) struct FoundElsewhere<T> {
+    /// Namespaces in which something was found.
+    pub(super) found: Vec<(u32, T)>,
+    /// Reason why not all namespaces were looked at; `None` if all were.
+    pub(super) missed: Option<Undiagnosed>,
+}
+
+impl<T> FoundElsewhere<T> {
+    /// Returns what was found, of which there may be more.
+    ///
+    /// # Errors
+    /// Fails when nothing was found, and not all namespaces were looked at.
+    pub(in crate::host) fn some_or_unknown(self) -> Result<Vec<(u32, T)>, Undiagnosed> {
+        match self.missed {
+            Some(reason) if self.found.is_empty() => Err(reason),
+            Some(_) | None => Ok(self.found),
+        }
+    }
+
+    /// Returns everything that is to be found.
+    ///
+    /// # Errors
+    /// Fails when not all namespaces were looked at.
+    pub(in crate::host) fn all(self) -> Result<Vec<(u32, T)>, Undiagnosed> {
+        self.missed.map_or(Ok(self.found), Err)
+    }
+}
+
+impl Namespaces {
+    /// Runs `look` in every namespace but this one, the thread's own first, until `max` are found.
+    ///
+    /// A namespace that ended meanwhile is not among those that were missed. The list is made anew
+    /// for it once, because another process may lead into it.
+    pub(in crate::host) fn others<T>(
+        &mut self,
+        netns: u32,
+        about: &AttemptRef,
+        until: Instant,
+        max: usize,
+        look: impl Fn() -> io::Result<Option<T>>,
+    ) -> FoundElsewhere<T> {
+        let (mut all, missed) = self.list.all(about.at_ns, until);
+        all.retain(|other| *other != netns && !self.is_home(*other));
+        if !self.is_home(netns) {
+            all.insert(0, self.home_inode);
+        }
+        let mut seen = FoundElsewhere {
+            found: Vec::new(),
+            missed,
+        };
+        let ended = self.look_at(all, about, until, max, &look, &mut seen);
+        if !ended.is_empty() {
+            if let Err(reason) = self.list.search(until) {
+                seen.missed.get_or_insert(reason);
+            }
+            self.look_at(ended, about, until, max, &look, &mut seen);
+        }
+        seen
+    }
+
+    /// Looks at these namespaces. Returns those into which no known path leads.
+    fn look_at<T>(
+        &mut self,
+        all: Vec<u32>,
+        about: &AttemptRef,
+        until: Instant,
+        max: usize,
+        look: &impl Fn() -> io::Result<Option<T>>,
+        seen: &mut FoundElsewhere<T>,
+    ) -> Vec<u32> {
+        let mut ended = Vec::new();
+        for other in all {
+            if seen.found.len() >= max {
+                break;
+            }
+            if Instant::now() >= until {
+                seen.missed.get_or_insert(Undiagnosed::NoTime);
+                break;
+            }
+            let looked = if self.is_home(other) {
+                let found = netlink::bounded(until, look).map_err(|error| reason(&error));
+                found.map(|found| (found, true))
+            } else if let Some(reason) = self.list.refused(other) {
+                Err(reason)
+            } else if let Some((namespace, path)) = self.open_listed(other, |_| true) {
+                let found = self.enter(other, &namespace, until, look);
+                // A later process may lead into a later namespace with the same number.
+                found.map(|found| {
+                    let is_sure = found.is_none() || is_before(&path, about);
+                    (found, is_sure)
+                })
+            } else {
+                ended.push(other);
+                continue;
+            };
+            match looked {
+                Ok((Some(found), true)) => seen.found.push((other, found)),
+                Ok((Some(_), false)) => {
+                    seen.missed.get_or_insert(Undiagnosed::Incomplete);
+                }
+                Ok((None, _)) => {}
+                Err(reason) => {
+                    seen.missed.get_or_insert(reason);
+                }
+            }
+        }
+        ended
+    }
+}

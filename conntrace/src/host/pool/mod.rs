@@ -1,0 +1,314 @@
+//! Disposable threads, each of which serves one request at a time.
+//!
+//! A look at another process, namespace or filesystem can hang for as long as somebody likes. The
+//! owner of the pool never waits for one: a thread that is late is abandoned, and another takes its
+//! place and its request. Once it returns it ends.
+
+mod shares;
+mod spawner;
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::eventfd::{EfdFlags, EventFd},
+    time::{ClockId, clock_gettime},
+};
+
+pub(crate) use self::shares::Share;
+use self::{
+    shares::{Job, Shares},
+    spawner::Spawner,
+};
+use super::attention::{self, Gaze, Quarantine, Subject};
+
+/// Limits of a pool.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PoolLimits {
+    /// Number of threads that serve requests.
+    pub(super) threads: usize,
+    /// Maximum number of abandoned threads that have not returned. Beyond it none is replaced.
+    pub(super) abandoned_max: usize,
+    /// Time after its deadline at which the thread of a request is abandoned.
+    pub(super) grace: Duration,
+    /// Time after which a look at one process is taken for one that hangs.
+    pub(super) process_max: Duration,
+}
+
+/// Serves requests on one thread.
+pub(super) type Server<Request, Response> = Box<dyn FnMut(&Request, Instant) -> Response>;
+
+type MakeServer<Request, Response> = dyn Fn() -> Server<Request, Response> + Send + Sync;
+
+/// Threads that serve requests. Dropped, the threads end after the request at hand.
+pub(super) struct Pool<Request, Response> {
+    spawner: Spawner,
+    limits: PoolLimits,
+    make: Arc<MakeServer<Request, Response>>,
+    shared: Arc<Shared<Request, Response>>,
+    seats: Vec<Arc<Seat<Request>>>,
+    /// Number of the last request.
+    number: u64,
+    /// Number of threads abandoned so far.
+    abandoned: u64,
+}
+
+struct Shared<Request, Response> {
+    queue: Mutex<Queue<Request>>,
+    arrived: Condvar,
+    answers: Mutex<Vec<(u64, Response)>>,
+    /// Readable once there is an answer.
+    ready: EventFd,
+    quarantine: Arc<Quarantine>,
+}
+
+struct Queue<Request> {
+    shares: Shares<Request>,
+    /// Subjects of the abandoned threads that have not returned, by seat.
+    hanging: HashMap<u64, Option<Subject>>,
+    is_closed: bool,
+}
+
+/// Place of a thread.
+struct Seat<Request> {
+    number: u64,
+    gaze: Arc<Gaze>,
+    state: Mutex<SeatState<Request>>,
+}
+
+struct SeatState<Request> {
+    /// Request at hand.
+    serving: Option<Job<Request>>,
+    is_abandoned: bool,
+}
+
+impl<Request: Clone + Send + 'static, Response: Send + 'static> Pool<Request, Response> {
+    /// Starts the threads. Each makes a server of its own.
+    ///
+    /// # Errors
+    /// When no descriptor is available, or no thread can be started.
+    pub(super) fn start(
+        name: &'static str,
+        limits: PoolLimits,
+        make: impl Fn() -> Server<Request, Response> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let shared = Shared {
+            queue: Mutex::new(Queue {
+                shares: Shares::new(limits.threads),
+                hanging: HashMap::new(),
+                is_closed: false,
+            }),
+            arrived: Condvar::new(),
+            answers: Mutex::default(),
+            ready: EventFd::from_flags(flags)?,
+            quarantine: Arc::default(),
+        };
+        let mut pool = Self {
+            spawner: Spawner::start(name)?,
+            limits,
+            make: Arc::new(make),
+            shared: Arc::new(shared),
+            seats: Vec::new(),
+            number: 0,
+            abandoned: 0,
+        };
+        for _ in 0..limits.threads {
+            pool.add_thread()?;
+        }
+        Ok(pool)
+    }
+
+    /// Passes on a request, and returns its number. `None` if too many of this share wait.
+    pub(super) fn ask(&mut self, request: Request, share: Share, until: Instant) -> Option<u64> {
+        self.number += 1;
+        let job = Job {
+            number: self.number,
+            share,
+            until,
+            request,
+        };
+        lock(&self.shared.queue).shares.add(job).then(|| {
+            self.shared.arrived.notify_one();
+            self.number
+        })
+    }
+
+    /// Takes the answers that have come, with the numbers of their requests. A request may have two:
+    /// that of a thread that was abandoned and returned, and that of another one.
+    pub(super) fn answers(&mut self) -> Vec<(u64, Response)> {
+        // Fails if nothing is to be read.
+        let _ = self.shared.ready.read();
+        std::mem::take(&mut lock(&self.shared.answers))
+    }
+
+    /// Abandons the threads that are late, and replaces them. Other threads serve their requests
+    /// as far as there is time left. Returns the number of threads abandoned now.
+    pub(super) fn abandon_late(&mut self, now: Instant) -> usize {
+        let limits = self.limits;
+        let before = self.seats.len();
+        // Held throughout: a thread that returns meanwhile finds itself among those that hang.
+        let mut queue = lock(&self.shared.queue);
+        self.seats.retain(|seat| {
+            let mut state = lock(&seat.state);
+            let is_late = seat.late_at(&state, limits).is_some_and(|at| at <= now);
+            if is_late && let Some(job) = state.serving.take() {
+                state.is_abandoned = true;
+                let subject = seat.gaze.now().map(|(subject, _)| subject);
+                if let Some(subject) = subject {
+                    self.shared.quarantine.add(subject);
+                }
+                queue.hanging.insert(seat.number, subject);
+                queue.shares.done(job.share, Duration::ZERO, now);
+                if now < job.until {
+                    queue.shares.add_first(job);
+                }
+            }
+            !is_late
+        });
+        let count = before - self.seats.len();
+        self.abandoned += count as u64;
+        let hanging = queue.hanging.len();
+        drop(queue);
+        let room = limits.abandoned_max.saturating_sub(hanging);
+        let missing = limits.threads.saturating_sub(self.seats.len());
+        for _ in 0..missing.min(room) {
+            if let Err(error) = self.add_thread() {
+                log::warn!("cannot start a thread: {error}");
+                break;
+            }
+        }
+        count
+    }
+
+    /// Returns the time at which a thread becomes late; `None` while none serves a request.
+    pub(super) fn late_at(&self) -> Option<Instant> {
+        let limits = self.limits;
+        let late = self
+            .seats
+            .iter()
+            .filter_map(|seat| seat.late_at(&lock(&seat.state), limits));
+        late.min()
+    }
+
+    /// Returns the number of threads abandoned so far.
+    pub(super) fn abandoned(&self) -> u64 {
+        self.abandoned
+    }
+
+    fn add_thread(&mut self) -> io::Result<()> {
+        let seat = Arc::new(Seat {
+            number: self.abandoned + self.seats.len() as u64,
+            gaze: Arc::default(),
+            state: Mutex::new(SeatState {
+                serving: None,
+                is_abandoned: false,
+            }),
+        });
+        let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&seat));
+        let make = Arc::clone(&self.make);
+        self.spawner.spawn(move || {
+            attention::watch(Arc::clone(&own.gaze), Arc::clone(&shared.quarantine));
+            shared.serve(&own, make());
+        })?;
+        self.seats.push(seat);
+        Ok(())
+    }
+}
+
+impl<Request> Seat<Request> {
+    /// Returns the time at which the thread counts as hanging.
+    fn late_at(&self, state: &SeatState<Request>, limits: PoolLimits) -> Option<Instant> {
+        let deadline = state.serving.as_ref()?.until + limits.grace;
+        // A look into a namespace may take as long as its answer may.
+        let process = match self.gaze.now() {
+            Some((Subject::Process(_), since)) => Some(since + limits.process_max),
+            Some((Subject::Namespace(_), _)) | None => None,
+        };
+        Some(process.map_or(deadline, |at| at.min(deadline)))
+    }
+}
+
+impl<Request: Clone, Response> Shared<Request, Response> {
+    /// Serves requests until the pool is dropped, or this thread was abandoned.
+    fn serve(&self, seat: &Seat<Request>, mut server: Server<Request, Response>) {
+        while let Some(job) = self.next() {
+            lock(&seat.state).serving = Some(job.clone());
+            let before = cpu_time();
+            let response = server(&job.request, job.until);
+            let spent = cpu_time().saturating_sub(before);
+            let mut state = lock(&seat.state);
+            state.serving = None;
+            let is_abandoned = state.is_abandoned;
+            drop(state);
+            lock(&self.answers).push((job.number, response));
+            // Fails only if the counter is full, and then it is readable.
+            let _ = self.ready.write(1);
+            let mut queue = lock(&self.queue);
+            if is_abandoned {
+                let subject = queue.hanging.remove(&seat.number).flatten();
+                if let Some(subject) = subject {
+                    self.quarantine.remove(subject);
+                }
+                return;
+            }
+            queue.shares.done(job.share, spent, Instant::now());
+        }
+    }
+
+    /// Waits for the next request; `None` once the pool is dropped.
+    fn next(&self) -> Option<Job<Request>> {
+        let mut queue = lock(&self.queue);
+        loop {
+            if queue.is_closed {
+                return None;
+            }
+            let now = Instant::now();
+            let wait = match queue.shares.next(now) {
+                Ok(job) => return Some(job),
+                Err(wait) => wait,
+            };
+            queue = match wait {
+                Some(wait) => {
+                    let waited = self.arrived.wait_timeout(queue, wait);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => {
+                    let waited = self.arrived.wait(queue);
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
+            };
+        }
+    }
+}
+
+/// Returns the processor time that the calling thread has used.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+impl<Request, Response> AsFd for Pool<Request, Response> {
+    /// Returns a descriptor that is readable once there is an answer.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.ready.as_fd()
+    }
+}
+
+impl<Request, Response> Drop for Pool<Request, Response> {
+    fn drop(&mut self) {
+        lock(&self.shared.queue).is_closed = true;
+        self.shared.arrived.notify_all();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! Lines that wait for a look at the host, and what the inspectors have found.
+
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    time::Instant,
+};
+
+use super::{Worker, pending::PendingLine};
+use crate::{
+    diagnosis::{self, Undiagnosed},
+    host::{AttemptStart, ExeKey, ExeLookup, ExeRequest, Inspectors, LookAnswer, Share},
+    output::event::Owner,
+    pipeline::{
+        diagnosed::{Diagnosed, Diagnosis},
+        diagnoser::Diagnoser,
+    },
+    record::{Attempt, Verdict},
+};
+
+impl Worker {
+    /// Returns the owner of an attempt's caller, if its line or the recording needs it, and the look
+    /// that tells its executable, if one is needed.
+    pub(super) fn owner(
+        &mut self,
+        attempt: &Attempt,
+        verdict: Option<&Verdict>,
+        now: Instant,
+    ) -> (Option<Owner>, Option<Box<ExeRequest>>) {
+        let prints = match verdict {
+            Some(verdict) => self.labelling.labels.contains(&verdict.label),
+            None => self.labelling.stalls,
+        };
+        match &attempt.caller {
+            Some(caller) if prints || self.is_thorough => {
+                let began = AttemptStart::new(attempt.since_ns, &self.clock);
+                let (owner, exe) = self.callers.owner(caller, began, now);
+                (Some(owner), exe)
+            }
+            Some(_) | None => (None, None),
+        }
+    }
+
+    /// Begins the diagnosis of an attempt, if its line or the recording needs it.
+    pub(super) fn diagnosis(
+        &mut self,
+        attempt: &Attempt,
+        verdict: &Verdict,
+        now: Instant,
+    ) -> Diagnosis {
+        let known = |undiagnosed| Diagnosis::Known(Diagnosed::without_answers(undiagnosed));
+        let has_causes = diagnosis::has_causes(verdict.label);
+        let prints = self.labelling.labels.contains(&verdict.label);
+        if !has_causes || !(prints || self.is_thorough) {
+            return known(None);
+        }
+        let may_wait = self.pending.has_room(Share::of(attempt));
+        match &mut self.diagnosis {
+            None => known(Some(Undiagnosed::Off)),
+            Some(_) if std::mem::take(&mut self.has_no_time) => known(Some(Undiagnosed::NoTime)),
+            Some(diagnosis) => {
+                diagnosis.begin(attempt, verdict, may_wait, now, self.inspectors.as_mut())
+            }
+        }
+    }
+
+    /// Lets a line wait, and looks for its executable unless another line does.
+    pub(super) fn wait(&mut self, mut line: PendingLine) {
+        let share = Share::of(&line.attempt);
+        if !self.pending.has_room(share) {
+            line.exe = None;
+            // Its diagnosis goes on for the lines that follow.
+            return self.write_pending(line);
+        }
+        let (exe, until) = (line.exe.clone(), line.until);
+        if self.pending.add(line)
+            && let Some(exe) = exe
+        {
+            self.find_exe(exe, share, until);
+        }
+    }
+
+    /// Looks for an executable. Without a place for it, the lines that wait for it go on.
+    fn find_exe(&mut self, exe: Box<ExeRequest>, share: Share, until: Instant) {
+        let key = exe.key();
+        let inspectors = self.inspectors.as_mut();
+        if !inspectors.is_some_and(|them| them.find_exe(exe, share, until)) {
+            for number in self.pending.waiting_for(&key) {
+                if let Some(line) = self.pending.get_mut(number) {
+                    line.exe = None;
+                }
+                self.write_ready(number);
+            }
+        }
+    }
+
+    /// Takes what the inspectors have found, and writes the lines that waited for it.
+    pub fn settle(&mut self, now: Instant) {
+        let answers = self.inspectors.as_mut().map(|them| them.answers(now));
+        for answer in answers.into_iter().flatten() {
+            match answer {
+                LookAnswer::Question(number, found) => {
+                    if let Some(diagnosis) = &mut self.diagnosis {
+                        diagnosis.answered(number, found, now, self.inspectors.as_mut());
+                    }
+                }
+                LookAnswer::Exe(key, lookup) => self.looked(key, lookup, now),
+                LookAnswer::Ports(result) => self.ports_scanned(&result, now),
+            }
+        }
+        let results = self
+            .diagnosis
+            .as_mut()
+            .map(|it| it.results(now, self.inspectors.as_mut()));
+        let mut ready = Vec::new();
+        for (id, diagnosed) in results.into_iter().flatten() {
+            ready.extend(self.pending.diagnosed(id, &diagnosed));
+        }
+        ready.sort_unstable();
+        for number in ready {
+            self.write_ready(number);
+        }
+        while let Some(line) = self.pending.take_late(now) {
+            self.write_pending(line);
+        }
+    }
+
+    /// Takes a look at an executable. A line that it does not tell waits for another one.
+    fn looked(&mut self, key: ExeKey, lookup: ExeLookup, now: Instant) {
+        self.callers.looked(key, lookup, now);
+        for number in self.pending.waiting_for(&key) {
+            let Some(line) = self.pending.get_mut(number) else {
+                continue;
+            };
+            let Some(request) = &line.exe else {
+                continue;
+            };
+            if let Some(path) = self.callers.exe(request, now) {
+                line.exe = None;
+                if let Some(owner) = &mut line.owner {
+                    owner.exe = path;
+                }
+                self.write_ready(number);
+                continue;
+            }
+            let (request, share, until) = (request.clone(), Share::of(&line.attempt), line.until);
+            if self.pending.wait_again(key, number) {
+                self.find_exe(request, share, until);
+            }
+        }
+    }
+
+    /// Writes all lines that wait, with what is known.
+    pub(super) fn give_up(&mut self, now: Instant) {
+        let results = self.diagnosis.as_mut().map(|it| it.give_up(now));
+        for (id, diagnosed) in results.into_iter().flatten() {
+            self.pending.diagnosed(id, &diagnosed);
+        }
+        while let Some(line) = self.pending.take_first() {
+            self.write_pending(line);
+        }
+    }
+
+    fn write_ready(&mut self, number: u64) {
+        if let Some(line) = self.pending.take_ready(number) {
+            self.write_pending(line);
+        }
+    }
+
+    /// Writes a line with what is known.
+    pub(super) fn write_pending(&mut self, line: PendingLine) {
+        let PendingLine {
+            record,
+            attempt,
+            verdict,
+            owner,
+            diagnosis,
+            ..
+        } = line;
+        let Some(verdict) = verdict else {
+            self.note(&record, owner.as_ref(), &[]);
+            return self.stall(&attempt, owner);
+        };
+        let diagnosed = match diagnosis {
+            Diagnosis::Known(diagnosed) => diagnosed,
+            Diagnosis::UnderWay(_) | Diagnosis::NoRoom => {
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.no_time();
+                }
+                Diagnosed::without_answers(Some(Undiagnosed::NoTime))
+            }
+        };
+        self.ended(&record, &attempt, &verdict, owner, diagnosed);
+    }
+
+    /// Returns true if no line waits for a look.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Returns the time of the next call of [`settle`](Self::settle) that has work even without an
+    /// answer; `None` while no line waits.
+    #[must_use]
+    pub fn settle_at(&self) -> Option<Instant> {
+        let line = self.pending.late_at();
+        let diagnosis = self.diagnosis.as_ref().and_then(Diagnoser::late_at);
+        let inspector = self.inspectors.as_ref().and_then(Inspectors::late_at);
+        [line, diagnosis, inspector].into_iter().flatten().min()
+    }
+
+    /// Returns a descriptor that is readable once an answer has come.
+    #[must_use]
+    pub fn answers(&self) -> Option<BorrowedFd<'_>> {
+        self.inspectors.as_ref().map(Inspectors::as_fd)
+    }
+
+    /// Returns the number of threads that were abandoned because a look hung.
+    #[must_use]
+    pub fn abandoned(&self) -> u64 {
+        self.inspectors.as_ref().map_or(0, Inspectors::abandoned)
+    }
+}

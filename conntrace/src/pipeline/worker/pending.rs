@@ -1,0 +1,259 @@
+//! Lines that wait for a look at the host: for their cause, or for the path of an executable.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Instant,
+};
+
+use crate::{
+    host::{ExeKey, ExeRequest, Share},
+    output::event::Owner,
+    pipeline::diagnosed::{Diagnosed, Diagnosis, DiagnosisId},
+    record::{Attempt, CompleteRecord, Verdict},
+};
+
+/// Maximum number of lines that wait.
+const PENDING_MAX: usize = 4096;
+/// Maximum number of lines of one share that wait, once half of all places are taken.
+const OF_SHARE_MAX: usize = PENDING_MAX / 8;
+
+/// Line that waits.
+pub(super) struct PendingLine {
+    pub(super) record: CompleteRecord,
+    pub(super) attempt: Attempt,
+    /// `None` for a stall.
+    pub(super) verdict: Option<Verdict>,
+    /// Owner of the caller; `None` if the caller is unknown.
+    pub(super) owner: Option<Owner>,
+    /// Look that tells the owner's executable; `None` if that is known.
+    pub(super) exe: Option<Box<ExeRequest>>,
+    pub(super) diagnosis: Diagnosis,
+    /// Time at which it is written with what is known.
+    pub(super) until: Instant,
+}
+
+impl PendingLine {
+    /// Returns true if nothing is awaited any more.
+    pub(super) fn is_ready(&self) -> bool {
+        self.exe.is_none() && matches!(self.diagnosis, Diagnosis::Known(_))
+    }
+}
+
+/// Lines that wait, in the order of their records.
+#[derive(Default)]
+pub(super) struct PendingLines {
+    lines: BTreeMap<u64, PendingLine>,
+    by_diagnosis: HashMap<DiagnosisId, Vec<u64>>,
+    by_exe: HashMap<ExeKey, Vec<u64>>,
+    of_share: HashMap<Share, usize>,
+    last: u64,
+}
+
+impl PendingLines {
+    /// Returns true if a line of this share may wait.
+    pub(super) fn has_room(&self, share: Share) -> bool {
+        let of_share = self.of_share.get(&share).copied().unwrap_or(0);
+        let total = self.lines.len();
+        total < PENDING_MAX && (total < PENDING_MAX / 2 || of_share < OF_SHARE_MAX)
+    }
+
+    /// Returns true if no line waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Adds a line. Returns true if it is the first that waits for its executable's path.
+    pub(super) fn add(&mut self, line: PendingLine) -> bool {
+        self.last += 1;
+        let number = self.last;
+        if let Diagnosis::UnderWay(id) = line.diagnosis {
+            self.by_diagnosis.entry(id).or_default().push(number);
+        }
+        let is_first = line.exe.as_ref().is_some_and(|exe| {
+            let waiting = self.by_exe.entry(exe.key()).or_default();
+            waiting.push(number);
+            waiting.len() == 1
+        });
+        *self.of_share.entry(Share::of(&line.attempt)).or_default() += 1;
+        self.lines.insert(number, line);
+        is_first
+    }
+
+    /// Takes the result of a diagnosis, and returns the numbers of the lines that waited for it.
+    pub(super) fn diagnosed(&mut self, id: DiagnosisId, diagnosed: &Diagnosed) -> Vec<u64> {
+        let waiting = self.by_diagnosis.remove(&id).unwrap_or_default();
+        for number in &waiting {
+            if let Some(line) = self.lines.get_mut(number) {
+                line.diagnosis = Diagnosis::Known(diagnosed.clone());
+            }
+        }
+        waiting
+    }
+
+    /// Returns the numbers of the lines that wait for the path of this executable; they do no
+    /// longer.
+    pub(super) fn waiting_for(&mut self, exe: &ExeKey) -> Vec<u64> {
+        self.by_exe.remove(exe).unwrap_or_default()
+    }
+
+    /// Lets a line wait for another look at the same executable. Returns true if it is the first.
+    pub(super) fn wait_again(&mut self, exe: ExeKey, number: u64) -> bool {
+        let waiting = self.by_exe.entry(exe).or_default();
+        waiting.push(number);
+        waiting.len() == 1
+    }
+
+    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut PendingLine> {
+        self.lines.get_mut(&number)
+    }
+
+    /// Removes a line that is ready; `None` if it still waits.
+    pub(super) fn take_ready(&mut self, number: u64) -> Option<PendingLine> {
+        self.lines.get(&number).filter(|line| line.is_ready())?;
+        self.take(number)
+    }
+
+    /// Removes the first line if it may not wait beyond `now`.
+    pub(super) fn take_late(&mut self, now: Instant) -> Option<PendingLine> {
+        let (&number, _) = self
+            .lines
+            .first_key_value()
+            .filter(|(_, it)| it.until <= now)?;
+        self.take(number)
+    }
+
+    /// Removes the first line.
+    pub(super) fn take_first(&mut self) -> Option<PendingLine> {
+        let number = *self.lines.first_key_value()?.0;
+        self.take(number)
+    }
+
+    /// Returns the time at which the first line must be written; `None` if no line waits.
+    pub(super) fn late_at(&self) -> Option<Instant> {
+        self.lines.first_key_value().map(|(_, line)| line.until)
+    }
+
+    fn take(&mut self, number: u64) -> Option<PendingLine> {
+        let line = self.lines.remove(&number)?;
+        let share = Share::of(&line.attempt);
+        if let Some(count) = self.of_share.get_mut(&share) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_share.remove(&share);
+            }
+        }
+        forget(
+            &mut self.by_exe,
+            line.exe.as_ref().map(|exe| exe.key()),
+            number,
+        );
+        if let Diagnosis::UnderWay(id) = line.diagnosis {
+            forget(&mut self.by_diagnosis, Some(id), number);
+        }
+        Some(line)
+    }
+}
+
+/// Removes a line that no longer waits from the list of those that wait for the same.
+fn forget<K: Eq + std::hash::Hash>(
+    waiting: &mut HashMap<K, Vec<u64>>,
+    key: Option<K>,
+    number: u64,
+) {
+    let Some(key) = key else {
+        return;
+    };
+    if let Some(numbers) = waiting.get_mut(&key) {
+        numbers.retain(|other| *other != number);
+        if numbers.is_empty() {
+            waiting.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::record::{decode, label::tests::unanswered};
+
+    /// Line of a user, whose diagnosis has this number.
+    fn line(uid: u32, id: u64, until: Instant) -> PendingLine {
+        let record = decode::tests::refused();
+        let mut attempt = unanswered();
+        attempt.caller = decode::decode(&record).unwrap().caller;
+        attempt.caller.as_mut().unwrap().uid = uid;
+        PendingLine {
+            record,
+            attempt,
+            verdict: None,
+            owner: None,
+            exe: None,
+            diagnosis: Diagnosis::UnderWay(DiagnosisId(id)),
+            until,
+        }
+    }
+
+    #[test]
+    fn lines_of_one_diagnosis_are_ready_together() {
+        let now = Instant::now();
+        let mut pending = PendingLines::default();
+        for id in [1, 2, 1] {
+            assert!(!pending.add(line(7, id, now)));
+        }
+        assert!(pending.take_ready(1).is_none());
+        let waited = pending.diagnosed(DiagnosisId(1), &Diagnosed::default());
+        assert_eq!(waited, [1, 3]);
+        assert!(pending.take_ready(1).is_some() && pending.take_ready(3).is_some());
+        assert!(pending.take_ready(2).is_none() && !pending.is_empty());
+        assert!(
+            pending
+                .diagnosed(DiagnosisId(1), &Diagnosed::default())
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn the_first_line_is_late_first() {
+        let now = Instant::now();
+        let mut pending = PendingLines::default();
+        let soon = now + Duration::from_secs(1);
+        pending.add(line(7, 1, now));
+        pending.add(line(7, 1, soon));
+        assert_eq!(pending.late_at(), Some(now));
+        assert!(pending.take_late(now).is_some());
+        assert!(pending.take_late(now).is_none());
+        assert_eq!(pending.late_at(), Some(soon));
+        assert_eq!(
+            pending.diagnosed(DiagnosisId(1), &Diagnosed::default()),
+            [2]
+        );
+        assert!(pending.take_first().is_some() && pending.is_empty());
+        assert!(pending.of_share.is_empty() && pending.by_diagnosis.is_empty());
+    }
+
+    #[test]
+    fn a_user_leaves_places_to_the_others() {
+        let now = Instant::now();
+        let mut pending = PendingLines::default();
+        let mut taken = 0;
+        while pending.has_room(Share::User(7)) {
+            pending.add(line(7, 1, now));
+            taken += 1;
+        }
+        assert_eq!(taken, PENDING_MAX / 2);
+        for uid in 100.. {
+            if !pending.has_room(Share::User(uid)) {
+                break;
+            }
+            for _ in 0..2 * OF_SHARE_MAX {
+                if pending.has_room(Share::User(uid)) {
+                    pending.add(line(uid, 1, now));
+                    taken += 1;
+                }
+            }
+        }
+        assert_eq!(taken, PENDING_MAX);
+    }
+}
