@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{Live, PlayedScenario};
 
 /// Names the role in the child's environment.
-const ROLE: &str = "CONNTRACE_TEST_ROLE";
+pub(crate) const ROLE: &str = "CONNTRACE_TEST_ROLE";
 /// Environment variable with the address to connect to, if any.
 const REMOTE: &str = "CONNTRACE_TEST_REMOTE";
 /// Maximum length of a task's comm in bytes.

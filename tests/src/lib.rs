@@ -14,6 +14,7 @@ mod bpf;
 mod cause;
 mod cgroup;
 mod child;
+mod fuse;
 mod group;
 mod ia32;
 mod line;
@@ -30,6 +31,8 @@ mod storm;
 mod suite;
 mod tracer;
 mod uring;
+mod usage;
+mod user;
 mod written;
 
 pub use agent::{Agent, LinesFile};
@@ -40,6 +43,7 @@ pub use child::{
     Partner, assert_has, expect_child, in_role, in_role_to, program_comm, remote_of_role, role,
     say_and_wait,
 };
+pub use fuse::{HeldFile, lacks_fuse, make_fuse_device};
 pub use group::{Group, is_list, run_groups};
 pub use ia32::{Ia32, connect_as_ia32, has_ia32};
 pub use line::{ExpectedLine, ExpectedReply, Unless, remote_end};
@@ -57,7 +61,9 @@ pub use signal::let_interrupt;
 pub use socket::{
     Attempted, attempt, attempt_on, bound, has_syn_sent, lacks_mptcp, mptcp, tcp, wait_for_syn_sent,
 };
-pub use storm::{AgentOutput, StormOutcome, Thread, active_opens, has_ended, without_linger};
+pub use storm::{
+    AgentOutput, StormOutcome, Thread, active_opens, at_rate, has_ended, without_linger,
+};
 pub use suite::{
     HostTest, Live, PlayedScenario, accounted, assert_adds_up, is_covered, is_root, is_slow,
     kernel_version, lacks_bound_sockets, lacks_drop_reasons, lacks_functions, lacks_port_range,
@@ -65,6 +71,8 @@ pub use suite::{
 };
 pub use tracer::{TracerProcess, check};
 pub use uring::{Uring, lacks_uring, lacks_uring_bind};
+pub use usage::{Task, cpu_time, private_kb, tasks};
+pub use user::{enter_own_namespaces, in_role_again};
 pub use written::{
-    checked, count, number, of_type, told_lost, told_undelivered, told_without_place,
+    checked, count, each_line, number, of_type, told_lost, told_undelivered, told_without_place,
 };

@@ -64,7 +64,7 @@ fn has_tracefs() -> bool {
 }
 
 /// Hides all later mounts from other processes.
-fn leave_mounts() -> nix::Result<()> {
+pub(crate) fn leave_mounts() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
 }

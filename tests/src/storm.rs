@@ -2,23 +2,19 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
-    io::{BufRead as _, BufReader},
+    fs,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd as _,
     path::Path,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 use socket2::Socket;
 
-use crate::check;
-
-/// Interval of lines that are validated by the schema, because validation takes longer than all the
-/// rest. The other tests validate every line.
-const SCHEMA_EVERY: usize = 16;
+use crate::each_line;
 
 /// Network namespace and number of a thread.
 pub type Thread = (u32, u32);
@@ -56,14 +52,7 @@ impl AgentOutput {
             losses: 0,
             stop: Value::Null,
         };
-        let lines = BufReader::new(File::open(path).unwrap()).lines();
-        for (number, line) in lines.enumerate() {
-            let line = line.unwrap();
-            let value = if number % SCHEMA_EVERY == 0 {
-                check(&line).unwrap()
-            } else {
-                serde_json::from_str(&line).unwrap()
-            };
+        for value in each_line(path) {
             match value["type"].as_str().unwrap() {
                 "outcome" => written.outcome(&value),
                 "loss" => written.losses += 1,
@@ -103,6 +92,34 @@ impl AgentOutput {
         let missed = self.stop["lost"]["ending_missed"].as_u64().unwrap();
         usize::try_from(missed).unwrap()
     }
+}
+
+/// Number of threads of [`at_rate`], and of calls that each makes without a pause.
+const RATE_THREADS: u32 = 4;
+const RATE_BATCH: u32 = 50;
+
+/// Calls `act` with each number below `count`, from several threads, so many times a second.
+pub fn at_rate(count: u32, per_second: u32, act: impl Fn(u32) + Sync) {
+    let began = Instant::now();
+    let act = &act;
+    thread::scope(|scope| {
+        for thread in 0..RATE_THREADS {
+            scope.spawn(move || {
+                for number in 0..count {
+                    let batch = number / RATE_BATCH;
+                    if batch % RATE_THREADS != thread {
+                        continue;
+                    }
+                    if number % RATE_BATCH == 0 {
+                        let due =
+                            Duration::from_secs_f64(f64::from(number) / f64::from(per_second));
+                        thread::sleep(due.saturating_sub(began.elapsed()));
+                    }
+                    act(number);
+                }
+            });
+        }
+    });
 }
 
 /// Reads `TcpActiveOpens` of the calling thread's namespace, the kernel's own count.

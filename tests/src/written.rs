@@ -1,8 +1,31 @@
 //! Complete output of an agent, and its totals.
 
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    path::Path,
+};
+
 use serde_json::Value;
 
 use crate::{accounted, assert_adds_up, check};
+
+/// Interval of lines that are validated by the schema, because validation takes longer than all the
+/// rest. The other tests validate every line.
+const SCHEMA_EVERY: usize = 16;
+
+/// Parses the lines of a file one by one.
+pub fn each_line(path: &Path) -> impl Iterator<Item = Value> {
+    let lines = BufReader::new(File::open(path).unwrap()).lines();
+    lines.enumerate().map(|(number, line)| {
+        let line = line.unwrap();
+        if number % SCHEMA_EVERY == 0 {
+            check(&line).unwrap()
+        } else {
+            serde_json::from_str(&line).unwrap()
+        }
+    })
+}
 
 /// Parses and validates every line. No total exceeds the number of attempts. The last line is an
 /// exact stop line with nothing in flight.

@@ -34,6 +34,7 @@ mod names;
 mod output_file;
 mod port_ranges;
 mod ports;
+mod privileges;
 mod process;
 mod record;
 mod recovered;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         ("output_file", output_file::main),
         ("port_ranges", port_ranges::main),
         ("ports", ports::main),
+        ("privileges", privileges::main),
         ("process", process::main),
         ("record", record::main),
         ("recovered", recovered::main),

@@ -9,7 +9,7 @@ use std::{
 
 use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_V4, ports};
 use conntrace_tests::{
-    Agent, Dir, LinesFile, assert_adds_up, attempt, live_test, matching, number, replay,
+    Dir, LinesFile, assert_adds_up, attempt, cpu_time, live_test, matching, number, replay,
     run_one_by_one_with_replay, stdout,
 };
 use nix::sys::signal::Signal;
@@ -30,27 +30,19 @@ pub(crate) fn main() -> ExitCode {
     ])
 }
 
-/// CPU time that a process took, in ticks.
-fn ticks(agent: &Agent) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", agent.pid())).unwrap();
-    let after_name = stat.rsplit_once(") ").unwrap().1;
-    let fields: Vec<_> = after_name.split(' ').collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-}
-
 /// Returns the lines of a storm and the CPU time that they took.
-fn storm(name: &str, options: &[&str]) -> (String, u64) {
+fn storm(name: &str, options: &[&str]) -> (String, Duration) {
     let dir = Dir::new(name);
     let file = LinesFile::new(&dir.0);
     let spent = conntrace_testnet::run("storm", |testnet| {
         let netns = testnet.netns.to_string();
         let agent = file.run(&[&["--netns", &netns, "--summary", "0"], options].concat());
-        let before = ticks(&agent);
+        let before = cpu_time(agent.pid());
         for _ in 0..FAILURES {
             attempt((FAR_LOCAL_V4, PORT));
         }
         file.wait_for("\"type\":\"outcome\"", FAILURES);
-        let spent = ticks(&agent) - before;
+        let spent = cpu_time(agent.pid()) - before;
         agent.stop(Signal::SIGTERM);
         spent
     })
@@ -70,7 +62,7 @@ fn of_one_kind() {
         matching(&with, &format!("{cause}\"certain\"")),
     );
     assert!(certain >= FAILURES * 9 / 10, "{certain} are certain");
-    eprintln!("CPU time of the agent: {spent_with} ticks, without diagnosis {spent_without}");
+    eprintln!("CPU time of the agent: {spent_with:?}, without diagnosis {spent_without:?}");
     for lines in [&with, &without] {
         let stop: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
         assert_eq!(stop["outcomes"]["refused"], FAILURES, "{stop:#}");
@@ -89,7 +81,7 @@ fn of_one_kind() {
     }
     assert!(
         spent_with <= 2 * spent_without,
-        "{spent_with} ticks, without diagnosis {spent_without}"
+        "{spent_with:?}, without diagnosis {spent_without:?}"
     );
 }
 

@@ -8,10 +8,11 @@
     reason = "test code: a panic is a failed test"
 )]
 
-mod causes_busy;
+mod busy;
 mod causes_storm;
 mod faults;
 mod footprint;
+mod hostile;
 mod late;
 mod limit;
 mod load;
@@ -20,6 +21,7 @@ mod port_pressure;
 mod pressure;
 mod shares;
 mod storm;
+mod storms;
 
 use std::process::ExitCode;
 
@@ -27,10 +29,11 @@ use conntrace_tests::run_groups;
 
 fn main() -> ExitCode {
     run_groups(&[
-        ("causes_busy", causes_busy::main),
+        ("busy", busy::main),
         ("causes_storm", causes_storm::main),
         ("faults", faults::main),
         ("footprint", footprint::main),
+        ("hostile", hostile::main),
         ("late", late::main),
         ("limit", limit::main),
         ("load", load::main),
@@ -39,5 +42,6 @@ fn main() -> ExitCode {
         ("pressure", pressure::main),
         ("shares", shares::main),
         ("storm", storm::main),
+        ("storms", storms::main),
     ])
 }
