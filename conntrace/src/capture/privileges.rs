@@ -68,9 +68,17 @@ pub(super) fn check() -> Result<(), StartError> {
     }
 }
 
-/// Capabilities of the worker: to read the maps, and to open cgroups by their ids.
-pub(crate) const OF_WORKER: [Capability; 2] =
-    [Capability::CAP_BPF, Capability::CAP_DAC_READ_SEARCH];
+/// Returns the capabilities of the worker: to read the maps, and to open cgroups by their ids.
+/// `CAP_SYS_ADMIN` stands in for `CAP_BPF` where that is not held (`bpf_capable`).
+pub(crate) fn of_worker() -> [Capability; 2] {
+    let has_bpf = caps::has_cap(None, CapSet::Permitted, Capability::CAP_BPF).unwrap_or(false);
+    let of_maps = if has_bpf {
+        Capability::CAP_BPF
+    } else {
+        Capability::CAP_SYS_ADMIN
+    };
+    [of_maps, Capability::CAP_DAC_READ_SEARCH]
+}
 
 /// Drops all capabilities of the calling thread but these, for it and those it starts later.
 ///

@@ -161,7 +161,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, allow_negative_numbers = true,
           help_heading = OUTPUT, value_parser = number("seconds", 0..=SUMMARY_MAX))]
     pub summary: u64,
-    /// Write a line without its cause after MS, if the cause is not found by then.
+    /// Write a line without its cause or executable after MS, if they are not found by then.
     #[arg(long, value_name = "MS", default_value_t = 1000, allow_negative_numbers = true,
           help_heading = CAUSES, value_parser = number("milliseconds", 0..=TIMEOUT_MAX))]
     pub diagnosis_timeout: u64,

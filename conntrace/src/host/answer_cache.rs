@@ -1,5 +1,5 @@
-//! Cache of the host's answers, each valid for a second (`no_time` for 100 ms). A live run fills it by querying the host,
-//! a replay from the recording.
+//! Cache of the host's answers, each valid for a second (`no_time` for 100 ms). A live run fills it
+//! by looks at the host, a replay from the recording.
 //!
 //! Time is that of the attempt at hand (`CLOCK_BOOTTIME`), so that live and replay expire answers
 //! alike.
@@ -47,7 +47,7 @@ impl From<Lookup> for Result<Answer, Undiagnosed> {
 /// An answer as a recording holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedAnswer {
-    /// End of the attempt that asked, `CLOCK_BOOTTIME` nanoseconds.
+    /// Beginning of the look, `CLOCK_BOOTTIME` nanoseconds.
     pub asked_ns: u64,
     /// Random bits that identify that attempt's network namespace.
     pub netns_mix: u16,

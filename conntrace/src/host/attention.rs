@@ -8,7 +8,6 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     fs, io,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -16,6 +15,9 @@ use std::{
 
 use crate::sys;
 
+/// Number of hanging processes and namespaces from which no process is looked at: causes that need
+/// none are still found.
+const HANGING_MAX: usize = 16;
 /// Number of a user's hanging processes from which none of that user's is looked at. Root owns the
 /// processes of most containers, so that its processes are only left alone one by one.
 const OF_USER_MAX: usize = 3;
@@ -51,7 +53,7 @@ struct Held {
     user: User,
 }
 
-/// Effective user of a process in quarantine.
+/// Real user of a process in quarantine.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum User {
     /// Nobody has looked yet.
@@ -89,6 +91,9 @@ impl Quarantine {
         if all.contains_key(&subject) {
             return true;
         }
+        if matches!(subject, Subject::Process(_)) && all.len() >= HANGING_MAX {
+            return true;
+        }
         let unread = all.iter().filter(|(_, held)| held.user == User::NotRead);
         let unread: Vec<Subject> = unread.map(|(subject, _)| *subject).collect();
         drop(all);
@@ -109,16 +114,21 @@ impl Quarantine {
     }
 }
 
-/// Reads the effective user of a process: the owner of its directory in /proc. Root owns that of a
-/// process that may not be dumped, too.
+/// Reads the real user of a process. Root owns the directory in /proc of one that may not be dumped,
+/// so that is no help. The status file is never shut.
 fn user(subject: Subject) -> User {
     let Subject::Process(pid) = subject else {
         return User::None;
     };
-    let directory = fs::metadata(format!("/proc/{pid}"));
-    match directory.map(|directory| directory.uid()) {
-        Ok(0) | Err(_) => User::None,
-        Ok(user) => User::Id(user),
+    let status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let real = status.lines().find_map(|line| {
+        let users = line.strip_prefix("Uid:")?;
+        users.split_ascii_whitespace().next()?.parse().ok()
+    });
+    match real {
+        Some(0) | None => User::None,
+        Some(user) => User::Id(user),
     }
 }
 
@@ -168,6 +178,17 @@ pub(super) fn look_at(subject: Subject) -> io::Result<Look> {
     })
 }
 
+/// Notes that the present look of the calling thread goes on: it does not hang.
+pub(super) fn goes_on() {
+    WATCH.with_borrow(|watch| {
+        if let Some(watch) = watch
+            && let Some((_, since)) = lock(&watch.gaze.0).as_mut()
+        {
+            *since = Instant::now();
+        }
+    });
+}
+
 /// Looks at a process through its folder in /proc.
 ///
 /// # Errors
@@ -196,7 +217,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::{
-        os::unix::process::CommandExt as _,
+        os::unix::{fs::MetadataExt as _, process::CommandExt as _},
         process::{Child, Command},
     };
 

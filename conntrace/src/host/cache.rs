@@ -81,23 +81,28 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         now: Instant,
         serves: impl FnOnce(&V) -> bool,
     ) -> Option<V> {
-        let age = self.since.map(|since| now.saturating_duration_since(since));
-        if age.is_some_and(|age| age >= self.age_max) {
-            self.answers.clear();
-            self.since = None;
-        }
+        self.expire(now);
         let known = self.answers.get(key)?;
         serves(known).then(|| known.clone())
     }
 
     /// Caches an answer.
     pub(super) fn put(&mut self, key: K, now: Instant, answer: V) {
+        self.expire(now);
         if self.answers.is_full_for(&key) {
             self.answers.clear();
             self.since = None;
         }
         self.since.get_or_insert(now);
         self.answers.insert(key, answer);
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let age = self.since.map(|since| now.saturating_duration_since(since));
+        if age.is_some_and(|age| age >= self.age_max) {
+            self.answers.clear();
+            self.since = None;
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
 
 const LIMITS: PoolLimits = PoolLimits {
     threads: 3,
-    abandoned_max: 64,
+    abandoned_max: 32,
     grace: Duration::from_millis(250),
     process_max: Duration::from_millis(100),
 };
@@ -132,31 +132,35 @@ impl AsFd for Inspectors {
     }
 }
 
-/// Makes the server of a thread. One that could not return to its own namespace answers nothing
-/// further: it must not keep another one alive by looking from there.
+/// Makes the server of a thread. One that could not return to its own namespace ends: it must not
+/// keep another one alive, and must not look from there.
 fn inspector() -> Server<LookRequest, Answered> {
     // Made by the first question: without diagnosis there is none.
     let mut inspector: Option<Option<HostInspector>> = None;
     Box::new(move |request, until| match request {
         LookRequest::Question(question, about) => {
             let at_ns = clock::boot_ns();
-            let found = match usable(&mut inspector) {
+            let found = match usable(&mut inspector)? {
                 Some(inspector) => inspector.answer(question, about, until).into(),
                 None => Lookup::Unknown(Undiagnosed::NoAccess),
             };
-            Answered::Question((found, at_ns))
+            Some(Answered::Question((found, at_ns)))
         }
-        LookRequest::Exe(request) => Answered::Exe(request.key(), request.look()),
+        LookRequest::Exe(request) => Some(Answered::Exe(request.key(), request.look())),
         LookRequest::Ports(scan) => {
-            Answered::Ports(usable(&mut inspector).map(|inspector| inspector.scan(scan, until)))
+            let inspector = usable(&mut inspector)?;
+            let result = inspector.map(|inspector| inspector.scan(scan, until));
+            Some(Answered::Ports(result))
         }
     })
 }
 
-/// Returns the inspector, made by the first call, unless it is of no use.
-fn usable(inspector: &mut Option<Option<HostInspector>>) -> Option<&mut HostInspector> {
+/// Returns the inspector, made by the first call: `Some(None)` if it cannot be made, and `None` if
+/// its thread could not return to its own namespace.
+fn usable(inspector: &mut Option<Option<HostInspector>>) -> Option<Option<&mut HostInspector>> {
     let inspector = inspector.get_or_insert_with(host_inspector).as_mut();
-    inspector.filter(|inspector| !inspector.is_stranded())
+    let is_stranded = inspector.as_ref().is_some_and(|it| it.is_stranded());
+    (!is_stranded).then_some(inspector)
 }
 
 fn host_inspector() -> Option<HostInspector> {

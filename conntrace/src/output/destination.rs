@@ -48,6 +48,11 @@ pub struct Destination {
 }
 
 impl Destination {
+    /// Returns true for a file with a path, which can be opened again.
+    pub(super) fn is_named(&self) -> bool {
+        self.path.is_some()
+    }
+
     /// Writes to standard output.
     ///
     /// # Errors

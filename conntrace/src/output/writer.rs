@@ -52,6 +52,11 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Returns true if the destination is a file that may have to be opened again.
+    pub(crate) fn reopens(&self) -> bool {
+        self.to.is_named()
+    }
+
     pub(super) fn new(queue: Arc<Queue>, to: Destination) -> Self {
         Self {
             queue,

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use crate::{
@@ -35,26 +35,37 @@ pub(super) struct Diagnosed {
 }
 
 /// Answers that a result is based on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Basis {
     answers: Vec<RecordedAnswer>,
-    /// End of their validity, `CLOCK_BOOTTIME` nanoseconds.
+    /// Time of the newest one, and end of the validity of all, `CLOCK_BOOTTIME` nanoseconds.
+    newest_ns: u64,
     until_ns: u64,
-    /// True once the recording has them.
-    is_recorded: AtomicBool,
+    /// Number of the diagnosis.
+    number: DiagnosisId,
+    /// Number of the diagnosis whose answers the recording has for this case; 0 for none.
+    recorded: Arc<AtomicU64>,
 }
 
 impl Diagnosed {
-    /// Returns a result that is based on these answers, valid until this time.
+    /// Returns a result that is based on these answers, valid until this time. They are kept for a
+    /// recording only. `before` is the last result of an equal case.
     pub(super) fn new(
+        number: DiagnosisId,
         result: DiagnosisResult,
-        answers: Vec<RecordedAnswer>,
-        until_ns: u64,
+        (answers, until_ns): (Vec<RecordedAnswer>, u64),
+        keeps_answers: bool,
+        before: Option<&Self>,
     ) -> Self {
+        let before = before.and_then(|before| before.basis.as_ref());
+        let recorded = before.map_or_else(Arc::default, |before| Arc::clone(&before.recorded));
+        let newest = answers.iter().map(|answer| answer.asked_ns).max();
         let basis = Basis {
-            answers,
+            answers: if keeps_answers { answers } else { Vec::new() },
+            newest_ns: newest.unwrap_or(0),
             until_ns,
-            is_recorded: AtomicBool::new(false),
+            number,
+            recorded,
         };
         Self {
             result,
@@ -80,16 +91,16 @@ impl Diagnosed {
 
     /// Returns the time of its newest answer, `CLOCK_BOOTTIME` nanoseconds.
     pub(super) fn newest_ns(&self) -> u64 {
-        let answers = self.basis.iter().flat_map(|basis| &basis.answers);
-        answers.map(|answer| answer.asked_ns).max().unwrap_or(0)
+        self.basis.as_ref().map_or(0, |basis| basis.newest_ns)
     }
 
     /// Returns the answers that a recording needs before an attempt that ended at `at_ns`: all, unless
-    /// an attempt of the same case had them, and they are still valid in the replay.
+    /// the last attempt of the same case had them, and they are still valid in the replay.
     pub(super) fn answers_to_record(&self, at_ns: u64) -> &[RecordedAnswer] {
         match &self.basis {
             Some(basis)
-                if !basis.is_recorded.swap(true, Ordering::Relaxed) || at_ns >= basis.until_ns =>
+                if basis.recorded.swap(basis.number.0, Ordering::Relaxed) != basis.number.0
+                    || at_ns >= basis.until_ns =>
             {
                 &basis.answers
             }

@@ -24,6 +24,8 @@ use crate::{
 const AHEAD_NS: u64 = 400_000_000;
 /// Time for which an answer that is late is still taken, for the cases that follow.
 const LATE_MAX: Duration = Duration::from_secs(10);
+/// Maximum number of questions whose answers are awaited, late ones included.
+const ASKED_MAX: usize = 16_384;
 /// Maximum number of cached cases; the cache is cleared when full.
 const CASES_MAX: usize = 4096;
 /// Maximum number of cached cases in a replay. It has them in another order, and must not clear a
@@ -37,6 +39,8 @@ pub(super) struct Diagnoser {
     cache: AnswerCache,
     /// Time limit of a diagnosis.
     timeout: Duration,
+    /// True if a recording needs the answers.
+    keeps_answers: bool,
     under_way: BTreeMap<DiagnosisId, UnderWay>,
     /// Diagnosis under way of each case.
     by_case: HashMap<Case, DiagnosisId>,
@@ -75,11 +79,13 @@ struct Asked {
 }
 
 impl Diagnoser {
-    /// Creates a diagnoser that ends the diagnosis of an attempt after this time.
+    /// Creates a diagnoser that ends the diagnosis of an attempt after this time. It keeps the
+    /// answers for a recording.
     #[must_use]
-    pub(super) fn live(timeout: Duration) -> Self {
+    pub(super) fn live(timeout: Duration, keeps_answers: bool) -> Self {
         Self {
             timeout,
+            keeps_answers,
             cases: BoundedMap::new(CASES_MAX),
             ..Self::of_recording()
         }
@@ -92,6 +98,7 @@ impl Diagnoser {
             cases: BoundedMap::new(REPLAYED_CASES_MAX),
             cache: AnswerCache::default(),
             timeout: Duration::ZERO,
+            keeps_answers: false,
             under_way: BTreeMap::new(),
             by_case: HashMap::new(),
             asked: BTreeMap::new(),
@@ -107,6 +114,23 @@ impl Diagnoser {
     pub(super) fn add_answer(&mut self, answer: RecordedAnswer) {
         self.cache.put(answer.clone());
         self.told.push(answer);
+    }
+
+    /// Forgets the answers for the next record: it needs none.
+    pub(super) fn forget_answers(&mut self) {
+        self.told.clear();
+    }
+
+    /// Forgets cached cases and answers; for a time when they have expired.
+    pub(super) fn forget_expired(&mut self) {
+        self.cases = BoundedMap::new(CASES_MAX);
+        self.cache = AnswerCache::default();
+        self.asked.retain(|_, asked| !asked.by.is_empty());
+        let asked = &self.asked;
+        self.by_question
+            .retain(|_, number| asked.contains_key(number));
+        self.by_question.shrink_to_fit();
+        self.by_case.shrink_to_fit();
     }
 
     /// Begins to diagnose an attempt, if its line may wait. Without inspectors, what no recording told
@@ -307,7 +331,13 @@ impl Diagnoser {
         until_ns: u64,
     ) {
         self.by_case.remove(&under_way.case);
-        let diagnosed = Diagnosed::new(result, under_way.answers, until_ns);
+        let diagnosed = Diagnosed::new(
+            id,
+            result,
+            (under_way.answers, until_ns),
+            self.keeps_answers,
+            self.cases.get(&under_way.case),
+        );
         // One that was made ahead of time replaces no better one.
         let is_ahead = under_way.ignored_ns > 0;
         if !is_ahead || diagnosed.result.undiagnosed != Some(Undiagnosed::NoTime) {
@@ -343,6 +373,11 @@ impl Diagnoser {
         let Some(number) = number else {
             return false;
         };
+        if self.asked.len() >= ASKED_MAX
+            && let Some((first, asked)) = self.asked.pop_first()
+        {
+            self.forget(first, &asked.question);
+        }
         self.by_question.insert(question.clone(), number);
         let asked = Asked {
             question: question.clone(),

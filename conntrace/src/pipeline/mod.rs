@@ -163,7 +163,9 @@ fn start_threads<S: Source + Send + 'static>(
     let drops = config.drops_privileges;
     let written = spawn("write", move || {
         if drops {
-            keep_only(&[]);
+            // A folder on the way to a file may be closed to others.
+            let of_search = [Capability::CAP_DAC_READ_SEARCH];
+            keep_only(if writer.reopens() { &of_search } else { &[] });
         }
         writer.run()
     })?;
@@ -185,7 +187,7 @@ fn start_threads<S: Source + Send + 'static>(
     let start = config.start;
     let done = spawn("work", move || {
         if drops {
-            keep_only(&privileges::OF_WORKER);
+            keep_only(&privileges::of_worker());
         }
         reader.run(start)
     })?;

@@ -37,6 +37,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// Time between two checks for losses while records flow.
 const LOSS_CHECK: Duration = Duration::from_secs(1);
 
+/// Time without records after which memory is given back. Cached causes have expired then.
+const TIDY_AFTER: Duration = Duration::from_secs(5);
+
 /// Time between two status messages to the service manager.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 
@@ -62,6 +65,8 @@ pub(super) struct RingReader<S> {
 struct Due {
     summary: Option<Instant>,
     loss: Option<Instant>,
+    /// Time to give memory back, unless records come before.
+    tidy: Option<Instant>,
     status: Option<Instant>,
 }
 
@@ -97,6 +102,7 @@ impl<S: Source> RingReader<S> {
         let mut due = Due {
             summary: self.summary_every.map(|every| now + every),
             loss: None,
+            tidy: None,
             status: self.reports_status.then_some(now),
         };
         let (mut reported, mut malformed) = (ReportedCounts::default(), 0);
@@ -114,6 +120,10 @@ impl<S: Source> RingReader<S> {
             let now = Instant::now();
             if taken > 0 {
                 due.loss.get_or_insert(now + LOSS_CHECK);
+                due.tidy = Some(now + TIDY_AFTER);
+            }
+            if due.tidy.is_some_and(|due| due <= now) {
+                due.tidy = (!self.worker.tidy()).then_some(now + TIDY_AFTER);
             }
             if due.loss.is_some_and(|due| due <= now) {
                 due.loss = self
@@ -131,10 +141,12 @@ impl<S: Source> RingReader<S> {
             is_readable = match taken {
                 // The ring may hold more records.
                 RECORDS_MAX => false,
-                // Its first record is not complete yet.
-                0 if is_readable => self.wait(Some(NAP), false)?,
-                0 => self.wait_for_work(&due, now)?,
-                _ => self.wait(Some(NAP), false)?,
+                0 if !is_readable => self.wait_for_work(&due, now)?,
+                // The first record is not complete yet, or more will come.
+                _ => {
+                    self.nap()?;
+                    false
+                }
             };
         }
     }
@@ -161,11 +173,26 @@ impl<S: Source> RingReader<S> {
         });
         done?;
         let now = Instant::now();
-        self.worker.settle(now);
+        self.worker.settle(now)?;
         self.worker.watch_ports(now);
         self.held = self.worker.idle();
         self.worker.hand_over()?;
         Ok(taken)
+    }
+
+    /// Lets records gather for a while, and writes the lines whose answers come meanwhile.
+    fn nap(&mut self) -> io::Result<()> {
+        let until = Instant::now() + NAP;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.control.reason().is_some() {
+                return Ok(());
+            }
+            self.wait(Some(left), false)?;
+            self.worker.settle(Instant::now())?;
+            self.held = self.worker.idle();
+            self.worker.hand_over()?;
+        }
     }
 
     /// Waits for records, or until something is due. Returns true if there is a record.
@@ -174,6 +201,7 @@ impl<S: Source> RingReader<S> {
         let waits = [
             until(due.summary),
             until(due.loss),
+            until(due.tidy),
             until(due.status),
             self.worker.pressure_wait(now),
             until(self.worker.settle_at()),

@@ -150,7 +150,7 @@ mod tests {
             }
             while !worker.is_settled() {
                 thread::sleep(Duration::from_millis(1));
-                worker.settle(Instant::now());
+                worker.settle(Instant::now()).unwrap();
             }
             worker.hand_over().unwrap();
         };

@@ -190,7 +190,7 @@ fn worker_ns(records: &[CompleteRecord]) -> Spread {
             for record in few {
                 worker.record(record, now).unwrap();
             }
-            worker.settle(Instant::now());
+            worker.settle(Instant::now()).unwrap();
             worker.hand_over().unwrap();
         }
         began.elapsed().as_secs_f64() * 1e9 / records.len() as f64

@@ -152,10 +152,11 @@ impl HostInspector {
 }
 
 /// The listeners that an answer tells of, found while the kernel tells of all. Those that accept the
-/// address come first. Of many that share an address and port (`SO_REUSEPORT`) there is one.
+/// address come first. Of many that share an address, port and device
+/// (`SO_REUSEPORT`) there is one.
 struct FirstListeners {
     addr: Option<IpAddr>,
-    found: BTreeMap<(bool, SocketAddr, bool), DiagSocket>,
+    found: BTreeMap<(bool, SocketAddr, bool, u32), DiagSocket>,
 }
 
 impl FirstListeners {
@@ -183,7 +184,12 @@ impl FirstListeners {
 
     fn add(&mut self, sock: DiagSocket) {
         let accepts = |addr| accepts(sock.local.ip(), sock.only_v6, addr);
-        let key = (!self.addr.is_none_or(accepts), sock.local, sock.only_v6);
+        let key = (
+            !self.addr.is_none_or(accepts),
+            sock.local,
+            sock.only_v6,
+            sock.device,
+        );
         self.found.entry(key).or_insert(sock);
         if self.found.len() > LISTENERS_MAX {
             self.found.pop_last();

@@ -1,4 +1,4 @@
-//! The inspector thread: answers questions about the host, in any network namespace.
+//! Answers to questions about the host, in any network namespace.
 
 mod listeners;
 mod local_ports;

@@ -135,12 +135,15 @@ impl NetnsList {
     /// Returns every namespace known, and the reason why others may exist. The list is not older
     /// than `since_ns` (`CLOCK_BOOTTIME`): a namespace may have been created before then.
     pub(super) fn all(&self, since_ns: u64, until: Instant) -> (Vec<u32>, Option<Undiagnosed>) {
+        let mut searched = Ok(());
         if self.lock().complete_ns < since_ns {
-            // Its reason is in the list.
-            let _ = self.search(until);
+            searched = self.search(until);
         }
         let listed = self.lock();
-        let unseen = listed.unseen.filter(|_| listed.complete_ns < since_ns);
+        // Another thread's search may have ended well that began too early.
+        let is_old = listed.complete_ns < since_ns;
+        let reason = searched.err().or(listed.unseen);
+        let unseen = is_old.then(|| reason.unwrap_or(Undiagnosed::Incomplete));
         let mut all: Vec<_> = listed.known.keys().copied().collect();
         all.sort_unstable();
         (all, unseen)

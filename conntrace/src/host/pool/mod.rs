@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     io,
     os::fd::{AsFd, BorrowedFd},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -41,7 +41,8 @@ pub(super) struct PoolLimits {
 }
 
 /// Serves requests on one thread.
-pub(super) type Server<Request, Response> = Box<dyn FnMut(&Request, Instant) -> Response>;
+/// `None` if the thread is of no use any more: another one takes its place and its request.
+pub(super) type Server<Request, Response> = Box<dyn FnMut(&Request, Instant) -> Option<Response>>;
 
 type MakeServer<Request, Response> = dyn Fn() -> Server<Request, Response> + Send + Sync;
 
@@ -54,6 +55,8 @@ pub(super) struct Pool<Request, Response> {
     seats: Vec<Arc<Seat<Request>>>,
     /// Number of the last request.
     number: u64,
+    /// Number of threads started so far.
+    started: u64,
     /// Number of threads abandoned so far.
     abandoned: u64,
 }
@@ -85,6 +88,8 @@ struct SeatState<Request> {
     /// Request at hand.
     serving: Option<Job<Request>>,
     is_abandoned: bool,
+    /// True if the thread ends because it is of no use any more.
+    has_ended: bool,
 }
 
 impl<Request: Clone + Send + 'static, Response: Send + 'static> Pool<Request, Response> {
@@ -116,6 +121,7 @@ impl<Request: Clone + Send + 'static, Response: Send + 'static> Pool<Request, Re
             shared: Arc::new(shared),
             seats: Vec::new(),
             number: 0,
+            started: 0,
             abandoned: 0,
         };
         for _ in 0..limits.threads {
@@ -151,15 +157,23 @@ impl<Request: Clone + Send + 'static, Response: Send + 'static> Pool<Request, Re
     /// as far as there is time left. Returns the number of threads abandoned now.
     pub(super) fn abandon_late(&mut self, now: Instant) -> usize {
         let limits = self.limits;
-        let before = self.seats.len();
+        let mut count = 0;
         // Held throughout: a thread that returns meanwhile finds itself among those that hang.
         let mut queue = lock(&self.shared.queue);
         self.seats.retain(|seat| {
             let mut state = lock(&seat.state);
-            let is_late = seat.late_at(&state, limits).is_some_and(|at| at <= now);
+            let gaze = seat.gaze.now();
+            let is_late = seat
+                .late_at(&state, gaze, limits)
+                .is_some_and(|at| at <= now);
             if is_late && let Some(job) = state.serving.take() {
                 state.is_abandoned = true;
-                let subject = seat.gaze.now().map(|(subject, _)| subject);
+                count += 1;
+                // One that is late by its deadline alone may be at somebody who does not hang.
+                let subject = gaze.filter(|(subject, since)| {
+                    matches!(subject, Subject::Namespace(_)) || *since + limits.process_max <= now
+                });
+                let subject = subject.map(|(subject, _)| subject);
                 if let Some(subject) = subject {
                     self.shared.quarantine.add(subject);
                 }
@@ -169,17 +183,19 @@ impl<Request: Clone + Send + 'static, Response: Send + 'static> Pool<Request, Re
                     queue.shares.add_first(job);
                 }
             }
-            !is_late
+            !is_late && !state.has_ended
         });
-        let count = before - self.seats.len();
         self.abandoned += count as u64;
         let hanging = queue.hanging.len();
         drop(queue);
         let room = limits.abandoned_max.saturating_sub(hanging);
         let missing = limits.threads.saturating_sub(self.seats.len());
+        if count > 0 {
+            self.shared.arrived.notify_all();
+        }
         for _ in 0..missing.min(room) {
             if let Err(error) = self.add_thread() {
-                log::warn!("cannot start a thread: {error}");
+                warn_once(&error);
                 break;
             }
         }
@@ -192,7 +208,7 @@ impl<Request: Clone + Send + 'static, Response: Send + 'static> Pool<Request, Re
         let late = self
             .seats
             .iter()
-            .filter_map(|seat| seat.late_at(&lock(&seat.state), limits));
+            .filter_map(|seat| seat.late_at(&lock(&seat.state), seat.gaze.now(), limits));
         late.min()
     }
 
@@ -203,11 +219,12 @@ impl<Request: Clone + Send + 'static, Response: Send + 'static> Pool<Request, Re
 
     fn add_thread(&mut self) -> io::Result<()> {
         let seat = Arc::new(Seat {
-            number: self.abandoned + self.seats.len() as u64,
+            number: self.started,
             gaze: Arc::default(),
             state: Mutex::new(SeatState {
                 serving: None,
                 is_abandoned: false,
+                has_ended: false,
             }),
         });
         let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&seat));
@@ -216,6 +233,7 @@ impl<Request: Clone + Send + 'static, Response: Send + 'static> Pool<Request, Re
             attention::watch(Arc::clone(&own.gaze), Arc::clone(&shared.quarantine));
             shared.serve(&own, make());
         })?;
+        self.started += 1;
         self.seats.push(seat);
         Ok(())
     }
@@ -223,10 +241,15 @@ impl<Request: Clone + Send + 'static, Response: Send + 'static> Pool<Request, Re
 
 impl<Request> Seat<Request> {
     /// Returns the time at which the thread counts as hanging.
-    fn late_at(&self, state: &SeatState<Request>, limits: PoolLimits) -> Option<Instant> {
+    fn late_at(
+        &self,
+        state: &SeatState<Request>,
+        gaze: Option<(Subject, Instant)>,
+        limits: PoolLimits,
+    ) -> Option<Instant> {
         let deadline = state.serving.as_ref()?.until + limits.grace;
         // A look into a namespace may take as long as its answer may.
-        let process = match self.gaze.now() {
+        let process = match gaze {
             Some((Subject::Process(_), since)) => Some(since + limits.process_max),
             Some((Subject::Namespace(_), _)) | None => None,
         };
@@ -246,7 +269,12 @@ impl<Request: Clone, Response> Shared<Request, Response> {
             state.serving = None;
             let is_abandoned = state.is_abandoned;
             drop(state);
-            lock(&self.answers).push((job.number, response));
+            if !is_abandoned && response.is_none() {
+                return self.end(seat, job);
+            }
+            if let Some(response) = response {
+                lock(&self.answers).push((job.number, response));
+            }
             // Fails only if the counter is full, and then it is readable.
             let _ = self.ready.write(1);
             let mut queue = lock(&self.queue);
@@ -259,6 +287,17 @@ impl<Request: Clone, Response> Shared<Request, Response> {
             }
             queue.shares.done(job.share, spent, Instant::now());
         }
+    }
+
+    /// Gives a request back, and leaves the seat to another thread.
+    fn end(&self, seat: &Seat<Request>, job: Job<Request>) {
+        let mut queue = lock(&self.queue);
+        queue.shares.done(job.share, Duration::ZERO, Instant::now());
+        queue.shares.add_first(job);
+        drop(queue);
+        lock(&seat.state).has_ended = true;
+        self.arrived.notify_one();
+        let _ = self.ready.write(1);
     }
 
     /// Waits for the next request; `None` once the pool is dropped.
@@ -285,6 +324,11 @@ impl<Request: Clone, Response> Shared<Request, Response> {
             };
         }
     }
+}
+
+fn warn_once(error: &io::Error) {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| log::warn!("cannot start a thread that looks at the host: {error}"));
 }
 
 /// Returns the processor time that the calling thread has used.

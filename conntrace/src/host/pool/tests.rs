@@ -25,6 +25,8 @@ enum Work {
     /// Likewise, but at a process, unless that is in quarantine.
     HangAt(u32, Arc<Mutex<std::sync::mpsc::Receiver<()>>>),
     Answer(u32),
+    /// Ends the first thread that serves it.
+    EndOnce(Arc<std::sync::atomic::AtomicBool>),
 }
 
 /// Answer of a thread that must not look at a process.
@@ -33,17 +35,21 @@ const QUARANTINED: u32 = u32::MAX;
 fn pool() -> Pool<Work, u32> {
     let make = || -> Server<Work, u32> {
         Box::new(|work: &Work, _until| match work {
-            Work::Answer(number) => *number,
+            Work::Answer(number) => Some(*number),
             Work::Hang(gate) => {
                 let _ = lock(gate).recv();
-                0
+                Some(0)
             }
             Work::HangAt(pid, gate) => {
                 let Ok(_look) = attention::look_at(Subject::Process(*pid)) else {
-                    return QUARANTINED;
+                    return Some(QUARANTINED);
                 };
                 let _ = lock(gate).recv();
-                0
+                Some(0)
+            }
+            Work::EndOnce(ended) => {
+                let is_first = !ended.swap(true, std::sync::atomic::Ordering::Relaxed);
+                (!is_first).then_some(1)
             }
         })
     };
@@ -151,4 +157,17 @@ fn a_request_that_waited_too_long_is_not_served() {
     assert_eq!(answer_of(&mut pool, number), 2);
     assert!(pool.answers().is_empty());
     assert_eq!(pool.late_at(), None);
+}
+
+#[test]
+fn another_thread_takes_the_request_of_one_that_ends() {
+    let mut pool = pool();
+    let number = ask(&mut pool, Work::EndOnce(Arc::default()), LONG);
+    assert_eq!(answer_of(&mut pool, number), 1);
+    wait_for(|| {
+        pool.abandon_late(Instant::now());
+        let all = pool.seats.iter().all(|seat| !lock(&seat.state).has_ended);
+        (all && pool.seats.len() == LIMITS.threads).then_some(())
+    });
+    assert_eq!((pool.abandoned(), pool.started), (0, 4));
 }

@@ -18,7 +18,10 @@ use crate::{
         Undiagnosed,
         question::{Holding, NamedProcess, ProcessKey, ProxyVariable},
     },
-    host::{attention::visit, netns::reason},
+    host::{
+        attention::{goes_on, visit},
+        netns::reason,
+    },
     output::event::COMM_JSON_MAX,
     record::sanitize,
     sys,
@@ -32,6 +35,8 @@ const PROFILE_MAX: u64 = 1 << 16;
 const PROFILE_JSON_MAX: usize = 256;
 /// Maximum number of processes in an answer.
 const NAMED_MAX: usize = 3;
+/// Number of descriptors after which a search says that it goes on.
+const PROGRESS_EVERY: usize = 256;
 /// Number of a process's descriptors beyond which other processes are searched first.
 const DESCRIPTORS_MAX: usize = 4096;
 
@@ -180,6 +185,9 @@ impl<'a> OwnerSearch<'a> {
                 }
                 if Instant::now() >= self.until {
                     return Err(io::ErrorKind::TimedOut.into());
+                }
+                if at % PROGRESS_EVERY == 0 {
+                    goes_on();
                 }
                 let inode = fs::read_link(descriptor.path()).ok().and_then(|link| {
                     let number = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;

@@ -19,6 +19,9 @@ pub(super) const CASES_MAX: usize = 1024;
 
 /// Maximum time before the number of repeats is printed.
 pub(super) const HELD_MAX: SignedDuration = SignedDuration::from_secs(1);
+/// Age of a line from which the clock must have been set back: the longest `--diagnosis-timeout`,
+/// and a second.
+const LATE_MAX: SignedDuration = SignedDuration::from_secs(61);
 
 /// Time after which a continuing case is printed in full again.
 const PRINTED_AGAIN: SignedDuration = SignedDuration::from_secs(60);
@@ -261,10 +264,10 @@ impl Folds {
     /// back makes them due.
     pub(super) fn wait(&self, now: Timestamp) -> Option<SignedDuration> {
         let held = now.duration_since(self.since?);
-        // Lines can be slightly out of order.
-        let goes_on = (-HELD_MAX..HELD_MAX).contains(&held);
+        // A line that waited for its cause is older than others.
+        let goes_on = (-LATE_MAX..HELD_MAX).contains(&held);
         Some(if goes_on {
-            HELD_MAX - held
+            HELD_MAX - held.max(SignedDuration::ZERO)
         } else {
             SignedDuration::ZERO
         })

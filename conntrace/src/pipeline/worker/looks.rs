@@ -1,11 +1,15 @@
 //! Lines that wait for a look at the host, and what the inspectors have found.
 
 use std::{
+    io,
     os::fd::{AsFd as _, BorrowedFd},
     time::Instant,
 };
 
-use super::{Worker, pending::PendingLine};
+use super::{
+    Worker,
+    pending::{PendingLine, PendingLines},
+};
 use crate::{
     diagnosis::{self, Undiagnosed},
     host::{AttemptStart, ExeKey, ExeLookup, ExeRequest, Inspectors, LookAnswer, Share},
@@ -15,6 +19,7 @@ use crate::{
         diagnoser::Diagnoser,
     },
     record::{Attempt, Verdict},
+    sys,
 };
 
 impl Worker {
@@ -48,15 +53,20 @@ impl Worker {
         now: Instant,
     ) -> Diagnosis {
         let known = |undiagnosed| Diagnosis::Known(Diagnosed::without_answers(undiagnosed));
+        let has_no_time = std::mem::take(&mut self.has_no_time);
         let has_causes = diagnosis::has_causes(verdict.label);
         let prints = self.labelling.labels.contains(&verdict.label);
         if !has_causes || !(prints || self.is_thorough) {
+            // A recording's answers are about this record. With other options it needs none.
+            if let Some(diagnosis) = &mut self.diagnosis {
+                diagnosis.forget_answers();
+            }
             return known(None);
         }
         let may_wait = self.pending.has_room(Share::of(attempt));
         match &mut self.diagnosis {
             None => known(Some(Undiagnosed::Off)),
-            Some(_) if std::mem::take(&mut self.has_no_time) => known(Some(Undiagnosed::NoTime)),
+            Some(_) if has_no_time => known(Some(Undiagnosed::NoTime)),
             Some(diagnosis) => {
                 diagnosis.begin(attempt, verdict, may_wait, now, self.inspectors.as_mut())
             }
@@ -64,7 +74,7 @@ impl Worker {
     }
 
     /// Lets a line wait, and looks for its executable unless another line does.
-    pub(super) fn wait(&mut self, mut line: PendingLine) {
+    pub(super) fn wait(&mut self, mut line: PendingLine, now: Instant) {
         let share = Share::of(&line.attempt);
         if !self.pending.has_room(share) {
             line.exe = None;
@@ -72,7 +82,7 @@ impl Worker {
             return self.write_pending(line);
         }
         let (exe, until) = (line.exe.clone(), line.until);
-        if self.pending.add(line)
+        if self.pending.add(line, now)
             && let Some(exe) = exe
         {
             self.find_exe(exe, share, until);
@@ -94,7 +104,10 @@ impl Worker {
     }
 
     /// Takes what the inspectors have found, and writes the lines that waited for it.
-    pub fn settle(&mut self, now: Instant) {
+    ///
+    /// # Errors
+    /// Fails when a direct output cannot be written.
+    pub fn settle(&mut self, now: Instant) -> io::Result<()> {
         let answers = self.inspectors.as_mut().map(|them| them.answers(now));
         for answer in answers.into_iter().flatten() {
             match answer {
@@ -113,15 +126,55 @@ impl Worker {
             .map(|it| it.results(now, self.inspectors.as_mut()));
         let mut ready = Vec::new();
         for (id, diagnosed) in results.into_iter().flatten() {
-            ready.extend(self.pending.diagnosed(id, &diagnosed));
+            for number in self.pending.diagnosed(id, &diagnosed) {
+                if diagnosed.result.undiagnosed != Some(Undiagnosed::NoTime)
+                    || !self.diagnose_again(number, now)
+                {
+                    ready.push(number);
+                }
+            }
         }
         ready.sort_unstable();
         for number in ready {
             self.write_ready(number);
+            self.hand_over_if_due()?;
         }
         while let Some(line) = self.pending.take_late(now) {
             self.write_pending(line);
+            self.hand_over_if_due()?;
         }
+        Ok(())
+    }
+
+    /// Begins another diagnosis for a line that has time left when the one that it joined is late.
+    /// Returns false if it has none.
+    fn diagnose_again(&mut self, number: u64, now: Instant) -> bool {
+        let Some(line) = self.pending.get_mut(number) else {
+            return false;
+        };
+        let (Some(verdict), Some(diagnosis)) = (&line.verdict, &mut self.diagnosis) else {
+            return false;
+        };
+        if line.until <= now {
+            return false;
+        }
+        match diagnosis.begin(&line.attempt, verdict, true, now, self.inspectors.as_mut()) {
+            Diagnosis::UnderWay(id) => {
+                self.pending.wait_for(number, id);
+                true
+            }
+            known @ (Diagnosis::Known(_) | Diagnosis::NoRoom) => {
+                line.diagnosis = known;
+                false
+            }
+        }
+    }
+
+    pub(super) fn hand_over_if_due(&mut self) -> io::Result<()> {
+        if self.output.is_due() {
+            self.hand_over()?;
+        }
+        Ok(())
     }
 
     /// Takes a look at an executable. A line that it does not tell waits for another one.
@@ -143,21 +196,23 @@ impl Worker {
                 continue;
             }
             let (request, share, until) = (request.clone(), Share::of(&line.attempt), line.until);
-            if self.pending.wait_again(key, number) {
+            if self.pending.wait_for_exe(key, number, (now, until)) {
                 self.find_exe(request, share, until);
             }
         }
     }
 
     /// Writes all lines that wait, with what is known.
-    pub(super) fn give_up(&mut self, now: Instant) {
+    pub(super) fn give_up(&mut self, now: Instant) -> io::Result<()> {
         let results = self.diagnosis.as_mut().map(|it| it.give_up(now));
         for (id, diagnosed) in results.into_iter().flatten() {
             self.pending.diagnosed(id, &diagnosed);
         }
         while let Some(line) = self.pending.take_first() {
             self.write_pending(line);
+            self.hand_over_if_due()?;
         }
+        Ok(())
     }
 
     fn write_ready(&mut self, number: u64) {
@@ -190,6 +245,20 @@ impl Worker {
             }
         };
         self.ended(&record, &attempt, &verdict, owner, diagnosed);
+    }
+
+    /// Gives back the memory that looks took, after a while without records. Returns false while a
+    /// line waits.
+    pub fn tidy(&mut self) -> bool {
+        if !self.pending.is_empty() {
+            return false;
+        }
+        self.pending = PendingLines::default();
+        if let Some(diagnosis) = &mut self.diagnosis {
+            diagnosis.forget_expired();
+        }
+        sys::release_freed_memory();
+        true
     }
 
     /// Returns true if no line waits for a look.

@@ -106,7 +106,9 @@ impl Worker {
         });
         Self {
             callers: Callers::Live(Owners::new()),
-            diagnosis: labelling.causes.then(|| Diagnoser::live(timeout)),
+            diagnosis: labelling
+                .causes
+                .then(|| Diagnoser::live(timeout, recorder.is_some())),
             inspectors: inspectors.ok(),
             timeout,
             pressure: labelling.causes.then(Pressure::new),
@@ -234,10 +236,7 @@ impl Worker {
     /// Fails when a direct output cannot be written.
     pub fn record(&mut self, record: &CompleteRecord, now: Instant) -> io::Result<()> {
         self.line_of(record, now);
-        if self.output.is_due() {
-            self.hand_over()?;
-        }
-        Ok(())
+        self.hand_over_if_due()
     }
 
     fn line_of(&mut self, record: &CompleteRecord, now: Instant) {
@@ -266,7 +265,7 @@ impl Worker {
         if line.is_ready() {
             return self.write_pending(line);
         }
-        self.wait(line);
+        self.wait(line, now);
     }
 
     fn malformed(&mut self, record: &CompleteRecord, error: &Malformed) {
@@ -352,7 +351,7 @@ impl Worker {
     /// Fails when a direct output cannot be written.
     pub fn snapshot(&mut self, snapshot: &Snapshot, now: Timestamp) -> io::Result<Totals> {
         if matches!(snapshot.purpose, Purpose::Stop(_)) {
-            self.give_up(Instant::now());
+            self.give_up(Instant::now())?;
         }
         if let Some(recorder) = &mut self.recorder {
             recorder.snapshot(now, snapshot);

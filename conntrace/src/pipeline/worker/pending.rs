@@ -39,12 +39,19 @@ impl PendingLine {
     }
 }
 
+/// Lines that wait for the path of one executable.
+struct Awaited {
+    lines: Vec<u64>,
+    /// Time at which an inspector may drop the look.
+    until: Instant,
+}
+
 /// Lines that wait, in the order of their records.
 #[derive(Default)]
 pub(super) struct PendingLines {
     lines: BTreeMap<u64, PendingLine>,
     by_diagnosis: HashMap<DiagnosisId, Vec<u64>>,
-    by_exe: HashMap<ExeKey, Vec<u64>>,
+    by_exe: HashMap<ExeKey, Awaited>,
     of_share: HashMap<Share, usize>,
     last: u64,
 }
@@ -62,21 +69,18 @@ impl PendingLines {
         self.lines.is_empty()
     }
 
-    /// Adds a line. Returns true if it is the first that waits for its executable's path.
-    pub(super) fn add(&mut self, line: PendingLine) -> bool {
+    /// Adds a line. Returns true if its executable must be looked for.
+    pub(super) fn add(&mut self, line: PendingLine, now: Instant) -> bool {
         self.last += 1;
         let number = self.last;
         if let Diagnosis::UnderWay(id) = line.diagnosis {
             self.by_diagnosis.entry(id).or_default().push(number);
         }
-        let is_first = line.exe.as_ref().is_some_and(|exe| {
-            let waiting = self.by_exe.entry(exe.key()).or_default();
-            waiting.push(number);
-            waiting.len() == 1
-        });
+        let key = line.exe.as_ref().map(|exe| exe.key());
+        let must_look = key.is_some_and(|key| self.wait_for_exe(key, number, (now, line.until)));
         *self.of_share.entry(Share::of(&line.attempt)).or_default() += 1;
         self.lines.insert(number, line);
-        is_first
+        must_look
     }
 
     /// Takes the result of a diagnosis, and returns the numbers of the lines that waited for it.
@@ -93,14 +97,38 @@ impl PendingLines {
     /// Returns the numbers of the lines that wait for the path of this executable; they do no
     /// longer.
     pub(super) fn waiting_for(&mut self, exe: &ExeKey) -> Vec<u64> {
-        self.by_exe.remove(exe).unwrap_or_default()
+        self.by_exe
+            .remove(exe)
+            .map_or(Vec::new(), |awaited| awaited.lines)
     }
 
-    /// Lets a line wait for another look at the same executable. Returns true if it is the first.
-    pub(super) fn wait_again(&mut self, exe: ExeKey, number: u64) -> bool {
-        let waiting = self.by_exe.entry(exe).or_default();
-        waiting.push(number);
-        waiting.len() == 1
+    /// Lets a line wait for a look at its executable until a time. Returns true if there is none
+    /// under way: an inspector drops one that is late.
+    pub(super) fn wait_for_exe(
+        &mut self,
+        exe: ExeKey,
+        number: u64,
+        (now, until): (Instant, Instant),
+    ) -> bool {
+        let new = || Awaited {
+            lines: Vec::new(),
+            until: now,
+        };
+        let awaited = self.by_exe.entry(exe).or_insert_with(new);
+        awaited.lines.push(number);
+        let must_look = awaited.until <= now;
+        if must_look {
+            awaited.until = until;
+        }
+        must_look
+    }
+
+    /// Lets a line wait for another diagnosis.
+    pub(super) fn wait_for(&mut self, number: u64, id: DiagnosisId) {
+        if let Some(line) = self.lines.get_mut(&number) {
+            line.diagnosis = Diagnosis::UnderWay(id);
+            self.by_diagnosis.entry(id).or_default().push(number);
+        }
     }
 
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut PendingLine> {
@@ -142,32 +170,23 @@ impl PendingLines {
                 self.of_share.remove(&share);
             }
         }
-        forget(
-            &mut self.by_exe,
-            line.exe.as_ref().map(|exe| exe.key()),
-            number,
-        );
-        if let Diagnosis::UnderWay(id) = line.diagnosis {
-            forget(&mut self.by_diagnosis, Some(id), number);
+        if let Some(exe) = &line.exe
+            && let Some(awaited) = self.by_exe.get_mut(&exe.key())
+        {
+            awaited.lines.retain(|other| *other != number);
+            if awaited.lines.is_empty() {
+                self.by_exe.remove(&exe.key());
+            }
+        }
+        if let Diagnosis::UnderWay(id) = line.diagnosis
+            && let Some(numbers) = self.by_diagnosis.get_mut(&id)
+        {
+            numbers.retain(|other| *other != number);
+            if numbers.is_empty() {
+                self.by_diagnosis.remove(&id);
+            }
         }
         Some(line)
-    }
-}
-
-/// Removes a line that no longer waits from the list of those that wait for the same.
-fn forget<K: Eq + std::hash::Hash>(
-    waiting: &mut HashMap<K, Vec<u64>>,
-    key: Option<K>,
-    number: u64,
-) {
-    let Some(key) = key else {
-        return;
-    };
-    if let Some(numbers) = waiting.get_mut(&key) {
-        numbers.retain(|other| *other != number);
-        if numbers.is_empty() {
-            waiting.remove(&key);
-        }
     }
 }
 
@@ -200,7 +219,7 @@ mod tests {
         let now = Instant::now();
         let mut pending = PendingLines::default();
         for id in [1, 2, 1] {
-            assert!(!pending.add(line(7, id, now)));
+            assert!(!pending.add(line(7, id, now), now));
         }
         assert!(pending.take_ready(1).is_none());
         let waited = pending.diagnosed(DiagnosisId(1), &Diagnosed::default());
@@ -215,12 +234,27 @@ mod tests {
     }
 
     #[test]
+    fn a_look_that_was_dropped_is_made_again() {
+        let now = Instant::now();
+        let (soon, later) = (now + Duration::from_secs(1), now + Duration::from_secs(2));
+        let mut pending = PendingLines::default();
+        let record = decode::tests::refused();
+        let caller = decode::decode(&record).unwrap().caller.unwrap();
+        let key = (caller.pid, caller.started_ns, caller.exe.unwrap());
+        assert!(pending.wait_for_exe(key, 1, (now, soon)));
+        assert!(!pending.wait_for_exe(key, 2, (now, later)));
+        assert!(pending.wait_for_exe(key, 3, (soon, later)));
+        assert_eq!(pending.waiting_for(&key), [1, 2, 3]);
+        assert!(pending.wait_for_exe(key, 4, (soon, later)));
+    }
+
+    #[test]
     fn the_first_line_is_late_first() {
         let now = Instant::now();
         let mut pending = PendingLines::default();
         let soon = now + Duration::from_secs(1);
-        pending.add(line(7, 1, now));
-        pending.add(line(7, 1, soon));
+        pending.add(line(7, 1, now), now);
+        pending.add(line(7, 1, soon), now);
         assert_eq!(pending.late_at(), Some(now));
         assert!(pending.take_late(now).is_some());
         assert!(pending.take_late(now).is_none());
@@ -239,7 +273,7 @@ mod tests {
         let mut pending = PendingLines::default();
         let mut taken = 0;
         while pending.has_room(Share::User(7)) {
-            pending.add(line(7, 1, now));
+            pending.add(line(7, 1, now), now);
             taken += 1;
         }
         assert_eq!(taken, PENDING_MAX / 2);
@@ -249,7 +283,7 @@ mod tests {
             }
             for _ in 0..2 * OF_SHARE_MAX {
                 if pending.has_room(Share::User(uid)) {
-                    pending.add(line(uid, 1, now));
+                    pending.add(line(uid, 1, now), now);
                     taken += 1;
                 }
             }
