@@ -152,6 +152,10 @@ fn outcomes_by_process(lines: &[Value]) -> BTreeMap<u32, Vec<&Value>> {
         let pid = u32::try_from(pid).unwrap();
         by_process.entry(pid).or_default().push(line);
     }
+    for lines in by_process.values_mut() {
+        // One that waits for its cause is overtaken by others.
+        lines.sort_by(|one, other| one["time"].as_str().cmp(&other["time"].as_str()));
+    }
     by_process
 }
 
