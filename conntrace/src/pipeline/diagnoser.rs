@@ -23,14 +23,14 @@ use crate::{
 /// failures then need not wait.
 const AHEAD_NS: u64 = 400_000_000;
 /// Time for which an answer that is late is still taken, for the cases that follow.
-const LATE_MAX: Duration = Duration::from_secs(10);
+const LATE_MAX: Duration = Duration::from_secs(1);
 /// Maximum number of questions whose answers are awaited, late ones included.
-const ASKED_MAX: usize = 16_384;
+const ASKED_MAX: usize = 8192;
 /// Maximum number of cached cases; the cache is cleared when full.
-const CASES_MAX: usize = 4096;
+const CASES_MAX: usize = 1024;
 /// Maximum number of cached cases in a replay. It has them in another order, and must not clear a
 /// case that the live run still had.
-const REPLAYED_CASES_MAX: usize = 16 * CASES_MAX;
+const REPLAYED_CASES_MAX: usize = 64 * CASES_MAX;
 
 /// Finds the cause of an attempt's ending.
 pub(super) struct Diagnoser {

@@ -143,6 +143,10 @@ impl Worker {
             self.write_pending(line);
             self.hand_over_if_due()?;
         }
+        if self.pending.is_over() {
+            self.pending = PendingLines::default();
+            sys::release_freed_memory();
+        }
         Ok(())
     }
 

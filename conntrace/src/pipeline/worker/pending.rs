@@ -54,6 +54,8 @@ pub(super) struct PendingLines {
     by_exe: HashMap<ExeKey, Awaited>,
     of_share: HashMap<Share, usize>,
     last: u64,
+    /// Highest number of lines that waited.
+    peak: usize,
 }
 
 impl PendingLines {
@@ -62,6 +64,11 @@ impl PendingLines {
         let of_share = self.of_share.get(&share).copied().unwrap_or(0);
         let total = self.lines.len();
         total < PENDING_MAX && (total < PENDING_MAX / 2 || of_share < OF_SHARE_MAX)
+    }
+
+    /// Returns true if no line waits, after many did.
+    pub(super) fn is_over(&self) -> bool {
+        self.lines.is_empty() && self.peak >= PENDING_MAX / 4
     }
 
     /// Returns true if no line waits.
@@ -80,6 +87,7 @@ impl PendingLines {
         let must_look = key.is_some_and(|key| self.wait_for_exe(key, number, (now, line.until)));
         *self.of_share.entry(Share::of(&line.attempt)).or_default() += 1;
         self.lines.insert(number, line);
+        self.peak = self.peak.max(self.lines.len());
         must_look
     }
 
