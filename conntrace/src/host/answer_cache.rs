@@ -17,7 +17,7 @@ const VALID_NS: u64 = 1_000_000_000;
 /// Time before a question is repeated that was dropped for lack of time, in nanoseconds.
 const BUSY_NS: u64 = 100_000_000;
 /// Maximum number of cached answers; the cache is cleared when full.
-const LEN_MAX: usize = 2048;
+const LEN_MAX: usize = 1024;
 
 /// Outcome of a question to the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

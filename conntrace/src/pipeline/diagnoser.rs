@@ -21,7 +21,7 @@ use crate::{
 
 /// Remaining validity at which a cached case is diagnosed anew, in nanoseconds: a storm of equal
 /// failures then need not wait.
-const AHEAD_NS: u64 = 400_000_000;
+const AHEAD_NS: u64 = 100_000_000;
 /// Time for which an answer that is late is still taken, for the cases that follow.
 const LATE_MAX: Duration = Duration::from_secs(1);
 /// Maximum number of questions whose answers are awaited, late ones included.

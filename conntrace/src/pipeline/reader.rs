@@ -30,6 +30,9 @@ const RECORDS_MAX: usize = 256;
 /// forty times the records of a pause.
 const NAP: Duration = Duration::from_millis(4);
 
+/// Time before the end of a pause at which executables are looked for, ahead of its records.
+const AHEAD: Duration = Duration::from_millis(1);
+
 /// Time limit for records that are reserved and not complete when the programs are detached, and
 /// for the lines that wait for their cause then.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
@@ -180,15 +183,25 @@ impl<S: Source> RingReader<S> {
         Ok(taken)
     }
 
-    /// Lets records gather for a while, and writes the lines whose answers come meanwhile.
+    /// Lets records gather for a while, and writes the lines whose answers come meanwhile. Near the
+    /// end it looks ahead.
     fn nap(&mut self) -> io::Result<()> {
-        let until = Instant::now() + NAP;
+        let ahead_at = Instant::now() + NAP - AHEAD;
+        let until = ahead_at + AHEAD;
+        let (mut looked_ahead, mut has_looks) = (false, false);
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.control.reason().is_some() {
+            let now = Instant::now();
+            if !looked_ahead && now >= ahead_at {
+                looked_ahead = true;
+                self.worker.look_ahead(now);
+                has_looks = self.worker.is_looking_ahead();
+            }
+            let is_over = now >= until || (has_looks && !self.worker.is_looking_ahead());
+            if is_over || self.control.reason().is_some() {
                 return Ok(());
             }
-            self.wait(Some(left), false)?;
+            let next = if looked_ahead { until } else { ahead_at };
+            self.wait(Some(next.saturating_duration_since(now)), false)?;
             self.worker.settle(Instant::now())?;
             self.held = self.worker.idle();
             self.worker.hand_over()?;

@@ -46,6 +46,15 @@ pub(crate) struct ExeRequest {
 }
 
 impl ExeRequest {
+    /// Creates the look for the executable that a caller ran when its attempt began.
+    pub(crate) fn new(caller: &Caller, exe: ExeId, began: AttemptStart) -> Self {
+        Self {
+            caller: caller.clone(),
+            exe,
+            began,
+        }
+    }
+
     /// Returns the process and executable that it is about.
     pub(crate) fn key(&self) -> ExeKey {
         (self.caller.pid, self.caller.started_ns, self.exe)
@@ -113,11 +122,7 @@ impl Exes {
         let Some(exe) = caller.exe else {
             return Ok(None);
         };
-        let request = ExeRequest {
-            caller: caller.clone(),
-            exe,
-            began,
-        };
+        let request = ExeRequest::new(caller, exe, began);
         self.known(&request, now).ok_or_else(|| Box::new(request))
     }
 

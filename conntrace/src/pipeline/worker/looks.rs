@@ -18,7 +18,7 @@ use crate::{
         diagnosed::{Diagnosed, Diagnosis},
         diagnoser::Diagnoser,
     },
-    record::{Attempt, Verdict},
+    record::{Attempt, CompleteRecord, Verdict},
     sys,
 };
 
@@ -38,6 +38,11 @@ impl Worker {
         match &attempt.caller {
             Some(caller) if prints || self.is_thorough => {
                 let began = AttemptStart::new(attempt.since_ns, &self.clock);
+                if let (Some(exe), Some(_)) = (caller.exe, &self.inspectors) {
+                    let key = (caller.pid, caller.started_ns, exe);
+                    let request = || ExeRequest::new(caller, exe, began);
+                    self.ahead.saw(key, Share::of(attempt), request);
+                }
                 let (owner, exe) = self.callers.owner(caller, began, now);
                 (Some(owner), exe)
             }
@@ -74,26 +79,29 @@ impl Worker {
     }
 
     /// Lets a line wait, and looks for its executable unless another line does.
-    pub(super) fn wait(&mut self, mut line: PendingLine, now: Instant) {
+    pub(super) fn wait(&mut self, record: &CompleteRecord, mut line: PendingLine, now: Instant) {
         let share = Share::of(&line.attempt);
         if !self.pending.has_room(share) {
             line.exe = None;
             // Its diagnosis goes on for the lines that follow.
-            return self.write_pending(line);
+            return self.write_line(Some(record), line);
         }
+        line.record = self.recorder.is_some().then(|| Box::new(*record));
         let (exe, until) = (line.exe.clone(), line.until);
-        if self.pending.add(line, now)
+        if self.pending.add(Box::new(line), now)
             && let Some(exe) = exe
         {
             self.find_exe(exe, share, until);
         }
     }
 
-    /// Looks for an executable. Without a place for it, the lines that wait for it go on.
-    fn find_exe(&mut self, exe: Box<ExeRequest>, share: Share, until: Instant) {
+    /// Looks for an executable. Without a place for it, the lines that wait for it go on, and this
+    /// returns false.
+    pub(super) fn find_exe(&mut self, exe: Box<ExeRequest>, share: Share, until: Instant) -> bool {
         let key = exe.key();
         let inspectors = self.inspectors.as_mut();
-        if !inspectors.is_some_and(|them| them.find_exe(exe, share, until)) {
+        let is_asked = inspectors.is_some_and(|them| them.find_exe(exe, share, until));
+        if !is_asked {
             for number in self.pending.waiting_for(&key) {
                 if let Some(line) = self.pending.get_mut(number) {
                     line.exe = None;
@@ -101,6 +109,7 @@ impl Worker {
                 self.write_ready(number);
             }
         }
+        is_asked
     }
 
     /// Takes what the inspectors have found, and writes the lines that waited for it.
@@ -184,6 +193,7 @@ impl Worker {
     /// Takes a look at an executable. A line that it does not tell waits for another one.
     fn looked(&mut self, key: ExeKey, lookup: ExeLookup, now: Instant) {
         self.callers.looked(key, lookup, now);
+        self.ahead.looked(&key);
         for number in self.pending.waiting_for(&key) {
             let Some(line) = self.pending.get_mut(number) else {
                 continue;
@@ -225,19 +235,24 @@ impl Worker {
         }
     }
 
+    fn write_pending(&mut self, mut line: Box<PendingLine>) {
+        let record = line.record.take();
+        self.write_line(record.as_deref(), *line);
+    }
+
     /// Writes a line with what is known.
-    pub(super) fn write_pending(&mut self, line: PendingLine) {
+    pub(super) fn write_line(&mut self, record: Option<&CompleteRecord>, line: PendingLine) {
         let PendingLine {
-            record,
             attempt,
+            clock,
             verdict,
             owner,
             diagnosis,
             ..
         } = line;
         let Some(verdict) = verdict else {
-            self.note(&record, owner.as_ref(), &[]);
-            return self.stall(&attempt, owner);
+            self.note(record, clock, owner.as_ref(), &[]);
+            return self.stall(&attempt, clock, owner);
         };
         let diagnosed = match diagnosis {
             Diagnosis::Known(diagnosed) => diagnosed,
@@ -248,7 +263,9 @@ impl Worker {
                 Diagnosed::without_answers(Some(Undiagnosed::NoTime))
             }
         };
-        self.ended(&record, &attempt, &verdict, owner, diagnosed);
+        let answers = diagnosed.answers_to_record(attempt.at_ns);
+        self.note(record, clock, owner.as_ref(), answers);
+        self.ended(&attempt, clock, &verdict, owner, diagnosed);
     }
 
     /// Gives back the memory that looks took, after a while without records. Returns false while a

@@ -1,5 +1,6 @@
 //! Worker: decodes and labels records and renders lines, in the kernel's order.
 
+mod ahead;
 mod looks;
 mod pending;
 mod port_pressure;
@@ -17,6 +18,7 @@ use std::{
 
 use jiff::Timestamp;
 
+use ahead::Ahead;
 use pending::{PendingLine, PendingLines};
 use top_failures::TopFailures;
 
@@ -69,6 +71,7 @@ pub struct Worker {
     /// Threads that look at the host; `None` in a replay.
     inspectors: Option<Inspectors>,
     pending: PendingLines,
+    ahead: Ahead,
     /// True if the recording had no room to wait for the next record's cause.
     has_no_time: bool,
     /// Maximum time that a line waits.
@@ -131,6 +134,7 @@ impl Worker {
             diagnosis: labelling.causes.then(Diagnoser::of_recording),
             inspectors: None,
             pending: PendingLines::default(),
+            ahead: Ahead::default(),
             has_no_time: false,
             timeout: Duration::ZERO,
             pressure: None,
@@ -213,9 +217,6 @@ impl Worker {
         if let Err(error) = self.clock.follow() {
             log::warn!("cannot read the clock: {error}");
         }
-        if let Some(recorder) = &mut self.recorder {
-            recorder.clock(self.clock.distance());
-        }
     }
 
     /// Processes a record of the kernel side.
@@ -254,8 +255,9 @@ impl Worker {
             None => Diagnosis::Known(Diagnosed::default()),
         };
         let line = PendingLine {
-            record: *record,
+            record: None,
             attempt,
+            clock: self.clock,
             verdict,
             owner,
             exe,
@@ -263,13 +265,13 @@ impl Worker {
             until: now + self.timeout,
         };
         if line.is_ready() {
-            return self.write_pending(line);
+            return self.write_line(Some(record), line);
         }
-        self.wait(line, now);
+        self.wait(record, line, now);
     }
 
     fn malformed(&mut self, record: &CompleteRecord, error: &Malformed) {
-        self.note(record, None, &[]);
+        self.note(Some(record), self.clock, None, &[]);
         // The log names the first error; loss lines count the others.
         if self.malformed == 0 {
             log::warn!("a record of the kernel side is malformed: {error}");
@@ -277,9 +279,16 @@ impl Worker {
         self.malformed += 1;
     }
 
-    /// Adds a record to the recording, with the answers and the owner its line needs.
-    fn note(&mut self, record: &CompleteRecord, owner: Option<&Owner>, answers: &[RecordedAnswer]) {
-        if let Some(recorder) = &mut self.recorder {
+    /// Adds a record to the recording, with the clock, the answers and the owner its line needs.
+    fn note(
+        &mut self,
+        record: Option<&CompleteRecord>,
+        clock: WallClock,
+        owner: Option<&Owner>,
+        answers: &[RecordedAnswer],
+    ) {
+        if let (Some(recorder), Some(record)) = (&mut self.recorder, record) {
+            recorder.clock(clock.distance());
             for answer in answers {
                 recorder.answer(answer.clone());
             }
@@ -287,7 +296,7 @@ impl Worker {
         }
     }
 
-    fn stall(&mut self, attempt: &Attempt, owner: Option<Owner>) {
+    fn stall(&mut self, attempt: &Attempt, clock: WallClock, owner: Option<Owner>) {
         if !self.labelling.stalls {
             return;
         }
@@ -296,7 +305,7 @@ impl Worker {
             return;
         };
         let owner = owner.unwrap_or_default();
-        let mut line = event::stall(attempt, self.times(attempt), owner, &self.host);
+        let mut line = event::stall(attempt, times(attempt, clock), owner, &self.host);
         line.numbers.suppressed = suppressed;
         self.output.write_attempt(&line);
     }
@@ -305,17 +314,12 @@ impl Worker {
     /// place.
     fn ended(
         &mut self,
-        record: &CompleteRecord,
         attempt: &Attempt,
+        clock: WallClock,
         verdict: &Verdict,
         owner: Option<Owner>,
         diagnosed: Diagnosed,
     ) {
-        self.note(
-            record,
-            owner.as_ref(),
-            diagnosed.answers_to_record(attempt.at_ns),
-        );
         *self.outcomes.entry(verdict.label).or_default() += 1;
         if !verdict.label.is_hidden() {
             self.top.count(attempt, verdict.label);
@@ -330,19 +334,11 @@ impl Worker {
         if let Some(reason) = diagnosed.result.undiagnosed {
             *self.undiagnosed.entry(reason).or_default() += 1;
         }
-        let (times, owner) = (self.times(attempt), owner.unwrap_or_default());
+        let (times, owner) = (times(attempt, clock), owner.unwrap_or_default());
         let result = diagnosed.result;
         let mut line = event::outcome(attempt, verdict, times, owner, result, &self.host);
         line.numbers.suppressed = suppressed;
         self.output.write_attempt(&line);
-    }
-
-    /// Returns the times of an attempt's beginning and of its event.
-    fn times(&self, attempt: &Attempt) -> (Timestamp, Timestamp) {
-        (
-            self.clock.at(attempt.since_ns),
-            self.clock.at(attempt.at_ns),
-        )
     }
 
     /// Writes the losses and the line for these totals, and returns the totals.
@@ -388,4 +384,9 @@ impl Worker {
         self.hand_over()?;
         self.output.write_own(&Line::new(event, time, &self.host))
     }
+}
+
+/// Returns the times of an attempt's beginning and of its event.
+fn times(attempt: &Attempt, clock: WallClock) -> (Timestamp, Timestamp) {
+    (clock.at(attempt.since_ns), clock.at(attempt.at_ns))
 }

@@ -9,7 +9,7 @@ use crate::{
     host::{ExeKey, ExeRequest, Share},
     output::event::Owner,
     pipeline::diagnosed::{Diagnosed, Diagnosis, DiagnosisId},
-    record::{Attempt, CompleteRecord, Verdict},
+    record::{Attempt, CompleteRecord, Verdict, WallClock},
 };
 
 /// Maximum number of lines that wait.
@@ -19,8 +19,11 @@ const OF_SHARE_MAX: usize = PENDING_MAX / 8;
 
 /// Line that waits.
 pub(super) struct PendingLine {
-    pub(super) record: CompleteRecord,
+    /// Its record, if there is a recording.
+    pub(super) record: Option<Box<CompleteRecord>>,
     pub(super) attempt: Attempt,
+    /// Wall clock when the record was read: it may be set while the line waits.
+    pub(super) clock: WallClock,
     /// `None` for a stall.
     pub(super) verdict: Option<Verdict>,
     /// Owner of the caller; `None` if the caller is unknown.
@@ -49,7 +52,7 @@ struct Awaited {
 /// Lines that wait, in the order of their records.
 #[derive(Default)]
 pub(super) struct PendingLines {
-    lines: BTreeMap<u64, PendingLine>,
+    lines: BTreeMap<u64, Box<PendingLine>>,
     by_diagnosis: HashMap<DiagnosisId, Vec<u64>>,
     by_exe: HashMap<ExeKey, Awaited>,
     of_share: HashMap<Share, usize>,
@@ -77,7 +80,7 @@ impl PendingLines {
     }
 
     /// Adds a line. Returns true if its executable must be looked for.
-    pub(super) fn add(&mut self, line: PendingLine, now: Instant) -> bool {
+    pub(super) fn add(&mut self, line: Box<PendingLine>, now: Instant) -> bool {
         self.last += 1;
         let number = self.last;
         if let Diagnosis::UnderWay(id) = line.diagnosis {
@@ -111,19 +114,31 @@ impl PendingLines {
     }
 
     /// Lets a line wait for a look at its executable until a time. Returns true if there is none
-    /// under way: an inspector drops one that is late.
+    /// under way.
     pub(super) fn wait_for_exe(
         &mut self,
         exe: ExeKey,
         number: u64,
-        (now, until): (Instant, Instant),
+        times: (Instant, Instant),
     ) -> bool {
+        let must_look = self.expect_exe(exe, times);
+        if let Some(awaited) = self.by_exe.get_mut(&exe) {
+            awaited.lines.push(number);
+        }
+        must_look
+    }
+
+    /// Expects a look at an executable until a time, for lines to come. Returns true if there is none
+    /// under way: an inspector drops one that is late.
+    pub(super) fn expect_exe(&mut self, exe: ExeKey, (now, until): (Instant, Instant)) -> bool {
+        if self.by_exe.len() >= 2 * PENDING_MAX {
+            self.by_exe.retain(|_, awaited| !awaited.lines.is_empty());
+        }
         let new = || Awaited {
             lines: Vec::new(),
             until: now,
         };
         let awaited = self.by_exe.entry(exe).or_insert_with(new);
-        awaited.lines.push(number);
         let must_look = awaited.until <= now;
         if must_look {
             awaited.until = until;
@@ -140,17 +155,17 @@ impl PendingLines {
     }
 
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut PendingLine> {
-        self.lines.get_mut(&number)
+        self.lines.get_mut(&number).map(Box::as_mut)
     }
 
     /// Removes a line that is ready; `None` if it still waits.
-    pub(super) fn take_ready(&mut self, number: u64) -> Option<PendingLine> {
+    pub(super) fn take_ready(&mut self, number: u64) -> Option<Box<PendingLine>> {
         self.lines.get(&number).filter(|line| line.is_ready())?;
         self.take(number)
     }
 
     /// Removes the first line if it may not wait beyond `now`.
-    pub(super) fn take_late(&mut self, now: Instant) -> Option<PendingLine> {
+    pub(super) fn take_late(&mut self, now: Instant) -> Option<Box<PendingLine>> {
         let (&number, _) = self
             .lines
             .first_key_value()
@@ -159,7 +174,7 @@ impl PendingLines {
     }
 
     /// Removes the first line.
-    pub(super) fn take_first(&mut self) -> Option<PendingLine> {
+    pub(super) fn take_first(&mut self) -> Option<Box<PendingLine>> {
         let number = *self.lines.first_key_value()?.0;
         self.take(number)
     }
@@ -169,7 +184,7 @@ impl PendingLines {
         self.lines.first_key_value().map(|(_, line)| line.until)
     }
 
-    fn take(&mut self, number: u64) -> Option<PendingLine> {
+    fn take(&mut self, number: u64) -> Option<Box<PendingLine>> {
         let line = self.lines.remove(&number)?;
         let share = Share::of(&line.attempt);
         if let Some(count) = self.of_share.get_mut(&share) {
@@ -206,20 +221,21 @@ mod tests {
     use crate::record::{decode, label::tests::unanswered};
 
     /// Line of a user, whose diagnosis has this number.
-    fn line(uid: u32, id: u64, until: Instant) -> PendingLine {
+    fn line(uid: u32, id: u64, until: Instant) -> Box<PendingLine> {
         let record = decode::tests::refused();
         let mut attempt = unanswered();
         attempt.caller = decode::decode(&record).unwrap().caller;
         attempt.caller.as_mut().unwrap().uid = uid;
-        PendingLine {
-            record,
+        Box::new(PendingLine {
+            record: None,
             attempt,
+            clock: WallClock::default(),
             verdict: None,
             owner: None,
             exe: None,
             diagnosis: Diagnosis::UnderWay(DiagnosisId(id)),
             until,
-        }
+        })
     }
 
     #[test]

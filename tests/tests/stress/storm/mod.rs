@@ -27,7 +27,7 @@ const ATTEMPTS_DEFAULT: usize = 200_000;
 /// Processes on each test network. The last one has a narrow range of ports.
 const STAGES: [usize; 4] = [2, 2, 2, 1];
 /// Memory limit of the agent in kB at any time after its start.
-const MEMORY_MAX_KB: u64 = 36 * 1024;
+const MEMORY_MAX_KB: u64 = 32 * 1024;
 /// Memory limit in kB at the start, when the agent reads the kernel's BTF. A debug build needs more
 /// then.
 const MEMORY_AT_START_MAX_KB: u64 = 40 * 1024;

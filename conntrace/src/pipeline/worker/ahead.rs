@@ -1,0 +1,124 @@
+//! Looks at executables ahead of the next batch of records.
+//!
+//! A look serves only attempts that began before it. One that is made just before the ring is read
+//! serves nearly all of a busy process's attempts in it, so that their lines need not wait.
+
+use std::time::Instant;
+
+use super::Worker;
+use crate::host::{ExeKey, ExeRequest, Share};
+
+/// Maximum number of processes whose executables are looked for ahead.
+const PROCESSES_MAX: usize = 16;
+/// Number of records in a batch from which a process is likely to be in the next one.
+const BUSY_MIN: u32 = 4;
+
+/// Processes of the last batch of records, and the looks that are made ahead of the next one.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    seen: Vec<SeenProcess>,
+    /// Executables that are being looked for.
+    awaited: Vec<ExeKey>,
+}
+
+#[derive(Debug)]
+struct SeenProcess {
+    request: Box<ExeRequest>,
+    share: Share,
+    /// Number of its records in the batch.
+    records: u32,
+}
+
+impl Ahead {
+    /// Notes a record of a process, which this request would look for.
+    pub(super) fn saw(&mut self, key: ExeKey, share: Share, request: impl FnOnce() -> ExeRequest) {
+        if let Some(seen) = self.seen.iter_mut().find(|it| it.request.key() == key) {
+            seen.records = seen.records.saturating_add(1);
+        } else if self.seen.len() < PROCESSES_MAX {
+            self.seen.push(SeenProcess {
+                request: Box::new(request()),
+                share,
+                records: 1,
+            });
+        }
+    }
+
+    /// Takes the processes that are likely to be in the next batch.
+    fn take_busy(&mut self) -> impl Iterator<Item = (Box<ExeRequest>, Share)> + use<> {
+        let seen = std::mem::take(&mut self.seen).into_iter();
+        let busy = seen.filter(|it| it.records >= BUSY_MIN);
+        busy.map(|it| (it.request, it.share))
+    }
+
+    /// Notes that an executable was looked for.
+    pub(super) fn looked(&mut self, key: &ExeKey) {
+        self.awaited.retain(|awaited| awaited != key);
+    }
+}
+
+impl Worker {
+    /// Looks for the executables of busy processes, ahead of the next batch of records.
+    pub fn look_ahead(&mut self, now: Instant) {
+        let until = now + self.timeout;
+        for (request, share) in self.ahead.take_busy() {
+            let key = request.key();
+            if self.pending.expect_exe(key, (now, until)) && self.find_exe(request, share, until) {
+                self.ahead.awaited.push(key);
+            }
+        }
+    }
+
+    /// Returns true while a look ahead is under way.
+    #[must_use]
+    pub fn is_looking_ahead(&self) -> bool {
+        !self.ahead.awaited.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        host::AttemptStart,
+        record::{Caller, WallClock, decode},
+    };
+
+    fn caller(pid: u32) -> Caller {
+        let record = decode::tests::refused();
+        Caller {
+            pid,
+            ..decode::decode(&record).unwrap().caller.unwrap()
+        }
+    }
+
+    fn see(ahead: &mut Ahead, pid: u32, times: u32) {
+        let began = AttemptStart::new(1, &WallClock::default());
+        for _ in 0..times {
+            let caller = caller(pid);
+            let request = ExeRequest::new(&caller, caller.exe.unwrap(), began);
+            ahead.saw(request.key(), Share::User(7), || request);
+        }
+    }
+
+    #[test]
+    fn only_busy_processes_are_looked_at_ahead() {
+        let mut ahead = Ahead::default();
+        see(&mut ahead, 1, BUSY_MIN);
+        see(&mut ahead, 2, BUSY_MIN - 1);
+        let busy: Vec<u32> = ahead
+            .take_busy()
+            .map(|(request, _)| request.key().0)
+            .collect();
+        assert_eq!(busy, [1]);
+        assert_eq!(ahead.take_busy().count(), 0, "each batch anew");
+    }
+
+    #[test]
+    fn so_many_processes_and_no_more() {
+        let mut ahead = Ahead::default();
+        for pid in 0..100 {
+            see(&mut ahead, pid, BUSY_MIN);
+        }
+        assert_eq!(ahead.take_busy().count(), PROCESSES_MAX);
+    }
+}
