@@ -26,10 +26,7 @@ pub(crate) use pool::Share;
 pub(crate) use port_usage::{PortScan, PortScanResult, ScannedPorts};
 
 pub(crate) use self::procfs::exe::{ExeKey, ExeLookup, ExeRequest};
-use self::procfs::{
-    cgroup::{self, Cgroups},
-    exe::Exes,
-};
+use self::procfs::{cgroup::Cgroups, exe::Exes};
 use crate::{
     output::event::{HOST_JSON_MAX, Owner},
     record::{Caller, clock::WallClock, sanitize},
@@ -104,7 +101,7 @@ impl Callers {
     /// Returns the path of a cgroup; `None` if it no longer exists, and in a replay.
     pub(crate) fn cgroup(&mut self, id: u64, now: Instant) -> Option<Arc<str>> {
         match self {
-            Self::Live(owners) => owners.cgroups.path(id, now),
+            Self::Live(owners) => owners.cgroups.path(id, now).map(|it| it.path),
             Self::Recorded(_) => None,
         }
     }
@@ -148,8 +145,8 @@ impl Owners {
         };
         let owner = Owner {
             exe,
-            container: cgroup.as_deref().and_then(cgroup::container),
-            cgroup,
+            container: cgroup.as_ref().and_then(|it| it.container.clone()),
+            cgroup: cgroup.map(|it| it.path),
         };
         (owner, request)
     }

@@ -189,14 +189,13 @@ impl Output {
             _ if self.batch.bytes.is_empty() => Ok(()),
             Delivery::Direct(out) => out.write_all(&self.batch.bytes).and_then(|()| out.flush()),
             Delivery::Queue(queue) => {
-                if !queue.push(&self.batch, waiting_max) {
+                if !queue.push(&mut self.batch, waiting_max) {
                     self.undelivered += self.batch.lines;
                 }
                 Ok(())
             }
         };
-        self.batch.bytes.clear();
-        self.batch.lines = 0;
+        self.batch.clear();
         done
     }
 

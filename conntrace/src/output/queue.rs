@@ -12,8 +12,10 @@ use crate::sys;
 pub(super) const WAITING_MAX: usize = 32 << 20;
 /// Additional bytes for lines about tracing itself.
 pub(super) const RESERVE: usize = 1 << 20;
-/// Maximum bytes written together.
-const CHUNK_LEN: usize = 256 << 10;
+/// Bytes from which lines that wait get no more added to them, to be written together.
+const CHUNK_LEN: usize = 64 << 10;
+/// Maximum bytes that are added to lines that wait: more are moved instead.
+const COPIED_MAX: usize = 4 << 10;
 /// Backlog after which freed memory is returned to the system, in bytes.
 const BACKLOG: usize = 1 << 20;
 
@@ -24,6 +26,14 @@ pub(super) struct Chunk {
     pub(super) bytes: Vec<u8>,
     /// Number of lines.
     pub(super) lines: u64,
+}
+
+impl Chunk {
+    /// Removes the lines, and keeps their buffer.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.lines = 0;
+    }
 }
 
 /// Task for the writer.
@@ -55,6 +65,8 @@ struct QueueState {
     lines: u64,
     /// Maximum of `waiting` since memory was last returned to the system.
     peak: usize,
+    /// Empty buffer of lines that were written, for the next ones.
+    spare: Vec<u8>,
     reopen: bool,
     closed: bool,
     /// True once the writer has ended.
@@ -69,8 +81,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Copies these lines into the queue. Returns false if it would exceed `waiting_max` bytes.
-    pub(super) fn push(&self, batch: &Chunk, waiting_max: usize) -> bool {
+    /// Moves these lines into the queue. Returns false if it would exceed `waiting_max` bytes.
+    pub(super) fn push(&self, batch: &mut Chunk, waiting_max: usize) -> bool {
         let mut state = self.lock();
         let waiting = state.waiting + batch.bytes.len();
         if waiting > waiting_max || state.abandoned {
@@ -79,16 +91,22 @@ impl Queue {
         state.waiting = waiting;
         state.lines += batch.lines;
         state.peak = state.peak.max(waiting);
+        let is_behind = !state.chunks.is_empty();
         match state.chunks.back_mut() {
-            Some(last) if last.bytes.len() + batch.bytes.len() <= CHUNK_LEN => {
+            Some(last) if batch.bytes.len() <= COPIED_MAX && last.bytes.len() <= CHUNK_LEN => {
                 last.bytes.extend_from_slice(&batch.bytes);
                 last.lines += batch.lines;
             }
-            Some(_) | None => state.chunks.push_back(Chunk {
-                bytes: batch.bytes.clone(),
-                lines: batch.lines,
-            }),
+            Some(_) | None => {
+                let bytes = std::mem::take(&mut state.spare);
+                let mut chunk = std::mem::replace(batch, Chunk { bytes, lines: 0 });
+                if is_behind {
+                    chunk.bytes.shrink_to_fit();
+                }
+                state.chunks.push_back(chunk);
+            }
         }
+        batch.clear();
         self.changed.notify_all();
         true
     }
@@ -105,11 +123,15 @@ impl Queue {
     }
 
     /// Waits for a task; `None` once the queue is closed and empty. The chunk `written` no longer
-    /// counts as waiting.
-    pub(super) fn next(&self, written: &Chunk) -> Option<WriterTask> {
+    /// counts as waiting, and is emptied.
+    pub(super) fn next(&self, written: &mut Chunk) -> Option<WriterTask> {
         let mut state = self.lock();
         state.waiting = state.waiting.saturating_sub(written.bytes.len());
         state.lines = state.lines.saturating_sub(written.lines);
+        written.clear();
+        if state.spare.capacity() < written.bytes.capacity() {
+            state.spare = std::mem::take(&mut written.bytes);
+        }
         loop {
             if state.reopen {
                 state.reopen = false;
@@ -124,6 +146,7 @@ impl Queue {
             if state.peak > BACKLOG {
                 state.peak = 0;
                 state.chunks = VecDeque::new();
+                state.spare = Vec::new();
                 drop(state);
                 sys::release_freed_memory();
                 state = self.lock();

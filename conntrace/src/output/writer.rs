@@ -79,8 +79,7 @@ impl Writer {
     /// Fails when the reader has gone, or the lines cannot be written.
     pub fn run(mut self) -> Result<(), WriteError> {
         let mut written = Chunk::default();
-        while let Some(work) = self.queue.next(&written) {
-            written = Chunk::default();
+        while let Some(work) = self.queue.next(&mut written) {
             match work {
                 WriterTask::Reopen => {
                     // An error is logged for each request.

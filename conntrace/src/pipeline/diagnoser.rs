@@ -4,10 +4,12 @@
 //! rules anew once it is there. Equal cases are diagnosed once, equal questions asked once.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use foldhash::HashMap;
 
 use super::{
     diagnosed::{Diagnosed, Diagnosis, DiagnosisId},
@@ -100,10 +102,10 @@ impl Diagnoser {
             timeout: Duration::ZERO,
             keeps_answers: false,
             under_way: BTreeMap::new(),
-            by_case: HashMap::new(),
+            by_case: HashMap::default(),
             asked: BTreeMap::new(),
             late: 0,
-            by_question: HashMap::new(),
+            by_question: HashMap::default(),
             results: Vec::new(),
             last: 0,
             told: Vec::new(),

@@ -270,9 +270,11 @@ impl<S: Source> RingReader<S> {
             self.control.count_round();
             if taken == 0 {
                 let is_done = self.source.backlog().is_empty() && self.worker.is_settled();
-                if is_done || Instant::now() >= until {
+                let now = Instant::now();
+                if is_done || now >= until {
                     break;
                 }
+                self.worker.look_ahead(now);
                 std::thread::sleep(NAP);
             }
         }

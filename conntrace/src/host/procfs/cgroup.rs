@@ -17,10 +17,17 @@ use crate::{
 const AGE_MAX: Duration = Duration::from_secs(60);
 const LEN_MAX: usize = 4096;
 
+/// Path of a cgroup, and the container that it tells.
+#[derive(Debug, Clone)]
+pub(crate) struct CgroupPath {
+    pub(crate) path: Arc<str>,
+    pub(crate) container: Option<Container>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Cgroups {
     root: Option<&'static CgroupRoot>,
-    paths: Cache<u64, Option<Arc<str>>>,
+    paths: Cache<u64, Option<CgroupPath>>,
 }
 
 impl Cgroups {
@@ -33,11 +40,15 @@ impl Cgroups {
     }
 
     /// Returns the path from the hierarchy's root; `None` if the cgroup no longer exists.
-    pub(crate) fn path(&mut self, id: u64, now: Instant) -> Option<Arc<str>> {
+    pub(crate) fn path(&mut self, id: u64, now: Instant) -> Option<CgroupPath> {
         let root = self.root?;
         self.paths.get(id, now, || {
             let path = root.path(id).ok()?;
-            Some(sanitize::bounded(path.as_os_str().as_bytes(), PATH_JSON_MAX).into())
+            let path = sanitize::bounded(path.as_os_str().as_bytes(), PATH_JSON_MAX);
+            Some(CgroupPath {
+                container: container(&path),
+                path: path.into(),
+            })
         })
     }
 }
@@ -48,7 +59,7 @@ const ID_LEN: usize = 64;
 /// Parses the container from a cgroup's path. Docker, Podman, containerd and CRI-O put its id into
 /// the path. Of nested containers the innermost is returned. Runtimes that name cgroups otherwise
 /// (LXC, systemd-nspawn, Garden) are not recognised.
-pub(crate) fn container(path: &str) -> Option<Container> {
+fn container(path: &str) -> Option<Container> {
     let mut parent = "";
     let mut found = None;
     for component in path.split('/') {

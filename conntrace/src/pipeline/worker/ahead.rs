@@ -1,7 +1,8 @@
 //! Looks at executables ahead of the next batch of records.
 //!
 //! A look serves only attempts that began before it. One that is made just before the ring is read
-//! serves nearly all of a busy process's attempts in it, so that their lines need not wait.
+//! serves nearly all of a busy process's attempts in it, so that their lines need not wait. The few
+//! that wait are served by the next one.
 
 use std::time::Instant;
 
@@ -17,8 +18,19 @@ const BUSY_MIN: u32 = 4;
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     seen: Vec<SeenProcess>,
+    /// Executables that were looked for ahead of this batch.
+    expected: Vec<ExeKey>,
+    /// Looks for lines of this batch, made with those ahead of the next one.
+    deferred: Vec<DeferredLook>,
     /// Executables that are being looked for.
     awaited: Vec<ExeKey>,
+}
+
+#[derive(Debug)]
+struct DeferredLook {
+    request: Box<ExeRequest>,
+    share: Share,
+    until: Instant,
 }
 
 #[derive(Debug)]
@@ -44,10 +56,31 @@ impl Ahead {
     }
 
     /// Takes the processes that are likely to be in the next batch.
-    fn take_busy(&mut self) -> impl Iterator<Item = (Box<ExeRequest>, Share)> + use<> {
+    fn take_busy(&mut self) -> Vec<(Box<ExeRequest>, Share)> {
         let seen = std::mem::take(&mut self.seen).into_iter();
         let busy = seen.filter(|it| it.records >= BUSY_MIN);
-        busy.map(|it| (it.request, it.share))
+        let busy: Vec<_> = busy.map(|it| (it.request, it.share)).collect();
+        self.expected = busy.iter().map(|(request, _)| request.key()).collect();
+        busy
+    }
+
+    /// Defers a look for a line of a process that was expected in this batch, until those ahead of
+    /// the next one. Gives it back if the process was not expected.
+    pub(super) fn defer(
+        &mut self,
+        request: Box<ExeRequest>,
+        share: Share,
+        until: Instant,
+    ) -> Option<Box<ExeRequest>> {
+        if !self.expected.contains(&request.key()) {
+            return Some(request);
+        }
+        self.deferred.push(DeferredLook {
+            request,
+            share,
+            until,
+        });
+        None
     }
 
     /// Notes that an executable was looked for.
@@ -57,8 +90,15 @@ impl Ahead {
 }
 
 impl Worker {
-    /// Looks for the executables of busy processes, ahead of the next batch of records.
+    /// Looks for the executables of busy processes, ahead of the next batch of records. It must be
+    /// called between a batch and a wait without limit: lines can wait for it.
     pub fn look_ahead(&mut self, now: Instant) {
+        for look in std::mem::take(&mut self.ahead.deferred) {
+            let key = look.request.key();
+            if self.find_exe(look.request, look.share, look.until) {
+                self.ahead.awaited.push(key);
+            }
+        }
         let until = now + self.timeout;
         for (request, share) in self.ahead.take_busy() {
             let key = request.key();
@@ -107,10 +147,11 @@ mod tests {
         see(&mut ahead, 2, BUSY_MIN - 1);
         let busy: Vec<u32> = ahead
             .take_busy()
+            .iter()
             .map(|(request, _)| request.key().0)
             .collect();
         assert_eq!(busy, [1]);
-        assert_eq!(ahead.take_busy().count(), 0, "each batch anew");
+        assert!(ahead.take_busy().is_empty(), "each batch anew");
     }
 
     #[test]
@@ -119,6 +160,24 @@ mod tests {
         for pid in 0..100 {
             see(&mut ahead, pid, BUSY_MIN);
         }
-        assert_eq!(ahead.take_busy().count(), PROCESSES_MAX);
+        assert_eq!(ahead.take_busy().len(), PROCESSES_MAX);
+    }
+
+    #[test]
+    fn only_what_was_expected_is_deferred() {
+        let mut ahead = Ahead::default();
+        let began = AttemptStart::new(1, &WallClock::default());
+        let defer = |ahead: &mut Ahead, pid| {
+            let caller = caller(pid);
+            let request = ExeRequest::new(&caller, caller.exe.unwrap(), began);
+            ahead
+                .defer(Box::new(request), Share::User(7), Instant::now())
+                .is_none()
+        };
+        see(&mut ahead, 1, BUSY_MIN);
+        assert!(!defer(&mut ahead, 1));
+        ahead.take_busy();
+        assert!(defer(&mut ahead, 1));
+        assert!(!defer(&mut ahead, 2));
     }
 }

@@ -90,6 +90,7 @@ impl Worker {
         let (exe, until) = (line.exe.clone(), line.until);
         if self.pending.add(Box::new(line), now)
             && let Some(exe) = exe
+            && let Some(exe) = self.ahead.defer(exe, share, until)
         {
             self.find_exe(exe, share, until);
         }

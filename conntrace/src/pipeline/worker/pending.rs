@@ -1,9 +1,8 @@
 //! Lines that wait for a look at the host: for their cause, or for the path of an executable.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Instant,
-};
+use std::{collections::BTreeMap, time::Instant};
+
+use foldhash::HashMap;
 
 use crate::{
     host::{ExeKey, ExeRequest, Share},

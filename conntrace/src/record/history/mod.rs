@@ -14,7 +14,7 @@ mod set;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, mem::offset_of};
+use std::mem::offset_of;
 
 use conntrace_common::{
     answers::UNTOLD_NS,
@@ -26,6 +26,7 @@ use conntrace_common::{
         STATE_ESTABLISHED,
     },
 };
+use foldhash::HashMap;
 
 #[cfg(test)]
 pub(super) use raw::pack;
@@ -56,7 +57,7 @@ impl HostTable {
     pub fn new(secret: HashSecret) -> Self {
         Self {
             secret,
-            sets: HashMap::new(),
+            sets: HashMap::default(),
         }
     }
 

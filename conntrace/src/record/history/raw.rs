@@ -80,7 +80,7 @@ const _: () = assert!(size_of::<RawComplete>() == COMPLETE_SIZE);
 
 impl RawHistory {
     /// Writes the bytes, in the host's byte order.
-    fn write(&self, place: &mut [u8]) {
+    fn write(&self, place: &mut [u8; size_of::<Self>()]) {
         let words = [
             self.handshake,
             self.port_handshake_ns,
@@ -90,10 +90,12 @@ impl RawHistory {
             self.forgotten_ns,
         ];
         let numbers = [self.handshake_took_us, self.reserved];
-        let words = words.into_iter().flat_map(u64::to_ne_bytes);
-        let numbers = numbers.into_iter().flat_map(u32::to_ne_bytes);
-        for (byte, value) in place.iter_mut().zip(words.chain(numbers)) {
-            *byte = value;
+        let (of_words, of_numbers) = place.split_at_mut(size_of_val(&words));
+        for (place, word) in of_words.as_chunks_mut().0.iter_mut().zip(words) {
+            *place = word.to_ne_bytes();
+        }
+        for (place, number) in of_numbers.as_chunks_mut().0.iter_mut().zip(numbers) {
+            *place = number.to_ne_bytes();
         }
     }
 }
@@ -101,8 +103,10 @@ impl RawHistory {
 /// Completes a record.
 pub(super) fn complete(record: &WireRecord, history: &RawHistory) -> CompleteRecord {
     let mut complete = [0; COMPLETE_SIZE];
-    let (record_bytes, history_bytes) = complete.split_at_mut(RECORD_SIZE);
-    record_bytes.copy_from_slice(record);
-    history.write(history_bytes);
+    let (of_record, of_history) = complete.split_at_mut(RECORD_SIZE);
+    of_record.copy_from_slice(record);
+    if let Some(place) = of_history.first_chunk_mut() {
+        history.write(place);
+    }
     complete
 }
