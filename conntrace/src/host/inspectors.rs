@@ -41,8 +41,8 @@ enum LookRequest {
 /// Result of a look.
 #[derive(Debug)]
 pub(crate) enum LookAnswer {
-    /// Answer to the question with the number that [`Inspectors::ask`] returned, and the beginning
-    /// of the look, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// Answer to the question with the number that [`Inspectors::ask`] returned, and the time of the
+    /// oldest look that it is based on, in nanoseconds of `CLOCK_BOOTTIME`.
     Question(u64, (Lookup, u64)),
     /// Path of an executable.
     Exe(ExeKey, ExeLookup),
@@ -139,12 +139,11 @@ fn inspector() -> Server<LookRequest, Answered> {
     let mut inspector: Option<Option<HostInspector>> = None;
     Box::new(move |request, until| match request {
         LookRequest::Question(question, about) => {
-            let at_ns = clock::boot_ns();
-            let found = match usable(&mut inspector)? {
-                Some(inspector) => inspector.answer(question, about, until).into(),
-                None => Lookup::Unknown(Undiagnosed::NoAccess),
+            let answered = match usable(&mut inspector)? {
+                Some(inspector) => inspector.answer(question, about, until),
+                None => (Lookup::Unknown(Undiagnosed::NoAccess), clock::boot_ns()),
             };
-            Some(Answered::Question((found, at_ns)))
+            Some(Answered::Question(answered))
         }
         LookRequest::Exe(request) => Some(Answered::Exe(request.key(), request.look())),
         LookRequest::Ports(scan) => {

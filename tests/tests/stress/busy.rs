@@ -1,10 +1,10 @@
-//! Causes on a large machine without an idle processor.
+//! Causes on a machine without an idle processor, and on a large one.
 
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     ops::Range,
-    process::ExitCode,
+    process::{Command, ExitCode},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -12,7 +12,7 @@ use std::{
 
 use conntrace_testnet::enter_bare;
 use conntrace_tests::{
-    Partner, TracerProcess, attempt, in_role, in_role_to, is_slow, live_test, own_netns,
+    Partner, TracerProcess, attempt, cpu_time, in_role, in_role_to, is_slow, live_test, own_netns,
     remote_of_role, role, run, say_and_wait, unless,
 };
 use serde_json::Value;
@@ -30,6 +30,11 @@ const EACH: u16 = 60;
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Least number of all attempts with a certain cause.
 const CERTAIN_MIN: usize = 114;
+/// Namespaces, processes and connections of the large machine, and the interval of its attempts.
+const LARGE_NAMESPACES: usize = 1000;
+const LARGE_PROCESSES: usize = 2000;
+const LARGE_CONNECTED: u8 = 10;
+const LARGE_INTERVAL: Duration = Duration::from_millis(100);
 /// Ports without a listener.
 const CLOSED: Range<u16> = 6400..6400 + EACH;
 /// Port with a listener on another loopback address.
@@ -44,7 +49,12 @@ pub(crate) fn main() -> ExitCode {
         }
         Some("connections") => hold_connections(remote_of_role()),
         Some(other) => panic!("no such role: {other}"),
-        None => return run(vec![unless(is_slow(), live_test("causes", causes))]),
+        None => {
+            return run(vec![
+                unless(is_slow(), live_test("causes", causes)),
+                unless(is_slow(), live_test("large", large)),
+            ]);
+        }
     }
     ExitCode::SUCCESS
 }
@@ -97,6 +107,51 @@ fn connect_in_a_process(port: u16) {
     let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let status = in_role_to("connect", remote).status().unwrap();
     assert!(status.success());
+}
+
+/// Every failure is another case, and every one asks for the listeners of all namespaces.
+fn large() {
+    let namespaces: Vec<_> = (0..LARGE_NAMESPACES)
+        .map(|_| Partner::start(in_role("namespace")))
+        .collect();
+    let mut sleeping: Vec<_> = (0..LARGE_PROCESSES)
+        .map(|_| Command::new("sleep").arg("600").spawn().unwrap())
+        .collect();
+    let hold = |host| {
+        let address = Ipv4Addr::new(127, 0, 4, host);
+        Partner::start(in_role_to("connections", (address, 0).into()))
+    };
+    let connections: Vec<_> = (0..LARGE_CONNECTED).map(hold).collect();
+    let tracer = TracerProcess::start(&["--no-stalls", "--port", "6400-6900"]);
+    let before = cpu_time(tracer.pid());
+    let began = Instant::now();
+    for port in CLOSED {
+        connect_in_a_process(port);
+        thread::sleep(LARGE_INTERVAL);
+    }
+    tracer.wait_for_endings(own_netns(), usize::from(EACH));
+    let spent = cpu_time(tracer.pid()) - before;
+    println!(
+        "{EACH} failures in {:?}, CPU time of the agent {spent:?}",
+        began.elapsed()
+    );
+    let lines = tracer.lines(|line| line["type"] == "outcome");
+    tracer.stop();
+    for child in &mut sleeping {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    for child in namespaces.into_iter().chain(connections) {
+        assert!(child.finish().success());
+    }
+    println!("{:?}", counts(&lines));
+    assert_eq!(lines.len(), usize::from(EACH));
+    for line in &lines {
+        assert_eq!(line["cause"]["code"], "nothing_listening", "{line:#}");
+        assert_eq!(line["cause"]["certainty"], "certain", "{line:#}");
+        let others = &line["cause"]["evidence"]["listeners_in_other_namespaces"];
+        assert!(others.is_array(), "{line:#}");
+    }
 }
 
 /// Connects to a port that nobody has and to one that listens elsewhere, in turn.

@@ -1,7 +1,8 @@
 //! Answers about listeners and other single sockets of a namespace.
 
 use std::{
-    collections::BTreeMap,
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
     ops::ControlFlow,
@@ -21,9 +22,10 @@ use crate::{
             route,
             sock_diag::{self, DiagSocket},
         },
-        netns::AttemptRef,
+        netns::{AttemptRef, KnownPort, ListenedPorts, add_port},
         procfs::process::{self, SoughtSocket},
     },
+    record::clock,
 };
 
 /// Maximum number of listeners in an answer.
@@ -55,7 +57,8 @@ impl HostInspector {
         })
     }
 
-    /// Returns some of the listeners on a port in other namespaces.
+    /// Returns some of the listeners on a port in other namespaces. A namespace whose ports were
+    /// looked at a moment ago is entered only if this one was among them.
     ///
     /// # Errors
     /// Fails when none was found, and not every namespace was looked at.
@@ -66,13 +69,29 @@ impl HostInspector {
         about: &AttemptRef,
         until: Instant,
     ) -> Result<Vec<Listener>, Undiagnosed> {
-        let query = || {
-            let found = FirstListeners::ask(None, |each| sock_diag::listeners(port, each))?;
+        let listened = self.namespaces.listened();
+        let oldest_ns = Cell::new(u64::MAX);
+        let lacks = |other| match listened.of(other, port, about.at_ns) {
+            KnownPort::Free(looked_ns) => {
+                oldest_ns.set(oldest_ns.get().min(looked_ns));
+                true
+            }
+            KnownPort::Unknown | KnownPort::Unlisted => false,
+        };
+        let query = |other| {
+            let found = FirstListeners::ask(None, |each| {
+                if listened.of(other, port, about.at_ns) == KnownPort::Unlisted
+                    && list_ports(&listened, other, port, each)?
+                {
+                    return Ok(());
+                }
+                sock_diag::listeners(port, each)
+            })?;
             Ok((!found.is_empty()).then_some(found))
         };
-        let seen = self
-            .namespaces
-            .others(netns, about, until, LISTENERS_MAX, query);
+        let namespaces = &mut self.namespaces;
+        let seen = namespaces.others(netns, about, until, LISTENERS_MAX, lacks, query);
+        self.as_of_ns = self.as_of_ns.min(oldest_ns.get());
         let mut found = Vec::new();
         for (other, listeners) in seen.some_or_unknown()? {
             found.extend(self.with_owners(other, listeners, about, until));
@@ -149,6 +168,31 @@ impl HostInspector {
         }
         found
     }
+}
+
+/// Keeps the ports that are listened on in the calling thread's namespace, and passes each listener
+/// on `port` to `each`. Returns false if there are too many: `each` may have missed some then.
+fn list_ports(
+    listened: &ListenedPorts,
+    netns: u32,
+    port: u16,
+    each: &mut dyn FnMut(DiagSocket) -> ControlFlow<()>,
+) -> io::Result<bool> {
+    let looked_ns = clock::boot_ns();
+    let (mut ports, mut has_room) = (BTreeSet::new(), true);
+    sock_diag::all_listeners(|sock| {
+        has_room = add_port(&mut ports, sock.local.port());
+        if !has_room {
+            return ControlFlow::Break(());
+        }
+        if sock.local.port() == port {
+            each(sock)
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    listened.keep(netns, looked_ns, has_room.then_some(ports));
+    Ok(has_room)
 }
 
 /// The listeners that an answer tells of, found while the kernel tells of all. Those that accept the

@@ -6,6 +6,7 @@ mod local_ports;
 use std::{io, net::IpAddr, time::Instant};
 
 use super::{
+    answer_cache::Lookup,
     bpf_programs::Programs,
     cache::BoundedMap,
     netlink::{nftables, route},
@@ -21,6 +22,7 @@ use crate::{
         question::{Answer, Question},
         way::Route,
     },
+    record::clock,
 };
 
 /// Maximum number of cached socket owners; the cache is cleared when full.
@@ -35,6 +37,8 @@ pub(super) struct HostInspector {
     owners: BoundedMap<u32, u32>,
     facts: &'static KernelFacts,
     programs: Programs,
+    /// Time of the oldest look that the current answer is based on, `CLOCK_BOOTTIME` nanoseconds.
+    as_of_ns: u64,
 }
 
 impl HostInspector {
@@ -45,15 +49,29 @@ impl HostInspector {
             owners: BoundedMap::new(OWNERS_MAX),
             facts,
             programs: Programs::open(facts.connect_hook),
+            as_of_ns: 0,
         })
     }
 
-    /// Answers a question, as far as possible before `until`.
+    /// Answers a question, as far as possible before `until`. Returns the time of the oldest look
+    /// that the answer is based on as well, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub(super) fn answer(
+        &mut self,
+        question: &Question,
+        about: &AttemptRef,
+        until: Instant,
+    ) -> (Lookup, u64) {
+        self.as_of_ns = clock::boot_ns();
+        let found = self.look(question, about, until);
+        (found.into(), self.as_of_ns)
+    }
+
+    /// Looks at the host for the answer to a question.
     ///
     /// # Errors
     /// The reason why the answer is unknown.
     #[expect(clippy::too_many_lines, reason = "an arm for every question")]
-    pub(super) fn answer(
+    fn look(
         &mut self,
         question: &Question,
         about: &AttemptRef,
@@ -217,9 +235,9 @@ impl HostInspector {
         until: Instant,
         is_so: impl Fn() -> io::Result<bool>,
     ) -> FoundElsewhere<()> {
-        let look = || Ok(is_so()?.then_some(()));
+        let look = |_| Ok(is_so()?.then_some(()));
         self.namespaces
-            .others(netns, about, until, HOLDERS_MAX, look)
+            .others(netns, about, until, HOLDERS_MAX, |_| false, look)
     }
 }
 

@@ -36,7 +36,8 @@ impl<T> FoundElsewhere<T> {
 }
 
 impl Namespaces {
-    /// Runs `look` in every namespace but this one, the thread's own first, until `max` are found.
+    /// Runs `look` in every namespace but this one, the thread's own first, until `max` are found. It
+    /// gets the namespace's number. Where `lacks` is true there is nothing to be found.
     ///
     /// A namespace that ended meanwhile is not among those that were missed. The list is made anew
     /// for it once, because another process may lead into it.
@@ -46,13 +47,15 @@ impl Namespaces {
         about: &AttemptRef,
         until: Instant,
         max: usize,
-        look: impl Fn() -> io::Result<Option<T>>,
+        lacks: impl Fn(u32) -> bool,
+        look: impl Fn(u32) -> io::Result<Option<T>>,
     ) -> FoundElsewhere<T> {
         let (mut all, missed) = self.list.all(about.at_ns, until);
         all.retain(|other| *other != netns && !self.is_home(*other));
         if !self.is_home(netns) {
             all.insert(0, self.home_inode);
         }
+        all.retain(|other| !lacks(*other));
         let mut seen = FoundElsewhere {
             found: Vec::new(),
             missed,
@@ -74,7 +77,7 @@ impl Namespaces {
         about: &AttemptRef,
         until: Instant,
         max: usize,
-        look: &impl Fn() -> io::Result<Option<T>>,
+        look: &impl Fn(u32) -> io::Result<Option<T>>,
         seen: &mut FoundElsewhere<T>,
     ) -> Vec<u32> {
         let mut ended = Vec::new();
@@ -87,12 +90,12 @@ impl Namespaces {
                 break;
             }
             let looked = if self.is_home(other) {
-                let found = netlink::bounded(until, look).map_err(|error| reason(&error));
+                let found = netlink::bounded(until, || look(other)).map_err(|error| reason(&error));
                 found.map(|found| (found, true))
             } else if let Some(reason) = self.list.refused(other) {
                 Err(reason)
             } else if let Some((namespace, path)) = self.open_listed(other, |_| true) {
-                let found = self.enter(other, &namespace, until, look);
+                let found = self.enter(other, &namespace, until, || look(other));
                 // A later process may lead into a later namespace with the same number.
                 found.map(|found| {
                     let is_sure = found.is_none() || is_before(&path, about);

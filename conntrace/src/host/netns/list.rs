@@ -27,6 +27,11 @@ const LISTED_MAX: usize = 8192;
 const PROCESSES_MAX: usize = 2;
 /// Time for which a namespace that could not be entered is not tried again.
 const REFUSED_MAX: Duration = Duration::from_secs(1);
+/// Time for which a complete list is kept, as a multiple of the time that its search took. At most
+/// [`KEPT_MAX_NS`].
+const KEPT_TIMES: u64 = 8;
+/// Maximum time for which a complete list is kept, in nanoseconds.
+const KEPT_MAX_NS: u64 = 800_000_000;
 /// Time between two searches of /proc for one namespace, at least. A user who makes attempts from
 /// namespaces that end at once would otherwise cause one for each.
 const SEARCH_GAP: Duration = Duration::from_millis(100);
@@ -75,6 +80,8 @@ struct Listed {
     refused: HashMap<u32, (Instant, Undiagnosed)>,
     /// Start of the last search that saw all of /proc, `CLOCK_BOOTTIME` nanoseconds.
     complete_ns: u64,
+    /// Duration of that search, in nanoseconds.
+    took_ns: u64,
     /// Reason why the last search is incomplete.
     unseen: Option<Undiagnosed>,
     /// Time of the last search for one namespace.
@@ -132,16 +139,17 @@ impl NetnsList {
         (at.elapsed() < REFUSED_MAX).then_some(reason)
     }
 
-    /// Returns every namespace known, and the reason why others may exist. The list is not older
-    /// than `since_ns` (`CLOCK_BOOTTIME`): a namespace may have been created before then.
+    /// Returns every namespace known, and the reason why others may exist. The list is as of
+    /// `since_ns` (`CLOCK_BOOTTIME`), or older by no more than eight times as long as it took: a
+    /// namespace may have been created before then.
     pub(super) fn all(&self, since_ns: u64, until: Instant) -> (Vec<u32>, Option<Undiagnosed>) {
         let mut searched = Ok(());
-        if self.lock().complete_ns < since_ns {
+        if self.lock().is_older_than(since_ns) {
             searched = self.search(until);
         }
         let listed = self.lock();
         // Another thread's search may have ended well that began too early.
-        let is_old = listed.complete_ns < since_ns;
+        let is_old = listed.is_older_than(since_ns);
         let reason = searched.err().or(listed.unseen);
         let unseen = is_old.then(|| reason.unwrap_or(Undiagnosed::Incomplete));
         let mut all: Vec<_> = listed.known.keys().copied().collect();
@@ -181,6 +189,7 @@ impl NetnsList {
             // Another thread's search may have begun later.
             if listed.complete_ns < began_ns {
                 listed.complete_ns = began_ns;
+                listed.took_ns = clock::boot_ns().saturating_sub(began_ns);
                 listed.known = found.known;
             }
         } else {
@@ -199,6 +208,11 @@ impl NetnsList {
 }
 
 impl Listed {
+    fn is_older_than(&self, since_ns: u64) -> bool {
+        let kept_ns = self.took_ns.saturating_mul(KEPT_TIMES).min(KEPT_MAX_NS);
+        self.complete_ns.saturating_add(kept_ns) < since_ns
+    }
+
     fn find_all(&mut self, until: Instant) -> Result<(), Undiagnosed> {
         let mut outcome = if sys::proc_shows_all() {
             Ok(())
@@ -325,8 +339,12 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(10);
         let (all, unseen) = list.all(1, until);
         assert!(!all.is_empty() && unseen.is_none());
-        // The list is newer than the attempt, and serves without a search.
+        // The list is newer than the attempt, and serves without a search; so does one that is
+        // little older.
         assert_eq!(list.all(1, late).1, None);
+        let complete_ns = list.lock().complete_ns;
+        assert_eq!(list.all(complete_ns + 1, late).1, None);
+        std::thread::sleep(Duration::from_nanos(KEPT_MAX_NS));
         // It is older, and there is no time to renew it: what is known stays known.
         let (known, unseen) = list.all(clock::boot_ns(), late);
         assert_eq!(

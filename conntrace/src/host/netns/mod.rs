@@ -3,6 +3,7 @@
 
 mod elsewhere;
 mod list;
+mod listened;
 
 use std::{
     fs::{self, File},
@@ -14,8 +15,11 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-pub(super) use self::elsewhere::FoundElsewhere;
 use self::list::{NetnsList, NetnsPath};
+pub(super) use self::{
+    elsewhere::FoundElsewhere,
+    listened::{KnownPort, ListenedPorts, add_port},
+};
 use super::{
     attention::{Subject, look_at, visit},
     netlink,
@@ -77,6 +81,7 @@ pub(super) struct Namespaces {
     home_inode: u32,
     /// Shared with other threads.
     list: NetnsList,
+    listened: ListenedPorts,
     is_stranded: bool,
 }
 
@@ -92,6 +97,7 @@ impl Namespaces {
             home_inode: inode(&home).ok_or(io::ErrorKind::InvalidData)?,
             home,
             list,
+            listened: ListenedPorts::shared(),
             is_stranded: false,
         })
     }
@@ -126,6 +132,11 @@ impl Namespaces {
     /// inside keeps a namespace alive.
     pub(super) fn is_stranded(&self) -> bool {
         self.is_stranded
+    }
+
+    /// Returns the ports that are listened on, as last looked at.
+    pub(super) fn listened(&self) -> ListenedPorts {
+        self.listened.clone()
     }
 
     /// Returns a process in the namespace; `None` if none is known.

@@ -47,13 +47,13 @@ fn the_own_namespace_needs_no_way() {
 fn a_look_that_was_cut_short_says_so() {
     let mut namespaces = namespaces();
     let late = Instant::now();
-    let seen = namespaces.others(1, &now(), late, 9, || Ok(Some(())));
+    let seen = namespaces.others(1, &now(), late, 9, |_| false, |_| Ok(Some(())));
     assert_eq!(seen.missed, Some(Undiagnosed::NoTime));
     assert!(seen.some_or_unknown().is_err());
     let until = Instant::now() + Duration::from_secs(10);
-    let seen = namespaces.others(1, &now(), until, 9, || Ok(None::<()>));
+    let seen = namespaces.others(1, &now(), until, 9, |_| false, |_| Ok(None::<()>));
     assert_eq!(seen.all(), Ok(vec![]));
-    let seen = namespaces.others(1, &now(), until, 1, || Ok(Some(())));
+    let seen = namespaces.others(1, &now(), until, 1, |_| false, |_| Ok(Some(())));
     assert_eq!(seen.all(), Ok(vec![(namespaces.home_inode, ())]));
     // Something that was found is so, whatever was not looked at.
     let found = FoundElsewhere {
@@ -103,11 +103,11 @@ fn other_namespaces_are_found_and_entered() {
         namespaces.nsenter_options(netns, &now(), until),
         Ok(Some(format!("-t {} -n", child.id())))
     );
-    let is_it = || Ok((inode(&File::open(OWN)?) == Some(netns)).then_some(()));
-    let seen = namespaces.others(namespaces.home_inode, &now(), until, 9, is_it);
+    let is_it = |_| Ok((inode(&File::open(OWN)?) == Some(netns)).then_some(()));
+    let seen = namespaces.others(namespaces.home_inode, &now(), until, 9, |_| false, is_it);
     assert_eq!(seen.all(), Ok(vec![(netns, ())]));
     // Its process is younger than the attempt, so the namespace may be as well.
-    let seen = namespaces.others(namespaces.home_inode, &NOBODY, until, 9, is_it);
+    let seen = namespaces.others(namespaces.home_inode, &NOBODY, until, 9, |_| false, is_it);
     assert_eq!(seen.all(), Err(Undiagnosed::Incomplete));
     end(child);
 }
@@ -121,7 +121,7 @@ fn a_namespace_that_ends_is_not_missed() {
     // It is listed, and then it ends.
     assert!(namespaces.list.all(about.at_ns, until).0.contains(&netns));
     end(child);
-    let seen = namespaces.others(1, &about, until, 9, || Ok(None::<()>));
+    let seen = namespaces.others(1, &about, until, 9, |_| false, |_| Ok(None::<()>));
     assert_eq!(seen.all(), Ok(vec![]));
     let inside = namespaces.inside(netns, &now(), until, || Ok(()));
     assert_eq!(inside, Err(Undiagnosed::NoAccess));
@@ -145,8 +145,8 @@ fn a_namespace_is_found_by_its_other_processes() {
     });
     drop(file);
     end(first);
-    let is_it = || Ok((inode(&File::open(OWN)?) == Some(netns)).then_some(()));
-    let seen = namespaces.others(1, &now(), until, 9, is_it);
+    let is_it = |_| Ok((inode(&File::open(OWN)?) == Some(netns)).then_some(()));
+    let seen = namespaces.others(1, &now(), until, 9, |_| false, is_it);
     assert_eq!(seen.all(), Ok(vec![(netns, ())]));
     end(second);
 }
@@ -163,10 +163,10 @@ fn churn_makes_nothing_unknown() {
             }
         });
         let mut namespaces = namespaces();
-        let is_it = || Ok((inode(&File::open(OWN)?) == Some(netns)).then_some(()));
+        let is_it = |_| Ok((inode(&File::open(OWN)?) == Some(netns)).then_some(()));
         for _ in 0..100 {
             let until = Instant::now() + Duration::from_secs(10);
-            let seen = namespaces.others(1, &now(), until, 9, is_it);
+            let seen = namespaces.others(1, &now(), until, 9, |_| false, is_it);
             assert_eq!(seen.all(), Ok(vec![(netns, ())]));
         }
         stop.store(true, Ordering::Relaxed);

@@ -92,6 +92,14 @@ pub(crate) fn listeners(
     dump(&SocketFilter::of(1 << LISTEN).local_port(port), BOTH, each)
 }
 
+/// Passes each listener to `each`.
+///
+/// # Errors
+/// See [`netlink::exchange`].
+pub(crate) fn all_listeners(each: impl FnMut(DiagSocket) -> ControlFlow<()>) -> io::Result<()> {
+    dump(&SocketFilter::of(1 << LISTEN), BOTH, each)
+}
+
 /// Passes each listener on one of these ports to `each`.
 ///
 /// # Errors
