@@ -25,6 +25,7 @@ const LIMITS: PoolLimits = PoolLimits {
     abandoned_max: 32,
     grace: Duration::from_millis(250),
     process_max: Duration::from_millis(100),
+    starved_max: Duration::from_secs(2),
 };
 
 /// Look at the host.

@@ -25,7 +25,7 @@ pub(crate) use netns::AttemptRef;
 pub(crate) use pool::Share;
 pub(crate) use port_usage::{PortScan, PortScanResult, ScannedPorts};
 
-pub(crate) use self::procfs::exe::{ExeKey, ExeLookup, ExeRequest};
+pub(crate) use self::procfs::exe::{ExeKey, ExeLookup, ExeRequest, exe_key};
 use self::procfs::{cgroup::Cgroups, exe::Exes};
 use crate::{
     output::event::{HOST_JSON_MAX, Owner},
@@ -101,7 +101,7 @@ impl Callers {
     /// Returns the path of a cgroup; `None` if it no longer exists, and in a replay.
     pub(crate) fn cgroup(&mut self, id: u64, now: Instant) -> Option<Arc<str>> {
         match self {
-            Self::Live(owners) => owners.cgroups.path(id, now).map(|it| it.path),
+            Self::Live(owners) => owners.cgroups.find(id, now).map(|it| it.path),
             Self::Recorded(_) => None,
         }
     }
@@ -138,7 +138,7 @@ impl Owners {
         began: AttemptStart,
         now: Instant,
     ) -> (Owner, Option<Box<ExeRequest>>) {
-        let cgroup = caller.cgroup_id.and_then(|id| self.cgroups.path(id, now));
+        let cgroup = caller.cgroup_id.and_then(|id| self.cgroups.find(id, now));
         let (exe, request) = match self.exes.path(caller, began, now) {
             Ok(exe) => (exe, None),
             Err(request) => (None, Some(request)),

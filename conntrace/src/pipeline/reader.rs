@@ -143,7 +143,10 @@ impl<S: Source> RingReader<S> {
             }
             is_readable = match taken {
                 // The ring may hold more records.
-                RECORDS_MAX => false,
+                RECORDS_MAX => {
+                    self.worker.look_ahead(now);
+                    false
+                }
                 0 if !is_readable => self.wait_for_work(&due, now)?,
                 // The first record is not complete yet, or more will come.
                 _ => {

@@ -22,7 +22,7 @@ use crate::{
             route,
             sock_diag::{self, DiagSocket},
         },
-        netns::{AttemptRef, KnownPort, ListenedPorts, add_port},
+        netns::{AttemptRef, KnownPort, ListAge, ListenedPorts, OtherNamespaces},
         procfs::process::{self, SoughtSocket},
     },
     record::clock,
@@ -30,6 +30,8 @@ use crate::{
 
 /// Maximum number of listeners in an answer.
 const LISTENERS_MAX: usize = 4;
+/// Maximum number of listeners of a namespace that are listed. One with more is asked for each port.
+const LISTED_MAX: usize = 4096;
 
 impl HostInspector {
     /// Returns the listeners on a port. Similar ports are looked at if it has none.
@@ -89,9 +91,15 @@ impl HostInspector {
             })?;
             Ok((!found.is_empty()).then_some(found))
         };
-        let namespaces = &mut self.namespaces;
-        let seen = namespaces.others(netns, about, until, LISTENERS_MAX, lacks, query);
-        self.as_of_ns = self.as_of_ns.min(oldest_ns.get());
+        let others = OtherNamespaces {
+            than: netns,
+            about,
+            until,
+            max: LISTENERS_MAX,
+            age: ListAge::Kept,
+        };
+        let seen = self.namespaces.others(others, lacks, query);
+        self.as_of_ns = self.as_of_ns.min(oldest_ns.get()).min(seen.as_of_ns);
         let mut found = Vec::new();
         for (other, listeners) in seen.some_or_unknown()? {
             found.extend(self.with_owners(other, listeners, about, until));
@@ -179,20 +187,22 @@ fn list_ports(
     each: &mut dyn FnMut(DiagSocket) -> ControlFlow<()>,
 ) -> io::Result<bool> {
     let looked_ns = clock::boot_ns();
-    let (mut ports, mut has_room) = (BTreeSet::new(), true);
+    let (mut ports, mut listeners) = (BTreeSet::new(), 0);
     sock_diag::all_listeners(|sock| {
-        has_room = add_port(&mut ports, sock.local.port());
-        if !has_room {
+        listeners += 1;
+        if listeners > LISTED_MAX {
             return ControlFlow::Break(());
         }
+        ports.insert(sock.local.port());
         if sock.local.port() == port {
             each(sock)
         } else {
             ControlFlow::Continue(())
         }
     })?;
-    listened.keep(netns, looked_ns, has_room.then_some(ports));
-    Ok(has_room)
+    let are_all = listeners <= LISTED_MAX;
+    listened.keep(netns, looked_ns, are_all.then_some(ports));
+    Ok(are_all)
 }
 
 /// The listeners that an answer tells of, found while the kernel tells of all. Those that accept the

@@ -10,7 +10,7 @@ use super::{
     bpf_programs::Programs,
     cache::BoundedMap,
     netlink::{nftables, route},
-    netns::{AttemptRef, FoundElsewhere, Namespaces},
+    netns::{AttemptRef, FoundElsewhere, ListAge, Namespaces, OtherNamespaces},
     port_usage::{self, PortScan, PortScanResult},
     procfs::process,
 };
@@ -61,9 +61,12 @@ impl HostInspector {
         about: &AttemptRef,
         until: Instant,
     ) -> (Lookup, u64) {
-        self.as_of_ns = clock::boot_ns();
+        let began_ns = clock::boot_ns();
+        self.as_of_ns = began_ns;
         let found = self.look(question, about, until);
-        (found.into(), self.as_of_ns)
+        // A question that got no answer is based on nothing older.
+        let as_of_ns = found.as_ref().map_or(began_ns, |_| self.as_of_ns);
+        (found.into(), as_of_ns)
     }
 
     /// Looks at the host for the answer to a question.
@@ -236,8 +239,14 @@ impl HostInspector {
         is_so: impl Fn() -> io::Result<bool>,
     ) -> FoundElsewhere<()> {
         let look = |_| Ok(is_so()?.then_some(()));
-        self.namespaces
-            .others(netns, about, until, HOLDERS_MAX, |_| false, look)
+        let others = OtherNamespaces {
+            than: netns,
+            about,
+            until,
+            max: HOLDERS_MAX,
+            age: ListAge::Current,
+        };
+        self.namespaces.others(others, |_| false, look)
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::{io, time::Instant};
 
-use super::{AttemptRef, Namespaces, is_before, reason};
+use super::{
+    AttemptRef, Namespaces, is_before,
+    list::{AllNamespaces, ListAge},
+    reason,
+};
 use crate::{diagnosis::Undiagnosed, host::netlink};
 
 /// Findings in other namespaces than one.
@@ -10,8 +14,10 @@ use crate::{diagnosis::Undiagnosed, host::netlink};
 pub(in crate::host) struct FoundElsewhere<T> {
     /// Namespaces in which something was found.
     pub(super) found: Vec<(u32, T)>,
-    /// Reason why not all namespaces were looked at; `None` if all were.
+    /// Reason why something may have been missed; `None` if nothing was.
     pub(super) missed: Option<Undiagnosed>,
+    /// Time as of which all namespaces are known, `CLOCK_BOOTTIME` nanoseconds.
+    pub(in crate::host) as_of_ns: u64,
 }
 
 impl<T> FoundElsewhere<T> {
@@ -35,37 +41,52 @@ impl<T> FoundElsewhere<T> {
     }
 }
 
+/// Namespaces to be looked at: all but one.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::host) struct OtherNamespaces<'a> {
+    /// Number of the one that is left out.
+    pub(in crate::host) than: u32,
+    pub(in crate::host) about: &'a AttemptRef,
+    pub(in crate::host) until: Instant,
+    /// Number of findings that are enough.
+    pub(in crate::host) max: usize,
+    /// Age that their list may have.
+    pub(in crate::host) age: ListAge,
+}
+
 impl Namespaces {
-    /// Runs `look` in every namespace but this one, the thread's own first, until `max` are found. It
-    /// gets the namespace's number. Where `lacks` is true there is nothing to be found.
+    /// Runs `look` in other namespaces, the thread's own first, until enough is found. It gets the
+    /// namespace's number. Where `lacks` is true there is nothing to be found.
     ///
     /// A namespace that ended meanwhile is not among those that were missed. The list is made anew
     /// for it once, because another process may lead into it.
     pub(in crate::host) fn others<T>(
         &mut self,
-        netns: u32,
-        about: &AttemptRef,
-        until: Instant,
-        max: usize,
+        others: OtherNamespaces<'_>,
         lacks: impl Fn(u32) -> bool,
         look: impl Fn(u32) -> io::Result<Option<T>>,
     ) -> FoundElsewhere<T> {
-        let (mut all, missed) = self.list.all(about.at_ns, until);
-        all.retain(|other| *other != netns && !self.is_home(*other));
-        if !self.is_home(netns) {
+        let AllNamespaces {
+            numbers: mut all,
+            missed,
+            as_of_ns,
+        } = self.list.all(others.about.at_ns, others.age, others.until);
+        all.retain(|other| *other != others.than && !self.is_home(*other));
+        if !self.is_home(others.than) {
             all.insert(0, self.home_inode);
         }
         all.retain(|other| !lacks(*other));
         let mut seen = FoundElsewhere {
             found: Vec::new(),
             missed,
+            as_of_ns,
         };
-        let ended = self.look_at(all, about, until, max, &look, &mut seen);
+        let ended = self.look_at(all, others, &look, &mut seen);
         if !ended.is_empty() {
-            if let Err(reason) = self.list.search(until) {
+            if let Err(reason) = self.list.search(others.until) {
                 seen.missed.get_or_insert(reason);
             }
-            self.look_at(ended, about, until, max, &look, &mut seen);
+            self.look_at(ended, others, &look, &mut seen);
         }
         seen
     }
@@ -74,12 +95,13 @@ impl Namespaces {
     fn look_at<T>(
         &mut self,
         all: Vec<u32>,
-        about: &AttemptRef,
-        until: Instant,
-        max: usize,
+        others: OtherNamespaces<'_>,
         look: &impl Fn(u32) -> io::Result<Option<T>>,
         seen: &mut FoundElsewhere<T>,
     ) -> Vec<u32> {
+        let OtherNamespaces {
+            about, until, max, ..
+        } = others;
         let mut ended = Vec::new();
         for other in all {
             if seen.found.len() >= max {

@@ -69,6 +69,26 @@ struct NetnsPaths {
     caller: Option<u32>,
 }
 
+/// Age that a list of all namespaces may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::host) enum ListAge {
+    /// It is as of the attempt's end: a namespace may have been created before then.
+    Current,
+    /// It may be older by eight times as long as its search took, 0.8 s at most.
+    Kept,
+}
+
+/// Namespaces of the machine.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct AllNamespaces {
+    /// Their numbers, in ascending order.
+    pub(super) numbers: Vec<u32>,
+    /// Reason why there may be others; `None` if there are none.
+    pub(super) missed: Option<Undiagnosed>,
+    /// Time as of which they are all, `CLOCK_BOOTTIME` nanoseconds.
+    pub(super) as_of_ns: u64,
+}
+
 /// List of namespaces. Its lock is never held during a look.
 #[derive(Debug, Clone, Default)]
 pub(super) struct NetnsList(Arc<Mutex<Listed>>);
@@ -139,22 +159,24 @@ impl NetnsList {
         (at.elapsed() < REFUSED_MAX).then_some(reason)
     }
 
-    /// Returns every namespace known, and the reason why others may exist. The list is as of
-    /// `since_ns` (`CLOCK_BOOTTIME`), or older by no more than eight times as long as it took: a
-    /// namespace may have been created before then.
-    pub(super) fn all(&self, since_ns: u64, until: Instant) -> (Vec<u32>, Option<Undiagnosed>) {
+    /// Returns every namespace known at `since_ns` (`CLOCK_BOOTTIME`), or at the age that the list
+    /// may have then.
+    pub(super) fn all(&self, since_ns: u64, age: ListAge, until: Instant) -> AllNamespaces {
         let mut searched = Ok(());
-        if self.lock().is_older_than(since_ns) {
+        if self.lock().is_older_than(since_ns, age) {
             searched = self.search(until);
         }
         let listed = self.lock();
         // Another thread's search may have ended well that began too early.
-        let is_old = listed.is_older_than(since_ns);
+        let is_old = listed.is_older_than(since_ns, age);
         let reason = searched.err().or(listed.unseen);
-        let unseen = is_old.then(|| reason.unwrap_or(Undiagnosed::Incomplete));
-        let mut all: Vec<_> = listed.known.keys().copied().collect();
-        all.sort_unstable();
-        (all, unseen)
+        let mut numbers: Vec<_> = listed.known.keys().copied().collect();
+        numbers.sort_unstable();
+        AllNamespaces {
+            numbers,
+            missed: is_old.then(|| reason.unwrap_or(Undiagnosed::Incomplete)),
+            as_of_ns: listed.complete_ns,
+        }
     }
 
     /// Searches for a namespace that is not listed, or is no longer where it was. Does nothing if
@@ -208,8 +230,11 @@ impl NetnsList {
 }
 
 impl Listed {
-    fn is_older_than(&self, since_ns: u64) -> bool {
-        let kept_ns = self.took_ns.saturating_mul(KEPT_TIMES).min(KEPT_MAX_NS);
+    fn is_older_than(&self, since_ns: u64, age: ListAge) -> bool {
+        let kept_ns = match age {
+            ListAge::Current => 0,
+            ListAge::Kept => self.took_ns.saturating_mul(KEPT_TIMES).min(KEPT_MAX_NS),
+        };
         self.complete_ns.saturating_add(kept_ns) < since_ns
     }
 
@@ -335,22 +360,28 @@ mod tests {
     fn a_search_that_was_cut_short_says_so() {
         let list = NetnsList::default();
         let late = Instant::now();
-        assert_eq!(list.all(1, late), (vec![], Some(Undiagnosed::NoTime)));
+        let all = |since_ns, until| {
+            let all = list.all(since_ns, ListAge::Current, until);
+            (all.numbers, all.missed)
+        };
+        assert_eq!(all(1, late), (vec![], Some(Undiagnosed::NoTime)));
         let until = Instant::now() + Duration::from_secs(10);
-        let (all, unseen) = list.all(1, until);
-        assert!(!all.is_empty() && unseen.is_none());
-        // The list is newer than the attempt, and serves without a search; so does one that is
-        // little older.
-        assert_eq!(list.all(1, late).1, None);
-        let complete_ns = list.lock().complete_ns;
-        assert_eq!(list.all(complete_ns + 1, late).1, None);
-        std::thread::sleep(Duration::from_nanos(KEPT_MAX_NS));
+        let (numbers, missed) = all(1, until);
+        assert!(!numbers.is_empty() && missed.is_none());
+        // The list is newer than the attempt, and serves without a search.
+        assert_eq!(all(1, late).1, None);
         // It is older, and there is no time to renew it: what is known stays known.
-        let (known, unseen) = list.all(clock::boot_ns(), late);
+        let (known, missed) = all(clock::boot_ns(), late);
         assert_eq!(
-            (known.len(), unseen),
-            (all.len(), Some(Undiagnosed::NoTime))
+            (known.len(), missed),
+            (numbers.len(), Some(Undiagnosed::NoTime))
         );
+        // Where it may be, a list that is little older serves.
+        let complete_ns = list.lock().complete_ns;
+        let kept = list.all(complete_ns + 1, ListAge::Kept, late);
+        assert_eq!((kept.missed, kept.as_of_ns), (None, complete_ns));
+        let kept = list.all(complete_ns + KEPT_MAX_NS + 1, ListAge::Kept, late);
+        assert_eq!(kept.missed, Some(Undiagnosed::NoTime));
         assert_eq!(list.search_one(clock::boot_ns(), until), Ok(()));
         let again = list.search_one(clock::boot_ns(), until);
         assert_eq!(again, Err(Undiagnosed::Incomplete), "so soon");

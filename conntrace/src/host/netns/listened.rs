@@ -8,10 +8,8 @@ use std::{
 
 use foldhash::HashMap;
 
-/// Maximum number of ports kept of one namespace. One with more is looked at for each question.
-const PORTS_MAX: usize = 4096;
-/// Maximum number of ports kept of all.
-const ALL_PORTS_MAX: usize = 65_536;
+/// Maximum number of ports kept. A namespace whose ports do not fit is asked for each port.
+const PORTS_MAX: usize = 65_536;
 /// Time for which ports are kept, for each namespace that is kept: a look at one takes an eighth of
 /// it. In nanoseconds.
 const KEPT_PER_NAMESPACE_NS: u64 = 800_000;
@@ -27,13 +25,15 @@ struct Kept {
     by_netns: HashMap<u32, KeptPorts>,
     /// Number of ports in all of them.
     ports: usize,
+    /// Time at which old ones were last forgotten, `CLOCK_BOOTTIME` nanoseconds.
+    swept_ns: u64,
 }
 
 #[derive(Debug)]
 struct KeptPorts {
     /// Beginning of the look, `CLOCK_BOOTTIME` nanoseconds.
     looked_ns: u64,
-    /// In ascending order; `None` if there are too many.
+    /// In ascending order; `None` if they do not fit.
     ports: Option<Box<[u16]>>,
 }
 
@@ -70,18 +70,17 @@ impl ListenedPorts {
         }
     }
 
-    /// Keeps the ports of a namespace, all of which were listened on; `None` if there are too many.
+    /// Keeps the ports of a namespace: all that are listened on, or `None` if there are too many.
     pub(in crate::host) fn keep(&self, netns: u32, looked_ns: u64, ports: Option<BTreeSet<u16>>) {
-        let ports: Option<Box<[u16]>> = ports.map(|ports| ports.into_iter().collect());
-        let len = ports.as_ref().map_or(0, |ports| ports.len());
         let mut kept = self.lock();
+        kept.forget_old(looked_ns);
         let before = kept.by_netns.remove(&netns);
         kept.ports -= before.map_or(0, |before| before.len());
-        if kept.ports + len > ALL_PORTS_MAX {
-            *kept = Kept::default();
-        }
-        kept.ports += len;
-        kept.by_netns.insert(netns, KeptPorts { looked_ns, ports });
+        let fits = |ports: &BTreeSet<u16>| kept.ports + ports.len() <= PORTS_MAX;
+        let ports = ports.filter(fits).map(|ports| ports.into_iter().collect());
+        let known = KeptPorts { looked_ns, ports };
+        kept.ports += known.len();
+        kept.by_netns.insert(netns, known);
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -90,6 +89,17 @@ impl ListenedPorts {
 }
 
 impl Kept {
+    /// Forgets, now and then, what is too old: of namespaces that have ended as well.
+    fn forget_old(&mut self, now_ns: u64) {
+        if now_ns < self.swept_ns.saturating_add(KEPT_MAX_NS) {
+            return;
+        }
+        self.swept_ns = now_ns;
+        let is_new = |known: &KeptPorts| now_ns < known.looked_ns.saturating_add(KEPT_MAX_NS);
+        self.by_netns.retain(|_, known| is_new(known));
+        self.ports = self.by_netns.values().map(KeptPorts::len).sum();
+    }
+
     fn kept_ns(&self) -> u64 {
         let namespaces = self.by_netns.len() as u64;
         KEPT_MAX_NS.min(namespaces * KEPT_PER_NAMESPACE_NS)
@@ -100,12 +110,6 @@ impl KeptPorts {
     fn len(&self) -> usize {
         self.ports.as_ref().map_or(0, |ports| ports.len())
     }
-}
-
-/// Adds a port that is listened on. Returns false if there are too many to be kept.
-pub(in crate::host) fn add_port(ports: &mut BTreeSet<u16>, port: u16) -> bool {
-    ports.insert(port);
-    ports.len() <= PORTS_MAX
 }
 
 #[cfg(test)]
@@ -140,18 +144,22 @@ mod tests {
         for netns in 0..100 {
             listened.keep(netns, 1000, Some(many.clone()));
             listened.keep(netns, 1000, Some(many.clone()));
-            assert!(listened.lock().ports <= ALL_PORTS_MAX);
+            assert!(listened.lock().ports <= PORTS_MAX);
         }
-        assert_eq!(listened.of(99, 4097, 1500), KnownPort::Free(1000));
-        assert_eq!(listened.of(0, 4097, 1500), KnownPort::Unlisted);
+        assert_eq!(listened.of(0, 4097, 1500), KnownPort::Free(1000));
+        assert_eq!(listened.of(99, 4097, 1500), KnownPort::Unknown, "no room");
     }
 
     #[test]
-    fn too_many_ports_are_told() {
-        let mut ports = BTreeSet::new();
-        for port in 0..4096 {
-            assert!(add_port(&mut ports, port));
+    fn namespaces_that_ended_are_forgotten() {
+        let listened = ListenedPorts::default();
+        for netns in 0..1000 {
+            listened.keep(netns, 1000, Some([22].into()));
         }
-        assert!(!add_port(&mut ports, 4096));
+        let later_ns = 1000 + KEPT_MAX_NS;
+        listened.keep(1, later_ns, Some([22].into()));
+        let kept = listened.lock();
+        assert_eq!((kept.by_netns.len(), kept.ports), (1, 1));
+        assert_eq!(kept.kept_ns(), KEPT_PER_NAMESPACE_NS);
     }
 }

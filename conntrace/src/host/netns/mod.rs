@@ -17,8 +17,9 @@ use nix::sched::{CloneFlags, setns};
 
 use self::list::{NetnsList, NetnsPath};
 pub(super) use self::{
-    elsewhere::FoundElsewhere,
-    listened::{KnownPort, ListenedPorts, add_port},
+    elsewhere::{FoundElsewhere, OtherNamespaces},
+    list::ListAge,
+    listened::{KnownPort, ListenedPorts},
 };
 use super::{
     attention::{Subject, look_at, visit},

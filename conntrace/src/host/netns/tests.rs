@@ -47,25 +47,50 @@ fn the_own_namespace_needs_no_way() {
 fn a_look_that_was_cut_short_says_so() {
     let mut namespaces = namespaces();
     let late = Instant::now();
-    let seen = namespaces.others(1, &now(), late, 9, |_| false, |_| Ok(Some(())));
+    let seen = others(&mut namespaces, (1, 9), &now(), late, |_| Ok(Some(())));
     assert_eq!(seen.missed, Some(Undiagnosed::NoTime));
     assert!(seen.some_or_unknown().is_err());
     let until = Instant::now() + Duration::from_secs(10);
-    let seen = namespaces.others(1, &now(), until, 9, |_| false, |_| Ok(None::<()>));
+    let seen = others(&mut namespaces, (1, 9), &now(), until, |_| Ok(None::<()>));
     assert_eq!(seen.all(), Ok(vec![]));
-    let seen = namespaces.others(1, &now(), until, 1, |_| false, |_| Ok(Some(())));
+    let seen = others(&mut namespaces, (1, 1), &now(), until, |_| Ok(Some(())));
     assert_eq!(seen.all(), Ok(vec![(namespaces.home_inode, ())]));
     // Something that was found is so, whatever was not looked at.
     let found = FoundElsewhere {
         found: vec![(7, ())],
         missed: Some(Undiagnosed::NoTime),
+        as_of_ns: 1,
     };
     assert!(found.some_or_unknown().is_ok());
     let found = FoundElsewhere {
         found: vec![(7, ())],
         missed: Some(Undiagnosed::NoTime),
+        as_of_ns: 1,
     };
     assert_eq!(found.all(), Err(Undiagnosed::NoTime));
+}
+
+/// Looks in the others than a namespace, until so many are found.
+fn others<T>(
+    namespaces: &mut Namespaces,
+    (than, max): (u32, usize),
+    about: &AttemptRef,
+    until: Instant,
+    look: impl Fn(u32) -> io::Result<Option<T>>,
+) -> FoundElsewhere<T> {
+    let others = OtherNamespaces {
+        than,
+        about,
+        until,
+        max,
+        age: ListAge::Current,
+    };
+    namespaces.others(others, |_| false, look)
+}
+
+fn all(namespaces: &Namespaces, since_ns: u64, until: Instant) -> Vec<u32> {
+    let all = namespaces.list.all(since_ns, ListAge::Current, until);
+    all.numbers
 }
 
 /// Starts a process that sleeps in a namespace of its own.
@@ -104,10 +129,11 @@ fn other_namespaces_are_found_and_entered() {
         Ok(Some(format!("-t {} -n", child.id())))
     );
     let is_it = |_| Ok((inode(&File::open(OWN)?) == Some(netns)).then_some(()));
-    let seen = namespaces.others(namespaces.home_inode, &now(), until, 9, |_| false, is_it);
+    let own = namespaces.home_inode;
+    let seen = others(&mut namespaces, (own, 9), &now(), until, is_it);
     assert_eq!(seen.all(), Ok(vec![(netns, ())]));
     // Its process is younger than the attempt, so the namespace may be as well.
-    let seen = namespaces.others(namespaces.home_inode, &NOBODY, until, 9, |_| false, is_it);
+    let seen = others(&mut namespaces, (own, 9), &NOBODY, until, is_it);
     assert_eq!(seen.all(), Err(Undiagnosed::Incomplete));
     end(child);
 }
@@ -119,9 +145,9 @@ fn a_namespace_that_ends_is_not_missed() {
     let until = Instant::now() + Duration::from_secs(10);
     let about = now();
     // It is listed, and then it ends.
-    assert!(namespaces.list.all(about.at_ns, until).0.contains(&netns));
+    assert!(all(&namespaces, about.at_ns, until).contains(&netns));
     end(child);
-    let seen = namespaces.others(1, &about, until, 9, |_| false, |_| Ok(None::<()>));
+    let seen = others(&mut namespaces, (1, 9), &about, until, |_| Ok(None::<()>));
     assert_eq!(seen.all(), Ok(vec![]));
     let inside = namespaces.inside(netns, &now(), until, || Ok(()));
     assert_eq!(inside, Err(Undiagnosed::NoAccess));
@@ -134,7 +160,7 @@ fn a_namespace_is_found_by_its_other_processes() {
     let mut namespaces = namespaces();
     let until = Instant::now() + Duration::from_secs(10);
     let about = now();
-    assert!(namespaces.list.all(about.at_ns, until).0.contains(&netns));
+    assert!(all(&namespaces, about.at_ns, until).contains(&netns));
     let file = File::open(format!("/proc/{}/ns/net", first.id())).unwrap();
     let second = thread::scope(|scope| {
         let inside = scope.spawn(|| {
@@ -146,7 +172,7 @@ fn a_namespace_is_found_by_its_other_processes() {
     drop(file);
     end(first);
     let is_it = |_| Ok((inode(&File::open(OWN)?) == Some(netns)).then_some(()));
-    let seen = namespaces.others(1, &now(), until, 9, |_| false, is_it);
+    let seen = others(&mut namespaces, (1, 9), &now(), until, is_it);
     assert_eq!(seen.all(), Ok(vec![(netns, ())]));
     end(second);
 }
@@ -166,7 +192,7 @@ fn churn_makes_nothing_unknown() {
         let is_it = |_| Ok((inode(&File::open(OWN)?) == Some(netns)).then_some(()));
         for _ in 0..100 {
             let until = Instant::now() + Duration::from_secs(10);
-            let seen = namespaces.others(1, &now(), until, 9, |_| false, is_it);
+            let seen = others(&mut namespaces, (1, 9), &now(), until, is_it);
             assert_eq!(seen.all(), Ok(vec![(netns, ())]));
         }
         stop.store(true, Ordering::Relaxed);

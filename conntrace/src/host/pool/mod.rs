@@ -9,15 +9,16 @@ mod spawner;
 
 use std::{
     collections::HashMap,
-    io,
+    fs, io,
     os::fd::{AsFd, BorrowedFd},
-    sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
 use nix::{
     sys::eventfd::{EfdFlags, EventFd},
     time::{ClockId, clock_gettime},
+    unistd::{Pid, gettid},
 };
 
 pub(crate) use self::shares::Share;
@@ -38,6 +39,8 @@ pub(super) struct PoolLimits {
     pub(super) grace: Duration,
     /// Time after which a look at one process is taken for one that hangs.
     pub(super) process_max: Duration,
+    /// Maximum time that a thread is late and not abandoned, because it only waits for a processor.
+    pub(super) starved_max: Duration,
 }
 
 /// Serves requests on one thread.
@@ -81,6 +84,8 @@ struct Queue<Request> {
 struct Seat<Request> {
     number: u64,
     gaze: Arc<Gaze>,
+    /// Its thread, once that runs.
+    thread: OnceLock<Pid>,
     state: Mutex<SeatState<Request>>,
 }
 
@@ -88,6 +93,8 @@ struct SeatState<Request> {
     /// Request at hand.
     serving: Option<Job<Request>>,
     is_abandoned: bool,
+    /// Time before which the thread is not looked at again: it was late and ready to run.
+    spared_until: Option<Instant>,
     /// True if the thread ends because it is of no use any more.
     has_ended: bool,
 }
@@ -165,7 +172,8 @@ impl<Request: Clone + Send + 'static, Response: Send + 'static> Pool<Request, Re
             let gaze = seat.gaze.now();
             let is_late = seat
                 .late_at(&state, gaze, limits)
-                .is_some_and(|at| at <= now);
+                .is_some_and(|at| at <= now)
+                && !seat.is_spared(&mut state, gaze, limits, now);
             if is_late && let Some(job) = state.serving.take() {
                 state.is_abandoned = true;
                 count += 1;
@@ -221,15 +229,18 @@ impl<Request: Clone + Send + 'static, Response: Send + 'static> Pool<Request, Re
         let seat = Arc::new(Seat {
             number: self.started,
             gaze: Arc::default(),
+            thread: OnceLock::new(),
             state: Mutex::new(SeatState {
                 serving: None,
                 is_abandoned: false,
+                spared_until: None,
                 has_ended: false,
             }),
         });
         let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&seat));
         let make = Arc::clone(&self.make);
         self.spawner.spawn(move || {
+            own.thread.get_or_init(gettid);
             attention::watch(Arc::clone(&own.gaze), Arc::clone(&shared.quarantine));
             shared.serve(&own, make());
         })?;
@@ -240,6 +251,25 @@ impl<Request: Clone + Send + 'static, Response: Send + 'static> Pool<Request, Re
 }
 
 impl<Request> Seat<Request> {
+    /// Returns true if a late thread is left alone for another while: it does not hang, a busy machine
+    /// has no processor for it.
+    fn is_spared(
+        &self,
+        state: &mut SeatState<Request>,
+        gaze: Option<(Subject, Instant)>,
+        limits: PoolLimits,
+        now: Instant,
+    ) -> bool {
+        state.spared_until = None;
+        let late_at = self.late_at(state, gaze, limits);
+        let is_new = late_at.is_some_and(|at| now < at + limits.starved_max);
+        let is_spared = is_new && self.thread.get().is_some_and(|it| is_ready_to_run(*it));
+        if is_spared {
+            state.spared_until = Some(now + limits.process_max);
+        }
+        is_spared
+    }
+
     /// Returns the time at which the thread counts as hanging.
     fn late_at(
         &self,
@@ -253,15 +283,27 @@ impl<Request> Seat<Request> {
             Some((Subject::Process(_), since)) => Some(since + limits.process_max),
             Some((Subject::Namespace(_), _)) | None => None,
         };
-        Some(process.map_or(deadline, |at| at.min(deadline)))
+        let late_at = process.map_or(deadline, |at| at.min(deadline));
+        Some(state.spared_until.map_or(late_at, |at| at.max(late_at)))
     }
+}
+
+/// Returns true if a thread of this program runs, or waits for nothing but a processor.
+fn is_ready_to_run(thread: Pid) -> bool {
+    let stat = fs::read(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+    // The state follows the name, which is in parentheses and ours.
+    let state = stat.splitn(2, |byte| *byte == b')').nth(1);
+    state.is_some_and(|rest| rest.starts_with(b" R"))
 }
 
 impl<Request: Clone, Response> Shared<Request, Response> {
     /// Serves requests until the pool is dropped, or this thread was abandoned.
     fn serve(&self, seat: &Seat<Request>, mut server: Server<Request, Response>) {
         while let Some(job) = self.next() {
-            lock(&seat.state).serving = Some(job.clone());
+            let mut state = lock(&seat.state);
+            state.serving = Some(job.clone());
+            state.spared_until = None;
+            drop(state);
             let before = cpu_time();
             let response = server(&job.request, job.until);
             let spent = cpu_time().saturating_sub(before);

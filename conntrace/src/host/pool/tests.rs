@@ -1,5 +1,8 @@
 use std::{
-    sync::mpsc::{Sender, channel},
+    sync::{
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{Sender, channel},
+    },
     thread,
 };
 
@@ -12,6 +15,7 @@ const LIMITS: PoolLimits = PoolLimits {
     abandoned_max: 3,
     grace: Duration::from_millis(5),
     process_max: Duration::from_millis(20),
+    starved_max: Duration::from_millis(300),
 };
 
 /// Beneficiary of the requests.
@@ -24,9 +28,11 @@ enum Work {
     Hang(Arc<Mutex<std::sync::mpsc::Receiver<()>>>),
     /// Likewise, but at a process, unless that is in quarantine.
     HangAt(u32, Arc<Mutex<std::sync::mpsc::Receiver<()>>>),
+    /// Computes at a process until it is told to stop.
+    SpinAt(u32, Arc<AtomicBool>),
     Answer(u32),
     /// Ends the first thread that serves it.
-    EndOnce(Arc<std::sync::atomic::AtomicBool>),
+    EndOnce(Arc<AtomicBool>),
 }
 
 /// Answer of a thread that must not look at a process.
@@ -47,8 +53,15 @@ fn pool() -> Pool<Work, u32> {
                 let _ = lock(gate).recv();
                 Some(0)
             }
+            Work::SpinAt(pid, stop) => {
+                let _look = attention::look_at(Subject::Process(*pid)).unwrap();
+                while !stop.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+                Some(0)
+            }
             Work::EndOnce(ended) => {
-                let is_first = !ended.swap(true, std::sync::atomic::Ordering::Relaxed);
+                let is_first = !ended.swap(true, Relaxed);
                 (!is_first).then_some(1)
             }
         })
@@ -125,6 +138,26 @@ fn another_thread_takes_the_request_and_avoids_the_process() {
     wait_for(|| (hanging(&pool) == 0).then_some(()));
     let number = ask(&mut pool, work, LONG);
     assert_eq!(answer_of(&mut pool, number), 0);
+}
+
+/// A thread that is late because it has no processor does not hang. One that computes for too long
+/// is abandoned all the same.
+#[test]
+fn a_thread_that_is_ready_to_run_is_spared_for_a_while() {
+    let mut pool = pool();
+    let stop = Arc::new(AtomicBool::new(false));
+    let began = Instant::now();
+    ask(&mut pool, Work::SpinAt(1, Arc::clone(&stop)), LONG);
+    wait_for(|| (pool.late_at()? <= Instant::now()).then_some(()));
+    assert_eq!(pool.abandon_late(Instant::now()), 0);
+    assert!(
+        pool.late_at().unwrap() > Instant::now(),
+        "not at once again"
+    );
+    wait_for(|| (pool.abandon_late(Instant::now()) > 0).then_some(()));
+    assert!(began.elapsed() >= LIMITS.starved_max);
+    stop.store(true, Relaxed);
+    wait_for(|| (hanging(&pool) == 0).then_some(()));
 }
 
 #[test]

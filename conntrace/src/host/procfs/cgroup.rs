@@ -39,8 +39,9 @@ impl Cgroups {
         }
     }
 
-    /// Returns the path from the hierarchy's root; `None` if the cgroup no longer exists.
-    pub(crate) fn path(&mut self, id: u64, now: Instant) -> Option<CgroupPath> {
+    /// Returns the path from the hierarchy's root, and its container; `None` if the cgroup no longer
+    /// exists.
+    pub(crate) fn find(&mut self, id: u64, now: Instant) -> Option<CgroupPath> {
         let root = self.root?;
         self.paths.get(id, now, || {
             let path = root.path(id).ok()?;

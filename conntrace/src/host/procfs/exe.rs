@@ -37,6 +37,11 @@ pub(crate) const TICK_NS: u64 = 10_000_000;
 /// Process and executable. The start time distinguishes it from a later process with the same pid.
 pub(crate) type ExeKey = (u32, u64, ExeId);
 
+/// Returns the key of a caller's executable.
+pub(crate) fn exe_key(caller: &Caller, exe: ExeId) -> ExeKey {
+    (caller.pid, caller.started_ns, exe)
+}
+
 /// Look for the path of a caller's executable.
 #[derive(Debug, Clone)]
 pub(crate) struct ExeRequest {
@@ -57,7 +62,7 @@ impl ExeRequest {
 
     /// Returns the process and executable that it is about.
     pub(crate) fn key(&self) -> ExeKey {
-        (self.caller.pid, self.caller.started_ns, self.exe)
+        exe_key(&self.caller, self.exe)
     }
 
     /// Looks. It can hang for as long as the process likes.

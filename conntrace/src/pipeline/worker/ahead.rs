@@ -18,7 +18,7 @@ const BUSY_MIN: u32 = 4;
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     seen: Vec<SeenProcess>,
-    /// Executables that were looked for ahead of this batch.
+    /// Executables of the processes that were expected in this batch.
     expected: Vec<ExeKey>,
     /// Looks for lines of this batch, made with those ahead of the next one.
     deferred: Vec<DeferredLook>,
@@ -64,6 +64,11 @@ impl Ahead {
         busy
     }
 
+    /// Returns true for the executable of a process that was expected in this batch.
+    pub(super) fn expects(&self, key: &ExeKey) -> bool {
+        self.expected.contains(key)
+    }
+
     /// Defers a look for a line of a process that was expected in this batch, until those ahead of
     /// the next one. Gives it back if the process was not expected.
     pub(super) fn defer(
@@ -72,7 +77,7 @@ impl Ahead {
         share: Share,
         until: Instant,
     ) -> Option<Box<ExeRequest>> {
-        if !self.expected.contains(&request.key()) {
+        if !self.expects(&request.key()) {
             return Some(request);
         }
         self.deferred.push(DeferredLook {
@@ -91,8 +96,10 @@ impl Ahead {
 
 impl Worker {
     /// Looks for the executables of busy processes, ahead of the next batch of records. It must be
-    /// called between a batch and a wait without limit: lines can wait for it.
+    /// called after each batch: lines can wait for it.
     pub fn look_ahead(&mut self, now: Instant) {
+        // Of looks that were late there is no answer.
+        self.ahead.awaited.clear();
         for look in std::mem::take(&mut self.ahead.deferred) {
             let key = look.request.key();
             if self.find_exe(look.request, look.share, look.until) {

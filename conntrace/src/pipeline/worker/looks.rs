@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     diagnosis::{self, Undiagnosed},
-    host::{AttemptStart, ExeKey, ExeLookup, ExeRequest, Inspectors, LookAnswer, Share},
+    host::{AttemptStart, ExeKey, ExeLookup, ExeRequest, Inspectors, LookAnswer, Share, exe_key},
     output::event::Owner,
     pipeline::{
         diagnosed::{Diagnosed, Diagnosis},
@@ -39,11 +39,14 @@ impl Worker {
             Some(caller) if prints || self.is_thorough => {
                 let began = AttemptStart::new(attempt.since_ns, &self.clock);
                 if let (Some(exe), Some(_)) = (caller.exe, &self.inspectors) {
-                    let key = (caller.pid, caller.started_ns, exe);
+                    let key = exe_key(caller, exe);
                     let request = || ExeRequest::new(caller, exe, began);
                     self.ahead.saw(key, Share::of(attempt), request);
                 }
                 let (owner, exe) = self.callers.owner(caller, began, now);
+                if let Some(exe) = &exe {
+                    self.find_exe_first(exe, Share::of(attempt), now);
+                }
                 (Some(owner), exe)
             }
             Some(_) | None => (None, None),
@@ -93,6 +96,15 @@ impl Worker {
             && let Some(exe) = self.ahead.defer(exe, share, until)
         {
             self.find_exe(exe, share, until);
+        }
+    }
+
+    /// Looks for an executable before all else that the line needs: the caller may soon be another
+    /// program. An expected one is looked for ahead of the next batch.
+    fn find_exe_first(&mut self, exe: &ExeRequest, share: Share, now: Instant) {
+        let (key, until) = (exe.key(), now + self.timeout);
+        if !self.ahead.expects(&key) && self.pending.expect_exe(key, (now, until)) {
+            self.find_exe(Box::new(exe.clone()), share, until);
         }
     }
 

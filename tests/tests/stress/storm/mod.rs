@@ -7,13 +7,15 @@ use std::{
     collections::BTreeMap,
     env,
     process::{Child, Command, ExitCode, Stdio},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
 use conntrace_testnet::{self, Testnet};
 use conntrace_tests::{
-    AgentOutput, Dir, LinesFile, StormOutcome, Thread, active_opens, assert_adds_up, live_test, run,
+    Agent, AgentOutput, Dir, LinesFile, StormOutcome, Thread, active_opens, assert_adds_up,
+    live_test, run,
 };
 use nix::sys::signal::Signal;
 
@@ -21,7 +23,8 @@ use worker::{PATIENCE_MS, StormOrder, THREADS};
 
 /// Environment variable that makes this program a worker of the storm and holds its order.
 const WORKER: &str = "CONNTRACE_TEST_STORM";
-/// Environment variable with the number of attempts, for slow machines.
+/// Environment variable with the number of attempts: fewer for slow machines, and nine million for
+/// a quarter of an hour.
 const ATTEMPTS: &str = "CONNTRACE_STORM";
 const ATTEMPTS_DEFAULT: usize = 200_000;
 /// Processes on each test network. The last one has a narrow range of ports.
@@ -31,6 +34,12 @@ const MEMORY_MAX_KB: u64 = 32 * 1024;
 /// Memory limit in kB at the start, when the agent reads the kernel's BTF. A debug build needs more
 /// then.
 const MEMORY_AT_START_MAX_KB: u64 = 40 * 1024;
+/// Time between two looks at the agent's memory, each for the peak since the last one.
+const MEMORY_EVERY: Duration = Duration::from_secs(10);
+/// Growth of the peaks in kB that a long storm may have, from its second quarter to its last.
+const MEMORY_GROWTH_MAX_KB: u64 = 1024;
+/// Number of looks from which a storm is a long one.
+const LONG: usize = 12;
 /// An ending by the kernel's timer can go unseen on a busy machine, which is counted
 /// (`lost.ending_missed`): in bursts, up to 33 of 2,664. One in so many may.
 const MISSED_ONE_IN: usize = 10;
@@ -68,23 +77,58 @@ fn storm() {
     thread::sleep(Duration::from_secs(1));
     let at_start = tracer.memory_max_kb();
     let began = Instant::now();
-    let played: Vec<StormRun> = thread::scope(|scope| {
+    let (storm_is_over, over) = mpsc::channel::<()>();
+    let (played, peaks): (Vec<StormRun>, _) = thread::scope(|scope| {
+        let agent = &tracer;
+        let peaks = scope.spawn(move || memory_peaks(agent, &over));
         let narrow = STAGES.len() - 1;
         let stages = STAGES.into_iter().enumerate();
         let play = |(number, processes)| move || play(processes, each, number == narrow);
         let stages: Vec<_> = stages.map(|testnet| scope.spawn(play(testnet))).collect();
         let played = stages.into_iter().map(|testnet| testnet.join().unwrap());
-        played.collect()
+        let played = played.collect();
+        drop(storm_is_over);
+        (played, peaks.join().unwrap())
     });
     let took = began.elapsed().as_secs_f32();
-    let memory = tracer.memory_max_kb();
+    let memory = peaks.iter().copied().max().unwrap();
     tracer.stop(Signal::SIGTERM);
     let got = AgentOutput::read(lines.path());
     println!("{}", got.stop);
     println!("{took:.1} s, the agent had at most {at_start} kB at its start, {memory} kB after");
+    println!("every {MEMORY_EVERY:?}: {peaks:?} kB");
     compare(&played, got);
     assert!(at_start < MEMORY_AT_START_MAX_KB, "{at_start} kB");
     assert!(memory < MEMORY_MAX_KB, "{memory} kB");
+    assert_flat(&peaks);
+}
+
+/// Returns the agent's peaks of memory in kB, one for each interval until `over` is closed.
+fn memory_peaks(tracer: &Agent, over: &mpsc::Receiver<()>) -> Vec<u64> {
+    let mut peaks = Vec::new();
+    loop {
+        let ended = over.recv_timeout(MEMORY_EVERY);
+        peaks.push(tracer.memory_max_kb());
+        if ended != Err(mpsc::RecvTimeoutError::Timeout) {
+            return peaks;
+        }
+    }
+}
+
+/// Fails if the peaks of a long storm grow.
+fn assert_flat(peaks: &[u64]) {
+    let quarter = peaks.len() / 4;
+    if peaks.len() >= LONG {
+        let peak = |quarters: std::ops::Range<usize>| {
+            let of = &peaks[quarters.start * quarter..quarters.end * quarter];
+            of.iter().copied().max().unwrap()
+        };
+        let (early, late) = (peak(1..2), peak(3..4));
+        assert!(
+            late <= early + MEMORY_GROWTH_MAX_KB,
+            "{early} kB, {late} kB"
+        );
+    }
 }
 
 fn play(processes: usize, attempts: usize, narrow: bool) -> StormRun {
