@@ -345,6 +345,36 @@ pub struct LocalPorts {
     pub connected_by: Vec<Holding>,
     /// Processes with most bound sockets, where there was time to look.
     pub bound_by: Vec<Holding>,
+    /// The range that is advised where this one is too small; `None` in recordings that lack it.
+    #[serde(default)]
+    pub wider: Option<WiderRange>,
+}
+
+/// The range of local ports that is advised where one is too small: from 10,000, or from the lowest
+/// port of the present range, to 65,535.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WiderRange {
+    /// Ports of it that nobody listens on and that are not reserved.
+    pub available: u32,
+    /// Ports of it that somebody listens on and that are not reserved, in ascending order; `None` if
+    /// they are more than [`LISTENED_MAX`](Self::LISTENED_MAX).
+    pub listened: Option<Vec<u16>>,
+    /// `ip_local_reserved_ports` as it stands; `None` if it is longer than
+    /// [`RESERVED_LEN_MAX`](Self::RESERVED_LEN_MAX) bytes.
+    pub reserved: Option<String>,
+}
+
+impl WiderRange {
+    /// Maximum number of ports in [`listened`](Self::listened).
+    pub const LISTENED_MAX: usize = 32;
+    /// Maximum number of bytes of [`reserved`](Self::reserved).
+    pub const RESERVED_LEN_MAX: usize = 256;
+
+    /// Returns first and last port of the range that is advised instead of this one.
+    #[must_use]
+    pub fn instead_of((low, _): (u16, u16)) -> (u16, u16) {
+        (low.min(10_000), u16::MAX)
+    }
 }
 
 /// Number of sockets that a process holds.

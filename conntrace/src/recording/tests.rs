@@ -17,7 +17,7 @@ use crate::{
         },
         question::{
             Answer, Holder, Holding, Listener, Listeners, LocalPorts, NamedProcess, Neighbour,
-            ProcessKey, ProxyVariable, Question,
+            ProcessKey, ProxyVariable, Question, WiderRange,
         },
         way::{
             Covering, DeadEnd, DeadEndKind, Flow, Link, NetDevice, OwnAddresses, Route, RouteOut,
@@ -133,6 +133,11 @@ fn ports() -> LocalPorts {
             process: named(),
             sockets: 4,
         }],
+        wider: Some(WiderRange {
+            available: 55_534,
+            listened: Some(vec![11_211]),
+            reserved: Some("40000".to_owned()),
+        }),
     }
 }
 
@@ -288,7 +293,7 @@ fn format() {
     110 {"told":{"asked_ns":5,"netns_mix":0,"question":{"door":{"netns":7}},"found":{"answer":{"door":"-t 812 -n"}}}}
     280 {"told":{"asked_ns":5,"netns_mix":0,"question":{"listeners":{"netns":7,"addr":"10.0.0.5","port":5432}},"found":{"answer":{"listeners":{"on_port":[{"netns":7,"addr":"10.0.0.5","port":5432,"only_v6":false,"device":null,"process":{"pid":812,"comm":"postgres"}}],"on_similar":[]}}}}}
     254 {"told":{"asked_ns":5,"netns_mix":0,"question":{"listeners_elsewhere":{"netns":7,"port":5432}},"found":{"answer":{"listeners_elsewhere":[{"netns":7,"addr":"10.0.0.5","port":5432,"only_v6":false,"device":null,"process":{"pid":812,"comm":"postgres"}}]}}}}
-    341 {"told":{"asked_ns":5,"netns_mix":0,"question":{"ports":{"netns":7,"local":"10.0.0.5","remote":"10.0.0.5:5432"}},"found":{"answer":{"ports":{"range":[32768,60999],"reserved":1,"tw_reuse":2,"states":{"TIME_WAIT":3},"connected":3,"bound":4,"free":28224,"connected_by":[],"bound_by":[{"process":{"pid":812,"comm":"postgres"},"sockets":4}]}}}}}
+    407 {"told":{"asked_ns":5,"netns_mix":0,"question":{"ports":{"netns":7,"local":"10.0.0.5","remote":"10.0.0.5:5432"}},"found":{"answer":{"ports":{"range":[32768,60999],"reserved":1,"tw_reuse":2,"states":{"TIME_WAIT":3},"connected":3,"bound":4,"free":28224,"connected_by":[],"bound_by":[{"process":{"pid":812,"comm":"postgres"},"sockets":4}],"wider":{"available":55534,"listened":[11211],"reserved":"40000"}}}}}}
     213 {"told":{"asked_ns":5,"netns_mix":0,"question":{"tuple":{"netns":7,"local":"10.0.0.5:5432","remote":"10.0.0.5:5432"}},"found":{"answer":{"tuple":{"state":"ESTABLISHED","process":{"pid":812,"comm":"postgres"}}}}}}
     164 {"told":{"asked_ns":5,"netns_mix":0,"question":{"proxy":{"process":{"pid":77,"started_ns":5},"remote":"10.0.0.5:5432"}},"found":{"answer":{"proxy":"http_proxy"}}}}
     130 {"told":{"asked_ns":5,"netns_mix":0,"question":{"drop_reason":{"number":8}},"found":{"answer":{"drop_reason":"NETFILTER_DROP"}}}}
@@ -357,8 +362,8 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&with(13, &[7])), @"it is damaged at byte 0: the checksum does not fit");
     assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry has an invalid length of 4294967295 bytes");
     assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; conntrace was killed, its output was closed, or the rest is missing");
-    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 7223: the file ends in the middle of what begins there; the lines before it were written");
-    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 7548: something follows the stop; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 7289: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 7614: something follows the stop; the lines before it were written");
 }
 
 /// Invalid entries with valid checksums.

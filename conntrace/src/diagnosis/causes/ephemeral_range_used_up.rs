@@ -1,16 +1,12 @@
 use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
-        question::LocalPorts,
+        question::{LocalPorts, WiderRange},
         step,
         words::{self, count, holdings},
     },
     record::{Label, Remote},
 };
-
-/// Lowest port of a widened range; below are the well-known ports of servers.
-pub(crate) const LOW: u16 = 10_000;
-pub(crate) const HIGH: u16 = u16::MAX;
 
 /// Connections to one destination hold every ephemeral port. There are too many at once, or
 /// `TIME_WAIT` holds each for 60 s after its end.
@@ -200,29 +196,14 @@ fn advice(
     to_loopback: bool,
     evidence: &mut dyn Evidence,
 ) -> String {
-    let mut steps = Vec::new();
+    let mut steps = widening(case, ports, evidence);
     let held = |state: &str| ports.states.get(state).copied().unwrap_or(0);
     let (waiting, open, half_closed) = (held("TIME_WAIT"), held("ESTABLISHED"), held("CLOSE_WAIT"));
-    let mut set = |setting: &str| words::command(case, &format!("sysctl -w {setting}"), evidence);
-    let (low, high) = ports.range;
-    let (wide_low, wide_high) = (LOW.min(low), HIGH);
-    let wide = size(wide_low, wide_high);
-    let added = wide.saturating_sub(size(low, high));
-    if added > 0 {
-        steps.push(format!(
-            "{} has {} ports and adds {}",
-            set(&format!(
-                "net.ipv4.ip_local_port_range=\"{wide_low} {wide_high}\""
-            )),
-            count(wide),
-            count(added),
-        ));
-    }
     let reused = ports.tw_reuse == 1 || (ports.tw_reuse == 2 && to_loopback);
     if waiting > 0 && !reused {
         steps.push(format!(
             "{} lets the {} in TIME_WAIT be used again after a second",
-            set("net.ipv4.tcp_tw_reuse=1"),
+            words::command(case, "sysctl -w net.ipv4.tcp_tw_reuse=1", evidence),
             count(waiting),
         ));
     }
@@ -231,6 +212,63 @@ fn advice(
     }
     steps.push(of_application(waiting, open, half_closed).to_owned());
     steps.join("; ")
+}
+
+/// The steps that widen the range, if that adds ports. Without the first one a connection can have a
+/// server's port when that starts again.
+pub(crate) fn widening(
+    case: &Case,
+    ports: &LocalPorts,
+    evidence: &mut dyn Evidence,
+) -> Vec<String> {
+    let (low, high) = WiderRange::instead_of(ports.range);
+    let wider = ports.wider.as_ref();
+    let has = wider.map_or_else(|| size(low, high), |wider| wider.available);
+    let added = has.saturating_sub(available(ports));
+    if added == 0 || ports.range == (low, high) {
+        return Vec::new();
+    }
+    let mut set = |setting: &str| words::command(case, &format!("sysctl -w {setting}"), evidence);
+    let range = format!("net.ipv4.ip_local_port_range=\"{low} {high}\"");
+    let widen = format!(
+        "{} has {} ports and adds {}",
+        set(&range),
+        count(has),
+        count(added)
+    );
+    let known = wider.map(|wider| (wider.listened.as_deref(), wider.reserved.as_deref()));
+    let reserve = match known {
+        Some((Some([]), _)) => return vec![widen],
+        Some((Some(listened), Some(reserved))) => {
+            let served = ranges(listened);
+            let list = [reserved, &served].into_iter().filter(|it| !it.is_empty());
+            let list = list.collect::<Vec<_>>().join(",");
+            format!(
+                "{} leaves out the ports that servers here listen on ({served})",
+                set(&format!("net.ipv4.ip_local_reserved_ports={list}"))
+            )
+        }
+        Some((Some(_) | None, _)) | None => {
+            let [reserved, listening] = [
+                "sysctl net.ipv4.ip_local_reserved_ports",
+                &format!("ss -Hltn 'sport >= :{low}'"),
+            ]
+            .map(|it| words::command(case, it, evidence));
+            format!("add to {reserved} the ports that servers listen on: {listening}")
+        }
+    };
+    vec![reserve, widen]
+}
+
+/// Writes ports in ascending order as `ip_local_reserved_ports` takes them: `11211,27017-27019`.
+fn ranges(ports: &[u16]) -> String {
+    let runs = ports.chunk_by(|port, next| port.checked_add(1) == Some(*next));
+    let runs = runs.filter_map(|run| match run {
+        [port] => Some(port.to_string()),
+        [first, .., last] => Some(format!("{first}-{last}")),
+        [] => None,
+    });
+    runs.collect::<Vec<_>>().join(",")
 }
 
 /// The step for the application, by the state that most of its sockets are in.
@@ -249,6 +287,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::diagnosis::tests::wider;
 
     fn ports(range: (u16, u16), tw_reuse: u8, waiting: u32) -> LocalPorts {
         LocalPorts {
@@ -261,6 +300,7 @@ mod tests {
             free: 0,
             connected_by: Vec::new(),
             bound_by: Vec::new(),
+            wider: Some(wider(&[])),
         }
     }
 
@@ -304,6 +344,46 @@ mod tests {
             advice.contains("\"10000 65535\"` has 55,536 ports and adds 27,304"),
             "{advice}"
         );
+    }
+
+    #[test]
+    fn servers_keep_their_ports() {
+        let with = |wider| {
+            let ports = LocalPorts {
+                wider,
+                ..ports((32_768, 60_999), 2, 0)
+            };
+            advice(&ports, false)
+        };
+        let text = with(Some(wider(&[11_211, 27_017, 27_018])));
+        assert!(
+            text.starts_with(
+                "`sysctl -w net.ipv4.ip_local_reserved_ports=11211,27017-27018` leaves out"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("has 55,533 ports and adds 27,301"), "{text}");
+        // The list in force is replaced, so that it is part of the new one.
+        let text = with(Some(WiderRange {
+            reserved: Some("30000-30010".to_owned()),
+            ..wider(&[11_211])
+        }));
+        assert!(text.contains("reserved_ports=30000-30010,11211`"), "{text}");
+        for unknown in [
+            Some(WiderRange {
+                listened: None,
+                ..wider(&[])
+            }),
+            Some(WiderRange {
+                reserved: None,
+                ..wider(&[11_211])
+            }),
+            None,
+        ] {
+            let text = with(unknown);
+            assert!(text.contains("`ss -Hltn 'sport >= :10000'`"), "{text}");
+            assert!(!text.contains("sysctl -w net.ipv4.ip_local_res"), "{text}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use super::ephemeral_range_used_up::{HIGH, LOW, available, facts, ports};
+use super::ephemeral_range_used_up::{available, facts, ports, widening};
 use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Finding,
@@ -83,14 +83,13 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
 fn all_reserved(case: &Case, ports: &LocalPorts, evidence: &mut dyn Evidence) -> Cause {
     let (low, high) = ports.range;
     let reserved = words::command(case, "sysctl net.ipv4.ip_local_reserved_ports", evidence);
-    let (wide_low, wide_high) = (LOW.min(low), HIGH);
     // Where it is as wide already only fewer reserved ports help.
-    let widen = if (low, high) == (wide_low, wide_high) {
-        String::new()
-    } else {
-        let range = format!("sysctl -w net.ipv4.ip_local_port_range=\"{wide_low} {wide_high}\"");
-        let range = words::command(case, &range, evidence);
-        format!(", or widen the range: {range} (also in /etc/sysctl.d)")
+    let widen = match widening(case, ports, evidence) {
+        steps if steps.is_empty() => String::new(),
+        steps => format!(
+            ", or widen the range: {} (also in /etc/sysctl.d)",
+            steps.join("; ")
+        ),
     };
     Cause::new(
         Code::SocketPortRange,

@@ -9,7 +9,10 @@ mod sentences;
 mod staged;
 mod unknown;
 
-pub(super) use self::{cases::exhausted, script::Script};
+pub(super) use self::{
+    cases::exhausted,
+    script::{Script, wider},
+};
 use super::*;
 
 /// The finding of the rules of this code.

@@ -12,7 +12,7 @@ use crate::diagnosis::{
     },
     question::{
         Answer, BpfProgram, Holder, Holding, Listener, Listeners, LocalPorts, NamedProcess,
-        Neighbour, ProcessKey, ProxyVariable, Question,
+        Neighbour, ProcessKey, ProxyVariable, Question, WiderRange,
     },
     way::{Covering, DeadEnd, Link, NetDevice, OwnAddresses, Route, RouteOut},
 };
@@ -442,6 +442,15 @@ pub(super) fn listener(netns: u32, addr: &str, port: u16) -> Listener {
     }
 }
 
+/// A wider range in which somebody listens on these ports.
+pub(crate) fn wider(listened: &[u16]) -> WiderRange {
+    WiderRange {
+        available: 55_536 - u32::try_from(listened.len()).unwrap(),
+        listened: Some(listened.to_vec()),
+        reserved: Some(String::new()),
+    }
+}
+
 pub(super) fn ports(connected: u32, bound: u32, reserved: u32) -> LocalPorts {
     let holding = |comm: &str, sockets| Holding {
         process: named(9, comm),
@@ -460,6 +469,7 @@ pub(super) fn ports(connected: u32, bound: u32, reserved: u32) -> LocalPorts {
         free: 28_232_u32.saturating_sub(reserved + connected + bound),
         connected_by: vec![holding("crawler", 100)],
         bound_by: vec![holding("binder", bound)],
+        wider: Some(wider(&[])),
     }
 }
 

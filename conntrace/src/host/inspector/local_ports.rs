@@ -12,7 +12,7 @@ use super::{HostInspector, owners_until};
 use crate::{
     diagnosis::{
         Undiagnosed,
-        question::{Holding, LocalPorts},
+        question::{Holding, LocalPorts, WiderRange},
     },
     host::{
         netlink::sock_diag::{self, DiagSocket},
@@ -58,8 +58,20 @@ impl HostInspector {
             free: rules.available().saturating_sub(in_use),
             connected_by: holders(&counts.to_remote),
             bound_by: holders(&counts.holding),
+            wider: Some(wider_range(rules, &counts.listened)),
             states: counts.states,
         })
+    }
+}
+
+fn wider_range(rules: &PortRules, listened: &PortSet) -> WiderRange {
+    let (unreserved, listened) = rules.unreserved(WiderRange::instead_of(rules.range), listened);
+    let listening = u32::try_from(listened.len()).unwrap_or(u32::MAX);
+    let reserved = &rules.reserved_list;
+    WiderRange {
+        available: unreserved.saturating_sub(listening),
+        listened: (listened.len() <= WiderRange::LISTENED_MAX).then_some(listened),
+        reserved: (reserved.len() <= WiderRange::RESERVED_LEN_MAX).then(|| reserved.clone()),
     }
 }
 
@@ -69,6 +81,7 @@ struct PortCounts {
     local: Option<IpAddr>,
     remote: Option<SocketAddr>,
     all: PortSet,
+    listened: PortSet,
     /// Sockets to the destination.
     to_remote: Held,
     /// Sockets that hold their port for every destination.
@@ -83,6 +96,7 @@ impl PortCounts {
             local,
             remote,
             all: PortSet::default(),
+            listened: PortSet::default(),
             to_remote: Held::default(),
             holding: Held::default(),
             states: BTreeMap::new(),
@@ -92,6 +106,9 @@ impl PortCounts {
     fn add(&mut self, sock: &DiagSocket) {
         let port = sock.local.port();
         self.all.add(port);
+        if sock.state == sock_diag::LISTEN {
+            self.listened.add(port);
+        }
         let is_to_remote = sock.is_connected()
             && Some(sock.remote) == self.remote
             && self.local.is_none_or(|local| sock.local.ip() == local);

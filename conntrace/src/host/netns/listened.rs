@@ -37,7 +37,7 @@ struct KeptPorts {
     ports: Option<Box<[u16]>>,
 }
 
-/// What is known of a port in a namespace.
+/// Knowledge of a port in a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::host) enum KnownPort {
     /// Nobody listened on it at this time, in nanoseconds of `CLOCK_BOOTTIME`.
@@ -55,7 +55,7 @@ impl ListenedPorts {
         SHARED.clone()
     }
 
-    /// Returns what is known of a port for an attempt that ended at `at_ns` (`CLOCK_BOOTTIME`).
+    /// Returns the knowledge of a port for an attempt that ended at `at_ns` (`CLOCK_BOOTTIME`).
     pub(in crate::host) fn of(&self, netns: u32, port: u16, at_ns: u64) -> KnownPort {
         let kept = self.lock();
         let Some(known) = kept.by_netns.get(&netns) else {

@@ -8,14 +8,18 @@ use super::sysctl;
 pub(crate) struct PortRules {
     pub(crate) range: (u16, u16),
     reserved: PortSet,
+    /// `ip_local_reserved_ports` as it stands.
+    pub(crate) reserved_list: String,
     pub(crate) tw_reuse: u8,
 }
 
 impl PortRules {
     pub(crate) fn read() -> Option<Self> {
+        let reserved_list = sysctl::reserved_ports()?;
         Some(Self {
             range: sysctl::port_range()?,
-            reserved: sysctl::reserved_ports()?,
+            reserved: sysctl::ports(&reserved_list)?,
+            reserved_list,
             tw_reuse: sysctl::tw_reuse()?,
         })
     }
@@ -41,6 +45,17 @@ impl PortRules {
     /// Returns the number of these ports that are in the range and not reserved.
     pub(crate) fn count(&self, ports: &PortSet) -> u32 {
         ports.without(&self.reserved).count_within(self.range())
+    }
+
+    /// Returns the ports of a range that are not reserved, and these ones among them.
+    pub(crate) fn unreserved(&self, range: (u16, u16), ports: &PortSet) -> (u32, Vec<u16>) {
+        let (low, high) = range;
+        let mut all = PortSet::default();
+        all.insert(low, high);
+        let available = all.without(&self.reserved).count_within(low..=high);
+        let ports = ports.without(&self.reserved);
+        let ports = (low..=high).filter(|&port| ports.contains(port)).collect();
+        (available, ports)
     }
 
     /// Like [`count`](Self::count), but leaves out some ports.
@@ -138,7 +153,7 @@ mod tests {
                 reserved.insert(*range.start(), *range.end());
             }
             let range = (range.0.min(range.1), range.0.max(range.1));
-            let rules = PortRules { range, reserved, tw_reuse: 0 };
+            let rules = PortRules { range, reserved, reserved_list: String::new(), tw_reuse: 0 };
             let listed = |port| ranges.iter().any(|range| range.contains(&port));
             let within = || range.0..=range.1;
             let open = (0..=u16::MAX).filter(|port| within().contains(port) && !listed(*port));

@@ -12,8 +12,8 @@ pub(crate) fn port_range() -> Option<(u16, u16)> {
 }
 
 /// Reads `ip_local_reserved_ports`.
-pub(crate) fn reserved_ports() -> Option<PortSet> {
-    ports(&read("ip_local_reserved_ports")?)
+pub(crate) fn reserved_ports() -> Option<String> {
+    Some(read("ip_local_reserved_ports")?.trim().to_owned())
 }
 
 /// Reads `tcp_tw_reuse`.
@@ -36,7 +36,7 @@ fn read(name: &str) -> Option<String> {
 }
 
 /// Parses a list of ports and ranges, such as `1,5-7`.
-fn ports(text: &str) -> Option<PortSet> {
+pub(crate) fn ports(text: &str) -> Option<PortSet> {
     let mut ports = PortSet::default();
     for part in text.trim().split(',').filter(|part| !part.is_empty()) {
         let (low, high) = part.split_once('-').unwrap_or((part, part));
