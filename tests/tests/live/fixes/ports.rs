@@ -1,6 +1,7 @@
 //! Fixes for want of a local port, or of the one that the application chose.
 
 use std::{
+    fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     thread,
     time::Duration,
@@ -22,6 +23,8 @@ const NARROW: &str = "40000 40003";
 /// Widest possible range, so that only `tcp_tw_reuse` helps.
 const WIDEST: &str = "1024 65535";
 const ALL_BUT_4: &str = "1024-39999,40004-65535";
+/// Ports of servers, as the fix writes them.
+const SERVERS_LIST: &str = "ip_local_reserved_ports=1000,27017-27018";
 /// Time after which a port in `TIME_WAIT` can be reused.
 const A_SECOND: Duration = Duration::from_millis(1500);
 
@@ -34,6 +37,25 @@ pub(crate) const SCENES: &[FixScene] = &[
         |testnet| {
             set(testnet, "ip_local_port_range", NARROW);
             until_failure(remote())
+        },
+    ),
+    scene(
+        Code::EphemeralRangeUsedUp,
+        "range_full_beside_servers",
+        Fix::Mends(|fix| {
+            assert!(fix.contains(SERVERS_LIST), "{fix}");
+            let reserved = fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports");
+            assert_eq!(reserved.unwrap().trim(), "1000,27017-27018");
+            attempt(remote()).errno
+        }),
+        RANGE_LEN + 1,
+        |testnet| {
+            set(testnet, "ip_local_port_range", NARROW);
+            set(testnet, "ip_local_reserved_ports", "1000");
+            let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+            // One below 10000 is in no range that is advised.
+            let servers = [9000, 27_017, 27_018].map(listen);
+            Box::new((servers, until_failure(remote())))
         },
     ),
     scene(
