@@ -27,7 +27,7 @@ const BOUND_EACH: u16 = 15_000;
 /// First port of the bound sockets.
 const BOUND_FIRST: u16 = 5000;
 /// Number of rules. The kernel takes some hundred at a time of a user.
-const RULES: usize = 20_000;
+const RULES: usize = 50_000;
 const RULES_AT_ONCE: usize = 400;
 
 /// Ports that the user connects to in turn, and the interval of his attempts.
@@ -158,22 +158,24 @@ fn beside(role: &str, cpu_max: f64) -> Vec<Value> {
 /// many sockets there are.
 pub(super) fn sockets() {
     let his = beside("bind", CPU_OF_SOCKETS_MAX);
-    let with_cause = assert_his(&his);
+    let with_cause = assert_his(&his, &["certain"]);
     assert!(with_cause >= his.len() * 9 / 10, "{with_cause}");
 }
 
-/// The user's attempts may lack their causes.
+/// The user's attempts may lack their causes, or the certainty: not all of his rules can be read in
+/// time, and one of them may have led the attempt elsewhere.
 pub(super) fn rules() {
-    assert_his(&beside("rules", CPU_OF_RULES_MAX));
+    let his = beside("rules", CPU_OF_RULES_MAX);
+    assert_his(&his, &["certain", "likely"]);
 }
 
-/// Checks that the user's attempts have their lines, without a wrong cause. Returns the number of
-/// causes.
-fn assert_his(lines: &[Value]) -> usize {
+/// Checks that the user's attempts have their lines, and no other cause or certainty. Returns the
+/// number of causes.
+fn assert_his(lines: &[Value], certainties: &[&str]) -> usize {
     assert!(lines.len() >= HIS_MIN, "{}", lines.len());
     for line in lines {
         assert_eq!(line["label"], "refused", "{line:#}");
-        assert_nothing_listening(line);
+        assert_nothing_listening(line, certainties);
     }
     let with_cause = lines.iter().filter(|line| !line["cause"].is_null());
     let with_cause = with_cause.count();

@@ -238,6 +238,6 @@ pub(super) fn twenty() {
     assert_refused(&lines, AFTER_PORT, AFTER, 0);
     for line in outcomes(&lines, AFTER_PORT) {
         assert_eq!(line["process"]["uid"], USER);
-        assert_nothing_listening(line);
+        assert_nothing_listening(line, &["certain"]);
     }
 }
