@@ -140,6 +140,7 @@ impl Tracer {
         // The kernel's BTF and the object are no longer needed.
         drop((vmlinux, hookable));
         sys::release_freed_memory();
+        sys::release_code();
         Ok(tracer)
     }
 

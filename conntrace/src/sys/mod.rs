@@ -302,6 +302,27 @@ pub(crate) fn limit_allocator() {
     }
 }
 
+/// Returns the memory of this program's code to the system: most of it is for the start. Code that
+/// runs again is mapped again, from the page cache.
+pub(crate) fn release_code() {
+    let here = release_code as *const () as usize;
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let code = maps.lines().find_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let start = usize::from_str_radix(start, 16).ok()?;
+        let end = usize::from_str_radix(end, 16).ok()?;
+        let is_it = (start..end).contains(&here) && rest.starts_with("r-xp ");
+        is_it.then_some((start, end))
+    });
+    if let Some((start, end)) = code {
+        let start = std::ptr::with_exposed_provenance_mut(start);
+        // SAFETY: nobody writes to a mapping without write permission, so that each page is as the
+        // file has it, and is read from there when it is used again.
+        unsafe { libc::madvise(start, end - start.addr(), libc::MADV_DONTNEED) };
+    }
+}
+
 /// Returns freed memory to the system. Only glibc keeps enough of it to matter.
 pub(crate) fn release_freed_memory() {
     #[cfg(target_env = "gnu")]
