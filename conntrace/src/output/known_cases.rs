@@ -7,7 +7,7 @@ use foldhash::{HashMap, fast::RandomState};
 use super::event::SharedFacts;
 
 /// Maximum number of cases; all are evicted when it is exceeded.
-pub(super) const CASES_MAX: usize = 128;
+pub(super) const CASES_MAX: usize = 96;
 
 /// Values kept for cases that have come at least twice. A case that came once takes a hash only:
 /// in a storm of different failures nothing is made in vain.
