@@ -303,7 +303,7 @@ pub(crate) fn limit_allocator() {
 }
 
 /// Returns the memory of this program's code to the system: most of it is for the start. Code that
-/// runs again is mapped again, from the page cache.
+/// runs again is mapped again, from the page cache or the file.
 pub(crate) fn release_code() {
     let here = release_code as *const () as usize;
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();

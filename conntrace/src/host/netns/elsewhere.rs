@@ -16,7 +16,7 @@ pub(in crate::host) struct FoundElsewhere<T> {
     pub(super) found: Vec<(u32, T)>,
     /// Reason why something may have been missed; `None` if nothing was.
     pub(super) missed: Option<Undiagnosed>,
-    /// Time as of which all namespaces are known, `CLOCK_BOOTTIME` nanoseconds.
+    /// Time as of which the namespaces are known, `CLOCK_BOOTTIME` nanoseconds.
     pub(in crate::host) as_of_ns: u64,
 }
 

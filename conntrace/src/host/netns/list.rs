@@ -30,8 +30,8 @@ const REFUSED_MAX: Duration = Duration::from_secs(1);
 /// Time for which a complete list is kept, as a multiple of the time that its search took. At most
 /// [`KEPT_MAX_NS`].
 const KEPT_TIMES: u64 = 8;
-/// Maximum time for which a complete list is kept, in nanoseconds.
-const KEPT_MAX_NS: u64 = 800_000_000;
+/// Maximum time for which a complete list is kept, and what was found by it, in nanoseconds.
+pub(super) const KEPT_MAX_NS: u64 = 800_000_000;
 /// Time between two searches of /proc for one namespace, at least. A user who makes attempts from
 /// namespaces that end at once would otherwise cause one for each.
 const SEARCH_GAP: Duration = Duration::from_millis(100);
@@ -85,7 +85,7 @@ pub(super) struct AllNamespaces {
     pub(super) numbers: Vec<u32>,
     /// Reason why there may be others; `None` if there are none.
     pub(super) missed: Option<Undiagnosed>,
-    /// Time as of which they are all, `CLOCK_BOOTTIME` nanoseconds.
+    /// Time as of which they are known, `CLOCK_BOOTTIME` nanoseconds.
     pub(super) as_of_ns: u64,
 }
 
@@ -159,9 +159,10 @@ impl NetnsList {
         (at.elapsed() < REFUSED_MAX).then_some(reason)
     }
 
-    /// Returns every namespace known at `since_ns` (`CLOCK_BOOTTIME`), or at the age that the list
-    /// may have then.
+    /// Returns every namespace known. The list is made anew if it is older than `since_ns`
+    /// (`CLOCK_BOOTTIME` nanoseconds) by more than `age` allows.
     pub(super) fn all(&self, since_ns: u64, age: ListAge, until: Instant) -> AllNamespaces {
+        let began_ns = clock::boot_ns();
         let mut searched = Ok(());
         if self.lock().is_older_than(since_ns, age) {
             searched = self.search(until);
@@ -175,7 +176,8 @@ impl NetnsList {
         AllNamespaces {
             numbers,
             missed: is_old.then(|| reason.unwrap_or(Undiagnosed::Incomplete)),
-            as_of_ns: listed.complete_ns,
+            // A search that missed some was made now all the same.
+            as_of_ns: if is_old { began_ns } else { listed.complete_ns },
         }
     }
 
@@ -380,8 +382,11 @@ mod tests {
         let complete_ns = list.lock().complete_ns;
         let kept = list.all(complete_ns + 1, ListAge::Kept, late);
         assert_eq!((kept.missed, kept.as_of_ns), (None, complete_ns));
+        let began_ns = clock::boot_ns();
         let kept = list.all(complete_ns + KEPT_MAX_NS + 1, ListAge::Kept, late);
         assert_eq!(kept.missed, Some(Undiagnosed::NoTime));
+        // What is found all the same is as of now, or its answer would have expired at once.
+        assert!(kept.as_of_ns >= began_ns);
         assert_eq!(list.search_one(clock::boot_ns(), until), Ok(()));
         let again = list.search_one(clock::boot_ns(), until);
         assert_eq!(again, Err(Undiagnosed::Incomplete), "so soon");

@@ -8,13 +8,13 @@ use std::{
 
 use foldhash::HashMap;
 
+use super::list::KEPT_MAX_NS;
+
 /// Maximum number of ports kept. A namespace whose ports do not fit is asked for each port.
 const PORTS_MAX: usize = 65_536;
 /// Time for which ports are kept, for each namespace that is kept: a look at one takes an eighth of
 /// it. In nanoseconds.
 const KEPT_PER_NAMESPACE_NS: u64 = 800_000;
-/// Maximum time for which ports are kept, in nanoseconds.
-const KEPT_MAX_NS: u64 = 800_000_000;
 
 /// Ports by namespace, shared by the threads that look.
 #[derive(Debug, Clone, Default)]

@@ -11,6 +11,7 @@ use std::{
     collections::HashMap,
     fs, io,
     os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -18,7 +19,6 @@ use std::{
 use nix::{
     sys::eventfd::{EfdFlags, EventFd},
     time::{ClockId, clock_gettime},
-    unistd::{Pid, gettid},
 };
 
 pub(crate) use self::shares::Share;
@@ -84,8 +84,9 @@ struct Queue<Request> {
 struct Seat<Request> {
     number: u64,
     gaze: Arc<Gaze>,
-    /// Its thread, once that runs.
-    thread: OnceLock<Pid>,
+    /// Its thread's entry in /proc, once that runs, such as `812/task/815`. The numbers are those of
+    /// /proc, which can be another pid namespace's.
+    thread: OnceLock<PathBuf>,
     state: Mutex<SeatState<Request>>,
 }
 
@@ -240,7 +241,9 @@ impl<Request: Clone + Send + 'static, Response: Send + 'static> Pool<Request, Re
         let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&seat));
         let make = Arc::clone(&self.make);
         self.spawner.spawn(move || {
-            own.thread.get_or_init(gettid);
+            if let Ok(thread) = fs::read_link("/proc/thread-self") {
+                own.thread.get_or_init(|| thread);
+            }
             attention::watch(Arc::clone(&own.gaze), Arc::clone(&shared.quarantine));
             shared.serve(&own, make());
         })?;
@@ -263,7 +266,7 @@ impl<Request> Seat<Request> {
         state.spared_until = None;
         let late_at = self.late_at(state, gaze, limits);
         let is_new = late_at.is_some_and(|at| now < at + limits.starved_max);
-        let is_spared = is_new && self.thread.get().is_some_and(|it| is_ready_to_run(*it));
+        let is_spared = is_new && self.thread.get().is_some_and(|it| is_ready_to_run(it));
         if is_spared {
             state.spared_until = Some(now + limits.process_max);
         }
@@ -289,8 +292,8 @@ impl<Request> Seat<Request> {
 }
 
 /// Returns true if a thread of this program runs, or waits for nothing but a processor.
-fn is_ready_to_run(thread: Pid) -> bool {
-    let stat = fs::read(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+fn is_ready_to_run(thread: &Path) -> bool {
+    let stat = fs::read(Path::new("/proc").join(thread).join("stat")).unwrap_or_default();
     // The state follows the name, which is in parentheses and ours.
     let state = stat.splitn(2, |byte| *byte == b')').nth(1);
     state.is_some_and(|rest| rest.starts_with(b" R"))
