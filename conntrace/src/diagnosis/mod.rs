@@ -10,6 +10,7 @@ mod causes;
 mod denied;
 pub mod firewall_facts;
 mod place;
+pub mod port_facts;
 pub mod question;
 mod similar;
 pub mod way;

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::{
     Case, Evidence,
     firewall_facts::MatchingRule,
-    question::{BpfProgram, Holding, Listener, NamedProcess},
+    port_facts::Holding,
+    question::{BpfProgram, Listener, NamedProcess},
 };
 
 /// `55,536`

@@ -15,9 +15,10 @@ use crate::{
             Direction, Firewall, FirewallPacket, Match, MatchingRule as FoundRule, PacketEnd,
             RuleVerdict,
         },
+        port_facts::{Holding, LocalPorts, WiderRange},
         question::{
-            Answer, Holder, Holding, Listener, Listeners, LocalPorts, NamedProcess, Neighbour,
-            ProcessKey, ProxyVariable, Question, WiderRange,
+            Answer, Holder, Listener, Listeners, NamedProcess, Neighbour, ProcessKey,
+            ProxyVariable, Question,
         },
         way::{
             Covering, DeadEnd, DeadEndKind, Flow, Link, NetDevice, OwnAddresses, Route, RouteOut,

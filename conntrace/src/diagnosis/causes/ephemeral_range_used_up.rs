@@ -1,7 +1,7 @@
 use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
-        question::{LocalPorts, WiderRange},
+        port_facts::{LocalPorts, WiderRange},
         step,
         words::{self, count, holdings},
     },
@@ -223,7 +223,8 @@ pub(crate) fn widening(
 ) -> Vec<String> {
     let (low, high) = WiderRange::instead_of(ports.range);
     let wider = ports.wider.as_ref();
-    let has = wider.map_or_else(|| size(low, high), |wider| wider.available);
+    let unreserved = size(low, high).saturating_sub(ports.reserved);
+    let has = wider.map_or(unreserved, |wider| wider.available);
     let added = has.saturating_sub(available(ports));
     if added == 0 || ports.range == (low, high) {
         return Vec::new();
@@ -249,12 +250,15 @@ pub(crate) fn widening(
             )
         }
         Some((Some(_) | None, _)) | None => {
-            let [reserved, listening] = [
-                "sysctl net.ipv4.ip_local_reserved_ports",
+            let [listening, reserved] = [
                 &format!("ss -Hltn 'sport >= :{low}'"),
+                "sysctl net.ipv4.ip_local_reserved_ports",
             ]
             .map(|it| words::command(case, it, evidence));
-            format!("add to {reserved} the ports that servers listen on: {listening}")
+            format!(
+                "reserve the ports of servers first: {listening} lists them, and {reserved} those \
+                 that are reserved already"
+            )
         }
     };
     vec![reserve, widen]

@@ -2,7 +2,7 @@ use super::ephemeral_range_used_up::{available, facts, ports, widening};
 use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Finding,
-        question::LocalPorts,
+        port_facts::LocalPorts,
         step,
         words::{self, count},
     },

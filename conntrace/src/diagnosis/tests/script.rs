@@ -10,9 +10,10 @@ use crate::diagnosis::{
     firewall_facts::{
         Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd, RuleVerdict,
     },
+    port_facts::{Holding, LocalPorts, WiderRange},
     question::{
-        Answer, BpfProgram, Holder, Holding, Listener, Listeners, LocalPorts, NamedProcess,
-        Neighbour, ProcessKey, ProxyVariable, Question, WiderRange,
+        Answer, BpfProgram, Holder, Listener, Listeners, NamedProcess, Neighbour, ProcessKey,
+        ProxyVariable, Question,
     },
     way::{Covering, DeadEnd, Link, NetDevice, OwnAddresses, Route, RouteOut},
 };

@@ -12,7 +12,7 @@ use super::{HostInspector, owners_until};
 use crate::{
     diagnosis::{
         Undiagnosed,
-        question::{Holding, LocalPorts, WiderRange},
+        port_facts::{Holding, LocalPorts, WiderRange},
     },
     host::{
         netlink::sock_diag::{self, DiagSocket},

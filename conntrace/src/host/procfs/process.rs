@@ -16,7 +16,8 @@ use super::{
 use crate::{
     diagnosis::{
         Undiagnosed,
-        question::{Holding, NamedProcess, ProcessKey, ProxyVariable},
+        port_facts::Holding,
+        question::{NamedProcess, ProcessKey, ProxyVariable},
     },
     host::{
         attention::{goes_on, visit},
