@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     ops::Range,
-    process::{Command, ExitCode},
+    process::{Child, Command, ExitCode},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -21,6 +21,8 @@ use serde_json::Value;
 const BUSY: usize = 8;
 /// Namespaces, each with a process.
 const NAMESPACES: usize = 120;
+/// Further processes, in the machine's own namespace.
+const PROCESSES: usize = 1380;
 /// Processes that hold connections, one for each of these addresses, and connections of each: one
 /// may not have so many files open.
 const CONNECTED: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 3, 1), Ipv4Addr::new(127, 0, 3, 2)];
@@ -109,14 +111,24 @@ fn connect_in_a_process(port: u16) {
     assert!(status.success());
 }
 
+fn start_sleeping(count: usize) -> Vec<Child> {
+    let start = |_| Command::new("sleep").arg("600").spawn().unwrap();
+    (0..count).map(start).collect()
+}
+
+fn end_sleeping(processes: &mut [Child]) {
+    for process in processes {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+}
+
 /// Every failure is another case, and every one asks for the listeners of all namespaces.
 fn large() {
     let namespaces: Vec<_> = (0..LARGE_NAMESPACES)
         .map(|_| Partner::start(in_role("namespace")))
         .collect();
-    let mut sleeping: Vec<_> = (0..LARGE_PROCESSES)
-        .map(|_| Command::new("sleep").arg("600").spawn().unwrap())
-        .collect();
+    let mut sleeping = start_sleeping(LARGE_PROCESSES);
     let hold = |host| {
         let address = Ipv4Addr::new(127, 0, 4, host);
         Partner::start(in_role_to("connections", (address, 0).into()))
@@ -137,10 +149,7 @@ fn large() {
     );
     let lines = tracer.lines(|line| line["type"] == "outcome");
     tracer.stop();
-    for child in &mut sleeping {
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
+    end_sleeping(&mut sleeping);
     for child in namespaces.into_iter().chain(connections) {
         assert!(child.finish().success());
     }
@@ -171,6 +180,7 @@ fn causes() {
     let namespaces: Vec<_> = (0..NAMESPACES).map(start).collect();
     let hold = |address| Partner::start(in_role_to("connections", (address, 0).into()));
     let connections = CONNECTED.map(hold);
+    let mut sleeping = start_sleeping(PROCESSES);
     // On the machine's own loopback, as most clients of a host's services.
     let tracer = TracerProcess::start(&["--no-stalls", "--port", "6400-6900"]);
     let other = Ipv4Addr::new(127, 0, 0, 2);
@@ -180,6 +190,7 @@ fn causes() {
         tracer.wait_for_endings(own_netns(), usize::from(2 * EACH));
     });
     let lines = tracer.lines(|line| line["type"] == "outcome");
+    end_sleeping(&mut sleeping);
     for child in namespaces.into_iter().chain(connections) {
         assert!(child.finish().success());
     }
