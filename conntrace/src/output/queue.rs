@@ -12,9 +12,9 @@ use crate::sys;
 pub(super) const WAITING_MAX: usize = 32 << 20;
 /// Additional bytes for lines about tracing itself.
 pub(super) const RESERVE: usize = 1 << 20;
-/// Bytes from which lines that wait get no more added to them, to be written together.
+/// Number of bytes from which no more lines are added to those that wait.
 const CHUNK_LEN: usize = 64 << 10;
-/// Maximum bytes that are added to lines that wait: more are moved instead.
+/// Maximum bytes of lines that are copied to those that wait. A larger batch is moved.
 const COPIED_MAX: usize = 4 << 10;
 /// Backlog after which freed memory is returned to the system, in bytes.
 const BACKLOG: usize = 1 << 20;

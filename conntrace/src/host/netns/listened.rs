@@ -37,14 +37,14 @@ struct KeptPorts {
     ports: Option<Box<[u16]>>,
 }
 
-/// Knowledge of a port in a namespace.
+/// State of a port in a namespace, as last looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::host) enum KnownPort {
     /// Nobody listened on it at this time, in nanoseconds of `CLOCK_BOOTTIME`.
     Free(u64),
-    /// The namespace is to be looked at for this port.
+    /// Somebody listened on it, or the ports did not fit: the namespace is to be asked for this port.
     Unknown,
-    /// The namespace is to be looked at for all ports, which are worth keeping.
+    /// No ports are kept, or old ones: the namespace is to be asked for all, and they are to be kept.
     Unlisted,
 }
 
@@ -55,7 +55,8 @@ impl ListenedPorts {
         SHARED.clone()
     }
 
-    /// Returns the knowledge of a port for an attempt that ended at `at_ns` (`CLOCK_BOOTTIME`).
+    /// Returns the state of a port, as far as it counts for an attempt that ended at `at_ns`
+    /// (`CLOCK_BOOTTIME` nanoseconds).
     pub(in crate::host) fn of(&self, netns: u32, port: u16, at_ns: u64) -> KnownPort {
         let kept = self.lock();
         let Some(known) = kept.by_netns.get(&netns) else {
