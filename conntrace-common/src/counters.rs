@@ -50,5 +50,5 @@ counters! {
 }
 
 /// Size of the per-CPU memory in 64-bit words: two sets of counters, a mark, the count of connects
-/// until the next sample, and two entries for the map.
-pub const PER_CPU_WORDS: usize = 2 * COUNTERS + 2 + 2 * SPILLED_SIZE / size_of::<u64>();
+/// until the next sample, the count of dropped packets, and two entries for the map.
+pub const PER_CPU_WORDS: usize = 2 * COUNTERS + 3 + 2 * SPILLED_SIZE / size_of::<u64>();

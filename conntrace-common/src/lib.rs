@@ -9,6 +9,7 @@ pub mod calls;
 pub mod claim;
 pub mod connects;
 pub mod counters;
+pub mod drops;
 pub mod filter;
 pub mod hash;
 pub mod host_key;

@@ -40,6 +40,27 @@ impl CallOffsets {
     };
 }
 
+/// Places of what connection tracking knows of a packet. A kernel without it has none of them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConntrackOffsets {
+    /// Offset of the entry's address and state in a packet (`sk_buff._nfct`).
+    pub entry: u32,
+    /// Offset of the status bits in an entry (`nf_conn.status`).
+    pub status: u32,
+    /// Offset of the tuple of the original direction in an entry (`nf_conn.tuplehash`).
+    pub original: u32,
+}
+
+impl ConntrackOffsets {
+    /// Offsets of a kernel without connection tracking, as in the object file.
+    pub const POISONED: Self = Self {
+        entry: POISON,
+        status: POISON,
+        original: POISON,
+    };
+}
+
 macro_rules! offsets {
     ($($(#[$doc:meta])* $field:ident: $path:literal, $size:literal;)+) => {
         /// Byte offsets into the kernel's structs, in the order of [`MEMBERS`].
@@ -135,6 +156,10 @@ offsets! {
     skb_sk: "sk_buff.sk", 8;
     /// Network device of a packet.
     skb_dev: "sk_buff.dev", 8;
+    /// Protocol of a packet (`ETH_P_*`), network order.
+    skb_protocol: "sk_buff.protocol", 2;
+    /// Index of a network device.
+    dev_ifindex: "net_device.ifindex", 4;
     /// Network namespace of a device.
     dev_net: "net_device.nd_net.net", 8;
     /// Start of a packet's buffer.

@@ -14,6 +14,7 @@ mod answers;
 mod attempt;
 mod attempt_table;
 mod connect_counter;
+mod drops;
 mod failed_calls;
 mod filter;
 mod hooks;

@@ -5,6 +5,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use conntrace_common::{
     counters::Counter,
+    drops::{DROPPED_SYN, DROPPED_SYN_ACK, RawDrop},
     hash::addr_of,
     record::{
         FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, KIND_ANSWER, KIND_CONNECTS, OPENING_SIZE,
@@ -15,7 +16,7 @@ use conntrace_common::{
 
 use crate::{
     answers,
-    kernel::{self, KernelSock},
+    kernel::{self, DroppedPacket, KernelSock},
     maps::{AttemptEntry, Before, ICMP6_ERRORS, Notes, RECORDS, RING_SIZE, is_to_be_woken},
     sync::{load, store},
 };
@@ -171,6 +172,40 @@ pub fn report_connects(opening: &RawOpening, sock: KernelSock, count: u32) {
     record.state = STATE_SYN_SENT;
     record.version = RECORD_VERSION;
     slot.submit(wakeup(KIND_CONNECTS));
+}
+
+/// Reports a dropped packet of a handshake. Returns false if it is not: an ending has precedence.
+#[inline(always)]
+pub fn report_drop(reason: u32, dropped: &DroppedPacket) -> bool {
+    if is_nearly_full() {
+        return false;
+    }
+    let Some(mut slot) = RECORDS.reserve::<RawDrop>(0) else {
+        return false;
+    };
+    // In place: it does not fit on the stack.
+    #[expect(unsafe_code, reason = "a ring slot is uninitialised memory")]
+    // SAFETY: any bytes are a valid `RawDrop`.
+    let record = unsafe { slot.assume_init_mut() };
+    store(&mut record.at_ns, kernel::now_ns());
+    kernel::put_words(&mut record.client, dropped.client);
+    kernel::put_words(&mut record.server, dropped.server);
+    kernel::put_words(&mut record.asked, dropped.asked);
+    store(&mut record.netns, dropped.netns);
+    store(&mut record.device, dropped.device);
+    store(&mut record.client_port, dropped.client_port);
+    store(&mut record.server_port, dropped.server_port);
+    store(&mut record.asked_port, dropped.asked_port);
+    store(&mut record.reason, reason as u16);
+    let packet = if dropped.is_answer {
+        DROPPED_SYN_ACK
+    } else {
+        DROPPED_SYN
+    };
+    store(&mut record.packet, packet);
+    record.reserved = [0; 7];
+    slot.submit(wakeup(KIND_ANSWER));
+    true
 }
 
 /// Hands out a record in the ring, every field of which must be written. It is filled there,

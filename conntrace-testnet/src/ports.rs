@@ -1,5 +1,7 @@
 //! Behaviour of the far end, chosen by the destination port.
 
+use std::time::Duration;
+
 /// Reason of a router on the far side for not delivering a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IcmpReason {
@@ -40,6 +42,10 @@ pub enum FarAnswer {
     /// Answers with a SYN-ACK for another SYN. The kernel resets it and sends its SYN again at once
     /// (`TCP_TIMEOUT_MIN`), but only the first time.
     WrongSynAck,
+    /// Answers with a SYN-ACK from the address of the far router.
+    FromElsewhere,
+    /// Answers with a SYN-ACK after [`LATE`].
+    AcceptLate,
     /// Answers with a RST for another SYN. The kernel ignores it, except that it sends its SYN
     /// again at once the first time.
     WrongReset,
@@ -87,6 +93,13 @@ pub const WRONG_RESET: u16 = 93;
 /// Port of [`FarAnswer::ResetNth`] with n = 2.
 pub const RESETS_SECOND_SYN: u16 = 94;
 
+/// Port of [`FarAnswer::FromElsewhere`].
+pub const FROM_ELSEWHERE: u16 = 95;
+/// Port of [`FarAnswer::AcceptLate`].
+pub const ACCEPTS_LATE: u16 = 96;
+/// Time that passes before the late answer.
+pub const LATE: Duration = Duration::from_millis(400);
+
 /// Returns the answer of every far address to a SYN to `port`.
 #[must_use]
 pub const fn answer_of(port: u16) -> FarAnswer {
@@ -105,6 +118,8 @@ pub const fn answer_of(port: u16) -> FarAnswer {
         WRONG_SYN_ACK => FarAnswer::WrongSynAck,
         WRONG_RESET => FarAnswer::WrongReset,
         RESETS_SECOND_SYN => FarAnswer::ResetNth(2),
+        FROM_ELSEWHERE => FarAnswer::FromElsewhere,
+        ACCEPTS_LATE => FarAnswer::AcceptLate,
         _ => FarAnswer::Reset,
     }
 }

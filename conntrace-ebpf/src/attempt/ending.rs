@@ -14,7 +14,7 @@ use conntrace_common::{
 
 use super::{ESTABLISHED, REPORT_ESTABLISHED, SYN_RECV};
 use crate::{
-    answers, attempt_table, failed_calls, filter,
+    answers, attempt_table, drops, failed_calls, filter,
     kernel::{self, KernelSock, SockCommon},
     maps::{Counts, HostFlag, per_cpu},
     report::{self, AttemptEvent, Reported},
@@ -178,6 +178,9 @@ pub(super) fn end(
     };
     let reported = report::report(found.entry, &event);
     found.release(key);
+    if state == STATE_CLOSE && event.sock.error() == 0 {
+        drops::is_waiting(event.sock, kernel::now_ns());
+    }
     ended(ctx, key, &reported, counts)
 }
 

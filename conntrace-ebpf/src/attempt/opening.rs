@@ -8,7 +8,7 @@ use conntrace_common::{counters::Counter, filter::kind};
 use crate::{
     answers,
     attempt_table::{self, Owner},
-    connect_counter, failed_calls, filter,
+    connect_counter, drops, failed_calls, filter,
     kernel::{self, KernelSock, SockCommon},
     maps::{AttemptEntry, Counts, HostFlag, per_cpu},
     sync::{load, store},
@@ -90,7 +90,9 @@ fn describe_opened(
     until_sample: &mut u64,
 ) {
     let opening = &mut entry.opening;
-    store(&mut opening.started_ns, kernel::now_ns());
+    let now_ns = kernel::now_ns();
+    store(&mut opening.started_ns, now_ns);
+    drops::begins(sock, now_ns);
     kernel::sign_current(opening);
     describe(entry, sock);
     connect_counter::count(ctx, sock, &entry.opening, until_sample);

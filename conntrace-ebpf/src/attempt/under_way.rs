@@ -12,8 +12,8 @@ use conntrace_common::{
 use super::opening;
 use crate::{
     attempt_table::{self, Owner},
-    filter,
-    kernel::{self, Icmp6Error, KernelSock, OpenFile},
+    drops, filter,
+    kernel::{self, Icmp6Error, KernelSock, OpenFile, SockOfPacket},
     maps::{AttemptEntry, ICMP6_ERRORS, per_cpu},
     report::{self, AttemptEvent},
     sync::{load, store},
@@ -36,6 +36,7 @@ pub fn found(file: &OpenFile) -> Option<()> {
         return None;
     }
     describe_found(&mut spare.entry, sock);
+    drops::is_waiting(sock, kernel::now_ns());
     let owner = Owner {
         netns: sock.netns_for_good(),
         uid: load(&spare.entry.opening.uid),
@@ -72,9 +73,8 @@ fn describe_found(entry: &mut AttemptEntry, sock: KernelSock) {
     opening::finish(entry, FLAG_JOINED_LATE);
 }
 
-/// Records a dropped packet of an attempt (`kfree_skb`), if the drop was a decision of this
-/// host. The socket is not always locked here: if the attempt ends at the same time, the drop
-/// may count for the next attempt in its slot.
+/// Records a dropped packet of an attempt (`kfree_skb`). The socket is not always locked here: if
+/// the attempt ends at the same time, the drop may count for the next attempt in its slot.
 #[inline(always)]
 pub fn dropped(ctx: &BtfTracePointContext) {
     if kernel::is_noted_drop(ctx.arg(2)) {
@@ -82,12 +82,19 @@ pub fn dropped(ctx: &BtfTracePointContext) {
     }
 }
 
-/// Notes a dropped packet. Not inlined, so that the program saves no registers for all others.
+/// Notes a dropped packet in the entry of its attempt, or reports one that has no socket any more.
+/// Not inlined, so that the program saves no registers for all others.
 #[inline(never)]
 fn note_drop(ctx: *mut c_void) -> Option<()> {
     let ctx = &BtfTracePointContext::new(ctx);
     let reason: u32 = ctx.arg(2);
-    let found = attempt_table::find(kernel::sock_of_packet_in(ctx, STATE_SYN_SENT)?)?;
+    let SockOfPacket::Here(sock) = kernel::sock_of_packet_in(ctx, STATE_SYN_SENT) else {
+        return drops::report(ctx, reason);
+    };
+    if !kernel::is_decision(reason) {
+        return None;
+    }
+    let found = attempt_table::find(sock)?;
     let notes = &mut found.entry.notes;
     store(&mut notes.drop_reason, reason as u16);
     let drops = load(&notes.drops).saturating_add(1);
@@ -114,6 +121,7 @@ pub fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
         return None;
     }
     let entry = attempt_table::find(kernel::sock_key(ctx))?.entry;
+    drops::is_waiting(sock, kernel::now_ns());
     if load(&entry.notes.stalled) != 0 || sock.total_retrans() == load(&entry.before.total_retrans)
     {
         return None;

@@ -9,6 +9,7 @@
     reason = "reading kernel memory is what this module is for"
 )]
 
+mod dropped;
 mod packet;
 mod sock;
 mod sockaddr;
@@ -22,11 +23,12 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use conntrace_common::{
-    offsets::{CallOffsets, DROP_REASON_WORDS, Offsets, mark},
+    offsets::{CallOffsets, ConntrackOffsets, DROP_REASON_WORDS, Offsets, mark},
     record::COMM_LEN,
 };
 
-pub use packet::{Icmp6Error, QueuedIcmp, is_noted_drop, sock_of_packet_in};
+pub use dropped::{DroppedPacket, is_decision, is_noted_drop};
+pub use packet::{Icmp6Error, QueuedIcmp, SockOfPacket, sock_of_packet_in};
 pub use sock::{KernelSock, SockCommon};
 pub use sockaddr::{CallArgs, OpenSocket, Passed, Routing, SockAddr, call_returned};
 pub use task::{
@@ -45,9 +47,22 @@ static CALL_OFFSETS: CallOffsets = CallOffsets::POISONED;
 #[unsafe(no_mangle)]
 static DEFER_CONNECT_MASK: u8 = 0;
 
-/// Set of recorded drop reasons, a bit for each `enum skb_drop_reason`.
+/// Set of drop reasons that are recorded for a packet of an attempt's socket, a bit for each
+/// `enum skb_drop_reason`.
 #[unsafe(no_mangle)]
 static DROP_REASONS: [u64; DROP_REASON_WORDS] = [0; DROP_REASON_WORDS];
+
+/// Set of drop reasons that are recorded for any packet of a handshake.
+#[unsafe(no_mangle)]
+static PACKET_DROP_REASONS: [u64; DROP_REASON_WORDS] = [0; DROP_REASON_WORDS];
+
+/// Drop reason of a packet that met no socket (`NO_SOCKET`).
+#[unsafe(no_mangle)]
+static NO_SOCKET: u32 = 0;
+
+/// Offsets of connection tracking, set by the agent if the kernel has it.
+#[unsafe(no_mangle)]
+static CONNTRACK_OFFSETS: ConntrackOffsets = ConntrackOffsets::POISONED;
 
 /// Reads a global that the agent may have replaced. The read is volatile, or the compiler would
 /// use the initial value.

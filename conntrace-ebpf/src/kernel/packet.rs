@@ -1,37 +1,37 @@
 //! Readers of packets: dropped ones, and ICMP errors in a socket's error queue.
 
 use aya_ebpf::programs::BtfTracePointContext;
-use conntrace_common::{hash::words_of, offsets::DROP_REASON_WORDS, record::ORIGIN_ICMP};
+use conntrace_common::{hash::words_of, record::ORIGIN_ICMP};
 
-use super::{DROP_REASONS, OFFSETS, Struct, Word, at, global, v4_in_16};
+use super::{OFFSETS, Struct, Word, at, global, v4_in_16};
 
-/// Returns true if drops for this reason are recorded.
-#[inline(always)]
-pub fn is_noted_drop(reason: u32) -> bool {
-    let word = (reason / u64::BITS) as usize;
-    word < DROP_REASON_WORDS && global!(DROP_REASONS[word]) >> (reason % u64::BITS) & 1 != 0
+/// Socket of a dropped packet.
+pub enum SockOfPacket {
+    /// Socket in the wanted state, in the namespace of the drop: its address, the key of its attempt.
+    Here(u64),
+    /// None of these.
+    Other,
 }
 
-/// Returns the address of a packet's socket, the key of its attempt, if the socket is in this
-/// state. Request and TIME_WAIT sockets have their state at the same offset.
+/// Returns the socket of the tracepoint's packet, if it is in this state. Request and TIME_WAIT sockets have their state at the same offset.
 ///
-/// A packet that has reached another network namespace is ignored: over veth it keeps its socket
+/// A packet that has reached another network namespace is not its socket's any more: over veth it keeps its socket
 /// until `ip_rcv_core`.
 #[inline(always)]
-pub fn sock_of_packet_in(ctx: &BtfTracePointContext, state: u8) -> Option<u64> {
+pub fn sock_of_packet_in(ctx: &BtfTracePointContext, state: u8) -> SockOfPacket {
     let packet: *mut u8 = ctx.arg(0);
     let sock = Struct::typed(packet).follow::<{ at!(skb_sk) }>();
     if sock.is_null() || sock.load::<{ at!(state) }, u8>() != state {
-        return None;
+        return SockOfPacket::Other;
     }
     let device = Struct::typed(packet).follow::<{ at!(skb_dev) }>();
     if !device.is_null() {
         let here = sock.follow::<{ at!(net) }>();
         if device.follow::<{ at!(dev_net) }>().at != here.at {
-            return None;
+            return SockOfPacket::Other;
         }
     }
-    Some(sock.at as u64)
+    SockOfPacket::Here(sock.at as u64)
 }
 
 /// ICMP error in a socket's error queue (`struct sock_exterr_skb`).
@@ -78,7 +78,7 @@ impl QueuedIcmp {
 /// Returns the header of a packet whose distance from the start of the buffer is in the member
 /// with this index.
 #[inline(always)]
-fn header<const INDEX: usize>(packet: Struct) -> Struct {
+pub(super) fn header<const INDEX: usize>(packet: Struct) -> Struct {
     let head: u64 = packet.load::<{ at!(skb_head) }, _>();
     let distance: u16 = packet.load::<INDEX, _>();
     Struct::at(head + u64::from(distance))

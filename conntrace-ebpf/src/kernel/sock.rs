@@ -205,6 +205,17 @@ impl KernelSock {
         }
     }
 
+    /// Returns the last four bytes of the local address of either family.
+    #[inline(always)]
+    pub fn local_addr_end(self) -> u32 {
+        if self.family() == AF_INET {
+            self.sock.load::<{ at!(rcv_saddr) }, _>()
+        } else {
+            let [_, rest] = self.sock.load_words::<{ at!(v6_rcv_saddr) }>();
+            (rest >> u32::BITS) as u32
+        }
+    }
+
     #[inline(always)]
     pub fn error(self) -> u32 {
         self.sock.load::<{ at!(err) }, _>()

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use conntrace_common::{
     answers::{self, AnswerBucket},
     calls::{self, REGISTERS_MAX},
-    connects,
+    connects, drops,
     filter::{self, COMMS_MAX, IDS_MAX, NETWORKS_MAX, PORT_WORDS},
     hash::HashSecret,
     host_key,
@@ -70,6 +70,18 @@ static ANSWERS: Array<AnswerBucket> = Array::with_max_entries(answers::BUCKETS, 
 /// 32 KiB. In nanoseconds of `CLOCK_BOOTTIME`. The agent maps it.
 #[map]
 static MISSED_ANSWERS: Array<u64> = Array::with_max_entries(host_key::SETS, BPF_F_MMAPABLE);
+
+/// Client addresses of attempts under way, and client ports that wait for an answer, each with the time
+/// at which one was last seen (`conntrace_common::drops`); 48 KiB.
+#[map]
+static CLIENT_ADDRS: Array<u32> = Array::with_max_entries(drops::ADDRS, 0);
+#[map]
+static CLIENT_PORTS: Array<u32> = Array::with_max_entries(drops::PORTS, 0);
+
+/// Last time at which a dropped packet of an attempt may not have been reported, in nanoseconds of
+/// `CLOCK_BOOTTIME`. The agent maps it.
+#[map]
+static MISSED_DROPS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Ways to detect failed calls (`conntrace_common::calls`), known once the hooks are attached.
 #[map]
@@ -235,6 +247,33 @@ pub fn answer_bucket(index: u32) -> Option<&'static mut AnswerBucket> {
 #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
 pub fn missed_answers(index: u32) -> Option<&'static mut u64> {
     let missed_ns = at(&MISSED_ANSWERS, index)?;
+    // SAFETY: the value lives as long as the program.
+    Some(unsafe { &mut *missed_ns })
+}
+
+/// Returns the stamp of the client addresses with this hash. Other CPUs write it too.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+pub fn client_addr(hash: u32) -> Option<&'static mut u32> {
+    let stamp = at(&CLIENT_ADDRS, hash)?;
+    // SAFETY: the value lives as long as the program.
+    Some(unsafe { &mut *stamp })
+}
+
+/// Returns the stamp of the client ports with this hash. Other CPUs write it too.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+pub fn client_port(hash: u32) -> Option<&'static mut u32> {
+    let stamp = at(&CLIENT_PORTS, hash)?;
+    // SAFETY: the value lives as long as the program.
+    Some(unsafe { &mut *stamp })
+}
+
+/// Returns the last time at which a dropped packet was not reported. Other CPUs write it too.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
+pub fn missed_drops() -> Option<&'static mut u64> {
+    let missed_ns = at(&MISSED_DROPS, 0)?;
     // SAFETY: the value lives as long as the program.
     Some(unsafe { &mut *missed_ns })
 }

@@ -133,6 +133,9 @@ pub struct PerCpu {
     pub follows: u64,
     /// Number of connects until the next one that is counted (`conntrace_common::connects`).
     pub until_sample: u64,
+    /// Window in the upper half, and the number of dropped packets that were reported in it in the
+    /// lower (`conntrace_common::drops`).
+    pub drops: u64,
     /// Entry that is filled before it is inserted into the map; it does not fit on the stack.
     pub spare: SpilledEntry,
     /// The same, for attempts found under way at the start.

@@ -13,7 +13,7 @@ use super::{
     Act::{Connect, Once, Starting},
     SILENT_V4, SILENT_V6, Scenario, Sysctls, mapped,
     outcome::{
-        BY_APPLICATION, BY_KERNEL, CANCELLED, ESTABLISHED, ExpectedOutcome, LIKELY, POSSIBLE,
+        BY_APPLICATION, BY_KERNEL, CANCELLED, CERTAIN, ESTABLISHED, ExpectedOutcome, LIKELY, POSSIBLE,
     },
     process::Client,
     scenario, v4, v6,
@@ -24,7 +24,7 @@ use crate::{
         DEADLINE, LATE_DEADLINE, Leave, attempt, begin, connect, give_up, hold, kernel_gives_up,
         leave, listener, tcp,
     },
-    ports::{ACCEPTS, ACCEPTS_SECOND_SYN, SILENT, SYN_THEN_SILENT, WRONG_RESET, WRONG_SYN_ACK},
+    ports::{ACCEPTS, ACCEPTS_LATE, ACCEPTS_SECOND_SYN, FROM_ELSEWHERE, SILENT, SYN_THEN_SILENT, WRONG_RESET, WRONG_SYN_ACK},
 };
 
 /// Far host that sends nothing at all, not even a wrong answer.
@@ -66,6 +66,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("queue full", "connect to a server that does not accept and whose queue is full", v4(Ipv4Addr::LOCALHOST, LISTENER_PORT), Once(queue_full), &[ESTABLISHED, BY_APPLICATION]).because("answers_sometimes", POSSIBLE),
     scenario("not this time", "connect twice to a server that answers late; the second attempt gives up after 0.3 s", v4(FAR_V4, ACCEPTS_SECOND_SYN), Once(not_this_time), NOT_THIS_TIME).alone().because("answers_sometimes", POSSIBLE),
     scenario("one port only", "connect to a host on port 80, where it answers, then on port 82, where it does not", v4(FAR_V4, SILENT), Once(one_port_only), ONE_PORT_ONLY).because("remote_filtered", LIKELY),
+    scenario("deadline", "connect to a server that answers after 0.4 s, give up after 0.3 s", v4(SILENT_V4, ACCEPTS_LATE), Once(|to| give_up(to, DEADLINE)), &[BY_APPLICATION]).because("deadline_too_short", CERTAIN).covered_by("local_drop"),
+    scenario("other address", "connect to a server whose answers come from another address, give up after 1.2 s", v4(SILENT_V4, FROM_ELSEWHERE), Once(|to| give_up(to, LATE_DEADLINE)), &[BY_APPLICATION.again()]).because("answer_from_elsewhere", CERTAIN).covered_by("local_drop"),
     scenario("killed", "kill the process that holds the socket while it waits for the answer", NOBODY, Starting(killed), &[BY_APPLICATION]),
 
     scenario("closed", "begin to connect, close the socket at once", NOBODY, Once(|to| given_up(to, Leave::Close)), &[CANCELLED]),

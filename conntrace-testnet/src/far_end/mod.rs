@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use etherparse::{
@@ -15,7 +16,7 @@ use etherparse::{
 
 use super::{
     FAR_ROUTER_V4, FAR_ROUTER_V6,
-    ports::{FarAnswer, IcmpReason, ThenTo, answer_of},
+    ports::{FarAnswer, IcmpReason, LATE, ThenTo, answer_of},
 };
 
 /// Attempts whose SYNs are counted at a time. The table is emptied when full:
@@ -65,6 +66,18 @@ impl FarEnd {
     }
 }
 
+/// Returns the time that passes before this answer is sent.
+#[must_use]
+pub(super) fn delay_of(answer: &[u8]) -> Duration {
+    let is_late = IpSlice::from_slice(answer).ok().is_some_and(|ip| {
+        let segment = TcpSlice::from_slice(ip.payload().payload);
+        let is_from = |segment: TcpSlice<'_>| answer_of(segment.source_port());
+        ip.payload_ip_number() == IpNumber::TCP
+            && segment.is_ok_and(|segment| is_from(segment) == FarAnswer::AcceptLate)
+    });
+    if is_late { LATE } else { Duration::ZERO }
+}
+
 /// Returns the IP packet that answers `packet`, or none.
 #[must_use]
 pub fn answer(packet: &[u8], state: &mut FarEnd) -> Option<Vec<u8>> {
@@ -91,14 +104,21 @@ pub fn answer(packet: &[u8], state: &mut FarEnd) -> Option<Vec<u8>> {
     } else {
         after_syn(to, from, &segment)?
     };
-    tcp_packet(to.ip(), from.ip(), reply)
+    let answers = match (answer_of(to.port()), to.ip()) {
+        (FarAnswer::FromElsewhere, IpAddr::V4(_)) => FAR_ROUTER_V4.into(),
+        (FarAnswer::FromElsewhere, IpAddr::V6(_)) => FAR_ROUTER_V6.into(),
+        (_, to) => to,
+    };
+    tcp_packet(answers, from.ip(), reply)
 }
 
 /// Returns the segment that answers a SYN, or none.
 fn answer_syn(answer: FarAnswer, attempt: FarAttempt, state: &mut FarEnd) -> Option<TcpHeader> {
     let FarAttempt { from, to, sequence } = attempt;
     match answer {
-        FarAnswer::Accept => Some(syn_ack(to, from, sequence)),
+        FarAnswer::Accept | FarAnswer::AcceptLate | FarAnswer::FromElsewhere => {
+            Some(syn_ack(to, from, sequence))
+        }
         FarAnswer::Reset => Some(refusal(to, from, sequence)),
         FarAnswer::AcceptNth(nth) => {
             (state.count_syn(attempt) >= nth).then(|| syn_ack(to, from, sequence))

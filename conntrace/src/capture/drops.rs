@@ -62,23 +62,88 @@ const NOTED: [&str; 45] = [
     "XFRM_POLICY",
 ];
 
-/// Returns the set of reasons to record, a bit each; empty on a kernel without drop reasons
+/// Further reasons that are recorded for a packet that has no socket any more, wherever on this
+/// machine it was dropped.
+///
+/// Not among them are those for which a packet is dropped beside others that go on: a bridge floods
+/// copies to ports behind which the destination is not (`OTHERHOST`), and `NOT_SPECIFIED` can be
+/// anything.
+const NOTED_ANYWHERE: [&str; 19] = [
+    "INVALID_PROTO",
+    "IP_CSUM",
+    "IP_INADDRERRORS",
+    "IP_INHDR",
+    "IP_INNOROUTES",
+    "IP_INVALID_DEST",
+    "IP_INVALID_SOURCE",
+    "IP_LOCALNET",
+    "IP_LOCAL_SOURCE",
+    "IP_NOPROTO",
+    NO_SOCKET,
+    "SKB_CSUM",
+    "TCP_CSUM",
+    "TCP_FLAGS",
+    "TCP_LISTEN_OVERFLOW",
+    "TCP_MINTTL",
+    "UNICAST_IN_L2_MULTICAST",
+    "VXLAN_VNI_NOT_FOUND",
+    "XDP",
+];
+
+/// Reason of a packet that met no socket.
+const NO_SOCKET: &str = "NO_SOCKET";
+/// Reason that can be anything.
+const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
+
+/// Numbers of the recorded reasons on one kernel. All are empty on a kernel without drop reasons
 /// (before Linux 5.17).
-pub(super) fn noted(btf: &Btf<'_>) -> [u64; DROP_REASON_WORDS] {
-    let mut set = [0u64; DROP_REASON_WORDS];
-    for (name, value) in btf.enumerators_beside(ANY) {
-        let short = name.strip_prefix(PREFIX.as_bytes());
-        let wanted = short.is_some_and(|short| NOTED.iter().any(|noted| noted.as_bytes() == short));
-        if wanted && let Some(word) = set.get_mut((value / u64::BITS) as usize) {
-            *word |= 1 << (value % u64::BITS);
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct NotedReasons {
+    /// Set of the reasons for a packet of an attempt's socket, a bit each.
+    pub(super) of_socket: [u64; DROP_REASON_WORDS],
+    /// Set of the reasons for any packet of a handshake, a bit each.
+    pub(super) of_packet: [u64; DROP_REASON_WORDS],
+    /// Number of `NO_SOCKET`; 0 on a kernel without it.
+    pub(super) no_socket: u32,
+}
+
+impl NotedReasons {
+    pub(super) fn of(btf: &Btf<'_>) -> Self {
+        let mut noted = Self::default();
+        for (name, value) in btf.enumerators_beside(ANY) {
+            let Some(short) = name.strip_prefix(PREFIX.as_bytes()) else {
+                continue;
+            };
+            let is_in = |names: &[&str]| names.iter().any(|name| name.as_bytes() == short);
+            if is_in(&NOTED) {
+                set(&mut noted.of_socket, value);
+            }
+            if (is_in(&NOTED) || is_in(&NOTED_ANYWHERE)) && !is_in(&[NOT_SPECIFIED]) {
+                set(&mut noted.of_packet, value);
+            }
+            if is_in(&[NO_SOCKET]) {
+                noted.no_socket = value;
+            }
         }
+        noted
     }
-    set
+
+    /// Returns true if the kernel gives drop reasons (Linux 5.17).
+    pub(super) fn is_any(&self) -> bool {
+        self.of_socket.iter().any(|&word| word != 0)
+    }
+}
+
+fn set(words: &mut [u64; DROP_REASON_WORDS], value: u32) {
+    if let Some(word) = words.get_mut((value / u64::BITS) as usize) {
+        *word |= 1 << (value % u64::BITS);
+    }
 }
 
 /// Lists the full names of the recorded reasons, which include [`ANY`].
 pub(super) fn enumerators() -> impl Iterator<Item = String> {
-    NOTED.iter().map(|short| format!("{PREFIX}{short}"))
+    let short = NOTED.iter().chain(&NOTED_ANYWHERE);
+    short.map(|short| format!("{PREFIX}{short}"))
 }
 
 #[cfg(test)]
@@ -90,23 +155,25 @@ mod tests {
     fn every_kernel_from_5_17_has_reasons() {
         for kernel in test_kernels::all() {
             let btf = Btf::parse(&kernel.btf).unwrap();
-            let set = noted(&btf);
-            let has = |name: &str| {
+            let noted = NotedReasons::of(&btf);
+            let has = |set: &[u64; DROP_REASON_WORDS], name: &str| {
                 let value = btf.enumerator(&format!("{PREFIX}{name}"))?;
                 let word = set.get((value / u64::BITS) as usize).unwrap();
                 Some(word >> (value % u64::BITS) & 1 == 1)
             };
+            let (of_socket, of_packet) = (&noted.of_socket, &noted.of_packet);
             let gives_reasons = btf.enumerator(ANY).is_some();
             assert!(kernel.is_running || gives_reasons == (kernel.version >= (5, 17)));
-            let reasons = gives_reasons.then_some(true);
-            assert_eq!(has("NETFILTER_DROP"), reasons, "{:?}", kernel.version);
-            assert_eq!(has("NOT_SPECIFIED"), reasons, "{:?}", kernel.version);
-            // An extract has only the recorded reasons.
-            assert_ne!(
-                has("NO_SOCKET"),
-                Some(true),
-                "an answer, not a drop of ours"
-            );
+            assert_eq!(noted.is_any(), gives_reasons);
+            let (yes, no) = (gives_reasons.then_some(true), gives_reasons.then_some(false));
+            assert_eq!(has(of_socket, "NETFILTER_DROP"), yes, "{:?}", kernel.version);
+            assert_eq!(has(of_packet, "NETFILTER_DROP"), yes, "{:?}", kernel.version);
+            assert_eq!(has(of_socket, NOT_SPECIFIED), yes, "{:?}", kernel.version);
+            assert_eq!(has(of_packet, NOT_SPECIFIED), no, "{:?}", kernel.version);
+            // For a socket of ours it is an answer, and no drop.
+            assert_eq!(has(of_socket, NO_SOCKET), no, "{:?}", kernel.version);
+            assert_eq!(has(of_packet, NO_SOCKET), yes, "{:?}", kernel.version);
+            assert_eq!(noted.no_socket != 0, gives_reasons);
         }
     }
 

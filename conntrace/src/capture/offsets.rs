@@ -1,20 +1,22 @@
 //! Offsets and constants of the programs, resolved from the running kernel's BTF.
 
 use conntrace_btf::{Btf, BtfError};
-use conntrace_common::offsets::{DEFER_CONNECT, DROP_REASON_WORDS, MEMBERS};
+use conntrace_common::offsets::{ConntrackOffsets, DEFER_CONNECT, MEMBERS};
 
-use super::drops;
+use super::drops::NotedReasons;
 
-/// Values of the globals `OFFSETS`, `DEFER_CONNECT_MASK`, `DROP_REASONS` and
-/// `TASK_IS_TYPED`.
+/// Values of the globals `OFFSETS`, `CONNTRACK_OFFSETS`, `DEFER_CONNECT_MASK`, `DROP_REASONS`,
+/// `PACKET_DROP_REASONS`, `NO_SOCKET` and `TASK_IS_TYPED`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ResolvedOffsets {
     /// Byte offsets of the members, in the order of [`MEMBERS`].
     pub(super) offsets: Vec<u32>,
+    /// Byte offsets of connection tracking.
+    pub(super) conntrack: ConntrackOffsets,
     /// Mask of the `DEFER_CONNECT` bit within its byte.
     pub(super) defer_connect_mask: u8,
-    /// Set of the recorded drop reasons, a bit each.
-    pub(super) drop_reasons: [u64; DROP_REASON_WORDS],
+    /// Recorded drop reasons.
+    pub(super) drop_reasons: NotedReasons,
     /// 1 if the kernel has the helper `bpf_get_current_task_btf` (Linux 5.11), else 0.
     pub(super) task_is_typed: u8,
 }
@@ -22,7 +24,7 @@ pub(super) struct ResolvedOffsets {
 impl ResolvedOffsets {
     /// Returns true if the kernel reports drop reasons (Linux 5.17).
     pub(super) fn gives_drop_reasons(&self) -> bool {
-        self.drop_reasons.iter().any(|&word| word != 0)
+        self.drop_reasons.is_any()
     }
 
     /// Returns true if BPF maps count against `RLIMIT_MEMLOCK`: before Linux 5.11, the version
@@ -41,13 +43,24 @@ const INET_FLAGS: &str = "inet_sock.inet_flags";
 /// Bitfield that holds `DEFER_CONNECT` before Linux 6.6.
 const DEFER_CONNECT_FIELD: &str = "inet_sock.defer_connect";
 
+/// Members of connection tracking, which a kernel may be built without.
+const OF_CONNTRACK: [&str; 6] = [
+    "sk_buff._nfct",
+    "nf_conn.status",
+    "nf_conn.tuplehash",
+    "nf_conntrack_tuple_hash.tuple",
+    "nf_conntrack_tuple.src",
+    "nf_conntrack_tuple.dst",
+];
+
 /// Lists every member that is looked up. A kernel has all of them, except that
-/// `DEFER_CONNECT` is in only one of its two places.
+/// `DEFER_CONNECT` is in only one of its two places, and that connection tracking may be missing.
 pub(super) fn members() -> impl Iterator<Item = &'static str> {
     let named = MEMBERS.iter().map(|member| member.path);
     named
         .filter(|&path| path != DEFER_CONNECT)
         .chain([INET_FLAGS, DEFER_CONNECT_FIELD])
+        .chain(OF_CONNTRACK)
 }
 
 /// Lists every enumerator that is looked up; older kernels lack some.
@@ -76,9 +89,28 @@ pub(super) fn resolve(btf: &Btf<'_>) -> Result<ResolvedOffsets, BtfError> {
     };
     Ok(ResolvedOffsets {
         offsets: MEMBERS.iter().map(offset_of).collect::<Result<_, _>>()?,
+        conntrack: conntrack(btf).unwrap_or(ConntrackOffsets::POISONED),
         defer_connect_mask,
-        drop_reasons: drops::noted(btf),
+        drop_reasons: NotedReasons::of(btf),
         task_is_typed: u8::from(btf.enumerator(TYPED_TASK_HELPER).is_some()),
+    })
+}
+
+/// Returns the offsets of connection tracking; `None` if the kernel has none, or if its tuples are not
+/// as the programs read them.
+fn conntrack(btf: &Btf<'_>) -> Option<ConntrackOffsets> {
+    let member = |path| {
+        let found = btf.member(path).ok()?;
+        (found.bitfield.is_none() && found.bit_offset % 8 == 0)
+            .then_some((found.bit_offset / 8, found.size))
+    };
+    let [entry, status, tuples, tuple, src, dst] = OF_CONNTRACK.map(member);
+    // Address, port and family of the source, then address, port and protocol of the destination.
+    let is_as_read = src? == (0, 20) && dst? == (20, 20) && entry?.1 == 8 && status?.1 == 8;
+    is_as_read.then_some(ConntrackOffsets {
+        entry: entry?.0,
+        status: status?.0,
+        original: tuples?.0 + tuple?.0,
     })
 }
 
@@ -105,6 +137,8 @@ mod tests {
             assert_eq!(resolved.offsets.len(), MEMBERS.len());
             assert!(resolved.offsets.iter().all(|&offset| offset < 0x4000));
             assert_eq!(resolved.defer_connect_mask.count_ones(), 1);
+            let has_conntrack = resolved.conntrack != ConntrackOffsets::POISONED;
+            assert!(kernel.is_running || has_conntrack, "{version:?}");
             let has_helper = kernel.is_running || version >= (5, 11);
             assert!(
                 resolved.task_is_typed == u8::from(has_helper),

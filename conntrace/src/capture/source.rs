@@ -4,7 +4,7 @@ use std::{io, os::fd::BorrowedFd};
 
 use crate::{
     record::{Counters, Holding},
-    sys::{Backlog, MissedAnswers},
+    sys::{Backlog, MissedAnswers, MissedDrops},
 };
 
 /// Source of wire records: the live kernel, or a fake one in tests.
@@ -20,6 +20,9 @@ pub trait Source {
 
     /// Returns a view of the times at which answers were missed.
     fn missed_answers(&self) -> MissedAnswers;
+
+    /// Returns a view of the last time at which a dropped packet was not reported.
+    fn missed_drops(&self) -> MissedDrops;
 
     /// Tells the kernel side if the reader sleeps until a record wakes it.
     fn set_sleeping(&self, sleeps: bool);

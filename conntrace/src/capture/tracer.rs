@@ -15,7 +15,7 @@ use aya_log::EbpfLogger;
 use conntrace_common::{
     counters::{COUNTERS, Counter, PER_CPU_WORDS},
     hash::HashSecret,
-    offsets::CallOffsets,
+    offsets::{CallOffsets, ConntrackOffsets},
 };
 use nix::errno::Errno;
 
@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     record::{Counters, Holding},
-    sys::{self, Backlog, MissedAnswers, ReaderState, RingPositions},
+    sys::{self, Backlog, MissedAnswers, MissedDrops, ReaderState, RingPositions},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/conntrace.bpf.o");
@@ -68,6 +68,7 @@ pub struct Tracer {
     ring: RingBuf<MapData>,
     backlog: Backlog,
     missed_answers: MissedAnswers,
+    missed_drops: MissedDrops,
     reader: ReaderState,
     per_cpu: PerCpuArray<MapData, [u64; PER_CPU_WORDS]>,
     attempts: AttemptTable,
@@ -115,6 +116,9 @@ impl Tracer {
         let missed_answers: MapData = take_array(&mut ebpf, "MISSED_ANSWERS")?;
         let missed_answers = MissedAnswers::of(missed_answers.fd().as_fd(), secret)
             .map_err(|error| failed("mapping the missed answers", error))?;
+        let missed_drops: MapData = take_array(&mut ebpf, "MISSED_DROPS")?;
+        let missed_drops = MissedDrops::of(missed_drops.fd().as_fd())
+            .map_err(|error| failed("mapping the missed drops", error))?;
         let reader: MapData = take_array(&mut ebpf, "READER_SLEEPS")?;
         let reader = ReaderState::of(reader.fd().as_fd())
             .map_err(|error| failed("mapping the reader's state", error))?;
@@ -127,6 +131,7 @@ impl Tracer {
             ring,
             backlog: Backlog::of(positions),
             missed_answers,
+            missed_drops,
             reader,
             per_cpu: take_map(&mut ebpf, "PER_CPU")?,
             attempts: AttemptTable {
@@ -217,6 +222,10 @@ impl Source for Tracer {
         self.missed_answers.clone()
     }
 
+    fn missed_drops(&self) -> MissedDrops {
+        self.missed_drops.clone()
+    }
+
     fn set_sleeping(&self, sleeps: bool) {
         self.reader.set(sleeps);
     }
@@ -302,6 +311,12 @@ fn load_object(
     let filters = settings.filter.kinds();
     let trace_syscalls = u8::from(settings.trace_syscalls);
     let secret = secret.words();
+    let ConntrackOffsets {
+        entry,
+        status,
+        original,
+    } = resolved.conntrack;
+    let (conntrack, reasons) = ([entry, status, original], &resolved.drop_reasons);
     let [fd, addr, addr_len] = call_offsets.args;
     let call_offset_words = [fd, addr, addr_len, call_offsets.ret];
     // Shortens the lifetime to that of the values set below.
@@ -312,7 +327,10 @@ fn load_object(
         .btf(Some(&no_types))
         .override_global("OFFSETS", resolved.offsets.as_slice(), true)
         .override_global("DEFER_CONNECT_MASK", &resolved.defer_connect_mask, true)
-        .override_global("DROP_REASONS", &resolved.drop_reasons[..], true)
+        .override_global("CONNTRACK_OFFSETS", &conntrack[..], true)
+        .override_global("DROP_REASONS", &reasons.of_socket[..], true)
+        .override_global("PACKET_DROP_REASONS", &reasons.of_packet[..], true)
+        .override_global("NO_SOCKET", &reasons.no_socket, true)
         .override_global("FILTERS", &filters, true)
         .override_global("REPORT_ESTABLISHED", &report_established, true)
         .override_global("COUNT_CONNECTS", &count_connects, true)

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{Undiagnosed, question::ProcessKey, way::Flow};
 use crate::record::{
-    Attempt, Errno, IcmpError, Label, RecordKind, Remote, ReplyKind, Seen, Verdict, own_failure,
-    reply,
+    Attempt, DropUnknown, Errno, IcmpError, Label, RecordKind, Remote, ReplyKind, Seen, Verdict,
+    WayDrop, WayPacket, own_failure, reply,
 };
 
 /// Seconds for which an answer of a host counts. After a few minutes it is still the same host,
@@ -52,8 +52,51 @@ pub struct Case {
     pub own_failure: Option<Errno>,
     /// The packets of it that this host dropped.
     pub drops: Option<CaseDrops>,
+    /// The packets of it that this machine dropped after they had lost their socket.
+    pub way_drop: Result<Option<CaseWayDrop>, DropUnknown>,
     /// The destination, as other attempts have found it.
     pub heard: HostHistory,
+}
+
+/// Packets of an attempt that this machine dropped after they had lost their socket, in whatever
+/// namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CaseWayDrop {
+    /// Kind of the packets.
+    pub packet: WayPacket,
+    /// Reason: a number of this kernel's `enum skb_drop_reason`.
+    pub reason: u16,
+    /// Inode number of the network namespace that dropped them.
+    pub netns: u32,
+    /// Index of the packet's interface in that namespace.
+    pub device: Option<u32>,
+    /// Other end, as the dropped packet had it: after the translations before the drop.
+    pub server: Remote,
+    /// Destination before its translation in that namespace, if connection tracking knew it.
+    pub asked: Option<Remote>,
+    /// Every SYN was dropped so, or an answer was.
+    pub all: bool,
+    /// The drop came after the attempt had ended.
+    pub is_late: bool,
+}
+
+impl CaseWayDrop {
+    fn of(attempt: &Attempt) -> Result<Option<Self>, DropUnknown> {
+        let is_all = |drop: &WayDrop| match drop.packet {
+            WayPacket::Syn => u32::from(drop.count) >= attempt.syn_sent,
+            WayPacket::SynAck => true,
+        };
+        Ok(attempt.way_drop?.map(|drop| Self {
+            packet: drop.packet,
+            reason: drop.reason,
+            netns: drop.netns,
+            device: drop.device,
+            server: drop.server,
+            asked: drop.asked,
+            all: is_all(&drop),
+            is_late: drop.last_ns > attempt.at_ns,
+        }))
+    }
 }
 
 /// Packets that this host dropped.
@@ -240,7 +283,28 @@ impl Case {
                 reason: drops.reason,
                 all: u32::from(drops.count) >= attempt.syn_sent,
             }),
+            way_drop: match verdict.label {
+                Label::TimedOut | Label::Refused | Label::Unreachable => CaseWayDrop::of(attempt),
+                Label::Established
+                | Label::PortExhausted
+                | Label::AddressUnavailable
+                | Label::Denied
+                | Label::Aborted
+                | Label::Cancelled
+                | Label::Failed => Ok(None),
+            },
             heard: HostHistory::new(attempt, verdict.label),
+        }
+    }
+
+    /// Returns true if this machine dropped no packet of the attempt, as far as it can tell.
+    ///
+    /// # Errors
+    /// When a drop may not have been reported.
+    pub fn is_free_of_drops(&self) -> Result<bool, Undiagnosed> {
+        match self.way_drop {
+            Ok(drop) => Ok(drop.is_none()),
+            Err(DropUnknown) => Err(Undiagnosed::Incomplete),
         }
     }
 

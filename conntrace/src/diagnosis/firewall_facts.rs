@@ -19,6 +19,10 @@ pub struct FirewallPacket {
     /// Name of the interface that the packet leaves or arrives by. The destination is
     /// this host itself if it is `lo`.
     pub device: Option<String>,
+    /// Name of the interface that a forwarded packet leaves by.
+    pub leaves_by: Option<String>,
+    /// Other end before its translation in the namespace, if there is one.
+    pub asked: Option<SocketAddr>,
     /// The packet's mark (`SO_MARK` of a SYN).
     pub mark: Option<u32>,
     /// The socket's user id in the first user namespace. `None` where it is not known, or
@@ -37,6 +41,25 @@ pub enum Direction {
     /// A SYN that arrives in another namespace than it was sent from: where the hook
     /// `prerouting` leads it.
     Arriving,
+    /// A SYN that arrives and is delivered in another namespace: hooks `prerouting` and `input`.
+    Delivered,
+    /// A SYN on its way through another namespace: hooks `prerouting`, `forward` and `postrouting`.
+    Forwarded,
+    /// A SYN-ACK on its way through another namespace: the same hooks.
+    ForwardedBack,
+    /// A SYN-ACK that leaves the server's namespace: hooks `output` and `postrouting`.
+    OutBack,
+}
+
+impl Direction {
+    /// Returns true for the way of a SYN-ACK.
+    #[must_use]
+    pub fn is_back(self) -> bool {
+        match self {
+            Self::In | Self::ForwardedBack | Self::OutBack => true,
+            Self::Out | Self::Arriving | Self::Delivered | Self::Forwarded => false,
+        }
+    }
 }
 
 /// The observed end of a packet at a firewall.

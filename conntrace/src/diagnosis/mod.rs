@@ -14,9 +14,10 @@ pub mod port_facts;
 pub mod question;
 mod similar;
 pub mod way;
+mod way_drop;
 mod words;
 
-pub use case::{Case, CaseDrops, FailedCall, Handshake, HostHistory};
+pub use case::{Case, CaseDrops, CaseWayDrop, FailedCall, Handshake, HostHistory};
 pub use question::Evidence;
 pub use similar::{is_similar, similar_ports};
 

@@ -1,12 +1,13 @@
 //! The place where a destination is, and the way that leads there.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Case, Evidence, Undiagnosed,
     causes::proxy_in_path,
     question::Neighbour,
     way::{Flow, Link, Route, RouteOut},
+    way_drop,
 };
 use crate::record::{Errno, Label, Remote, ReplyKind};
 
@@ -14,28 +15,71 @@ use crate::record::{Errno, Label, Remote, ReplyKind};
 const NAMESPACES_MAX: usize = 4;
 
 /// The destination that refused the attempt with a RST. After SYNs that crossed
-/// (`ECONNRESET`) the other side was there and spoke TCP.
-pub(super) fn reset_by(case: &Case) -> Option<Remote> {
+/// (`ECONNRESET`) the other side was there and spoke TCP, and where this machine dropped the SYN
+/// for another reason than that it met no socket, it never got it.
+pub(super) fn reset_by(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<Remote>, Undiagnosed> {
     let reset = case.label == Label::Refused && case.reply == ReplyKind::Rst;
-    case.remote
-        .filter(|_| reset && case.errno == Some(Errno::ECONNREFUSED))
+    let found = case
+        .remote
+        .filter(|_| reset && case.errno == Some(Errno::ECONNREFUSED));
+    let is_stopped = found.is_some()
+        && way_drop::named(case, evidence)?.is_some()
+        && way_drop::met_no_socket(case, evidence)?.is_none();
+    Ok(found.filter(|_| !is_stopped))
 }
 
-/// The network namespace of this machine whose own address the destination is; `None` of
-/// another host's.
-pub(super) fn home(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<u32>, Undiagnosed> {
-    let Some(way) = case.way() else {
+/// The socket address on this machine to which an attempt leads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Home {
+    /// Inode number of the network namespace.
+    pub(super) netns: u32,
+    /// Address and port there, after any translation.
+    pub(super) at: Remote,
+    /// The packet itself met no socket there. Otherwise rules may lead it elsewhere.
+    pub(super) is_witnessed: bool,
+}
+
+/// The place on this machine to which the attempt leads: where its SYN met no socket, or the
+/// namespace whose own address the destination is. `None` of another host's.
+pub(super) fn home(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<Home>, Undiagnosed> {
+    if let Some(drop) = way_drop::met_no_socket(case, evidence)? {
+        return Ok(Some(Home {
+            netns: drop.netns,
+            at: drop.server,
+            is_witnessed: true,
+        }));
+    }
+    let (Some(way), Some(at)) = (case.way(), case.remote) else {
         return Ok(None);
     };
     let to = way.to;
-    match evidence.route(case.netns, way)? {
-        Route::Local => Ok(Some(case.netns)),
+    let netns = match evidence.route(case.netns, way)? {
+        Route::Local => Some(case.netns),
         Route::Out(RouteOut {
             gateway: None,
             device,
             ..
-        }) => evidence.owner(case.netns, device.index, to),
-        Route::Out(_) | Route::None(_) => Ok(None),
+        }) => evidence.owner(case.netns, device.index, to)?,
+        Route::Out(_) | Route::None(_) => None,
+    };
+    Ok(netns.map(|netns| Home {
+        netns,
+        at,
+        is_witnessed: false,
+    }))
+}
+
+/// `10.96.0.50:80 is translated here to 10.244.0.6:8080; `, or nothing where it is not.
+pub(super) fn translation(case: &Case, home: &Home) -> String {
+    match case.remote.filter(|remote| *remote != home.at) {
+        Some(remote) => {
+            let [from, to] = [remote, home.at].map(|end| SocketAddr::new(end.addr, end.port));
+            format!("{from} is translated here to {to}; ")
+        }
+        None => String::new(),
     }
 }
 

@@ -96,6 +96,33 @@ pub(super) fn rule(found: &MatchingRule) -> String {
     }
 }
 
+/// The step that mends what a rule does: who owns it says what that is.
+pub(super) fn mend_rule(found: &MatchingRule) -> String {
+    let is_in = |names: &[&str]| names.iter().any(|name| found.chain.starts_with(name));
+    let comment = found.comment.as_deref().unwrap_or_default();
+    if comment.contains("no endpoints") || comment.contains("no local endpoints") {
+        "Kubernetes owns it: start a ready pod of that service, or correct the service's selector"
+    } else if is_in(&["DOCKER-ISOLATION", "DOCKER-INTERNAL", "NETAVARK-ISOLATION"]) {
+        "It keeps two container networks apart: connect both containers to one network \
+         (docker network connect NETWORK CONTAINER), and use the container's name and own port"
+    } else if is_in(&["KUBE-POD-FW", "KUBE-NWPLCY", "cali-", "WEAVE-NPC", "ANTREA", "CILIUM"]) {
+        "A network policy of the cluster owns it: allow this connection in a NetworkPolicy of the pod"
+    } else if is_in(&["ufw"]) {
+        "ufw owns it: allow the port or the route with ufw allow or ufw route allow"
+    } else if is_in(&["f2b-"]) {
+        "fail2ban has banned the address: unban it with fail2ban-client unban ADDRESS"
+    } else if found.table == "firewalld" {
+        "firewalld owns it: open the port in the zone with firewall-cmd, permanently and now"
+    } else if found.handle.is_none() && found.chain == "FORWARD" {
+        "Accept the traffic in that chain; where Docker set the policy, in its chain DOCKER-USER"
+    } else if found.chain.starts_with("DOCKER") {
+        "Docker owns it: publish the port, or accept the traffic in its chain DOCKER-USER"
+    } else {
+        "Let this connection and its answers pass there"
+    }
+    .to_owned()
+}
+
 /// The command that lists the chain of a rule.
 pub(super) fn list_chain(found: &MatchingRule) -> String {
     let MatchingRule {
@@ -110,10 +137,15 @@ pub(super) fn list_chain(found: &MatchingRule) -> String {
 /// A command as it can be run on this host: inside the attempt's network namespace by
 /// `nsenter`, where that is another.
 pub(super) fn command(case: &Case, command: &str, evidence: &mut dyn Evidence) -> String {
-    match evidence.door(case.netns) {
+    command_in(case.netns, command, evidence)
+}
+
+/// A command as it can be run on this host, inside that network namespace.
+pub(super) fn command_in(netns: u32, command: &str, evidence: &mut dyn Evidence) -> String {
+    match evidence.door(netns) {
         Ok(Some(options)) => quoted(&format!("nsenter {options} {command}")),
         Ok(None) => quoted(command),
-        Err(_) => format!("(in network namespace {}) {}", case.netns, quoted(command)),
+        Err(_) => format!("(in network namespace {netns}) {}", quoted(command)),
     }
 }
 

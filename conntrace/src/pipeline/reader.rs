@@ -18,7 +18,9 @@ use crate::{
         event::{COMM_JSON_MAX, Start, TableLoss, TopHolder, Totals},
         message,
     },
-    record::{Counters, Holding, WireRecord, clock, sanitize, top_holding},
+    record::{
+        Counters, Holding, WireRecord, clock, history::DropRecord, sanitize, top_holding,
+    },
     recording::{Purpose, Snapshot},
 };
 
@@ -110,7 +112,8 @@ impl<S: Source> RingReader<S> {
         };
         let (mut reported, mut malformed) = (ReportedCounts::default(), 0);
         let tier = start.tier.clone();
-        self.worker.follow(self.source.missed_answers());
+        self.worker
+            .follow(self.source.missed_answers(), self.source.missed_drops());
         self.worker
             .start(start, Timestamp::now(), clock::boot_ns())?;
         let mut is_readable = false;
@@ -166,12 +169,13 @@ impl<S: Source> RingReader<S> {
             if std::mem::take(&mut is_first) {
                 worker.follow_clock();
             }
-            let result = match WireRecord::try_from(bytes) {
-                Ok(record) => worker.take(&record, now),
-                Err(_) => {
-                    *malformed += 1;
-                    Ok(())
-                }
+            let result = if let Ok(record) = WireRecord::try_from(bytes) {
+                worker.take(&record, now)
+            } else if let Ok(record) = DropRecord::try_from(bytes) {
+                worker.take_drop(&record, now)
+            } else {
+                *malformed += 1;
+                Ok(())
             };
             if done.is_ok() {
                 done = result;

@@ -19,7 +19,7 @@ use crate::{
     },
     pipeline::*,
     record::{Comm, Counters, Holding, Label, WireRecord, decode::tests::refused},
-    sys::{Backlog, MissedAnswers},
+    sys::{Backlog, MissedAnswers, MissedDrops},
 };
 
 /// Number of records that fit the ring, while their lines exceed a pipe.
@@ -74,6 +74,10 @@ impl Source for Ring {
 
     fn missed_answers(&self) -> MissedAnswers {
         MissedAnswers::none()
+    }
+
+    fn missed_drops(&self) -> MissedDrops {
+        MissedDrops::default()
     }
 
     fn set_sleeping(&self, _sleeps: bool) {}

@@ -63,6 +63,9 @@ pub struct Attempt {
     pub icmp: Option<IcmpError>,
     /// Packets of the attempt that this host dropped.
     pub drops: Option<Drops>,
+    /// Packets of the attempt that were dropped on this machine after they had lost their socket. An
+    /// error says that one may not have been reported.
+    pub way_drop: Result<Option<WayDrop>, DropUnknown>,
     /// Cached facts about the remote host. Its silence includes this attempt; its answers do not.
     pub remembered: HostTimes,
 }
@@ -101,6 +104,54 @@ pub struct Drops {
     /// Drop reason of the last packet: a value of the recorded kernel's `enum skb_drop_reason`.
     pub reason: u16,
 }
+
+impl Attempt {
+    /// Returns the destination to which this machine rewrote that of the attempt, as a dropped packet of
+    /// it shows; `None` if that is unknown, or the same.
+    #[must_use]
+    pub fn translated_to(&self) -> Option<Remote> {
+        let (drop, remote) = (self.way_drop.ok()??, self.remote?);
+        // The source of an answer is translated back on its way.
+        let is_known = drop.packet == WayPacket::Syn || drop.asked == Some(remote);
+        (is_known && drop.server != remote).then_some(drop.server)
+    }
+}
+
+/// Packets of an attempt that were dropped anywhere on this machine after they had lost their socket,
+/// as they do on loopback and behind a veth. All were dropped in the same place, for the same
+/// reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WayDrop {
+    /// Kind of the packets.
+    pub packet: WayPacket,
+    /// Number of packets, at most 255.
+    pub count: u8,
+    /// Reason of the drop: a value of the recorded kernel's `enum skb_drop_reason`.
+    pub reason: u16,
+    /// Inode number of the network namespace that dropped them.
+    pub netns: u32,
+    /// Index of the packet's interface in that namespace, if it had one.
+    pub device: Option<u32>,
+    /// Other end, as the dropped packet has it: after the translations before the drop.
+    pub server: Remote,
+    /// Destination before its translation in that namespace, if connection tracking knows it.
+    pub asked: Option<Remote>,
+    /// Time of the last drop, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub last_ns: u64,
+}
+
+/// Packet of a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WayPacket {
+    /// SYN of the attempt.
+    Syn,
+    /// SYN-ACK, the answer to it.
+    SynAck,
+}
+
+/// A drop of the attempt may not have been reported, or was evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DropUnknown;
 
 /// Cached facts about a host, from traced attempts in the same network namespace. Times are
 /// nanoseconds of `CLOCK_BOOTTIME`. A missing fact may have been evicted: see `forgotten_ns`.

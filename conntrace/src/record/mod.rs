@@ -14,8 +14,8 @@ mod reply;
 pub(crate) mod sanitize;
 
 pub use attempt::{
-    Attempt, Caller, Comm, Drops, ExeId, HostTimes, IcmpError, IcmpVersion, RecordKind, Remote,
-    Seen,
+    Attempt, Caller, Comm, DropUnknown, Drops, ExeId, HostTimes, IcmpError, IcmpVersion, RecordKind, Remote,
+    Seen, WayDrop, WayPacket,
 };
 pub use clock::WallClock;
 pub use counters::Counters;

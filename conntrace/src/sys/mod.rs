@@ -4,6 +4,7 @@
 mod backlog;
 mod cgroup;
 mod missed_answers;
+mod missed_drops;
 pub(crate) mod proc_file;
 mod proc_view;
 mod shared_pages;
@@ -11,6 +12,7 @@ mod shared_pages;
 pub(crate) use backlog::Backlog;
 pub(crate) use cgroup::{CgroupGap, CgroupRoot, has_v1_controllers};
 pub(crate) use missed_answers::MissedAnswers;
+pub(crate) use missed_drops::MissedDrops;
 pub(crate) use proc_view::{ProcPids, ProcView, proc_pids_are_global, proc_shows_all};
 pub(crate) use shared_pages::{ReaderState, RingPositions, SharedPages};
 

@@ -282,12 +282,14 @@ mod tests {
             .collect();
         // The first needs a gateway behind another device than a tunnel's, such as the test
         // network has. For the next two a policy of the host's would have to be set, and be left
-        // if killed. The last needs a namespace without an address.
+        // if killed. The fourth needs a namespace without an
+        // address, and the last the rules of a cluster.
         let elsewhere = [
             Code::PrivateAddressNotLocal,
             Code::CgroupPolicy,
             Code::SecurityModule,
             Code::NoSourceAddress,
+            Code::ServiceWithoutEndpoints,
         ];
         assert_eq!(missing, elsewhere);
     }

@@ -48,6 +48,9 @@ fn look(case: &Case, _: &mut dyn Evidence) -> Finding {
     if case.label != Label::TimedOut || case.reply != ReplyKind::None {
         return Ok(None);
     }
+    if !case.is_free_of_drops()? {
+        return Ok(None);
+    }
     let (Some(remote), Some(ago_s)) = (case.remote_socket(), case.heard.on_this_port_lately()?)
     else {
         return Ok(None);

@@ -3,7 +3,7 @@ use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding,
         firewall_facts::{Firewall, PacketEnd},
-        step, words,
+        step, way_drop, words,
     },
     record::{Label, ReplyKind},
 };
@@ -73,13 +73,13 @@ const OTHERS: [&str; 8] = [
 ];
 
 fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
-    let Some(drops) = case.drops else {
-        return Ok(None);
-    };
     let silent = matches!(case.reply, ReplyKind::None | ReplyKind::Local);
     if case.label != Label::TimedOut || !silent {
         return Ok(None);
     }
+    let Some(drops) = case.drops else {
+        return on_the_way(case, evidence);
+    };
     let reason = evidence.drop_reason(drops.reason)?;
     if OTHERS.contains(&reason.as_str()) || local_firewall::who(&reason).is_some() {
         return Ok(None);
@@ -87,18 +87,11 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let (what, fix) = if reason == "NETFILTER_DROP" {
         match local_firewall::rules(case, PacketEnd::Drop, evidence) {
             Ok(rules) if !rules.found.is_empty() => return Ok(None),
-            Ok(Firewall { complete: true, .. }) => unexplained(case, evidence),
-            Ok(_) | Err(_) => {
-                let [nft, legacy] = ["nft list ruleset", "iptables-legacy-save"]
-                    .map(|list| words::command(case, list, evidence));
-                (
-                    "netfilter did, and not all of its rules could be read".to_owned(),
-                    format!("look for rules that drop in {nft} and {legacy}"),
-                )
-            }
+            Ok(Firewall { complete: true, .. }) => unexplained(case.netns, evidence),
+            Ok(_) | Err(_) => unread(case.netns, evidence),
         }
     } else {
-        explained(case, &reason, evidence)
+        explained(case.netns, &reason, evidence)
     };
     let certainty = if drops.all && reason != "NETFILTER_DROP" {
         Certainty::Certain
@@ -118,10 +111,57 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     )))
 }
 
+/// A packet that was dropped after it had lost its socket: on loopback, or in another namespace.
+fn on_the_way(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some((drop, reason)) = way_drop::named(case, evidence)? else {
+        return Ok(None);
+    };
+    // What met no socket is refused, or came too late.
+    if reason == "NO_SOCKET" || local_firewall::who(&reason).is_some() {
+        return Ok(None);
+    }
+    let is_netfilter = reason == local_firewall::NETFILTER_DROP;
+    let (what, fix) = if is_netfilter {
+        match way_drop::rules(case, &drop, PacketEnd::Drop, evidence) {
+            Ok(rules) if !rules.found.is_empty() => return Ok(None),
+            Ok(Firewall { complete: true, .. }) => unexplained(drop.netns, evidence),
+            Ok(_) | Err(_) => unread(drop.netns, evidence),
+        }
+    } else {
+        explained(drop.netns, &reason, evidence)
+    };
+    let certainty = if drop.all && !is_netfilter {
+        Certainty::Certain
+    } else {
+        Certainty::Likely
+    };
+    let (packet, place) = (way_drop::packet(&drop), way_drop::place(case, drop.netns));
+    let translation = way_drop::translation(case, &drop);
+    let device = way_drop::device_name(&drop, evidence);
+    let at = device.map_or_else(String::new, |device| format!(" at {device}"));
+    Ok(Some(Cause::new(
+        Code::DroppedHere,
+        certainty,
+        &format!("{translation}the {packet} was dropped in {place}{at} ({reason}): {what}"),
+        &fix,
+        way_drop::facts(case, &drop, &reason, evidence),
+    )))
+}
+
+/// Netfilter dropped it, and its rules are unknown.
+fn unread(netns: u32, evidence: &mut dyn Evidence) -> (String, String) {
+    let [nft, legacy] = ["nft list ruleset", "iptables-legacy-save"]
+        .map(|list| words::command_in(netns, list, evidence));
+    (
+        "netfilter did, and not all of its rules could be read".to_owned(),
+        format!("look for rules that drop in {nft} and {legacy}"),
+    )
+}
+
 /// Netfilter dropped it, and no rule that drops was found.
-fn unexplained(case: &Case, evidence: &mut dyn Evidence) -> (String, String) {
+fn unexplained(netns: u32, evidence: &mut dyn Evidence) -> (String, String) {
     let used = "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max";
-    let [used, count] = [used, "conntrack -S"].map(|it| words::command(case, it, evidence));
+    let [used, count] = [used, "conntrack -S"].map(|it| words::command_in(netns, it, evidence));
     (
         "no rule that drops it was found, so that connection tracking or NAT may have: its table \
          is full, or it has no port left"
@@ -133,10 +173,10 @@ fn unexplained(case: &Case, evidence: &mut dyn Evidence) -> (String, String) {
 }
 
 /// Reasons that are worth a sentence; the kernel's name says the others.
-fn explained(case: &Case, reason: &str, evidence: &mut dyn Evidence) -> (String, String) {
+fn explained(netns: u32, reason: &str, evidence: &mut dyn Evidence) -> (String, String) {
     let (what, fix) = match reason {
         "IP_RPFILTER" => {
-            let loose = words::command(case, "sysctl -w net.ipv4.conf.all.rp_filter=2", evidence);
+            let loose = words::command_in(netns, "sysctl -w net.ipv4.conf.all.rp_filter=2", evidence);
             return (
                 "the reverse path filter dropped the answer, because the way back to its sender, \
                  looked up without the socket's mark, is another interface than it came by"
@@ -152,12 +192,48 @@ fn explained(case: &Case, reason: &str, evidence: &mut dyn Evidence) -> (String,
             "set the same key on both sides, or on neither (BGP session passwords)",
         ),
         reason if reason.starts_with("QDISC") || reason.starts_with("FQ_") => {
-            let show = words::command(case, "tc -s qdisc show", evidence);
+            let show = words::command_in(netns, "tc -s qdisc show", evidence);
             return (
                 "the queue of the interface was full, or its policy dropped the packet".to_owned(),
                 format!("{show} counts the drops: raise the limit or the rate"),
             );
         }
+        "IP_INADDRERRORS" | "IP_INNOROUTES" => {
+            let show = words::command_in(netns, "sysctl net.ipv4.ip_forward", evidence);
+            let routes = words::command_in(netns, "ip route", evidence);
+            return (
+                "there is no way on from there: it does not forward, or has no route to the \
+                 destination or back"
+                    .to_owned(),
+                format!("{show} must be 1 where it is the gateway; {routes} shows its routes"),
+            );
+        }
+        "IP_LOCAL_SOURCE" => (
+            "the source address is one of that namespace's own, and packets from itself do not come \
+             from outside: a hairpin, or a mark with src_valid_mark",
+            "connect to the destination's own address instead of the translated one, or masquerade \
+             connections that come back to their own network",
+        ),
+        "IP_LOCALNET" => {
+            let route = "sysctl -w net.ipv4.conf.all.route_localnet=1";
+            let route = words::command_in(netns, route, evidence);
+            return (
+                "127.0.0.0/8 came from outside of loopback, or loopback is down".to_owned(),
+                format!("{route} allows translations to it; or let the server listen on another address"),
+            );
+        }
+        reason if reason.starts_with("NEIGH_") => (
+            "the next host there does not answer for its link-layer address",
+            "start that host, or correct the address or the route to it",
+        ),
+        "TCP_LISTEN_OVERFLOW" => (
+            "the server's accept queue is full",
+            "let the server accept faster, or raise its backlog and net.core.somaxconn",
+        ),
+        "TCP_MINTTL" => (
+            "the server wants a smaller distance (IP_MINTTL, such as a BGP session's TTL security)",
+            "connect from a neighbour of the server, or raise the permitted number of hops there",
+        ),
         _ => (
             "the kernel names no more than this reason",
             "search for the reason in include/net/dropreason-core.h of the kernel source; \

@@ -3,8 +3,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::proxy_in_path;
 use crate::{
     diagnosis::{
-        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, place,
-        question::Listener, step, words,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding,
+        place::{self, Home},
+        question::Listener,
+        step, words,
     },
     record::{Label, Remote},
 };
@@ -57,58 +59,71 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
 };
 
 fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
-    let Some(Remote { addr, port }) = place::reset_by(case) else {
+    if place::reset_by(case, evidence)?.is_none() {
         return Ok(None);
-    };
+    }
     let Some(home) = place::home(case, evidence)? else {
         return Ok(None);
     };
-    let found = evidence.listeners(home, addr, port)?.on_port;
+    let Home { netns, at, .. } = home;
+    let found = evidence.listeners(netns, at.addr, at.port)?.on_port;
     // One that accepts it came after the attempt, or a device decides.
-    let accepts = |listener: &Listener| may_accept(case, home, listener);
-    if found.iter().any(accepts) {
+    if found
+        .iter()
+        .any(|listener| may_accept(case, &home, listener))
+    {
         return Ok(None);
     }
-    let rewriting = proxy_in_path::rewriting(case, Some(home), evidence)?;
-    if rewriting.may_be() {
-        return Ok(None);
+    let mut is_certain = home.is_witnessed;
+    if !home.is_witnessed {
+        let rewriting = proxy_in_path::rewriting(case, Some(netns), evidence)?;
+        if rewriting.may_be() {
+            return Ok(None);
+        }
+        is_certain = rewriting.is_ruled_out;
     }
     let Some(first) = found.first() else {
         return Ok(None);
     };
     let listeners = words::listeners(&found);
-    let place = if home == case.netns {
+    let Remote { addr, port } = at;
+    let place = if netns == case.netns {
         String::new()
     } else {
-        format!(" of {addr}, which is in network namespace {home},")
+        format!(" of {addr}, which is in network namespace {netns},")
     };
-    let certainty = if rewriting.is_ruled_out {
+    let certainty = if is_certain {
         Certainty::Certain
     } else {
         Certainty::Likely
     };
+    let translation = place::translation(case, &home);
     Ok(Some(Cause::new(
         Code::ListeningElsewhere,
         certainty,
-        &format!("port {port}{place} is listened on, but not on {addr}: {listeners}"),
-        &fix(case, home, first),
-        Facts::new().with("netns", home).with("listeners", &found),
+        &format!(
+            "{translation}port {port}{place} is listened on, but not on {addr}: {listeners}"
+        ),
+        &fix(case, &home, first),
+        Facts::new()
+            .with("netns", netns)
+            .with("listeners", &found)
+            .with("translated_to", (!translation.is_empty()).then(|| SocketAddr::new(addr, port))),
     )))
 }
 
 /// A listener that takes connections to the address, as far as is known.
-fn may_accept(case: &Case, home: u32, listener: &Listener) -> bool {
-    let addr = case.remote.map(|remote| remote.addr);
+fn may_accept(case: &Case, home: &Home, listener: &Listener) -> bool {
     // Connections from its own namespace come by loopback.
     let other_device = listener.device.as_ref().is_some_and(|it| it.name != "lo");
-    let by_loopback = home == case.netns;
-    addr.is_some_and(|addr| listener.accepts(addr)) && !(other_device && by_loopback)
+    let by_loopback = home.netns == case.netns;
+    listener.accepts(home.at.addr) && !(other_device && by_loopback)
 }
 
-fn fix(case: &Case, home: u32, first: &Listener) -> String {
-    let Some(Remote { addr, port }) = case.remote else {
-        return String::new();
-    };
+fn fix(case: &Case, home: &Home, first: &Listener) -> String {
+    let Remote { addr, port } = home.at;
+    // A translated connection cannot use what only the server's own namespace can.
+    let is_own = home.netns == case.netns && case.remote == Some(home.at);
     let own = SocketAddr::new(first.addr, port);
     let any = words::any_address(addr);
     let server = words::process(first.process.as_ref());
@@ -120,7 +135,7 @@ fn fix(case: &Case, home: u32, first: &Listener) -> String {
     // It listens on every address of the other family.
     let every = first.addr.is_unspecified();
     let family = if first.addr.is_ipv4() { "IPv4" } else { "IPv6" };
-    match (home == case.netns, every) {
+    match (is_own, every) {
         (true, false) => format!("connect to {own}, or {listen}"),
         (true, true) if addr.is_loopback() => {
             let loopback: IpAddr = match first.addr {

@@ -1,10 +1,11 @@
+use super::service_without_endpoints;
 use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
         firewall_facts::{Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd},
         step,
         way::Route,
-        words,
+        way_drop, words,
     },
     record::Label,
 };
@@ -66,13 +67,16 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     ],
 };
 
+/// Reason of a packet that netfilter dropped.
+pub(crate) const NETFILTER_DROP: &str = "NETFILTER_DROP";
+
 fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
-    let (Some(drops), Some(remote)) = (case.drops, case.remote_socket()) else {
-        return Ok(None);
-    };
     if case.label != Label::TimedOut {
         return Ok(None);
     }
+    let (Some(drops), Some(remote)) = (case.drops, case.remote_socket()) else {
+        return on_the_way(case, evidence);
+    };
     let reason = evidence.drop_reason(drops.reason)?;
     let facts = Facts::new()
         .with("drop_reason", &reason)
@@ -95,7 +99,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
             facts,
         )));
     }
-    if reason != "NETFILTER_DROP" {
+    if reason != NETFILTER_DROP {
         return Ok(None);
     }
     let Firewall { found, complete } = rules(case, PacketEnd::Drop, evidence)?;
@@ -107,6 +111,9 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
             Err(Undiagnosed::Unsupported)
         };
     };
+    if service_without_endpoints::says_so(first) {
+        return Ok(None);
+    }
     let (certainty, what) = match first.matches {
         Match::Fully => (all(Certainty::Certain), "by"),
         Match::Possibly => (Certainty::Likely, "probably by"),
@@ -120,6 +127,93 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
             words::rule(first)
         ),
         &format!("{list} shows it: let tcp to {remote} and its answers pass there"),
+        facts.with("rules", &found),
+    )))
+}
+
+/// The rules that may have dropped the attempt's packets, and their namespace; `None` if netfilter
+/// dropped none.
+pub(crate) fn dropping(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<(u32, Firewall)>, Undiagnosed> {
+    if let Some(drops) = case.drops {
+        if evidence.drop_reason(drops.reason)? != NETFILTER_DROP {
+            return Ok(None);
+        }
+        return Ok(Some((case.netns, rules(case, PacketEnd::Drop, evidence)?)));
+    }
+    let Some((drop, reason)) = way_drop::named(case, evidence)? else {
+        return Ok(None);
+    };
+    if reason != NETFILTER_DROP {
+        return Ok(None);
+    }
+    let mut rules = way_drop::rules(case, &drop, PacketEnd::Drop, evidence)?;
+    if !drop.all {
+        let found = rules.found.iter_mut();
+        found.for_each(|found| found.matches = Match::Possibly);
+    }
+    Ok(Some((drop.netns, rules)))
+}
+
+/// A packet that was dropped after it had lost its socket: on loopback, or in another namespace.
+fn on_the_way(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some((drop, reason)) = way_drop::named(case, evidence)? else {
+        return Ok(None);
+    };
+    let all = |certainty| match drop.all {
+        true => certainty,
+        false => Certainty::Likely,
+    };
+    let (packet, place) = (way_drop::packet(&drop), way_drop::place(case, drop.netns));
+    let translation = way_drop::translation(case, &drop);
+    let facts = way_drop::facts(case, &drop, &reason, evidence);
+    if let Some((who, find)) = who(&reason) {
+        let device = way_drop::device_name(&drop, evidence);
+        let at = device.map_or_else(String::new, |device| format!(" at {device}"));
+        let find: Vec<_> = find
+            .iter()
+            .map(|find| way_drop::command(&drop, find, evidence))
+            .collect();
+        return Ok(Some(Cause::new(
+            Code::LocalFirewall,
+            all(Certainty::Certain),
+            &format!("{translation}the {packet} was dropped in {place}{at}: {who} ({reason})"),
+            &format!(
+                "find it with {}; ask its owner to let this connection and its answers pass",
+                find.join(" and ")
+            ),
+            facts,
+        )));
+    }
+    if reason != NETFILTER_DROP {
+        return Ok(None);
+    }
+    let Firewall { found, complete } = way_drop::rules(case, &drop, PacketEnd::Drop, evidence)?;
+    let Some(first) = found.first() else {
+        return if complete {
+            Ok(None)
+        } else {
+            Err(Undiagnosed::Unsupported)
+        };
+    };
+    if service_without_endpoints::says_so(first) {
+        return Ok(None);
+    }
+    let (certainty, by) = match first.matches {
+        Match::Fully => (all(Certainty::Certain), "by"),
+        Match::Possibly => (Certainty::Likely, "probably by"),
+    };
+    let list = way_drop::command(&drop, &words::list_chain(first), evidence);
+    Ok(Some(Cause::new(
+        Code::LocalFirewall,
+        certainty,
+        &format!(
+            "{translation}the {packet} was dropped in {place} (NETFILTER_DROP), {by} {}",
+            words::rule(first)
+        ),
+        &format!("{list} shows it. {}", words::mend_rule(first)),
         facts.with("rules", &found),
     )))
 }
@@ -170,6 +264,8 @@ pub(crate) fn syn(
         local: case.local_addr,
         local_port: case.bound_port,
         device: device(case, evidence)?,
+        leaves_by: None,
+        asked: None,
         mark: Some(case.mark),
         uid: case.socket_uid,
     }))
@@ -203,7 +299,11 @@ pub(crate) fn who(reason: &str) -> Option<(&'static str, &'static [&'static str]
             "a BPF program on the socket or its cgroup",
             &["bpftool cgroup tree", "ss -tnp --bpf"],
         ),
-        "TC_EGRESS" | "TC_INGRESS" => ("traffic control on an interface", &["bpftool net show"]),
+        "TC_EGRESS" | "TC_INGRESS" => (
+            "traffic control on the interface, such as a network policy's BPF program",
+            &["bpftool net show"],
+        ),
+        "XDP" => ("an XDP program on the interface", &["bpftool net show"]),
         "XFRM_POLICY" => ("an IPsec policy", &["ip xfrm policy"]),
         "SECURITY_HOOK" => ("a security module", &["ausearch -m avc -ts recent"]),
         _ => return None,

@@ -2,9 +2,11 @@
 
 // Outside of the macro, within which `cargo fmt` finds no module.
 pub(crate) mod admin_prohibited;
+pub(crate) mod answer_from_elsewhere;
 pub(crate) mod answers_sometimes;
 pub(crate) mod bad_destination;
 pub(crate) mod cgroup_policy;
+pub(crate) mod deadline_too_short;
 pub(crate) mod dropped_here;
 pub(crate) mod ephemeral_range_used_up;
 pub(crate) mod host_down;
@@ -24,6 +26,7 @@ pub(crate) mod rejected_by_firewall;
 pub(crate) mod remote_filtered;
 pub(crate) mod route_went_away;
 pub(crate) mod security_module;
+pub(crate) mod service_without_endpoints;
 pub(crate) mod silent_host;
 pub(crate) mod socket_port_range;
 pub(crate) mod source_not_local;
@@ -160,9 +163,12 @@ causes! {
     SourceNotLocal = 18: source_not_local;
     TupleInUse = 17: tuple_in_use;
     RouteWentAway = 23: route_went_away;
+    ServiceWithoutEndpoints = 29: service_without_endpoints;
     RejectedByFirewall = 3: rejected_by_firewall;
     LocalFirewall = 5: local_firewall;
     DroppedHere = 22: dropped_here;
+    AnswerFromElsewhere = 30: answer_from_elsewhere;
+    DeadlineTooShort = 31: deadline_too_short;
     ProxyInPath = 4: proxy_in_path;
     AdminProhibited = 13: admin_prohibited;
     ListeningElsewhere = 1: listening_elsewhere;

@@ -4,8 +4,8 @@ use super::{proxy_in_path, wrong_port};
 use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
-        place::{self, PathEnd},
-        step, words,
+        place::{self, Home, PathEnd},
+        step, way_drop, words,
     },
     record::{Label, Remote},
 };
@@ -67,7 +67,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
 };
 
 fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
-    let Some(Remote { addr, port }) = place::reset_by(case) else {
+    let Some(Remote { addr, port }) = place::reset_by(case, evidence)? else {
         return Ok(None);
     };
     // Of a proxy there is more to say. Where that is unknown, this is no less true.
@@ -79,50 +79,80 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         Some(home) => Some(home),
         None if addr.is_loopback() => return Ok(None),
         None => match behind_a_gateway(case, evidence)? {
-            Some(PathEnd::Here(home)) => Some(home),
+            Some(PathEnd::Here(netns)) => Some(Home {
+                netns,
+                at: Remote { addr, port },
+                is_witnessed: false,
+            }),
             Some(PathEnd::Rewritten) => return Ok(None),
             Some(PathEnd::Leaves(_) | PathEnd::Stops) | None => None,
         },
     };
-    let rewriting = proxy_in_path::rewriting(case, home, evidence)?;
-    if rewriting.may_be() {
-        return Ok(None);
+    let is_witnessed = home.is_some_and(|home| home.is_witnessed);
+    // Of tables that nothing is known of, one may lead the attempt elsewhere, and a gateway may
+    // choose its route by more than is asked for.
+    let mut is_certain = is_witnessed;
+    if !is_witnessed {
+        let netns = home.map(|home| home.netns);
+        let rewriting = proxy_in_path::rewriting(case, netns, evidence)?;
+        if rewriting.may_be() {
+            return Ok(None);
+        }
+        is_certain = rewriting.is_ruled_out && direct.is_some();
     }
     let Some(home) = home else {
         return Ok(Some(of_another_host(case, addr, port)));
     };
-    let listeners = evidence.listeners(home, addr, port)?;
+    let listeners = evidence.listeners(home.netns, home.at.addr, home.at.port)?;
     // The rules about these say more.
-    if !listeners.on_port.is_empty()
-        || (direct.is_some() && wrong_port::of_similar(listeners, addr).is_some())
-    {
+    let is_similar = wrong_port::of_similar(listeners.clone(), home.at.addr).is_some();
+    if !listeners.on_port.is_empty() || (direct.is_some() && is_similar) {
         return Ok(None);
     }
-    // A remark: the way does not lead there.
-    let elsewhere = evidence.listeners_elsewhere(home, port).ok();
-    let place = if home == case.netns {
-        "the client's own network namespace".to_owned()
-    } else {
-        format!("network namespace {home} of this machine")
-    };
-    // Of tables that nothing is known of, one may lead the attempt elsewhere, and a gateway may
-    // choose its route by more than is asked for.
-    let certainty = if rewriting.is_ruled_out && direct.is_some() {
+    let certainty = if is_certain {
         Certainty::Certain
     } else {
         Certainty::Likely
     };
-    let start = format!("start the server that should listen on port {port} there");
-    Ok(Some(Cause::new(
+    Ok(Some(nobody_there(case, &home, certainty, evidence)))
+}
+
+/// Nothing listens on the port of a namespace of this machine.
+fn nobody_there(
+    case: &Case,
+    home: &Home,
+    certainty: Certainty,
+    evidence: &mut dyn Evidence,
+) -> Cause {
+    let Home { netns, at, .. } = *home;
+    // A remark: the way does not lead there.
+    let elsewhere = evidence.listeners_elsewhere(netns, at.port).ok();
+    let place = way_drop::place(case, netns);
+    let translation = place::translation(case, home);
+    let fix = if translation.is_empty() {
+        "correct the address or port that the client uses"
+    } else {
+        "correct the port to which the translation leads, such as the targetPort of a Kubernetes \
+         service or a published port"
+    };
+    let translated_to = (!translation.is_empty()).then(|| SocketAddr::new(at.addr, at.port));
+    Cause::new(
         Code::NothingListening,
         certainty,
-        &format!("{addr} is an address of {place}, and no socket there listens on port {port}"),
-        &format!("{start}, or correct the address or port that the client uses"),
+        &format!(
+            "{translation}{} is an address of {place}, and no socket there listens on port {}",
+            at.addr, at.port
+        ),
+        &format!(
+            "start the server that should listen on port {} there, or {fix}",
+            at.port
+        ),
         Facts::new()
-            .with("netns", home)
-            .with("port", port)
+            .with("netns", netns)
+            .with("port", at.port)
+            .with("translated_to", translated_to)
             .with("listeners_in_other_namespaces", elsewhere),
-    )))
+    )
 }
 
 /// The end of a way whose first gateway may be a namespace of this machine, such as a

@@ -151,6 +151,8 @@ pub(crate) fn at_arrival(
         local,
         local_port: None,
         device: None,
+        leaves_by: None,
+        asked: None,
         mark: None,
         uid: None,
     };

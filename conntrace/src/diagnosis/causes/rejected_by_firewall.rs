@@ -1,9 +1,10 @@
-use super::local_firewall;
+use super::{local_firewall, service_without_endpoints};
 use crate::{
     diagnosis::{
-        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding,
-        firewall_facts::{Match, PacketEnd},
-        step, words,
+        Case, CaseWayDrop, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding,
+        Undiagnosed,
+        firewall_facts::{Firewall, Match, PacketEnd},
+        step, way_drop, words,
     },
     record::{Label, ReplyKind},
 };
@@ -58,53 +59,105 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     if case.label != Label::Refused {
         return Ok(None);
     }
+    if let Some((drop, reason)) = way_drop::named(case, evidence)?
+        && reason == local_firewall::NETFILTER_DROP
+    {
+        return Ok(here(case, Some(&drop), evidence));
+    }
     match case.reply {
-        ReplyKind::Local => here(case, evidence),
+        ReplyKind::Local => Ok(here(case, None, evidence)),
         ReplyKind::Icmp => Ok(elsewhere(case)),
         ReplyKind::None | ReplyKind::SynAck | ReplyKind::Rst => Ok(None),
     }
 }
 
-fn here(case: &Case, evidence: &mut dyn Evidence) -> Finding {
-    let Some(remote) = case.remote_socket() else {
-        return Ok(None);
-    };
+/// The rules of this machine that may have rejected the attempt, and their namespace; `None` if it
+/// rejected none.
+pub(crate) fn rules(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<(u32, Firewall)>, Undiagnosed> {
     let ending = match case.icmp {
         Some(_) => PacketEnd::RejectByIcmp,
         None => PacketEnd::RejectByReset,
     };
+    if let Some((drop, reason)) = way_drop::named(case, evidence)? {
+        if reason != local_firewall::NETFILTER_DROP {
+            return Ok(None);
+        }
+        let rules = way_drop::rules(case, &drop, ending, evidence)?;
+        return Ok(Some((drop.netns, rules)));
+    }
+    if case.reply != ReplyKind::Local {
+        return Ok(None);
+    }
+    let rules = local_firewall::rules(case, ending, evidence)?;
+    Ok(Some((case.netns, rules)))
+}
+
+/// This machine itself rejected it: in the client's namespace, or where it dropped the packet.
+fn here(
+    case: &Case,
+    drop: Option<&CaseWayDrop>,
+    evidence: &mut dyn Evidence,
+) -> Option<Cause> {
     let reason = case
         .drops
-        .and_then(|drops| evidence.drop_reason(drops.reason).ok());
-    // The answer is this host's own: only its rule may be unknown.
-    let rules = local_firewall::rules(case, ending, evidence).ok();
+        .map(|drops| drops.reason)
+        .or(drop.map(|drop| drop.reason))
+        .and_then(|reason| evidence.drop_reason(reason).ok());
+    // The answer is this machine's own: only its rule may be unknown.
+    let (netns, rules) = match rules(case, evidence) {
+        Ok(Some((netns, rules))) => (netns, Some(rules)),
+        Ok(None) | Err(_) => (drop.map_or(case.netns, |drop| drop.netns), None),
+    };
     let first = rules.as_ref().and_then(|rules| rules.found.first());
+    // That rule says more.
+    if first.is_some_and(service_without_endpoints::says_so) {
+        return None;
+    }
     let facts = facts(case)
+        .with("netns", netns)
         .with("drop_reason", reason)
         .with("rules", rules.as_ref().map(|rules| &rules.found));
-    let port = remote.port();
-    let (certainty, what, find) = match first {
+    let (certainty, what, fix) = match first {
         Some(first) => {
             let (certainty, by) = match first.matches {
                 Match::Fully => (Certainty::Certain, "by"),
                 Match::Possibly => (Certainty::Likely, "probably by"),
             };
-            let list = words::command(case, &words::list_chain(first), evidence);
-            (certainty, format!(", {by} {}", words::rule(first)), list)
+            let list = words::command_in(netns, &words::list_chain(first), evidence);
+            let mend = words::mend_rule(first);
+            (
+                certainty,
+                format!(", {by} {}", words::rule(first)),
+                format!("find the rule with {list}. {mend}"),
+            )
         }
-        None => (
-            Certainty::Likely,
-            String::new(),
-            words::command(case, "nft list ruleset | grep -n reject", evidence),
-        ),
+        None => {
+            let list = words::command_in(netns, "nft list ruleset | grep -n reject", evidence);
+            (
+                Certainty::Likely,
+                String::new(),
+                format!("find the rule with {list}, and let the connection pass there"),
+            )
+        }
     };
-    Ok(Some(Cause::new(
+    let translation = drop.map_or_else(String::new, |drop| way_drop::translation(case, drop));
+    let to = case.remote_socket();
+    let to = to.map_or_else(String::new, |to| format!(" to {to}"));
+    let who = if netns == case.netns {
+        "this host's own firewall".to_owned()
+    } else {
+        format!("the firewall of {}", way_drop::place(case, netns))
+    };
+    Some(Cause::new(
         Code::RejectedByFirewall,
         certainty,
-        &format!("this host's own firewall rejected the connection to {remote}{what}"),
-        &format!("find the rule with {find} and accept tcp dport {port} before it"),
+        &format!("{translation}{who} rejected the connection{to}{what}"),
+        &fix,
         facts,
-    )))
+    ))
 }
 
 fn elsewhere(case: &Case) -> Option<Cause> {

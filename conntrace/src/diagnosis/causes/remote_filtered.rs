@@ -70,6 +70,9 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let Some(Remote { addr, port }) = case.remote.filter(|_| silent && case.heard.outwaited) else {
         return Ok(None);
     };
+    if !case.is_free_of_drops()? {
+        return Ok(None);
+    }
     let other = |answer: &Handshake| answer.port != port;
     let handshake = case.heard.handshake_lately().filter(other);
     let reset = case.heard.reset_lately();

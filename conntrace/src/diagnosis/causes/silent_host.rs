@@ -48,6 +48,9 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     if !unanswered || !case.heard.outwaited || case.own_failure.is_some() {
         return Ok(None);
     }
+    if !case.is_free_of_drops()? {
+        return Ok(None);
+    }
     let (Some(silent_s), Some(way)) = (case.heard.silent()?, case.way()) else {
         return Ok(None);
     };

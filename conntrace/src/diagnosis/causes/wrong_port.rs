@@ -3,7 +3,8 @@ use std::net::IpAddr;
 use super::proxy_in_path;
 use crate::{
     diagnosis::{
-        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, place,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding,
+        place::{self, Home},
         question::{Listener, Listeners},
         step, words,
     },
@@ -43,32 +44,42 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
 };
 
 fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
-    let Some(Remote { addr, port }) = place::reset_by(case) else {
+    if place::reset_by(case, evidence)?.is_none() {
         return Ok(None);
-    };
+    }
     let Some(home) = place::home(case, evidence)? else {
         return Ok(None);
     };
-    let listeners = evidence.listeners(home, addr, port)?;
+    let Home { netns, at, .. } = home;
+    let listeners = evidence.listeners(netns, at.addr, at.port)?;
     let nothing = listeners.on_port.is_empty();
-    let Some(similar) = of_similar(listeners, addr).filter(|_| nothing) else {
+    let Some(similar) = of_similar(listeners, at.addr).filter(|_| nothing) else {
         return Ok(None);
     };
-    if proxy_in_path::rewriting(case, Some(home), evidence)?.may_be() {
+    if !home.is_witnessed && proxy_in_path::rewriting(case, Some(netns), evidence)?.may_be() {
         return Ok(None);
     }
+    let translation = place::translation(case, &home);
     let found = words::listeners(&similar);
-    let instead = similar.first().map_or(port, |first| first.port);
+    let instead = similar.first().map_or(at.port, |first| first.port);
+    let Remote { addr, port } = at;
+    let fix = if translation.is_empty() {
+        format!("connect to port {instead} if that is the server meant; else start it on port {port}")
+    } else {
+        format!(
+            "let the translation lead to port {instead} if that is the server meant (a service's \
+             targetPort, a published port); else start it on port {port}"
+        )
+    };
     Ok(Some(Cause::new(
         Code::WrongPort,
         Certainty::Likely,
         &format!(
-            "nothing listens on port {port} of {addr}, an address of this machine, but: {found}"
+            "{translation}nothing listens on port {port} of {addr}, an address of this machine, but: \
+             {found}"
         ),
-        &format!(
-            "connect to port {instead} if that is the server meant; else start it on port {port}"
-        ),
-        Facts::new().with("netns", home).with("listeners", &similar),
+        &fix,
+        Facts::new().with("netns", netns).with("listeners", &similar),
     )))
 }
 

@@ -1,12 +1,14 @@
 //! Cases to ask the rules about, by their ending.
 
-use super::script::{FAR, NETNS, OWN, PORT, PROCESS, ip};
+use super::script::{CONTAINER, FAR, NETNS, OWN, PORT, PROCESS, ip};
 use crate::{
     diagnosis::{
-        Case, FailedCall,
+        Case, CaseWayDrop, FailedCall,
         case::{CaseDrops, Handshake, HostHistory},
     },
-    record::{Errno, IcmpError, IcmpVersion, Label, Remote, ReplyKind},
+    record::{
+        DropUnknown, Errno, IcmpError, IcmpVersion, Label, Remote, ReplyKind, WayPacket,
+    },
 };
 
 pub(super) fn case(label: Label, reply: ReplyKind) -> Case {
@@ -28,11 +30,45 @@ pub(super) fn case(label: Label, reply: ReplyKind) -> Case {
         icmp: None,
         own_failure: None,
         drops: None,
+        way_drop: Ok(None),
         heard: HostHistory {
             outwaited: label == Label::TimedOut,
             ..HostHistory::default()
         },
     }
+}
+
+/// A case of which every SYN was dropped in a container's namespace, where the destination is this.
+pub(super) fn dropped_there(server: Remote, mut case: Case) -> Case {
+    case.way_drop = Ok(Some(CaseWayDrop {
+        packet: WayPacket::Syn,
+        reason: 8,
+        netns: CONTAINER,
+        device: Some(3),
+        server,
+        asked: None,
+        all: true,
+        is_late: false,
+    }));
+    case
+}
+
+/// An unanswered case whose SYN-ACK came from this address and met no socket, after the close or
+/// before.
+pub(super) fn answered_in_vain(from: &str, is_late: bool) -> Case {
+    let mut case = dropped_there(to(from), silence());
+    if let Ok(Some(drop)) = &mut case.way_drop {
+        drop.packet = WayPacket::SynAck;
+        drop.netns = NETNS;
+        drop.is_late = is_late;
+    }
+    case
+}
+
+/// A case of which a drop may not have been reported.
+pub(super) fn unreported(mut case: Case) -> Case {
+    case.way_drop = Err(DropUnknown);
+    case
 }
 
 /// A case whose destination completed a handshake on this port, so many seconds ago.

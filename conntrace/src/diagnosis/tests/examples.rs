@@ -4,8 +4,9 @@
 
 use super::{
     cases::{
-        case, cut_off, dropped, exhausted, failed_call, forgetful, hasty, icmp, no_neighbour,
-        not_local, reset, reset_before, silence, silent, to, tuple_taken, works,
+        answered_in_vain, case, cut_off, dropped, dropped_there, exhausted, failed_call, forgetful,
+        hasty, icmp, no_neighbour, not_local, reset, reset_before, silence, silent, to, tuple_taken,
+        unreported, works,
     },
     script::{
         CONTAINER, FAR, NETNS, OWN, PORT, PUBLIC, Script, far, gateway, here, holder, ip, link,
@@ -66,7 +67,24 @@ pub(super) fn staged() -> Vec<(Code, Case, Script)> {
         (Code::NoSourceAddress, sourceless, Script::default().route_from(FAR, None, out(None, 24)).no_addresses(false)),
         (Code::BadDestination, portless, Script::default()),
         (Code::AnswersSometimes, works(PORT, 12, silence()), far()),
+        (Code::ServiceWithoutEndpoints, dropped_there(to(FAR), reset(FAR)), there("NETFILTER_DROP").rule(PacketEnd::RejectByReset, "KUBE-SERVICES", Match::Fully).comment(NO_ENDPOINTS)),
+        (Code::AnswerFromElsewhere, answered_in_vain(OTHER, false), far().drop_reason("NO_SOCKET")),
+        (Code::DeadlineTooShort, answered_in_vain(FAR, true), far().drop_reason("NO_SOCKET")),
     ]
+}
+
+/// Comment of kube-proxy's rule for a service without a pod.
+const NO_ENDPOINTS: &str = "default/app:http has no endpoints";
+/// Address to which the destination is translated, in the container's namespace.
+const OTHER: &str = "10.244.0.6";
+
+/// A machine whose container has the destination's address, or that to which it is translated, and
+/// drops for this reason.
+fn there(reason: &str) -> Script {
+    let script = far().drop_reason(reason);
+    script
+        .route_in(CONTAINER, FAR, None, Route::Local)
+        .route_in(CONTAINER, OTHER, None, Route::Local)
 }
 
 /// Further attempts of a cause, with the certainty of each.
@@ -90,6 +108,8 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
     let mut some_dropped = dropped();
     some_dropped.drops = Some(CaseDrops { reason: 8, all: false });
     let drop = |reason| far().drop_reason(reason);
+    let some = |mut case: Case| { if let Ok(Some(drop)) = &mut case.way_drop { drop.all = false } case };
+    let silent_and = |case: Case| Case { heard: silent(60).heard, ..case };
     vec![
         (reset(FAR), far(), Code::NothingListening, Certainty::Likely),
         (reset(FAR), in_container(), Code::NothingListening, Certainty::Certain),
@@ -141,6 +161,19 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (cut_off(Errno::ENETUNREACH), far(), Code::RouteWentAway, Certainty::Likely),
         (silence(), far().link(link(false, None)), Code::OwnLinkDown, Certainty::Possible),
         (silent(5), far().own(OWN, false), Code::WrongSource, Certainty::Likely),
+        (dropped_there(to(FAR), reset(FAR)), there("NO_SOCKET"), Code::NothingListening, Certainty::Certain),
+        (dropped_there(to(OTHER), reset(FAR)), there("NO_SOCKET"), Code::NothingListening, Certainty::Certain),
+        (dropped_there(to(OTHER), reset(FAR)), there("NO_SOCKET").legacy(), Code::NothingListening, Certainty::Certain),
+        (dropped_there(to(OTHER), reset(FAR)), there("NO_SOCKET").with(Question::Listeners { netns: CONTAINER, addr: ip(OTHER), port: PORT }, Answer::Listeners(Listeners { on_port: vec![listener(CONTAINER, "127.0.0.1", PORT)], on_similar: vec![] })), Code::ListeningElsewhere, Certainty::Certain),
+        (dropped_there(to(FAR), reset(FAR)), there("NETFILTER_DROP"), Code::RejectedByFirewall, Certainty::Likely),
+        (dropped_there(to(FAR), reset(FAR)), there("NETFILTER_DROP").rule(PacketEnd::RejectByReset, "input", Match::Fully), Code::RejectedByFirewall, Certainty::Certain),
+        (dropped_there(to(FAR), silence()), there("NETFILTER_DROP").rule(PacketEnd::Drop, "FORWARD", Match::Fully), Code::LocalFirewall, Certainty::Certain),
+        (dropped_there(to(FAR), silence()), there("NETFILTER_DROP").rule(PacketEnd::Drop, "FORWARD", Match::Possibly), Code::LocalFirewall, Certainty::Likely),
+        (some(dropped_there(to(FAR), silence())), there("NETFILTER_DROP").rule(PacketEnd::Drop, "FORWARD", Match::Fully), Code::LocalFirewall, Certainty::Likely),
+        (works(22, 1, dropped_there(to(FAR), silence())), there("TC_INGRESS"), Code::LocalFirewall, Certainty::Certain),
+        (dropped_there(to(FAR), silence()), there("NETFILTER_DROP").rule(PacketEnd::Drop, "KUBE-EXTERNAL-SERVICES", Match::Possibly).comment("default/app:http has no local endpoints"), Code::ServiceWithoutEndpoints, Certainty::Likely),
+        (silent_and(dropped_there(to(FAR), silence())), there("TCP_MD5NOTFOUND"), Code::DroppedHere, Certainty::Certain),
+        (dropped_there(to(FAR), silence()), there("NETFILTER_DROP"), Code::DroppedHere, Certainty::Likely),
     ]
 }
 
@@ -280,6 +313,19 @@ pub(super) fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::BadDestination, "a link-local address with its zone", { let mut case = reset("fe80::1"); case.remote = Some(to("fe80::1")); case }, far()),
         (Code::AnswersSometimes, "another port", works(22, 12, silence()), far()),
         (Code::AnswersSometimes, "an hour ago", works(PORT, 3600, silence()), far()),
+        (Code::AnswersSometimes, "dropped on its way", works(PORT, 12, dropped_there(to(FAR), silence())), there("IP_CSUM")),
+        (Code::RemoteFiltered, "dropped on its way", works(22, 1, dropped_there(to(FAR), silence())), there("IP_CSUM")),
+        (Code::RemoteFiltered, "a drop may not be reported", unreported(works(22, 1, silence())), far()),
+        (Code::SilentHost, "dropped on its way", Case { heard: silent(60).heard, ..dropped_there(to(FAR), silence()) }, there("IP_CSUM")),
+        (Code::SilentHost, "a drop may not be reported", unreported(silent(60)), far()),
+        (Code::ServiceWithoutEndpoints, "another rule's drop", dropped_there(to(FAR), silence()), there("NETFILTER_DROP").rule(PacketEnd::Drop, "FORWARD", Match::Fully)),
+        (Code::ServiceWithoutEndpoints, "such a rule, and another reason", dropped_there(to(FAR), silence()), there("IP_CSUM").rule(PacketEnd::Drop, "KUBE-EXTERNAL-SERVICES", Match::Fully).comment(NO_ENDPOINTS)),
+        (Code::ServiceWithoutEndpoints, "such a rule, and nothing dropped", silence(), far().rule(PacketEnd::Drop, "KUBE-EXTERNAL-SERVICES", Match::Fully).comment(NO_ENDPOINTS)),
+        (Code::AnswerFromElsewhere, "from where it was asked", answered_in_vain(FAR, false), far().drop_reason("NO_SOCKET")),
+        (Code::AnswerFromElsewhere, "dropped by a rule", answered_in_vain(OTHER, false), far().drop_reason("NETFILTER_DROP")),
+        (Code::DeadlineTooShort, "before the close", answered_in_vain(FAR, false), far().drop_reason("NO_SOCKET")),
+        (Code::DeadlineTooShort, "of another address", answered_in_vain(OTHER, true), far().drop_reason("NO_SOCKET")),
+        (Code::DeadlineTooShort, "dropped by a rule", answered_in_vain(FAR, true), far().drop_reason("NETFILTER_DROP")),
         (Code::AnswersSometimes, "dropped here", works(PORT, 12, dropped()), far().drop_reason("TCP_MD5NOTFOUND")),
     ]
 }

@@ -303,6 +303,14 @@ impl Script {
         self
     }
 
+    /// The last rule has this comment.
+    pub(super) fn comment(mut self, comment: &str) -> Self {
+        if let Some((_, rule)) = self.rules.last_mut() {
+            rule.comment = Some(comment.to_owned());
+        }
+        self
+    }
+
     /// There are tables of legacy iptables, which cannot be read.
     pub(super) fn legacy(mut self) -> Self {
         self.legacy = true;
@@ -340,6 +348,8 @@ impl Script {
             local: Some(ip(OWN)),
             local_port: None,
             device: None,
+            leaves_by: None,
+            asked: None,
             mark: None,
             uid: None,
         };

@@ -20,11 +20,13 @@ fn questions(case: &Case, script: &Script) -> Vec<Question> {
 
 /// Causes that need less than the one before: with a question unknown they may stand in its
 /// place, for all of their own facts are known.
-const LESSER: [(Code, Code); 2] = [
+const LESSER: [(Code, Code); 3] = [
     // Nothing listens there, be it a proxy's address or not.
     (Code::ProxyInPath, Code::NothingListening),
     // Netfilter dropped it, by whatever rule.
     (Code::LocalFirewall, Code::DroppedHere),
+    // Some rule rejected it, whatever it says.
+    (Code::ServiceWithoutEndpoints, Code::RejectedByFirewall),
 ];
 
 fn may_replace(known: &Cause, found: &Cause) -> bool {

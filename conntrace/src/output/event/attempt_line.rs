@@ -38,6 +38,7 @@ pub(crate) struct SharedFacts {
     caller: Option<SharedCaller>,
     owner: Owner,
     remote: Option<Remote>,
+    nat: Option<Remote>,
     local_addr: Option<IpAddr>,
     has_local_port: bool,
     netns: u32,
@@ -167,6 +168,7 @@ fn attempt_line(
             caller: caller.map(SharedCaller::of),
             owner,
             remote: attempt.remote,
+            nat: attempt.translated_to(),
             local_addr: attempt.local_addr,
             has_local_port: attempt.local_port.is_some(),
             netns: attempt.netns,
@@ -263,6 +265,10 @@ impl SharedFacts {
             remote: RemoteEnd {
                 addr: self.remote.map(|remote| remote.addr),
                 port: self.remote.map(|remote| remote.port),
+                nat: self.nat.map(|nat| Endpoint {
+                    addr: Some(nat.addr),
+                    port: Some(nat.port),
+                }),
                 ..RemoteEnd::default()
             },
         }

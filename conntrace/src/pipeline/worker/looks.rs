@@ -130,6 +130,7 @@ impl Worker {
     /// # Errors
     /// Fails when a direct output cannot be written.
     pub fn settle(&mut self, now: Instant) -> io::Result<()> {
+        self.release_due(now)?;
         let answers = self.inspectors.as_mut().map(|them| them.answers(now));
         for answer in answers.into_iter().flatten() {
             match answer {
@@ -231,6 +232,9 @@ impl Worker {
 
     /// Writes all lines that wait, with what is known.
     pub(super) fn give_up(&mut self, now: Instant) -> io::Result<()> {
+        while let Some(held) = self.late_answers.take_first() {
+            self.release(held, now)?;
+        }
         let results = self.diagnosis.as_mut().map(|it| it.give_up(now));
         for (id, diagnosed) in results.into_iter().flatten() {
             self.pending.diagnosed(id, &diagnosed);
@@ -298,7 +302,7 @@ impl Worker {
     /// Returns true if no line waits for a look.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.pending.is_empty()
+        self.pending.is_empty() && self.late_answers.due_at(self.timeout).is_none()
     }
 
     /// Returns the time of the next call of [`settle`](Self::settle) that has work even without an
@@ -308,7 +312,8 @@ impl Worker {
         let line = self.pending.late_at();
         let diagnosis = self.diagnosis.as_ref().and_then(Diagnoser::late_at);
         let inspector = self.inspectors.as_ref().and_then(Inspectors::late_at);
-        [line, diagnosis, inspector].into_iter().flatten().min()
+        let held = self.late_answers.due_at(self.timeout);
+        [line, diagnosis, inspector, held].into_iter().flatten().min()
     }
 
     /// Returns a descriptor that is readable once an answer has come.

@@ -1,6 +1,7 @@
 //! Worker: decodes and labels records and renders lines, in the kernel's order.
 
 mod ahead;
+mod late_answers;
 mod looks;
 mod pending;
 mod port_pressure;
@@ -19,6 +20,7 @@ use std::{
 use jiff::Timestamp;
 
 use ahead::Ahead;
+use late_answers::{HeldEnding, LateAnswers};
 use pending::{PendingLine, PendingLines};
 use top_failures::TopFailures;
 
@@ -37,10 +39,12 @@ use crate::{
     port_pressure::Pressure,
     record::{
         self, Attempt, CompleteRecord, Label, Malformed, RecordKind, Verdict, WireRecord,
-        clock::WallClock, history::HostTable, label,
+        clock::WallClock,
+        history::{DropRecord, DropTable, HostTable},
+        label,
     },
     recording::{Purpose, Recorder, Snapshot},
-    sys::MissedAnswers,
+    sys::{MissedAnswers, MissedDrops},
 };
 
 /// Labels of attempts, and selection of the lines printed.
@@ -65,6 +69,13 @@ pub struct Worker {
     /// Memory of remote hosts, for live records.
     hosts: HostTable,
     missed_answers: MissedAnswers,
+    /// Dropped packets of attempts under way, for live records.
+    drops: DropTable,
+    missed_drops: MissedDrops,
+    /// Endings whose answer may still come; empty in a replay.
+    late_answers: LateAnswers,
+    /// True if dropped packets are reported.
+    sees_drops: bool,
     limit: Limit,
     callers: Callers,
     diagnosis: Option<Diagnoser>,
@@ -129,6 +140,10 @@ impl Worker {
             output,
             hosts: HostTable::new(MissedAnswers::none().secret()),
             missed_answers: MissedAnswers::none(),
+            drops: DropTable::default(),
+            missed_drops: MissedDrops::default(),
+            late_answers: LateAnswers::default(),
+            sees_drops: false,
             limit: Limit::new(labelling.limit),
             callers: Callers::Recorded(Owner::default()),
             diagnosis: labelling.causes.then(Diagnoser::of_recording),
@@ -203,13 +218,15 @@ impl Worker {
         if let Some(recorder) = &mut self.recorder {
             recorder.start(&self.host, (now, boot_ns), &start);
         }
+        self.sees_drops = start.coverage.local_drop;
         self.write_own(Event::Start(start), now)
     }
 
-    /// Sets the view of the kernel side's missed answers.
-    pub fn follow(&mut self, missed_answers: MissedAnswers) {
+    /// Sets the views of what the kernel side could not tell.
+    pub fn follow(&mut self, missed_answers: MissedAnswers, missed_drops: MissedDrops) {
         self.hosts = HostTable::new(missed_answers.secret());
         self.missed_answers = missed_answers;
+        self.missed_drops = missed_drops;
     }
 
     /// Updates the distance from `CLOCK_BOOTTIME` to wall time for the records that follow.
@@ -225,10 +242,48 @@ impl Worker {
     /// Fails when a direct output cannot be written.
     pub fn take(&mut self, record: &WireRecord, now: Instant) -> io::Result<()> {
         let missed_ns = |host: &_| self.missed_answers.latest_ns(host);
-        match self.hosts.complete(record, missed_ns) {
-            Some(record) => self.record(&record, now),
+        let Some(mut record) = self.hosts.complete(record, missed_ns) else {
+            return Ok(());
+        };
+        self.drops
+            .complete(&mut record, || self.missed_drops.latest_ns());
+        let may_hold = self.sees_drops && self.labelling.causes;
+        let patience_ms = self.labelling.patience_ms;
+        if may_hold && self.late_answers.hold(&record, patience_ms, now) {
+            return Ok(());
+        }
+        self.record(&record, now)
+    }
+
+    /// Takes a dropped packet that had lost its socket. An ending that waited for it becomes its line.
+    ///
+    /// # Errors
+    /// Fails when a direct output cannot be written.
+    pub fn take_drop(&mut self, record: &DropRecord, now: Instant) -> io::Result<()> {
+        let Some(client) = self.drops.note(record) else {
+            log::warn!("a dropped packet that the kernel side reports is malformed");
+            return Ok(());
+        };
+        match self.late_answers.take(client) {
+            Some(held) => self.release(held, now),
             None => Ok(()),
         }
+    }
+
+    /// Writes the endings that have waited long enough for an answer.
+    fn release_due(&mut self, now: Instant) -> io::Result<()> {
+        while let Some(held) = self.late_answers.take_due(now, self.timeout) {
+            self.release(held, now)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the line of an ending that has waited for an answer.
+    fn release(&mut self, mut held: HeldEnding, now: Instant) -> io::Result<()> {
+        self.drops
+            .complete(&mut held.record, || self.missed_drops.latest_ns());
+        self.line_of(&held.record, held.since, now);
+        self.hand_over_if_due()
     }
 
     /// Renders a record as a line, or counts it.
@@ -236,11 +291,12 @@ impl Worker {
     /// # Errors
     /// Fails when a direct output cannot be written.
     pub fn record(&mut self, record: &CompleteRecord, now: Instant) -> io::Result<()> {
-        self.line_of(record, now);
+        self.line_of(record, now, now);
         self.hand_over_if_due()
     }
 
-    fn line_of(&mut self, record: &CompleteRecord, now: Instant) {
+    /// Renders a record that was read at a time before.
+    fn line_of(&mut self, record: &CompleteRecord, since: Instant, now: Instant) {
         let attempt = match record::decode(record) {
             Ok(attempt) => attempt,
             Err(error) => return self.malformed(record, &error),
@@ -262,7 +318,7 @@ impl Worker {
             owner,
             exe,
             diagnosis,
-            until: now + self.timeout,
+            until: since + self.timeout,
         };
         if line.is_ready() {
             return self.write_line(Some(record), line);

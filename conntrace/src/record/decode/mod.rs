@@ -7,6 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use conntrace_common::drops::{DROPPED_SYN, DROPPED_SYN_ACK};
 use conntrace_common::record::{
     AF_INET, AF_INET6, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_RECOVERED,
     FLAG_UNTRACKED, KIND_BIND_FAILED, KIND_CONNECT_FAILED, KIND_CONNECTS, KIND_ENDING, KIND_STALL,
@@ -15,8 +16,8 @@ use conntrace_common::record::{
 };
 
 use super::{
-    Attempt, Caller, Comm, Drops, Errno, ExeId, HostTimes, IcmpError, IcmpVersion, RecordKind,
-    Remote, Seen,
+    Attempt, Caller, Comm, DropUnknown, Drops, Errno, ExeId, HostTimes, IcmpError, IcmpVersion,
+    RecordKind, Remote, Seen, WayDrop, WayPacket,
 };
 use super::{
     fields::Fields,
@@ -132,6 +133,7 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
             _ => Some(icmp(&fields)?),
         },
         drops: drops(&fields),
+        way_drop: way_drop(&fields)?,
         remembered: remembered(&fields),
     })
 }
@@ -184,6 +186,39 @@ fn drops(fields: &Fields<'_>) -> Option<Drops> {
         count,
         reason: fields.u16(offset_of!(RawRecord, drop_reason)),
     })
+}
+
+fn way_drop(fields: &Fields<'_>) -> Result<Result<Option<WayDrop>, DropUnknown>, Malformed> {
+    let packet = match fields.u8(offset_of!(RawComplete, way_drop.packet)) {
+        0 if fields.u8(offset_of!(RawComplete, way_drop.is_unknown)) != 0 => {
+            return Ok(Err(DropUnknown));
+        }
+        0 => return Ok(Ok(None)),
+        DROPPED_SYN => WayPacket::Syn,
+        DROPPED_SYN_ACK => WayPacket::SynAck,
+        other => return Err(malformed("way_drop.packet", other)),
+    };
+    let end = |addr: usize, port: usize| Remote {
+        addr: AddressFamily::V6.addr(fields, addr),
+        port: u16::from_be(fields.u16(port)),
+    };
+    let asked = end(
+        offset_of!(RawComplete, way_drop.asked),
+        offset_of!(RawComplete, way_drop.asked_port),
+    );
+    Ok(Ok(Some(WayDrop {
+        packet,
+        count: fields.u8(offset_of!(RawComplete, way_drop.count)),
+        reason: fields.u16(offset_of!(RawComplete, way_drop.reason)),
+        netns: fields.u32(offset_of!(RawComplete, way_drop.netns)),
+        device: fields.nonzero_u32(offset_of!(RawComplete, way_drop.device)),
+        server: end(
+            offset_of!(RawComplete, way_drop.server),
+            offset_of!(RawComplete, way_drop.server_port),
+        ),
+        asked: (!asked.addr.is_unspecified()).then_some(asked),
+        last_ns: fields.u64(offset_of!(RawComplete, way_drop.last_ns)),
+    })))
 }
 
 fn remembered(fields: &Fields<'_>) -> HostTimes {

@@ -287,7 +287,7 @@ fn refuses_what_no_kernel_side_writes() {
         "icmp_origin cannot be 0"
     );
     let short = decode(&refused()[1..]).unwrap_err().to_string();
-    assert_eq!(short, "a record has 288 bytes, not 287");
+    assert_eq!(short, "a record has 352 bytes, not 351");
 }
 
 proptest! {

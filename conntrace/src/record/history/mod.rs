@@ -8,13 +8,14 @@
 //! Hosts are kept in sets with a few places each. A full set evicts a host and stores the time. A
 //! fact that may have been evicted is unknown, and never told as absent.
 
+mod drops;
 mod facts;
 mod raw;
 mod set;
 #[cfg(test)]
 mod tests;
 
-use std::mem::offset_of;
+use std::{mem::offset_of, ops::RangeInclusive};
 
 use conntrace_common::{
     answers::UNTOLD_NS,
@@ -30,7 +31,8 @@ use foldhash::HashMap;
 
 #[cfg(test)]
 pub(super) use raw::pack;
-pub use raw::{COMPLETE_SIZE, RawComplete, RawHistory};
+pub use drops::{Client, DropRecord, DropTable};
+pub use raw::{COMPLETE_SIZE, RawComplete, RawHistory, RawWayDrop};
 pub(super) use raw::{packed_ns, packed_port};
 
 use self::{
@@ -143,6 +145,50 @@ impl HostTable {
 /// tell the next handshakes, because it has told one.
 fn forgotten_at(evicted_ns: u64) -> u64 {
     evicted_ns.saturating_add(UNTOLD_NS)
+}
+
+impl DropTable {
+    /// Adds the drop of the attempt to its record, if it is an ending that has a local port.
+    pub fn complete(&mut self, record: &mut CompleteRecord, missed_ns: impl Fn() -> u64) {
+        let Some(client) = client_of(record) else {
+            return;
+        };
+        let fields = Fields(record.as_slice());
+        let began_ns = fields.u64(offset_of!(RawRecord, attempt.opening.started_ns));
+        let drop = self.take(client, began_ns, missed_ns());
+        raw::add_drop(record, &drop);
+    }
+}
+
+/// Returns the client of an attempt that failed; `None` of other records.
+#[must_use]
+pub fn client_of(record: &CompleteRecord) -> Option<Client> {
+    let fields = Fields(record.as_slice());
+    let is_ending = fields.u8(offset_of!(RawRecord, kind)) == KIND_ENDING
+        && fields.u8(offset_of!(RawRecord, version)) == RECORD_VERSION
+        && fields.u8(offset_of!(RawRecord, state)) != STATE_ESTABLISHED;
+    let port = fields.u16(offset_of!(RawRecord, local_port));
+    let is_v4 = fields.u16(offset_of!(RawRecord, attempt.family)) == AF_INET;
+    let addr = fields.array(offset_of!(RawRecord, attempt.local_addr));
+    (is_ending && port != 0).then(|| (mapped(addr, is_v4), port))
+}
+
+/// Returns true for the ending of an attempt that its application closed unanswered after so many
+/// nanoseconds, and of which no drop is known: its answer may still come.
+#[must_use]
+pub fn may_be_answered_late(record: &CompleteRecord, lasted_ns: &RangeInclusive<u64>) -> bool {
+    let fields = Fields(record.as_slice());
+    let began_ns = fields.u64(offset_of!(RawRecord, attempt.opening.started_ns));
+    let lasted = fields
+        .u64(offset_of!(RawRecord, at_ns))
+        .saturating_sub(began_ns);
+    lasted_ns.contains(&lasted)
+        && fields.u32(offset_of!(RawRecord, error)) == 0
+        && fields.u32(offset_of!(RawRecord, soft_error)) == 0
+        && fields.u8(offset_of!(RawRecord, flags)) == 0
+        && fields.u8(offset_of!(RawRecord, drops)) == 0
+        && fields.u8(offset_of!(RawComplete, way_drop.packet)) == 0
+        && fields.u32(offset_of!(RawRecord, syns_or_connects)) != 0
 }
 
 fn host_of(fields: &Fields<'_>) -> HostKey {

@@ -13,6 +13,83 @@ pub struct RawComplete {
     /// Facts about the remote host. They include the silence of this attempt but not its answers:
     /// an answer is no evidence about the attempt itself.
     pub remembered: RawHistory,
+    /// Dropped packet of the attempt that had lost its socket.
+    pub way_drop: RawWayDrop,
+}
+
+/// Dropped packets of an attempt that had lost their socket: the last one, and the number of those
+/// before it that were dropped in the same place for the same reason. Addresses are v4-mapped for
+/// IPv4, ports in network order. Their meaning is that of `conntrace_common::drops::RawDrop`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawWayDrop {
+    /// Other end, as the dropped packet has it.
+    pub server: [u8; 16],
+    /// Destination before its translation in the namespace of the drop; all zero if unknown.
+    pub asked: [u8; 16],
+    /// Time of the last drop, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub last_ns: u64,
+    /// Inode number of the network namespace that dropped it.
+    pub netns: u32,
+    /// Index of the interface; 0 if there was none.
+    pub device: u32,
+    /// Port of `server`.
+    pub server_port: u16,
+    /// Port of `asked`.
+    pub asked_port: u16,
+    /// Number of the reason.
+    pub reason: u16,
+    /// `DROPPED_SYN` or `DROPPED_SYN_ACK`; 0 if no drop is known.
+    pub packet: u8,
+    /// Number of drops, at most 255.
+    pub count: u8,
+    /// 1 if a drop may not have been reported or kept, else 0.
+    pub is_unknown: u8,
+    /// Padding, always zero.
+    pub reserved: [u8; 7],
+}
+
+impl RawWayDrop {
+    /// No drop.
+    pub const NOTHING: Self = Self {
+        server: [0; 16],
+        asked: [0; 16],
+        last_ns: 0,
+        netns: 0,
+        device: 0,
+        server_port: 0,
+        asked_port: 0,
+        reason: 0,
+        packet: 0,
+        count: 0,
+        is_unknown: 0,
+        reserved: [0; 7],
+    };
+
+    /// Returns true for a drop of the same kind of packet in the same place, for the same reason.
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        (self.packet, self.reason, self.netns) == (other.packet, other.reason, other.netns)
+            && (self.server, self.server_port) == (other.server, other.server_port)
+    }
+
+    /// Writes the bytes, in the host's byte order.
+    pub(in crate::record) fn write(&self, place: &mut [u8; size_of::<Self>()]) {
+        let parts: [&[u8]; 9] = [
+            &self.server,
+            &self.asked,
+            &self.last_ns.to_ne_bytes(),
+            &self.netns.to_ne_bytes(),
+            &self.device.to_ne_bytes(),
+            &self.server_port.to_ne_bytes(),
+            &self.asked_port.to_ne_bytes(),
+            &self.reason.to_ne_bytes(),
+            &[self.packet, self.count, self.is_unknown],
+        ];
+        let bytes = parts.into_iter().flatten();
+        for (place, byte) in place.iter_mut().zip(bytes) {
+            *place = *byte;
+        }
+    }
 }
 
 /// Facts about a host, from traced attempts in the same network namespace. Times are
@@ -74,7 +151,7 @@ pub(in crate::record) const fn packed_port(word: u64) -> u16 {
 }
 
 /// Size of a [`RawComplete`] in bytes.
-pub const COMPLETE_SIZE: usize = 288;
+pub const COMPLETE_SIZE: usize = 288 + 64;
 
 const _: () = assert!(size_of::<RawComplete>() == COMPLETE_SIZE);
 
@@ -100,7 +177,7 @@ impl RawHistory {
     }
 }
 
-/// Completes a record.
+/// Completes a record, without a drop.
 pub(super) fn complete(record: &WireRecord, history: &RawHistory) -> CompleteRecord {
     let mut complete = [0; COMPLETE_SIZE];
     let (of_record, of_history) = complete.split_at_mut(RECORD_SIZE);
@@ -109,4 +186,11 @@ pub(super) fn complete(record: &WireRecord, history: &RawHistory) -> CompleteRec
         history.write(place);
     }
     complete
+}
+
+/// Adds the drop to a complete record.
+pub(super) fn add_drop(complete: &mut CompleteRecord, drop: &RawWayDrop) {
+    if let Some(place) = complete.last_chunk_mut() {
+        drop.write(place);
+    }
 }

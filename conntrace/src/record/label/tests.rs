@@ -10,7 +10,7 @@ use proptest::{prelude::*, sample::select};
 
 use crate::record::{
     decode::tests::{put, refused},
-    history::COMPLETE_SIZE,
+    history::{COMPLETE_SIZE, RawComplete},
     *,
 };
 
@@ -270,6 +270,7 @@ fn attempts() -> impl Strategy<Value = Attempt> {
                 set(offset_of!(RawRecord, version), &[RECORD_VERSION]);
                 set(offset_of!(RawRecord, flags), &[flags]);
                 set(offset_of!(RawRecord, icmp_origin), &[origin]);
+                set(offset_of!(RawComplete, way_drop.packet), &[flags % 3]);
                 for (at, value) in [
                     (offset_of!(RawRecord, attempt.family), family),
                     (offset_of!(RawRecord, attempt.bound_port), ports.0),

@@ -66,9 +66,10 @@ pub(super) fn could_give(
         | (PacketEnd::RejectByIcmp, RejectByIcmp)
         | (PacketEnd::Rewrite, Rewrite) => Some(Match::Fully),
         // The RST or ICMP error for an incoming packet goes to the peer; others can be lost.
-        (PacketEnd::Drop, RejectByReset | RejectByIcmp) => Some(match direction {
-            Direction::In => Match::Fully,
-            Direction::Out | Direction::Arriving => Match::Possibly,
+        (PacketEnd::Drop, RejectByReset | RejectByIcmp) => Some(if direction.is_back() {
+            Match::Fully
+        } else {
+            Match::Possibly
         }),
         (PacketEnd::Drop, Queue | Unknown) => Some(Match::Possibly),
         (PacketEnd::Drop, Rewrite)

@@ -20,6 +20,7 @@ pub(super) enum NetfilterHook {
     Ingress,
     Prerouting,
     Input,
+    Forward,
     Output,
     Postrouting,
     Egress,
@@ -32,6 +33,14 @@ pub(super) const OUT: &[NetfilterHook] = &[
     NetfilterHook::Egress,
 ];
 pub(super) const ARRIVING: &[NetfilterHook] = &[NetfilterHook::Prerouting];
+/// Hooks of a packet on its way through a namespace.
+pub(super) const FORWARDED: &[NetfilterHook] = &[
+    NetfilterHook::Ingress,
+    NetfilterHook::Prerouting,
+    NetfilterHook::Forward,
+    NetfilterHook::Postrouting,
+    NetfilterHook::Egress,
+];
 pub(super) const IN: &[NetfilterHook] = &[
     NetfilterHook::Ingress,
     NetfilterHook::Prerouting,
@@ -66,6 +75,7 @@ pub(super) fn place<'c>(
         (NETDEV, _) | (_, NetfilterHook::Ingress | NetfilterHook::Egress) => return None,
         (_, NetfilterHook::Prerouting) => 0,
         (_, NetfilterHook::Input) => 1,
+        (_, NetfilterHook::Forward) => 2,
         (_, NetfilterHook::Output) => 3,
         (_, NetfilterHook::Postrouting) => 4,
     };

@@ -37,6 +37,8 @@ fn syn(addr: impl Into<IpAddr>, port: u16) -> FirewallPacket {
         local: None,
         local_port: None,
         device: Some("eth9".to_owned()),
+        leaves_by: None,
+        asked: None,
         mark: None,
         uid: None,
     }

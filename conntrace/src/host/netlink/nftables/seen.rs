@@ -68,9 +68,11 @@ impl PacketFacts {
         let remote = Some(packet.remote.ip().to_canonical());
         let local = packet.local.map(|local| local.to_canonical());
         let (remote_port, local_port) = (Some(packet.remote.port()), packet.local_port);
-        let (source, destination, source_port, destination_port) = match packet.direction {
-            Direction::Out | Direction::Arriving => (local, remote, local_port, remote_port),
-            Direction::In => (remote, local, remote_port, local_port),
+        let is_back = packet.direction.is_back();
+        let (source, destination, source_port, destination_port) = if is_back {
+            (remote, local, remote_port, local_port)
+        } else {
+            (local, remote, local_port, remote_port)
         };
         Self {
             direction: packet.direction,
@@ -83,8 +85,12 @@ impl PacketFacts {
             uid: packet.uid,
             arrives_by: HookDevice::Unknown,
             leaves_by: HookDevice::Unknown,
-            to_own: (packet.direction != Direction::Out).then_some(true),
-            is_new: packet.direction != Direction::In,
+            to_own: match packet.direction {
+                Direction::Out | Direction::OutBack => None,
+                Direction::In | Direction::Arriving | Direction::Delivered => Some(true),
+                Direction::Forwarded | Direction::ForwardedBack => Some(false),
+            },
+            is_new: !is_back,
             changes: Vec::new(),
         }
     }
@@ -130,9 +136,10 @@ impl PacketFacts {
 
     /// Returns the TCP flags, of which ECE and CWR are unknown.
     pub(super) fn flags(&self) -> PartialByte {
-        let flags = match self.direction {
-            Direction::Out | Direction::Arriving => SYN,
-            Direction::In => SYN | ACK,
+        let flags = if self.direction.is_back() {
+            SYN | ACK
+        } else {
+            SYN
         };
         PartialByte::masked(flags, FLAGS_KNOWN)
     }

@@ -155,6 +155,8 @@ fn syn(port: u16) -> FirewallPacket {
         local: None,
         local_port: None,
         device: None,
+        leaves_by: None,
+        asked: None,
         mark: None,
         uid: None,
     }

@@ -1,9 +1,11 @@
 //! Path of a packet through the base chains of its hooks.
 
+use nix::net::if_::if_nametoindex;
+
 use super::{
     found::{self, could_give},
     hooks::{
-        self, ARRIVING, CONNTRACK_PRIORITY, IN, LOOP, LOOPBACK, NetfilterHook, OUT, OrderedChain,
+        self, ARRIVING, CONNTRACK_PRIORITY, FORWARDED, IN, LOOP, LOOPBACK, NetfilterHook, OUT, OrderedChain,
         is_on,
     },
     position::Position,
@@ -115,6 +117,34 @@ fn is_loopback(packet: &FirewallPacket) -> bool {
     packet.remote.ip().to_canonical().is_loopback()
 }
 
+/// Returns the interfaces by which the packet arrives and leaves, as a hook sees them.
+fn devices(
+    hook: NetfilterHook,
+    packet: &FirewallPacket,
+    device: &HookDevice,
+) -> (HookDevice, HookDevice) {
+    let is_forwarded = matches!(
+        packet.direction,
+        Direction::Forwarded | Direction::ForwardedBack
+    );
+    let further = || match &packet.leaves_by {
+        Some(name) => HookDevice::Named(name.clone(), if_nametoindex(name.as_str()).ok()),
+        None => HookDevice::Unknown,
+    };
+    match hook {
+        NetfilterHook::Forward => (device.clone(), further()),
+        NetfilterHook::Postrouting | NetfilterHook::Egress if is_forwarded => {
+            (HookDevice::Absent, further())
+        }
+        NetfilterHook::Output | NetfilterHook::Postrouting | NetfilterHook::Egress => {
+            (HookDevice::Absent, device.clone())
+        }
+        NetfilterHook::Ingress | NetfilterHook::Prerouting | NetfilterHook::Input => {
+            (device.clone(), HookDevice::Absent)
+        }
+    }
+}
+
 impl<'a> PacketWalk<'a> {
     fn new(
         seen: PacketFacts,
@@ -138,11 +168,13 @@ impl<'a> PacketWalk<'a> {
         let is_loop = matches!(device, HookDevice::Named(name, _) if name == LOOPBACK);
         let hooks = match packet.direction {
             _ if is_loop => LOOP,
-            Direction::Out => OUT,
-            Direction::In => IN,
+            Direction::Out | Direction::OutBack => OUT,
+            Direction::In | Direction::Delivered => IN,
             Direction::Arriving => ARRIVING,
+            Direction::Forwarded | Direction::ForwardedBack => FORWARDED,
         };
         for hook in hooks {
+            self.translate(*hook, packet);
             if packet.direction == Direction::Out && self.seen.is_rerouted() {
                 self.hook(*hook, packet, &HookDevice::Unknown);
             } else {
@@ -157,17 +189,33 @@ impl<'a> PacketWalk<'a> {
         }
     }
 
-    fn hook(&mut self, hook: NetfilterHook, packet: &FirewallPacket, device: &HookDevice) {
-        let leaves = matches!(
-            hook,
-            NetfilterHook::Output | NetfilterHook::Postrouting | NetfilterHook::Egress
-        );
-        let devices = if leaves {
-            (HookDevice::Absent, device.clone())
-        } else {
-            (device.clone(), HookDevice::Absent)
+    /// Sets the other end of a packet that the namespace translates, as this hook sees it. The chains
+    /// of one hook can see either.
+    fn translate(&mut self, hook: NetfilterHook, packet: &FirewallPacket) {
+        if packet.asked.is_none_or(|asked| asked == packet.remote) {
+            return;
+        }
+        let is_back = packet.direction.is_back();
+        let (addr, port) = match hook {
+            NetfilterHook::Forward | NetfilterHook::Input => (
+                Some(packet.remote.ip().to_canonical()),
+                Some(packet.remote.port()),
+            ),
+            NetfilterHook::Ingress
+            | NetfilterHook::Prerouting
+            | NetfilterHook::Output
+            | NetfilterHook::Postrouting
+            | NetfilterHook::Egress => (None, None),
         };
-        (self.seen.arrives_by, self.seen.leaves_by) = devices;
+        if is_back {
+            (self.seen.source, self.seen.source_port) = (addr, port);
+        } else {
+            (self.seen.destination, self.seen.destination_port) = (addr, port);
+        }
+    }
+
+    fn hook(&mut self, hook: NetfilterHook, packet: &FirewallPacket, device: &HookDevice) {
+        (self.seen.arrives_by, self.seen.leaves_by) = devices(hook, packet, device);
         let has_socket = matches!(hook, NetfilterHook::Output | NetfilterHook::Postrouting);
         let is_own = has_socket && packet.direction == Direction::Out;
         self.seen.uid = packet.uid.filter(|_| is_own);
@@ -232,7 +280,7 @@ impl<'a> PacketWalk<'a> {
         let is_tracked = !matches!(hook, NetfilterHook::Ingress | NetfilterHook::Egress)
             && priority > CONNTRACK_PRIORITY
             && !self.seen.changes.contains(&PacketChange::Untracked);
-        self.seen.is_new = is_tracked && self.seen.direction != Direction::In;
+        self.seen.is_new = is_tracked && !self.seen.direction.is_back();
         let through = self.chain(&chain.name, reach, 0);
         let reach = reach.and(through);
         if chain.drops && reach != Truth::False {
