@@ -75,6 +75,8 @@ fn coverage(hooks: &[Hook], has_v6: bool) -> Coverage {
         stall: attached(HookId::TcpRetransmitSkb),
         icmp: states,
         local_drop: attached(HookId::KfreeSkb),
+        drops_elsewhere: attached(HookId::KfreeSkb),
+        translations: attached(HookId::KfreeSkb),
         icmp6_detail: attached(HookId::Ipv6IcmpError),
         no_route: both(HookId::TcpV4Connect, HookId::TcpV6Connect) || connect_call,
         local_denial: policy || connect_call,

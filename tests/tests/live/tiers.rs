@@ -117,11 +117,10 @@ fn covers(way: &TracingMode) {
     for key in ALWAYS {
         assert!(sees(key), "{key} in {start:#}");
     }
-    assert_eq!(
-        sees("local_drop"),
-        kernel_version() >= DROP_REASONS_SINCE,
-        "{start:#}"
-    );
+    for key in ["local_drop", "drops_elsewhere", "translations"] {
+        let gives_reasons = kernel_version() >= DROP_REASONS_SINCE;
+        assert_eq!(sees(key), gives_reasons, "{key} in {start:#}");
+    }
     assert_eq!(sees("icmp6_detail"), way.functions, "{start:#}");
     for key in BEFORE_SYN {
         assert_eq!(sees(key), way.functions || way.calls, "{key} in {start:#}");

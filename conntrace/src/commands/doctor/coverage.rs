@@ -71,7 +71,7 @@ pub(super) fn table(
 }
 
 /// Destructured in full, so that a new key cannot be missed.
-fn keys(coverage: Coverage, by_functions: impl Fn(Gap) -> Gap) -> [(&'static str, bool, Gap); 14] {
+fn keys(coverage: Coverage, by_functions: impl Fn(Gap) -> Gap) -> [(&'static str, bool, Gap); 16] {
     let Coverage {
         established,
         rst,
@@ -83,6 +83,8 @@ fn keys(coverage: Coverage, by_functions: impl Fn(Gap) -> Gap) -> [(&'static str
         stall,
         icmp,
         local_drop,
+        drops_elsewhere,
+        translations,
         icmp6_detail,
         no_route,
         local_denial,
@@ -99,6 +101,8 @@ fn keys(coverage: Coverage, by_functions: impl Fn(Gap) -> Gap) -> [(&'static str
         ("stall", stall, STALL),
         ("icmp", icmp, STATES),
         ("local_drop", local_drop, LOCAL_DROP),
+        ("drops_elsewhere", drops_elsewhere, LOCAL_DROP),
+        ("translations", translations, LOCAL_DROP),
         ("icmp6_detail", icmp6_detail, by_functions(ICMP6_DETAIL)),
         ("no_route", no_route, by_functions(NO_ROUTE)),
         ("local_denial", local_denial, by_functions(LOCAL_DENIAL)),

@@ -41,7 +41,7 @@ fn limited() -> HostCheck {
 #[test]
 fn whatever_is_not_seen_has_a_reason_and_a_remedy() {
     let report = report_on(Ok(&start()), Vec::new());
-    assert_eq!(report.coverage.len(), 14);
+    assert_eq!(report.coverage.len(), 16);
     for (key, seen) in &report.coverage {
         let missing = seen.seen == Some(false);
         assert_eq!(missing, !["established", "rst"].contains(key));
@@ -109,9 +109,9 @@ Hooks: 12 of 13 attached
             costs: no stall lines, so no warning before a timeout
 ",
         "
-Coverage: 2 of 14 kinds
+Coverage: 2 of 16 kinds
   seen      established, rst
-  not seen  aborted, app_timeout, bind_exhausted, icmp, icmp6_detail,
+  not seen  aborted, app_timeout, bind_exhausted, drops_elsewhere, icmp,
 ",
         "
             icmp6_detail: setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1) in the

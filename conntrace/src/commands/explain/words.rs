@@ -186,6 +186,12 @@ const PHRASES: &[(&[&str], &[Topic])] = &[
      &[cause(Code::LocalFirewall), cause(Code::RejectedByFirewall), cause(Code::RemoteFiltered)]),
     (&["proxy"],
      &[cause(Code::ProxyInPath)]),
+    (&["no endpoints", "no local endpoints"],
+     &[cause(Code::ServiceWithoutEndpoints)]),
+    (&["deadline", "connect timeout too short"],
+     &[cause(Code::DeadlineTooShort)]),
+    (&["asymmetric routing", "asymmetric route", "hairpin"],
+     &[cause(Code::AnswerFromElsewhere), cause(Code::DroppedHere)]),
 ];
 
 #[cfg(test)]

@@ -198,6 +198,12 @@ pub struct Coverage {
     pub icmp: bool,
     /// Packets of an attempt that this host dropped are seen (from Linux 5.17).
     pub local_drop: bool,
+    /// Packets of an attempt that were dropped elsewhere on this machine, such as in a container's or
+    /// the node's network namespace, are seen (from Linux 5.17).
+    pub drops_elsewhere: bool,
+    /// Translations of the destination by this machine are seen where a packet of the attempt was dropped
+    /// or met no socket (from Linux 5.17).
+    pub translations: bool,
     /// ICMPv6 errors are seen with type, code and sender.
     pub icmp6_detail: bool,
     /// Attempts without a route are seen.

@@ -218,7 +218,7 @@ impl Worker {
         if let Some(recorder) = &mut self.recorder {
             recorder.start(&self.host, (now, boot_ns), &start);
         }
-        self.sees_drops = start.coverage.local_drop;
+        self.sees_drops = start.coverage.drops_elsewhere;
         self.write_own(Event::Start(start), now)
     }
 

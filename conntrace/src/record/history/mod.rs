@@ -19,6 +19,7 @@ use std::{mem::offset_of, ops::RangeInclusive};
 
 use conntrace_common::{
     answers::UNTOLD_NS,
+    drops::DROPPED_SYN_ACK,
     hash::HashSecret,
     host_key::HostKey,
     record::{
@@ -155,9 +156,24 @@ impl DropTable {
         };
         let fields = Fields(record.as_slice());
         let began_ns = fields.u64(offset_of!(RawRecord, attempt.opening.started_ns));
-        let drop = self.take(client, began_ns, missed_ns());
+        let mut drop = self.take(client, began_ns, missed_ns());
+        if !is_of(&drop, &fields) {
+            drop = RawWayDrop::NOTHING;
+        }
         raw::add_drop(record, &drop);
     }
+}
+
+/// Returns true if the drop fits the attempt: a client in another namespace can have the same address
+/// and port. A SYN is dropped before the attempt ends, and connection tracking knows what it asked
+/// for.
+fn is_of(drop: &RawWayDrop, fields: &Fields<'_>) -> bool {
+    let at_ns = fields.u64(offset_of!(RawRecord, at_ns));
+    let port = fields.u16(offset_of!(RawRecord, attempt.remote_port));
+    let is_timely = drop.packet == DROPPED_SYN_ACK || drop.last_ns <= at_ns;
+    let is_asked = drop.asked == [0; 16]
+        || (drop.asked, drop.asked_port) == (remote_mapped(fields), port);
+    is_timely && is_asked
 }
 
 /// Returns the client of an attempt that failed; `None` of other records.

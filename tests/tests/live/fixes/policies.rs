@@ -44,6 +44,17 @@ pub(crate) const SCENES: &[FixScene] = &[
     )
     .with_nft(),
     scene(
+        Code::ServiceWithoutEndpoints,
+        "service_without_endpoints",
+        Fix::Shows(&[shows("default/app:http has no endpoints")]),
+        1,
+        |_| {
+            ruled("reject comment \"default/app:http has no endpoints\"");
+            Box::new(attempt((FAR_V4, RULED_PORT)))
+        },
+    )
+    .with_nft(),
+    scene(
         Code::RejectedByFirewall,
         "own_reject",
         Fix::Shows(&[shows("reject with tcp reset # handle 2")]),

@@ -88,6 +88,23 @@ pub(crate) const SCENES: &[FixScene] = &[
         },
     ),
     scene(
+        Code::DeadlineTooShort,
+        "answered_late",
+        Fix::Words("the application's deadline is to be raised"),
+        1,
+        |_| {
+            let to = (SILENT, ports::ACCEPTS_LATE).into();
+            Box::new(Attempted::within(Duration::from_millis(300), &tcp(to), to))
+        },
+    ),
+    scene(
+        Code::AnswerFromElsewhere,
+        "answered_by_another_address",
+        Fix::Words("the way back is to be mended on another machine"),
+        1,
+        |_| Box::new(late((SILENT, ports::FROM_ELSEWHERE))),
+    ),
+    scene(
         Code::SilentHost,
         "silent_host",
         Fix::Shows(&[

@@ -115,6 +115,8 @@ pub(crate) fn start_line() -> Line {
             stall: true,
             icmp: true,
             local_drop: false,
+            drops_elsewhere: false,
+            translations: false,
             icmp6_detail: false,
             no_route: false,
             local_denial: false,
@@ -258,7 +260,7 @@ fn a_stall() {
 
 #[test]
 fn the_start() {
-    assert_snapshot!(json(&start_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"start","version":"0.1.0","boot_id":"5e0a1c6e-3f0e-4d0a-9c4b-0d6b1f2a3c4d","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"inet_sock_set_state","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false},"limits":[],"schema":1}"#);
+    assert_snapshot!(json(&start_line()), @r#"{"time":"2026-11-22T08:30:00.123456789Z","hostname":"web-1","type":"start","version":"0.1.0","boot_id":"5e0a1c6e-3f0e-4d0a-9c4b-0d6b1f2a3c4d","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"inet_sock_set_state","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"drops_elsewhere":false,"translations":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false},"limits":[],"schema":1}"#);
 }
 
 #[test]

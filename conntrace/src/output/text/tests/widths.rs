@@ -7,9 +7,9 @@ fn on_80_columns() {
     assert_snapshot!(render(text_of_width(Some(80)), &night()), @"
     conntrace 0.1.0 on web-1, kernel 6.18.5: tracepoint tier, 1 of 2 hooks, from
       2026-11-22 08:30:00 UTC
-    not seen: packets dropped by this host, who sent an ICMPv6 error, attempts
-      without a route, denials by this host, binds without a free port (see
-      conntrace doctor)
+    not seen: packets dropped by this host, packets dropped in other namespaces,
+      translated destinations, who sent an ICMPv6 error, attempts without a route,
+      denials by this host, binds without a free port (see conntrace doctor)
 
     TIME      WHAT            WHO                 TO                         AFTER
     08:30:00  stalled         curl[4242]          10.0.0.5:5432             1.02 s
@@ -58,8 +58,9 @@ fn on_80_columns() {
 fn on_100_columns() {
     assert_snapshot!(render(text_of_width(Some(100)), &night()), @"
     conntrace 0.1.0 on web-1, kernel 6.18.5: tracepoint tier, 1 of 2 hooks, from 2026-11-22 08:30:00 UTC
-    not seen: packets dropped by this host, who sent an ICMPv6 error, attempts without a route, denials
-      by this host, binds without a free port (see conntrace doctor)
+    not seen: packets dropped by this host, packets dropped in other namespaces, translated
+      destinations, who sent an ICMPv6 error, attempts without a route, denials by this host, binds
+      without a free port (see conntrace doctor)
 
     TIME      WHAT            WHO                     TO                         AFTER  ERRNO
     08:30:00  stalled         curl[4242]              10.0.0.5:5432             1.02 s
@@ -103,8 +104,8 @@ fn on_100_columns() {
 fn on_120_columns() {
     assert_snapshot!(render(text_of_width(Some(120)), &night()), @"
     conntrace 0.1.0 on web-1, kernel 6.18.5: tracepoint tier, 1 of 2 hooks, from 2026-11-22 08:30:00 UTC
-    not seen: packets dropped by this host, who sent an ICMPv6 error, attempts without a route, denials by this host, binds
-      without a free port (see conntrace doctor)
+    not seen: packets dropped by this host, packets dropped in other namespaces, translated destinations, who sent an ICMPv6
+      error, attempts without a route, denials by this host, binds without a free port (see conntrace doctor)
 
     TIME      WHAT            WHO                     TO                         AFTER  FROM                   ERRNO
     08:30:00  stalled         curl[4242]              10.0.0.5:5432             1.02 s  10.0.0.2:43210
@@ -143,7 +144,8 @@ fn on_120_columns() {
 fn on_200_columns() {
     assert_snapshot!(render(text_of_width(Some(200)), &night()), @"
     conntrace 0.1.0 on web-1, kernel 6.18.5: tracepoint tier, 1 of 2 hooks, from 2026-11-22 08:30:00 UTC
-    not seen: packets dropped by this host, who sent an ICMPv6 error, attempts without a route, denials by this host, binds without a free port (see conntrace doctor)
+    not seen: packets dropped by this host, packets dropped in other namespaces, translated destinations, who sent an ICMPv6 error, attempts without a route, denials by this host, binds without a free
+      port (see conntrace doctor)
 
     TIME      WHAT            WHO                     TO                         AFTER  FROM                   ERRNO          WHY
     08:30:00  stalled         curl[4242]              10.0.0.5:5432             1.02 s  10.0.0.2:43210
@@ -181,10 +183,12 @@ fn on_a_window_of_40_columns() {
       tracepoint tier, 1 of 2 hooks, from
       2026-11-22 08:30:00 UTC
     not seen: packets dropped by this host,
-      who sent an ICMPv6 error, attempts
-      without a route, denials by this host,
-      binds without a free port (see
-      conntrace doctor)
+      packets dropped in other namespaces,
+      translated destinations, who sent an
+      ICMPv6 error, attempts without a
+      route, denials by this host, binds
+      without a free port (see conntrace
+      doctor)
 
     TIME      WHAT            WHO
               TO
@@ -218,7 +222,7 @@ fn on_a_window_of_40_columns() {
 fn in_a_pipe() {
     assert_snapshot!(render(text_of_width(None), &night()), @"
     conntrace 0.1.0 on web-1, kernel 6.18.5: tracepoint tier, 1 of 2 hooks, from 2026-11-22 08:30:00 UTC
-    not seen: packets dropped by this host, who sent an ICMPv6 error, attempts without a route, denials by this host, binds without a free port (see conntrace doctor)
+    not seen: packets dropped by this host, packets dropped in other namespaces, translated destinations, who sent an ICMPv6 error, attempts without a route, denials by this host, binds without a free port (see conntrace doctor)
 
     TIME      WHAT            WHO                     TO                         AFTER  FROM                   ERRNO          WHY
     08:30:00  stalled         curl[4242]              10.0.0.5:5432             1.02 s  10.0.0.2:43210
