@@ -49,7 +49,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("route closed", "connect by a route of type unreachable", CLOSED, Connect, &[ROUTE_CLOSED]).by(DeadEndRoute::Unreachable).because("no_route", CERTAIN).covered_by("no_route"),
     scenario("route closed v6", "IPv6: connect by a route of type unreachable", CLOSED_V6, Connect, &[ROUTE_CLOSED]).by(DeadEndRoute::Unreachable).because("no_route", CERTAIN).covered_by("no_route"),
     scenario("route forbidden", "connect by a route of type prohibit", FORBIDDEN, Connect, &[unsent("denied", "EACCES")]).by(DeadEndRoute::Prohibit).because("prohibit_route", CERTAIN).covered_by("no_route"),
-    scenario("route swallows", "connect by a route of type blackhole", SWALLOWED, Connect, &[unsent("failed", "EINVAL")]).by(DeadEndRoute::Blackhole).covered_by("no_route"),
+    scenario("route swallows", "connect by a route of type blackhole", SWALLOWED, Connect, &[unsent("failed", "EINVAL")]).by(DeadEndRoute::Blackhole).because("blackhole_route", CERTAIN).covered_by("no_route"),
     scenario("no port to bind", "bind to port 0 while listeners hold every port of the range", ANY, Holding(no_port_to_bind), &[NO_PORT_TO_BIND.from(LocalEnd::BindOnly)]).with(NARROW).because("ports_held_by_bind", CERTAIN).covered_by("bind_exhausted"),
     scenario("moved address", "bind to an address that this host no longer has (ip_nonlocal_bind), connect", v4(FAR_V4, ACCEPTS), Once(moved_address), &[NO_ROUTE.from(FROM_MOVED)]).with(NONLOCAL).because("wrong_source", CERTAIN).covered_by("no_route"),
     scenario("not our address", "bind to an address that no interface of this host has", NOT_OURS, Once(fails_to_bind), &[ADDRESS_UNAVAILABLE.from(LocalEnd::BindOnly)]).because("source_not_local", CERTAIN).covered_by("bind_exhausted"),

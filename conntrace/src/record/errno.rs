@@ -34,6 +34,7 @@ impl Errno {
         ECONNREFUSED,
         ECONNRESET,
         EHOSTUNREACH,
+        EINVAL,
         EMSGSIZE,
         ENETUNREACH,
         EPERM,

@@ -92,7 +92,7 @@ fn fault(case: &Case, addr: IpAddr, port: u16) -> Option<(String, &'static str)>
             format!("{addr} is a multicast or broadcast address, to which TCP does not connect"),
             "use the address of one host in the client's configuration",
         ))
-    } else if zoneless && case.errno == Some(Errno(nix::errno::Errno::EINVAL as i32)) {
+    } else if zoneless && case.errno == Some(Errno::EINVAL) {
         Some((
             format!("{addr} is a link-local address, and the program names no interface for it"),
             "add the interface to the address in the client's configuration, such as %eth0 behind \

@@ -5,6 +5,7 @@ pub(crate) mod admin_prohibited;
 pub(crate) mod answer_from_elsewhere;
 pub(crate) mod answers_sometimes;
 pub(crate) mod bad_destination;
+pub(crate) mod blackhole_route;
 pub(crate) mod cgroup_policy;
 pub(crate) mod deadline_too_short;
 pub(crate) mod dropped_here;
@@ -156,6 +157,7 @@ macro_rules! causes {
 causes! {
     BadDestination = 27: bad_destination;
     ProhibitRoute = 21: prohibit_route;
+    BlackholeRoute = 29: blackhole_route;
     OwnLinkDown = 24: own_link_down;
     WrongSource = 25: wrong_source;
     NoRoute = 10: no_route;

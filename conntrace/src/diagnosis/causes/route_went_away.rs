@@ -5,9 +5,6 @@ use crate::{
     record::{Errno, Label},
 };
 
-/// Errno of sending from an address that is not the host's own.
-const EINVAL: Errno = Errno(nix::errno::Errno::EINVAL as i32);
-
 /// This host's link, address or route went away while the attempt was under way. No router said
 /// anything.
 ///
@@ -69,7 +66,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let now = place::no_way(case, evidence)?;
     let (certainty, what) = match (case.local_addr, now) {
         // Over IPv4 each look-up of the route asks for it (`ip_route_output_key_hash_rcu`).
-        (Some(source), _) if source_gone && errno == EINVAL => (
+        (Some(source), _) if source_gone && errno == Errno::EINVAL => (
             Certainty::Certain,
             format!("the source address {source} was removed from this network namespace"),
         ),

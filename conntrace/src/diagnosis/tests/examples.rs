@@ -70,6 +70,7 @@ pub(super) fn staged() -> Vec<(Code, Case, Script)> {
         (Code::ServiceWithoutEndpoints, dropped_there(to(FAR), reset(FAR)), there("NETFILTER_DROP").rule(PacketEnd::RejectByReset, "KUBE-SERVICES", Match::Fully).comment(NO_ENDPOINTS)),
         (Code::AnswerFromElsewhere, answered_in_vain(OTHER, false), far().drop_reason("NO_SOCKET")),
         (Code::DeadlineTooShort, answered_in_vain(FAR, true), far().drop_reason("NO_SOCKET")),
+        (Code::BlackholeRoute, failed_call(Label::Failed, Errno::EINVAL), swallowed().dead_end(dead_end(DeadEndKind::Blackhole))),
     ]
 }
 
@@ -142,7 +143,7 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (silent(5), gateway().neighbour("10.0.0.1", Neighbour::Known), Code::PrivateAddressNotLocal, Certainty::Possible),
         (icmp(Label::Unreachable, 3, 0), gateway(), Code::PrivateAddressNotLocal, Certainty::Possible),
         (failed_call(Label::Unreachable, Errno::EHOSTUNREACH), Script::default().route(FAR, Route::None(Errno::EHOSTUNREACH.0)), Code::NoRoute, Certainty::Certain),
-        (failed_call(Label::Unreachable, Errno::EHOSTUNREACH), Script::default().route(FAR, Route::None(Errno::EHOSTUNREACH.0)).dead_end(kill_switch()), Code::NoRoute, Certainty::Certain),
+        (failed_call(Label::Unreachable, Errno::EHOSTUNREACH), Script::default().route(FAR, Route::None(Errno::EHOSTUNREACH.0)).dead_end(dead_end(DeadEndKind::Unreachable)), Code::NoRoute, Certainty::Certain),
         (silence(), gateway().neighbour("10.0.0.1", Neighbour::Incomplete), Code::NeighbourUnresolved, Certainty::Likely),
         (v6_net, far(), Code::IcmpUnreachable, Certainty::Likely),
         (v6, far(), Code::AdminProhibited, Certainty::Certain),
@@ -157,7 +158,7 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (dropped(), drop("IP_RPFILTER"), Code::DroppedHere, Certainty::Certain),
         (some_dropped, drop("QDISC_DROP"), Code::DroppedHere, Certainty::Likely),
         (cut_off(Errno::EHOSTUNREACH), far().own(OWN, false), Code::RouteWentAway, Certainty::Likely),
-        (cut_off(Errno(nix::errno::Errno::EINVAL as i32)), far().own(OWN, false), Code::RouteWentAway, Certainty::Certain),
+        (cut_off(Errno::EINVAL), far().own(OWN, false), Code::RouteWentAway, Certainty::Certain),
         (cut_off(Errno::ENETUNREACH), far(), Code::RouteWentAway, Certainty::Likely),
         (silence(), far().link(link(false, None)), Code::OwnLinkDown, Certainty::Possible),
         (silent(5), far().own(OWN, false), Code::WrongSource, Certainty::Likely),
@@ -174,6 +175,7 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (dropped_there(to(FAR), silence()), there("NETFILTER_DROP").rule(PacketEnd::Drop, "KUBE-EXTERNAL-SERVICES", Match::Possibly).comment("default/app:http has no local endpoints"), Code::ServiceWithoutEndpoints, Certainty::Likely),
         (silent_and(dropped_there(to(FAR), silence())), there("TCP_MD5NOTFOUND"), Code::DroppedHere, Certainty::Certain),
         (dropped_there(to(FAR), silence()), there("NETFILTER_DROP"), Code::DroppedHere, Certainty::Likely),
+        (cut_off(Errno::EINVAL), swallowed().dead_end(dead_end(DeadEndKind::Blackhole)), Code::BlackholeRoute, Certainty::Certain),
     ]
 }
 
@@ -326,14 +328,23 @@ pub(super) fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::DeadlineTooShort, "before the close", answered_in_vain(FAR, false), far().drop_reason("NO_SOCKET")),
         (Code::DeadlineTooShort, "of another address", answered_in_vain(OTHER, true), far().drop_reason("NO_SOCKET")),
         (Code::DeadlineTooShort, "dropped by a rule", answered_in_vain(FAR, true), far().drop_reason("NETFILTER_DROP")),
+        (Code::BlackholeRoute, "a source that is not assigned", failed_call(Label::Failed, Errno::EINVAL), swallowed()),
+        (Code::BlackholeRoute, "there is a way since", failed_call(Label::Failed, Errno::EINVAL), far().dead_end(dead_end(DeadEndKind::Blackhole))),
+        (Code::BlackholeRoute, "the source went away meanwhile", cut_off(Errno::EINVAL), swallowed().own(OWN, false)),
+        (Code::BlackholeRoute, "prohibited", failed_call(Label::Denied, Errno::EACCES), Script::default().route(FAR, Route::None(Errno::EACCES.0)).dead_end(dead_end(DeadEndKind::Prohibit))),
         (Code::AnswersSometimes, "dropped here", works(PORT, 12, dropped()), far().drop_reason("TCP_MD5NOTFOUND")),
     ]
 }
 
+/// The route look-up fails with EINVAL.
+fn swallowed() -> Script {
+    Script::default().route(FAR, Route::None(Errno::EINVAL.0))
+}
+
 /// A VPN's route that forbids what the main table has.
-fn kill_switch() -> DeadEnd {
+fn dead_end(kind: DeadEndKind) -> DeadEnd {
     DeadEnd {
-        kind: DeadEndKind::Unreachable,
+        kind,
         rule: RuleFacts {
             priority: 5000,
             text: "not from all fwmark 0xca6c lookup 51820".to_owned(),

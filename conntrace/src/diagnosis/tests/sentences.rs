@@ -76,14 +76,15 @@ fn programs_are_named_where_they_have_a_name() {
     assert!(cause.why.ends_with(": deny (id 12), id 13"), "{cause:?}");
 }
 
+fn sentences(code: Code) -> String {
+    let staged = staged();
+    let (_, case, script) = staged.iter().find(|(of, ..)| *of == code).unwrap();
+    let cause = diagnose(case, &mut script.clone()).0.unwrap();
+    format!("{}\n{}", cause.why, cause.fix)
+}
+
 #[test]
 fn sentences_have_the_facts_of_the_case() {
-    let sentences = |code: Code| {
-        let staged = staged();
-        let (_, case, script) = staged.iter().find(|(of, ..)| *of == code).unwrap();
-        let cause = diagnose(case, &mut script.clone()).0.unwrap();
-        format!("{}\n{}", cause.why, cause.fix)
-    };
     let told = [
         Code::EphemeralRangeUsedUp,
         Code::ListeningElsewhere,
@@ -146,4 +147,13 @@ fn sentences_have_the_facts_of_the_case() {
     the router 10.9.9.9 says that it cannot deliver to 10.0.0.5: the packet was passed on too often (a loop?)
     look at the route to 10.0.0.5 on 10.9.9.9; `traceroute -n -q 1 -w 1 10.0.0.5` shows where the way ends
     "#);
+}
+
+#[test]
+fn sentences_about_ways_name_their_place() {
+    let told = [Code::BlackholeRoute].map(sentences);
+    insta::assert_snapshot!(told.join("\n"), @r"
+    the route blackhole 0.0.0.0/0 of table 51820 (rule 5000: not from all fwmark 0xca6c lookup 51820) forbids the way to 10.0.0.5; without it the way by eth0 would be taken
+    `ip route show table 51820` shows it: start the VPN that set it, or let it exempt 10.0.0.5 (kill switch, allowed addresses)
+    ");
 }

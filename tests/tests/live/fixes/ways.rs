@@ -58,14 +58,31 @@ pub(crate) const SCENES: &[FixScene] = &[
         "prohibit_route",
         Fix::Shows(&[shows("prohibit 203.0.113.1")]),
         1,
-        |testnet| dead_end(testnet, ELSEWHERE.into()),
+        |testnet| dead_end(testnet, DeadEndRoute::Prohibit, ELSEWHERE.into()),
     ),
     scene(
         Code::ProhibitRoute,
         "prohibit_route_v6",
         Fix::Shows(&[shows("prohibit 2001:db8:9::1")]),
         1,
-        |testnet| dead_end(testnet, ELSEWHERE_V6.into()),
+        |testnet| dead_end(testnet, DeadEndRoute::Prohibit, ELSEWHERE_V6.into()),
+    ),
+    scene(
+        Code::BlackholeRoute,
+        "blackhole_route",
+        Fix::Shows(&[shows("blackhole 203.0.113.1")]),
+        1,
+        |testnet| dead_end(testnet, DeadEndRoute::Blackhole, ELSEWHERE.into()),
+    ),
+    scene(
+        Code::BlackholeRoute,
+        "blackhole_rule_v6",
+        Fix::Shows(&[shows("5000:\tfrom all blackhole")]),
+        1,
+        |_| {
+            ip("-6 rule add pref 5000 blackhole");
+            Box::new(attempt((ELSEWHERE_V6, PORT)))
+        },
     ),
     scene(
         Code::NoSourceAddress,
@@ -170,8 +187,8 @@ pub(crate) const SCENES: &[FixScene] = &[
     ),
 ];
 
-fn dead_end(testnet: &Testnet, to: IpAddr) -> HeldCause {
-    testnet.add_dead_end(DeadEndRoute::Prohibit, to).unwrap();
+fn dead_end(testnet: &Testnet, kind: DeadEndRoute, to: IpAddr) -> HeldCause {
+    testnet.add_dead_end(kind, to).unwrap();
     Box::new(attempt((to, PORT)))
 }
 
