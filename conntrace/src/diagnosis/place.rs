@@ -12,7 +12,7 @@ use super::{
 use crate::record::{Errno, Label, Remote, ReplyKind};
 
 /// Namespaces of this machine that a way is followed through.
-const NAMESPACES_MAX: usize = 4;
+pub(super) const NAMESPACES_MAX: usize = 4;
 
 /// The destination that refused the attempt with a RST. After SYNs that crossed
 /// (`ECONNRESET`) the other side was there and spoke TCP, and where this machine dropped the SYN
@@ -133,12 +133,52 @@ pub(super) fn end_of_way(
     let Some(to) = case.remote else {
         return Ok(PathEnd::Leaves(first));
     };
-    let (mut netns, mut out) = (case.netns, first);
+    let mut at = (case.netns, first);
     for _ in 0..NAMESPACES_MAX {
-        let next_hop = out.gateway.unwrap_or(to.addr);
-        let Some(next) = evidence.owner(netns, out.device.index, next_hop)? else {
-            return Ok(PathEnd::Leaves(out));
+        let Some(hop) = next_hop(to, at.0, &at.1, evidence)? else {
+            return Ok(PathEnd::Leaves(at.1));
         };
+        let rewritten = proxy_in_path::at_arrival(hop.netns, to, case.local_addr, evidence)?;
+        if !rewritten.found.is_empty() {
+            return Ok(PathEnd::Rewritten);
+        }
+        match hop.onward(to, evidence)? {
+            Route::Local => return Ok(PathEnd::Here(hop.netns)),
+            Route::None(_) => return Ok(PathEnd::Stops),
+            Route::Out(further) => at = (hop.netns, further),
+        }
+    }
+    Err(Undiagnosed::Incomplete)
+}
+
+/// A namespace of this machine that is the next hop of a way.
+pub(super) struct NextHop {
+    /// Its inode number.
+    pub(super) netns: u32,
+    /// The address that it has as the next hop.
+    pub(super) addr: IpAddr,
+}
+
+/// The namespace of this machine that packets come to which leave this one by that route; `None`
+/// if they leave the machine.
+pub(super) fn next_hop(
+    to: Remote,
+    netns: u32,
+    out: &RouteOut,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<NextHop>, Undiagnosed> {
+    let addr = out.gateway.unwrap_or(to.addr);
+    let owner = evidence.owner(netns, out.device.index, addr)?;
+    Ok(owner.map(|netns| NextHop { netns, addr }))
+}
+
+impl NextHop {
+    /// The way on from there, as far as the destination decides it.
+    pub(super) fn onward(
+        &self,
+        to: Remote,
+        evidence: &mut dyn Evidence,
+    ) -> Result<Route, Undiagnosed> {
         let forwarded = Flow {
             to: to.addr,
             from: None,
@@ -147,17 +187,8 @@ pub(super) fn end_of_way(
             uid: None,
             port: to.port,
         };
-        let rewritten = proxy_in_path::at_arrival(next, to, case.local_addr, evidence)?;
-        if !rewritten.found.is_empty() {
-            return Ok(PathEnd::Rewritten);
-        }
-        match evidence.route(next, forwarded)? {
-            Route::Local => return Ok(PathEnd::Here(next)),
-            Route::None(_) => return Ok(PathEnd::Stops),
-            Route::Out(further) => (netns, out) = (next, further),
-        }
+        evidence.route(self.netns, forwarded)
     }
-    Err(Undiagnosed::Incomplete)
 }
 
 /// The state of a neighbour that did not answer; `None` of one that did, or that was not

@@ -11,7 +11,7 @@ use super::{
     Undiagnosed,
     firewall_facts::{Firewall, FirewallPacket, PacketEnd},
     port_facts::LocalPorts,
-    way::{Covering, DeadEnd, Flow, Link, NetDevice, OwnAddresses, Route},
+    way::{Covering, DeadEnd, Flow, Forwarding, Link, NetDevice, OwnAddresses, Route},
 };
 
 /// Answers what the rules ask: the host, a recording, or a test.
@@ -129,6 +129,15 @@ questions! {
         /// The address.
         addr: IpAddr,
     } -> Vec<u32>;
+    /// The forwarding of packets that arrive by the interface with that address.
+    forwarding: Forwarding {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// The address, which packets for other hosts are sent to as their next hop.
+        addr: IpAddr,
+        /// Of IPv6 packets.
+        v6: bool,
+    } -> Forwarding;
     /// The options by which `nsenter` gets into the namespace, such as `-t 812 -n` or
     /// `--net=/run/netns/a`; `None` of the one that conntrace itself runs in.
     door: Door {
@@ -223,6 +232,7 @@ impl Question {
             | Self::Neighbour { .. }
             | Self::Owner { .. }
             | Self::Holders { .. }
+            | Self::Forwarding { .. }
             | Self::Door { .. }
             | Self::Listeners { .. }
             | Self::ListenersElsewhere { .. }

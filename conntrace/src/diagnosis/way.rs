@@ -115,6 +115,18 @@ pub struct Link {
     pub loopback: bool,
 }
 
+/// The setting of a namespace for packets that arrive for other hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Forwarding {
+    /// The interface forwards what arrives there.
+    On,
+    /// The interface does not, and others do.
+    OffAt(String),
+    /// No interface does.
+    Off,
+}
+
 /// A route whose prefix covers a destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Covering {

@@ -21,8 +21,8 @@ use crate::{
             ProxyVariable, Question,
         },
         way::{
-            Covering, DeadEnd, DeadEndKind, Flow, Link, NetDevice, OwnAddresses, Route, RouteOut,
-            RuleFacts,
+            Covering, DeadEnd, DeadEndKind, Flow, Forwarding, Link, NetDevice, OwnAddresses, Route,
+            RouteOut, RuleFacts,
         },
     },
     host::Lookup,
@@ -167,6 +167,8 @@ fn route_answers() -> Vec<(Question, Lookup)> {
         (Question::Neighbour { netns, device: 2, addr }, Answer::Neighbour(Neighbour::Failed)),
         (Question::Owner { netns, device: 2, addr }, Answer::Owner(Some(8))),
         (Question::Holders { netns, addr }, Answer::Holders(vec![8])),
+        (Question::Forwarding { netns, addr, v6: false }, Answer::Forwarding(Forwarding::OffAt("cni0".to_owned()))),
+        (Question::Forwarding { netns, addr, v6: true }, Answer::Forwarding(Forwarding::Off)),
         (Question::Door { netns }, Answer::Door(Some("-t 812 -n".to_owned()))),
     ]
     .map(|(question, answer)| (question, Lookup::Answer(answer)))
@@ -280,6 +282,8 @@ fn format() {
     assert_snapshot!(shown, @r#"
     [63, 6f, 6e, 6e, 74, 72, 63, 1a, 08, 00, 00, 00, 60, 01, 00, 00, 04, 03, 02, 01, af, 07, a0, 08]
     705 {"start":{"host":"web-1","time":"2026-11-22T08:30:00.123456789Z","boot_ns":7,"start":{"version":"0.1.0","boot_id":"5e0a1c6e-3f0e-4d0a-9c4b-0d6b1f2a3c4d","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"inet_sock_set_state","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"drops_elsewhere":false,"translations":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false},"limits":[]}}}
+    [63, 6f, 6e, 6e, 74, 72, 63, 1a, 08, 00, 00, 00, 20, 01, 00, 00, 04, 03, 02, 01, 42, c5, 3d, 21]
+    660 {"start":{"host":"web-1","time":"2026-11-22T08:30:00.123456789Z","boot_ns":7,"start":{"version":"0.1.0","boot_id":"5e0a1c6e-3f0e-4d0a-9c4b-0d6b1f2a3c4d","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"inet_sock_set_state","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false},"limits":[]}}}
     55 {"clock":{"boot_to_wall":"PT472222H13M20.000000123S"}}
     269 {"told":{"asked_ns":5,"netns_mix":0,"question":{"route":{"netns":7,"way":{"to":"10.0.0.5","from":null,"device":2,"mark":1,"uid":0,"port":5432}}},"found":{"answer":{"route":{"out":{"gateway":"10.0.0.5","device":{"index":2,"name":"eth0"},"prefix_len":0,"table":254}}}}}}
     189 {"told":{"asked_ns":5,"netns_mix":0,"question":{"route":{"netns":7,"way":{"to":"10.0.0.5","from":null,"device":2,"mark":1,"uid":0,"port":5432}}},"found":{"answer":{"route":{"none":101}}}}}
@@ -291,6 +295,8 @@ fn format() {
     146 {"told":{"asked_ns":5,"netns_mix":0,"question":{"neighbour":{"netns":7,"device":2,"addr":"10.0.0.5"}},"found":{"answer":{"neighbour":"failed"}}}}
     131 {"told":{"asked_ns":5,"netns_mix":0,"question":{"owner":{"netns":7,"device":2,"addr":"10.0.0.5"}},"found":{"answer":{"owner":8}}}}
     126 {"told":{"asked_ns":5,"netns_mix":0,"question":{"holders":{"netns":7,"addr":"10.0.0.5"}},"found":{"answer":{"holders":[8]}}}}
+    157 {"told":{"asked_ns":5,"netns_mix":0,"question":{"forwarding":{"netns":7,"addr":"10.0.0.5","v6":false}},"found":{"answer":{"forwarding":{"off_at":"cni0"}}}}}
+    144 {"told":{"asked_ns":5,"netns_mix":0,"question":{"forwarding":{"netns":7,"addr":"10.0.0.5","v6":true}},"found":{"answer":{"forwarding":"off"}}}}
     110 {"told":{"asked_ns":5,"netns_mix":0,"question":{"door":{"netns":7}},"found":{"answer":{"door":"-t 812 -n"}}}}
     280 {"told":{"asked_ns":5,"netns_mix":0,"question":{"listeners":{"netns":7,"addr":"10.0.0.5","port":5432}},"found":{"answer":{"listeners":{"on_port":[{"netns":7,"addr":"10.0.0.5","port":5432,"only_v6":false,"device":null,"process":{"pid":812,"comm":"postgres"}}],"on_similar":[]}}}}}
     254 {"told":{"asked_ns":5,"netns_mix":0,"question":{"listeners_elsewhere":{"netns":7,"port":5432}},"found":{"answer":{"listeners_elsewhere":[{"netns":7,"addr":"10.0.0.5","port":5432,"only_v6":false,"device":null,"process":{"pid":812,"comm":"postgres"}}]}}}}
@@ -354,8 +360,8 @@ fn what_cannot_be_replayed_says_why() {
     let foreign = "it is not a recording: `conntrace run --record FILE` makes one";
     assert_eq!(error(b"{\"schema\":1}\n"), foreign);
     assert_eq!(error(b"x"), foreign);
-    assert_snapshot!(error(&with(8, &[8])), @"its format is version 8, and this conntrace knows version 7: replay it with the version of conntrace that made it");
-    assert_snapshot!(error(&resummed(with(8, &[3]))), @"its format is version 3, and this conntrace knows version 7: replay it with the version of conntrace that made it");
+    assert_snapshot!(error(&with(8, &[9])), @"its format is version 9, and this conntrace knows version 8: replay it with the version of conntrace that made it");
+    assert_snapshot!(error(&resummed(with(8, &[3]))), @"its format is version 3, and this conntrace knows version 8: replay it with the version of conntrace that made it");
     assert_snapshot!(error(&resummed(with(12, &[176]))), @"its records have another size: replay it with the version of conntrace that made it, on the same architecture");
     assert_snapshot!(error(&resummed(with(16, &0x0403_0201_u32.to_ne_bytes()))), @"its records have another byte order: replay it with the version of conntrace that made it, on the same architecture");
     assert_snapshot!(error(b""), @"it is empty: `conntrace run --record FILE` makes recordings");
@@ -365,6 +371,8 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; conntrace was killed, its output was closed, or the rest is missing");
     assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 7575: the file ends in the middle of what begins there; the lines before it were written");
     assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 7900: something follows the stop; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 7606: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 7931: something follows the stop; the lines before it were written");
 }
 
 /// Invalid entries with valid checksums.

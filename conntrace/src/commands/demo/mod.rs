@@ -284,12 +284,15 @@ mod tests {
         // network has. For the next two a policy of the host's would have to be set, and be left
         // if killed. The fourth needs a namespace without an
         // address, and the last the rules of a cluster.
+        // if killed. The next needs a namespace without an address, the last a gateway and a server
+        // with namespaces of their own.
         let elsewhere = [
             Code::PrivateAddressNotLocal,
             Code::CgroupPolicy,
             Code::SecurityModule,
             Code::NoSourceAddress,
             Code::ServiceWithoutEndpoints,
+            Code::NotForwarded,
         ];
         assert_eq!(missing, elsewhere);
     }

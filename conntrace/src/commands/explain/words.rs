@@ -173,6 +173,8 @@ const PHRASES: &[(&[&str], &[Topic])] = &[
      &[label(Label::Cancelled)]),
     (&["einval", "invalid argument"],
      &[label(Label::Failed), cause(Code::BadDestination), cause(Code::BlackholeRoute)]),
+    (&["ip forward", "ip forwarding", "forwarding"],
+     &[cause(Code::NotForwarded)]),
     (&["blackhole", "black hole", "null route"],
      &[cause(Code::BlackholeRoute)]),
     (&["enobufs", "no buffer space available"],

@@ -17,6 +17,7 @@ pub(crate) mod local_firewall;
 pub(crate) mod neighbour_unresolved;
 pub(crate) mod no_route;
 pub(crate) mod no_source_address;
+pub(crate) mod not_forwarded;
 pub(crate) mod nothing_listening;
 pub(crate) mod own_link_down;
 pub(crate) mod ports_held_by_bind;
@@ -180,6 +181,7 @@ causes! {
     PortsHeldByBind = 15: ports_held_by_bind;
     HostDown = 7: host_down;
     NeighbourUnresolved = 11: neighbour_unresolved;
+    NotForwarded = 30: not_forwarded;
     AnswersSometimes = 28: answers_sometimes;
     RemoteFiltered = 6: remote_filtered;
     PrivateAddressNotLocal = 9: private_address_not_local;

@@ -18,7 +18,7 @@ use crate::{
         Case, CaseDrops, Certainty, Code, FailedCall,
         firewall_facts::{Match, PacketEnd},
         question::{Answer, Listeners, Neighbour, Question},
-        way::{DeadEnd, DeadEndKind, Route, RuleFacts},
+        way::{DeadEnd, DeadEndKind, Forwarding, Route, RuleFacts},
     },
     record::{Errno, Label, ReplyKind},
 };
@@ -71,6 +71,7 @@ pub(super) fn staged() -> Vec<(Code, Case, Script)> {
         (Code::AnswerFromElsewhere, answered_in_vain(OTHER, false), far().drop_reason("NO_SOCKET")),
         (Code::DeadlineTooShort, answered_in_vain(FAR, true), far().drop_reason("NO_SOCKET")),
         (Code::BlackholeRoute, failed_call(Label::Failed, Errno::EINVAL), swallowed().dead_end(dead_end(DeadEndKind::Blackhole))),
+        (Code::NotForwarded, silence(), unforwarded()),
     ]
 }
 
@@ -90,6 +91,7 @@ fn there(reason: &str) -> Script {
 
 /// Further attempts of a cause, with the certainty of each.
 #[rustfmt::skip]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
     let none_there = |script: Script| script.with(
         Question::Listeners { netns: CONTAINER, addr: ip(FAR), port: PORT },
@@ -176,6 +178,11 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (silent_and(dropped_there(to(FAR), silence())), there("TCP_MD5NOTFOUND"), Code::DroppedHere, Certainty::Certain),
         (dropped_there(to(FAR), silence()), there("NETFILTER_DROP"), Code::DroppedHere, Certainty::Likely),
         (cut_off(Errno::EINVAL), swallowed().dead_end(dead_end(DeadEndKind::Blackhole)), Code::BlackholeRoute, Certainty::Certain),
+        (hasty(silence()), unforwarded(), Code::NotForwarded, Certainty::Certain),
+        (silence(), gateway().forwarding(out(None, 24), Forwarding::OffAt("cni0".to_owned())), Code::NotForwarded, Certainty::Likely),
+        (silence(), unforwarded().legacy(), Code::NotForwarded, Certainty::Likely),
+        (works(22, 1, silence()), unforwarded(), Code::NotForwarded, Certainty::Likely),
+        (silence(), unforwarded().rewrites_in(CONTAINER), Code::NotForwarded, Certainty::Possible),
     ]
 }
 
@@ -332,6 +339,12 @@ pub(super) fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::BlackholeRoute, "there is a way since", failed_call(Label::Failed, Errno::EINVAL), far().dead_end(dead_end(DeadEndKind::Blackhole))),
         (Code::BlackholeRoute, "the source went away meanwhile", cut_off(Errno::EINVAL), swallowed().own(OWN, false)),
         (Code::BlackholeRoute, "prohibited", failed_call(Label::Denied, Errno::EACCES), Script::default().route(FAR, Route::None(Errno::EACCES.0)).dead_end(dead_end(DeadEndKind::Prohibit))),
+        (Code::NotForwarded, "it forwards", silence(), gateway().forwarding(out(None, 24), Forwarding::On)),
+        (Code::NotForwarded, "it has the address", silence(), gateway().forwarding(Route::Local, Forwarding::Off)),
+        (Code::NotForwarded, "it has no route either", silence(), gateway().forwarding(no_route(), Forwarding::Off)),
+        (Code::NotForwarded, "led elsewhere before", silence(), unforwarded().rewrites()),
+        (Code::NotForwarded, "refused", reset(FAR), unforwarded()),
+        (Code::NotForwarded, "the gateway is another machine", silence(), unforwarded().owner("10.0.0.1", None)),
         (Code::AnswersSometimes, "dropped here", works(PORT, 12, dropped()), far().drop_reason("TCP_MD5NOTFOUND")),
     ]
 }
@@ -339,6 +352,11 @@ pub(super) fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
 /// The route look-up fails with EINVAL.
 fn swallowed() -> Script {
     Script::default().route(FAR, Route::None(Errno::EINVAL.0))
+}
+
+/// The gateway is a namespace of this machine, which does not forward.
+fn unforwarded() -> Script {
+    gateway().forwarding(out(None, 24), Forwarding::Off)
 }
 
 /// A VPN's route that forbids what the main table has.

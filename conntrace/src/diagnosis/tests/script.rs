@@ -15,7 +15,7 @@ use crate::diagnosis::{
         Answer, BpfProgram, Holder, Listener, Listeners, NamedProcess, Neighbour, ProcessKey,
         ProxyVariable, Question,
     },
-    way::{Covering, DeadEnd, Link, NetDevice, OwnAddresses, Route, RouteOut},
+    way::{Covering, DeadEnd, Forwarding, Link, NetDevice, OwnAddresses, Route, RouteOut},
 };
 
 pub(super) const NETNS: u32 = 7;
@@ -79,6 +79,7 @@ fn nothing(question: &Question) -> Option<Answer> {
         Question::Neighbour { .. } => Answer::Neighbour(Neighbour::Absent),
         Question::Owner { .. } => Answer::Owner(None),
         Question::Holders { .. } => Answer::Holders(vec![]),
+        Question::Forwarding { .. } => Answer::Forwarding(Forwarding::On),
         Question::Door { .. } => Answer::Door(None),
         Question::Listeners { .. } => Answer::Listeners(Listeners::default()),
         Question::ListenersElsewhere { .. } => Answer::ListenersElsewhere(vec![]),
@@ -259,6 +260,19 @@ impl Script {
             addr: ip(addr),
         };
         self.with(question, Answer::Holders(vec![CONTAINER]))
+    }
+
+    /// The gateway is a container's namespace, which has this way onward and forwards so.
+    pub(super) fn forwarding(self, onward: Route, found: Forwarding) -> Self {
+        let question = Question::Forwarding {
+            netns: CONTAINER,
+            addr: ip("10.0.0.1"),
+            v6: false,
+        };
+        self.link(link(true, Some("veth")))
+            .owner("10.0.0.1", Some(CONTAINER))
+            .route_in(CONTAINER, FAR, None, onward)
+            .with(question, Answer::Forwarding(found))
     }
 
     pub(super) fn proxy(self, found: Option<ProxyVariable>) -> Self {

@@ -151,9 +151,11 @@ fn sentences_have_the_facts_of_the_case() {
 
 #[test]
 fn sentences_about_ways_name_their_place() {
-    let told = [Code::BlackholeRoute].map(sentences);
+    let told = [Code::BlackholeRoute, Code::NotForwarded].map(sentences);
     insta::assert_snapshot!(told.join("\n"), @r"
     the route blackhole 0.0.0.0/0 of table 51820 (rule 5000: not from all fwmark 0xca6c lookup 51820) forbids the way to 10.0.0.5; without it the way by eth0 would be taken
     `ip route show table 51820` shows it: start the VPN that set it, or let it exempt 10.0.0.5 (kill switch, allowed addresses)
+    the next hop 10.0.0.1 on the way to 10.0.0.5 is network namespace 8 of this machine, which does not forward packets (net.ipv4.ip_forward is 0)
+    `sysctl -w net.ipv4.ip_forward=1` lets it forward; also in /etc/sysctl.d, so that it stays
     ");
 }

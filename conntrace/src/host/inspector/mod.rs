@@ -123,6 +123,10 @@ impl HostInspector {
             Question::Holders { netns, addr } => {
                 Answer::Holders(self.holders(netns, addr, about, until)?)
             }
+            Question::Forwarding { netns, addr, v6 } => {
+                let query = || route::forwarding(addr, v6);
+                Answer::Forwarding(namespaces.inside(netns, about, until, query)?)
+            }
             Question::Door { netns } => {
                 Answer::Door(namespaces.nsenter_options(netns, about, until)?)
             }

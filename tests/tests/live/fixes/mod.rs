@@ -3,6 +3,7 @@
 
 mod answers;
 mod commands;
+mod gateways;
 mod policies;
 mod ports;
 mod silence;
@@ -87,8 +88,9 @@ impl FixScene {
 }
 
 /// Scenes of all groups.
-const SCENES: [&[FixScene]; 5] = [
+const SCENES: [&[FixScene]; 6] = [
     answers::SCENES,
+    gateways::SCENES,
     policies::SCENES,
     ports::SCENES,
     silence::SCENES,
@@ -211,7 +213,10 @@ fn last_line(live: &Live, netns: u32, began: &str) -> Value {
 /// Runs the commands of the fix, and repeats the connect if they repair it.
 fn try_fix(scene: &FixScene, line: &Value) {
     let fix = line["cause"]["fix"].as_str().unwrap();
-    let netns = line["netns"].as_u64().unwrap().try_into().unwrap();
+    // A fix may be for another namespace than the client's.
+    let evidence = &line["cause"]["evidence"];
+    let netns = evidence["netns"].as_u64().or(line["netns"].as_u64());
+    let netns = netns.unwrap().try_into().unwrap();
     eprintln!("{} ({}): {fix}", scene.code.as_str(), scene.name);
     assert!(!fix.contains("(in network namespace"), "{fix}");
     let all = commands::of(fix);

@@ -63,6 +63,15 @@ pub(super) fn has(addr: IpAddr) -> io::Result<bool> {
     Ok(all.iter().any(|it| it.addr == addr) || lookup::is_local(addr)?)
 }
 
+/// Finds the interface that has an address.
+pub(super) fn device_of(addr: IpAddr) -> io::Result<Option<u32>> {
+    let all = all(addr.is_ipv6())?;
+    Ok(all
+        .iter()
+        .find(|it| it.addr == addr)
+        .map(|assigned| assigned.device))
+}
+
 fn all(v6: bool) -> io::Result<Vec<Assigned>> {
     let mut body = [0; HEADER_LEN];
     body[0] = family(v6);

@@ -5,6 +5,7 @@
 //! limit, `Interrupted` if the tables changed during a dump.
 
 mod addresses;
+mod forwarding;
 mod links;
 mod lookup;
 mod message;
@@ -32,7 +33,8 @@ use crate::{
     diagnosis::{
         question::Neighbour,
         way::{
-            Covering, DeadEnd, DeadEndKind, Flow, Link, OwnAddresses, Route, RouteOut, RuleFacts,
+            Covering, DeadEnd, DeadEndKind, Flow, Forwarding, Link, OwnAddresses, Route, RouteOut,
+            RuleFacts,
         },
     },
     host::netlink,
@@ -147,6 +149,15 @@ pub fn own_addresses(v6: bool) -> io::Result<OwnAddresses> {
 /// See the module.
 pub fn is_own(addr: IpAddr) -> io::Result<bool> {
     addresses::has(addr.to_canonical())
+}
+
+/// Reads whether packets for other hosts are forwarded that arrive by the interface with this
+/// address.
+///
+/// # Errors
+/// See the module. `Unsupported` also if no interface has the address.
+pub fn forwarding(addr: IpAddr, v6: bool) -> io::Result<Forwarding> {
+    forwarding::at(addr, v6)
 }
 
 /// Reads the state of a neighbour on this interface.
