@@ -12,7 +12,7 @@ use socket2::Socket;
 use super::{
     Act::{Connect, Holding, Once, Starting},
     LocalEnd, QUIET_V4, Scenario, Sysctls,
-    outcome::{CERTAIN, DROPPED_HERE, ExpectedOutcome, LIKELY, NO_NEIGHBOUR, REFUSED},
+    outcome::{CERTAIN, DROPPED_HERE, ExpectedOutcome, LIKELY, NO_NEIGHBOUR, POSSIBLE, REFUSED},
     process::Client,
     scenario, v4,
 };
@@ -33,7 +33,7 @@ const MISTYPED_PORT: u16 = 29_018;
 
 /// Host that is reachable only through the gateway.
 const BEYOND: SocketAddr = v4(Ipv4Addr::new(203, 0, 113, 9), ACCEPTS);
-const GATEWAY_IS_DOWN: ExpectedOutcome = NO_NEIGHBOUR
+const NOBODY_NEAR: ExpectedOutcome = NO_NEIGHBOUR
     .icmp(3, 1)
     .from(LocalEnd::Address(IpAddr::V4(NEAR_LOCAL_V4)));
 
@@ -47,9 +47,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("on loopback", "start a server on 127.0.0.1, connect to another address of this host", v4(FAR_LOCAL_V4, LOOPBACK_PORT), Holding(|to| elsewhere(to, v4(Ipv4Addr::LOCALHOST, LOOPBACK_PORT))), &[REFUSED]).alone().because("listening_elsewhere", CERTAIN),
     scenario("mistyped port", "start a server on port 29081, connect to port 29018", v4(FAR_LOCAL_V4, MISTYPED_PORT), Holding(|to| elsewhere(to, v4(FAR_LOCAL_V4, SERVER_PORT))), &[REFUSED]).alone().because("wrong_port", LIKELY),
     scenario("proxy is down", "start a client with https_proxy set to a proxy that is not running", v4(QUIET_V4, RESETS), Starting(by_proxy), &[REFUSED]).because("proxy_in_path", CERTAIN),
-    scenario("gateway is down", "connect through a default gateway that does not answer", BEYOND, Connect, &[GATEWAY_IS_DOWN]).through(NEAR_V4).because("neighbour_unresolved", CERTAIN)
+    scenario("gateway is down", "connect through a default gateway that does not answer", BEYOND, Connect, &[NOBODY_NEAR]).through(NEAR_V4).because("neighbour_unresolved", CERTAIN)
         // With the last SYN the kernel may have begun to ask it anew.
         .or("neighbour_unresolved", LIKELY),
+    scenario("wrong network", "have a route look for a host on another network than its own", v4(QUIET_V4, ACCEPTS), Once(looked_for_near), &[NOBODY_NEAR]).alone().because("wrong_network", POSSIBLE),
     scenario("link goes down", "take the interface down while the attempt waits for its answer", v4(QUIET_V4, SILENT), Once(link_goes_down), &[DROPPED_HERE]).alone().because("route_went_away", CERTAIN),
     scenario("loopback down", "take the interface lo down, connect to 127.0.0.1", v4(Ipv4Addr::LOCALHOST, NOBODYS_PORT), Once(loopback_down), &[DROPPED_HERE]).alone().because("own_link_down", CERTAIN).covered_by("local_drop"),
     scenario("other way back", "have the answer come by an interface that the strict reverse path filter rejects", v4(QUIET_V4, ACCEPTS), Once(way_back_differs), &[DROPPED_HERE]).with(STRICT).because("dropped_here", CERTAIN).covered_by("local_drop"),
@@ -67,6 +68,11 @@ fn link_goes_down(to: SocketAddr) -> io::Result<()> {
 fn loopback_down(to: SocketAddr) -> io::Result<()> {
     loopback_goes_down()?;
     give_up(to, DEADLINE)
+}
+
+fn looked_for_near(to: SocketAddr) -> io::Result<()> {
+    leads_near(QUIET_V4)?;
+    connect(to)
 }
 
 /// Receives the answer by the device that the socket is bound to, while the route to its sender

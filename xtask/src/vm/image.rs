@@ -21,9 +21,10 @@ use crate::{
 /// can do.
 pub(crate) const TEST_PROGRAMS: [&str; 4] = ["ip", "nft", "ss", "setpriv"];
 /// Kernel modules that the tests need. A kernel without one of them has it built in, or lacks it.
-pub(crate) const TEST_MODULES: [&str; 19] = [
+pub(crate) const TEST_MODULES: [&str; 20] = [
     "tun",
     "veth",
+    "macvlan",
     "inet_diag",
     "tcp_diag",
     "nf_tables",

@@ -173,6 +173,8 @@ const PHRASES: &[(&[&str], &[Topic])] = &[
      &[label(Label::Cancelled)]),
     (&["einval", "invalid argument"],
      &[label(Label::Failed), cause(Code::BadDestination), cause(Code::BlackholeRoute)]),
+    (&["macvlan", "ipvlan", "netmask"],
+     &[cause(Code::WrongNetwork)]),
     (&["ip forward", "ip forwarding", "forwarding"],
      &[cause(Code::NotForwarded)]),
     (&["blackhole", "black hole", "null route"],

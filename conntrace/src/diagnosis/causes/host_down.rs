@@ -23,9 +23,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     reasons: &[
         "The machine or container is off, or is still starting.",
         "The address is wrong or has been given to nobody.",
-        "A netmask that is too wide, or a container bridge with the destination's network: the host is looked for on a network where it is not.",
         "A switch, VLAN or security group keeps the two apart.",
-        "A macvlan interface, which never reaches its own host.",
     ],
     steps: &[
         step(

@@ -33,6 +33,7 @@ pub(crate) mod silent_host;
 pub(crate) mod socket_port_range;
 pub(crate) mod source_not_local;
 pub(crate) mod tuple_in_use;
+pub(crate) mod wrong_network;
 pub(crate) mod wrong_port;
 pub(crate) mod wrong_source;
 
@@ -179,6 +180,7 @@ causes! {
     NothingListening = 0: nothing_listening, then proxy_in_path::REWRITTEN;
     EphemeralRangeUsedUp = 14: ephemeral_range_used_up;
     PortsHeldByBind = 15: ports_held_by_bind;
+    WrongNetwork = 31: wrong_network;
     HostDown = 7: host_down;
     NeighbourUnresolved = 11: neighbour_unresolved;
     NotForwarded = 30: not_forwarded;

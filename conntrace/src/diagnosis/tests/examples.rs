@@ -72,6 +72,7 @@ pub(super) fn staged() -> Vec<(Code, Case, Script)> {
         (Code::DeadlineTooShort, answered_in_vain(FAR, true), far().drop_reason("NO_SOCKET")),
         (Code::BlackholeRoute, failed_call(Label::Failed, Errno::EINVAL), swallowed().dead_end(dead_end(DeadEndKind::Blackhole))),
         (Code::NotForwarded, silence(), unforwarded()),
+        (Code::WrongNetwork, no_neighbour(), macvlan().route_in(CONTAINER, OWN, None, out(None, 24))),
     ]
 }
 
@@ -183,6 +184,11 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (silence(), unforwarded().legacy(), Code::NotForwarded, Certainty::Likely),
         (works(22, 1, silence()), unforwarded(), Code::NotForwarded, Certainty::Likely),
         (silence(), unforwarded().rewrites_in(CONTAINER), Code::NotForwarded, Certainty::Possible),
+        (no_neighbour(), astray().covered(24), Code::WrongNetwork, Certainty::Likely),
+        (no_neighbour(), astray().covered(8).link(link(true, Some("bridge"))), Code::WrongNetwork, Certainty::Likely),
+        (silence(), astray().covered(8), Code::WrongNetwork, Certainty::Possible),
+        (no_neighbour(), astray().held(FAR), Code::WrongNetwork, Certainty::Possible),
+        (no_neighbour(), macvlan().route_in(CONTAINER, OWN, None, Route::None(101)), Code::WrongNetwork, Certainty::Possible),
     ]
 }
 
@@ -253,7 +259,7 @@ pub(super) fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::RemoteFiltered, "a router has no route", works(22, 1, icmp(Label::TimedOut, 3, 0)), far()),
         (Code::HostDown, "own cable is out", no_neighbour(), far().neighbour(FAR, Neighbour::Failed).link(link(false, None))),
         (Code::HostDown, "an address of this machine", no_neighbour(), far().neighbour(FAR, Neighbour::Failed).held(FAR)),
-        (Code::HostDown, "another route covers it", no_neighbour(), far().neighbour(FAR, Neighbour::Failed).covered()),
+        (Code::HostDown, "another route covers it", no_neighbour(), far().neighbour(FAR, Neighbour::Failed).covered(8)),
         (Code::HostDown, "the destination itself says so", itself.clone(), far()),
         (Code::HostDown, "neighbour answers", silence(), far().neighbour(FAR, Neighbour::Known)),
         (Code::HostDown, "nobody has asked", silence(), far().neighbour(FAR, Neighbour::Absent)),
@@ -345,6 +351,11 @@ pub(super) fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::NotForwarded, "led elsewhere before", silence(), unforwarded().rewrites()),
         (Code::NotForwarded, "refused", reset(FAR), unforwarded()),
         (Code::NotForwarded, "the gateway is another machine", silence(), unforwarded().owner("10.0.0.1", None)),
+        (Code::WrongNetwork, "a host that is down", no_neighbour(), astray()),
+        (Code::WrongNetwork, "it answers", silence(), far().neighbour(FAR, Neighbour::Known).covered(8).held(FAR)),
+        (Code::WrongNetwork, "own cable is out", no_neighbour(), astray().covered(8).link(link(false, None))),
+        (Code::WrongNetwork, "a router says so", icmp(Label::Unreachable, 3, 1), astray().covered(8)),
+        (Code::WrongNetwork, "behind a gateway", no_neighbour(), gateway().neighbour("10.0.0.1", Neighbour::Failed).covered(8)),
         (Code::AnswersSometimes, "dropped here", works(PORT, 12, dropped()), far().drop_reason("TCP_MD5NOTFOUND")),
     ]
 }
@@ -352,6 +363,16 @@ pub(super) fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
 /// The route look-up fails with EINVAL.
 fn swallowed() -> Script {
     Script::default().route(FAR, Route::None(Errno::EINVAL.0))
+}
+
+/// Nobody answers for the destination on the own network.
+fn astray() -> Script {
+    far().neighbour(FAR, Neighbour::Failed)
+}
+
+/// The same behind a macvlan interface, and a namespace of this machine has the address.
+fn macvlan() -> Script {
+    astray().link(link(true, Some("macvlan"))).held(FAR)
 }
 
 /// The gateway is a namespace of this machine, which does not forward.

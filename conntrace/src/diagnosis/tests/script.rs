@@ -171,9 +171,10 @@ impl Script {
         self
     }
 
-    pub(super) fn covered(mut self) -> Self {
+    /// A route with a prefix of this length covers the destination as well.
+    pub(super) fn covered(mut self, prefix_len: u8) -> Self {
         self.covering.push(Covering {
-            prefix: (ip("10.0.0.0"), 8),
+            prefix: (ip("10.0.0.0"), prefix_len),
             table: 254,
             gateway: Some(ip("10.0.0.1")),
             device: None,

@@ -151,11 +151,13 @@ fn sentences_have_the_facts_of_the_case() {
 
 #[test]
 fn sentences_about_ways_name_their_place() {
-    let told = [Code::BlackholeRoute, Code::NotForwarded].map(sentences);
-    insta::assert_snapshot!(told.join("\n"), @r"
+    let told = [Code::BlackholeRoute, Code::NotForwarded, Code::WrongNetwork].map(sentences);
+    insta::assert_snapshot!(told.join("\n"), @"
     the route blackhole 0.0.0.0/0 of table 51820 (rule 5000: not from all fwmark 0xca6c lookup 51820) forbids the way to 10.0.0.5; without it the way by eth0 would be taken
     `ip route show table 51820` shows it: start the VPN that set it, or let it exempt 10.0.0.5 (kill switch, allowed addresses)
     the next hop 10.0.0.1 on the way to 10.0.0.5 is network namespace 8 of this machine, which does not forward packets (net.ipv4.ip_forward is 0)
     `sysctl -w net.ipv4.ip_forward=1` lets it forward; also in /etc/sysctl.d, so that it stays
+    10.0.0.5 is an address of this machine itself (network namespace 8), which a macvlan interface such as eth0 never reaches, and nobody answered for it
+    give the host a macvlan interface of its own on the same parent, and use its address, or attach the client to a bridge as well; `ip -d link show eth0` shows the parent
     ");
 }

@@ -1,15 +1,20 @@
 //! Fixes for packets that go astray within this machine, in namespaces that its tests make.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    process::Command,
+};
 
 use conntrace::diagnosis::Code;
+use conntrace_testnet::{FAR_ROUTER_V4, NEAR_V4};
 use conntrace_tests::{Partner, attempt, give_up, in_role_to, ip, link_into};
+use nix::unistd::gettid;
 
 use crate::fixes::{
     Fix, FixScene, HeldCause,
     answers::PORT,
     policies::{inside, namespace},
-    scene,
+    scene, shows,
 };
 
 /// Addresses of the server behind the gateway.
@@ -46,7 +51,67 @@ pub(crate) const SCENES: &[FixScene] = &[
             Box::new((gateway, server))
         },
     ),
+    scene(
+        Code::WrongNetwork,
+        "own_host_of_a_macvlan_interface",
+        Fix::Shows(&[shows("macvlan mode bridge")]),
+        1,
+        |_| {
+            let host = namespace();
+            for command in [
+                "ip link add parent type veth peer name lan",
+                // The other end of the wire is not to answer.
+                "sysctl -qw net.ipv4.conf.lan.arp_ignore=1",
+                "ip link set lan up",
+                "ip addr add 198.18.0.2/24 dev parent",
+                "ip link set parent up",
+                "ip link add child link parent type macvlan mode bridge",
+                &format!("ip link set child netns {}", gettid()),
+            ] {
+                inside(host.pid(), command);
+            }
+            ip("addr add 198.18.0.50/24 dev child");
+            ip("link set child up");
+            attempt(([198, 18, 0, 2], PORT));
+            Box::new(host)
+        },
+    )
+    .unless(lacks_macvlan),
+    scene(
+        Code::WrongNetwork,
+        "another_route_covers_it",
+        Fix::Shows(&[shows("198.51.100.0/24 via 192.0.2.254 dev far")]),
+        1,
+        |_| {
+            ip(&format!(
+                "route add 198.51.100.0/24 via {FAR_ROUTER_V4} metric 100"
+            ));
+            Box::new(attempt((NEAR_V4, PORT)))
+        },
+    ),
+    scene(
+        Code::WrongNetwork,
+        "another_namespace_has_it",
+        Fix::Shows(&[shows("198.51.100.2/32"), shows("198.51.100.2")]),
+        1,
+        |_| {
+            let holder = namespace();
+            inside(holder.pid(), &format!("ip addr add {NEAR_V4}/32 dev lo"));
+            attempt((NEAR_V4, PORT));
+            Box::new(holder)
+        },
+    ),
 ];
+
+/// Tries to make such an interface in a namespace of its own.
+fn lacks_macvlan() -> Option<String> {
+    let make = "ip link add one type veth peer name two && ip link add child link one type macvlan";
+    let made = Command::new("unshare")
+        .args(["-n", "sh", "-c", make])
+        .output();
+    let is_made = made.is_ok_and(|made| made.status.success());
+    (!is_made).then(|| "needs ip and interfaces of type macvlan".to_owned())
+}
 
 fn behind_a_closed_gateway(server: IpAddr) -> HeldCause {
     let held = beyond();

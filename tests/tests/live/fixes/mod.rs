@@ -215,8 +215,8 @@ fn try_fix(scene: &FixScene, line: &Value) {
     let fix = line["cause"]["fix"].as_str().unwrap();
     // A fix may be for another namespace than the client's.
     let evidence = &line["cause"]["evidence"];
-    let netns = evidence["netns"].as_u64().or(line["netns"].as_u64());
-    let netns = netns.unwrap().try_into().unwrap();
+    let netns = [&line["netns"], &evidence["netns"], &evidence["holder"]];
+    let netns: Vec<_> = netns.into_iter().filter_map(Value::as_u64).collect();
     eprintln!("{} ({}): {fix}", scene.code.as_str(), scene.name);
     assert!(!fix.contains("(in network namespace"), "{fix}");
     let all = commands::of(fix);
@@ -225,7 +225,7 @@ fn try_fix(scene: &FixScene, line: &Value) {
     }
     let here: Vec<_> = all.iter().filter(|it| !it.is_elsewhere).collect();
     for quoted in &here {
-        commands::assert_inside(&quoted.text, netns);
+        commands::assert_inside(&quoted.text, &netns);
     }
     match &scene.fix {
         Fix::Words(reason) => {
