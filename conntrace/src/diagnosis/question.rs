@@ -201,13 +201,14 @@ questions! {
         /// The end that it met.
         ending: PacketEnd,
     } -> Firewall;
-    /// The number of BPF programs that decide on connects of a cgroup.
+    /// The BPF programs that decide on connects of a cgroup, at most 4, in the order in which
+    /// they run.
     connect_programs: ConnectPrograms {
         /// The cgroup's id.
         cgroup: u64,
         /// Of IPv6 sockets.
         v6: bool,
-    } -> u32;
+    } -> Vec<AttachedProgram>;
     /// The BPF programs that, as a security module, decide on every connect.
     security_programs: SecurityPrograms {} -> Vec<BpfProgram>;
     /// The profile by which a security module confines a process.
@@ -347,6 +348,16 @@ pub struct BpfProgram {
     pub id: u32,
     /// Its name; empty if it was given none.
     pub name: String,
+}
+
+/// A BPF program of a cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedProgram {
+    /// The program.
+    #[serde(flatten)]
+    pub program: BpfProgram,
+    /// Path of the cgroup to which it is attached, if that was found.
+    pub cgroup: Option<String>,
 }
 
 /// A variable that names a proxy, in either case.

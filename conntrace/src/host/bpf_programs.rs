@@ -1,12 +1,15 @@
 //! BPF programs that decide on connects: cgroup programs and BPF LSM programs.
 
-use std::io;
+use std::{fs::File, io, os::unix::ffi::OsStrExt as _, path::Path};
 
 use super::netns::reason;
 use crate::{
-    diagnosis::{Undiagnosed, question::BpfProgram},
+    diagnosis::{
+        Undiagnosed,
+        question::{AttachedProgram, BpfProgram},
+    },
     record::sanitize,
-    sys::{self, CgroupGap, CgroupRoot, ProgramAttachment},
+    sys::{self, CgroupGap, CgroupRoot, OfCgroup, ProgramAttachment},
 };
 
 /// Maximum number of BPF links read.
@@ -15,6 +18,10 @@ const LINKS_MAX: usize = 4096;
 const NAMED_MAX: usize = 4;
 /// Maximum bytes of a program's name in a line; the kernel keeps 15.
 const NAME_JSON_MAX: usize = 96;
+/// Maximum bytes of a cgroup's path in a line.
+const PATH_JSON_MAX: usize = 160;
+/// Maximum number of cgroups above one that are asked.
+const ABOVE_MAX: usize = 16;
 
 /// Reads the BPF programs loaded on this host.
 pub(super) struct Programs {
@@ -37,11 +44,25 @@ impl Programs {
         }
     }
 
-    /// Returns the number of programs in effect in a cgroup, inherited ones included.
-    pub(super) fn on_connect(&self, cgroup: u64, v6: bool) -> Result<u32, Undiagnosed> {
+    /// Returns the programs in effect in a cgroup, inherited ones included.
+    pub(super) fn on_connect(
+        &self,
+        cgroup: u64,
+        v6: bool,
+    ) -> Result<Vec<AttachedProgram>, Undiagnosed> {
         let root = self.cgroups?;
-        let count = || sys::connect_programs(&root.open(cgroup)?, v6);
-        count().map_err(|error| reason(&error))
+        let ids = || sys::connect_programs(&root.open(cgroup)?, v6, OfCgroup::InEffect);
+        let ids = ids().map_err(|error| reason(&error))?;
+        let path = root.path(cgroup).ok();
+        let named = ids.into_iter().take(NAMED_MAX).map(|id| AttachedProgram {
+            // It may have been replaced meanwhile.
+            program: named_program(id).unwrap_or(BpfProgram {
+                id,
+                name: String::new(),
+            }),
+            cgroup: path.as_ref().and_then(|path| place(root, path, v6, id)),
+        });
+        Ok(named.collect())
     }
 
     /// Returns the BPF LSM programs that decide on every connect.
@@ -74,6 +95,20 @@ impl Programs {
         }
         Err(Undiagnosed::Incomplete)
     }
+}
+
+/// Finds the nearest cgroup, of one and those above it, to which a program is attached.
+fn place(root: &CgroupRoot, cgroup: &Path, v6: bool, id: u32) -> Option<String> {
+    let mut all = cgroup.ancestors().take(ABOVE_MAX);
+    let found = all.find(|path| {
+        let dir = path.to_str().map(|path| File::open(root.join(path)));
+        let Some(Ok(dir)) = dir else {
+            return false;
+        };
+        let attached = sys::connect_programs(&dir, v6, OfCgroup::Attached);
+        attached.is_ok_and(|attached| attached.contains(&id))
+    });
+    found.map(|path| sanitize::bounded(path.as_os_str().as_bytes(), PATH_JSON_MAX))
 }
 
 fn named_program(id: u32) -> io::Result<BpfProgram> {

@@ -17,8 +17,8 @@ use crate::{
         },
         port_facts::{Holding, LocalPorts, WiderRange},
         question::{
-            Answer, Holder, Listener, Listeners, NamedProcess, Neighbour, ProcessKey,
-            ProxyVariable, Question,
+            Answer, AttachedProgram, BpfProgram, Holder, Listener, Listeners, NamedProcess,
+            Neighbour, ProcessKey, ProxyVariable, Question,
         },
         way::{
             Covering, DeadEnd, DeadEndKind, Flow, Forwarding, Link, NetDevice, OwnAddresses, Route,
@@ -187,6 +187,7 @@ fn recorded_answers() -> Vec<RecordedAnswer> {
     let packet = FirewallPacket { direction: Direction::Out, remote, local: Some(addr), local_port: None, device: Some("eth0".to_owned()), leaves_by: None, asked: None, mark: Some(0), uid: None };
     let found = FoundRule { family: "inet".to_owned(), table: "t".to_owned(), chain: "c".to_owned(), handle: Some(4), comment: None, verdict: RuleVerdict::Drop, matches: Match::Fully };
     let firewall = Firewall { found: vec![found], complete: true };
+    let attached = AttachedProgram { program: BpfProgram { id: 12, name: "deny".to_owned() }, cgroup: Some("/a".to_owned()) };
     let answered = |question, answer| (question, Lookup::Answer(answer));
     let rest = [
         answered(Question::Listeners { netns, addr, port }, Answer::Listeners(listeners)),
@@ -197,6 +198,7 @@ fn recorded_answers() -> Vec<RecordedAnswer> {
         answered(Question::DropReason { number: 8 }, Answer::DropReason("NETFILTER_DROP".to_owned())),
         answered(Question::Firewall { netns, packet, ending: PacketEnd::Drop }, Answer::Firewall(firewall)),
         (Question::ConnectPrograms { cgroup: 9, v6: true }, Lookup::Unknown(Undiagnosed::NoAccess)),
+        answered(Question::ConnectPrograms { cgroup: 9, v6: false }, Answer::ConnectPrograms(vec![attached])),
         (Question::SecurityPrograms {}, Lookup::Unknown(Undiagnosed::Unsupported)),
         (Question::Confinement { process }, Lookup::Unknown(Undiagnosed::NoTime)),
     ];
@@ -306,6 +308,7 @@ fn format() {
     130 {"told":{"asked_ns":5,"netns_mix":0,"question":{"drop_reason":{"number":8}},"found":{"answer":{"drop_reason":"NETFILTER_DROP"}}}}
     410 {"told":{"asked_ns":5,"netns_mix":0,"question":{"firewall":{"netns":7,"packet":{"direction":"out","remote":"10.0.0.5:5432","local":"10.0.0.5","local_port":null,"device":"eth0","leaves_by":null,"asked":null,"mark":0,"uid":null},"ending":"drop"}},"found":{"answer":{"firewall":{"found":[{"family":"inet","table":"t","chain":"c","handle":4,"comment":null,"verdict":"drop","matches":"fully"}],"complete":true}}}}}
     125 {"told":{"asked_ns":5,"netns_mix":0,"question":{"connect_programs":{"cgroup":9,"v6":true}},"found":{"unknown":"no_access"}}}
+    174 {"told":{"asked_ns":5,"netns_mix":0,"question":{"connect_programs":{"cgroup":9,"v6":false}},"found":{"answer":{"connect_programs":[{"id":12,"name":"deny","cgroup":"/a"}]}}}}
     108 {"told":{"asked_ns":5,"netns_mix":0,"question":{"security_programs":{}},"found":{"unknown":"unsupported"}}}
     133 {"told":{"asked_ns":5,"netns_mix":0,"question":{"confinement":{"process":{"pid":77,"started_ns":5}}},"found":{"unknown":"no_time"}}}
     88 {"owner":{"exe":"/usr/bin/curl","cgroup":"/system.slice/app.service","container":null}}
@@ -373,6 +376,8 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 7900: something follows the stop; the lines before it were written");
     assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 7606: the file ends in the middle of what begins there; the lines before it were written");
     assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 7931: something follows the stop; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 7788: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 8113: something follows the stop; the lines before it were written");
 }
 
 /// Invalid entries with valid checksums.

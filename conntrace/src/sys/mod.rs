@@ -187,6 +187,8 @@ pub(crate) fn program_name(id: u32) -> io::Result<Vec<u8>> {
 const PROG_QUERY: libc::c_long = 16;
 /// Flag that includes the programs of parent cgroups (`BPF_F_QUERY_EFFECTIVE`).
 const QUERY_EFFECTIVE: u32 = 1;
+/// Maximum number of programs in a list; one cgroup has no more of its own (`BPF_CGROUP_MAX_PROGS`).
+const PROGRAMS_MAX: usize = 64;
 /// Attach types `BPF_CGROUP_INET4_CONNECT` and `BPF_CGROUP_INET6_CONNECT`.
 const CONNECT: [u32; 2] = [10, 11];
 
@@ -202,24 +204,41 @@ struct ProgramsRequest {
     padding: u32,
 }
 
-/// Counts the BPF programs that decide on the connects of a cgroup, given as an open directory.
+/// Programs of a cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OfCgroup {
+    /// Those in effect there, wherever above they are attached.
+    InEffect,
+    /// Those attached to this very one.
+    Attached,
+}
+
+/// Lists the ids of the BPF programs that decide on the connects of a cgroup, given as an open
+/// directory.
 ///
 /// # Errors
-/// When the kernel has no cgroup BPF programs, or refuses to list them.
-pub(crate) fn connect_programs(cgroup: &File, v6: bool) -> io::Result<u32> {
+/// When the kernel has no cgroup BPF programs, or refuses to list them, and when they are too many.
+pub(crate) fn connect_programs(cgroup: &File, v6: bool, which: OfCgroup) -> io::Result<Vec<u32>> {
     let [v4_type, v6_type] = CONNECT;
+    let mut ids = vec![0_u32; PROGRAMS_MAX];
     let mut request = ProgramsRequest {
         target_fd: cgroup.as_raw_fd().cast_unsigned(),
         attach_type: if v6 { v6_type } else { v4_type },
-        query_flags: QUERY_EFFECTIVE,
+        query_flags: match which {
+            OfCgroup::InEffect => QUERY_EFFECTIVE,
+            OfCgroup::Attached => 0,
+        },
         attach_flags: 0,
-        prog_ids: 0,
-        prog_count: 0,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_count: u32::try_from(ids.len()).map_err(io::Error::other)?,
         padding: 0,
     };
-    // SAFETY: with `prog_count` 0 the kernel writes only into the request.
+    // SAFETY: the kernel writes at most `prog_count` ids to `prog_ids`, and `ids` holds as many
+    // and outlives the call.
     unsafe { bpf(PROG_QUERY, &mut request) }?;
-    Ok(request.prog_count)
+    let count = usize::try_from(request.prog_count).map_err(io::Error::other)?;
+    ids.truncate(count);
+    Ok(ids)
 }
 
 /// Returns the path of an open file.

@@ -12,8 +12,8 @@ use crate::diagnosis::{
     },
     port_facts::{Holding, LocalPorts, WiderRange},
     question::{
-        Answer, BpfProgram, Holder, Listener, Listeners, NamedProcess, Neighbour, ProcessKey,
-        ProxyVariable, Question,
+        Answer, AttachedProgram, BpfProgram, Holder, Listener, Listeners, NamedProcess, Neighbour,
+        ProcessKey, ProxyVariable, Question,
     },
     way::{Covering, DeadEnd, Forwarding, Link, NetDevice, OwnAddresses, Route, RouteOut},
 };
@@ -89,7 +89,7 @@ fn nothing(question: &Question) -> Option<Answer> {
             found: vec![],
             complete: true,
         }),
-        Question::ConnectPrograms { .. } => Answer::ConnectPrograms(0),
+        Question::ConnectPrograms { .. } => Answer::ConnectPrograms(vec![]),
         Question::SecurityPrograms {} => Answer::SecurityPrograms(vec![]),
         Question::Confinement { .. } => Answer::Confinement(None),
     })
@@ -392,24 +392,25 @@ impl Script {
         self.with(question, Answer::Tuple(holder))
     }
 
-    pub(super) fn programs(self, count: u32) -> Self {
+    /// Programs with these names decide on the connects of a pod's cgroup.
+    pub(super) fn programs(self, names: &[&str]) -> Self {
         let question = Question::ConnectPrograms {
             cgroup: 77,
             v6: false,
         };
-        self.with(question, Answer::ConnectPrograms(count))
+        let attached = |program| AttachedProgram {
+            program,
+            cgroup: Some("/kubepods".to_owned()),
+        };
+        let programs = named_programs(names).into_iter().map(attached).collect();
+        self.with(question, Answer::ConnectPrograms(programs))
     }
 
     /// Programs with these names decide as a security module.
     pub(super) fn security_programs(self, names: &[&str]) -> Self {
-        let program = |(id, name): (u32, &&str)| BpfProgram {
-            id,
-            name: (*name).to_owned(),
-        };
-        let programs = (12..).zip(names).map(program).collect();
         self.with(
             Question::SecurityPrograms {},
-            Answer::SecurityPrograms(programs),
+            Answer::SecurityPrograms(named_programs(names)),
         )
     }
 
@@ -417,6 +418,14 @@ impl Script {
         let question = Question::Confinement { process: PROCESS };
         self.with(question, Answer::Confinement(profile.map(Into::into)))
     }
+}
+
+fn named_programs(names: &[&str]) -> Vec<BpfProgram> {
+    let program = |(id, name): (u32, &&str)| BpfProgram {
+        id,
+        name: (*name).to_owned(),
+    };
+    (12..).zip(names).map(program).collect()
 }
 
 pub(super) fn link(carrier: bool, kind: Option<&str>) -> Link {

@@ -76,6 +76,26 @@ fn programs_are_named_where_they_have_a_name() {
     assert!(cause.why.ends_with(": deny (id 12), id 13"), "{cause:?}");
 }
 
+/// Of a program that is known it is said what it is.
+#[test]
+fn programs_of_cgroups_are_named_with_their_place() {
+    let told = |names: &[&str]| {
+        let case = failed_call(Label::Denied, Errno::EPERM);
+        let cause = diagnose(&case, &mut Script::default().programs(names)).0;
+        let cause = cause.unwrap();
+        format!("{}\n{}", cause.why, cause.fix)
+    };
+    let told = [&["deny"][..], &["", "b"], &["cil_sock4_conne"]].map(told);
+    insta::assert_snapshot!(told.join("\n"), @"
+    connect to 10.0.0.5:5432 returned EPERM, and a BPF program on the process's cgroup or above it decides on connects: deny (id 12, attached to cgroup /kubepods)
+    find who attached it with `bpftool cgroup tree`, and have 10.0.0.5:5432 allowed there (network policy of the container platform)
+    connect to 10.0.0.5:5432 returned EPERM, and BPF programs on the process's cgroup or above it decide on connects: id 12, attached to cgroup /kubepods, b (id 13, attached to cgroup /kubepods)
+    find who attached it with `bpftool cgroup tree`, and have 10.0.0.5:5432 allowed there (network policy of the container platform)
+    connect to 10.0.0.5:5432 returned EPERM, and Cilium's load balancer of sockets decides on connects: cil_sock4_conne (id 12, attached to cgroup /kubepods). It forbids them to a service without a backend, which is no permission of the process
+    `kubectl get endpointslices -A` shows services without endpoints: start the pods of the one at 10.0.0.5:5432, or mend their readiness
+    ");
+}
+
 fn sentences(code: Code) -> String {
     let staged = staged();
     let (_, case, script) = staged.iter().find(|(of, ..)| *of == code).unwrap();
