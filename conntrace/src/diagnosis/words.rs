@@ -141,7 +141,6 @@ pub(super) fn command(case: &Case, command: &str, evidence: &mut dyn Evidence) -
 }
 
 /// A command as it can be run on this host, inside that network namespace.
-/// A command as it can be run on this host, inside any of its network namespaces.
 pub(super) fn command_in(netns: u32, command: &str, evidence: &mut dyn Evidence) -> String {
     match evidence.door(netns) {
         Ok(Some(options)) => quoted(&format!("nsenter {options} {command}")),

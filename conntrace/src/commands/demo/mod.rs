@@ -282,10 +282,8 @@ mod tests {
             .collect();
         // The first needs a gateway behind another device than a tunnel's, such as the test
         // network has. For the next two a policy of the host's would have to be set, and be left
-        // if killed. The fourth needs a namespace without an
-        // address, and the last the rules of a cluster.
-        // if killed. The next needs a namespace without an address, the last a gateway and a server
-        // with namespaces of their own.
+        // if killed. The fourth needs a namespace without an address, the fifth the rules of a
+        // cluster, the last a gateway and a server with namespaces of their own.
         let elsewhere = [
             Code::PrivateAddressNotLocal,
             Code::CgroupPolicy,

@@ -159,7 +159,7 @@ macro_rules! causes {
 causes! {
     BadDestination = 27: bad_destination;
     ProhibitRoute = 21: prohibit_route;
-    BlackholeRoute = 29: blackhole_route;
+    BlackholeRoute = 32: blackhole_route;
     OwnLinkDown = 24: own_link_down;
     WrongSource = 25: wrong_source;
     NoRoute = 10: no_route;
@@ -170,6 +170,7 @@ causes! {
     ServiceWithoutEndpoints = 29: service_without_endpoints;
     RejectedByFirewall = 3: rejected_by_firewall;
     LocalFirewall = 5: local_firewall;
+    NotForwarded = 33: not_forwarded;
     DroppedHere = 22: dropped_here;
     AnswerFromElsewhere = 30: answer_from_elsewhere;
     DeadlineTooShort = 31: deadline_too_short;
@@ -180,10 +181,9 @@ causes! {
     NothingListening = 0: nothing_listening, then proxy_in_path::REWRITTEN;
     EphemeralRangeUsedUp = 14: ephemeral_range_used_up;
     PortsHeldByBind = 15: ports_held_by_bind;
-    WrongNetwork = 31: wrong_network;
+    WrongNetwork = 34: wrong_network;
     HostDown = 7: host_down;
     NeighbourUnresolved = 11: neighbour_unresolved;
-    NotForwarded = 30: not_forwarded;
     AnswersSometimes = 28: answers_sometimes;
     RemoteFiltered = 6: remote_filtered;
     PrivateAddressNotLocal = 9: private_address_not_local;
@@ -211,9 +211,10 @@ impl JsonSchema for Code {
                 "const": code,
             })
         });
+        // As a vector: serde has no longer arrays than 32.
         json_schema!({
             "description": "Code of a cause.",
-            "oneOf": codes,
+            "oneOf": Vec::from(codes),
         })
     }
 }

@@ -5,7 +5,7 @@ use crate::{
         place::{self, NextHop},
         step,
         way::{Forwarding, Route},
-        words,
+        way_drop, words,
     },
     record::{Label, Remote, ReplyKind},
 };
@@ -64,14 +64,28 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     ],
 };
 
+/// Reasons of a packet that a namespace neither delivers nor forwards (`ip_error`).
+const NO_WAY_ON: [&str; 2] = ["IP_INADDRERRORS", "IP_INNOROUTES"];
+
 fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let silent = case.label == Label::TimedOut && case.reply == ReplyKind::None;
-    let Some(to) = case.remote.filter(|_| silent && case.own_failure.is_none()) else {
+    let left = case.own_failure.is_none() && case.drops.is_none();
+    let Some(to) = case.remote.filter(|_| silent && left) else {
         return Ok(None);
     };
+    let dropped = way_drop::named(case, evidence)?;
+    // A drop for another reason tells more.
+    if dropped.as_ref().is_some_and(|(_, reason)| !NO_WAY_ON.contains(&reason.as_str())) {
+        return Ok(None);
+    }
     let Some((hop, found)) = closed_hop(case, to, evidence)? else {
         return Ok(None);
     };
+    if let Some((drop, _)) = &dropped {
+        let is_witness = drop.all && drop.netns == hop.netns;
+        let cause = cause(&hop, &found, to, Certainty::Certain, evidence);
+        return Ok(is_witness.then_some(cause));
+    }
     // What is led elsewhere does not go that way.
     let from_here = proxy_in_path::rewriting(case, None, evidence)?;
     if from_here.may_be() {
