@@ -18,6 +18,14 @@ pub struct KernelMember {
 /// bitfield of its own.
 pub const DEFER_CONNECT: &str = "inet_sock.DEFER_CONNECT";
 
+/// Path of the sysctl `net.ipv4.tcp_syn_retries`. Before Linux 5.13 the member has four bytes, of
+/// which the first is the value.
+pub const SYN_RETRIES: &str = "net.ipv4.sysctl_tcp_syn_retries";
+
+/// Path of the sysctl `net.ipv4.tcp_syn_linear_timeouts`. Kernels before Linux 6.5 lack it, of which
+/// the agent tells the programs.
+pub const LINEAR_TIMEOUTS: &str = "net.ipv4.sysctl_tcp_syn_linear_timeouts";
+
 /// Size of the set of `enum skb_drop_reason` values in 64-bit words, a bit for each value.
 pub const DROP_REASON_WORDS: usize = 4;
 
@@ -122,6 +130,14 @@ offsets! {
     defer_connect: "inet_sock.DEFER_CONNECT", 1;
     /// Number of retransmission timer runs.
     rto_count: "inet_connection_sock.icsk_retransmits", 1;
+    /// Time after which the kernel gives up (`TCP_USER_TIMEOUT`), in milliseconds.
+    user_timeout: "inet_connection_sock.icsk_user_timeout", 4;
+    /// Number of SYN retransmissions that the socket allows (`TCP_SYNCNT`).
+    syn_retries: "inet_connection_sock.icsk_syn_retries", 1;
+    /// Number of SYN retransmissions that a network namespace allows.
+    netns_syn_retries: "net.ipv4.sysctl_tcp_syn_retries", 1;
+    /// Number of further ones that it sends without a longer wait.
+    linear_timeouts: "net.ipv4.sysctl_tcp_syn_linear_timeouts", 1;
     /// Number of segments sent.
     segs_out: "tcp_sock.segs_out", 4;
     /// Number of segments received.

@@ -183,9 +183,27 @@ pub struct RawRecord {
     /// Drop reason of the last dropped packet (the running kernel's `enum skb_drop_reason`); 0 if
     /// none was dropped.
     pub drop_reason: u16,
+    /// Time in milliseconds after which the kernel gives the attempt up (`TCP_USER_TIMEOUT`); 0 if
+    /// the socket has none. Like the two limits that follow, as it was at the ending, and 0 unless
+    /// the kernel gave up (`error` is `ETIMEDOUT`).
+    pub user_timeout_ms: u32,
+    /// Number of SYN retransmissions after which it does so: that of the socket (`TCP_SYNCNT`) with
+    /// [`SYN_RETRIES_OF_SOCKET`] added, or that of the network namespace
+    /// (`net.ipv4.tcp_syn_retries`). Both are at most 127.
+    pub syn_retries: u8,
+    /// Number of further ones, which come without a longer wait
+    /// (`net.ipv4.tcp_syn_linear_timeouts`); [`NO_LINEAR_TIMEOUTS`] before Linux 6.5.
+    pub linear_timeouts: u8,
+    /// Padding, always zero.
+    pub reserved: u16,
     /// Data that the connection carried; all zero if it carried none.
     pub traffic: RawTraffic,
 }
+
+/// Bit of `RawRecord::syn_retries`: the number is the socket's own.
+pub const SYN_RETRIES_OF_SOCKET: u8 = 1 << 7;
+/// `RawRecord::linear_timeouts`: the kernel has none. Its sysctl is at most 127.
+pub const NO_LINEAR_TIMEOUTS: u8 = u8::MAX;
 
 /// Data that a connection sent and received until the event, as its socket counts them.
 #[repr(C)]
@@ -213,9 +231,9 @@ pub struct RawTraffic {
 /// Size of a [`RawOpening`] in bytes.
 pub const OPENING_SIZE: usize = 88;
 /// Size of a [`RawRecord`] in bytes.
-pub const RECORD_SIZE: usize = 232;
+pub const RECORD_SIZE: usize = 240;
 /// `RawRecord::version`: layout of the records. A new layout has a new number.
-pub const RECORD_VERSION: u8 = 2;
+pub const RECORD_VERSION: u8 = 3;
 
 const _: () = assert!(size_of::<RawOpening>() == OPENING_SIZE);
 const _: () = assert!(size_of::<RawAttempt>() == OPENING_SIZE + 48);

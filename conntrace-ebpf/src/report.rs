@@ -21,6 +21,9 @@ use crate::{
     sync::{load, store},
 };
 
+/// Errno of an attempt that the kernel gives up.
+const ETIMEDOUT: u32 = 110;
+
 /// Event of an attempt that is reported as a record.
 pub struct AttemptEvent {
     pub sock: KernelSock,
@@ -288,6 +291,7 @@ fn fill(record: &mut RawRecord, before: &Before, notes: &Notes, event: &AttemptE
     }
     store(&mut record.flags, flags);
     fill_icmp(record, sock, before, notes);
+    fill_limits(record, sock);
     fill_traffic(record, sock);
     load(&record.syns_or_connects) == 0 && load(&record.flags) & FLAG_DEFERRED == 0
 }
@@ -322,6 +326,18 @@ fn fill_icmp(record: &mut RawRecord, sock: KernelSock, before: &Before, notes: &
         record.icmp_type = icmp.icmp_type();
         record.icmp_code = icmp.code();
         record.icmp_from = icmp.from();
+    }
+}
+
+/// Fills in the limits after which the kernel gives up, if it did.
+#[inline(always)]
+fn fill_limits(record: &mut RawRecord, sock: KernelSock) {
+    store(&mut record.user_timeout_ms, 0);
+    store(&mut record.syn_retries, 0);
+    store(&mut record.linear_timeouts, 0);
+    store(&mut record.reserved, 0);
+    if sock.error() == ETIMEDOUT {
+        sock.describe_limits(record);
     }
 }
 

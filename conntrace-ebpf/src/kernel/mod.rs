@@ -47,6 +47,10 @@ static CALL_OFFSETS: CallOffsets = CallOffsets::POISONED;
 #[unsafe(no_mangle)]
 static DEFER_CONNECT_MASK: u8 = 0;
 
+/// Set by the agent to `NO_LINEAR_TIMEOUTS` if the kernel lacks that sysctl, else 0.
+#[unsafe(no_mangle)]
+static LACKS_LINEAR_TIMEOUTS: u8 = 0;
+
 /// Set of drop reasons that are recorded for a packet of an attempt's socket, a bit for each
 /// `enum skb_drop_reason`.
 #[unsafe(no_mangle)]

@@ -5,11 +5,13 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use conntrace_common::{
-    record::{AF_INET, AF_INET6, ORIGIN_ICMP, ORIGIN_ICMP6, RawTraffic},
+    record::{
+        AF_INET, AF_INET6, ORIGIN_ICMP, ORIGIN_ICMP6, RawRecord, RawTraffic, SYN_RETRIES_OF_SOCKET,
+    },
     shared::store,
 };
 
-use super::{DEFER_CONNECT_MASK, OFFSETS, QueuedIcmp, Struct, at, global, v4_in_16};
+use super::{DEFER_CONNECT_MASK, LACKS_LINEAR_TIMEOUTS, OFFSETS, QueuedIcmp, Struct, at, global, v4_in_16};
 
 const IPPROTO_TCP: u16 = 6;
 
@@ -301,6 +303,25 @@ impl KernelSock {
             now.wrapping_sub(received)
         };
         store(&mut traffic.received_ago_jiffies, received_ago);
+    }
+
+    /// Writes the limits after which the kernel gives the attempt up (`tcp_write_timeout`).
+    #[inline(always)]
+    pub fn describe_limits(self, record: &mut RawRecord) {
+        let net = self.tcp.follow::<{ at!(net) }>();
+        let of_netns: u8 = net.load::<{ at!(netns_syn_retries) }, _>();
+        let linear: u8 = net.load::<{ at!(linear_timeouts) }, _>();
+        let of_socket: u8 = self.tcp.load::<{ at!(syn_retries) }, _>();
+        let retries = if of_socket == 0 {
+            of_netns
+        } else {
+            of_socket | SYN_RETRIES_OF_SOCKET
+        };
+        let user_timeout_ms: u32 = self.tcp.load::<{ at!(user_timeout) }, _>();
+        store(&mut record.user_timeout_ms, user_timeout_ms);
+        store(&mut record.syn_retries, retries);
+        let linear = linear | global!(LACKS_LINEAR_TIMEOUTS);
+        store(&mut record.linear_timeouts, linear);
     }
 
     #[inline(always)]

@@ -87,7 +87,7 @@ static MISSED_DROPS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static SEEN_CALLS: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Queue of records for the agent, the only one: 8 MiB hold 34,952 records.
+/// Queue of records for the agent, the only one: 8 MiB hold 33,825 records.
 #[map]
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(RING_SIZE, 0);
 

@@ -1,12 +1,15 @@
 //! Offsets and constants of the programs, resolved from the running kernel's BTF.
 
 use conntrace_btf::{Btf, BtfError};
-use conntrace_common::offsets::{ConntrackOffsets, DEFER_CONNECT, MEMBERS};
+use conntrace_common::offsets::{
+    ConntrackOffsets, DEFER_CONNECT, KernelMember, LINEAR_TIMEOUTS, MEMBERS, SYN_RETRIES,
+};
+use conntrace_common::record::NO_LINEAR_TIMEOUTS;
 
 use super::drops::NotedReasons;
 
-/// Values of the globals `OFFSETS`, `CONNTRACK_OFFSETS`, `DEFER_CONNECT_MASK`, `DROP_REASONS`,
-/// `PACKET_DROP_REASONS`, `NO_SOCKET` and `TASK_IS_TYPED`.
+/// Values of the globals `OFFSETS`, `CONNTRACK_OFFSETS`, `DEFER_CONNECT_MASK`,
+/// `LACKS_LINEAR_TIMEOUTS`, `DROP_REASONS`, `PACKET_DROP_REASONS`, `NO_SOCKET` and `TASK_IS_TYPED`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ResolvedOffsets {
     /// Byte offsets of the members, in the order of [`MEMBERS`].
@@ -15,6 +18,8 @@ pub(super) struct ResolvedOffsets {
     pub(super) conntrack: ConntrackOffsets,
     /// Mask of the `DEFER_CONNECT` bit within its byte.
     pub(super) defer_connect_mask: u8,
+    /// `NO_LINEAR_TIMEOUTS` if the kernel lacks that sysctl (before Linux 6.5), else 0.
+    pub(super) lacks_linear_timeouts: u8,
     /// Recorded drop reasons.
     pub(super) drop_reasons: NotedReasons,
     /// 1 if the kernel has the helper `bpf_get_current_task_btf` (Linux 5.11), else 0.
@@ -54,7 +59,8 @@ const OF_CONNTRACK: [&str; 6] = [
 ];
 
 /// Lists every member that is looked up. A kernel has all of them, except that
-/// `DEFER_CONNECT` is in only one of its two places, and that connection tracking may be missing.
+/// `DEFER_CONNECT` is in only one of its two places, that `LINEAR_TIMEOUTS` came with Linux 6.5, and that connection
+/// tracking may be missing.
 pub(super) fn members() -> impl Iterator<Item = &'static str> {
     let named = MEMBERS.iter().map(|member| member.path);
     named
@@ -76,21 +82,23 @@ pub(super) fn enumerators() -> impl Iterator<Item = String> {
 /// Names the first member that the kernel lacks, or whose size differs.
 pub(super) fn resolve(btf: &Btf<'_>) -> Result<ResolvedOffsets, BtfError> {
     let (defer_connect, defer_connect_mask) = defer_connect(btf)?;
-    let offset_of = |member: &conntrace_common::offsets::KernelMember| {
-        if member.path == DEFER_CONNECT {
-            return Ok(defer_connect);
-        }
-        let found = btf.member(member.path)?;
-        if found.bitfield.is_some() || found.bit_offset % 8 != 0 || found.size != member.size {
-            let shape = format!("{} of {} bytes", member.path, member.size);
-            return Err(BtfError::Missing(shape));
-        }
-        Ok(found.bit_offset / 8)
+    let has_linear_timeouts = btf.member(LINEAR_TIMEOUTS).is_ok();
+    let place_of = |member: &KernelMember| match member.path {
+        DEFER_CONNECT => Ok(defer_connect),
+        // The programs do not use what they load in its place.
+        LINEAR_TIMEOUTS if !has_linear_timeouts => offset_of(btf, SYN_RETRIES, &[1, 4]),
+        SYN_RETRIES => offset_of(btf, SYN_RETRIES, &[1, 4]),
+        path => offset_of(btf, path, &[member.size]),
     };
     Ok(ResolvedOffsets {
-        offsets: MEMBERS.iter().map(offset_of).collect::<Result<_, _>>()?,
+        offsets: MEMBERS.iter().map(place_of).collect::<Result<_, _>>()?,
         conntrack: conntrack(btf).unwrap_or(ConntrackOffsets::POISONED),
         defer_connect_mask,
+        lacks_linear_timeouts: if has_linear_timeouts {
+            0
+        } else {
+            NO_LINEAR_TIMEOUTS
+        },
         drop_reasons: NotedReasons::of(btf),
         task_is_typed: u8::from(btf.enumerator(TYPED_TASK_HELPER).is_some()),
     })
@@ -112,6 +120,15 @@ fn conntrack(btf: &Btf<'_>) -> Option<ConntrackOffsets> {
         status: status?.0,
         original: tuples?.0 + tuple?.0,
     })
+}
+
+/// Returns the byte offset of a member that has one of these sizes.
+fn offset_of(btf: &Btf<'_>, path: &str, sizes: &[u32]) -> Result<u32, BtfError> {
+    let found = btf.member(path)?;
+    if found.bitfield.is_some() || found.bit_offset % 8 != 0 || !sizes.contains(&found.size) {
+        return Err(BtfError::Missing(format!("{path} of {sizes:?} bytes")));
+    }
+    Ok(found.bit_offset / 8)
 }
 
 /// Returns the byte offset and the mask of `DEFER_CONNECT`.
@@ -139,6 +156,12 @@ mod tests {
             assert_eq!(resolved.defer_connect_mask.count_ones(), 1);
             let has_conntrack = resolved.conntrack != ConntrackOffsets::POISONED;
             assert!(kernel.is_running || has_conntrack, "{version:?}");
+            // Of the running kernel a distribution may have backported it.
+            let lacks = resolved.lacks_linear_timeouts == NO_LINEAR_TIMEOUTS;
+            assert!(
+                kernel.is_running || lacks == (version < (6, 5)),
+                "{version:?}"
+            );
             let has_helper = kernel.is_running || version >= (5, 11);
             assert!(
                 resolved.task_is_typed == u8::from(has_helper),

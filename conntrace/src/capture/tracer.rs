@@ -331,6 +331,11 @@ fn load_object(
         .override_global("DROP_REASONS", &reasons.of_socket[..], true)
         .override_global("PACKET_DROP_REASONS", &reasons.of_packet[..], true)
         .override_global("NO_SOCKET", &reasons.no_socket, true)
+        .override_global(
+            "LACKS_LINEAR_TIMEOUTS",
+            &resolved.lacks_linear_timeouts,
+            true,
+        )
         .override_global("FILTERS", &filters, true)
         .override_global("REPORT_ESTABLISHED", &report_established, true)
         .override_global("COUNT_CONNECTS", &count_connects, true)

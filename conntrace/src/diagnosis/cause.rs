@@ -20,7 +20,7 @@ use crate::record::sanitize;
 /// Most bytes of `why` and of `fix` in a line.
 pub(crate) const SENTENCE_JSON_MAX: usize = 512;
 /// Most bytes of `evidence` in a line; more is left out altogether.
-pub(crate) const EVIDENCE_JSON_MAX: usize = 1536;
+pub(crate) const EVIDENCE_JSON_MAX: usize = 1410;
 
 /// Certainty of a cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]

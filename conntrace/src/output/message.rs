@@ -43,6 +43,9 @@ pub(crate) fn outcome(
     }
     text.push_str(" after ");
     elapsed(&mut text, details.elapsed_us);
+    if let (Some(TimeoutBy::Kernel), Some(limit)) = (verdict.timeout_by, details.early_limit) {
+        push(&mut text, format_args!(", early because {limit}"));
+    }
     if let Some(why) = why {
         text.push_str(": ");
         text.push_str(why);

@@ -6,7 +6,7 @@ use conntrace_common::record::COMM_LEN;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Errno;
+use super::{Errno, Limits};
 
 /// State of an attempt at one event: its ending, its first stall, or a hint at its beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +66,8 @@ pub struct Attempt {
     /// Packets of the attempt that were dropped on this machine after they had lost their socket. An
     /// error says that one may not have been reported.
     pub way_drop: Result<Option<WayDrop>, DropUnknown>,
+    /// Limits after which the kernel gave up; `None` unless it did.
+    pub limits: Option<Limits>,
     /// Cached facts about the remote host. Its silence includes this attempt; its answers do not.
     pub remembered: HostTimes,
 }

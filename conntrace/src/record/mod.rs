@@ -10,6 +10,7 @@ mod fields;
 pub mod history;
 mod holding;
 pub(crate) mod label;
+mod limits;
 mod reply;
 pub(crate) mod sanitize;
 
@@ -24,6 +25,7 @@ pub use errno::Errno;
 pub use holding::Holding;
 pub(crate) use holding::{OPENING_WORDS, top_holding};
 pub use label::{Label, TimeoutBy, Verdict, label};
+pub use limits::{EarlyLimit, Limits, early_limit};
 pub use reply::{Reply, ReplyKind, own_failure, reply};
 
 /// Record as the kernel side writes it.

@@ -282,7 +282,7 @@ fn format() {
         rest = after;
     }
     assert_snapshot!(shown, @r#"
-    [63, 6f, 6e, 6e, 74, 72, 63, 1a, 08, 00, 00, 00, 60, 01, 00, 00, 04, 03, 02, 01, af, 07, a0, 08]
+    [63, 6f, 6e, 6e, 74, 72, 63, 1a, 08, 00, 00, 00, 68, 01, 00, 00, 04, 03, 02, 01, 1a, 1c, 45, db]
     705 {"start":{"host":"web-1","time":"2026-11-22T08:30:00.123456789Z","boot_ns":7,"start":{"version":"0.1.0","boot_id":"5e0a1c6e-3f0e-4d0a-9c4b-0d6b1f2a3c4d","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"inet_sock_set_state","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"drops_elsewhere":false,"translations":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false},"limits":[]}}}
     55 {"clock":{"boot_to_wall":"PT472222H13M20.000000123S"}}
     269 {"told":{"asked_ns":5,"netns_mix":0,"question":{"route":{"netns":7,"way":{"to":"10.0.0.5","from":null,"device":2,"mark":1,"uid":0,"port":5432}}},"found":{"answer":{"route":{"out":{"gateway":"10.0.0.5","device":{"index":2,"name":"eth0"},"prefix_len":0,"table":254}}}}}}
@@ -310,12 +310,12 @@ fn format() {
     108 {"told":{"asked_ns":5,"netns_mix":0,"question":{"security_programs":{}},"found":{"unknown":"unsupported"}}}
     133 {"told":{"asked_ns":5,"netns_mix":0,"question":{"confinement":{"process":{"pid":77,"started_ns":5}}},"found":{"unknown":"no_time"}}}
     88 {"owner":{"exe":"/usr/bin/curl","cgroup":"/system.slice/app.service","container":null}}
-    353 kind 1, 352 bytes
-    353 kind 1, 352 bytes
+    361 kind 1, 360 bytes
+    361 kind 1, 360 bytes
     88 {"owner":{"exe":"/usr/bin/wget","cgroup":"/system.slice/app.service","container":null}}
-    353 kind 1, 352 bytes
+    361 kind 1, 360 bytes
     337 {"port_pressure":{"time":"2026-11-22T08:30:00.123456789Z","level":50,"found":{"netns":7,"local":"10.0.0.2","remote":"10.0.0.5:5432","range":[32768,60999],"reserved":32,"used":14100,"reusable":0,"states":{"established":90,"syn_sent":0,"syn_recv":0,"fin_wait1":0,"fin_wait2":0,"time_wait":14010,"close_wait":0,"last_ack":0,"closing":0}}}}
-    353 kind 1, 352 bytes
+    361 kind 1, 360 bytes
     308 {"snapshot":{"time":"2026-11-22T08:30:00.123456789Z","snapshot":{"purpose":"summary","counters":{"attempts":5,"endings":4,"established":0,"ring_full":0,"untracked":0,"not_admitted":0,"ending_missed":0,"stall_ring_full":0,"missed_hooks":0},"in_map":1,"malformed":2,"undelivered":3,"inspectors_abandoned":4}}}
     317 {"snapshot":{"time":"2026-11-22T08:30:00.123456789Z","snapshot":{"purpose":{"stop":"SIGTERM"},"counters":{"attempts":5,"endings":4,"established":0,"ring_full":0,"untracked":0,"not_admitted":0,"ending_missed":0,"stall_ring_full":0,"missed_hooks":0},"in_map":1,"malformed":2,"undelivered":3,"inspectors_abandoned":4}}}
     "#);
@@ -370,8 +370,8 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&with(13, &[7])), @"it is damaged at byte 0: the checksum does not fit");
     assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry has an invalid length of 4294967295 bytes");
     assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; conntrace was killed, its output was closed, or the rest is missing");
-    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 8119: the file ends in the middle of what begins there; the lines before it were written");
-    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 8444: something follows the stop; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 8151: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 8476: something follows the stop; the lines before it were written");
 }
 
 /// Invalid entries with valid checksums.

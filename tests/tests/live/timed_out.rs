@@ -14,8 +14,24 @@ use conntrace_tests::{
     Attempted, ExpectedLine, ExpectedReply, Live, PlayedScenario, Unless, attempt, attempt_on,
     has_syn_sent, live_test, nft, remote_end, run, tcp, with_nft,
 };
-use nix::errno::Errno;
-use serde_json::json;
+use nix::{
+    errno::Errno,
+    libc,
+    sys::socket::{setsockopt, sockopt::SetStruct},
+};
+use serde_json::{Value, json};
+
+/// `TCP_SYNCNT` in the form of a nix socket option.
+#[derive(Clone)]
+struct TcpSynCnt;
+
+nix::setsockopt_impl!(
+    TcpSynCnt,
+    libc::IPPROTO_TCP,
+    libc::TCP_SYNCNT,
+    libc::c_int,
+    SetStruct<libc::c_int>
+);
 
 /// Environment variable that makes this program connect to a silent port instead of running its
 /// tests.
@@ -39,6 +55,8 @@ pub(crate) fn main() -> ExitCode {
         live_test("user_timeout_v4", || user_timeout(silent_v4())),
         live_test("user_timeout_v6", || user_timeout(silent_v6())),
         live_test("user_timeout_mapped", move || user_timeout(mapped)),
+        live_test("syn_count_v4", || syn_count(silent_v4())),
+        live_test("syn_count_v6", || syn_count(silent_v6())),
         live_test("retries_v4", || retries_used_up(silent_v4())),
         live_test("retries_v6", || retries_used_up(silent_v6())),
         live_test("deadline_v4", || deadline(silent_v4(), ms(300))),
@@ -91,7 +109,28 @@ fn user_timeout(remote: SocketAddr) {
         socket.set_tcp_user_timeout(Some(ms(1500))).unwrap();
         attempt_on(&socket, remote)
     });
-    expect_stalled(&live, &scene, by_kernel(&scene.value));
+    let line = expect_stalled(&live, &scene, by_kernel(&scene.value));
+    assert_early_because("the socket's option TCP_USER_TIMEOUT is 1500 ms", &line);
+}
+
+/// Linux 6.5 and later send further SYNs within the time that one retransmission would last.
+fn syn_count(remote: SocketAddr) {
+    let live = Live::get();
+    let scene = live.play(|_| {
+        let socket = tcp(remote);
+        setsockopt(&socket, TcpSynCnt, &1).unwrap();
+        attempt_on(&socket, remote)
+    });
+    assert_eq!(Errno::from_raw(scene.value.errno), Errno::ETIMEDOUT);
+    let line = &live.endings(&scene, 1)[0];
+    assert_eq!(line["timeout_by"], "kernel", "{line:#}");
+    assert_early_because("the socket's option TCP_SYNCNT is 1", line);
+}
+
+fn assert_early_because(setting: &str, line: &Value) {
+    let message = line["message"].as_str().unwrap();
+    let because = format!(" s, early because {setting}: ");
+    assert!(message.contains(&because), "{message}");
 }
 
 /// The kernel sends SYNs at 0 and 1 s, and gives up at 3 s.
@@ -105,7 +144,8 @@ fn retries_used_up(remote: SocketAddr) {
         }
         attempt(remote)
     });
-    expect_stalled(&live, &scene, by_kernel(&scene.value));
+    let line = expect_stalled(&live, &scene, by_kernel(&scene.value));
+    assert_early_because("net.ipv4.tcp_syn_retries is 1 here, by default 6", &line);
 }
 
 fn by_kernel(attempted: &Attempted) -> ExpectedLine {
@@ -239,8 +279,8 @@ fn answered_late(remote: SocketAddr) {
     expect_stalled(&live, &scene, ExpectedLine::established(&scene.value));
 }
 
-/// Expects one stall line for one SYN retransmission, and this outcome.
-fn expect_stalled(live: &Live, scene: &PlayedScenario<Attempted>, outcome: ExpectedLine) {
+/// Expects one stall line for one SYN retransmission, and this outcome. Returns its line.
+fn expect_stalled(live: &Live, scene: &PlayedScenario<Attempted>, outcome: ExpectedLine) -> Value {
     let expected = ExpectedLine {
         syn_sent: 2,
         syn_retransmitted: 1,
@@ -249,4 +289,5 @@ fn expect_stalled(live: &Live, scene: &PlayedScenario<Attempted>, outcome: Expec
     let lines = live.expect(scene, std::slice::from_ref(&expected));
     let stall = live.only_stall(scene);
     expected.assert_stall(&stall, &lines[0], ExpectedReply::None);
+    lines[0].clone()
 }

@@ -22,9 +22,9 @@ use nix::{
 use serde_json::Value;
 
 const THREADS: usize = 4;
-/// Number of records that exceeds the ring: 8 MiB of 232 bytes and a header of 8.
+/// Number of records that exceeds the ring: 8 MiB of 240 bytes and a header of 8.
 const OVER_RING: usize = 60_000;
-const RING: usize = (8 << 20) / 240;
+const RING: usize = (8 << 20) / 248;
 /// Number of lines that exceeds the output queue: 32 MiB of lines of about 900 bytes.
 const OVER_QUEUE: usize = 70_000;
 /// Number of timed attempts, fewer than the others.

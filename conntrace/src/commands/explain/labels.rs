@@ -133,7 +133,7 @@ const REFUSED: Explanation = Explanation {
 const TIMED_OUT: Explanation = Explanation {
     means: "no answer; `timeout_by` says who gave up",
     recognised: &[
-        "Rule 3: the kernel ended the attempt with ETIMEDOUT after its last SYN retransmission (timeout_by kernel).",
+        "Rule 3: the kernel ended the attempt with ETIMEDOUT after its last SYN retransmission (timeout_by kernel). Where TCP_USER_TIMEOUT, TCP_SYNCNT or a sysctl of the namespace made that early, the message says so.",
         "Rule 5: the application closed it unanswered, after a SYN retransmission or after --patience (timeout_by application).",
     ],
     reasons: &[

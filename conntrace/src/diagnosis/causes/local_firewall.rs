@@ -206,15 +206,23 @@ fn on_the_way(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         Match::Possibly => (Certainty::Likely, "probably by"),
     };
     let list = way_drop::command(&drop, &words::list_chain(first), evidence);
+    let before = match case.heard.on_this_port_ago_s {
+        Some(ago_s) => format!(
+            "; a handshake there completed {ago_s} s ago, so that it limits or bans, or is new"
+        ),
+        None => String::new(),
+    };
     Ok(Some(Cause::new(
         Code::LocalFirewall,
         certainty,
         &format!(
-            "{translation}the {packet} was dropped in {place} (NETFILTER_DROP), {by} {}",
+            "{translation}the {packet} was dropped in {place} (NETFILTER_DROP), {by} {}{before}",
             words::rule(first)
         ),
         &format!("{list} shows it. {}", words::mend_rule(first)),
-        facts.with("rules", &found),
+        facts
+            .with("rules", &found)
+            .with("answered_seconds_ago", case.heard.on_this_port_ago_s),
     )))
 }
 

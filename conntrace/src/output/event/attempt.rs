@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Endpoint, Time};
 use crate::{
     diagnosis::{Cause, Undiagnosed, WrittenCause},
-    record::{Label, Reply, Seen, TimeoutBy},
+    record::{EarlyLimit, Label, Reply, Seen, TimeoutBy},
 };
 
 /// Ending of a connection attempt.
@@ -85,6 +85,10 @@ pub struct Details {
     #[serde(skip)]
     #[schemars(skip)]
     pub(crate) own_part: &'static str,
+    /// Setting for which the kernel gave up early.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) early_limit: Option<EarlyLimit>,
 }
 
 /// Process that called connect.

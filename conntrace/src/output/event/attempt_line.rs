@@ -15,8 +15,8 @@ use crate::{
     diagnosis::DiagnosisResult,
     output::message,
     record::{
-        Attempt, Caller, Comm, Errno, Label, Remote, Reply, ReplyKind, Seen, Verdict, reply,
-        sanitize,
+        Attempt, Caller, Comm, EarlyLimit, Errno, Label, Remote, Reply, ReplyKind, Seen, Verdict,
+        early_limit, reply, sanitize,
     },
 };
 
@@ -47,6 +47,7 @@ pub(crate) struct SharedFacts {
     syn_retransmitted: u32,
     reply: Reply,
     own_part: &'static str,
+    early_limit: Option<EarlyLimit>,
     heard: bool,
 }
 
@@ -164,6 +165,7 @@ fn attempt_line(
         facts: SharedFacts {
             hostname: Arc::clone(hostname),
             own_part: own_part(attempt, label, &reply),
+            early_limit: early_limit(attempt),
             ending,
             caller: caller.map(SharedCaller::of),
             owner,
@@ -310,6 +312,7 @@ impl SharedFacts {
                 retransmitted: whole.then_some(self.syn_retransmitted),
             },
             own_part: self.own_part,
+            early_limit: self.early_limit,
             reply: self.reply,
             timeout_by: verdict.and_then(|verdict| verdict.timeout_by),
             suppressed: numbers.suppressed,

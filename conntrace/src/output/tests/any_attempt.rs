@@ -16,8 +16,8 @@ use crate::{
         known_cases::KnownCase,
     },
     record::{
-        Attempt, Caller, Drops, Errno, IcmpError, IcmpVersion, Label, Remote, Seen, TimeoutBy,
-        Verdict,
+        Attempt, Caller, Drops, Errno, IcmpError, IcmpVersion, Label, Limits, Remote, Seen,
+        TimeoutBy, Verdict,
     },
 };
 
@@ -45,7 +45,7 @@ fn comm() -> impl Strategy<Value = Comm> {
 }
 
 fn errno() -> impl Strategy<Value = Errno> {
-    prop_oneof![1..140, Just(4000)].prop_map(Errno)
+    prop_oneof![1..140, Just(Errno::ETIMEDOUT.0), Just(4000)].prop_map(Errno)
 }
 
 fn caller() -> impl Strategy<Value = Caller> {
@@ -72,6 +72,17 @@ fn icmp() -> impl Strategy<Value = IcmpError> {
 }
 
 prop_compose! {
+    fn limits()(
+        user_timeout_ms in option::of(0u32..3),
+        syn_retries in 1u8..8,
+        is_of_socket: bool,
+        linear_timeouts in option::of(0u8..6),
+    ) -> Limits {
+        Limits { user_timeout_ms, syn_retries, is_of_socket, linear_timeouts }
+    }
+}
+
+prop_compose! {
     fn attempt()(
         caller in option::of(caller()),
         remote in option::of((address(), any::<u16>())),
@@ -80,6 +91,7 @@ prop_compose! {
         (syn_sent, syn_retransmitted) in (0u32..3, 0u32..3),
         (error, icmp) in (option::of(errno()), option::of(icmp())),
         (heard, dropped) in any::<(bool, bool)>(),
+        limits in option::of(limits()),
         seen in select(
             &[Seen::Whole, Seen::JoinedLate, Seen::EndingRecovered, Seen::Untracked][..]
         ),
@@ -94,6 +106,7 @@ prop_compose! {
             error,
             icmp,
             heard,
+            limits,
             drops: dropped.then_some(Drops { count: 1, reason: 3 }),
             seen,
             ..refused()

@@ -154,6 +154,9 @@ fn facts_of(ending: &EndingText<'_>, errno: Option<&str>, details: &Details, fac
             TimeoutBy::Kernel => "the kernel gave up",
             TimeoutBy::Application => "the application gave up",
         });
+        if let (TimeoutBy::Kernel, Some(limit)) = (by, details.early_limit) {
+            let _ = write!(facts, " early: {limit}");
+        }
     }
     rows::left_out(facts, details.suppressed);
     let certainty = ending.cause.map(|cause| cause.certainty);

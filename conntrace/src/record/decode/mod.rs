@@ -11,13 +11,13 @@ use conntrace_common::drops::{DROPPED_SYN, DROPPED_SYN_ACK};
 use conntrace_common::record::{
     AF_INET, AF_INET6, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_RECOVERED,
     FLAG_UNTRACKED, KIND_BIND_FAILED, KIND_CONNECT_FAILED, KIND_CONNECTS, KIND_ENDING, KIND_STALL,
-    ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_VERSION, RawRecord, STATE_CLOSE, STATE_ESTABLISHED,
-    STATE_SYN_SENT,
+    NO_LINEAR_TIMEOUTS, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_VERSION, RawRecord, STATE_CLOSE,
+    STATE_ESTABLISHED, STATE_SYN_SENT, SYN_RETRIES_OF_SOCKET,
 };
 
 use super::{
     Attempt, Caller, Comm, DropUnknown, Drops, Errno, ExeId, HostTimes, IcmpError, IcmpVersion,
-    RecordKind, Remote, Seen, WayDrop, WayPacket,
+    Limits, RecordKind, Remote, Seen, WayDrop, WayPacket,
 };
 use super::{
     fields::Fields,
@@ -134,6 +134,7 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         },
         drops: drops(&fields),
         way_drop: way_drop(&fields)?,
+        limits: limits(&fields),
         remembered: remembered(&fields),
     })
 }
@@ -219,6 +220,17 @@ fn way_drop(fields: &Fields<'_>) -> Result<Result<Option<WayDrop>, DropUnknown>,
         asked: (!asked.addr.is_unspecified()).then_some(asked),
         last_ns: fields.u64(offset_of!(RawComplete, way_drop.last_ns)),
     })))
+}
+
+fn limits(fields: &Fields<'_>) -> Option<Limits> {
+    let retries = fields.u8(offset_of!(RawRecord, syn_retries));
+    let linear = fields.u8(offset_of!(RawRecord, linear_timeouts));
+    (retries != 0).then(|| Limits {
+        user_timeout_ms: fields.nonzero_u32(offset_of!(RawRecord, user_timeout_ms)),
+        syn_retries: retries & !SYN_RETRIES_OF_SOCKET,
+        is_of_socket: retries & SYN_RETRIES_OF_SOCKET != 0,
+        linear_timeouts: (linear != NO_LINEAR_TIMEOUTS).then_some(linear),
+    })
 }
 
 fn remembered(fields: &Fields<'_>) -> HostTimes {

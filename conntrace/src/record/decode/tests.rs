@@ -86,6 +86,34 @@ fn decodes_what_the_kernel_side_writes() {
 }
 
 #[test]
+fn limits_are_those_of_the_socket_or_its_namespace() {
+    let limits = |user_timeout_ms: u32, retries: u8, linear: u8| {
+        let mut bytes = refused();
+        let at = offset_of!(RawRecord, user_timeout_ms);
+        put(&mut bytes, at, &user_timeout_ms.to_ne_bytes());
+        let at = offset_of!(RawRecord, syn_retries);
+        put(&mut bytes, at, &[retries, linear]);
+        decode(&bytes).unwrap().limits
+    };
+    assert_eq!(limits(0, 0, 0), None);
+    let of_netns = Limits {
+        user_timeout_ms: None,
+        syn_retries: 6,
+        is_of_socket: false,
+        linear_timeouts: Some(4),
+    };
+    assert_eq!(limits(0, 6, 4), Some(of_netns));
+    let of_socket = Limits {
+        user_timeout_ms: Some(2500),
+        syn_retries: 127,
+        is_of_socket: true,
+        linear_timeouts: None,
+    };
+    let retries = 127 | SYN_RETRIES_OF_SOCKET;
+    assert_eq!(limits(2500, retries, NO_LINEAR_TIMEOUTS), Some(of_socket));
+}
+
+#[test]
 fn what_was_not_seen_whole_knows_less_of_its_caller() {
     let mut bytes = refused();
     put(
@@ -287,7 +315,7 @@ fn refuses_what_no_kernel_side_writes() {
         "icmp_origin cannot be 0"
     );
     let short = decode(&refused()[1..]).unwrap_err().to_string();
-    assert_eq!(short, "a record has 352 bytes, not 351");
+    assert_eq!(short, "a record has 360 bytes, not 359");
 }
 
 proptest! {

@@ -151,7 +151,7 @@ pub(in crate::record) const fn packed_port(word: u64) -> u16 {
 }
 
 /// Size of a [`RawComplete`] in bytes.
-pub const COMPLETE_SIZE: usize = 288 + 64;
+pub const COMPLETE_SIZE: usize = 296 + 64;
 
 const _: () = assert!(size_of::<RawComplete>() == COMPLETE_SIZE);
 

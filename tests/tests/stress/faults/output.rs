@@ -37,7 +37,7 @@ const FOR_SECONDS: usize = 22_000;
 /// Rounds that are compared in turn, and attempts in each.
 const PAIRS: usize = 200;
 const ROUND: usize = 50;
-/// Number of records that exceeds the ring: 8 MiB of 232 bytes and a header of 8.
+/// Number of records that exceeds the ring: 8 MiB of 240 bytes and a header of 8.
 const OVER_RING: usize = 40_000;
 
 fn refusing() -> SocketAddr {

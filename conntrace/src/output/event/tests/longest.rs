@@ -94,6 +94,8 @@ fn longest_outcome() -> Outcome {
     // The message repeats the name, with the address in parentheses.
     outcome.subject.message += &format!("{name} ()");
     outcome.subject.remote.name = Some(name);
+    let limit = record::EarlyLimit::LinearTimeouts(u8::MAX);
+    outcome.subject.message += &format!(", early because {limit}");
     outcome.details.suppressed = u64::MAX;
     outcome.details.seen = record::Seen::JoinedLate;
     outcome
