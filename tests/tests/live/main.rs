@@ -22,6 +22,7 @@ mod command;
 mod deadlines;
 mod degraded;
 mod demo;
+mod drops;
 mod established;
 mod exe;
 mod fast_open;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         ("deadlines", deadlines::main),
         ("degraded", degraded::main),
         ("demo", demo::main),
+        ("drops", drops::main),
         ("established", established::main),
         ("exe", exe::main),
         ("fast_open", fast_open::main),

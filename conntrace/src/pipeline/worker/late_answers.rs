@@ -1,6 +1,9 @@
 //! Endings that wait for an answer that may still come: a SYN-ACK that met no socket any more shows
 //! that the application gave up too early.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},

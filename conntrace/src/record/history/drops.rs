@@ -4,6 +4,9 @@
 //! they are. A client address has a bounded number of places, and so have all of them together. A
 //! drop that may have been evicted, or not reported, is unknown and never told as absent.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::VecDeque, mem::offset_of};
 
 use conntrace_common::drops::{DROP_SIZE, DROPPED_SYN, DROPPED_SYN_ACK, RawDrop};
