@@ -36,7 +36,6 @@ const CLOSED: u16 = 5999;
 const SERVICE_PORT: u16 = 80;
 
 const CERTAIN: &str = "certain";
-const LIKELY: &str = "likely";
 
 pub(crate) fn main() -> ExitCode {
     match role().as_deref() {

@@ -72,6 +72,8 @@ fn syn(port: u16) -> FirewallPacket {
         local: Some(FAR_LOCAL_V4.into()),
         local_port: Some(40_000),
         device: Some(FAR_DEVICE.to_owned()),
+        leaves_by: None,
+        asked: None,
         mark: Some(0),
         uid: Some(0),
     }
