@@ -9,9 +9,7 @@ use conntrace_tests::{give_up, wait_out};
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{
-    CERTAIN, CLIENT_V4, Net, OPEN, SERVER_V4, live, open_server, rules,
-};
+use super::{CERTAIN, CLIENT_V4, Net, OPEN, SERVER_V4, live, open_server, rules};
 
 const PACKETS: u32 = 20_000;
 const PACKETS_OF_NEIGHBOUR: u32 = 60_000;
@@ -78,7 +76,10 @@ pub(super) fn of_a_neighbour() {
                     (CLIENT_V4, u16::from_be_bytes([high, low]))
                 });
             });
-            wait_out((Ipv4Addr::new(192, 0, 2, 92), conntrace_testnet::ports::SILENT));
+            wait_out((
+                Ipv4Addr::new(192, 0, 2, 92),
+                conntrace_testnet::ports::SILENT,
+            ));
         });
         net
     });

@@ -17,8 +17,8 @@ use std::{
 
 use conntrace_testnet::enter_bare;
 use conntrace_tests::{
-    Attempted, Live, Partner, bound, in_role, in_role_to, lacks_drop_reasons, remote_of_role,
-    role, run, say_and_wait, unless_all, with_nft,
+    Attempted, Live, Partner, bound, in_role, in_role_to, lacks_drop_reasons, remote_of_role, role,
+    run, say_and_wait, unless_all, with_nft,
 };
 use nix::sched::{CloneFlags, setns};
 
@@ -182,7 +182,11 @@ impl Net {
 }
 
 /// Connects from this port, and gives up after a while.
-fn from_port(local: (Ipv4Addr, u16), remote: impl Into<SocketAddr>, deadline: Duration) -> Attempted {
+fn from_port(
+    local: (Ipv4Addr, u16),
+    remote: impl Into<SocketAddr>,
+    deadline: Duration,
+) -> Attempted {
     let socket = bound(SocketAddr::new(IpAddr::from(local.0), local.1));
     Attempted::within(deadline, &socket, remote)
 }

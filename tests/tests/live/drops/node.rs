@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::{
-    CERTAIN, CLOSED, Net, NODE_V4, OPEN, SERVER_V4, SERVER_V6, SERVICE_PORT, SERVICE_V4,
+    CERTAIN, CLOSED, NODE_V4, Net, OPEN, SERVER_V4, SERVER_V6, SERVICE_PORT, SERVICE_V4,
     SERVICE_V6, live, netns_of, open_server, rules, server,
 };
 
@@ -191,7 +191,9 @@ const SCENES: &[Scene] = &[
 
 pub(super) fn tests() -> Vec<Trial> {
     let scenes = SCENES.iter();
-    scenes.map(|scene| with_nft(scene.name, || play(scene))).collect()
+    scenes
+        .map(|scene| with_nft(scene.name, || play(scene)))
+        .collect()
 }
 
 fn play(scene: &'static Scene) {
@@ -224,7 +226,9 @@ fn play(scene: &'static Scene) {
     assert_eq!(cause["evidence"]["netns"], netns, "{line:#}");
     let why = cause["why"].as_str().unwrap();
     assert!(why.contains(scene.why), "{line:#}");
-    let nat = scene.nat.map(|nat| json!({ "addr": nat.ip(), "port": nat.port() }));
+    let nat = scene
+        .nat
+        .map(|nat| json!({ "addr": nat.ip(), "port": nat.port() }));
     assert_eq!(line["remote"]["nat"], nat.unwrap_or_default(), "{line:#}");
     println!("{}: {why}", scene.name);
 }

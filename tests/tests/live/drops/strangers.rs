@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use conntrace_testnet::{FAR_V4, FAR_LOCAL_V4, ports};
+use conntrace_testnet::{FAR_LOCAL_V4, FAR_V4, ports};
 use conntrace_tests::{Partner, PlayedScenario, with_nft};
 use jiff::Timestamp;
 use libtest_mimic::Trial;
@@ -29,8 +29,12 @@ const DROPS: &str = "table inet f { chain forward { type filter hook forward pri
 
 pub(super) fn tests() -> Vec<Trial> {
     vec![
-        with_nft("twin_gives_up", || of_a_twin(30_200, ports::SILENT, ms(700))),
-        with_nft("twin_is_silent", || of_a_twin(30_201, ports::SILENT, ms(1300))),
+        with_nft("twin_gives_up", || {
+            of_a_twin(30_200, ports::SILENT, ms(700))
+        }),
+        with_nft("twin_is_silent", || {
+            of_a_twin(30_201, ports::SILENT, ms(1300))
+        }),
         with_nft("twin_is_refused", || {
             of_a_twin(30_202, ports::RESETS_SECOND_SYN, ms(1300));
         }),
@@ -38,6 +42,7 @@ pub(super) fn tests() -> Vec<Trial> {
         with_nft("late_answer_to_an_earlier_attempt", of_an_earlier_attempt),
         with_nft("refused_after_a_drop", refused_after_a_drop),
         with_nft("way_by_source", way_by_source),
+        with_nft("rule_of_another_way", rule_of_another_way),
         with_nft("copy_is_dropped", copy_is_dropped),
     ]
 }
@@ -134,7 +139,9 @@ fn of_the_next_attempt() {
         ));
         from_port(local, SILENT, ms(300));
         from_port(local, (SERVER_V4, OPEN), ms(300));
-        live().tracer().wait_for_endings_since(&began, testnet.netns, 2);
+        live()
+            .tracer()
+            .wait_for_endings_since(&began, testnet.netns, 2);
         lines = lines_of(testnet.netns, &began, 2);
         net
     });
@@ -142,7 +149,11 @@ fn of_the_next_attempt() {
     let why = lines[0]["cause"]["why"].as_str().unwrap_or_default();
     assert!(!why.contains("dropped"), "a stranger's: {:#}", lines[0]);
     assert_eq!(lines[0]["remote"]["nat"], Value::Null, "{:#}", lines[0]);
-    assert_eq!(lines[1]["cause"]["code"], "local_firewall", "{:#}", lines[1]);
+    assert_eq!(
+        lines[1]["cause"]["code"], "local_firewall",
+        "{:#}",
+        lines[1]
+    );
 }
 
 /// The answer to an attempt that was cancelled comes while the next one with its port is under way.
@@ -153,11 +164,12 @@ fn of_an_earlier_attempt() {
             let local = (FAR_LOCAL_V4, 30_203);
             from_port(local, (FAR_V4, ports::ACCEPTS_LATE), ms(50));
             from_port(local, SILENT, ms(1300));
-            live().tracer().wait_for_endings_since(&began, testnet.netns, 2);
+            live()
+                .tracer()
+                .wait_for_endings_since(&began, testnet.netns, 2);
         });
         live().endings(&played, 2)
     };
-    println!("{:#}", lines[0]["cause"]); println!("{:#}", lines[1]["cause"]);
     assert_eq!(lines[1]["cause"]["code"], "silent_host", "{:#}", lines[1]);
 }
 
@@ -172,11 +184,12 @@ fn refused_after_a_drop() {
             "nft 'table inet f { chain forward { type filter hook forward priority 0; \
              tcp flags syn limit rate 1/hour burst 1 packets drop; }; }'",
         );
-        within(&client, || from_port((CLIENT_V4, 30_204), (FAR_V4, ports::RESETS), ms(3000)));
+        within(&client, || {
+            from_port((CLIENT_V4, 30_204), (FAR_V4, ports::RESETS), ms(3000))
+        });
         live().tracer().wait_for_endings_since(&began, netns, 1);
     });
     let line = &lines_of(netns, &began, 1)[0];
-    println!("{:#}", line["message"]);
     assert_eq!(line["syn"]["sent"], 2, "{line:#}");
     assert_eq!(line["cause"]["code"], "nothing_listening", "{line:#}");
 }
@@ -198,6 +211,31 @@ fn way_by_source() {
     assert_eq!(line["cause"]["code"], "local_firewall", "{line:#}");
 }
 
+/// The node sends the client's packets by another device than others, and drops them for both.
+fn rule_of_another_way() {
+    let line = live().last_line(1, |_| {
+        let net = Net::with(open_server());
+        inside(
+            &net.node,
+            "ip link add n2 type dummy
+             ip addr add 10.80.0.1/24 dev n2
+             ip link set n2 up
+             ip route add 10.78.0.0/24 dev n2 table 77
+             ip rule add from 10.77.0.0/24 lookup 77 priority 100",
+        );
+        rules(
+            &net.node,
+            "table inet f { chain forward { type filter hook forward priority 0; \
+             oifname n1 tcp dport 8000 drop comment \"by n1\"; \
+             oifname n2 tcp dport 8000 drop comment \"by n2\"; }; }",
+        );
+        conntrace_tests::give_up((SERVER_V4, OPEN));
+        net
+    });
+    let why = line["cause"]["why"].as_str().unwrap_or_default();
+    assert!(!why.contains("by n1"), "another rule dropped it: {line:#}");
+}
+
 /// The node copies packets to an observer, which takes none (`dup to`); the far host is silent.
 fn copy_is_dropped() {
     let began = now();
@@ -211,7 +249,10 @@ fn copy_is_dropped() {
              ip link set o0 up",
             observer.pid()
         ));
-        inside(&observer, "ip addr add 10.79.0.2/24 dev o1; ip link set o1 up");
+        inside(
+            &observer,
+            "ip addr add 10.79.0.2/24 dev o1; ip link set o1 up",
+        );
         let dup = "nft 'table ip d { chain pre { type filter hook prerouting priority -300; \
              iifname n0 dup to 10.79.0.2; }; }' 2>/dev/null";
         let status = std::process::Command::new("sh").args(["-c", dup]).status();
@@ -227,6 +268,5 @@ fn copy_is_dropped() {
         return;
     }
     let line = &lines_of(netns, &began, 1)[0];
-    println!("{:#}", line["message"]);
     assert_ne!(line["cause"]["certainty"], "certain", "a copy: {line:#}");
 }

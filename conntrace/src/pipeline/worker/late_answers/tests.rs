@@ -22,7 +22,10 @@ fn given_up(lasted_ms: u64, changes: &[Change<'_>]) -> CompleteRecord {
         (offset_of!(RawRecord, error), &[0; 4]),
         (offset_of!(RawRecord, at_ns), &ended_ns.to_ne_bytes()),
         (offset_of!(RawRecord, local_port), &PORT.to_ne_bytes()),
-        (offset_of!(RawRecord, syns_or_connects), &1_u32.to_ne_bytes()),
+        (
+            offset_of!(RawRecord, syns_or_connects),
+            &1_u32.to_ne_bytes(),
+        ),
     ];
     for (at, value) in silent.iter().chain(changes) {
         record[*at..at + value.len()].copy_from_slice(value);
@@ -31,7 +34,10 @@ fn given_up(lasted_ms: u64, changes: &[Change<'_>]) -> CompleteRecord {
 }
 
 fn of_port(port: u16) -> CompleteRecord {
-    given_up(300, &[(offset_of!(RawRecord, local_port), &port.to_ne_bytes())])
+    given_up(
+        300,
+        &[(offset_of!(RawRecord, local_port), &port.to_ne_bytes())],
+    )
 }
 
 #[test]
@@ -88,7 +94,10 @@ fn an_ending_is_due_after_its_wait() {
     }
     let due = began + WAIT_MAX;
     assert_eq!(held.due_at(TIMEOUT), Some(due));
-    assert!(held.take_due(due - Duration::from_millis(1), TIMEOUT).is_none());
+    assert!(
+        held.take_due(due - Duration::from_millis(1), TIMEOUT)
+            .is_none()
+    );
     assert_eq!(*held.take_due(due, TIMEOUT).unwrap().record, of_port(1));
     assert!(held.take_due(due, TIMEOUT).is_none(), "the next one is not");
     // A line that may take less time waits less.

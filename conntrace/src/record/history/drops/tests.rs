@@ -40,9 +40,18 @@ fn bytes(drop: &RawDrop) -> DropRecord {
         (offset_of!(RawDrop, asked), &drop.asked),
         (offset_of!(RawDrop, netns), &drop.netns.to_ne_bytes()),
         (offset_of!(RawDrop, device), &drop.device.to_ne_bytes()),
-        (offset_of!(RawDrop, client_port), &drop.client_port.to_ne_bytes()),
-        (offset_of!(RawDrop, server_port), &drop.server_port.to_ne_bytes()),
-        (offset_of!(RawDrop, asked_port), &drop.asked_port.to_ne_bytes()),
+        (
+            offset_of!(RawDrop, client_port),
+            &drop.client_port.to_ne_bytes(),
+        ),
+        (
+            offset_of!(RawDrop, server_port),
+            &drop.server_port.to_ne_bytes(),
+        ),
+        (
+            offset_of!(RawDrop, asked_port),
+            &drop.asked_port.to_ne_bytes(),
+        ),
         (offset_of!(RawDrop, reason), &drop.reason.to_ne_bytes()),
         (offset_of!(RawDrop, packet), &[drop.packet]),
     ] {
@@ -116,11 +125,23 @@ fn drops_of_one_kind_are_counted() {
 fn another_kind_of_drop_restarts_the_count() {
     let first = syn(CLIENT, BEGAN);
     let others = [
-        RawDrop { reason: NO_SOCKET, ..first },
+        RawDrop {
+            reason: NO_SOCKET,
+            ..first
+        },
         RawDrop { netns: 78, ..first },
-        RawDrop { server: addr(10), ..first },
-        RawDrop { server_port: 1, ..first },
-        RawDrop { packet: DROPPED_SYN_ACK, ..first },
+        RawDrop {
+            server: addr(10),
+            ..first
+        },
+        RawDrop {
+            server_port: 1,
+            ..first
+        },
+        RawDrop {
+            packet: DROPPED_SYN_ACK,
+            ..first
+        },
     ];
     for other in others {
         let mut table = DropTable::default();
@@ -186,8 +207,16 @@ fn ever_new_addresses_take_no_more_than_all_places() {
     for number in 0..u32::try_from(5 * CLIENTS_MAX).unwrap() {
         note(&mut table, &syn((addr(number), 1), BEGAN));
     }
-    assert!(table.by_client.len() <= CLIENTS_MAX, "{}", table.by_client.len());
-    assert!(table.by_addr.len() <= CLIENTS_MAX, "{}", table.by_addr.len());
+    assert!(
+        table.by_client.len() <= CLIENTS_MAX,
+        "{}",
+        table.by_client.len()
+    );
+    assert!(
+        table.by_addr.len() <= CLIENTS_MAX,
+        "{}",
+        table.by_addr.len()
+    );
     assert!(table.evicted_ns.len() <= EVICTED_MAX);
 }
 
@@ -217,7 +246,10 @@ fn a_drop_that_was_not_reported_is_unknown() {
 fn a_malformed_record_is_refused() {
     let mut table = DropTable::default();
     for packet in [0, 3, u8::MAX] {
-        let malformed = RawDrop { packet, ..syn(CLIENT, BEGAN) };
+        let malformed = RawDrop {
+            packet,
+            ..syn(CLIENT, BEGAN)
+        };
         assert_eq!(table.note(&bytes(&malformed)), None);
     }
     assert_eq!(table.take(CLIENT, BEGAN, 0), RawWayDrop::NOTHING);
