@@ -217,9 +217,10 @@ fn rule_of_another_way() {
         let net = Net::with(open_server());
         inside(
             &net.node,
-            "ip link add n2 type dummy
+            "ip link add n2 type veth peer name n3
              ip addr add 10.80.0.1/24 dev n2
              ip link set n2 up
+             ip link set n3 up
              ip route add 10.78.0.0/24 dev n2 table 77
              ip rule add from 10.77.0.0/24 lookup 77 priority 100",
         );
