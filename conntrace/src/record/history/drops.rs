@@ -47,6 +47,8 @@ pub struct DropTable {
 /// Drops of one client's attempt.
 #[derive(Debug, Clone, Copy)]
 struct Kept {
+    /// Time of the first of those that are counted.
+    first_ns: u64,
     last_ns: u64,
     told: RawWayDrop,
 }
@@ -62,7 +64,7 @@ impl DropTable {
         let addr: [u8; 16] = fields.array(offset_of!(RawDrop, client));
         let client = (addr, fields.u16(offset_of!(RawDrop, client_port)));
         let at_ns = fields.u64(offset_of!(RawDrop, at_ns));
-        let before = self.by_client.get(&client).map(|kept| kept.told);
+        let before = self.by_client.get(&client).copied();
         if before.is_none() {
             self.make_room(client, at_ns);
         }
@@ -79,10 +81,13 @@ impl DropTable {
             ..RawWayDrop::NOTHING
         };
         // Drops of another kind do not count: what is told is told of all of them.
-        if let Some(before) = before.filter(|before| before.is_alike(&told)) {
-            told.count = before.count.saturating_add(1);
+        let mut first_ns = at_ns;
+        if let Some(before) = before.filter(|before| before.told.is_alike(&told)) {
+            told.count = before.told.count.saturating_add(1);
+            first_ns = before.first_ns;
         }
         let kept = Kept {
+            first_ns,
             last_ns: at_ns,
             told,
         };
@@ -93,9 +98,8 @@ impl DropTable {
     /// Makes room for a client, at the expense of the oldest one with the same address, or with the
     /// address that has most.
     fn make_room(&mut self, (addr, port): Client, at_ns: u64) {
-        let own = self.by_addr.entry(addr).or_default();
-        own.push_back(port);
-        let from = if own.len() > OF_ADDR_MAX {
+        let own = self.by_addr.get(&addr).map_or(0, VecDeque::len);
+        let from = if own >= OF_ADDR_MAX {
             Some(addr)
         } else if self.by_client.len() >= CLIENTS_MAX {
             let largest = self.by_addr.iter().max_by_key(|(_, ports)| ports.len());
@@ -103,9 +107,22 @@ impl DropTable {
         } else {
             None
         };
-        if let Some(from) = from
-            && let Some(ports) = self.by_addr.get_mut(&from)
-            && let Some(oldest) = ports.pop_front()
+        if let Some(from) = from {
+            self.evict_of(from, at_ns);
+        }
+        self.by_addr.entry(addr).or_default().push_back(port);
+    }
+
+    /// Evicts the oldest client with this address.
+    fn evict_of(&mut self, from: [u8; 16], at_ns: u64) {
+        let Some(ports) = self.by_addr.get_mut(&from) else {
+            return;
+        };
+        let oldest = ports.pop_front();
+        if ports.is_empty() {
+            self.by_addr.remove(&from);
+        }
+        if let Some(oldest) = oldest
             && let Some(kept) = self.by_client.remove(&(from, oldest))
             && at_ns.saturating_sub(kept.last_ns) < ATTEMPT_NS_MAX
         {
@@ -136,6 +153,8 @@ impl DropTable {
         match kept.filter(|kept| kept.last_ns >= began_ns) {
             Some(kept) => RawWayDrop {
                 last_ns: kept.last_ns,
+                // How many of them are of an earlier attempt is not known.
+                count: if kept.first_ns < began_ns { 1 } else { kept.told.count },
                 ..kept.told
             },
             None => {
