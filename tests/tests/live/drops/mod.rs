@@ -18,7 +18,7 @@ use std::{
 use conntrace_testnet::enter_bare;
 use conntrace_tests::{
     Attempted, Live, Partner, bound, in_role, in_role_to, lacks_drop_reasons, remote_of_role, role,
-    run, say_and_wait, unless_all, with_nft,
+    run_one_by_one, say_and_wait, unless_all, with_nft,
 };
 use nix::sched::{CloneFlags, setns};
 
