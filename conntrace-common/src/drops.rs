@@ -79,10 +79,14 @@ pub struct RawDrop {
     pub asked_port: u16,
     /// Number of the reason, of the running kernel's `enum skb_drop_reason`.
     pub reason: u16,
+    /// Lower half of the client's initial sequence number: that of a SYN, and one less than a SYN-ACK
+    /// acknowledges. No translation changes it, so that it tells the attempt from another one with
+    /// the same address and port.
+    pub isn_end: u16,
     /// [`DROPPED_SYN`] or [`DROPPED_SYN_ACK`].
     pub packet: u8,
     /// Padding, always zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 5],
 }
 
 /// `RawDrop::packet`: a SYN without ACK.

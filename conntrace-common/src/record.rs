@@ -194,8 +194,8 @@ pub struct RawRecord {
     /// Number of further ones, which come without a longer wait
     /// (`net.ipv4.tcp_syn_linear_timeouts`); [`NO_LINEAR_TIMEOUTS`] before Linux 6.5.
     pub linear_timeouts: u8,
-    /// Padding, always zero.
-    pub reserved: u16,
+    /// Lower half of the initial sequence number (`tcp_sock.snd_una` until an answer comes).
+    pub isn_end: u16,
     /// Data that the connection carried; all zero if it carried none.
     pub traffic: RawTraffic,
 }

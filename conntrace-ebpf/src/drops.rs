@@ -35,7 +35,8 @@ pub fn report(ctx: &BtfTracePointContext, reason: u32) -> Option<()> {
     let dropped = DroppedPacket::from_arg(ctx, reason)?;
     let now_ns = kernel::now_ns();
     let [_, end_of_client] = dropped.client;
-    let last = client_addr(addr_hash((end_of_client >> u32::BITS) as u32))?;
+    let hash = addr_hash((end_of_client >> u32::BITS) as u32);
+    let last = client_addr(hash)?;
     if !is_alive(load(last), now_ns) {
         return None;
     }
@@ -43,7 +44,7 @@ pub fn report(ctx: &BtfTracePointContext, reason: u32) -> Option<()> {
         return None;
     }
     if !may_report(now_ns)? || !report::report_drop(reason, &dropped) {
-        store(missed_drops()?, now_ns);
+        store(missed_drops(hash)?, now_ns);
     }
     Some(())
 }

@@ -206,7 +206,8 @@ pub fn report_drop(reason: u32, dropped: &DroppedPacket) -> bool {
         DROPPED_SYN
     };
     store(&mut record.packet, packet);
-    record.reserved = [0; 7];
+    store(&mut record.isn_end, dropped.isn_end);
+    record.reserved = [0; 5];
     slot.submit(wakeup(KIND_ANSWER));
     true
 }
@@ -292,6 +293,7 @@ fn fill(record: &mut RawRecord, before: &Before, notes: &Notes, event: &AttemptE
     store(&mut record.flags, flags);
     fill_icmp(record, sock, before, notes);
     fill_limits(record, sock);
+    store(&mut record.isn_end, sock.isn_end());
     fill_traffic(record, sock);
     load(&record.syns_or_connects) == 0 && load(&record.flags) & FLAG_DEFERRED == 0
 }
@@ -335,7 +337,6 @@ fn fill_limits(record: &mut RawRecord, sock: KernelSock) {
     store(&mut record.user_timeout_ms, 0);
     store(&mut record.syn_retries, 0);
     store(&mut record.linear_timeouts, 0);
-    store(&mut record.reserved, 0);
     if sock.error() == ETIMEDOUT {
         sock.describe_limits(record);
     }

@@ -54,6 +54,8 @@ pub struct DroppedPacket {
     pub client_port: u16,
     pub server_port: u16,
     pub asked_port: u16,
+    /// Lower half of the client's initial sequence number.
+    pub isn_end: u16,
     /// True for a SYN-ACK.
     pub is_answer: bool,
     pub netns: u32,
@@ -66,6 +68,9 @@ struct Segment {
     destination: [u64; 2],
     /// Both ports as the first word of a TCP header has them: the source in the lower half.
     ports: u32,
+    /// Sequence and acknowledgement number, in network order.
+    sequence: u32,
+    acknowledged: u32,
     flags: u8,
 }
 
@@ -99,6 +104,11 @@ impl DroppedPacket {
             device.follow::<{ at!(dev_net) }>()
         };
         let is_answer = segment.flags & ACK != 0;
+        let isn_end = if is_answer {
+            u32::from_be(segment.acknowledged).wrapping_sub(1) as u16
+        } else {
+            u32::from_be(segment.sequence) as u16
+        };
         let [source_port, destination_port] = [segment.ports as u16, (segment.ports >> 16) as u16];
         let mut dropped = if is_answer {
             Self {
@@ -108,6 +118,7 @@ impl DroppedPacket {
                 server_port: source_port,
                 asked: [0; 2],
                 asked_port: 0,
+                isn_end,
                 is_answer,
                 netns: net.load::<{ at!(net_inum) }, _>(),
                 device: index,
@@ -120,6 +131,7 @@ impl DroppedPacket {
                 server_port: destination_port,
                 asked: [0; 2],
                 asked_port: 0,
+                isn_end,
                 is_answer,
                 netns: net.load::<{ at!(net_inum) }, _>(),
                 device: index,
@@ -183,23 +195,24 @@ fn segment_of(packet: Struct) -> Option<Segment> {
     let protocol: u16 = packet.load::<{ at!(skb_protocol) }, _>();
     let ip = header::<{ at!(skb_network_header) }>(packet);
     if protocol == IPV4 {
-        let [first, second, third, _, fifth]: [u64; 5] = ip.read(0);
+        let [first, second, third, fourth, fifth]: [u64; 5] = ip.read(0);
         // The offset of a fragment is in the lower 13 bits of bytes 6 and 7.
         let is_first = (first >> 48) as u16 & 0x1fff_u16.to_be() == 0;
         if (second >> 8) as u8 != TCP || !is_first {
             return None;
         }
         let words = first as u8 & 0xf;
-        let (ports, flags) = if words == IPV4_WORDS {
-            ((third >> 32) as u32, (fifth >> 8) as u8)
-        } else {
-            tcp_of(ip, u32::from(words) * 4)
-        };
+        let [source, destination] = [second >> 32, third].map(|addr| v4_mapped(addr as u32));
+        if words != IPV4_WORDS {
+            return Some(tcp_of(ip, u32::from(words) * 4, source, destination));
+        }
         return Some(Segment {
-            source: v4_mapped((second >> 32) as u32),
-            destination: v4_mapped(third as u32),
-            ports,
-            flags,
+            source,
+            destination,
+            ports: (third >> 32) as u32,
+            sequence: fourth as u32,
+            acknowledged: (fourth >> 32) as u32,
+            flags: (fifth >> 8) as u8,
         });
     }
     if protocol != IPV6 {
@@ -209,20 +222,21 @@ fn segment_of(packet: Struct) -> Option<Segment> {
     if (first >> 48) as u8 != TCP {
         return None;
     }
-    let (ports, flags) = tcp_of(ip, IPV6_LEN);
-    Some(Segment {
-        source: [from, from_rest],
-        destination: [to, to_rest],
-        ports,
-        flags,
-    })
+    Some(tcp_of(ip, IPV6_LEN, [from, from_rest], [to, to_rest]))
 }
 
-/// Reads ports and flags of the TCP header at this distance from the IP header.
+/// Reads the TCP header at this distance from the IP header.
 #[inline(always)]
-fn tcp_of(ip: Struct, at: u32) -> (u32, u8) {
+fn tcp_of(ip: Struct, at: u32, source: [u64; 2], destination: [u64; 2]) -> Segment {
     let [first, second]: [u64; 2] = ip.read(at);
-    (first as u32, (second >> 40) as u8)
+    Segment {
+        source,
+        destination,
+        ports: first as u32,
+        sequence: (first >> 32) as u32,
+        acknowledged: second as u32,
+        flags: (second >> 40) as u8,
+    }
 }
 
 /// Returns the words of an IPv4 address, v4-mapped.

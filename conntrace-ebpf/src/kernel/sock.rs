@@ -207,6 +207,14 @@ impl KernelSock {
         }
     }
 
+    /// Returns the lower half of the initial sequence number, which is the first unacknowledged one until
+    /// an answer comes (`tcp_connect_init`).
+    #[inline(always)]
+    pub fn isn_end(self) -> u16 {
+        let snd_una: u32 = self.tcp.load::<{ at!(snd_una) }, _>();
+        snd_una as u16
+    }
+
     /// Returns the last four bytes of the local address of either family.
     #[inline(always)]
     pub fn local_addr_end(self) -> u32 {

@@ -78,10 +78,10 @@ static CLIENT_ADDRS: Array<u32> = Array::with_max_entries(drops::ADDRS, 0);
 #[map]
 static CLIENT_PORTS: Array<u32> = Array::with_max_entries(drops::PORTS, 0);
 
-/// Last time at which a dropped packet of an attempt may not have been reported, in nanoseconds of
-/// `CLOCK_BOOTTIME`. The agent maps it.
+/// Last time at which a dropped packet of an attempt may not have been reported, by the hash of its
+/// client address; 32 KiB. In nanoseconds of `CLOCK_BOOTTIME`. The agent maps it.
 #[map]
-static MISSED_DROPS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static MISSED_DROPS: Array<u64> = Array::with_max_entries(drops::ADDRS, BPF_F_MMAPABLE);
 
 /// Ways to detect failed calls (`conntrace_common::calls`), known once the hooks are attached.
 #[map]
@@ -269,11 +269,12 @@ pub fn client_port(hash: u32) -> Option<&'static mut u32> {
     Some(unsafe { &mut *stamp })
 }
 
-/// Returns the last time at which a dropped packet was not reported. Other CPUs write it too.
+/// Returns the last time at which a dropped packet of the client addresses with this hash was not
+/// reported. Other CPUs write it too.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a map value is handed out as a pointer")]
-pub fn missed_drops() -> Option<&'static mut u64> {
-    let missed_ns = at(&MISSED_DROPS, 0)?;
+pub fn missed_drops(hash: u32) -> Option<&'static mut u64> {
+    let missed_ns = at(&MISSED_DROPS, hash)?;
     // SAFETY: the value lives as long as the program.
     Some(unsafe { &mut *missed_ns })
 }

@@ -12,6 +12,10 @@ use crate::record::{
 /// with the same firewall and servers.
 const LATELY_S: u64 = 10 * 60;
 
+/// Time in nanoseconds within which a refusal follows the drop of its SYN: less than that between two
+/// SYNs.
+const REFUSED_WITHIN_NS: u64 = 100_000_000;
+
 /// Facts of an attempt that the rules look at.
 ///
 /// It leaves out the facts of a single attempt, such as a time or the port that the kernel chose.
@@ -81,12 +85,17 @@ pub struct CaseWayDrop {
 }
 
 impl CaseWayDrop {
-    fn of(attempt: &Attempt) -> Result<Option<Self>, DropUnknown> {
+    fn of(attempt: &Attempt, label: Label) -> Result<Option<Self>, DropUnknown> {
+        let found = attempt.way_drop?;
+        // What is refused is so for its last SYN: one that was dropped long before was another.
+        let is_last = |drop: &WayDrop| {
+            label != Label::Refused || attempt.at_ns.saturating_sub(drop.last_ns) < REFUSED_WITHIN_NS
+        };
         let is_all = |drop: &WayDrop| match drop.packet {
             WayPacket::Syn => u32::from(drop.count) >= attempt.syn_sent,
             WayPacket::SynAck => true,
         };
-        Ok(attempt.way_drop?.map(|drop| Self {
+        Ok(found.filter(is_last).map(|drop| Self {
             packet: drop.packet,
             reason: drop.reason,
             netns: drop.netns,
@@ -284,7 +293,9 @@ impl Case {
                 all: u32::from(drops.count) >= attempt.syn_sent,
             }),
             way_drop: match verdict.label {
-                Label::TimedOut | Label::Refused | Label::Unreachable => CaseWayDrop::of(attempt),
+                Label::TimedOut | Label::Refused | Label::Unreachable => {
+                    CaseWayDrop::of(attempt, verdict.label)
+                }
                 Label::Established
                 | Label::PortExhausted
                 | Label::AddressUnavailable

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use super::{
     Case, CaseWayDrop, Evidence, Facts, Undiagnosed,
-    firewall_facts::{Direction, Firewall, FirewallPacket, PacketEnd},
+    firewall_facts::{Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd},
+    place,
     way::{Flow, Route},
     words,
 };
@@ -76,6 +77,7 @@ pub(super) fn rules(
         uid: None,
     };
     let is_own = drop.netns == case.netns;
+    let mut is_known = true;
     match (drop.packet, evidence.route(drop.netns, way_to(drop.server))?) {
         (WayPacket::Syn, Route::Local) => {}
         (WayPacket::Syn, Route::Out(out)) => {
@@ -89,7 +91,11 @@ pub(super) fn rules(
             }
             packet.leaves_by = Some(out.device.name);
         }
-        (WayPacket::Syn, Route::None(_)) => packet.direction = Direction::Arriving,
+        (WayPacket::Syn, Route::None(_)) => {
+            // By another rule than is asked for it may have been forwarded.
+            packet.direction = Direction::Forwarded;
+            is_known = false;
+        }
         (WayPacket::SynAck, _) if is_own => packet.direction = Direction::In,
         (WayPacket::SynAck, Route::Local) => {
             packet.direction = Direction::OutBack;
@@ -100,7 +106,44 @@ pub(super) fn rules(
             packet.device = None;
         }
     }
-    evidence.firewall(drop.netns, packet, ending)
+    let mut rules = evidence.firewall(drop.netns, packet.clone(), ending)?;
+    rules.complete &= is_known;
+    if packet.leaves_by.take().is_some() {
+        // The interface is that of the route without the packet's source and own interface: what
+        // depends on it is no certainty.
+        let sure = evidence.firewall(drop.netns, packet, ending)?;
+        for rule in &mut rules.found {
+            let is_sure = |other: &MatchingRule| other.matches == Match::Fully && is_same(rule, other);
+            if !sure.found.iter().any(is_sure) {
+                rule.matches = Match::Possibly;
+            }
+        }
+        rules.complete &= sure.found.is_empty() || !rules.found.is_empty();
+    }
+    Ok(rules)
+}
+
+/// The same rule, or policy of the same chain.
+pub(super) fn is_same(one: &MatchingRule, other: &MatchingRule) -> bool {
+    (one.handle, &one.family, &one.table, &one.chain)
+        == (other.handle, &other.family, &other.table, &other.chain)
+}
+
+/// Returns true if the namespace of the drop is known to be on the way: the client's own, or that of
+/// its next hop. Of others, what they dropped may be a copy of the packet.
+pub(super) fn is_on_way(
+    case: &Case,
+    drop: &CaseWayDrop,
+    evidence: &mut dyn Evidence,
+) -> Result<bool, Undiagnosed> {
+    if drop.netns == case.netns {
+        return Ok(true);
+    }
+    let (Some(out), Some(to)) = (place::way_out(case, evidence)?, case.remote) else {
+        return Ok(false);
+    };
+    let next = out.gateway.unwrap_or(to.addr);
+    Ok(evidence.owner(case.netns, out.device.index, next)? == Some(drop.netns))
 }
 
 /// Returns the name of the packet's interface, if it is known.

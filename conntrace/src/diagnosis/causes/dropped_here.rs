@@ -130,7 +130,7 @@ fn on_the_way(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     } else {
         explained(drop.netns, &reason, evidence)
     };
-    let certainty = if drop.all && !is_netfilter {
+    let certainty = if drop.all && !is_netfilter && way_drop::is_on_way(case, &drop, evidence)? {
         Certainty::Certain
     } else {
         Certainty::Likely

@@ -2,7 +2,7 @@ use super::service_without_endpoints;
 use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
-        firewall_facts::{Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd},
+        firewall_facts::{Direction, Firewall, FirewallPacket, Match, PacketEnd},
         step,
         way::Route,
         way_drop, words,
@@ -253,7 +253,7 @@ pub(crate) fn rules(
         all.found.extend(of_answer.found);
         all.found
             .sort_by_key(|found| found.matches == Match::Possibly);
-        all.found.dedup_by(|one, other| is_same(one, other));
+        all.found.dedup_by(|one, other| way_drop::is_same(one, other));
     }
     Ok(all)
 }
@@ -289,11 +289,6 @@ fn device(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<String>, Un
         Route::Out(out) => Some(out.device.name),
         Route::None(_) => None,
     })
-}
-
-fn is_same(one: &MatchingRule, other: &MatchingRule) -> bool {
-    (one.handle, &one.family, &one.table, &one.chain)
-        == (other.handle, &other.family, &other.table, &other.chain)
 }
 
 /// The policy behind a reason that is no rule of netfilter's, and the commands that find it.

@@ -116,6 +116,11 @@ fn here(
     if first.is_some_and(service_without_endpoints::says_so) {
         return None;
     }
+    // Without such a rule the answer was another's.
+    let is_read = rules.as_ref().is_some_and(|rules| rules.complete);
+    if drop.is_some() && first.is_none() && is_read {
+        return None;
+    }
     let facts = facts(case)
         .with("netns", netns)
         .with("drop_reason", reason)

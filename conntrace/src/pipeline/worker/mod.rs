@@ -246,7 +246,7 @@ impl Worker {
             return Ok(());
         };
         self.drops
-            .complete(&mut record, || self.missed_drops.latest_ns());
+            .complete(&mut record, |client| self.missed_drops.latest_ns(client));
         let may_hold = self.sees_drops && self.labelling.causes;
         let patience_ms = self.labelling.patience_ms;
         if may_hold && self.late_answers.hold(&record, patience_ms, now) {
@@ -281,7 +281,7 @@ impl Worker {
     /// Writes the line of an ending that has waited for an answer.
     fn release(&mut self, mut held: HeldEnding, now: Instant) -> io::Result<()> {
         self.drops
-            .complete(&mut held.record, || self.missed_drops.latest_ns());
+            .complete(&mut held.record, |client| self.missed_drops.latest_ns(client));
         self.line_of(&held.record, held.since, now);
         self.hand_over_if_due()
     }

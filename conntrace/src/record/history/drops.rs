@@ -1,7 +1,7 @@
 //! Remembers dropped packets that had lost their socket, until the attempt that they belong to ends.
 //!
-//! They are found by the client's address and port, which a translation of the destination leaves as
-//! they are. A client address has a bounded number of places, and so have all of them together. A
+//! They are found by the client's address, port and initial sequence number, which a translation of
+//! the destination leaves as they are. A client address has a bounded number of places, and so have all of them together. A
 //! drop that may have been evicted, or not reported, is unknown and never told as absent.
 
 #[cfg(test)]
@@ -29,15 +29,21 @@ const EVICTED_MAX: usize = 1024;
 /// SYNs (`TCP_RTO_MAX`), and some more.
 const ATTEMPT_NS_MAX: u64 = 150 * 1_000_000_000;
 
-/// Address and port of a client; the port is in network order, IPv4 addresses are v4-mapped.
-pub type Client = ([u8; 16], u16);
+/// Address of a client, v4-mapped for IPv4, and the key of its attempt ([`key_of`]).
+pub type Client = ([u8; 16], u32);
+
+/// Returns the key that tells an attempt from others of the same address: its port, and the lower half
+/// of its initial sequence number above it.
+pub(super) fn key_of(port: u16, isn_end: u16) -> u32 {
+    u32::from(isn_end) << u16::BITS | u32::from(port)
+}
 
 /// Dropped packets by client.
 #[derive(Debug, Default)]
 pub struct DropTable {
     by_client: HashMap<Client, Kept>,
     /// Clients of each address, oldest first. A client whose attempt has ended may still be listed.
-    by_addr: HashMap<[u8; 16], VecDeque<u16>>,
+    by_addr: HashMap<[u8; 16], VecDeque<u32>>,
     /// Last time at which a drop of an address was evicted, in nanoseconds of `CLOCK_BOOTTIME`.
     evicted_ns: HashMap<[u8; 16], u64>,
     /// The same of any address, for those that found no place in `evicted_ns`.
@@ -62,7 +68,8 @@ impl DropTable {
             return None;
         }
         let addr: [u8; 16] = fields.array(offset_of!(RawDrop, client));
-        let client = (addr, fields.u16(offset_of!(RawDrop, client_port)));
+        let port = fields.u16(offset_of!(RawDrop, client_port));
+        let client = (addr, key_of(port, fields.u16(offset_of!(RawDrop, isn_end))));
         let at_ns = fields.u64(offset_of!(RawDrop, at_ns));
         let before = self.by_client.get(&client).copied();
         if before.is_none() {

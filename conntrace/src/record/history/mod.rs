@@ -150,13 +150,13 @@ fn forgotten_at(evicted_ns: u64) -> u64 {
 
 impl DropTable {
     /// Adds the drop of the attempt to its record, if it is an ending that has a local port.
-    pub fn complete(&mut self, record: &mut CompleteRecord, missed_ns: impl Fn() -> u64) {
+    pub fn complete(&mut self, record: &mut CompleteRecord, missed_ns: impl Fn([u8; 16]) -> u64) {
         let Some(client) = client_of(record) else {
             return;
         };
         let fields = Fields(record.as_slice());
         let began_ns = fields.u64(offset_of!(RawRecord, attempt.opening.started_ns));
-        let mut drop = self.take(client, began_ns, missed_ns());
+        let mut drop = self.take(client, began_ns, missed_ns(client.0));
         if !is_of(&drop, &fields) {
             drop = RawWayDrop::NOTHING;
         }
@@ -186,7 +186,8 @@ pub fn client_of(record: &CompleteRecord) -> Option<Client> {
     let port = fields.u16(offset_of!(RawRecord, local_port));
     let is_v4 = fields.u16(offset_of!(RawRecord, attempt.family)) == AF_INET;
     let addr = fields.array(offset_of!(RawRecord, attempt.local_addr));
-    (is_ending && port != 0).then(|| (mapped(addr, is_v4), port))
+    let isn_end = fields.u16(offset_of!(RawRecord, isn_end));
+    (is_ending && port != 0).then(|| (mapped(addr, is_v4), drops::key_of(port, isn_end)))
 }
 
 /// Returns true for the ending of an attempt that its application closed unanswered after so many

@@ -14,7 +14,8 @@ const fn addr(number: u32) -> [u8; 16] {
 }
 
 /// SYN of a client that its node drops.
-fn syn((client, client_port): Client, at_ns: u64) -> RawDrop {
+fn syn((client, key): Client, at_ns: u64) -> RawDrop {
+    let [client_port, isn_end] = [key as u16, (key >> u16::BITS) as u16];
     RawDrop {
         at_ns,
         client,
@@ -26,8 +27,9 @@ fn syn((client, client_port): Client, at_ns: u64) -> RawDrop {
         server_port: 443_u16.to_be(),
         asked_port: 80_u16.to_be(),
         reason: NETFILTER,
+        isn_end,
         packet: DROPPED_SYN,
-        reserved: [0; 7],
+        reserved: [0; 5],
     }
 }
 
@@ -53,6 +55,7 @@ fn bytes(drop: &RawDrop) -> DropRecord {
             &drop.asked_port.to_ne_bytes(),
         ),
         (offset_of!(RawDrop, reason), &drop.reason.to_ne_bytes()),
+        (offset_of!(RawDrop, isn_end), &drop.isn_end.to_ne_bytes()),
         (offset_of!(RawDrop, packet), &[drop.packet]),
     ] {
         record[at..at + value.len()].copy_from_slice(value);
@@ -62,7 +65,7 @@ fn bytes(drop: &RawDrop) -> DropRecord {
 
 fn note(table: &mut DropTable, drop: &RawDrop) {
     let client = table.note(&bytes(drop));
-    assert_eq!(client, Some((drop.client, drop.client_port)));
+    assert_eq!(client, Some((drop.client, key_of(drop.client_port, drop.isn_end))));
 }
 
 const UNKNOWN: RawWayDrop = RawWayDrop {
@@ -164,12 +167,22 @@ fn drops_before_the_attempt_are_not_counted_as_its_own() {
     assert_eq!(told.count, 1, "one of two SYNs was dropped");
 }
 
+/// Clients in other namespaces can have the same address and port.
+#[test]
+fn a_twin_has_a_sequence_of_its_own() {
+    let mut table = DropTable::default();
+    let of = |isn_end| (CLIENT.0, key_of(9, isn_end));
+    note(&mut table, &syn(of(7), BEGAN + 1));
+    assert_eq!(table.take(of(8), BEGAN, 0), RawWayDrop::NOTHING);
+    assert_eq!(table.take(of(7), BEGAN, 0).count, 1);
+}
+
 #[test]
 fn an_address_takes_no_more_than_its_places() {
     let mut table = DropTable::default();
     let of_other = (addr(2), 1);
     note(&mut table, &syn(of_other, BEGAN));
-    let ports = 0..u16::try_from(OF_ADDR_MAX).unwrap() + 1;
+    let ports = 0..u32::try_from(OF_ADDR_MAX).unwrap() + 1;
     for port in ports {
         note(&mut table, &syn((CLIENT.0, port), BEGAN));
     }
@@ -189,7 +202,7 @@ fn all_addresses_take_no_more_than_all_places() {
     let of_quiet = (addr(2), 1);
     note(&mut table, &syn(of_quiet, BEGAN));
     for number in 0..6 {
-        for port in 0..u16::try_from(OF_ADDR_MAX).unwrap() {
+        for port in 0..u32::try_from(OF_ADDR_MAX).unwrap() {
             note(&mut table, &syn((addr(100 + number), port), BEGAN));
         }
     }
@@ -225,7 +238,7 @@ fn an_old_drop_is_evicted_silently() {
     let mut table = DropTable::default();
     let later_ns = BEGAN + ATTEMPT_NS_MAX;
     note(&mut table, &syn((CLIENT.0, 0), BEGAN));
-    for port in 1..=u16::try_from(OF_ADDR_MAX).unwrap() {
+    for port in 1..=u32::try_from(OF_ADDR_MAX).unwrap() {
         note(&mut table, &syn((CLIENT.0, port), later_ns));
     }
     let told = table.take((CLIENT.0, 60_000), BEGAN, 0);
