@@ -11,7 +11,9 @@ use conntrace_common::{
     shared::store,
 };
 
-use super::{DEFER_CONNECT_MASK, LACKS_LINEAR_TIMEOUTS, OFFSETS, QueuedIcmp, Struct, at, global, v4_in_16};
+use super::{
+    DEFER_CONNECT_MASK, LACKS_LINEAR_TIMEOUTS, OFFSETS, QueuedIcmp, Struct, at, global, v4_in_16,
+};
 
 const IPPROTO_TCP: u16 = 6;
 

@@ -13,7 +13,8 @@ use super::{
     Act::{Connect, Once, Starting},
     SILENT_V4, SILENT_V6, Scenario, Sysctls, mapped,
     outcome::{
-        BY_APPLICATION, BY_KERNEL, CANCELLED, CERTAIN, ESTABLISHED, ExpectedOutcome, LIKELY, POSSIBLE,
+        BY_APPLICATION, BY_KERNEL, CANCELLED, CERTAIN, ESTABLISHED, ExpectedOutcome, LIKELY,
+        POSSIBLE,
     },
     process::Client,
     scenario, v4, v6,
@@ -24,7 +25,10 @@ use crate::{
         DEADLINE, LATE_DEADLINE, Leave, attempt, begin, connect, give_up, hold, kernel_gives_up,
         leave, listener, tcp,
     },
-    ports::{ACCEPTS, ACCEPTS_LATE, ACCEPTS_SECOND_SYN, FROM_ELSEWHERE, SILENT, SYN_THEN_SILENT, WRONG_RESET, WRONG_SYN_ACK},
+    ports::{
+        ACCEPTS, ACCEPTS_LATE, ACCEPTS_SECOND_SYN, FROM_ELSEWHERE, SILENT, SYN_THEN_SILENT,
+        WRONG_RESET, WRONG_SYN_ACK,
+    },
 };
 
 /// Far host that sends nothing at all, not even a wrong answer.

@@ -165,9 +165,22 @@ mod tests {
             let gives_reasons = btf.enumerator(ANY).is_some();
             assert!(kernel.is_running || gives_reasons == (kernel.version >= (5, 17)));
             assert_eq!(noted.is_any(), gives_reasons);
-            let (yes, no) = (gives_reasons.then_some(true), gives_reasons.then_some(false));
-            assert_eq!(has(of_socket, "NETFILTER_DROP"), yes, "{:?}", kernel.version);
-            assert_eq!(has(of_packet, "NETFILTER_DROP"), yes, "{:?}", kernel.version);
+            let (yes, no) = (
+                gives_reasons.then_some(true),
+                gives_reasons.then_some(false),
+            );
+            assert_eq!(
+                has(of_socket, "NETFILTER_DROP"),
+                yes,
+                "{:?}",
+                kernel.version
+            );
+            assert_eq!(
+                has(of_packet, "NETFILTER_DROP"),
+                yes,
+                "{:?}",
+                kernel.version
+            );
             assert_eq!(has(of_socket, NOT_SPECIFIED), yes, "{:?}", kernel.version);
             assert_eq!(has(of_packet, NOT_SPECIFIED), no, "{:?}", kernel.version);
             // For a socket of ours it is an answer, and no drop.

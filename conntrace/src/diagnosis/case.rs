@@ -89,7 +89,8 @@ impl CaseWayDrop {
         let found = attempt.way_drop?;
         // What is refused is so for its last SYN: one that was dropped long before was another.
         let is_last = |drop: &WayDrop| {
-            label != Label::Refused || attempt.at_ns.saturating_sub(drop.last_ns) < REFUSED_WITHIN_NS
+            label != Label::Refused
+                || attempt.at_ns.saturating_sub(drop.last_ns) < REFUSED_WITHIN_NS
         };
         let is_all = |drop: &WayDrop| match drop.packet {
             WayPacket::Syn => u32::from(drop.count) >= attempt.syn_sent,

@@ -78,7 +78,10 @@ pub(super) fn rules(
     };
     let is_own = drop.netns == case.netns;
     let mut is_known = true;
-    match (drop.packet, evidence.route(drop.netns, way_to(drop.server))?) {
+    match (
+        drop.packet,
+        evidence.route(drop.netns, way_to(drop.server))?,
+    ) {
         (WayPacket::Syn, Route::Local) => {}
         (WayPacket::Syn, Route::Out(out)) => {
             packet.direction = Direction::Forwarded;
@@ -113,12 +116,18 @@ pub(super) fn rules(
         // depends on it is no certainty.
         let sure = evidence.firewall(drop.netns, packet, ending)?;
         for rule in &mut rules.found {
-            let is_sure = |other: &MatchingRule| other.matches == Match::Fully && is_same(rule, other);
+            let is_sure =
+                |other: &MatchingRule| other.matches == Match::Fully && is_same(rule, other);
             if !sure.found.iter().any(is_sure) {
                 rule.matches = Match::Possibly;
             }
         }
-        rules.complete &= sure.found.is_empty() || !rules.found.is_empty();
+        // By another way another rule may have.
+        let others = sure.found.into_iter();
+        let others: Vec<_> = others
+            .filter(|other| !rules.found.iter().any(|rule| is_same(rule, other)))
+            .collect();
+        rules.found.extend(others);
     }
     Ok(rules)
 }

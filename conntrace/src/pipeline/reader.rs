@@ -18,9 +18,7 @@ use crate::{
         event::{COMM_JSON_MAX, Start, TableLoss, TopHolder, Totals},
         message,
     },
-    record::{
-        Counters, Holding, WireRecord, clock, history::DropRecord, sanitize, top_holding,
-    },
+    record::{Counters, Holding, WireRecord, clock, history::DropRecord, sanitize, top_holding},
     recording::{Purpose, Snapshot},
 };
 

@@ -15,8 +15,8 @@ mod reply;
 pub(crate) mod sanitize;
 
 pub use attempt::{
-    Attempt, Caller, Comm, DropUnknown, Drops, ExeId, HostTimes, IcmpError, IcmpVersion, RecordKind, Remote,
-    Seen, WayDrop, WayPacket,
+    Attempt, Caller, Comm, DropUnknown, Drops, ExeId, HostTimes, IcmpError, IcmpVersion,
+    RecordKind, Remote, Seen, WayDrop, WayPacket,
 };
 pub use clock::WallClock;
 pub use counters::Counters;

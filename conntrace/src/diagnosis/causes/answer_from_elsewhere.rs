@@ -1,7 +1,9 @@
 use std::net::SocketAddr;
 
 use crate::{
-    diagnosis::{Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, step, way_drop},
+    diagnosis::{
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, step, way_drop,
+    },
     record::{Label, ReplyKind},
 };
 

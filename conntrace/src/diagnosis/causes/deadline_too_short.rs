@@ -1,5 +1,7 @@
 use crate::{
-    diagnosis::{Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, step, way_drop},
+    diagnosis::{
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, step, way_drop,
+    },
     record::{Label, ReplyKind},
 };
 

@@ -176,7 +176,8 @@ fn unexplained(netns: u32, evidence: &mut dyn Evidence) -> (String, String) {
 fn explained(netns: u32, reason: &str, evidence: &mut dyn Evidence) -> (String, String) {
     let (what, fix) = match reason {
         "IP_RPFILTER" => {
-            let loose = words::command_in(netns, "sysctl -w net.ipv4.conf.all.rp_filter=2", evidence);
+            let loose =
+                words::command_in(netns, "sysctl -w net.ipv4.conf.all.rp_filter=2", evidence);
             return (
                 "the reverse path filter dropped the answer, because the way back to its sender, \
                  looked up without the socket's mark, is another interface than it came by"
@@ -219,7 +220,9 @@ fn explained(netns: u32, reason: &str, evidence: &mut dyn Evidence) -> (String, 
             let route = words::command_in(netns, route, evidence);
             return (
                 "127.0.0.0/8 came from outside of loopback, or loopback is down".to_owned(),
-                format!("{route} allows translations to it; or let the server listen on another address"),
+                format!(
+                    "{route} allows translations to it; or let the server listen on another address"
+                ),
             );
         }
         reason if reason.starts_with("NEIGH_") => (

@@ -101,14 +101,15 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     Ok(Some(Cause::new(
         Code::ListeningElsewhere,
         certainty,
-        &format!(
-            "{translation}port {port}{place} is listened on, but not on {addr}: {listeners}"
-        ),
+        &format!("{translation}port {port}{place} is listened on, but not on {addr}: {listeners}"),
         &fix(case, &home, first),
         Facts::new()
             .with("netns", netns)
             .with("listeners", &found)
-            .with("translated_to", (!translation.is_empty()).then(|| SocketAddr::new(addr, port))),
+            .with(
+                "translated_to",
+                (!translation.is_empty()).then(|| SocketAddr::new(addr, port)),
+            ),
     )))
 }
 

@@ -205,6 +205,10 @@ fn on_the_way(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         Match::Fully => (all(Certainty::Certain), "by"),
         Match::Possibly => (Certainty::Likely, "probably by"),
     };
+    let other = found
+        .get(1)
+        .filter(|_| first.matches == Match::Possibly)
+        .map_or_else(String::new, |other| format!(" or {}", words::rule(other)));
     let list = way_drop::command(&drop, &words::list_chain(first), evidence);
     let before = match case.heard.on_this_port_ago_s {
         Some(ago_s) => format!(
@@ -216,7 +220,7 @@ fn on_the_way(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         Code::LocalFirewall,
         certainty,
         &format!(
-            "{translation}the {packet} was dropped in {place} (NETFILTER_DROP), {by} {}{before}",
+            "{translation}the {packet} was dropped in {place} (NETFILTER_DROP), {by} {}{other}{before}",
             words::rule(first)
         ),
         &format!("{list} shows it. {}", words::mend_rule(first)),
@@ -253,7 +257,8 @@ pub(crate) fn rules(
         all.found.extend(of_answer.found);
         all.found
             .sort_by_key(|found| found.matches == Match::Possibly);
-        all.found.dedup_by(|one, other| way_drop::is_same(one, other));
+        all.found
+            .dedup_by(|one, other| way_drop::is_same(one, other));
     }
     Ok(all)
 }

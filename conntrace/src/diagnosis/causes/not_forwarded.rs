@@ -75,7 +75,10 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     };
     let dropped = way_drop::named(case, evidence)?;
     // A drop for another reason tells more.
-    if dropped.as_ref().is_some_and(|(_, reason)| !NO_WAY_ON.contains(&reason.as_str())) {
+    if dropped
+        .as_ref()
+        .is_some_and(|(_, reason)| !NO_WAY_ON.contains(&reason.as_str()))
+    {
         return Ok(None);
     }
     let Some((hop, found)) = closed_hop(case, to, evidence)? else {

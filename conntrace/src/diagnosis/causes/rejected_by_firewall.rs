@@ -96,11 +96,7 @@ pub(crate) fn rules(
 }
 
 /// This machine itself rejected it: in the client's namespace, or where it dropped the packet.
-fn here(
-    case: &Case,
-    drop: Option<&CaseWayDrop>,
-    evidence: &mut dyn Evidence,
-) -> Option<Cause> {
+fn here(case: &Case, drop: Option<&CaseWayDrop>, evidence: &mut dyn Evidence) -> Option<Cause> {
     let reason = case
         .drops
         .map(|drops| drops.reason)

@@ -98,7 +98,8 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
 /// The rule of kube-proxy says that a service has no endpoints.
 pub(crate) fn says_so(rule: &MatchingRule) -> bool {
     let comment = rule.comment.as_deref().unwrap_or_default();
-    let of_iptables = comment.contains("has no endpoints") || comment.contains("has no local endpoints");
+    let of_iptables =
+        comment.contains("has no endpoints") || comment.contains("has no local endpoints");
     of_iptables || (rule.table == "kube-proxy" && rule.chain == "reject-chain")
 }
 
@@ -107,4 +108,3 @@ fn service_name(rule: &MatchingRule) -> Option<&str> {
     let (name, _) = comment.split_once(" has no ")?;
     Some(name)
 }
-

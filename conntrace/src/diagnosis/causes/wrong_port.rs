@@ -64,7 +64,9 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let instead = similar.first().map_or(at.port, |first| first.port);
     let Remote { addr, port } = at;
     let fix = if translation.is_empty() {
-        format!("connect to port {instead} if that is the server meant; else start it on port {port}")
+        format!(
+            "connect to port {instead} if that is the server meant; else start it on port {port}"
+        )
     } else {
         format!(
             "let the translation lead to port {instead} if that is the server meant (a service's \
@@ -79,7 +81,9 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
              {found}"
         ),
         &fix,
-        Facts::new().with("netns", netns).with("listeners", &similar),
+        Facts::new()
+            .with("netns", netns)
+            .with("listeners", &similar),
     )))
 }
 

@@ -6,9 +6,7 @@ use crate::{
         Case, CaseWayDrop, FailedCall,
         case::{CaseDrops, Handshake, HostHistory},
     },
-    record::{
-        DropUnknown, Errno, IcmpError, IcmpVersion, Label, Remote, ReplyKind, WayPacket,
-    },
+    record::{DropUnknown, Errno, IcmpError, IcmpVersion, Label, Remote, ReplyKind, WayPacket},
 };
 
 pub(super) fn case(label: Label, reply: ReplyKind) -> Case {

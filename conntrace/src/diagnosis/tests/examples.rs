@@ -5,8 +5,8 @@
 use super::{
     cases::{
         answered_in_vain, case, cut_off, dropped, dropped_there, exhausted, failed_call, forgetful,
-        hasty, icmp, no_neighbour, not_local, reset, reset_before, silence, silent, to, tuple_taken,
-        unreported, works,
+        hasty, icmp, no_neighbour, not_local, reset, reset_before, silence, silent, to,
+        tuple_taken, unreported, works,
     },
     script::{
         CONTAINER, FAR, NETNS, OWN, PORT, PUBLIC, Script, far, gateway, here, holder, ip, link,

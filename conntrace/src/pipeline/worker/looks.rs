@@ -313,7 +313,10 @@ impl Worker {
         let diagnosis = self.diagnosis.as_ref().and_then(Diagnoser::late_at);
         let inspector = self.inspectors.as_ref().and_then(Inspectors::late_at);
         let held = self.late_answers.due_at(self.timeout);
-        [line, diagnosis, inspector, held].into_iter().flatten().min()
+        [line, diagnosis, inspector, held]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Returns a descriptor that is readable once an answer has come.

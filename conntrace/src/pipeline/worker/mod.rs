@@ -280,8 +280,9 @@ impl Worker {
 
     /// Writes the line of an ending that has waited for an answer.
     fn release(&mut self, mut held: HeldEnding, now: Instant) -> io::Result<()> {
-        self.drops
-            .complete(&mut held.record, |client| self.missed_drops.latest_ns(client));
+        self.drops.complete(&mut held.record, |client| {
+            self.missed_drops.latest_ns(client)
+        });
         self.line_of(&held.record, held.since, now);
         self.hand_over_if_due()
     }

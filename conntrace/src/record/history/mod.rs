@@ -30,9 +30,9 @@ use conntrace_common::{
 };
 use foldhash::HashMap;
 
+pub use drops::{Client, DropRecord, DropTable};
 #[cfg(test)]
 pub(super) use raw::pack;
-pub use drops::{Client, DropRecord, DropTable};
 pub use raw::{COMPLETE_SIZE, RawComplete, RawHistory, RawWayDrop};
 pub(super) use raw::{packed_ns, packed_port};
 
@@ -171,8 +171,8 @@ fn is_of(drop: &RawWayDrop, fields: &Fields<'_>) -> bool {
     let at_ns = fields.u64(offset_of!(RawRecord, at_ns));
     let port = fields.u16(offset_of!(RawRecord, attempt.remote_port));
     let is_timely = drop.packet == DROPPED_SYN_ACK || drop.last_ns <= at_ns;
-    let is_asked = drop.asked == [0; 16]
-        || (drop.asked, drop.asked_port) == (remote_mapped(fields), port);
+    let is_asked =
+        drop.asked == [0; 16] || (drop.asked, drop.asked_port) == (remote_mapped(fields), port);
     is_timely && is_asked
 }
 

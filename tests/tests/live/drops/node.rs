@@ -17,7 +17,7 @@ enum Place {
     Server,
 }
 
-/// What drops packets, and the cause that it is.
+/// Firewall that drops packets, and the cause that it is.
 struct Scene {
     name: &'static str,
     node: &'static str,
@@ -30,7 +30,7 @@ struct Scene {
     evidence: fn() -> Value,
     /// Destination to which the node leads it.
     nat: Option<SocketAddr>,
-    /// What the sentence says.
+    /// Part of the sentence.
     why: &'static str,
 }
 

@@ -5,8 +5,8 @@ use nix::net::if_::if_nametoindex;
 use super::{
     found::{self, could_give},
     hooks::{
-        self, ARRIVING, CONNTRACK_PRIORITY, FORWARDED, IN, LOOP, LOOPBACK, NetfilterHook, OUT, OrderedChain,
-        is_on,
+        self, ARRIVING, CONNTRACK_PRIORITY, FORWARDED, IN, LOOP, LOOPBACK, NetfilterHook, OUT,
+        OrderedChain, is_on,
     },
     position::Position,
     rule::{self, NftVerdict},

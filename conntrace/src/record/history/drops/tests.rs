@@ -15,7 +15,8 @@ const fn addr(number: u32) -> [u8; 16] {
 
 /// SYN of a client that its node drops.
 fn syn((client, key): Client, at_ns: u64) -> RawDrop {
-    let [client_port, isn_end] = [key as u16, (key >> u16::BITS) as u16];
+    let [client_port, isn_end] = [key & 0xffff, key >> u16::BITS];
+    let [client_port, isn_end] = [client_port, isn_end].map(|half| u16::try_from(half).unwrap());
     RawDrop {
         at_ns,
         client,
@@ -65,7 +66,10 @@ fn bytes(drop: &RawDrop) -> DropRecord {
 
 fn note(table: &mut DropTable, drop: &RawDrop) {
     let client = table.note(&bytes(drop));
-    assert_eq!(client, Some((drop.client, key_of(drop.client_port, drop.isn_end))));
+    assert_eq!(
+        client,
+        Some((drop.client, key_of(drop.client_port, drop.isn_end)))
+    );
 }
 
 const UNKNOWN: RawWayDrop = RawWayDrop {

@@ -161,7 +161,11 @@ impl DropTable {
             Some(kept) => RawWayDrop {
                 last_ns: kept.last_ns,
                 // How many of them are of an earlier attempt is not known.
-                count: if kept.first_ns < began_ns { 1 } else { kept.told.count },
+                count: if kept.first_ns < began_ns {
+                    1
+                } else {
+                    kept.told.count
+                },
                 ..kept.told
             },
             None => {
