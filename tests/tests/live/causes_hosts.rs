@@ -28,6 +28,7 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const OPEN: u16 = 8000;
 const FILTERED: u16 = 9443;
 
+const CERTAIN: &str = "certain";
 const LIKELY: &str = "likely";
 const POSSIBLE: &str = "possible";
 /// Time after which the kernel side tells another handshake with a host.
@@ -102,16 +103,15 @@ fn limit() -> ExitCode {
 }
 
 fn filtered_by_the_server() {
-    let evidence = json!({
-        "port": FILTERED, "handshake_port": OPEN, "reset_seconds_ago": null,
-    });
+    // The server is a namespace of this machine: its rule is known.
+    let remote = std::net::SocketAddr::from((SERVER, FILTERED));
+    let evidence = json!({ "drop_reason": "NETFILTER_DROP", "packet": "SYN", "remote": remote });
     let server = Partner::start(in_role_to("serve", (SERVER, FILTERED).into()));
-    let line = live().expect_cause(2, ("remote_filtered", LIKELY), &evidence, |_| {
+    live().expect_cause(2, ("local_firewall", CERTAIN), &evidence, |_| {
         link_into(server.pid());
         assert_eq!(attempt((SERVER, OPEN)).errno, 0);
         wait_out((SERVER, FILTERED))
     });
-    assert_just_now(&line, "handshake_seconds_ago");
     assert!(server.finish().success());
 }
 
@@ -140,13 +140,14 @@ fn another_port_works(worked: IpAddr, refused: IpAddr) {
 /// A port that answered recently is not reported as filtered.
 fn answered_on_this_port() {
     let server = Partner::start(in_role_to("limit", (SERVER, OPEN).into()));
-    let evidence = json!({ "remote": format!("{SERVER}:{OPEN}"), "two_syns_lost": true });
-    let line = live().expect_cause(2, ("answers_sometimes", POSSIBLE), &evidence, |_| {
+    // The server is a namespace of this machine: its rule is known, and not if it applied.
+    let evidence = json!({ "remote": format!("{SERVER}:{OPEN}"), "drop_reason": "NETFILTER_DROP" });
+    let line = live().expect_cause(2, ("local_firewall", LIKELY), &evidence, |_| {
         link_into(server.pid());
         assert_eq!(attempt((SERVER, OPEN)).errno, 0);
         wait_out((SERVER, OPEN))
     });
-    assert_just_now(&line, "handshake_seconds_ago");
+    assert_just_now(&line, "answered_seconds_ago");
     assert!(server.finish().success());
 }
 

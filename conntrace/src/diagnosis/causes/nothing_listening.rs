@@ -89,6 +89,11 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         },
     };
     let is_witnessed = home.is_some_and(|home| home.is_witnessed);
+    // Of a rule that redirects to a proxy of this host there is more to say.
+    let is_redirected = home.is_some_and(|home| home.is_witnessed && is_redirect(case, &home));
+    if is_redirected && proxy_in_path::rewriting(case, None, evidence)?.may_be() {
+        return Ok(None);
+    }
     // Of tables that nothing is known of, one may lead the attempt elsewhere, and a gateway may
     // choose its route by more than is asked for.
     let mut is_certain = is_witnessed;
@@ -115,6 +120,11 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         Certainty::Likely
     };
     Ok(Some(nobody_there(case, &home, certainty, evidence)))
+}
+
+/// The attempt was led to loopback of the client's own namespace, where proxies are.
+fn is_redirect(case: &Case, home: &Home) -> bool {
+    home.netns == case.netns && case.remote != Some(home.at) && home.at.addr.is_loopback()
 }
 
 /// Nothing listens on the port of a namespace of this machine.

@@ -152,6 +152,12 @@ fn private_address(forwards: u16, from: Option<Ipv4Addr>) {
     live().expect_cause(1, ("private_address_not_local", LIKELY), &evidence, |_| {
         link_into(gateway.pid());
         ip(&format!("route add default via {GATEWAY}"));
+        if from.is_none() {
+            // A gateway that is no namespace of this machine, and takes no packet.
+            ip(&format!(
+                "neigh replace {GATEWAY} lladdr 02:00:00:00:00:99 dev outside nud permanent"
+            ));
+        }
         wait_out((INTERNAL, PORT))
     });
     assert!(gateway.finish().success());

@@ -69,10 +69,13 @@ pub(crate) const SCENES: &[FixScene] = &[
         Fix::Shows(&[shows("10.1.2.3 via 198.18.0.2 dev outside")]),
         1,
         |_| {
-            // The gateway does not forward packets.
+            // A gateway that is no namespace of this machine, and takes no packet.
             let gateway = namespace();
             link_into(gateway.pid());
             ip(&format!("route add default via {OTHER_END}"));
+            ip(&format!(
+                "neigh replace {OTHER_END} lladdr 02:00:00:00:00:99 dev outside nud permanent"
+            ));
             late((INTERNAL, ports::SILENT));
             Box::new(gateway)
         },
