@@ -58,7 +58,10 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         return Ok(None);
     };
     // What answered is at the end of this very route.
-    if !may_be(case) || case.heard.answered() || !is_unheard(case)? || !case.is_free_of_drops()? {
+    if !may_be(case) || case.heard.answered() || !is_unheard(case)? {
+        return Ok(None);
+    }
+    if case.reply == ReplyKind::None && !case.is_free_of_drops()? {
         return Ok(None);
     }
     let Some(out) = place::way_out(case, evidence)?.filter(|out| out.prefix_len == 0) else {
