@@ -2,19 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Undiagnosed, question::ProcessKey, way::Flow};
+use super::{Undiagnosed, question::ProcessKey, way::Flow, way_drop::CaseWayDrop};
 use crate::record::{
     Attempt, DropUnknown, Errno, IcmpError, Label, RecordKind, Remote, ReplyKind, Seen, Verdict,
-    WayDrop, WayPacket, own_failure, reply,
+    own_failure, reply,
 };
 
 /// Seconds for which an answer of a host counts. After a few minutes it is still the same host,
 /// with the same firewall and servers.
 const LATELY_S: u64 = 10 * 60;
-
-/// Time in nanoseconds within which a refusal follows the drop of its SYN: less than that between two
-/// SYNs.
-const REFUSED_WITHIN_NS: u64 = 100_000_000;
 
 /// Facts of an attempt that the rules look at.
 ///
@@ -60,53 +56,6 @@ pub struct Case {
     pub way_drop: Result<Option<CaseWayDrop>, DropUnknown>,
     /// The destination, as other attempts have found it.
     pub heard: HostHistory,
-}
-
-/// Packets of an attempt that this machine dropped after they had lost their socket, in whatever
-/// namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CaseWayDrop {
-    /// Kind of the packets.
-    pub packet: WayPacket,
-    /// Reason: a number of this kernel's `enum skb_drop_reason`.
-    pub reason: u16,
-    /// Inode number of the network namespace that dropped them.
-    pub netns: u32,
-    /// Index of the packet's interface in that namespace.
-    pub device: Option<u32>,
-    /// Other end, as the dropped packet had it: after the translations before the drop.
-    pub server: Remote,
-    /// Destination before its translation in that namespace, if connection tracking knew it.
-    pub asked: Option<Remote>,
-    /// Every SYN was dropped so, or an answer was.
-    pub all: bool,
-    /// The drop came after the attempt had ended.
-    pub is_late: bool,
-}
-
-impl CaseWayDrop {
-    fn of(attempt: &Attempt, label: Label) -> Result<Option<Self>, DropUnknown> {
-        let found = attempt.way_drop?;
-        // What is refused is so for its last SYN: one that was dropped long before was another.
-        let is_last = |drop: &WayDrop| {
-            label != Label::Refused
-                || attempt.at_ns.saturating_sub(drop.last_ns) < REFUSED_WITHIN_NS
-        };
-        let is_all = |drop: &WayDrop| match drop.packet {
-            WayPacket::Syn => u32::from(drop.count) >= attempt.syn_sent,
-            WayPacket::SynAck => true,
-        };
-        Ok(found.filter(is_last).map(|drop| Self {
-            packet: drop.packet,
-            reason: drop.reason,
-            netns: drop.netns,
-            device: drop.device,
-            server: drop.server,
-            asked: drop.asked,
-            all: is_all(&drop),
-            is_late: drop.last_ns > attempt.at_ns,
-        }))
-    }
 }
 
 /// Packets that this host dropped.

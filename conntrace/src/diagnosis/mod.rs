@@ -17,9 +17,10 @@ pub mod way;
 mod way_drop;
 mod words;
 
-pub use case::{Case, CaseDrops, CaseWayDrop, FailedCall, Handshake, HostHistory};
+pub use case::{Case, CaseDrops, FailedCall, Handshake, HostHistory};
 pub use question::Evidence;
 pub use similar::{is_similar, similar_ports};
+pub use way_drop::CaseWayDrop;
 
 use crate::record::Label;
 pub use cause::{Cause, Certainty, DiagnosisResult, Facts, Undiagnosed, WrittenCause};

@@ -72,12 +72,12 @@ pub(super) fn home(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<Ho
     }))
 }
 
-/// `10.96.0.50:80 is translated here to 10.244.0.6:8080; `, or nothing where it is not.
+/// `10.96.0.50:80 is translated on its way to 10.244.0.6:8080; `, or nothing where it is not.
 pub(super) fn translation(case: &Case, home: &Home) -> String {
     match case.remote.filter(|remote| *remote != home.at) {
         Some(remote) => {
             let [from, to] = [remote, home.at].map(|end| SocketAddr::new(end.addr, end.port));
-            format!("{from} is translated here to {to}; ")
+            format!("{from} is translated on its way to {to}; ")
         }
         None => String::new(),
     }
@@ -179,14 +179,7 @@ impl NextHop {
         to: Remote,
         evidence: &mut dyn Evidence,
     ) -> Result<Route, Undiagnosed> {
-        let forwarded = Flow {
-            to: to.addr,
-            from: None,
-            device: None,
-            mark: 0,
-            uid: None,
-            port: to.port,
-        };
+        let forwarded = Flow::to(to.addr, to.port);
         evidence.route(self.netns, forwarded)
     }
 }

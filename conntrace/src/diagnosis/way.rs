@@ -24,6 +24,21 @@ pub struct Flow {
     pub port: u16,
 }
 
+impl Flow {
+    /// Returns the flow of packets to this address and port of which nothing else is known.
+    #[must_use]
+    pub fn to(to: IpAddr, port: u16) -> Self {
+        Self {
+            to,
+            from: None,
+            device: None,
+            mark: 0,
+            uid: None,
+            port,
+        }
+    }
+}
+
 /// The outcome of a route look-up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -4,16 +4,67 @@
 use std::net::SocketAddr;
 
 use super::{
-    Case, CaseWayDrop, Evidence, Facts, Undiagnosed,
+    Case, Evidence, Facts, Undiagnosed,
     firewall_facts::{Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd},
     place,
     way::{Flow, Route},
     words,
 };
-use crate::record::{Remote, WayPacket};
+use crate::record::{Attempt, DropUnknown, Label, Remote, WayDrop, WayPacket};
 
 /// Reason of a packet that met no socket.
 const NO_SOCKET: &str = "NO_SOCKET";
+
+/// Time in nanoseconds within which a refusal follows the drop of its SYN: less than that between two
+/// SYNs.
+const REFUSED_WITHIN_NS: u64 = 100_000_000;
+
+/// Packets of an attempt that this machine dropped after they had lost their socket, in whatever
+/// namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CaseWayDrop {
+    /// Kind of the packets.
+    pub packet: WayPacket,
+    /// Reason: a number of this kernel's `enum skb_drop_reason`.
+    pub reason: u16,
+    /// Inode number of the network namespace that dropped them.
+    pub netns: u32,
+    /// Index of the packet's interface in that namespace.
+    pub device: Option<u32>,
+    /// Other end, as the dropped packet had it: after the translations before the drop.
+    pub server: Remote,
+    /// Destination before its translation in that namespace, if connection tracking knew it.
+    pub asked: Option<Remote>,
+    /// Every SYN was dropped so, or an answer was.
+    pub all: bool,
+    /// The drop came after the attempt had ended.
+    pub is_late: bool,
+}
+
+impl CaseWayDrop {
+    pub(super) fn of(attempt: &Attempt, label: Label) -> Result<Option<Self>, DropUnknown> {
+        let found = attempt.way_drop?;
+        // What is refused is so for its last SYN: one that was dropped long before was another.
+        let is_last = |drop: &WayDrop| {
+            label != Label::Refused
+                || attempt.at_ns.saturating_sub(drop.last_ns) < REFUSED_WITHIN_NS
+        };
+        let is_all = |drop: &WayDrop| match drop.packet {
+            WayPacket::Syn => u32::from(drop.count) >= attempt.syn_sent,
+            WayPacket::SynAck => true,
+        };
+        Ok(found.filter(is_last).map(|drop| Self {
+            packet: drop.packet,
+            reason: drop.reason,
+            netns: drop.netns,
+            device: drop.device,
+            server: drop.server,
+            asked: drop.asked,
+            all: is_all(&drop),
+            is_late: drop.last_ns > attempt.at_ns,
+        }))
+    }
+}
 
 /// Returns the drop, with the kernel's name for its reason.
 pub(super) fn named(
@@ -56,14 +107,7 @@ pub(super) fn rules(
     ending: PacketEnd,
     evidence: &mut dyn Evidence,
 ) -> Result<Firewall, Undiagnosed> {
-    let way_to = |to: Remote| Flow {
-        to: to.addr,
-        from: None,
-        device: None,
-        mark: 0,
-        uid: None,
-        port: to.port,
-    };
+    let way_to = |to: Remote| Flow::to(to.addr, to.port);
     let packet_device = device_name(drop, evidence);
     let mut packet = FirewallPacket {
         direction: Direction::Delivered,
@@ -178,10 +222,10 @@ pub(super) fn place(case: &Case, netns: u32) -> String {
     }
 }
 
-/// `10.96.0.50:80 is translated here to 10.244.0.6:8080; `, or nothing where it is not.
+/// `10.96.0.50:80 is translated on its way to 10.244.0.6:8080; `, or nothing where it is not.
 pub(super) fn translation(case: &Case, drop: &CaseWayDrop) -> String {
     match translated(case, drop) {
-        Some((from, to)) => format!("{from} is translated here to {to}; "),
+        Some((from, to)) => format!("{from} is translated on its way to {to}; "),
         None => String::new(),
     }
 }

@@ -108,8 +108,8 @@ pub struct Drops {
 }
 
 impl Attempt {
-    /// Returns the destination to which this machine rewrote that of the attempt, as a dropped packet of
-    /// it shows; `None` if that is unknown, or the same.
+    /// Returns the destination to which that of the attempt was translated on its way, as a dropped packet
+    /// of it shows; `None` if that is unknown, or the same.
     #[must_use]
     pub fn translated_to(&self) -> Option<Remote> {
         let (drop, remote) = (self.way_drop.ok()??, self.remote?);

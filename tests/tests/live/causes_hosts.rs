@@ -104,10 +104,11 @@ fn limit() -> ExitCode {
 
 fn filtered_by_the_server() {
     // The server is a namespace of this machine: its rule is known.
-    let remote = std::net::SocketAddr::from((SERVER, FILTERED));
-    let evidence = json!({ "drop_reason": "NETFILTER_DROP", "packet": "SYN", "remote": remote });
+    let evidence = json!({
+        "port": FILTERED, "handshake_port": OPEN, "drop_reason": "NETFILTER_DROP",
+    });
     let server = Partner::start(in_role_to("serve", (SERVER, FILTERED).into()));
-    live().expect_cause(2, ("local_firewall", CERTAIN), &evidence, |_| {
+    live().expect_cause(2, ("remote_filtered", CERTAIN), &evidence, |_| {
         link_into(server.pid());
         assert_eq!(attempt((SERVER, OPEN)).errno, 0);
         wait_out((SERVER, FILTERED))

@@ -54,12 +54,12 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         Code::DeadlineTooShort,
         Certainty::Certain,
         &format!(
-            "{remote} answered, and its SYN-ACK came too late: the application gave up before, and \
-             had closed the socket"
+            "{remote} answered, and its SYN-ACK came after the application had closed the socket: it \
+             gave up before, or was ended"
         ),
         &format!(
-            "raise the application's connect timeout for {remote} to several times the round-trip \
-             time, a second at least"
+            "if it has a connect timeout, raise that for {remote} to several times the round-trip time, \
+             a second at least"
         ),
         Facts::new()
             .with("remote", remote)

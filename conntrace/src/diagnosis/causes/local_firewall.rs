@@ -1,4 +1,4 @@
-use super::service_without_endpoints;
+use super::{remote_filtered, service_without_endpoints};
 use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
@@ -162,6 +162,10 @@ fn on_the_way(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let Some((drop, reason)) = way_drop::named(case, evidence)? else {
         return Ok(None);
     };
+    // Of the server's own firewall there is more to say.
+    if remote_filtered::is_by_server(case, &drop, &reason, evidence)? {
+        return Ok(None);
+    }
     let all = |certainty| match drop.all {
         true => certainty,
         false => Certainty::Likely,
@@ -211,9 +215,9 @@ fn on_the_way(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         .map_or_else(String::new, |other| format!(" or {}", words::rule(other)));
     let list = way_drop::command(&drop, &words::list_chain(first), evidence);
     let before = match case.heard.on_this_port_ago_s {
-        Some(ago_s) => format!(
-            "; a handshake there completed {ago_s} s ago, so that it limits or bans, or is new"
-        ),
+        Some(ago_s) => {
+            format!("; a handshake there completed {ago_s} s ago: it may limit or ban, or be new")
+        }
         None => String::new(),
     };
     Ok(Some(Cause::new(

@@ -64,8 +64,9 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     ],
 };
 
-/// Reasons of a packet that a namespace neither delivers nor forwards (`ip_error`).
-const NO_WAY_ON: [&str; 2] = ["IP_INADDRERRORS", "IP_INNOROUTES"];
+/// Reason of a packet that a namespace neither delivers nor forwards (`ip_error` after
+/// `EHOSTUNREACH`, which `ip_route_input_slow` gives where forwarding is off).
+const NOT_FORWARDED: &str = "IP_INADDRERRORS";
 
 fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let silent = case.label == Label::TimedOut && case.reply == ReplyKind::None;
@@ -77,7 +78,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     // A drop for another reason tells more.
     if dropped
         .as_ref()
-        .is_some_and(|(_, reason)| !NO_WAY_ON.contains(&reason.as_str()))
+        .is_some_and(|(_, reason)| reason != NOT_FORWARDED)
     {
         return Ok(None);
     }

@@ -110,14 +110,7 @@ fn is_its_host(case: &Case, holder: u32, evidence: &mut dyn Evidence) -> Result<
     let Some(client) = case.local_addr else {
         return Ok(false);
     };
-    let back = Flow {
-        to: client,
-        from: None,
-        device: None,
-        mark: 0,
-        uid: None,
-        port: 0,
-    };
+    let back = Flow::to(client, 0);
     let Route::Out(out) = evidence.route(holder, back)? else {
         return Ok(false);
     };

@@ -149,7 +149,8 @@ pub struct RemoteEnd {
     pub port: Option<u16>,
     /// Host name that the process resolved to this address; null if unknown.
     pub name: Option<Arc<str>>,
-    /// Address and port to which this host translated the destination; null if unknown.
+    /// Address and port to which the destination was translated, as a packet of the attempt had them where
+    /// this machine dropped it, or where it met no socket; null if unknown.
     pub nat: Option<Endpoint>,
     /// Address and port passed to connect; null if the socket has the same.
     pub asked: Option<Endpoint>,

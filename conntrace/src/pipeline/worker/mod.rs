@@ -20,7 +20,7 @@ use std::{
 use jiff::Timestamp;
 
 use ahead::Ahead;
-use late_answers::{HeldEnding, LateAnswers};
+use late_answers::LateAnswers;
 use pending::{PendingLine, PendingLines};
 use top_failures::TopFailures;
 
@@ -40,7 +40,7 @@ use crate::{
     record::{
         self, Attempt, CompleteRecord, Label, Malformed, RecordKind, Verdict, WireRecord,
         clock::WallClock,
-        history::{DropRecord, DropTable, HostTable},
+        history::{DropTable, HostTable},
         label,
     },
     recording::{Purpose, Recorder, Snapshot},
@@ -253,38 +253,6 @@ impl Worker {
             return Ok(());
         }
         self.record(&record, now)
-    }
-
-    /// Takes a dropped packet that had lost its socket. An ending that waited for it becomes its line.
-    ///
-    /// # Errors
-    /// Fails when a direct output cannot be written.
-    pub fn take_drop(&mut self, record: &DropRecord, now: Instant) -> io::Result<()> {
-        let Some(client) = self.drops.note(record) else {
-            log::warn!("a dropped packet that the kernel side reports is malformed");
-            return Ok(());
-        };
-        match self.late_answers.take(client) {
-            Some(held) => self.release(held, now),
-            None => Ok(()),
-        }
-    }
-
-    /// Writes the endings that have waited long enough for an answer.
-    fn release_due(&mut self, now: Instant) -> io::Result<()> {
-        while let Some(held) = self.late_answers.take_due(now, self.timeout) {
-            self.release(held, now)?;
-        }
-        Ok(())
-    }
-
-    /// Writes the line of an ending that has waited for an answer.
-    fn release(&mut self, mut held: HeldEnding, now: Instant) -> io::Result<()> {
-        self.drops.complete(&mut held.record, |client| {
-            self.missed_drops.latest_ns(client)
-        });
-        self.line_of(&held.record, held.since, now);
-        self.hand_over_if_due()
     }
 
     /// Renders a record as a line, or counts it.

@@ -132,7 +132,7 @@ const SCENES: &[Scene] = &[
         code: "nothing_listening",
         evidence: || json!({ "port": CLOSED, "translated_to": "10.78.0.2:5999" }),
         nat: Some(v4(SERVER_V4, CLOSED)),
-        why: "10.96.0.50:80 is translated here to 10.78.0.2:5999",
+        why: "10.96.0.50:80 is translated on its way to 10.78.0.2:5999",
         ..PLAIN
     },
     Scene {
@@ -143,7 +143,7 @@ const SCENES: &[Scene] = &[
         code: "nothing_listening",
         evidence: || json!({ "port": CLOSED, "translated_to": "[fd78::2]:5999" }),
         nat: Some(v6(SERVER_V6, CLOSED)),
-        why: "[fd96::50]:80 is translated here to [fd78::2]:5999",
+        why: "[fd96::50]:80 is translated on its way to [fd78::2]:5999",
         ..PLAIN
     },
     Scene {

@@ -23,9 +23,10 @@ pub(super) const SET: u16 = (10 << 8) + 9;
 /// Table flag `NFT_TABLE_F_DORMANT`.
 const DORMANT: u32 = 1;
 
-/// Protocol families `NFPROTO_INET` and `NFPROTO_NETDEV`.
+/// Protocol families `NFPROTO_INET`, `NFPROTO_NETDEV` and `NFPROTO_BRIDGE`.
 pub(super) const INET: u8 = 1;
 pub(super) const NETDEV: u8 = 5;
+pub(super) const BRIDGE: u8 = 7;
 
 /// Family, table and name of a chain.
 pub(super) type ChainName = (u8, Vec<u8>, Vec<u8>);

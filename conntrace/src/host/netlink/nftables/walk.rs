@@ -10,7 +10,7 @@ use super::{
     },
     position::Position,
     rule::{self, NftVerdict},
-    ruleset::{BaseChain, ChainName, NftRule, RULES_MAX, Ruleset, RulesetParts},
+    ruleset::{BRIDGE, BaseChain, ChainName, NftRule, RULES_MAX, Ruleset, RulesetParts},
     seen::{HookDevice, PacketChange, PacketFacts},
     truth::Truth,
 };
@@ -180,6 +180,12 @@ impl<'a> PacketWalk<'a> {
             } else {
                 self.hook(*hook, packet, device);
             }
+        }
+        // The chains of a bridge are not walked, and a packet of another namespace may cross one.
+        let comes_from_outside = !matches!(packet.direction, Direction::Out | Direction::In);
+        let is_of_bridge = |chain: &BaseChain| chain.name.0 == BRIDGE;
+        if comes_from_outside && self.rules.base_chains.iter().any(is_of_bridge) {
+            self.is_complete = false;
         }
         // A translated destination can be this host, whose input hooks are not walked.
         let is_elsewhere = packet.direction == Direction::Out && self.seen.is_translated();

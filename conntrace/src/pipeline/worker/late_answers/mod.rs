@@ -6,12 +6,14 @@ mod tests;
 
 use std::{
     collections::VecDeque,
+    io,
     time::{Duration, Instant},
 };
 
+use super::Worker;
 use crate::record::{
     CompleteRecord,
-    history::{Client, client_of, may_be_answered_late},
+    history::{Client, DropRecord, client_of, may_be_answered_late},
 };
 
 /// Maximum number of endings that wait. Others are not held back.
@@ -20,6 +22,40 @@ const HELD_MAX: usize = 1024;
 const WAIT_MAX: Duration = Duration::from_millis(500);
 /// Duration of an attempt beyond which its answer is no longer expected, in nanoseconds.
 const LASTED_MAX_NS: u64 = 3_000_000_000;
+
+impl Worker {
+    /// Takes a dropped packet that had lost its socket. An ending that waited for it becomes its line.
+    ///
+    /// # Errors
+    /// Fails when a direct output cannot be written.
+    pub fn take_drop(&mut self, record: &DropRecord, now: Instant) -> io::Result<()> {
+        let Some(client) = self.drops.note(record) else {
+            log::warn!("a dropped packet that the kernel side reports is malformed");
+            return Ok(());
+        };
+        match self.late_answers.take(client) {
+            Some(held) => self.release(held, now),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the endings that have waited long enough for an answer.
+    pub(super) fn release_due(&mut self, now: Instant) -> io::Result<()> {
+        while let Some(held) = self.late_answers.take_due(now, self.timeout) {
+            self.release(held, now)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the line of an ending that has waited for an answer.
+    pub(super) fn release(&mut self, mut held: HeldEnding, now: Instant) -> io::Result<()> {
+        self.drops.complete(&mut held.record, |client| {
+            self.missed_drops.latest_ns(client)
+        });
+        self.line_of(&held.record, held.since, now);
+        self.hand_over_if_due()
+    }
+}
 
 /// Endings that wait, oldest first.
 #[derive(Debug, Default)]

@@ -7,7 +7,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, mem::offset_of};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    mem::offset_of,
+};
 
 use conntrace_common::drops::{DROP_SIZE, DROPPED_SYN, DROPPED_SYN_ACK, RawDrop};
 use foldhash::{HashMap, HashMapExt as _};
@@ -44,6 +47,8 @@ pub struct DropTable {
     by_client: HashMap<Client, Kept>,
     /// Clients of each address, oldest first. A client whose attempt has ended may still be listed.
     by_addr: HashMap<[u8; 16], VecDeque<u32>>,
+    /// Number of clients of each address that are listed, and the address, the largest last.
+    by_number: BTreeSet<(usize, [u8; 16])>,
     /// Last time at which a drop of an address was evicted, in nanoseconds of `CLOCK_BOOTTIME`.
     evicted_ns: HashMap<[u8; 16], u64>,
     /// The same of any address, for those that found no place in `evicted_ns`.
@@ -104,31 +109,44 @@ impl DropTable {
 
     /// Makes room for a client, at the expense of the oldest one with the same address, or with the
     /// address that has most.
-    fn make_room(&mut self, (addr, port): Client, at_ns: u64) {
+    fn make_room(&mut self, (addr, key): Client, at_ns: u64) {
         let own = self.by_addr.get(&addr).map_or(0, VecDeque::len);
         let from = if own >= OF_ADDR_MAX {
             Some(addr)
         } else if self.by_client.len() >= CLIENTS_MAX {
-            let largest = self.by_addr.iter().max_by_key(|(_, ports)| ports.len());
-            largest.map(|(addr, _)| *addr)
+            self.by_number.last().map(|(_, addr)| *addr)
         } else {
             None
         };
         if let Some(from) = from {
             self.evict_of(from, at_ns);
         }
-        self.by_addr.entry(addr).or_default().push_back(port);
+        self.list(addr, |keys| {
+            keys.push_back(key);
+            Some(key)
+        });
+    }
+
+    /// Changes the list of an address, and returns the key that was added or removed.
+    fn list(
+        &mut self,
+        addr: [u8; 16],
+        change: impl FnOnce(&mut VecDeque<u32>) -> Option<u32>,
+    ) -> Option<u32> {
+        let keys = self.by_addr.entry(addr).or_default();
+        self.by_number.remove(&(keys.len(), addr));
+        let changed = change(keys);
+        if keys.is_empty() {
+            self.by_addr.remove(&addr);
+        } else {
+            self.by_number.insert((keys.len(), addr));
+        }
+        changed
     }
 
     /// Evicts the oldest client with this address.
     fn evict_of(&mut self, from: [u8; 16], at_ns: u64) {
-        let Some(ports) = self.by_addr.get_mut(&from) else {
-            return;
-        };
-        let oldest = ports.pop_front();
-        if ports.is_empty() {
-            self.by_addr.remove(&from);
-        }
+        let oldest = self.list(from, VecDeque::pop_front);
         if let Some(oldest) = oldest
             && let Some(kept) = self.by_client.remove(&(from, oldest))
             && at_ns.saturating_sub(kept.last_ns) < ATTEMPT_NS_MAX
@@ -144,17 +162,13 @@ impl DropTable {
     /// Takes the drop of an attempt of this client that began then. `missed_ns` is the last time at
     /// which the kernel side did not report a drop; 0 if there is none.
     pub(super) fn take(&mut self, client: Client, began_ns: u64, missed_ns: u64) -> RawWayDrop {
-        let (addr, port) = client;
+        let (addr, key) = client;
         let kept = self.by_client.remove(&client);
-        if kept.is_some()
-            && let Some(ports) = self.by_addr.get_mut(&addr)
-        {
-            if let Some(at) = ports.iter().rposition(|it| *it == port) {
-                ports.remove(at);
-            }
-            if ports.is_empty() {
-                self.by_addr.remove(&addr);
-            }
+        if kept.is_some() {
+            self.list(addr, |keys| {
+                let at = keys.iter().rposition(|it| *it == key)?;
+                keys.remove(at)
+            });
         }
         // One of an earlier attempt with the same port says nothing.
         match kept.filter(|kept| kept.last_ns >= began_ns) {

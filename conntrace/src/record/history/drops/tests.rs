@@ -234,6 +234,7 @@ fn ever_new_addresses_take_no_more_than_all_places() {
         "{}",
         table.by_addr.len()
     );
+    assert_eq!(table.by_number.len(), table.by_addr.len());
     assert!(table.evicted_ns.len() <= EVICTED_MAX);
 }
 
