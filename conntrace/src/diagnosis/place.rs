@@ -1,13 +1,13 @@
 //! The place where a destination is, and the way that leads there.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::{
     Case, Evidence, Undiagnosed,
     causes::proxy_in_path,
     question::Neighbour,
     way::{Flow, Link, Route, RouteOut},
-    way_drop,
+    way_drop, words,
 };
 use crate::record::{Errno, Label, Remote, ReplyKind};
 
@@ -74,13 +74,9 @@ pub(super) fn home(case: &Case, evidence: &mut dyn Evidence) -> Result<Option<Ho
 
 /// `10.96.0.50:80 is translated on its way to 10.244.0.6:8080; `, or nothing where it is not.
 pub(super) fn translation(case: &Case, home: &Home) -> String {
-    match case.remote.filter(|remote| *remote != home.at) {
-        Some(remote) => {
-            let [from, to] = [remote, home.at].map(|end| SocketAddr::new(end.addr, end.port));
-            format!("{from} is translated on its way to {to}; ")
-        }
-        None => String::new(),
-    }
+    case.remote
+        .filter(|remote| *remote != home.at)
+        .map_or_else(String::new, |from| words::translation(from, home.at))
 }
 
 /// The way out that the attempt took.

@@ -224,18 +224,18 @@ pub(super) fn place(case: &Case, netns: u32) -> String {
 
 /// `10.96.0.50:80 is translated on its way to 10.244.0.6:8080; `, or nothing where it is not.
 pub(super) fn translation(case: &Case, drop: &CaseWayDrop) -> String {
-    match translated(case, drop) {
-        Some((from, to)) => format!("{from} is translated on its way to {to}; "),
-        None => String::new(),
+    match (case.remote, translated(case, drop)) {
+        (Some(from), Some(to)) => words::translation(from, to),
+        (None, _) | (_, None) => String::new(),
     }
 }
 
-/// Returns the destination of the attempt and the one that the packet had, where they differ.
-pub(super) fn translated(case: &Case, drop: &CaseWayDrop) -> Option<(SocketAddr, SocketAddr)> {
+/// Returns the destination that the packet had, where it differs from that of the attempt.
+fn translated(case: &Case, drop: &CaseWayDrop) -> Option<Remote> {
     let remote = case.remote?;
     // The source of an answer is translated back on its way.
     let is_known = drop.packet == WayPacket::Syn || drop.asked == Some(remote);
-    (is_known && drop.server != remote).then(|| (socket(remote), socket(drop.server)))
+    (is_known && drop.server != remote).then_some(drop.server)
 }
 
 /// Returns the facts of the drop.
@@ -251,7 +251,7 @@ pub(super) fn facts(
         .with("netns", drop.netns)
         .with("device", device_name(drop, evidence))
         .with("remote", case.remote_socket())
-        .with("translated_to", translated(case, drop).map(|(_, to)| to))
+        .with("translated_to", translated(case, drop).map(socket))
         .with("all_dropped", drop.all)
 }
 

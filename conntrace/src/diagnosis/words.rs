@@ -8,6 +8,7 @@ use super::{
     port_facts::Holding,
     question::{BpfProgram, Listener, NamedProcess},
 };
+use crate::record::Remote;
 
 /// `55,536`
 pub(super) fn count(number: u32) -> String {
@@ -147,6 +148,12 @@ pub(super) fn command_in(netns: u32, command: &str, evidence: &mut dyn Evidence)
         Ok(None) => quoted(command),
         Err(_) => format!("(in network namespace {netns}) {}", quoted(command)),
     }
+}
+
+/// `10.96.0.50:80 is translated on its way to 10.244.0.6:8080; `
+pub(super) fn translation(from: Remote, to: Remote) -> String {
+    let [from, to] = [from, to].map(|end| SocketAddr::new(end.addr, end.port));
+    format!("{from} is translated on its way to {to}; ")
 }
 
 /// The `ip` command for the family of an address.

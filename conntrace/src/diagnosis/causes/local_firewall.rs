@@ -1,7 +1,8 @@
 use super::{remote_filtered, service_without_endpoints};
 use crate::{
     diagnosis::{
-        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
+        Case, CaseWayDrop, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding,
+        Undiagnosed,
         firewall_facts::{Direction, Firewall, FirewallPacket, Match, PacketEnd},
         step,
         way::Route,
@@ -162,36 +163,11 @@ fn on_the_way(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let Some((drop, reason)) = way_drop::named(case, evidence)? else {
         return Ok(None);
     };
+    if let Some(policy) = who(&reason) {
+        return Ok(Some(by_policy(case, &drop, &reason, policy, evidence)));
+    }
     // Of the server's own firewall there is more to say.
-    if remote_filtered::is_by_server(case, &drop, &reason, evidence)? {
-        return Ok(None);
-    }
-    let all = |certainty| match drop.all {
-        true => certainty,
-        false => Certainty::Likely,
-    };
-    let (packet, place) = (way_drop::packet(&drop), way_drop::place(case, drop.netns));
-    let translation = way_drop::translation(case, &drop);
-    let facts = way_drop::facts(case, &drop, &reason, evidence);
-    if let Some((who, find)) = who(&reason) {
-        let device = way_drop::device_name(&drop, evidence);
-        let at = device.map_or_else(String::new, |device| format!(" at {device}"));
-        let find: Vec<_> = find
-            .iter()
-            .map(|find| way_drop::command(&drop, find, evidence))
-            .collect();
-        return Ok(Some(Cause::new(
-            Code::LocalFirewall,
-            all(Certainty::Certain),
-            &format!("{translation}the {packet} was dropped in {place}{at}: {who} ({reason})"),
-            &format!(
-                "find it with {}; ask its owner to let this connection and its answers pass",
-                find.join(" and ")
-            ),
-            facts,
-        )));
-    }
-    if reason != NETFILTER_DROP {
+    if reason != NETFILTER_DROP || remote_filtered::is_by_server(case, &drop, &reason, evidence)? {
         return Ok(None);
     }
     let Firewall { found, complete } = way_drop::rules(case, &drop, PacketEnd::Drop, evidence)?;
@@ -206,20 +182,22 @@ fn on_the_way(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         return Ok(None);
     }
     let (certainty, by) = match first.matches {
-        Match::Fully => (all(Certainty::Certain), "by"),
+        Match::Fully => (certainty_of(&drop), "by"),
         Match::Possibly => (Certainty::Likely, "probably by"),
     };
     let other = found
         .get(1)
         .filter(|_| first.matches == Match::Possibly)
         .map_or_else(String::new, |other| format!(" or {}", words::rule(other)));
-    let list = way_drop::command(&drop, &words::list_chain(first), evidence);
     let before = match case.heard.on_this_port_ago_s {
         Some(ago_s) => {
             format!("; a handshake there completed {ago_s} s ago: it may limit or ban, or be new")
         }
         None => String::new(),
     };
+    let translation = way_drop::translation(case, &drop);
+    let (packet, place) = (way_drop::packet(&drop), way_drop::place(case, drop.netns));
+    let list = way_drop::command(&drop, &words::list_chain(first), evidence);
     Ok(Some(Cause::new(
         Code::LocalFirewall,
         certainty,
@@ -228,10 +206,47 @@ fn on_the_way(case: &Case, evidence: &mut dyn Evidence) -> Finding {
             words::rule(first)
         ),
         &format!("{list} shows it. {}", words::mend_rule(first)),
-        facts
+        way_drop::facts(case, &drop, &reason, evidence)
             .with("rules", &found)
             .with("answered_seconds_ago", case.heard.on_this_port_ago_s),
     )))
+}
+
+/// Packets lost elsewhere may have been lost for another reason.
+fn certainty_of(drop: &CaseWayDrop) -> Certainty {
+    if drop.all {
+        Certainty::Certain
+    } else {
+        Certainty::Likely
+    }
+}
+
+/// The reason of the drop names a policy, and the commands that find it.
+fn by_policy(
+    case: &Case,
+    drop: &CaseWayDrop,
+    reason: &str,
+    (who, find): (&str, &[&str]),
+    evidence: &mut dyn Evidence,
+) -> Cause {
+    let translation = way_drop::translation(case, drop);
+    let (packet, place) = (way_drop::packet(drop), way_drop::place(case, drop.netns));
+    let device = way_drop::device_name(drop, evidence);
+    let at = device.map_or_else(String::new, |device| format!(" at {device}"));
+    let find: Vec<_> = find
+        .iter()
+        .map(|find| way_drop::command(drop, find, evidence))
+        .collect();
+    Cause::new(
+        Code::LocalFirewall,
+        certainty_of(drop),
+        &format!("{translation}the {packet} was dropped in {place}{at}: {who} ({reason})"),
+        &format!(
+            "find it with {}; ask its owner to let this connection and its answers pass",
+            find.join(" and ")
+        ),
+        way_drop::facts(case, drop, reason, evidence),
+    )
 }
 
 /// The rules that may have ended the attempt's SYN so, or the SYN-ACK.
