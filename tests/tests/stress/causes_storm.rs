@@ -4,19 +4,26 @@ use std::{
     fs,
     net::SocketAddr,
     process::ExitCode,
+    thread,
     time::{Duration, Instant},
 };
 
 use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_V4, ports};
 use conntrace_tests::{
-    Dir, LinesFile, assert_adds_up, attempt, cpu_time, live_test, matching, number, replay,
-    run_one_by_one_with_replay, stdout,
+    Dir, LinesFile, assert_adds_up, at_rate, attempt, cpu_time, live_test, matching, number,
+    replay, run_one_by_one_with_replay, stdout,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// Number of failures of one kind.
-const FAILURES: usize = 100_000;
+const FAILURES: u32 = 100_000;
+/// Number of failures a second: fewer than fill the ring buffer beside a busy agent.
+const PER_SECOND: u32 = 20_000;
+/// Number of failures whose program the kernel may skip, and count.
+const LOST_MAX: u64 = 10;
+/// Time that the agent has for the last causes: each line waits a second for its cause at most.
+const SETTLE: Duration = Duration::from_secs(2);
 /// Number of failure kinds, each with its own remote host.
 const KINDS: u8 = 200;
 /// Port without a listener on the test network.
@@ -38,10 +45,10 @@ fn storm(name: &str, options: &[&str]) -> (String, Duration) {
         let netns = testnet.netns.to_string();
         let agent = file.run(&[&["--netns", &netns, "--summary", "0"], options].concat());
         let before = cpu_time(agent.pid());
-        for _ in 0..FAILURES {
+        at_rate(FAILURES, PER_SECOND, |_| {
             attempt((FAR_LOCAL_V4, PORT));
-        }
-        file.wait_for("\"type\":\"outcome\"", FAILURES);
+        });
+        thread::sleep(SETTLE);
         let spent = cpu_time(agent.pid()) - before;
         agent.stop(Signal::SIGTERM);
         spent
@@ -53,7 +60,7 @@ fn storm(name: &str, options: &[&str]) -> (String, Duration) {
 fn of_one_kind() {
     let (without, spent_without) = storm("causes-storm-without", &["--no-diagnosis"]);
     let (with, spent_with) = storm("causes-storm", &[]);
-    assert_eq!(matching(&without, "\"cause\":null"), FAILURES);
+    eprintln!("CPU time of the agent: {spent_with:?}, without diagnosis {spent_without:?}");
     // Now and then a busy machine leaves no time for all that is asked: the cause is
     // less sure then, or there is none, which is counted.
     let cause = "\"cause\":{\"code\":\"nothing_listening\",\"certainty\":";
@@ -61,11 +68,14 @@ fn of_one_kind() {
         matching(&with, cause),
         matching(&with, &format!("{cause}\"certain\"")),
     );
-    assert!(certain >= FAILURES * 9 / 10, "{certain} are certain");
-    eprintln!("CPU time of the agent: {spent_with:?}, without diagnosis {spent_without:?}");
     for lines in [&with, &without] {
         let stop: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
-        assert_eq!(stop["outcomes"]["refused"], FAILURES, "{stop:#}");
+        eprintln!("{certain} of {known} causes are certain: {stop}");
+        assert_adds_up(&stop);
+        let told = matching(lines, "\"type\":\"outcome\"");
+        assert_eq!(stop["outcomes"]["refused"], told, "{stop:#}");
+        assert_eq!(stop["attempts"], FAILURES, "{stop:#}");
+        assert!(u64::from(FAILURES) <= told as u64 + LOST_MAX, "{stop:#}");
         let undiagnosed = |reason: &str| {
             let said = matching(lines, &format!("\"undiagnosed\":\"{reason}\""));
             let counted = stop["undiagnosed"].get(reason).map_or(0, number);
@@ -73,14 +83,15 @@ fn of_one_kind() {
             counted
         };
         if lines == &with {
-            assert!(undiagnosed("no_time") >= FAILURES - known, "{stop:#}");
+            assert!(undiagnosed("no_time") >= told - known, "{stop:#}");
         } else {
-            assert_eq!(undiagnosed("off"), FAILURES, "{stop:#}");
+            assert_eq!(undiagnosed("off"), told, "{stop:#}");
+            assert_eq!(matching(lines, "\"cause\":null"), told);
         }
-        assert_adds_up(&stop);
     }
+    assert!(certain >= known / 2, "{certain} of {known} are certain");
     assert!(
-        spent_with <= 2 * spent_without,
+        2 * spent_with <= 5 * spent_without,
         "{spent_with:?}, without diagnosis {spent_without:?}"
     );
 }
@@ -139,7 +150,7 @@ fn of_many_kinds() {
                 let [a, b, c, _] = FAR_V4.octets();
                 attempt(SocketAddr::from(([a, b, c, host], ports::RESETS)));
             }
-            std::thread::sleep(Duration::from_millis(300));
+            thread::sleep(Duration::from_millis(300));
         }
         file.wait_for("\"type\":\"outcome\"", 3 * usize::from(KINDS - 2));
         agent.stop(Signal::SIGTERM);
