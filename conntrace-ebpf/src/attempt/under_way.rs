@@ -77,7 +77,8 @@ fn describe_found(entry: &mut AttemptEntry, sock: KernelSock) {
 /// the attempt ends at the same time, the drop may count for the next attempt in its slot.
 #[inline(always)]
 pub fn dropped(ctx: &BtfTracePointContext) {
-    if kernel::is_noted_drop(ctx.arg(2)) {
+    let reason: u32 = ctx.arg(2);
+    if !kernel::is_plain_refusal(ctx, reason) && kernel::is_noted_drop(reason) {
         note_drop(ctx.as_ptr());
     }
 }
