@@ -23,7 +23,9 @@ mod lsm;
 mod mounts;
 mod nft;
 mod passed;
+mod raw_syn;
 mod recording;
+mod routed;
 mod sample;
 mod signal;
 mod socket;
@@ -52,9 +54,14 @@ pub use lsm::{Denial, hides_hooks, lacks_lsm};
 pub use mounts::{in_private_mounts, lacks_tracefs, mount_tracefs, without_tracefs};
 pub use nft::{ip, link_into, nft, with_ip, with_iptables, with_nft};
 pub use passed::{pass_on, receive};
+pub use raw_syn::RawSyns;
 pub use recording::{
     Dir, Recording, conntrace_as_nobody, matching, replay, run_one_by_one_with_replay,
     run_with_replay, stderr, stdout,
+};
+pub use routed::{
+    CLIENT_V4, NODE_V4, RoutedNet, SERVER_V4, SERVER_V6, SERVICE_V4, SERVICE_V6, here, holder,
+    inside, netns_of, play_routed, rules, server, within,
 };
 pub use sample::sample;
 pub use signal::let_interrupt;

@@ -19,6 +19,7 @@ mod load;
 mod million;
 mod port_pressure;
 mod pressure;
+mod scan;
 mod shares;
 mod storm;
 mod storms;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         ("million", million::main),
         ("port_pressure", port_pressure::main),
         ("pressure", pressure::main),
+        ("scan", scan::main),
         ("shares", shares::main),
         ("storm", storm::main),
         ("storms", storms::main),

@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use conntrace_tests::{attempt, give_up, wait_out, with_nft};
+use conntrace_tests::{
+    NODE_V4, RoutedNet, SERVER_V4, SERVER_V6, SERVICE_V4, SERVICE_V6, attempt, give_up, inside,
+    netns_of, rules, server, wait_out, with_nft,
+};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use super::{
-    CERTAIN, CLOSED, NODE_V4, Net, OPEN, SERVER_V4, SERVER_V6, SERVICE_PORT, SERVICE_V4,
-    SERVICE_V6, live, netns_of, open_server, rules, server,
-};
+use super::{CERTAIN, CLOSED, OPEN, SERVICE_PORT, live, open_server};
 
 #[derive(Clone, Copy)]
 enum Place {
@@ -200,10 +200,10 @@ fn play(scene: &'static Scene) {
     let mut netns = 0;
     let evidence = (scene.evidence)();
     let line = live().expect_cause(1, (scene.code, CERTAIN), &evidence, |_| {
-        let net = Net::with(scene.listens.map_or_else(open_server, server));
+        let net = RoutedNet::with(scene.listens.map_or_else(open_server, server));
         if scene.to.ip() == SERVICE_V4 {
             // The way of a service that is not translated.
-            super::inside(&net.node, "ip route add default via 10.78.0.2");
+            inside(&net.node, "ip route add default via 10.78.0.2");
         }
         rules(&net.node, scene.node);
         rules(&net.server, scene.server);

@@ -7,15 +7,15 @@ use std::{
 };
 
 use conntrace_testnet::{FAR_LOCAL_V4, FAR_V4, ports};
-use conntrace_tests::{Partner, PlayedScenario, with_nft};
+use conntrace_tests::{
+    CLIENT_V4, Partner, PlayedScenario, RoutedNet, SERVER_V4, here, holder, inside, netns_of,
+    rules, with_nft, within,
+};
 use jiff::Timestamp;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use super::{
-    CLIENT_V4, Net, OPEN, SERVER_V4, from_port, here, holder, inside, live, netns_of, open_server,
-    rules, within,
-};
+use super::{OPEN, from_port, live, open_server};
 
 /// Port from which a client connects; tests that run at the same time have others.
 const PORT: u16 = 30_123;
@@ -131,7 +131,7 @@ fn of_the_next_attempt() {
     let mut lines = Vec::new();
     let began = now();
     let played = live().play(|testnet| {
-        let net = Net::with(open_server());
+        let net = RoutedNet::with(open_server());
         rules(&net.node, DROPS);
         let local = (FAR_LOCAL_V4, PORT);
         here(&format!(
@@ -197,7 +197,7 @@ fn refused_after_a_drop() {
 /// The node has a route for the client's packets only, by a rule for their source.
 fn way_by_source() {
     let line = live().last_line(1, |_| {
-        let net = Net::with(open_server());
+        let net = RoutedNet::with(open_server());
         inside(
             &net.node,
             "ip route del 10.78.0.0/24
@@ -214,7 +214,7 @@ fn way_by_source() {
 /// The node sends the client's packets by another device than others, and drops them for both.
 fn rule_of_another_way() {
     let line = live().last_line(1, |_| {
-        let net = Net::with(open_server());
+        let net = RoutedNet::with(open_server());
         inside(
             &net.node,
             "ip link add n2 type veth peer name n3
