@@ -104,6 +104,7 @@ fn labelling(limit: Option<NonZeroU64>) -> Labelling {
         stalls: true,
         limit,
         causes: true,
+        explained: true,
     }
 }
 

@@ -18,6 +18,7 @@ use conntrace_common::{
 };
 
 use crate::{
+    kernel::SockCommon,
     maps::{HostFlag, per_cpu},
     sync::{load, store},
 };
@@ -65,6 +66,13 @@ fn follow_crossed(ctx: *mut c_void, old: i32, new: i32) {
     }
 }
 
+/// Returns true for a socket that is connected to itself, which is reported whatever else is only
+/// counted.
+#[inline(always)]
+fn is_to_itself(ctx: &BtfTracePointContext) -> bool {
+    SockCommon::from_arg(ctx).has_equal_ends()
+}
+
 /// Follows an attempt through a state change.
 #[inline(never)]
 fn follow(ctx: *mut c_void, old: i32, new: i32) {
@@ -86,7 +94,9 @@ fn follow(ctx: *mut c_void, old: i32, new: i32) {
             HostFlag::SynsCrossed.set();
             None
         }
-        (SYN_SENT | SYN_RECV, ESTABLISHED) if REPORT_ESTABLISHED.load() == 0 => {
+        (SYN_SENT | SYN_RECV, ESTABLISHED)
+            if REPORT_ESTABLISHED.load() == 0 && !(passive && is_to_itself(ctx)) =>
+        {
             complete(ctx, passive, counts)
         }
         (SYN_SENT | SYN_RECV, ESTABLISHED | CLOSE) | (SYN_RECV, FIN_WAIT1) => {

@@ -44,8 +44,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("answered late 6", "IPv6: connect to a server that answers only the second SYN, after a second", v6(FAR_V6, ACCEPTS_SECOND_SYN), Connect, &[ESTABLISHED.again()]).only_tested(),
     scenario("crossed SYNs", "connect to a host that sends a SYN at the same moment (simultaneous open)", v4(FAR_V4, SYN_THEN_ACCEPTS), Connect, &[ESTABLISHED.crossed()]),
     scenario("crossed SYNs v6", "IPv6: connect to a host that sends a SYN at the same moment (simultaneous open)", v6(FAR_V6, SYN_THEN_ACCEPTS), Connect, &[ESTABLISHED.crossed()]),
-    scenario("to itself", "connect a socket to its own address and port", v4(Ipv4Addr::LOCALHOST, OWN_PORT), Once(to_itself), &[TO_ITSELF]),
-    scenario("to itself v6", "IPv6: connect a socket to its own address and port", v6(FAR_LOCAL_V6, OWN_PORT), Once(to_itself), &[TO_ITSELF]),
+    scenario("to itself", "connect a socket to its own address and port", v4(Ipv4Addr::LOCALHOST, OWN_PORT), Once(to_itself), &[TO_ITSELF]).because("connected_to_itself", CERTAIN),
+    scenario("to itself v6", "IPv6: connect a socket to its own address and port", v6(FAR_LOCAL_V6, OWN_PORT), Once(to_itself), &[TO_ITSELF]).because("connected_to_itself", CERTAIN),
     scenario("fast open", "connect with TCP fast open, then write: the SYN carries the data", v4(FAR_V4, ACCEPTS), Once(fast_open_written), &[ESTABLISHED]).with(FAST_OPEN),
     scenario("fast open held", "connect with TCP fast open and close without a write: no SYN ever leaves", v4(FAR_V4, ACCEPTS), Once(|to| fast_open(to).map(drop)), &[ExpectedOutcome { syn_sent: 0, ..CANCELLED }]).with(FAST_OPEN),
 

@@ -353,6 +353,7 @@ impl LineArgs {
             stalls: !self.no_stalls,
             limit: NonZeroU64::new(self.limit),
             causes: !self.no_diagnosis,
+            explained: self.only.is_empty(),
         }
     }
 

@@ -34,6 +34,8 @@ pub struct Case {
     pub cgroup: Option<u64>,
     /// The destination.
     pub remote: Option<Remote>,
+    /// The connection is established, and both of its ends are the same.
+    pub is_to_itself: bool,
     /// The source address.
     pub local_addr: Option<IpAddr>,
     /// The local port that was bound before.
@@ -230,6 +232,7 @@ impl Case {
             }),
             cgroup: caller.and_then(|caller| caller.cgroup_id),
             remote: attempt.remote,
+            is_to_itself: attempt.is_to_itself(),
             local_addr: attempt.local_addr,
             bound_port: attempt.local_port.filter(|_| bound),
             bound_device: attempt.bound_device,

@@ -22,7 +22,7 @@ pub use question::Evidence;
 pub use similar::{is_similar, similar_ports};
 pub use way_drop::CaseWayDrop;
 
-use crate::record::Label;
+use crate::record::{Attempt, Label};
 pub use cause::{Cause, Certainty, DiagnosisResult, Facts, Undiagnosed, WrittenCause};
 pub(crate) use causes::step;
 pub use causes::{CauseInfo, CauseRule, Code, RULES, Step};
@@ -47,10 +47,17 @@ pub fn has_causes(label: Label) -> bool {
     }
 }
 
+/// There are causes to look for behind the ending of this attempt. Of established ones only those
+/// have one that are connected to themselves.
+#[must_use]
+pub fn may_have_cause(attempt: &Attempt, label: Label) -> bool {
+    has_causes(label) || attempt.is_to_itself()
+}
+
 /// The cause that the first rule recognises, and the first reason why a rule before it could
 /// not be decided.
 pub fn diagnose(case: &Case, evidence: &mut dyn Evidence) -> (Option<Cause>, Option<Undiagnosed>) {
-    if !has_causes(case.label) {
+    if !has_causes(case.label) && !case.is_to_itself {
         return (None, None);
     }
     let mut asked = FirstUnknown {

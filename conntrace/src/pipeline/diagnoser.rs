@@ -146,7 +146,7 @@ impl Diagnoser {
         inspectors: Option<&mut Inspectors>,
     ) -> Diagnosis {
         let told = std::mem::take(&mut self.told);
-        if !diagnosis::has_causes(verdict.label) {
+        if !diagnosis::may_have_cause(attempt, verdict.label) {
             return Diagnosis::Known(Diagnosed::default());
         }
         let case = Case::new(attempt, verdict);

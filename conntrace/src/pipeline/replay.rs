@@ -81,6 +81,7 @@ mod tests {
             stalls: true,
             limit: None,
             causes: false,
+            explained: true,
         }
     }
 

@@ -111,6 +111,7 @@ fn config() -> Config {
             stalls: true,
             limit: None,
             causes: false,
+            explained: true,
         },
         diagnosis_timeout: Duration::from_secs(1),
         drops_privileges: false,

@@ -72,6 +72,19 @@ pub struct Attempt {
     pub remembered: HostTimes,
 }
 
+impl Attempt {
+    /// Returns true for a connection that is established and has the same address and port at both
+    /// ends: the socket is connected to itself.
+    #[must_use]
+    pub fn is_to_itself(&self) -> bool {
+        let ends = (self.local_addr, self.local_port);
+        let remote = self
+            .remote
+            .map(|Remote { addr, port }| (Some(addr), Some(port)));
+        self.moment == RecordKind::Established && remote == Some(ends)
+    }
+}
+
 /// Extent to which an attempt was observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

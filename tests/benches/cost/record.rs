@@ -179,6 +179,7 @@ fn worker_ns(records: &[CompleteRecord]) -> Spread {
         stalls: true,
         limit: None,
         causes: true,
+        explained: true,
     };
     let output = Output::direct(Box::new(Json::default()), io::sink());
     let mut worker = Worker::new(output, labelling, Duration::from_secs(1), None);

@@ -10,8 +10,8 @@ use std::{
 
 use conntrace_testnet::{FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, FAR_V6, Testnet, ports};
 use conntrace_tests::{
-    Attempted, ExpectedLine, ExpectedReply, Live, PlayedScenario, attempt, attempt_on,
-    kernel_version, live_test, run, tcp,
+    Attempted, ExpectedLine, ExpectedReply, Live, PlayedScenario, TracerProcess, assert_adds_up,
+    attempt, attempt_on, kernel_version, live_test, run, tcp,
 };
 use nix::errno::Errno;
 use socket2::Socket;
@@ -78,6 +78,7 @@ pub(crate) fn main() -> ExitCode {
             tests.push(live_test(&format!("{scenario}_{name}"), move || play(own)));
         }
     }
+    tests.push(live_test("to_itself_is_printed", to_itself_is_printed));
     run(tests)
 }
 
@@ -243,6 +244,36 @@ fn to_itself(own: SocketAddr) {
         ..expected
     };
     live.expect(&scene, &[expected]);
+}
+
+/// Without --all only a connection with a cause is printed, unless --label says which.
+fn to_itself_is_printed() {
+    let own = SocketAddr::from((Ipv4Addr::LOCALHOST, OWN_PORT));
+    for (options, printed) in [(&[][..], 1), (&["--label", "refused"], 0)] {
+        let tracer = TracerProcess::start(options);
+        conntrace_testnet::run("itself", |testnet| {
+            let range = format!("{OWN_PORT} {OWN_PORT}");
+            testnet
+                .set_sysctl("net/ipv4/ip_local_port_range", &range)
+                .unwrap();
+            assert_eq!(attempt(own).errno, 0);
+        })
+        .unwrap();
+        let lines = tracer.stop();
+        let outcomes = lines.iter().filter(|line| {
+            line["type"] == "outcome" && line["remote"]["port"] == u64::from(OWN_PORT)
+        });
+        let outcomes: Vec<_> = outcomes.collect();
+        assert_eq!(outcomes.len(), printed, "{lines:#?}");
+        for line in outcomes {
+            assert_eq!(line["label"], "established", "{line:#}");
+            assert_eq!(line["cause"]["code"], "connected_to_itself", "{line:#}");
+            assert_eq!(line["cause"]["certainty"], "certain", "{line:#}");
+            let evidence = &line["cause"]["evidence"];
+            assert_eq!(evidence["in_ephemeral_range"], true, "{line:#}");
+        }
+        assert_adds_up(lines.last().unwrap());
+    }
 }
 
 /// This process has both ends; the listener's side is no attempt.

@@ -143,6 +143,7 @@ fn config(start: Start) -> Config {
             stalls: true,
             limit: None,
             causes: true,
+            explained: true,
         },
         diagnosis_timeout: DIAGNOSIS_TIMEOUT,
         drops_privileges: false,

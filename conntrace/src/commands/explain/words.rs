@@ -171,6 +171,8 @@ const PHRASES: &[(&[&str], &[Topic])] = &[
      &[label(Label::Aborted)]),
     (&["ecanceled", "operation canceled", "context canceled", "canceled"],
      &[label(Label::Cancelled)]),
+    (&["self connect", "self connection", "connected to itself", "simultaneous open"],
+     &[cause(Code::ConnectedToItself)]),
     (&["einval", "invalid argument"],
      &[label(Label::Failed), cause(Code::BadDestination), cause(Code::BlackholeRoute)]),
     (&["macvlan", "ipvlan", "netmask"],

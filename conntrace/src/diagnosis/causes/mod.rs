@@ -7,6 +7,7 @@ pub(crate) mod answers_sometimes;
 pub(crate) mod bad_destination;
 pub(crate) mod blackhole_route;
 pub(crate) mod cgroup_policy;
+pub(crate) mod connected_to_itself;
 pub(crate) mod deadline_too_short;
 pub(crate) mod dropped_here;
 pub(crate) mod ephemeral_range_used_up;
@@ -157,6 +158,7 @@ macro_rules! causes {
 // The number is the cause's place in the schema, in `explain` and in the documents, where causes
 // stand by label. A new cause takes the next number, wherever its line stands.
 causes! {
+    ConnectedToItself = 35: connected_to_itself;
     BadDestination = 27: bad_destination;
     ProhibitRoute = 21: prohibit_route;
     BlackholeRoute = 32: blackhole_route;

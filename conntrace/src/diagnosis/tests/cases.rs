@@ -19,6 +19,7 @@ pub(super) fn case(label: Label, reply: ReplyKind) -> Case {
         process: Some(PROCESS),
         cgroup: Some(77),
         remote: Some(to(FAR)),
+        is_to_itself: false,
         local_addr: Some(ip(OWN)),
         bound_port: None,
         bound_device: None,
@@ -189,5 +190,20 @@ pub(super) fn dropped() -> Case {
             all: true,
         }),
         ..case(Label::TimedOut, ReplyKind::Local)
+    }
+}
+
+/// A port of the ephemeral range.
+pub(super) const SELF_PORT: u16 = 40_000;
+
+/// A connection whose ends are the same.
+pub(super) fn to_itself() -> Case {
+    Case {
+        is_to_itself: true,
+        remote: Some(Remote {
+            addr: ip(OWN),
+            port: SELF_PORT,
+        }),
+        ..case(Label::Established, ReplyKind::SynAck)
     }
 }

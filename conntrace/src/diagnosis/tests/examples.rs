@@ -4,9 +4,9 @@
 
 use super::{
     cases::{
-        answered_in_vain, case, cut_off, dropped, dropped_there, exhausted, failed_call, forgetful,
-        hasty, icmp, no_neighbour, not_local, reset, reset_before, silence, silent, to,
-        tuple_taken, unreported, works,
+        SELF_PORT, answered_in_vain, case, cut_off, dropped, dropped_there, exhausted, failed_call,
+        forgetful, hasty, icmp, no_neighbour, not_local, reset, reset_before, silence, silent, to,
+        to_itself, tuple_taken, unreported, works,
     },
     script::{
         CONTAINER, FAR, NETNS, OWN, PORT, PUBLIC, Script, far, gateway, here, holder, ip, link,
@@ -73,6 +73,7 @@ pub(super) fn staged() -> Vec<(Code, Case, Script)> {
         (Code::BlackholeRoute, failed_call(Label::Failed, Errno::EINVAL), swallowed().dead_end(dead_end(DeadEndKind::Blackhole))),
         (Code::NotForwarded, silence(), unforwarded()),
         (Code::WrongNetwork, no_neighbour(), macvlan().route_in(CONTAINER, OWN, None, out(None, 24))),
+        (Code::ConnectedToItself, to_itself(), Script::default().ports(to_itself().remote_socket(), ports(1, 0, 0))),
     ]
 }
 
@@ -163,6 +164,7 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (cut_off(Errno::EHOSTUNREACH), far().own(OWN, false), Code::RouteWentAway, Certainty::Likely),
         (cut_off(Errno::EINVAL), far().own(OWN, false), Code::RouteWentAway, Certainty::Certain),
         (cut_off(Errno::ENETUNREACH), far(), Code::RouteWentAway, Certainty::Likely),
+        (Case { bound_port: Some(SELF_PORT), ..to_itself() }, Script::default().ports(to_itself().remote_socket(), ports(1, 0, 0)), Code::ConnectedToItself, Certainty::Certain),
         (silence(), far().link(link(false, None)), Code::OwnLinkDown, Certainty::Possible),
         (silent(5), far().own(OWN, false), Code::WrongSource, Certainty::Likely),
         (dropped_there(to(FAR), reset(FAR)), there("NO_SOCKET"), Code::NothingListening, Certainty::Certain),
@@ -330,6 +332,9 @@ pub(super) fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::NoSourceAddress, "a source was chosen", not_local(), far().no_addresses(false)),
         (Code::BadDestination, "a port", reset(FAR), far()),
         (Code::BadDestination, "a link-local address with its zone", { let mut case = reset("fe80::1"); case.remote = Some(to("fe80::1")); case }, far()),
+        (Code::ConnectedToItself, "established with a server", case(Label::Established, ReplyKind::SynAck), far()),
+        (Code::ConnectedToItself, "a server of this host, at its own address", Case { remote: Some(to(OWN)), ..case(Label::Established, ReplyKind::SynAck) }, here()),
+        (Code::ConnectedToItself, "a closed port of this host", reset(OWN), here()),
         (Code::AnswersSometimes, "another port", works(22, 12, silence()), far()),
         (Code::AnswersSometimes, "an hour ago", works(PORT, 3600, silence()), far()),
         (Code::RejectedByFirewall, "dropped, and no rule rejects", dropped_there(to(FAR), reset(FAR)), there("NETFILTER_DROP")),

@@ -32,7 +32,7 @@ impl Worker {
         now: Instant,
     ) -> (Option<Owner>, Option<Box<ExeRequest>>) {
         let prints = match verdict {
-            Some(verdict) => self.labelling.labels.contains(&verdict.label),
+            Some(verdict) => self.labelling.may_print(attempt, verdict.label),
             None => self.labelling.stalls,
         };
         match &attempt.caller {
@@ -62,8 +62,8 @@ impl Worker {
     ) -> Diagnosis {
         let known = |undiagnosed| Diagnosis::Known(Diagnosed::without_answers(undiagnosed));
         let has_no_time = std::mem::take(&mut self.has_no_time);
-        let has_causes = diagnosis::has_causes(verdict.label);
-        let prints = self.labelling.labels.contains(&verdict.label);
+        let has_causes = diagnosis::may_have_cause(attempt, verdict.label);
+        let prints = self.labelling.may_print(attempt, verdict.label);
         if !has_causes || !(prints || self.is_thorough) {
             // A recording's answers are about this record. With other options it needs none.
             if let Some(diagnosis) = &mut self.diagnosis {

@@ -60,6 +60,15 @@ pub struct Labelling {
     pub limit: Option<NonZeroU64>,
     /// Searches for causes if true.
     pub causes: bool,
+    /// Also prints established outcomes that have a cause if true.
+    pub explained: bool,
+}
+
+impl Labelling {
+    /// Returns true if the outcome is printed, or would be with a cause.
+    pub(super) fn may_print(&self, attempt: &Attempt, label: Label) -> bool {
+        self.labels.contains(&label) || (self.explained && self.causes && attempt.is_to_itself())
+    }
 }
 
 /// Turns records into lines and counts.
@@ -349,7 +358,10 @@ impl Worker {
         if !verdict.label.is_hidden() {
             self.top.count(attempt, verdict.label);
         }
-        if !self.labelling.labels.contains(&verdict.label) {
+        let is_asked_for = self.labelling.labels.contains(&verdict.label);
+        let is_explained =
+            diagnosed.result.cause.is_some() && self.labelling.may_print(attempt, verdict.label);
+        if !is_asked_for && !is_explained {
             return;
         }
         let alike = rate_limit::LimitKey::new(attempt, Some(verdict.label));

@@ -11,6 +11,8 @@ use conntrace::diagnosis::Code;
 use conntrace_testnet::{FAR_LOCAL_V4, FAR_V4, Testnet, ports, set_local_port_range};
 use conntrace_tests::{attempt, attempt_on, bound, lacks_bound_sockets, lacks_port_range, tcp};
 
+use nix::errno::Errno;
+
 use crate::fixes::{
     Fix, FixScene, HeldCause, answers::PORT, policies::until_failure, scene, shows,
 };
@@ -117,6 +119,24 @@ pub(crate) const SCENES: &[FixScene] = &[
         },
     ),
     scene(
+        Code::ConnectedToItself,
+        "connected_to_itself",
+        Fix::Mends(|fix| {
+            assert!(fix.contains("ip_local_reserved_ports=1000,40000`"), "{fix}");
+            // Of a range with other ports the kernel leaves out the server's.
+            fs::write("/proc/sys/net/ipv4/ip_local_port_range", NARROW).unwrap();
+            attempt(itself()).errno - Errno::ECONNREFUSED as i32
+        }),
+        1,
+        |testnet| {
+            set(testnet, "ip_local_port_range", "40000 40000");
+            set(testnet, "ip_local_reserved_ports", "1000");
+            let socket = tcp(itself());
+            assert_eq!(attempt_on(&socket, itself()).errno, 0);
+            Box::new(socket)
+        },
+    ),
+    scene(
         Code::TupleInUse,
         "tuple_in_use",
         Fix::Shows(&[shows("ESTAB")]),
@@ -139,6 +159,10 @@ fn set(testnet: &Testnet, name: &str, value: &str) {
 
 fn remote() -> SocketAddr {
     (FAR_V4, ports::ACCEPTS).into()
+}
+
+fn itself() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, LOW).into()
 }
 
 fn own() -> SocketAddr {
