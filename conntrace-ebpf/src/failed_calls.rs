@@ -312,7 +312,7 @@ fn failed(what: CallKind, call: &PendingCall, ret: i64) -> Option<()> {
     }
     let errno = ret.unsigned_abs() as u32;
     let asked = SockAddr::read(call.passed, call.family)?;
-    if !(wanted(what, errno, &asked)
+    if !(wanted(what, errno)
         && passes(what, call, &asked)
         && filter::caller_passes(&filter::Current))
     {
@@ -332,12 +332,12 @@ fn failed(what: CallKind, call: &PendingCall, ret: i64) -> Option<()> {
 }
 
 /// Returns true for errors to report. For bind, these are the ones that outgoing connections
-/// meet: no port left, or an address that is not assigned to this host.
+/// meet: no port left, a port that is taken, or an address that is not assigned to this host.
 #[inline(always)]
-fn wanted(what: CallKind, errno: u32, asked: &SockAddr) -> bool {
+fn wanted(what: CallKind, errno: u32) -> bool {
     match what {
         CallKind::Connect => !OF_AN_ATTEMPT.contains(&errno),
-        CallKind::Bind => errno == EADDRNOTAVAIL || (errno == EADDRINUSE && asked.port == 0),
+        CallKind::Bind => errno == EADDRNOTAVAIL || errno == EADDRINUSE,
     }
 }
 

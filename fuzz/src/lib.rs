@@ -105,6 +105,7 @@ fn labelling(limit: Option<NonZeroU64>) -> Labelling {
         limit,
         causes: true,
         explained: true,
+        taken_ports: true,
     }
 }
 

@@ -33,6 +33,7 @@ const FORBIDDEN: SocketAddr = elsewhere(3);
 const SWALLOWED: SocketAddr = elsewhere(4);
 const CLOSED_V6: SocketAddr = v6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1), ACCEPTS);
 const NOT_OURS: SocketAddr = v4(Ipv4Addr::new(203, 0, 113, 1), 0);
+const TAKEN: SocketAddr = v4(Ipv4Addr::LOCALHOST, 20_005);
 const ANY: SocketAddr = v4(Ipv4Addr::UNSPECIFIED, 0);
 
 const fn elsewhere(host: u8) -> SocketAddr {
@@ -41,6 +42,7 @@ const fn elsewhere(host: u8) -> SocketAddr {
 
 const NO_ROUTE: ExpectedOutcome = unsent("unreachable", "ENETUNREACH");
 const ROUTE_CLOSED: ExpectedOutcome = unsent("unreachable", "EHOSTUNREACH");
+const PORT_TAKEN: ExpectedOutcome = unsent("address_unavailable", "EADDRINUSE");
 const NO_PORT_TO_BIND: ExpectedOutcome = unsent("port_exhausted", "EADDRINUSE");
 
 #[rustfmt::skip]
@@ -53,7 +55,15 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("no port to bind", "bind to port 0 while listeners hold every port of the range", ANY, Holding(no_port_to_bind), &[NO_PORT_TO_BIND.from(LocalEnd::BindOnly)]).with(NARROW).because("ports_held_by_bind", CERTAIN).covered_by("bind_exhausted"),
     scenario("moved address", "bind to an address that this host no longer has (ip_nonlocal_bind), connect", v4(FAR_V4, ACCEPTS), Once(moved_address), &[NO_ROUTE.from(FROM_MOVED)]).with(NONLOCAL).because("wrong_source", CERTAIN).covered_by("no_route"),
     scenario("not our address", "bind to an address that no interface of this host has", NOT_OURS, Once(fails_to_bind), &[ADDRESS_UNAVAILABLE.from(LocalEnd::BindOnly)]).because("source_not_local", CERTAIN).covered_by("bind_exhausted"),
+    scenario("port taken", "bind to a port that a server listens on", TAKEN, Holding(taken), &[PORT_TAKEN.from(LocalEnd::BindOnly)]).because("port_in_use", CERTAIN).covered_by("bind_exhausted"),
 ];
+
+/// A server that is already there.
+fn taken(local: SocketAddr) -> io::Result<Vec<Socket>> {
+    let held = vec![listener(local, 1)?];
+    fails_to_bind(local)?;
+    Ok(held)
+}
 
 /// Two ports, both listened on; connect is never called.
 fn no_port_to_bind(any: SocketAddr) -> io::Result<Vec<Socket>> {

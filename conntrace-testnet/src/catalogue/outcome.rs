@@ -39,7 +39,7 @@ pub enum LocalEnd {
     NoPort,
     /// Given address with an ephemeral port.
     Address(IpAddr),
-    /// Address that bind was called with, without a port; there is no remote end.
+    /// Address and port that bind was called with; there is no remote end.
     BindOnly,
 }
 

@@ -354,6 +354,7 @@ impl LineArgs {
             limit: NonZeroU64::new(self.limit),
             causes: !self.no_diagnosis,
             explained: self.only.is_empty(),
+            taken_ports: self.all || !self.only.is_empty(),
         }
     }
 

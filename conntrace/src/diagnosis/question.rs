@@ -180,6 +180,14 @@ questions! {
         /// The other end.
         remote: SocketAddr,
     } -> Option<Holder>;
+    /// The sockets that have this local port, at most 8: first those that listen or are bound. Where
+    /// there are such, those that are connected are left out.
+    port_holders: PortHolders {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// The port.
+        port: u16,
+    } -> Vec<PortHolder>;
     /// The proxy variable of a process's environment that names this address.
     proxy: Proxy {
         /// The process.
@@ -239,6 +247,7 @@ impl Question {
             | Self::ListenersElsewhere { .. }
             | Self::Ports { .. }
             | Self::Tuple { .. }
+            | Self::PortHolders { .. }
             | Self::Firewall { .. } => true,
             Self::Proxy { .. }
             | Self::DropReason { .. }
@@ -339,6 +348,29 @@ pub struct Holder {
     pub state: String,
     /// Process that holds the socket, if it was found.
     pub process: Option<NamedProcess>,
+}
+
+/// A socket that has a local port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortHolder {
+    /// Its own end; the address is unspecified for all.
+    pub local: SocketAddr,
+    /// The other end; `None` if it is not connected.
+    pub remote: Option<SocketAddr>,
+    /// Takes nothing but IPv6.
+    pub only_v6: bool,
+    /// The socket's state.
+    pub state: String,
+    /// Process that holds the socket, if it was found.
+    pub process: Option<NamedProcess>,
+}
+
+impl PortHolder {
+    /// Returns true if the socket has the port of that address.
+    #[must_use]
+    pub fn shares(&self, addr: IpAddr) -> bool {
+        accepts(self.local.ip(), self.only_v6, addr)
+    }
 }
 
 /// A BPF program.

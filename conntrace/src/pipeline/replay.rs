@@ -82,6 +82,7 @@ mod tests {
             limit: None,
             causes: false,
             explained: true,
+            taken_ports: true,
         }
     }
 

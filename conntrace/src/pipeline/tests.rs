@@ -112,6 +112,7 @@ fn config() -> Config {
             limit: None,
             causes: false,
             explained: true,
+            taken_ports: true,
         },
         diagnosis_timeout: Duration::from_secs(1),
         drops_privileges: false,

@@ -83,6 +83,12 @@ impl Attempt {
             .map(|Remote { addr, port }| (Some(addr), Some(port)));
         self.moment == RecordKind::Established && remote == Some(ends)
     }
+
+    /// Returns true for a bind to a port that was taken. Most are a server's.
+    #[must_use]
+    pub fn found_its_port_taken(&self) -> bool {
+        self.moment == RecordKind::BindFailed(Errno::EADDRINUSE) && self.port_bound
+    }
 }
 
 /// Extent to which an attempt was observed.

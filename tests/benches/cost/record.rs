@@ -180,6 +180,7 @@ fn worker_ns(records: &[CompleteRecord]) -> Spread {
         limit: None,
         causes: true,
         explained: true,
+        taken_ports: true,
     };
     let output = Output::direct(Box::new(Json::default()), io::sink());
     let mut worker = Worker::new(output, labelling, Duration::from_secs(1), None);

@@ -3,18 +3,18 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     process::{self, ExitCode},
     sync::Arc,
 };
 
 use conntrace_testnet::{self, FAR_LOCAL_V4, FAR_LOCAL_V6, FAR_V4, ports};
 use conntrace_tests::{
-    Dir, Live, Recording, TracerProcess, Uring, assert_adds_up, attempt, is_root, lacks_functions,
-    lacks_tracefs, lacks_uring_bind, live_test, matching, nft, replay, run_with_replay, stdout,
-    tcp, unless, unless_all, with_nft, without_tracefs,
+    Dir, LinesFile, Live, Recording, TracerProcess, Uring, assert_adds_up, attempt, attempt_on,
+    bound, is_root, lacks_functions, lacks_tracefs, lacks_uring_bind, live_test, matching, nft,
+    replay, run_with_replay, stdout, tcp, unless, unless_all, with_nft, without_tracefs,
 };
-use nix::errno::Errno;
+use nix::{errno::Errno, sys::signal::Signal};
 use serde_json::{Value, json};
 
 const TRACE: &str = "--trace-syscalls";
@@ -32,6 +32,9 @@ pub(crate) fn main() -> ExitCode {
     let mut tests = vec![
         live_test("is_covered", is_covered),
         live_test("filtered", filtered),
+        live_test("port_in_use", port_in_use),
+        live_test("port_in_use_by_time_wait", port_in_use_by_time_wait),
+        live_test("port_in_use_is_not_printed", port_in_use_is_not_printed),
         with_nft("unwanted_attempt", unwanted_attempt),
         live_test("recorded", recorded),
         live_test("without_tracefs", degraded),
@@ -138,6 +141,75 @@ fn bind_not_local(local: SocketAddr) {
         line["local"],
         json!({ "addr": local.ip().to_canonical(), "port": port })
     );
+}
+
+/// Another process's server has the port, on every address.
+fn port_in_use() {
+    let evidence = json!({ "address": FAR_LOCAL_V4, "port": BOUND_PORT });
+    let line = live().expect_cause(1, ("port_in_use", "certain"), &evidence, |_| {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, BOUND_PORT)).unwrap();
+        bind_taken();
+        listener
+    });
+    assert_unconnected(&line, "address_unavailable", "EADDRINUSE");
+    let local = json!({ "addr": FAR_LOCAL_V4, "port": BOUND_PORT });
+    assert_eq!(line["local"], local, "{line:#}");
+    let why = line["cause"]["why"].as_str().unwrap();
+    let who = format!(
+        "[{}], which listens on 0.0.0.0:{BOUND_PORT},",
+        process::id()
+    );
+    assert!(why.contains(&who), "{why}");
+}
+
+/// A connection from the port has ended, and its socket remains for a minute.
+fn port_in_use_by_time_wait() {
+    let evidence = json!({ "port": BOUND_PORT });
+    let line = live().expect_cause(2, ("port_in_use", "likely"), &evidence, |_| {
+        let server = TcpListener::bind((FAR_LOCAL_V4, PORT)).unwrap();
+        let client = bound((FAR_LOCAL_V4, BOUND_PORT).into());
+        assert_eq!(attempt_on(&client, (FAR_LOCAL_V4, PORT)).errno, 0);
+        let accepted = server.accept().unwrap();
+        drop(client);
+        drop(accepted);
+        bind_taken();
+    });
+    let why = line["cause"]["why"].as_str().unwrap();
+    assert!(why.contains("in TIME_WAIT"), "{why}");
+    let fix = line["cause"]["fix"].as_str().unwrap();
+    assert!(fix.contains("SO_REUSEADDR"), "{fix}");
+}
+
+fn bind_taken() {
+    let local = SocketAddr::from((FAR_LOCAL_V4, BOUND_PORT));
+    let error = tcp(local).bind(&local.into()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::EADDRINUSE as i32));
+}
+
+/// Most that find their port taken are servers. Their outcomes are counted.
+fn port_in_use_is_not_printed() {
+    for (options, printed) in [
+        (["--summary", "0"].as_slice(), 0),
+        (&["--all"], 1),
+        (&["--label", "address_unavailable"], 1),
+    ] {
+        let options = [&[TRACE], options].concat();
+        let dir = Dir::new("taken");
+        let file = LinesFile::new(&dir.0);
+        let run = conntrace_testnet::run("taken", |testnet| {
+            let netns = testnet.netns.to_string();
+            let agent = file.run(&[&options[..], &["--netns", &netns]].concat());
+            let _listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, BOUND_PORT)).unwrap();
+            bind_taken();
+            agent.stop(Signal::SIGTERM);
+        });
+        run.unwrap();
+        let lines = file.lines();
+        assert_eq!(matching(&lines, OUTCOME), printed, "{options:?}: {lines}");
+        let stop: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+        assert_eq!(stop["outcomes"]["address_unavailable"], 1, "{stop:#}");
+        assert_adds_up(&stop);
+    }
 }
 
 fn assert_unconnected(line: &Value, label: &str, errno: &str) {

@@ -186,7 +186,8 @@ fn local(scenario: &Scenario, expected: &ExpectedOutcome, line: &Value) -> Value
         LocalEnd::NoPort => json!({ "addr": scenario.source(), "port": null }),
         LocalEnd::BindOnly => {
             let addr = Some(scenario.to.ip()).filter(|addr| !addr.is_unspecified());
-            json!({ "addr": addr, "port": null })
+            let port = Some(scenario.to.port()).filter(|port| *port != 0);
+            json!({ "addr": addr, "port": port })
         }
     }
 }

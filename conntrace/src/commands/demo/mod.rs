@@ -144,6 +144,7 @@ fn config(start: Start) -> Config {
             limit: None,
             causes: true,
             explained: true,
+            taken_ports: true,
         },
         diagnosis_timeout: DIAGNOSIS_TIMEOUT,
         drops_privileges: false,

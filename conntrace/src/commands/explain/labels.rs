@@ -75,6 +75,7 @@ const ADDRESS_UNAVAILABLE: Explanation = Explanation {
     recognised: &[
         "Rule 2: no SYN left, and the socket already had a local port when the attempt began (EADDRNOTAVAIL).",
         "Rule 2: bind, or connect before SYN_SENT, returned EADDRNOTAVAIL (--trace-syscalls): no such local address, or none that fits the destination.",
+        "Rule 2: bind to a chosen port returned EADDRINUSE (--trace-syscalls): the port is taken. Printed with --all or --label only.",
     ],
     reasons: &[
         "A fixed source port whose last connection to the same destination is still open or, without TCP timestamps, in TIME_WAIT.",

@@ -161,8 +161,8 @@ const PHRASES: &[(&[&str], &[Topic])] = &[
     (&["eaddrnotavail", "cannot assign requested address", "can t assign requested address",
        "address not available"],
      &[label(Label::PortExhausted), label(Label::AddressUnavailable)]),
-    (&["eaddrinuse", "address already in use", "address in use", "port in use"],
-     &[label(Label::PortExhausted), label(Label::AddressUnavailable)]),
+    (&["eaddrinuse", "address already in use", "address in use"],
+     &[label(Label::PortExhausted), label(Label::AddressUnavailable), cause(Code::PortInUse)]),
     (&["eperm", "operation not permitted"],
      &[label(Label::Denied)]),
     (&["eacces", "permission denied"],
@@ -245,7 +245,7 @@ ENETUNREACH                        | unreachable
 EHOSTUNREACH                       | unreachable
 EPERM                              | denied
 EACCES                             | denied unreachable
-EADDRINUSE                         | port_exhausted address_unavailable
+EADDRINUSE                         | port_exhausted address_unavailable port_in_use
 ECONNABORTED                       | aborted
 ECONNRESET                         | refused
 timeout                            | timed_out

@@ -21,6 +21,7 @@ pub(crate) mod no_source_address;
 pub(crate) mod not_forwarded;
 pub(crate) mod nothing_listening;
 pub(crate) mod own_link_down;
+pub(crate) mod port_in_use;
 pub(crate) mod ports_held_by_bind;
 pub(crate) mod private_address_not_local;
 pub(crate) mod prohibit_route;
@@ -167,6 +168,7 @@ causes! {
     NoRoute = 10: no_route;
     NoSourceAddress = 26: no_source_address;
     SourceNotLocal = 18: source_not_local;
+    PortInUse = 36: port_in_use;
     TupleInUse = 17: tuple_in_use;
     RouteWentAway = 23: route_went_away;
     ServiceWithoutEndpoints = 29: service_without_endpoints;

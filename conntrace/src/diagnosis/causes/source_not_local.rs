@@ -36,7 +36,10 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
 
 fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     // A port that was taken is not the fault here.
-    if case.label != Label::AddressUnavailable || case.call.is_none() {
+    if case.label != Label::AddressUnavailable
+        || case.call.is_none()
+        || case.errno == Some(Errno::EADDRINUSE)
+    {
         return Ok(None);
     }
     let Some(source) = case.local_addr else {

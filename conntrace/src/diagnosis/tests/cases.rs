@@ -179,6 +179,17 @@ pub(super) fn tuple_taken() -> Case {
     }
 }
 
+/// A bind to a port of this address, or of all, which is taken.
+pub(super) fn port_taken(addr: Option<&str>) -> Case {
+    Case {
+        call: Some(FailedCall::Bind),
+        local_addr: addr.map(ip),
+        bound_port: Some(40_000),
+        remote: None,
+        ..failed_call(Label::AddressUnavailable, Errno::EADDRINUSE)
+    }
+}
+
 pub(super) fn not_local() -> Case {
     failed_call(Label::AddressUnavailable, Errno::EADDRNOTAVAIL)
 }

@@ -5,12 +5,12 @@
 use super::{
     cases::{
         SELF_PORT, answered_in_vain, case, cut_off, dropped, dropped_there, exhausted, failed_call,
-        forgetful, hasty, icmp, no_neighbour, not_local, reset, reset_before, silence, silent, to,
-        to_itself, tuple_taken, unreported, works,
+        forgetful, hasty, icmp, no_neighbour, not_local, port_taken, reset, reset_before, silence,
+        silent, to, to_itself, tuple_taken, unreported, works,
     },
     script::{
         CONTAINER, FAR, NETNS, OWN, PORT, PUBLIC, Script, far, gateway, here, holder, ip, link,
-        listener, out, ports, proxied, remote,
+        listener, out, port_holder, ports, proxied, remote,
     },
 };
 use crate::{
@@ -74,6 +74,7 @@ pub(super) fn staged() -> Vec<(Code, Case, Script)> {
         (Code::NotForwarded, silence(), unforwarded()),
         (Code::WrongNetwork, no_neighbour(), macvlan().route_in(CONTAINER, OWN, None, out(None, 24))),
         (Code::ConnectedToItself, to_itself(), Script::default().ports(to_itself().remote_socket(), ports(1, 0, 0))),
+        (Code::PortInUse, port_taken(None), Script::default().port_holders(vec![port_holder("0.0.0.0:40000", None)])),
     ]
 }
 
@@ -115,7 +116,12 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
     let drop = |reason| far().drop_reason(reason);
     let some = |mut case: Case| { if let Ok(Some(drop)) = &mut case.way_drop { drop.all = false } case };
     let silent_and = |case: Case| Case { heard: silent(60).heard, ..case };
+    let holders = |found: &[(&str, Option<&str>)]| Script::default().port_holders(found.iter().map(|(local, remote)| port_holder(local, *remote)).collect());
     vec![
+        (port_taken(Some(OWN)), holders(&[("10.0.0.2:40000", None), ("0.0.0.0:40000", None)]), Code::PortInUse, Certainty::Certain),
+        (port_taken(Some(OWN)), holders(&[("0.0.0.0:40000", None)]).other_process(), Code::PortInUse, Certainty::Likely),
+        (port_taken(None), holders(&[("127.0.0.1:40000", None)]), Code::PortInUse, Certainty::Likely),
+        (port_taken(None), holders(&[("10.0.0.2:40000", Some("10.0.0.5:5432"))]), Code::PortInUse, Certainty::Likely),
         (reset(FAR), far(), Code::NothingListening, Certainty::Likely),
         (reset(FAR), in_container(), Code::NothingListening, Certainty::Certain),
         (reset(FAR), here().elsewhere(vec![listener(CONTAINER, "0.0.0.0", PORT)]), Code::NothingListening, Certainty::Certain),
@@ -306,6 +312,10 @@ pub(super) fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::SocketPortRange, "the range is full", exhausted(), full()),
         (Code::SocketPortRange, "all connections are gone", exhausted(), Script::default().ports(remote(), ports(0, 0, 0))),
         (Code::SocketPortRange, "half of it may have been given back", exhausted(), Script::default().ports(remote(), ports(20_000, 0, 0))),
+        (Code::PortInUse, "it is gone", port_taken(None), Script::default()),
+        (Code::PortInUse, "on another address", port_taken(Some(OWN)), Script::default().port_holders(vec![port_holder("127.0.0.1:40000", None)])),
+        (Code::PortInUse, "an address that is not there", not_local(), far().port_holders(vec![port_holder("0.0.0.0:40000", None)])),
+        (Code::SourceNotLocal, "its port is taken", port_taken(Some(OWN)), far().own(OWN, false)),
         (Code::TupleInUse, "it is gone", tuple_taken(), Script::default().tuple(None)),
         (Code::TupleInUse, "no port was bound", not_bound, Script::default().tuple(holder())),
         (Code::SourceNotLocal, "it is here", not_local(), far()),

@@ -13,7 +13,7 @@ use crate::diagnosis::{
     port_facts::{Holding, LocalPorts, WiderRange},
     question::{
         Answer, AttachedProgram, BpfProgram, Holder, Listener, Listeners, NamedProcess, Neighbour,
-        ProcessKey, ProxyVariable, Question,
+        PortHolder, ProcessKey, ProxyVariable, Question,
     },
     way::{Covering, DeadEnd, Forwarding, Link, NetDevice, OwnAddresses, Route, RouteOut},
 };
@@ -84,6 +84,7 @@ fn nothing(question: &Question) -> Option<Answer> {
         Question::Listeners { .. } => Answer::Listeners(Listeners::default()),
         Question::ListenersElsewhere { .. } => Answer::ListenersElsewhere(vec![]),
         Question::Tuple { .. } => Answer::Tuple(None),
+        Question::PortHolders { .. } => Answer::PortHolders(vec![]),
         Question::Proxy { .. } => Answer::Proxy(None),
         Question::Firewall { .. } => Answer::Firewall(Firewall {
             found: vec![],
@@ -392,6 +393,26 @@ impl Script {
         self.with(question, Answer::Tuple(holder))
     }
 
+    pub(super) fn port_holders(self, holders: Vec<PortHolder>) -> Self {
+        let question = Question::PortHolders {
+            netns: NETNS,
+            port: 40_000,
+        };
+        self.with(question, Answer::PortHolders(holders))
+    }
+
+    /// Another process has the port as well.
+    pub(super) fn other_process(mut self) -> Self {
+        for answer in self.answers.values_mut() {
+            if let Answer::PortHolders(holders) = answer {
+                let mut other = port_holder("10.0.0.2:40000", None);
+                other.process = None;
+                holders.push(other);
+            }
+        }
+        self
+    }
+
     /// Programs with these names decide on the connects of a pod's cgroup.
     pub(super) fn programs(self, names: &[&str]) -> Self {
         let question = Question::ConnectPrograms {
@@ -525,6 +546,25 @@ pub(super) fn far() -> Script {
 /// The default route leads there.
 pub(super) fn gateway() -> Script {
     Script::default().route(FAR, out(Some("10.0.0.1"), 0))
+}
+
+/// A server's socket, which listens unless it is connected.
+pub(super) fn port_holder(local: &str, remote: Option<&str>) -> PortHolder {
+    PortHolder {
+        local: local.parse().unwrap(),
+        remote: remote.map(|remote| remote.parse().unwrap()),
+        only_v6: false,
+        state: if remote.is_some() {
+            "TIME_WAIT"
+        } else {
+            "LISTEN"
+        }
+        .to_owned(),
+        process: Some(NamedProcess {
+            pid: 311,
+            comm: "node".to_owned(),
+        }),
+    }
 }
 
 pub(super) fn holder() -> Option<Holder> {

@@ -13,7 +13,7 @@ use super::{HostInspector, owners_until};
 use crate::{
     diagnosis::{
         Undiagnosed,
-        question::{Holder, Listener, Listeners, NamedProcess, accepts},
+        question::{Holder, Listener, Listeners, NamedProcess, PortHolder, accepts},
         similar_ports,
         way::NetDevice,
     },
@@ -30,6 +30,8 @@ use crate::{
 
 /// Maximum number of listeners in an answer.
 const LISTENERS_MAX: usize = 4;
+/// Maximum number of sockets in an answer that have a port.
+const PORT_HOLDERS_MAX: usize = 8;
 /// Maximum number of listeners of a namespace that are listed. One with more is asked for each port.
 const LISTED_MAX: usize = 4096;
 
@@ -125,6 +127,37 @@ impl HostInspector {
                 process: owners.get(&sock.inode).cloned(),
             }
         }))
+    }
+
+    /// Returns some of the sockets that have this local port.
+    pub(super) fn port_holders(
+        &mut self,
+        netns: u32,
+        port: u16,
+        about: &AttemptRef,
+        until: Instant,
+    ) -> Result<Vec<PortHolder>, Undiagnosed> {
+        let query = || {
+            let mut found = Vec::new();
+            sock_diag::with_local_port(port, |sock| {
+                found.push(sock);
+                match found.len() < PORT_HOLDERS_MAX {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                }
+            })?;
+            Ok(found)
+        };
+        let found = self.namespaces.inside(netns, about, until, query)?;
+        let owners = self.owners_of(netns, &found, about, until);
+        let holders = found.iter().map(|sock| PortHolder {
+            local: sock.local,
+            remote: sock.is_connected().then_some(sock.remote),
+            only_v6: sock.only_v6,
+            state: sock.state_name().to_owned(),
+            process: owners.get(&sock.inode).cloned(),
+        });
+        Ok(holders.collect())
     }
 
     fn with_owners(

@@ -146,6 +146,9 @@ impl HostInspector {
                 local,
                 remote,
             } => Answer::Tuple(self.tuple(netns, (local, remote), about, until)?),
+            Question::PortHolders { netns, port } => {
+                Answer::PortHolders(self.port_holders(netns, port, about, until)?)
+            }
             Question::Proxy { process, remote } => Answer::Proxy(process::proxy(process, remote)?),
             Question::DropReason { number } => {
                 let name = self.facts.drop_reasons.name(number);

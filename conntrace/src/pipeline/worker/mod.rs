@@ -62,12 +62,20 @@ pub struct Labelling {
     pub causes: bool,
     /// Also prints established outcomes that have a cause if true.
     pub explained: bool,
+    /// Prints binds to a port that was taken, if their label is printed.
+    pub taken_ports: bool,
 }
 
 impl Labelling {
+    /// Returns true if the outcome is printed, with or without a cause.
+    fn is_asked_for(&self, attempt: &Attempt, label: Label) -> bool {
+        self.labels.contains(&label) && (self.taken_ports || !attempt.found_its_port_taken())
+    }
+
     /// Returns true if the outcome is printed, or would be with a cause.
     pub(super) fn may_print(&self, attempt: &Attempt, label: Label) -> bool {
-        self.labels.contains(&label) || (self.explained && self.causes && attempt.is_to_itself())
+        self.is_asked_for(attempt, label)
+            || (self.explained && self.causes && attempt.is_to_itself())
     }
 }
 
@@ -355,10 +363,10 @@ impl Worker {
         diagnosed: Diagnosed,
     ) {
         *self.outcomes.entry(verdict.label).or_default() += 1;
-        if !verdict.label.is_hidden() {
+        if !verdict.label.is_hidden() && !attempt.found_its_port_taken() {
             self.top.count(attempt, verdict.label);
         }
-        let is_asked_for = self.labelling.labels.contains(&verdict.label);
+        let is_asked_for = self.labelling.is_asked_for(attempt, verdict.label);
         let is_explained =
             diagnosed.result.cause.is_some() && self.labelling.may_print(attempt, verdict.label);
         if !is_asked_for && !is_explained {

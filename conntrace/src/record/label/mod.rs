@@ -130,7 +130,9 @@ pub fn label(attempt: &Attempt, patience_ms: u64) -> Option<Verdict> {
         RecordKind::Established => Some(Verdict::new(Label::Established, None)),
         RecordKind::Closed => Some(label_closed(attempt, patience_ms)),
         RecordKind::ConnectFailed(errno) => Some(Verdict::new(label_connect(errno), Some(errno))),
-        RecordKind::BindFailed(errno) => Some(Verdict::new(label_bind(errno), Some(errno))),
+        RecordKind::BindFailed(errno) => {
+            Some(Verdict::new(label_bind(attempt, errno), Some(errno)))
+        }
     }
 }
 
@@ -172,9 +174,10 @@ fn label_connect(errno: Errno) -> Label {
 }
 
 /// Applies rule 2 to a failed bind. With port 0, `EADDRINUSE` means that no port was left
-/// (`inet_csk_get_port`). With another port it is not reported.
-fn label_bind(errno: Errno) -> Label {
+/// (`inet_csk_get_port`). With another port, that one is taken.
+fn label_bind(attempt: &Attempt, errno: Errno) -> Label {
     match errno {
+        Errno::EADDRINUSE if attempt.found_its_port_taken() => Label::AddressUnavailable,
         Errno::EADDRINUSE => Label::PortExhausted,
         Errno::EADDRNOTAVAIL => Label::AddressUnavailable,
         _ => Label::Failed,

@@ -305,11 +305,11 @@ fn attempts() -> impl Strategy<Value = Attempt> {
 
 #[test]
 fn a_call_that_failed_is_labelled_by_its_errno() {
-    let label_of = |moment| {
+    let label_of = |moment, port_bound| {
         let attempt = Attempt {
             moment,
             syn_sent: 0,
-            port_bound: true,
+            port_bound,
             ..unanswered()
         };
         let verdict = label(&attempt, 0).unwrap();
@@ -326,17 +326,19 @@ fn a_call_that_failed_is_labelled_by_its_errno() {
     ] {
         let errno = Errno(known as i32);
         assert_eq!(
-            label_of(RecordKind::ConnectFailed(errno)),
+            label_of(RecordKind::ConnectFailed(errno), true),
             (expected, errno)
         );
     }
-    for (known, expected) in [
-        (E::EADDRINUSE, Label::PortExhausted),
-        (E::EADDRNOTAVAIL, Label::AddressUnavailable),
-        (E::ENOMEM, Label::Failed),
+    for (known, port_bound, expected) in [
+        (E::EADDRINUSE, false, Label::PortExhausted),
+        (E::EADDRINUSE, true, Label::AddressUnavailable),
+        (E::EADDRNOTAVAIL, true, Label::AddressUnavailable),
+        (E::ENOMEM, true, Label::Failed),
     ] {
         let errno = Errno(known as i32);
-        assert_eq!(label_of(RecordKind::BindFailed(errno)), (expected, errno));
+        let moment = RecordKind::BindFailed(errno);
+        assert_eq!(label_of(moment, port_bound), (expected, errno));
     }
 }
 

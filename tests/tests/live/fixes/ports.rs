@@ -137,6 +137,17 @@ pub(crate) const SCENES: &[FixScene] = &[
         },
     ),
     scene(
+        Code::PortInUse,
+        "port_in_use",
+        Fix::Shows(&[shows("LISTEN")]),
+        1,
+        |_| {
+            let listener = TcpListener::bind(own()).unwrap();
+            tcp(own()).bind(&own().into()).unwrap_err();
+            Box::new(listener)
+        },
+    ),
+    scene(
         Code::TupleInUse,
         "tuple_in_use",
         Fix::Shows(&[shows("ESTAB")]),

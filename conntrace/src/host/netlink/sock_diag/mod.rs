@@ -92,6 +92,34 @@ pub(crate) fn listeners(
     dump(&SocketFilter::of(1 << LISTEN).local_port(port), BOTH, each)
 }
 
+/// Passes each socket with this local port to `each`: those that listen or are bound, and, where
+/// there are none, those that are connected.
+///
+/// # Errors
+/// See [`netlink::exchange`].
+pub(crate) fn with_local_port(
+    port: u16,
+    mut each: impl FnMut(DiagSocket) -> ControlFlow<()>,
+) -> io::Result<()> {
+    let mut has_one = false;
+    dump(
+        &SocketFilter::of(1 << LISTEN | 1 << BOUND).local_port(port),
+        BOTH,
+        |sock| {
+            has_one = true;
+            each(sock)
+        },
+    )?;
+    if has_one {
+        return Ok(());
+    }
+    dump(
+        &SocketFilter::of(connected_states()).local_port(port),
+        BOTH,
+        each,
+    )
+}
+
 /// Passes each listener to `each`.
 ///
 /// # Errors
