@@ -1,11 +1,13 @@
 //! Test network in its own network namespace, used by `conntrace demo` and the live tests.
 //!
-//! An anonymous network namespace with `lo` and two devices. Behind `far`, a TUN
-//! device, a thread plays every host of two networks and the router to them, and
-//! answers a SYN as [`ports`] says for its port. Behind `near`, a TAP device, is
-//! a network on which no host ever answers ARP or neighbour discovery. The TCP
-//! under test is the kernel's own. No outside program is used, nothing leaves the
-//! namespace, and all of it ends with the thread that made it, however it ends.
+//! An anonymous network namespace with `lo` and two TAP devices. Behind `far`, a
+//! thread plays every host of two networks and the router to them, and answers a
+//! SYN as [`ports`] says for its port. ARP and neighbour discovery are switched off
+//! there: frames to any address leave at once, and none has a neighbour entry that
+//! tells whether somebody has it. Behind `near` is a network on which no host ever
+//! answers ARP or neighbour discovery. The TCP under test is the kernel's own. No
+//! outside program is used, nothing leaves the namespace, and all of it ends with
+//! the thread that made it, however it ends.
 
 use std::{
     fs::{self, File},
@@ -46,7 +48,7 @@ use far_thread::FarThread;
 use link::Links;
 use tun::Layer;
 
-/// Name of the TUN device to the far networks.
+/// Name of the TAP device to the far networks.
 pub const FAR_DEVICE: &str = "far";
 /// This side's address on the far IPv4 network, 192.0.2.0/24.
 pub const FAR_LOCAL_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -305,7 +307,7 @@ fn current_netns() -> io::Result<u32> {
 
 fn raise_far(links: &mut Links, has_v6: bool) -> Result<FarThread, TestnetError> {
     let addresses = addresses(FAR_LOCAL_V4, FAR_LOCAL_V6, has_v6);
-    let device = raise(links, FAR_DEVICE, Layer::Ip, &addresses)?;
+    let device = raise(links, FAR_DEVICE, Layer::EthernetWithoutArp, &addresses)?;
     FarThread::spawn(device).map_err(TestnetError::Thread)
 }
 
@@ -329,6 +331,9 @@ fn raise(
 ) -> Result<File, TestnetError> {
     let device = tun::open().map_err(TestnetError::NoTun)?;
     tun::attach(&device, name, layer).map_err(|error| TestnetError::Device { name, error })?;
+    if layer == Layer::EthernetWithoutArp {
+        links.set_noarp(name).map_err(TestnetError::Link)?;
+    }
     links.lengthen_queue(name).map_err(TestnetError::Link)?;
     links.set_up(name).map_err(TestnetError::Link)?;
     for &(address, prefix_length) in addresses {

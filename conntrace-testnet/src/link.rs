@@ -68,6 +68,19 @@ impl Links {
         )
     }
 
+    /// Switches ARP and neighbour discovery off at an interface that is down.
+    pub(super) fn set_noarp(&mut self, name: &str) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index_of(name)?;
+        link.header.flags = LinkFlags::Noarp;
+        link.header.change_mask = LinkFlags::Noarp;
+        self.ask(
+            RouteNetlinkMessage::SetLink(link),
+            0,
+            &format!("switch ARP off at interface {name}"),
+        )
+    }
+
     /// Increases the queue length of the device.
     pub(super) fn lengthen_queue(&mut self, name: &str) -> io::Result<()> {
         let mut link = LinkMessage::default();

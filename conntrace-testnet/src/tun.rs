@@ -19,6 +19,8 @@ pub(super) enum Layer {
     Ip,
     /// Ethernet header, from a TAP device.
     Ethernet,
+    /// Likewise, from a device that does not resolve addresses (`IFF_NOARP`).
+    EthernetWithoutArp,
 }
 
 /// `struct ifreq` as TUNSETIFF reads it. The libc crate's has a union in the
@@ -46,7 +48,7 @@ pub(super) fn open() -> io::Result<File> {
 pub(super) fn attach(device: &File, name: &str, layer: Layer) -> io::Result<()> {
     let kind = match layer {
         Layer::Ip => libc::IFF_TUN,
-        Layer::Ethernet => libc::IFF_TAP,
+        Layer::Ethernet | Layer::EthernetWithoutArp => libc::IFF_TAP,
     };
     let flags = libc::c_short::try_from(kind | libc::IFF_NO_PI).map_err(io::Error::other)?;
     let mut request = InterfaceRequest {

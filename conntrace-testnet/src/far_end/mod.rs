@@ -34,7 +34,7 @@ const IP_AND_ICMP_BYTES_MAX: usize = 40 + 8;
 /// 1812 4.3.2.3, RFC 4443 2.4 c).
 const ICMP4_QUOTE_BYTES_MAX: usize = 576 - 20 - 8;
 const ICMP6_QUOTE_BYTES_MAX: usize = 1280 - 40 - 8;
-/// The TUN device has the default MTU of 1500.
+/// The TAP device has the default MTU of 1500.
 const MSS_V4: u16 = 1460;
 const MSS_V6: u16 = 1440;
 

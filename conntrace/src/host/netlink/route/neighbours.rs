@@ -18,6 +18,8 @@ const NDA_LLADDR: u16 = 2;
 const NUD_NONE: u16 = 0;
 const NUD_INCOMPLETE: u16 = 1;
 const NUD_FAILED: u16 = 0x20;
+/// The interface asks nobody (`IFF_NOARP`), and sends to its own link-layer address.
+const NUD_NOARP: u16 = 0x40;
 
 /// Entry of the neighbour table.
 pub(super) struct NeighbourEntry {
@@ -32,7 +34,7 @@ impl NeighbourEntry {
         match entry.map(|entry| entry.state) {
             Some(NUD_FAILED) => Neighbour::Failed,
             Some(NUD_INCOMPLETE) => Neighbour::Incomplete,
-            Some(NUD_NONE) | None => Neighbour::Absent,
+            Some(NUD_NONE | NUD_NOARP) | None => Neighbour::Absent,
             Some(_) => Neighbour::Known,
         }
     }
@@ -55,9 +57,11 @@ pub(super) fn entry(device: u32, addr: IpAddr) -> io::Result<Option<NeighbourEnt
 fn parse(body: &[u8]) -> Option<NeighbourEntry> {
     let mut attributes = typed(body.get(HEADER_LEN..)?);
     let address = attributes.find(|(kind, _)| *kind == NDA_LLADDR);
+    let state = u16_at(body, 8)?;
     Some(NeighbourEntry {
-        state: u16_at(body, 8)?,
+        state,
         address: address
+            .filter(|_| state != NUD_NOARP)
             .map(|(_, address)| address.to_vec())
             .filter(|address| address.iter().any(|&byte| byte != 0)),
     })
