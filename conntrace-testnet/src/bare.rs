@@ -1,4 +1,4 @@
-//! Namespace without a far end, for packets that the caller writes itself.
+//! Namespace without a far end, and a TUN device, for packets that the caller writes itself.
 
 use std::{
     fs::File,
@@ -20,14 +20,17 @@ pub fn enter_bare() -> Result<(), TestnetError> {
     links.set_up("lo").map_err(TestnetError::Link)
 }
 
+/// Name of the device of [`tunnel`].
+pub const TUNNEL_DEVICE: &str = "tun0";
+
 /// Makes a TUN device with this address of a /24 network in the calling thread's namespace. Whoever
 /// has the file, which does not block, is every other host of that network.
 ///
 /// # Errors
 ///
 /// When the kernel refuses, or has no TUN devices.
-pub fn bare_device(local: Ipv4Addr) -> Result<File, TestnetError> {
+pub fn tunnel(local: Ipv4Addr) -> Result<File, TestnetError> {
     let mut links = Links::open().map_err(TestnetError::Link)?;
     let address = (IpAddr::V4(local), PREFIX_LENGTH_V4);
-    raise(&mut links, "bare", Layer::Ip, &[address])
+    raise(&mut links, TUNNEL_DEVICE, Layer::Ip, &[address])
 }

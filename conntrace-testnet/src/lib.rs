@@ -36,7 +36,7 @@ mod port_range;
 pub mod ports;
 mod tun;
 
-pub use bare::{bare_device, enter_bare};
+pub use bare::{TUNNEL_DEVICE, enter_bare, tunnel};
 pub use destroy::destroy;
 pub use disconnect::disconnect;
 pub use far_end::{FarEnd, answer};

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use conntrace_testnet::bare_device;
+use conntrace_testnet::tunnel;
 use etherparse::{IpSlice, PacketBuilder, TcpHeader, TcpSlice};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -29,7 +29,7 @@ pub(crate) struct FarClient {
 
 impl FarClient {
     pub(crate) fn new() -> Result<Self> {
-        let device = bare_device(LOCAL)?;
+        let device = tunnel(LOCAL)?;
         fcntl(&device, FcntlArg::F_SETFL(OFlag::empty()))?;
         Ok(Self {
             device,

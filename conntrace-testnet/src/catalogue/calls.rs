@@ -3,13 +3,12 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
 };
-
-use socket2::Socket;
 
 use super::{
     Act::{Connect, Holding, Once},
-    LocalEnd, Scenario, Sysctls,
+    LocalEnd, Scenario, Sysctls, keep,
     local_ports::NARROW,
     outcome::{ADDRESS_UNAVAILABLE, CERTAIN, ExpectedOutcome, unsent},
     scenario, v4, v6,
@@ -59,17 +58,17 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// A server that is already there.
-fn taken(local: SocketAddr) -> io::Result<Vec<Socket>> {
-    let held = vec![listener(local, 1)?];
+fn taken(local: SocketAddr) -> io::Result<Vec<OwnedFd>> {
+    let held = [listener(local, 1)?];
     fails_to_bind(local)?;
-    Ok(held)
+    Ok(keep(held))
 }
 
 /// Two ports, both listened on; connect is never called.
-fn no_port_to_bind(any: SocketAddr) -> io::Result<Vec<Socket>> {
-    let held = vec![listener(any, 0)?, listener(any, 0)?];
+fn no_port_to_bind(any: SocketAddr) -> io::Result<Vec<OwnedFd>> {
+    let held = [listener(any, 0)?, listener(any, 0)?];
     fails_to_bind(any)?;
-    Ok(held)
+    Ok(keep(held))
 }
 
 fn moved_address(to: SocketAddr) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
 };
 
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
@@ -10,7 +11,7 @@ use socket2::Socket;
 
 use super::{
     Act::{Connect, Holding, Once},
-    LocalEnd, Scenario, Sysctls, mapped,
+    LocalEnd, Scenario, Sysctls, keep, mapped,
     outcome::{ADDRESS_UNAVAILABLE, CERTAIN, ESTABLISHED, ExpectedOutcome, LIKELY, PORT_EXHAUSTED},
     scenario, v4, v6,
 };
@@ -71,40 +72,40 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 fn connected(
     to: SocketAddr,
     make: fn(SocketAddr) -> io::Result<Socket>,
-) -> io::Result<Vec<Socket>> {
+) -> io::Result<Vec<OwnedFd>> {
     let mut held = Vec::new();
     for _ in 0..3 {
         let socket = make(to)?;
         attempt(&socket, to);
-        held.push(socket);
+        held.push(socket.into());
     }
     Ok(held)
 }
 
-fn three(to: SocketAddr) -> io::Result<Vec<Socket>> {
+fn three(to: SocketAddr) -> io::Result<Vec<OwnedFd>> {
     connected(to, tcp)
 }
 
 /// Gives two sockets the same 4-tuple.
-fn tuple_in_use(to: SocketAddr, local: IpAddr) -> io::Result<Vec<Socket>> {
+fn tuple_in_use(to: SocketAddr, local: IpAddr) -> io::Result<Vec<OwnedFd>> {
     let local = SocketAddr::new(local, OWN_PORT);
-    let held = vec![bound(local)?, bound(local)?];
+    let held = [bound(local)?, bound(local)?];
     held.iter().for_each(|socket| attempt(socket, to));
-    Ok(held)
+    Ok(keep(held))
 }
 
 /// The kernel chose the port, but at bind: connect cannot have another.
-fn chosen_at_bind(to: SocketAddr) -> io::Result<Vec<Socket>> {
+fn chosen_at_bind(to: SocketAddr) -> io::Result<Vec<OwnedFd>> {
     let late = bound(v4(FAR_LOCAL_V4, 0))?;
     let chosen = late.local_addr()?.as_socket();
     let quick = bound(chosen.ok_or(io::ErrorKind::InvalidData)?)?;
     attempt(&quick, to);
     attempt(&late, to);
-    Ok(vec![quick, late])
+    Ok(keep([quick, late]))
 }
 
 /// Binds the address and leaves the choice of a port to connect.
-fn bound_without_port(to: SocketAddr) -> io::Result<Vec<Socket>> {
+fn bound_without_port(to: SocketAddr) -> io::Result<Vec<OwnedFd>> {
     connected(to, |to| {
         let socket = tcp(to)?;
         setsockopt(&socket, IpBindAddressNoPort, &true)?;
@@ -114,7 +115,7 @@ fn bound_without_port(to: SocketAddr) -> io::Result<Vec<Socket>> {
 }
 
 /// The application narrows the range itself (`IP_LOCAL_PORT_RANGE`).
-fn sockets_range(to: SocketAddr) -> io::Result<Vec<Socket>> {
+fn sockets_range(to: SocketAddr) -> io::Result<Vec<OwnedFd>> {
     connected(to, with_own_range)
 }
 
@@ -130,11 +131,11 @@ fn has_sockets_range() -> io::Result<()> {
 
 /// Sockets that are bound hold their ports for every destination. They also listen, because before
 /// Linux 6.8 the kernel lists bound sockets only if they listen.
-fn held_by_binds(to: SocketAddr) -> io::Result<Vec<Socket>> {
+fn held_by_binds(to: SocketAddr) -> io::Result<Vec<OwnedFd>> {
     let listen = |port| listener(v4(Ipv4Addr::LOCALHOST, port), 0);
-    let held = vec![listen(LOW)?, listen(HIGH)?];
+    let held = [listen(LOW)?, listen(HIGH)?];
     connect(to)?;
-    Ok(held)
+    Ok(keep(held))
 }
 
 /// Leaves both ports in `TIME_WAIT`, because this side closes first.

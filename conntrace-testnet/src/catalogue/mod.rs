@@ -16,6 +16,7 @@ mod silence;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
     path::Path,
     thread,
 };
@@ -81,8 +82,8 @@ enum Act {
     Connect,
     /// Leaves nothing behind that shows the cause.
     Once(fn(SocketAddr) -> io::Result<()>),
-    /// Returns the sockets that show the cause.
-    Holding(fn(SocketAddr) -> io::Result<Vec<Socket>>),
+    /// Returns the sockets and devices that show the cause.
+    Holding(fn(SocketAddr) -> io::Result<Vec<OwnedFd>>),
     /// Starts this program. Its process makes the attempt if it is returned.
     Starting(fn(SocketAddr, &Path) -> io::Result<Option<Client>>),
 }
@@ -253,19 +254,24 @@ impl Scenario {
     }
 
     fn act(&self, program: &Path, told: &dyn Fn(u32)) -> io::Result<u32> {
-        let (mut sockets, mut client) = (Vec::new(), None);
+        let (mut held, mut client) = (Vec::new(), None);
         match self.act {
             Act::Connect => connect(self.to)?,
             Act::Once(act) => act(self.to)?,
-            Act::Holding(act) => sockets = act(self.to)?,
+            Act::Holding(act) => held = act(self.to)?,
             Act::Starting(act) => client = act(self.to, program)?,
         }
         let own = gettid().as_raw().unsigned_abs();
         let tid = client.as_ref().map_or(own, |Client(child)| child.id());
         told(tid);
-        drop((sockets, client));
+        drop((held, client));
         Ok(tid)
     }
+}
+
+/// Converts sockets to what a scenario holds.
+fn keep<const N: usize>(sockets: [Socket; N]) -> Vec<OwnedFd> {
+    sockets.map(OwnedFd::from).into()
 }
 
 /// All scenarios, in the order of a report.

@@ -3,16 +3,18 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
     path::Path,
     thread,
 };
 
-use socket2::Socket;
-
 use super::{
     Act::{Connect, Holding, Once, Starting},
-    LocalEnd, QUIET_V4, Scenario, Sysctls,
-    outcome::{CERTAIN, DROPPED_HERE, ExpectedOutcome, LIKELY, NO_NEIGHBOUR, POSSIBLE, REFUSED},
+    LocalEnd, QUIET_V4, Scenario, Sysctls, keep,
+    outcome::{
+        BY_APPLICATION, CERTAIN, DROPPED_HERE, ExpectedOutcome, LIKELY, NO_NEIGHBOUR, POSSIBLE,
+        REFUSED,
+    },
     process::Client,
     scenario, v4,
 };
@@ -21,6 +23,7 @@ use crate::{
     endings::{DEADLINE, LATE_DEADLINE, begin, connect, give_up, listener, tcp},
     far_goes_down, leads_near, loopback_goes_down,
     ports::{ACCEPTS, RESETS, SILENT},
+    tunnel,
 };
 
 /// Port without a listener. No other namespace of this host should have one either, nor on a
@@ -33,6 +36,12 @@ const MISTYPED_PORT: u16 = 29_018;
 
 /// Host that is reachable only through the gateway.
 const BEYOND: SocketAddr = v4(Ipv4Addr::new(203, 0, 113, 9), ACCEPTS);
+/// This side's address in a tunnel without a far end, and a host behind it.
+const TUNNEL_LOCAL: Ipv4Addr = Ipv4Addr::new(198, 18, 4, 2);
+const BEHIND_TUNNEL: SocketAddr = v4(Ipv4Addr::new(198, 18, 4, 1), ACCEPTS);
+const UNHEARD_BY_TUNNEL: ExpectedOutcome = BY_APPLICATION
+    .again()
+    .from(LocalEnd::Address(IpAddr::V4(TUNNEL_LOCAL)));
 const NOBODY_NEAR: ExpectedOutcome = NO_NEIGHBOUR
     .icmp(3, 1)
     .from(LocalEnd::Address(IpAddr::V4(NEAR_LOCAL_V4)));
@@ -51,6 +60,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         // With the last SYN the kernel may have begun to ask it anew.
         .or("neighbour_unresolved", LIKELY),
     scenario("wrong network", "have a route look for a host on another network than its own", v4(QUIET_V4, ACCEPTS), Once(looked_for_near), &[NOBODY_NEAR]).alone().because("wrong_network", POSSIBLE),
+    scenario("dead tunnel", "connect to a host behind a VPN whose far end does not answer, give up after 1.2 s", BEHIND_TUNNEL, Holding(by_dead_tunnel), &[UNHEARD_BY_TUNNEL]).alone().because("through_tunnel", LIKELY),
     scenario("link goes down", "take the interface down while the attempt waits for its answer", v4(QUIET_V4, SILENT), Once(link_goes_down), &[DROPPED_HERE]).alone().because("route_went_away", CERTAIN),
     scenario("loopback down", "take the interface lo down, connect to 127.0.0.1", v4(Ipv4Addr::LOCALHOST, NOBODYS_PORT), Once(loopback_down), &[DROPPED_HERE]).alone().because("own_link_down", CERTAIN).covered_by("local_drop"),
     scenario("other way back", "have the answer come by an interface that the strict reverse path filter rejects", v4(QUIET_V4, ACCEPTS), Once(way_back_differs), &[DROPPED_HERE]).with(STRICT).because("dropped_here", CERTAIN).covered_by("local_drop"),
@@ -63,6 +73,13 @@ fn link_goes_down(to: SocketAddr) -> io::Result<()> {
     far_goes_down()?;
     thread::sleep(LATE_DEADLINE);
     Ok(())
+}
+
+/// Makes a TUN device whose packets nobody reads.
+fn by_dead_tunnel(to: SocketAddr) -> io::Result<Vec<OwnedFd>> {
+    let device = tunnel(TUNNEL_LOCAL).map_err(io::Error::other)?;
+    give_up(to, LATE_DEADLINE)?;
+    Ok(vec![device.into()])
 }
 
 fn loopback_down(to: SocketAddr) -> io::Result<()> {
@@ -86,10 +103,10 @@ fn way_back_differs(to: SocketAddr) -> io::Result<()> {
 }
 
 /// Starts a server on this host at an address other than the client's destination.
-fn elsewhere(to: SocketAddr, server: SocketAddr) -> io::Result<Vec<Socket>> {
+fn elsewhere(to: SocketAddr, server: SocketAddr) -> io::Result<Vec<OwnedFd>> {
     let server = listener(server, 0)?;
     connect(to)?;
-    Ok(vec![server])
+    Ok(keep([server]))
 }
 
 /// Names a proxy and its credentials in the client's environment.

@@ -13,6 +13,7 @@ mod place;
 pub mod port_facts;
 pub mod question;
 mod similar;
+pub mod tunnel_facts;
 pub mod way;
 mod way_drop;
 mod words;

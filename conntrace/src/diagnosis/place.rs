@@ -113,9 +113,9 @@ pub(super) enum PathEnd {
     Here(u32),
     /// A namespace of this machine rewrites the destination, or may do so.
     Rewritten,
-    /// It leaves by this route, which is the first one's where no namespace of this machine
-    /// is the next hop.
-    Leaves(RouteOut),
+    /// It leaves this namespace of this machine by this route, which is the first one's where no
+    /// namespace of this machine is the next hop.
+    Leaves(u32, RouteOut),
     /// No further namespace has a way there.
     Stops,
 }
@@ -127,12 +127,12 @@ pub(super) fn end_of_way(
     evidence: &mut dyn Evidence,
 ) -> Result<PathEnd, Undiagnosed> {
     let Some(to) = case.remote else {
-        return Ok(PathEnd::Leaves(first));
+        return Ok(PathEnd::Leaves(case.netns, first));
     };
     let mut at = (case.netns, first);
     for _ in 0..NAMESPACES_MAX {
         let Some(hop) = next_hop(to, at.0, &at.1, evidence)? else {
-            return Ok(PathEnd::Leaves(at.1));
+            return Ok(PathEnd::Leaves(at.0, at.1));
         };
         let rewritten = proxy_in_path::at_arrival(hop.netns, to, case.local_addr, evidence)?;
         if !rewritten.found.is_empty() {
@@ -211,6 +211,10 @@ pub(super) fn is_tunnel(link: &Link) -> bool {
             | "gre"
             | "gretap"
             | "ip6gre"
+            | "ip6gretap"
+            | "erspan"
+            | "ip6erspan"
+            | "bareudp"
             | "ipip"
             | "sit"
             | "ip6tnl"
@@ -224,6 +228,64 @@ pub(super) fn is_tunnel(link: &Link) -> bool {
             | "amt"
             | "gtp"
     )
+}
+
+/// A virtual interface whose other end is in a namespace of this machine or on a network that such
+/// namespaces share: no hardware, no tunnel, and no TAP device, whose other end is a program.
+pub(super) fn may_lead_on(link: &Link) -> bool {
+    link.kind.as_deref().is_some_and(|kind| kind != "tap") && !is_tunnel(link)
+}
+
+/// The interface behind which a tunnel begins on the way of an attempt.
+#[derive(Debug)]
+pub(super) struct TunnelEntry {
+    /// Inode number of its network namespace.
+    pub(super) netns: u32,
+    /// Interface index.
+    pub(super) device: u32,
+    /// Its state.
+    pub(super) link: Link,
+}
+
+/// Follows the way through the namespaces of this machine to the first tunnel. A PPP interface is
+/// mostly the line to the provider, and none.
+pub(super) fn tunnel(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<TunnelEntry>, Undiagnosed> {
+    let (Some(to), Some(first)) = (case.remote, way_out(case, evidence)?) else {
+        return Ok(None);
+    };
+    let mut at = (case.netns, first);
+    for _ in 0..NAMESPACES_MAX {
+        let (netns, device) = (at.0, at.1.device.index);
+        let Some(link) = evidence.link(netns, device)? else {
+            return Ok(None);
+        };
+        if is_tunnel(&link) {
+            let is_line = link.kind.as_deref() == Some("ppp");
+            return Ok((!is_line).then_some(TunnelEntry {
+                netns,
+                device,
+                link,
+            }));
+        }
+        if !may_lead_on(&link) {
+            return Ok(None);
+        }
+        let Some(hop) = next_hop(to, netns, &at.1, evidence)? else {
+            return Ok(None);
+        };
+        let rewritten = proxy_in_path::at_arrival(hop.netns, to, case.local_addr, evidence)?;
+        if !rewritten.found.is_empty() {
+            return Ok(None);
+        }
+        let Route::Out(onward) = hop.onward(to, evidence)? else {
+            return Ok(None);
+        };
+        at = (hop.netns, onward);
+    }
+    Ok(None)
 }
 
 /// Addresses that no router of the internet knows: RFC 1918, RFC 6598, unique local.

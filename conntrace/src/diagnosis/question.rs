@@ -11,6 +11,7 @@ use super::{
     Undiagnosed,
     firewall_facts::{Firewall, FirewallPacket, PacketEnd},
     port_facts::LocalPorts,
+    tunnel_facts::Tunnel,
     way::{Covering, DeadEnd, Flow, Forwarding, Link, NetDevice, OwnAddresses, Route},
 };
 
@@ -89,6 +90,22 @@ questions! {
         /// Index of the interface.
         device: u32,
     } -> Option<Link>;
+    /// Signs of life of the far end of a tunnel.
+    tunnel: Tunnel {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Index of the interface that it begins behind.
+        device: u32,
+        /// The destination.
+        to: IpAddr,
+    } -> Tunnel;
+    /// The process that has a TUN device open; `None` if it cannot be told.
+    tun_holder: TunHolder {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Name of the interface.
+        name: String,
+    } -> Option<NamedProcess>;
     /// The namespace's own addresses of one family.
     own_addresses: OwnAddresses {
         /// Inode number of the network namespace.
@@ -236,6 +253,8 @@ impl Question {
             | Self::DeadEnd { .. }
             | Self::Covering { .. }
             | Self::Link { .. }
+            | Self::Tunnel { .. }
+            | Self::TunHolder { .. }
             | Self::OwnAddresses { .. }
             | Self::IsOwn { .. }
             | Self::Neighbour { .. }
@@ -260,7 +279,10 @@ impl Question {
     /// Questions whose answer only adds to a cause: without it no rule says anything else.
     #[must_use]
     pub fn is_aside(&self) -> bool {
-        matches!(self, Self::ListenersElsewhere { .. } | Self::Door { .. })
+        matches!(
+            self,
+            Self::ListenersElsewhere { .. } | Self::Door { .. } | Self::TunHolder { .. }
+        )
     }
 }
 

@@ -121,7 +121,7 @@ pub struct Link {
     /// Carrier present (`IFLA_CARRIER`).
     pub carrier: bool,
     /// Type of a virtual interface (`IFLA_INFO_KIND`), such as `veth` or `wireguard`;
-    /// `None` for hardware.
+    /// `None` for hardware. A TAP device, whose kind is `tun` as well, is `tap`.
     pub kind: Option<String>,
     /// Resolves neighbours by ARP or neighbour discovery: it has a link-layer address
     /// and not `IFF_NOARP`.

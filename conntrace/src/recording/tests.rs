@@ -20,6 +20,7 @@ use crate::{
             Answer, AttachedProgram, BpfProgram, Holder, Listener, Listeners, NamedProcess,
             Neighbour, PortHolder, ProcessKey, ProxyVariable, Question,
         },
+        tunnel_facts::{HeardHost, Tunnel, WireguardHandshake, WireguardPeer},
         way::{
             Covering, DeadEnd, DeadEndKind, Flow, Forwarding, Link, NetDevice, OwnAddresses, Route,
             RouteOut, RuleFacts,
@@ -154,6 +155,8 @@ fn route_answers() -> Vec<(Question, Lookup)> {
     let dead_end = DeadEnd { kind: DeadEndKind::Blackhole, rule, table: Some(51_820), prefix: Some((addr, 8)), instead: Some(out.clone()) };
     let covering = Covering { prefix: (addr, 8), table: 254, gateway: None, device: Some(device) };
     let link = Link { name: "eth0".to_owned(), up: true, carrier: false, kind: Some("veth".to_owned()), resolves_neighbours: true, loopback: false };
+    let peer = WireguardPeer { endpoint: Some((addr, 51_820).into()), handshake: WireguardHandshake::Ago(300) };
+    let tunnel = Tunnel { received: 9, peer: Some(peer), heard: Some(HeardHost { addr, ago_s: 3 }) };
     let own = OwnAddresses { usable: vec![addr], any: true };
     let route = || Question::Route { netns, way: way() };
     [
@@ -162,6 +165,8 @@ fn route_answers() -> Vec<(Question, Lookup)> {
         (Question::DeadEnd { netns, way: way() }, Answer::DeadEnd(Some(dead_end))),
         (Question::Covering { netns, way: way() }, Answer::Covering(vec![covering])),
         (Question::Link { netns, device: 2 }, Answer::Link(Some(link))),
+        (Question::Tunnel { netns, device: 2, to: addr }, Answer::Tunnel(tunnel)),
+        (Question::TunHolder { netns, name: "tun0".to_owned() }, Answer::TunHolder(Some(named()))),
         (Question::OwnAddresses { netns, v6: false }, Answer::OwnAddresses(own)),
         (Question::IsOwn { netns, addr }, Answer::IsOwn(true)),
         (Question::Neighbour { netns, device: 2, addr }, Answer::Neighbour(Neighbour::Failed)),
@@ -291,6 +296,8 @@ fn format() {
     392 {"told":{"asked_ns":5,"netns_mix":0,"question":{"dead_end":{"netns":7,"way":{"to":"10.0.0.5","from":null,"device":2,"mark":1,"uid":0,"port":5432}}},"found":{"answer":{"dead_end":{"kind":"blackhole","rule":{"priority":5000,"text":"from all lookup 51820"},"table":51820,"prefix":["10.0.0.5",8],"instead":{"gateway":"10.0.0.5","device":{"index":2,"name":"eth0"},"prefix_len":0,"table":254}}}}}}
     272 {"told":{"asked_ns":5,"netns_mix":0,"question":{"covering":{"netns":7,"way":{"to":"10.0.0.5","from":null,"device":2,"mark":1,"uid":0,"port":5432}}},"found":{"answer":{"covering":[{"prefix":["10.0.0.5",8],"table":254,"gateway":null,"device":{"index":2,"name":"eth0"}}]}}}}
     209 {"told":{"asked_ns":5,"netns_mix":0,"question":{"link":{"netns":7,"device":2}},"found":{"answer":{"link":{"name":"eth0","up":true,"carrier":false,"kind":"veth","resolves_neighbours":true,"loopback":false}}}}}
+    243 {"told":{"asked_ns":5,"netns_mix":0,"question":{"tunnel":{"netns":7,"device":2,"to":"10.0.0.5"}},"found":{"answer":{"tunnel":{"received":9,"peer":{"endpoint":"10.0.0.5:51820","handshake":{"ago":300}},"heard":{"addr":"10.0.0.5","ago_s":3}}}}}}
+    154 {"told":{"asked_ns":5,"netns_mix":0,"question":{"tun_holder":{"netns":7,"name":"tun0"}},"found":{"answer":{"tun_holder":{"pid":812,"comm":"postgres"}}}}}
     162 {"told":{"asked_ns":5,"netns_mix":0,"question":{"own_addresses":{"netns":7,"v6":false}},"found":{"answer":{"own_addresses":{"usable":["10.0.0.5"],"any":true}}}}}
     125 {"told":{"asked_ns":5,"netns_mix":0,"question":{"is_own":{"netns":7,"addr":"10.0.0.5"}},"found":{"answer":{"is_own":true}}}}
     146 {"told":{"asked_ns":5,"netns_mix":0,"question":{"neighbour":{"netns":7,"device":2,"addr":"10.0.0.5"}},"found":{"answer":{"neighbour":"failed"}}}}
@@ -372,8 +379,8 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&with(13, &[7])), @"it is damaged at byte 0: the checksum does not fit");
     assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry has an invalid length of 4294967295 bytes");
     assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; conntrace was killed, its output was closed, or the rest is missing");
-    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 8400: the file ends in the middle of what begins there; the lines before it were written");
-    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 8725: something follows the stop; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 8813: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 9138: something follows the stop; the lines before it were written");
 }
 
 /// Invalid entries with valid checksums.

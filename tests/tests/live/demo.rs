@@ -116,7 +116,7 @@ fn assert_told(text: &str) {
 /// Maximum number of times that the demo is played.
 const TRIES: usize = 3;
 /// Number of scenes in the demo.
-const SCENES: usize = 83;
+const SCENES: usize = 84;
 /// Kernel version that a scene needs, and the demo's reason for skipping it on an older one.
 const SINCE: [((u32, u32), &str); 3] = [
     ((5, 17), "this kernel does not say why it drops a packet"),

@@ -179,6 +179,8 @@ const PHRASES: &[(&[&str], &[Topic])] = &[
      &[cause(Code::WrongNetwork)]),
     (&["ip forward", "ip forwarding", "forwarding"],
      &[cause(Code::NotForwarded)]),
+    (&["vpn", "wireguard", "openvpn", "tailscale", "vxlan", "ipsec", "tunnel"],
+     &[cause(Code::ThroughTunnel)]),
     (&["blackhole", "black hole", "null route"],
      &[cause(Code::BlackholeRoute)]),
     (&["enobufs", "no buffer space available"],

@@ -34,6 +34,7 @@ pub(crate) mod service_without_endpoints;
 pub(crate) mod silent_host;
 pub(crate) mod socket_port_range;
 pub(crate) mod source_not_local;
+pub(crate) mod through_tunnel;
 pub(crate) mod tuple_in_use;
 pub(crate) mod wrong_network;
 pub(crate) mod wrong_port;
@@ -186,6 +187,7 @@ causes! {
     EphemeralRangeUsedUp = 14: ephemeral_range_used_up;
     PortsHeldByBind = 15: ports_held_by_bind;
     WrongNetwork = 34: wrong_network;
+    ThroughTunnel = 37: through_tunnel;
     HostDown = 7: host_down;
     NeighbourUnresolved = 11: neighbour_unresolved;
     AnswersSometimes = 28: answers_sometimes;

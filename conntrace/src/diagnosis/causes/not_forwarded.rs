@@ -118,7 +118,7 @@ fn closed_hop(
     };
     let link = evidence.link(case.netns, first.device.index)?;
     // Of others the next hop is hardly on this machine, and all namespaces would be asked.
-    if !link.is_some_and(|link| link.kind.is_some() && !place::is_tunnel(&link)) {
+    if !link.is_some_and(|link| place::may_lead_on(&link)) {
         return Ok(None);
     }
     let mut at = (case.netns, first);

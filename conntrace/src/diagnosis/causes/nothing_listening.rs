@@ -85,7 +85,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
                 is_witnessed: false,
             }),
             Some(PathEnd::Rewritten) => return Ok(None),
-            Some(PathEnd::Leaves(_) | PathEnd::Stops) | None => None,
+            Some(PathEnd::Leaves(..) | PathEnd::Stops) | None => None,
         },
     };
     let is_witnessed = home.is_some_and(|home| home.is_witnessed);

@@ -66,17 +66,21 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         return Ok(None);
     };
     let name = &link.name;
-    let state = if link.up {
-        "has no carrier: its cable, switch port or other end is down"
-    } else {
-        "is down"
+    let of_program = matches!(link.kind.as_deref(), Some("tun" | "tap"));
+    let state = match (link.up, of_program) {
+        (true, true) => "has no carrier: no program serves it",
+        (true, false) => "has no carrier: its cable, switch port or other end is down",
+        (false, _) => "is down",
     };
     let up = words::command(case, &format!("ip link set {name} up"), evidence);
     let fix = if link.up {
         let show = words::command(case, &format!("ip -br link show {name}"), evidence);
-        format!(
-            "bring up the other end of {name} (cable, switch port, peer); {show} shows LOWER_UP then"
-        )
+        let other_end = if of_program {
+            format!("start the program that serves {name} (VPN client, hypervisor)")
+        } else {
+            format!("bring up the other end of {name} (cable, switch port, peer)")
+        };
+        format!("{other_end}; {show} shows LOWER_UP then")
     } else {
         format!("{up}, and let the network configuration do so at boot")
     };

@@ -3,7 +3,9 @@ use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
         place::{self, PathEnd},
-        step, words,
+        step,
+        way::RouteOut,
+        words,
     },
     record::{IcmpError, IcmpVersion, Label, ReplyKind},
 };
@@ -70,8 +72,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let Some(gateway) = out.gateway else {
         return Ok(None);
     };
-    let link = evidence.link(case.netns, out.device.index)?;
-    if link.is_none_or(|link| place::is_tunnel(&link))
+    if !is_outside(case.netns, &out, evidence)?
         || proxy_in_path::rewriting(case, None, evidence)?.may_be()
         // By a gateway that answers for others' addresses (proxy ARP) the way leads there.
         || !evidence.holders(case.netns, to.addr)?.is_empty()
@@ -81,8 +82,9 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let leaves_by = match place::end_of_way(case, out.clone(), evidence)? {
         PathEnd::Here(_) | PathEnd::Rewritten => return Ok(None),
         // A route of its own leads there.
-        PathEnd::Leaves(last) if last.prefix_len != 0 => return Ok(None),
-        PathEnd::Leaves(_) | PathEnd::Stops => &out.device.name,
+        PathEnd::Leaves(_, last) if last.prefix_len != 0 => return Ok(None),
+        PathEnd::Leaves(netns, last) if !is_outside(netns, &last, evidence)? => return Ok(None),
+        PathEnd::Leaves(..) | PathEnd::Stops => &out.device.name,
     };
     let to = to.addr;
     let certainty = if case.local_addr.is_none_or(place::is_private) {
@@ -109,6 +111,17 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
             .with("network_silent_seconds", case.heard.network_silent_s)
             .with("from", case.icmp.and_then(|icmp| icmp.from)),
     )))
+}
+
+/// The interface of a way leads to a network outside of this machine: it is no tunnel and no TAP
+/// device, behind which a program decides.
+fn is_outside(
+    netns: u32,
+    out: &RouteOut,
+    evidence: &mut dyn Evidence,
+) -> Result<bool, Undiagnosed> {
+    let link = evidence.link(netns, out.device.index)?;
+    Ok(link.is_some_and(|link| !place::is_tunnel(&link) && link.kind.as_deref() != Some("tap")))
 }
 
 /// A router says that it knows no such network, or nothing of it was ever heard.

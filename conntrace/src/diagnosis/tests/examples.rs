@@ -18,6 +18,7 @@ use crate::{
         Case, CaseDrops, Certainty, Code, FailedCall,
         firewall_facts::{Match, PacketEnd},
         question::{Answer, Listeners, Neighbour, Question},
+        tunnel_facts::{HeardHost, Tunnel, WireguardHandshake, WireguardPeer},
         way::{DeadEnd, DeadEndKind, Forwarding, Route, RuleFacts},
     },
     record::{Errno, Label, ReplyKind},
@@ -75,6 +76,7 @@ pub(super) fn staged() -> Vec<(Code, Case, Script)> {
         (Code::WrongNetwork, no_neighbour(), macvlan().route_in(CONTAINER, OWN, None, out(None, 24))),
         (Code::ConnectedToItself, to_itself(), Script::default().ports(to_itself().remote_socket(), ports(1, 0, 0))),
         (Code::PortInUse, port_taken(None), Script::default().port_holders(vec![port_holder("0.0.0.0:40000", None)])),
+        (Code::ThroughTunnel, silence(), far().tunnel("tun", received(0)).tun_holder("openvpn")),
     ]
 }
 
@@ -201,6 +203,13 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (silence(), astray().covered(8), Code::WrongNetwork, Certainty::Possible),
         (no_neighbour(), astray().held(FAR), Code::WrongNetwork, Certainty::Possible),
         (no_neighbour(), macvlan().route_in(CONTAINER, OWN, None, Route::None(101)), Code::WrongNetwork, Certainty::Possible),
+        (silence(), far().tunnel("wireguard", peer(WireguardHandshake::Never)), Code::ThroughTunnel, Certainty::Likely),
+        (works(22, 1, silence()), far().tunnel("wireguard", peer(WireguardHandshake::Ago(181))), Code::ThroughTunnel, Certainty::Likely),
+        (silent(5), gateway().tunnel("ipip", received(9)), Code::ThroughTunnel, Certainty::Possible),
+        (silence(), far().tunnel("tun", heard(61)), Code::ThroughTunnel, Certainty::Possible),
+        (works(22, 3600, silence()), far().tunnel("tun", received(9)), Code::ThroughTunnel, Certainty::Possible),
+        (silence(), far().tunnel("vxlan", received(9)).neighbour(FAR, Neighbour::Incomplete), Code::ThroughTunnel, Certainty::Possible),
+        (silent(5), behind_the_node("wireguard").tunnel_in(CONTAINER, received(9)), Code::ThroughTunnel, Certainty::Possible),
     ]
 }
 
@@ -376,6 +385,21 @@ pub(super) fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::WrongNetwork, "own cable is out", no_neighbour(), astray().covered(8).link(link(false, None))),
         (Code::WrongNetwork, "a router says so", icmp(Label::Unreachable, 3, 1), astray().covered(8)),
         (Code::WrongNetwork, "behind a gateway", no_neighbour(), gateway().neighbour("10.0.0.1", Neighbour::Failed).covered(8)),
+        (Code::ThroughTunnel, "the host answered by the tunnel", works(22, 1, silence()), far().tunnel("tun", received(9))),
+        (Code::ThroughTunnel, "the host refused another port", reset_before(60), far().tunnel("tun", received(9))),
+        (Code::ThroughTunnel, "another host answers by the tunnel", silent(5), far().tunnel("tun", heard(60))),
+        (Code::ThroughTunnel, "the peer's keys are valid", silent(5), far().tunnel("wireguard", peer(WireguardHandshake::Ago(180)))),
+        (Code::ThroughTunnel, "refused from the other side", reset(FAR), far().tunnel("wireguard", received(0))),
+        (Code::ThroughTunnel, "an answer may be forgotten", forgetful(silence()), far().tunnel("tun", received(9))),
+        (Code::ThroughTunnel, "gave up after one SYN", hasty(silence()), far().tunnel("tun", received(0))),
+        (Code::ThroughTunnel, "dropped here", dropped(), far().tunnel("tun", received(0))),
+        (Code::ThroughTunnel, "a drop may not be reported", unreported(silence()), far().tunnel("tun", received(0))),
+        (Code::ThroughTunnel, "led elsewhere", silence(), far().tunnel("tun", received(0)).rewrites()),
+        (Code::ThroughTunnel, "the network of a container without root", silent(5), gateway().tunnel("tap", received(0))),
+        (Code::ThroughTunnel, "the line of a provider", silent(5), far().tunnel("ppp", received(0))),
+        (Code::ThroughTunnel, "no tunnel", silent(5), far().tunnel("veth", received(0))),
+        (Code::PrivateAddressNotLocal, "the node has a tunnel", silent(60), behind_the_node("wireguard").tunnel_in(CONTAINER, heard(1))),
+        (Code::PrivateAddressNotLocal, "behind a TAP device", silent(60), gateway().link(link(true, Some("tap")))),
         (Code::AnswersSometimes, "dropped here", works(PORT, 12, dropped()), far().drop_reason("TCP_MD5NOTFOUND")),
     ]
 }
@@ -398,6 +422,46 @@ fn macvlan() -> Script {
 /// The gateway is a namespace of this machine, which does not forward.
 fn unforwarded() -> Script {
     gateway().forwarding(out(None, 24), Forwarding::Off)
+}
+
+/// The way leads by a node, which has an interface of this kind towards it.
+fn behind_the_node(kind: &str) -> Script {
+    let out_of_it = Question::Link {
+        netns: CONTAINER,
+        device: 2,
+    };
+    gateway()
+        .forwarding(out(Some("10.9.0.1"), 0), Forwarding::On)
+        .with(out_of_it, Answer::Link(Some(link(true, Some(kind)))))
+}
+
+/// A tunnel that has received so many packets.
+fn received(received: u64) -> Tunnel {
+    Tunnel {
+        received,
+        ..Tunnel::default()
+    }
+}
+
+/// A tunnel by which another host was heard so many seconds ago.
+fn heard(ago_s: u64) -> Tunnel {
+    let addr = ip("10.0.0.6");
+    Tunnel {
+        heard: Some(HeardHost { addr, ago_s }),
+        ..received(9)
+    }
+}
+
+/// A tunnel with this handshake.
+fn peer(handshake: WireguardHandshake) -> Tunnel {
+    let endpoint = "198.51.100.2:51820".parse().ok();
+    Tunnel {
+        peer: Some(WireguardPeer {
+            endpoint,
+            handshake,
+        }),
+        ..received(9)
+    }
 }
 
 /// A VPN's route that forbids what the main table has.

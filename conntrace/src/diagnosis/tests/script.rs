@@ -15,6 +15,7 @@ use crate::diagnosis::{
         Answer, AttachedProgram, BpfProgram, Holder, Listener, Listeners, NamedProcess, Neighbour,
         PortHolder, ProcessKey, ProxyVariable, Question,
     },
+    tunnel_facts::Tunnel,
     way::{Covering, DeadEnd, Forwarding, Link, NetDevice, OwnAddresses, Route, RouteOut},
 };
 
@@ -71,6 +72,8 @@ fn nothing(question: &Question) -> Option<Answer> {
         Question::DeadEnd { .. } => Answer::DeadEnd(None),
         Question::Covering { .. } => Answer::Covering(vec![]),
         Question::Link { .. } => Answer::Link(Some(link(true, None))),
+        Question::Tunnel { .. } => Answer::Tunnel(Tunnel::default()),
+        Question::TunHolder { .. } => Answer::TunHolder(None),
         Question::OwnAddresses { .. } => Answer::OwnAddresses(OwnAddresses {
             usable: vec![ip(OWN)],
             any: true,
@@ -193,6 +196,29 @@ impl Script {
             device,
         };
         self.with(question, Answer::Link(Some(link)))
+    }
+
+    /// The way leads into a tunnel of this kind, which has shown this.
+    pub(super) fn tunnel(self, kind: &str, shown: Tunnel) -> Self {
+        self.link(link(true, Some(kind))).tunnel_in(NETNS, shown)
+    }
+
+    pub(super) fn tunnel_in(self, netns: u32, shown: Tunnel) -> Self {
+        let question = Question::Tunnel {
+            netns,
+            device: 2,
+            to: ip(FAR),
+        };
+        self.with(question, Answer::Tunnel(shown))
+    }
+
+    /// The program that has the TUN device open.
+    pub(super) fn tun_holder(self, comm: &str) -> Self {
+        let question = Question::TunHolder {
+            netns: NETNS,
+            name: "eth0".to_owned(),
+        };
+        self.with(question, Answer::TunHolder(Some(named(7, comm))))
     }
 
     pub(super) fn own(self, addr: &str, is_own: bool) -> Self {

@@ -1,7 +1,7 @@
 //! Sentences of causes: the reason, and the fix.
 
 use super::{
-    cases::{dropped, failed_call, not_local},
+    cases::{dropped, failed_call, not_local, silence},
     examples::staged,
     script::{FAR, NETNS, OWN, Script, far, link},
 };
@@ -10,6 +10,7 @@ use crate::{
         Case, Code, diagnose,
         firewall_facts::{Match, PacketEnd},
         question::{Answer, Question},
+        tunnel_facts::{Tunnel, WireguardHandshake, WireguardPeer},
         way::Route,
     },
     record::{Errno, Label},
@@ -169,9 +170,61 @@ fn sentences_have_the_facts_of_the_case() {
     "#);
 }
 
+/// A tunnel is named with its kind, its holder and its peer, and the step is that of the program.
+#[test]
+fn tunnels_are_told_apart() {
+    let peer = |handshake| Tunnel {
+        received: 9,
+        peer: Some(WireguardPeer {
+            endpoint: "198.51.100.2:51820".parse().ok(),
+            handshake,
+        }),
+        heard: None,
+    };
+    let told = [
+        far().tunnel("wireguard", peer(WireguardHandshake::Never)),
+        far().tunnel("wireguard", peer(WireguardHandshake::Ago(300))),
+        far()
+            .tunnel("tun", Tunnel::default())
+            .tun_holder("wireguard-go"),
+        far()
+            .tunnel("tun", Tunnel::default())
+            .tun_holder("tailscaled"),
+        far().tunnel(
+            "ipip",
+            Tunnel {
+                received: 9,
+                ..Tunnel::default()
+            },
+        ),
+    ]
+    .map(|mut script| {
+        let cause = diagnose(&silence(), &mut script).0.unwrap();
+        format!("{}\n{}", cause.why, cause.fix)
+    });
+    insta::assert_snapshot!(told.join("\n"), @"
+    the way to 10.0.0.5 leaves by eth0, a WireGuard interface, and nothing came back: its WireGuard peer 198.51.100.2:51820 has not completed a handshake since it was configured
+    look at the tunnel first: `wg show eth0` shows the latest handshake with each peer: where there is none, mend endpoint, keys and the way of its UDP packets
+    the way to 10.0.0.5 leaves by eth0, a WireGuard interface, and nothing came back: its WireGuard peer 198.51.100.2:51820 completed its last handshake 300 s ago, and its keys have expired
+    look at the tunnel first: `wg show eth0` shows the latest handshake with each peer: where there is none, mend endpoint, keys and the way of its UDP packets
+    the way to 10.0.0.5 leaves by eth0, a TUN device of wireguard-go[7], and nothing came back: the tunnel has not received a packet since it was made
+    look at the tunnel first: `wg show eth0` shows the latest handshake with each peer: where there is none, mend endpoint, keys and the way of its UDP packets; look into the log of wireguard-go[7]
+    the way to 10.0.0.5 leaves by eth0, a TUN device of tailscaled[7], and nothing came back: the tunnel has not received a packet since it was made
+    look at the tunnel first: `tailscale status` shows whether the peer is online, and the routes that it offers are accepted; look into the log of tailscaled[7]
+    the way to 10.0.0.5 leaves by eth0, a tunnel interface (ipip), and nothing came back: the tunnel, its far end or the host behind it may be down
+    look at the tunnel first: `ip -d -s link show eth0` shows its far end, where that has an address, and the packets that came back (RX); if the tunnel works, look at the host
+    ");
+}
+
 #[test]
 fn sentences_about_ways_name_their_place() {
-    let told = [Code::BlackholeRoute, Code::NotForwarded, Code::WrongNetwork].map(sentences);
+    let told = [
+        Code::BlackholeRoute,
+        Code::NotForwarded,
+        Code::WrongNetwork,
+        Code::ThroughTunnel,
+    ]
+    .map(sentences);
     insta::assert_snapshot!(told.join("\n"), @"
     the route blackhole 0.0.0.0/0 of table 51820 (rule 5000: not from all fwmark 0xca6c lookup 51820) forbids the way to 10.0.0.5; without it the way by eth0 would be taken
     `ip route show table 51820` shows it: start the VPN that set it, or let it exempt 10.0.0.5 (kill switch, allowed addresses)
@@ -179,5 +232,7 @@ fn sentences_about_ways_name_their_place() {
     `sysctl -w net.ipv4.ip_forward=1` lets it forward; also in /etc/sysctl.d, so that it stays
     10.0.0.5 is an address of this machine itself (network namespace 8), which a macvlan interface such as eth0 never reaches, and nobody answered for it
     give the host a macvlan interface of its own on the same parent, and use its address, or attach the client to a bridge as well; `ip -d link show eth0` shows the parent
+    the way to 10.0.0.5 leaves by eth0, a TUN device of openvpn[7], and nothing came back: the tunnel has not received a packet since it was made
+    look at the tunnel first: `ip -d -s link show eth0` shows its far end, where that has an address, and the packets that came back (RX); look into the log of openvpn[7]
     ");
 }

@@ -2,6 +2,7 @@
 
 mod listeners;
 mod local_ports;
+mod tunnels;
 
 use std::{io, net::IpAddr, time::Instant};
 
@@ -12,7 +13,7 @@ use super::{
     netlink::{nftables, route},
     netns::{AttemptRef, FoundElsewhere, ListAge, Namespaces, OtherNamespaces},
     port_usage::{self, PortScan, PortScanResult},
-    procfs::process,
+    procfs::{process, tun},
 };
 use crate::{
     capture::KernelFacts,
@@ -99,6 +100,13 @@ impl HostInspector {
             }
             Question::Link { netns, device } => {
                 Answer::Link(namespaces.inside(netns, about, until, || route::link(device))?)
+            }
+            Question::Tunnel { netns, device, to } => {
+                let query = || tunnels::state(device, to);
+                Answer::Tunnel(namespaces.inside(netns, about, until, query)?)
+            }
+            Question::TunHolder { netns, ref name } => {
+                Answer::TunHolder(tun::holder(netns, name, until)?)
             }
             Question::OwnAddresses { netns, v6 } => {
                 let query = || route::own_addresses(v6);

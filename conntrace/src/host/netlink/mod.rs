@@ -3,6 +3,7 @@
 pub(super) mod nftables;
 pub mod route;
 pub(crate) mod sock_diag;
+pub(super) mod wireguard;
 
 use std::{
     cell::Cell,

@@ -6,3 +6,4 @@ pub(crate) mod port_range;
 pub(crate) mod process;
 pub(crate) mod proxy_env;
 pub(crate) mod sysctl;
+pub(crate) mod tun;

@@ -113,7 +113,7 @@ fn profile(label: &[u8]) -> Option<String> {
 }
 
 /// Returns the process with its name, for a line.
-fn named(pid: u32) -> NamedProcess {
+pub(super) fn named(pid: u32) -> NamedProcess {
     let comm = visit(pid, |folder| fs::read(folder.join("comm"))).unwrap_or_default();
     NamedProcess {
         pid,

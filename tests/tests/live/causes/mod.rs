@@ -23,6 +23,7 @@ pub(crate) fn main() -> ExitCode {
         Some("listen") => return refused::listen_elsewhere(),
         Some("wait") => return processes::wait(),
         Some("gateway") => return no_answer::be_gateway(),
+        Some("tunnel") => return no_answer::be_node_with_tunnel(),
         _ => {}
     }
     let tests = [

@@ -1,24 +1,29 @@
 //! Causes of attempts that got no answer, or only a router's.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     process::{Command, ExitCode},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
 };
 
 use conntrace_testnet::{
-    self, FAR_ROUTER_V4, FAR_ROUTER_V6, FAR_V4, FAR_V6, FirewallVerdict, NEAR_DEVICE, NEAR_V4,
-    NEAR_V6, ports,
+    self, FAR_ROUTER_V4, FAR_ROUTER_V6, FAR_V4, FAR_V6, FarEnd, FirewallVerdict, NEAR_DEVICE,
+    NEAR_V4, NEAR_V6, TUNNEL_DEVICE, answer, ports, tunnel,
 };
 use conntrace_tests::{
-    Partner, attempt, give_up, in_role_to, ip, is_covered, kernel_version, lacks_drop_reasons,
-    link_into, live_test, remote_of_role, say_and_wait, unless, wait_out, with_ip, with_nft,
+    Partner, attempt, attempt_on, give_up, in_role_to, ip, is_covered, kernel_version,
+    lacks_drop_reasons, link_into, live_test, remote_of_role, say_and_wait, tcp, unless, wait_out,
+    with_ip, with_nft,
 };
 use libtest_mimic::Trial;
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
-use crate::causes::{CERTAIN, LIKELY, PORT, assert_names_rule, live};
+use crate::causes::{CERTAIN, LIKELY, PORT, assert_names_rule, live, me};
 
 /// Unassigned address that the default route leads to.
 const INTERNAL: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
@@ -29,6 +34,10 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const FORWARDS: u16 = 1;
 /// Address behind a gateway that does not answer.
 const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// This side's address in a tunnel, and two hosts behind it.
+const TUNNEL_LOCAL: Ipv4Addr = Ipv4Addr::new(198, 18, 4, 2);
+const BEHIND_TUNNEL: Ipv4Addr = Ipv4Addr::new(198, 18, 4, 1);
+const OTHER_BEHIND_TUNNEL: Ipv4Addr = Ipv4Addr::new(198, 18, 4, 3);
 /// Far port that a rule of this host's own firewall matches.
 const RULED_PORT: u16 = 2001;
 
@@ -49,6 +58,9 @@ pub(super) fn tests() -> Vec<Trial> {
         with_ip("neighbour_unresolved", neighbour_unresolved),
         with_ip("private_address_unanswered", private_address_unanswered),
         with_ip("private_address_unreachable", private_address_unreachable),
+        live_test("dead_tunnel", dead_tunnel),
+        live_test("dead_host_behind_a_tunnel", dead_host_behind_a_tunnel),
+        with_ip("dead_tunnel_of_the_node", dead_tunnel_of_the_node),
         live_test("icmp_unreachable", icmp_unreachable),
         live_test("admin_prohibited_v4", || {
             admin_prohibited(
@@ -169,6 +181,83 @@ fn private_address_unanswered() {
 
 fn private_address_unreachable() {
     private_address(FORWARDS, Some(GATEWAY));
+}
+
+/// A tunnel that nobody reads.
+fn dead_tunnel() {
+    let evidence = json!({
+        "device": TUNNEL_DEVICE, "device_kind": "tun", "received_packets": 0,
+    });
+    let line = live().expect_cause(1, ("through_tunnel", LIKELY), &evidence, |_| {
+        let device = tunnel(TUNNEL_LOCAL).unwrap();
+        wait_out((BEHIND_TUNNEL, PORT));
+        device
+    });
+    // Tests that run meanwhile may have devices of that name in other namespaces, which this process
+    // holds as well.
+    let holder = &line["cause"]["evidence"]["holder"];
+    if !holder.is_null() {
+        assert_eq!(holder["pid"], me()["pid"], "{line:#}");
+    }
+}
+
+/// Another host answers by the same tunnel, so that it works.
+fn dead_host_behind_a_tunnel() {
+    let evidence = json!({ "addr": BEHIND_TUNNEL });
+    live().expect_cause(2, ("silent_host", "possible"), &evidence, |_| {
+        let device = tunnel(TUNNEL_LOCAL).unwrap();
+        let is_over = AtomicBool::new(false);
+        let held = thread::scope(|scope| {
+            scope.spawn(|| play_far_end(&device, &is_over));
+            let socket = tcp((OTHER_BEHIND_TUNNEL, ports::ACCEPTS).into());
+            let answered = attempt_on(&socket, (OTHER_BEHIND_TUNNEL, ports::ACCEPTS));
+            wait_out((BEHIND_TUNNEL, ports::SILENT));
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(answered.errno, 0);
+            socket
+        });
+        (held, device)
+    });
+}
+
+/// Answers what comes out of a tunnel as the far end of a testnet does.
+fn play_far_end(mut device: &File, is_over: &AtomicBool) {
+    let (mut state, mut packet) = (FarEnd::default(), [0; 2000]);
+    while !is_over.load(Ordering::Relaxed) {
+        match device.read(&mut packet) {
+            Ok(length) => {
+                if let Some(reply) = answer(&packet[..length], &mut state) {
+                    device.write_all(&reply).unwrap();
+                }
+            }
+            Err(_) => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+/// The way leads by another namespace, which has the tunnel.
+fn dead_tunnel_of_the_node() {
+    let node = Partner::start(in_role_to("tunnel", (BEHIND_TUNNEL, PORT).into()));
+    let evidence = json!({
+        "device": TUNNEL_DEVICE, "device_kind": "tun", "received_packets": 0,
+    });
+    let line = live().expect_cause(1, ("through_tunnel", LIKELY), &evidence, |_| {
+        link_into(node.pid());
+        ip(&format!("route add default via {GATEWAY}"));
+        wait_out((BEHIND_TUNNEL, PORT))
+    });
+    assert_ne!(line["cause"]["evidence"]["netns"], line["netns"]);
+    assert!(node.finish().success());
+}
+
+/// Plays a node in its own namespace that forwards into a tunnel without a far end.
+pub(super) fn be_node_with_tunnel() -> ExitCode {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+    let device = tunnel(TUNNEL_LOCAL).unwrap();
+    say_and_wait("");
+    drop(device);
+    ExitCode::SUCCESS
 }
 
 fn icmp_unreachable() {

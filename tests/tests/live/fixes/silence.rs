@@ -6,7 +6,7 @@ use std::{
 };
 
 use conntrace::diagnosis::Code;
-use conntrace_testnet::{FAR_V4, NEAR_V4, NEAR_V6, ports};
+use conntrace_testnet::{FAR_V4, NEAR_V4, NEAR_V6, TUNNEL_DEVICE, ports, tunnel};
 use conntrace_tests::{Attempted, attempt, ip, link_into, tcp};
 
 use crate::fixes::{
@@ -22,6 +22,9 @@ const SILENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// Unassigned address that the default route leads to.
 const INTERNAL: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
+/// This side's address in a tunnel without a far end, and a host behind it.
+const TUNNEL_LOCAL: Ipv4Addr = Ipv4Addr::new(198, 18, 4, 2);
+const BEHIND_TUNNEL: Ipv4Addr = Ipv4Addr::new(198, 18, 4, 1);
 /// Address of the namespace at the other end of the link.
 const OTHER_END: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 
@@ -106,6 +109,17 @@ pub(crate) const SCENES: &[FixScene] = &[
         Fix::Words("the way back is to be mended on another machine"),
         1,
         |_| Box::new(late((SILENT, ports::FROM_ELSEWHERE))),
+    ),
+    scene(
+        Code::ThroughTunnel,
+        "dead_tunnel",
+        Fix::Shows(&[shows(TUNNEL_DEVICE)]),
+        1,
+        |_| {
+            let device = tunnel(TUNNEL_LOCAL).unwrap();
+            late((BEHIND_TUNNEL, PORT));
+            Box::new(device)
+        },
     ),
     scene(
         Code::SilentHost,

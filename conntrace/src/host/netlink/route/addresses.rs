@@ -72,6 +72,13 @@ pub(super) fn device_of(addr: IpAddr) -> io::Result<Option<u32>> {
         .map(|assigned| assigned.device))
 }
 
+/// Lists the addresses of an interface.
+pub(super) fn of_device(device: u32) -> io::Result<Vec<IpAddr>> {
+    let (v4, v6) = (all(false)?, all(true)?);
+    let own = v4.into_iter().chain(v6).filter(|it| it.device == device);
+    Ok(own.map(|it| it.addr).collect())
+}
+
 fn all(v6: bool) -> io::Result<Vec<Assigned>> {
     let mut body = [0; HEADER_LEN];
     body[0] = family(v6);

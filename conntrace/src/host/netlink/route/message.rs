@@ -79,7 +79,7 @@ pub(super) fn octets(addr: IpAddr) -> Vec<u8> {
 }
 
 /// Parses an address; its length determines the family.
-pub(super) fn addr(bytes: &[u8]) -> Option<IpAddr> {
+pub(in crate::host) fn addr(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(|it| Ipv4Addr::from(it).into());
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(|it| Ipv6Addr::from(it).into()))
         .ok()
@@ -94,13 +94,13 @@ fn number(addr: IpAddr) -> u128 {
 }
 
 /// Returns true if the prefix contains the address; false for different families.
-pub(super) fn covers((prefix, len): (IpAddr, u8), addr: IpAddr) -> bool {
+pub(in crate::host) fn covers((prefix, len): (IpAddr, u8), addr: IpAddr) -> bool {
     let differing = (number(prefix) ^ number(addr)).leading_zeros();
     prefix.is_ipv4() == addr.is_ipv4() && differing >= u32::from(len).min(128)
 }
 
 /// Iterates over attributes by type, without the type's flags.
-pub(super) fn typed(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(in crate::host) fn typed(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     attributes(bytes).map(|(kind, value)| (kind & TYPE_MASK, value))
 }
 

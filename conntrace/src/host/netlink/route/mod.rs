@@ -21,11 +21,9 @@ use std::{io, net::IpAddr};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
-pub(in crate::host) use self::message::device;
+pub(in crate::host) use self::message::{addr, covers, device, typed};
 use self::{
-    message::{
-        DUMP, ROUTE_LEN, RouteEntry, RouteKind, cannot_tell, covers, family, malformed, too_many,
-    },
+    message::{DUMP, ROUTE_LEN, RouteEntry, RouteKind, cannot_tell, family, malformed, too_many},
     rules::{PolicyRule, RoutedPacket},
     walk::{Forbidden, WalkEnd, is_usable},
 };
@@ -132,6 +130,22 @@ pub fn covering(way: &Flow, used: &RouteOut) -> io::Result<Vec<Covering>> {
 /// See the module.
 pub fn link(index: u32) -> io::Result<Option<Link>> {
     Ok(links::one(index)?.map(|found| found.link))
+}
+
+/// Reads the number of packets that an interface has received since it was made.
+///
+/// # Errors
+/// See the module.
+pub(in crate::host) fn received(index: u32) -> io::Result<u64> {
+    links::received(index)
+}
+
+/// Lists the addresses of an interface, of both families.
+///
+/// # Errors
+/// See the module.
+pub(in crate::host) fn addresses_of(index: u32) -> io::Result<Vec<IpAddr>> {
+    addresses::of_device(index)
 }
 
 /// Lists the addresses of one family assigned in this namespace.

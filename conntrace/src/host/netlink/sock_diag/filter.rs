@@ -9,6 +9,8 @@ use crate::host::netlink::push;
 const IPPROTO_TCP: u8 = 6;
 /// Attribute `INET_DIAG_REQ_BYTECODE`.
 const BYTECODE: u16 = 1;
+/// Extension `INET_DIAG_INFO`, as a bit of `idiag_ext`.
+const WITH_INFO: u8 = 1 << 1;
 /// Instructions `INET_DIAG_BC_JMP`, `_S_COND` and `_D_COND`.
 const JUMP: u8 = 1;
 const SOURCE_IS: u8 = 7;
@@ -27,6 +29,7 @@ pub(super) struct SocketFilter {
     remote_port: u16,
     ends: Option<(IpAddr, IpAddr)>,
     code: Vec<u8>,
+    extensions: u8,
 }
 
 impl SocketFilter {
@@ -54,6 +57,14 @@ impl SocketFilter {
         Self { code, ..self }
     }
 
+    /// Asks for `struct tcp_info` as well.
+    pub(super) fn with_info(self) -> Self {
+        Self {
+            extensions: WITH_INFO,
+            ..self
+        }
+    }
+
     /// Selects the one with these addresses. A dump ignores them.
     pub(super) fn exact(&self, local: IpAddr, remote: IpAddr) -> Self {
         Self {
@@ -64,8 +75,8 @@ impl SocketFilter {
 
     /// Encodes the request for sockets of this family.
     pub(super) fn body(&self, family: u8) -> Vec<u8> {
-        // No extensions, and a byte of padding.
-        let mut body = vec![family, IPPROTO_TCP, 0, 0];
+        // The last one is padding.
+        let mut body = vec![family, IPPROTO_TCP, self.extensions, 0];
         body.extend(self.states.to_ne_bytes());
         body.extend(self.local_port.to_be_bytes());
         body.extend(self.remote_port.to_be_bytes());
@@ -101,10 +112,19 @@ fn octets(addr: IpAddr) -> Vec<u8> {
 /// Bytecode that accepts sockets with this remote address. A condition of IPv4 accepts v4-mapped
 /// addresses of IPv6 sockets too.
 pub(super) fn to(remote: IpAddr) -> Vec<u8> {
-    let octets = octets(remote);
-    let family = if remote.is_ipv4() { AF_INET } else { AF_INET6 };
+    end_is(DESTINATION_IS, remote)
+}
+
+/// Bytecode that accepts sockets with this local address, as [`to`] does.
+pub(super) fn from(local: IpAddr) -> Vec<u8> {
+    end_is(SOURCE_IS, local)
+}
+
+fn end_is(instruction: u8, addr: IpAddr) -> Vec<u8> {
+    let octets = octets(addr);
+    let family = if addr.is_ipv4() { AF_INET } else { AF_INET6 };
     let len = OP_LEN + CONDITION_LEN + octets.len();
-    let mut code = op(DESTINATION_IS, len, len + OP_LEN);
+    let mut code = op(instruction, len, len + OP_LEN);
     code.extend(condition(family, octets.len() * 8, ANY_PORT));
     code.extend(octets);
     code

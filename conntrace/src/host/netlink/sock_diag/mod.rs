@@ -11,7 +11,7 @@ use std::{
 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
-use self::filter::{SocketFilter, one_of, to};
+use self::filter::{SocketFilter, from, one_of, to};
 use super::{attributes, u32_at};
 use crate::host::netlink;
 
@@ -26,6 +26,12 @@ const AF_INET6: u8 = 10;
 const MESSAGE_LEN: usize = 72;
 /// Attribute `INET_DIAG_SKV6ONLY`.
 const ONLY_V6: u16 = 11;
+/// Attribute `INET_DIAG_INFO`.
+const INFO: u16 = 2;
+/// Offset of `tcpi_last_ack_recv` in `struct tcp_info`.
+const LAST_ACK_RECEIVED: usize = 56;
+/// Duration of `TIME_WAIT` in milliseconds (`TCP_TIMEWAIT_LEN`).
+const TIME_WAIT_MS: u32 = 60_000;
 
 /// States of `net/tcp_states.h`. The kernel reports `TCP_BOUND_INACTIVE` since Linux 6.8.
 const STATES: [(u8, &str); 13] = [
@@ -164,6 +170,37 @@ pub(crate) fn connected_to(
     dump(&filter, BOTH, each)
 }
 
+/// Passes each connection from this local address to `each`, with the milliseconds since its remote
+/// host's last acknowledgement.
+///
+/// # Errors
+/// See [`netlink::exchange`].
+pub(crate) fn heard_from(
+    local: IpAddr,
+    mut each: impl FnMut(DiagSocket, u32) -> ControlFlow<()>,
+) -> io::Result<()> {
+    let states = HEARD.iter().map(|state| 1_u32 << state).sum();
+    let filter = SocketFilter::of(states).code(from(local)).with_info();
+    let families = if local.is_ipv4() { BOTH } else { &[AF_INET6] };
+    dump_messages(&filter, families, |message| {
+        match (parse(message), heard_ms(message)) {
+            (Some(sock), Some(ago_ms)) => each(sock, ago_ms),
+            (Some(_), None) | (None, _) => ControlFlow::Continue(()),
+        }
+    })
+}
+
+/// Milliseconds since a connection's last acknowledgement came.
+fn heard_ms(message: &[u8]) -> Option<u32> {
+    if *message.get(1)? == TIME_WAIT {
+        // The last segment began it.
+        return Some(TIME_WAIT_MS.saturating_sub(u32_at(message, 52)?));
+    }
+    let mut attributes = attributes(message.get(MESSAGE_LEN..)?);
+    let (_, info) = attributes.find(|(kind, _)| *kind == INFO)?;
+    u32_at(info, LAST_ACK_RECEIVED)
+}
+
 /// Finds the connected socket with these ends.
 ///
 /// The kernel's hash table has one such socket that is bound to no interface. Where it has none,
@@ -195,6 +232,8 @@ pub(crate) fn find(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<D
 }
 
 const BOTH: &[u8] = &[AF_INET, AF_INET6];
+/// States of connections whose handshake has completed.
+const HEARD: [u8; 7] = [1, 4, 5, TIME_WAIT, 8, 9, 11];
 
 fn connected_states() -> u32 {
     let states = STATES.iter().map(|(state, _)| 1_u32 << state).sum::<u32>();
@@ -225,17 +264,26 @@ fn dump(
     families: &[u8],
     mut each: impl FnMut(DiagSocket) -> ControlFlow<()>,
 ) -> io::Result<()> {
+    dump_messages(filter, families, |message| {
+        parse(message).map_or(ControlFlow::Continue(()), &mut each)
+    })
+}
+
+fn dump_messages(
+    filter: &SocketFilter,
+    families: &[u8],
+    mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> io::Result<()> {
     let mut has_enough = false;
     for family in families {
         let request = netlink::request(BY_FAMILY, DUMP, &filter.body(*family))?;
         // The kernel has no way to say that this dump is inconsistent.
         netlink::dump(NETLINK_SOCK_DIAG, &request, |kind, message| {
-            let sock = if kind == BY_FAMILY {
-                parse(message)
+            let next = if kind == BY_FAMILY {
+                each(message)
             } else {
-                None
+                ControlFlow::Continue(())
             };
-            let next = sock.map_or(ControlFlow::Continue(()), &mut each);
             has_enough = next.is_break();
             next
         })?;
