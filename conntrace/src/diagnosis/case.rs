@@ -36,6 +36,12 @@ pub struct Case {
     pub remote: Option<Remote>,
     /// The connection is established, and both of its ends are the same.
     pub is_to_itself: bool,
+    /// Destination that the program asked for, where `remote` is the place to which that was
+    /// translated.
+    pub asked: Option<Remote>,
+    /// Client of this very attempt, where equal ones may be led elsewhere; port 0 if that is not looked
+    /// for.
+    pub client: Option<SocketAddr>,
     /// The source address.
     pub local_addr: Option<IpAddr>,
     /// The local port that was bound before.
@@ -233,6 +239,8 @@ impl Case {
             cgroup: caller.and_then(|caller| caller.cgroup_id),
             remote: attempt.remote,
             is_to_itself: attempt.is_to_itself(),
+            asked: None,
+            client: None,
             local_addr: attempt.local_addr,
             bound_port: attempt.local_port.filter(|_| bound),
             bound_device: attempt.bound_device,

@@ -15,7 +15,7 @@ use serde_json::{
 };
 
 use super::Code;
-use crate::record::sanitize;
+use crate::record::{Remote, sanitize};
 
 /// Most bytes of `why` and of `fix` in a line.
 pub(crate) const SENTENCE_JSON_MAX: usize = 512;
@@ -75,6 +75,15 @@ impl Cause {
             fix: sanitize::bounded(fix.as_bytes(), SENTENCE_JSON_MAX),
             evidence: if fits { evidence } else { Map::new() },
         }
+    }
+}
+
+impl Cause {
+    /// Returns the cause with words before its own, and one more fact.
+    pub(super) fn preceded(self, by: &str, name: &str, fact: impl Serialize) -> Self {
+        let why = format!("{by}{}", self.why);
+        let facts = Facts(self.evidence).with(name, fact);
+        Self::new(self.code, self.certainty, &why, &self.fix, facts)
     }
 }
 
@@ -173,6 +182,8 @@ pub struct DiagnosisResult {
     pub cause: Option<Arc<WrittenCause>>,
     /// Reason for which the search is incomplete, if it is.
     pub undiagnosed: Option<Undiagnosed>,
+    /// Destination to which that of the attempt was translated, if connection tracking has it.
+    pub translated_to: Option<Remote>,
 }
 
 /// Named facts that show a cause.

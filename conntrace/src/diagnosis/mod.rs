@@ -13,6 +13,7 @@ mod place;
 pub mod port_facts;
 pub mod question;
 mod similar;
+mod translation;
 pub mod tunnel_facts;
 pub mod way;
 mod way_drop;
@@ -21,6 +22,8 @@ mod words;
 pub use case::{Case, CaseDrops, FailedCall, Handshake, HostHistory};
 pub use question::Evidence;
 pub use similar::{is_similar, similar_ports};
+pub use translation::Translation;
+pub(crate) use translation::translation;
 pub use way_drop::CaseWayDrop;
 
 use crate::record::{Attempt, Label};
@@ -67,7 +70,7 @@ pub fn diagnose(case: &Case, evidence: &mut dyn Evidence) -> (Option<Cause>, Opt
     };
     let cause = RULES
         .iter()
-        .find_map(|rule| match (rule.look)(case, &mut asked) {
+        .find_map(|rule| match translation::look(rule, case, &mut asked) {
             Ok(cause) => cause,
             Err(reason) => {
                 asked.unknown.get_or_insert(reason);

@@ -205,6 +205,16 @@ questions! {
         /// The port.
         port: u16,
     } -> Vec<PortHolder>;
+    /// The way of a SYN that nobody has answered, as connection tracking of a namespace has it; `None` if it has
+    /// no such entry.
+    tracked: Tracked {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// Source of the SYN as it comes there; `None` for that of the attempt which is asked about.
+        client: Option<SocketAddr>,
+        /// Destination of the SYN as it comes there.
+        remote: SocketAddr,
+    } -> Option<TrackedSyn>;
     /// The proxy variable of a process's environment that names this address.
     proxy: Proxy {
         /// The process.
@@ -267,6 +277,7 @@ impl Question {
             | Self::Ports { .. }
             | Self::Tuple { .. }
             | Self::PortHolders { .. }
+            | Self::Tracked { .. }
             | Self::Firewall { .. } => true,
             Self::Proxy { .. }
             | Self::DropReason { .. }
@@ -293,6 +304,17 @@ pub struct ProcessKey {
     pub pid: u32,
     /// Start time, `CLOCK_BOOTTIME` nanoseconds.
     pub started_ns: u64,
+}
+
+/// Entry of connection tracking for a SYN that nobody has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackedSyn {
+    /// Source as the SYN comes to the namespace.
+    pub client: SocketAddr,
+    /// Source as it leaves the namespace: another after masquerade.
+    pub leaves_from: SocketAddr,
+    /// Destination as it leaves the namespace: another after DNAT.
+    pub leads_to: SocketAddr,
 }
 
 /// State of a neighbour's link-layer address.

@@ -168,6 +168,7 @@ mod tests {
             tid: None,
             netns_mix: 0,
             at_ns,
+            client: None,
         }
     }
 

@@ -187,6 +187,7 @@ mod tests {
                 tid: None,
                 netns_mix: 0,
                 at_ns: 0,
+                client: None,
             },
             percent: 100,
             reported: vec![(home, home), (home, [127, 0, 0, 2].into())],

@@ -1,13 +1,17 @@
 //! Results of diagnoses, with the answers that they are based on.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::{
     diagnosis::{DiagnosisResult, Undiagnosed},
     host::RecordedAnswer,
+    record::Attempt,
 };
 
 /// Number of a diagnosis under way, in the order of their beginnings.
@@ -30,6 +34,8 @@ pub(super) enum Diagnosis {
 pub(super) struct Diagnosed {
     /// Cause, and the reason why the search is incomplete.
     pub result: DiagnosisResult,
+    /// Client of the only attempt that it is of; `None` if equal cases share it.
+    of_client: Option<SocketAddr>,
     /// Answers that it is based on, which equal cases share.
     basis: Option<Arc<Basis>>,
 }
@@ -53,6 +59,7 @@ impl Diagnosed {
     pub(super) fn new(
         number: DiagnosisId,
         result: DiagnosisResult,
+        of_client: Option<SocketAddr>,
         (answers, until_ns): (Vec<RecordedAnswer>, u64),
         keeps_answers: bool,
         before: Option<&Self>,
@@ -69,6 +76,7 @@ impl Diagnosed {
         };
         Self {
             result,
+            of_client,
             basis: Some(Arc::new(basis)),
         }
     }
@@ -77,11 +85,17 @@ impl Diagnosed {
     pub(super) fn without_answers(undiagnosed: Option<Undiagnosed>) -> Self {
         Self {
             result: DiagnosisResult {
-                cause: None,
                 undiagnosed,
+                ..DiagnosisResult::default()
             },
+            of_client: None,
             basis: None,
         }
+    }
+
+    /// Returns true if it is that of this attempt, whose case is equal.
+    pub(super) fn is_of(&self, attempt: &Attempt) -> bool {
+        self.of_client.is_none() || self.of_client == attempt.client()
     }
 
     /// Returns the end of its validity, `CLOCK_BOOTTIME` nanoseconds; `None` if it needs no answers.

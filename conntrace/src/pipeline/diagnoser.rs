@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,11 +35,22 @@ const CASES_MAX: usize = 1024;
 /// case that the live run still had.
 const REPLAYED_CASES_MAX: usize = 64 * CASES_MAX;
 
+/// Maximum number of attempts of a share in a second whose destination is looked for in connection
+/// tracking one by one, because equal ones are translated. Of the others the translation is unknown.
+const TRANSLATED_MAX: u32 = 32;
+/// Client of attempts whose translation is not looked for.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+/// Maximum number of shares whose looks are counted; forgotten when full.
+const SHARES_MAX: usize = 1024;
+
 /// Finds the cause of an attempt's ending.
 pub(super) struct Diagnoser {
     /// Results by case, each valid as long as the answers it is based on.
     cases: BoundedMap<Case, Diagnosed>,
     cache: AnswerCache,
+    /// Second, and number of attempts in it that were looked for one by one.
+    translated: BoundedMap<Share, (u64, u32)>,
+    is_live: bool,
     /// Time limit of a diagnosis.
     timeout: Duration,
     /// True if a recording needs the answers.
@@ -89,6 +101,7 @@ impl Diagnoser {
             timeout,
             keeps_answers,
             cases: BoundedMap::new(CASES_MAX),
+            is_live: true,
             ..Self::of_recording()
         }
     }
@@ -99,6 +112,8 @@ impl Diagnoser {
         Self {
             cases: BoundedMap::new(REPLAYED_CASES_MAX),
             cache: AnswerCache::default(),
+            translated: BoundedMap::new(SHARES_MAX),
+            is_live: false,
             timeout: Duration::ZERO,
             keeps_answers: false,
             under_way: BTreeMap::new(),
@@ -149,7 +164,8 @@ impl Diagnoser {
         if !diagnosis::may_have_cause(attempt, verdict.label) {
             return Diagnosis::Known(Diagnosed::default());
         }
-        let case = Case::new(attempt, verdict);
+        let mut case = Case::new(attempt, verdict);
+        case.client = self.own_client(&case, attempt, &told);
         if told.is_empty()
             && let Some(known) = self.cases.get(&case)
             && let Some(until_ns) = known.until_ns()
@@ -174,6 +190,42 @@ impl Diagnoser {
             Some(at) => Diagnosis::Known(self.results.swap_remove(at).1),
             None => Diagnosis::UnderWay(id),
         }
+    }
+
+    /// Returns the client of an attempt that shares no result with equal ones, since such a one was
+    /// translated.
+    fn own_client(
+        &mut self,
+        case: &Case,
+        attempt: &Attempt,
+        told: &[RecordedAnswer],
+    ) -> Option<SocketAddr> {
+        if !told.is_empty() {
+            // A recording has the question that was asked first in the case's own namespace.
+            return told.iter().find_map(|answer| {
+                if let Question::Tracked { netns, client, .. } = answer.question
+                    && netns == case.netns
+                {
+                    Some(client)
+                } else {
+                    None
+                }
+            })?;
+        }
+        let known = self.cases.get(case)?;
+        if attempt.at_ns >= known.until_ns()? || known.is_of(attempt) {
+            return None;
+        }
+        let second = attempt.at_ns / 1_000_000_000;
+        let share = Share::of(attempt);
+        let before = self.translated.get(&share).copied().unwrap_or_default();
+        let count = if before.0 == second { before.1 } else { 0 };
+        // Of those that were looked for a recording has the answers.
+        if !self.is_live || count >= TRANSLATED_MAX {
+            return Some(NOBODY);
+        }
+        self.translated.insert(share, (second, count + 1));
+        attempt.client().or(Some(NOBODY))
     }
 
     /// Starts a diagnosis with these answers, and without cached ones from before `ignored_ns`.
@@ -303,13 +355,17 @@ impl Diagnoser {
                 missing: None,
             };
             let (cause, undiagnosed) = diagnosis::diagnose(&under_way.case, &mut step);
+            let translation = diagnosis::translation(&under_way.case, &mut step);
             let until_ns = step.until_ns;
             let Some(question) = step.missing else {
+                let translation = translation.ok().flatten();
                 let result = DiagnosisResult {
                     cause: cause.map(|cause| Arc::new(cause.into())),
                     undiagnosed,
+                    translated_to: translation.map(|it| it.to),
                 };
-                return self.end(id, under_way, result, until_ns);
+                let of_client = translation.map(|it| it.client);
+                return self.end(id, under_way, (result, of_client), until_ns);
             };
             let has_time = now < under_way.until;
             if has_time && self.ask(id, &question, &under_way, now, inspectors.as_deref_mut()) {
@@ -329,20 +385,24 @@ impl Diagnoser {
         &mut self,
         id: DiagnosisId,
         under_way: UnderWay,
-        result: DiagnosisResult,
+        (result, of_client): (DiagnosisResult, Option<SocketAddr>),
         until_ns: u64,
     ) {
         self.by_case.remove(&under_way.case);
         let diagnosed = Diagnosed::new(
             id,
             result,
+            of_client,
             (under_way.answers, until_ns),
             self.keeps_answers,
             self.cases.get(&under_way.case),
         );
         // One that was made ahead of time replaces no better one.
         let is_ahead = under_way.ignored_ns > 0;
-        if !is_ahead || diagnosed.result.undiagnosed != Some(Undiagnosed::NoTime) {
+        let is_single = under_way.case.client.is_some_and(|client| client != NOBODY);
+        if is_single {
+            // No other attempt has this case.
+        } else if !is_ahead || diagnosed.result.undiagnosed != Some(Undiagnosed::NoTime) {
             self.cases.insert(under_way.case, diagnosed.clone());
         }
         self.results.push((id, diagnosed));

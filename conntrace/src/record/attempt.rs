@@ -1,6 +1,6 @@
 //! Attempts as the kernel side reports them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use conntrace_common::record::COMM_LEN;
 use schemars::JsonSchema;
@@ -127,6 +127,12 @@ pub struct Drops {
 }
 
 impl Attempt {
+    /// Returns the address and port of the client, if both are known.
+    #[must_use]
+    pub fn client(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.local_addr?, self.local_port?))
+    }
+
     /// Returns the destination to which that of the attempt was translated on its way, as a dropped packet
     /// of it shows; `None` if that is unknown, or the same.
     #[must_use]

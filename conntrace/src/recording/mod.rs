@@ -38,7 +38,7 @@ const MAGIC: [u8; 8] = *b"conntrc\x1a";
 
 /// Version of the format, raised with every change: the reader accepts no other. Magic and version
 /// keep their place.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// Number that shows the byte order of records.
 const BYTE_ORDER: u32 = 0x0102_0304;

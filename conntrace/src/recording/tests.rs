@@ -18,7 +18,7 @@ use crate::{
         port_facts::{Holding, LocalPorts, WiderRange},
         question::{
             Answer, AttachedProgram, BpfProgram, Holder, Listener, Listeners, NamedProcess,
-            Neighbour, PortHolder, ProcessKey, ProxyVariable, Question,
+            Neighbour, PortHolder, ProcessKey, ProxyVariable, Question, TrackedSyn,
         },
         tunnel_facts::{HeardHost, Tunnel, WireguardHandshake, WireguardPeer},
         way::{
@@ -193,6 +193,7 @@ fn recorded_answers() -> Vec<RecordedAnswer> {
     let found = FoundRule { family: "inet".to_owned(), table: "t".to_owned(), chain: "c".to_owned(), handle: Some(4), comment: None, verdict: RuleVerdict::Drop, matches: Match::Fully };
     let firewall = Firewall { found: vec![found], complete: true };
     let attached = AttachedProgram { program: BpfProgram { id: 12, name: "deny".to_owned() }, cgroup: Some("/a".to_owned()) };
+    let tracked = TrackedSyn { client: remote, leaves_from: remote, leads_to: remote };
     let answered = |question, answer| (question, Lookup::Answer(answer));
     let rest = [
         answered(Question::Listeners { netns, addr, port }, Answer::Listeners(listeners)),
@@ -200,6 +201,7 @@ fn recorded_answers() -> Vec<RecordedAnswer> {
         answered(Question::Ports { netns, local: Some(addr), remote: Some(remote) }, Answer::Ports(ports())),
         answered(Question::Tuple { netns, local: remote, remote }, Answer::Tuple(Some(holder))),
         answered(Question::PortHolders { netns, port }, Answer::PortHolders(vec![PortHolder { local: remote, remote: None, only_v6: false, state: "LISTEN".to_owned(), process: Some(named()) }])),
+        answered(Question::Tracked { netns, client: Some(remote), remote }, Answer::Tracked(Some(tracked))),
         answered(Question::Proxy { process, remote }, Answer::Proxy(Some(ProxyVariable::HttpProxy))),
         answered(Question::DropReason { number: 8 }, Answer::DropReason("NETFILTER_DROP".to_owned())),
         answered(Question::Firewall { netns, packet, ending: PacketEnd::Drop }, Answer::Firewall(firewall)),
@@ -288,7 +290,7 @@ fn format() {
         rest = after;
     }
     assert_snapshot!(shown, @r#"
-    [63, 6f, 6e, 6e, 74, 72, 63, 1a, 08, 00, 00, 00, 68, 01, 00, 00, 04, 03, 02, 01, 1a, 1c, 45, db]
+    [63, 6f, 6e, 6e, 74, 72, 63, 1a, 09, 00, 00, 00, 68, 01, 00, 00, 04, 03, 02, 01, 75, 50, e0, 40]
     705 {"start":{"host":"web-1","time":"2026-11-22T08:30:00.123456789Z","boot_ns":7,"start":{"version":"0.1.0","boot_id":"5e0a1c6e-3f0e-4d0a-9c4b-0d6b1f2a3c4d","kernel":"6.18.5","tier":"tracepoint","pid":77,"hooks":[{"name":"inet_sock_set_state","kind":"tp_btf","attached":true,"reason":null},{"name":"tcp_destroy_sock","kind":"tp_btf","attached":false,"reason":"no such tracepoint"}],"coverage":{"established":true,"rst":true,"kernel_timeout":true,"app_timeout":true,"port_exhausted":true,"tuple_in_use":true,"aborted":true,"stall":true,"icmp":true,"local_drop":false,"drops_elsewhere":false,"translations":false,"icmp6_detail":false,"no_route":false,"local_denial":false,"bind_exhausted":false},"limits":[]}}}
     55 {"clock":{"boot_to_wall":"PT472222H13M20.000000123S"}}
     269 {"told":{"asked_ns":5,"netns_mix":0,"question":{"route":{"netns":7,"way":{"to":"10.0.0.5","from":null,"device":2,"mark":1,"uid":0,"port":5432}}},"found":{"answer":{"route":{"out":{"gateway":"10.0.0.5","device":{"index":2,"name":"eth0"},"prefix_len":0,"table":254}}}}}}
@@ -311,6 +313,7 @@ fn format() {
     407 {"told":{"asked_ns":5,"netns_mix":0,"question":{"ports":{"netns":7,"local":"10.0.0.5","remote":"10.0.0.5:5432"}},"found":{"answer":{"ports":{"range":[32768,60999],"reserved":1,"tw_reuse":2,"states":{"TIME_WAIT":3},"connected":3,"bound":4,"free":28224,"connected_by":[],"bound_by":[{"process":{"pid":812,"comm":"postgres"},"sockets":4}],"wider":{"available":55534,"listened":[11211],"reserved":"40000"}}}}}}
     213 {"told":{"asked_ns":5,"netns_mix":0,"question":{"tuple":{"netns":7,"local":"10.0.0.5:5432","remote":"10.0.0.5:5432"}},"found":{"answer":{"tuple":{"state":"ESTABLISHED","process":{"pid":812,"comm":"postgres"}}}}}}
     241 {"told":{"asked_ns":5,"netns_mix":0,"question":{"port_holders":{"netns":7,"port":5432}},"found":{"answer":{"port_holders":[{"local":"10.0.0.5:5432","remote":null,"only_v6":false,"state":"LISTEN","process":{"pid":812,"comm":"postgres"}}]}}}}
+    238 {"told":{"asked_ns":5,"netns_mix":0,"question":{"tracked":{"netns":7,"client":"10.0.0.5:5432","remote":"10.0.0.5:5432"}},"found":{"answer":{"tracked":{"client":"10.0.0.5:5432","leaves_from":"10.0.0.5:5432","leads_to":"10.0.0.5:5432"}}}}}
     164 {"told":{"asked_ns":5,"netns_mix":0,"question":{"proxy":{"process":{"pid":77,"started_ns":5},"remote":"10.0.0.5:5432"}},"found":{"answer":{"proxy":"http_proxy"}}}}
     130 {"told":{"asked_ns":5,"netns_mix":0,"question":{"drop_reason":{"number":8}},"found":{"answer":{"drop_reason":"NETFILTER_DROP"}}}}
     410 {"told":{"asked_ns":5,"netns_mix":0,"question":{"firewall":{"netns":7,"packet":{"direction":"out","remote":"10.0.0.5:5432","local":"10.0.0.5","local_port":null,"device":"eth0","leaves_by":null,"asked":null,"mark":0,"uid":null},"ending":"drop"}},"found":{"answer":{"firewall":{"found":[{"family":"inet","table":"t","chain":"c","handle":4,"comment":null,"verdict":"drop","matches":"fully"}],"complete":true}}}}}
@@ -370,8 +373,8 @@ fn what_cannot_be_replayed_says_why() {
     let foreign = "it is not a recording: `conntrace run --record FILE` makes one";
     assert_eq!(error(b"{\"schema\":1}\n"), foreign);
     assert_eq!(error(b"x"), foreign);
-    assert_snapshot!(error(&with(8, &[9])), @"its format is version 9, and this conntrace knows version 8: replay it with the version of conntrace that made it");
-    assert_snapshot!(error(&resummed(with(8, &[3]))), @"its format is version 3, and this conntrace knows version 8: replay it with the version of conntrace that made it");
+    assert_snapshot!(error(&with(8, &[10])), @"its format is version 10, and this conntrace knows version 9: replay it with the version of conntrace that made it");
+    assert_snapshot!(error(&resummed(with(8, &[3]))), @"its format is version 3, and this conntrace knows version 9: replay it with the version of conntrace that made it");
     assert_snapshot!(error(&resummed(with(12, &[176]))), @"its records have another size: replay it with the version of conntrace that made it, on the same architecture");
     assert_snapshot!(error(&resummed(with(16, &0x0403_0201_u32.to_ne_bytes()))), @"its records have another byte order: replay it with the version of conntrace that made it, on the same architecture");
     assert_snapshot!(error(b""), @"it is empty: `conntrace run --record FILE` makes recordings");
@@ -379,8 +382,8 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&with(13, &[7])), @"it is damaged at byte 0: the checksum does not fit");
     assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry has an invalid length of 4294967295 bytes");
     assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; conntrace was killed, its output was closed, or the rest is missing");
-    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 8813: the file ends in the middle of what begins there; the lines before it were written");
-    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 9138: something follows the stop; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 9059: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 9384: something follows the stop; the lines before it were written");
 }
 
 /// Invalid entries with valid checksums.

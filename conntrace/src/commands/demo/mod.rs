@@ -247,6 +247,7 @@ mod tests {
         let diagnosed = DiagnosisResult {
             cause: Some(Arc::new(cause.into())),
             undiagnosed: None,
+            translated_to: None,
         };
         event::tests::outcome(&attempt, &verdict, Owner::default(), diagnosed)
     }

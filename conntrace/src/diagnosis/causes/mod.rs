@@ -197,7 +197,7 @@ causes! {
     SocketPortRange = 16: socket_port_range;
     CgroupPolicy = 19: cgroup_policy;
     SecurityModule = 20: security_module;
-    SilentHost = 8: silent_host;
+    SilentHost = 8: silent_host, then proxy_in_path::UNANSWERED;
 }
 
 impl JsonSchema for Code {

@@ -6,7 +6,7 @@ use crate::{
         Case, Cause, CauseInfo, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
         firewall_facts::{Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd},
         question::ProxyVariable,
-        step, words,
+        step, translation, words,
     },
     record::{Label, Remote, ReplyKind},
 };
@@ -166,7 +166,7 @@ pub(crate) fn at_arrival(
 /// Only possible where a condition of the rule cannot be evaluated.
 pub(crate) const REWRITTEN: CauseRule = CauseRule {
     code: Code::ProxyInPath,
-    look: look_for_rewriting,
+    look: look_for_proxy,
     proofs: &[
         (
             Certainty::Likely,
@@ -178,6 +178,21 @@ pub(crate) const REWRITTEN: CauseRule = CauseRule {
         ),
     ],
 };
+
+/// The same of what did not answer, and of which nothing else is known.
+pub(crate) const UNANSWERED: CauseRule = CauseRule {
+    look: look_for_rewriting,
+    ..REWRITTEN
+};
+
+fn look_for_proxy(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    // Of a place that is known, and where no proxy of this host is, other rules say more.
+    let place = translation(case, evidence)?;
+    if place.is_some_and(|place| !place.to.addr.is_loopback()) {
+        return Ok(None);
+    }
+    look_for_rewriting(case, evidence)
+}
 
 fn look_for_rewriting(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let (Some(ended), Some(remote)) = (ended(case), case.remote_socket()) else {

@@ -75,10 +75,15 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
              packets come"
         )
     };
+    // What was heard is that of the address that the program used.
+    let (to, from) = match case.asked {
+        Some(asked) => (format!(" to {}", asked.addr), ""),
+        None => (String::new(), " from it"),
+    };
     Ok(Some(Cause::new(
         Code::SilentHost,
         Certainty::Possible,
-        &format!("{what} no traced attempt got an answer from it in the last {silent_s} s"),
+        &format!("{what} no traced attempt{to} got an answer{from} in the last {silent_s} s"),
         &check,
         Facts::new()
             .with("addr", addr)

@@ -20,6 +20,8 @@ pub(super) fn case(label: Label, reply: ReplyKind) -> Case {
         cgroup: Some(77),
         remote: Some(to(FAR)),
         is_to_itself: false,
+        asked: None,
+        client: None,
         local_addr: Some(ip(OWN)),
         bound_port: None,
         bound_device: None,

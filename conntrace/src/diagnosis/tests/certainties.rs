@@ -9,7 +9,7 @@ fn certainties() {
         let (cause, undiagnosed) = diagnose(&case, &mut script.clone());
         let cause = cause.unwrap_or_else(|| panic!("{code:?}: {case:?}"));
         assert_eq!((cause.code, cause.certainty), (code, certainty), "{case:?}");
-        assert_eq!(undiagnosed, None);
+        assert_eq!(undiagnosed, None, "{code:?} {case:?}");
     }
 }
 

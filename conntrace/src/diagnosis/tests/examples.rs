@@ -157,7 +157,7 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (failed_call(Label::Unreachable, Errno::EHOSTUNREACH), Script::default().route(FAR, Route::None(Errno::EHOSTUNREACH.0)), Code::NoRoute, Certainty::Certain),
         (failed_call(Label::Unreachable, Errno::EHOSTUNREACH), Script::default().route(FAR, Route::None(Errno::EHOSTUNREACH.0)).dead_end(dead_end(DeadEndKind::Unreachable)), Code::NoRoute, Certainty::Certain),
         (silence(), gateway().neighbour("10.0.0.1", Neighbour::Incomplete), Code::NeighbourUnresolved, Certainty::Likely),
-        (v6_net, far(), Code::IcmpUnreachable, Certainty::Likely),
+        (v6_net, far().route("2001:db8::5", out(Some("fd00::1"), 0)), Code::IcmpUnreachable, Certainty::Likely),
         (v6, far(), Code::AdminProhibited, Certainty::Certain),
         (exhausted(), Script::default().ports(remote(), ports(27_000, 0, 0)), Code::EphemeralRangeUsedUp, Certainty::Likely),
         (bind, Script::default().ports(None, ports(0, 28_232, 0)), Code::PortsHeldByBind, Certainty::Certain),

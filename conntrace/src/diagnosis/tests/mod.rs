@@ -7,6 +7,7 @@ mod look_alikes;
 mod script;
 mod sentences;
 mod staged;
+mod translations;
 mod unknown;
 
 pub(super) use self::{

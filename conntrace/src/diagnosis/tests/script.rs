@@ -88,6 +88,7 @@ fn nothing(question: &Question) -> Option<Answer> {
         Question::ListenersElsewhere { .. } => Answer::ListenersElsewhere(vec![]),
         Question::Tuple { .. } => Answer::Tuple(None),
         Question::PortHolders { .. } => Answer::PortHolders(vec![]),
+        Question::Tracked { .. } => Answer::Tracked(None),
         Question::Proxy { .. } => Answer::Proxy(None),
         Question::Firewall { .. } => Answer::Firewall(Firewall {
             found: vec![],

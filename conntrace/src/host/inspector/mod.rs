@@ -10,7 +10,7 @@ use super::{
     answer_cache::Lookup,
     bpf_programs::Programs,
     cache::BoundedMap,
-    netlink::{nftables, route},
+    netlink::{conntrack, nftables, route},
     netns::{AttemptRef, FoundElsewhere, ListAge, Namespaces, OtherNamespaces},
     port_usage::{self, PortScan, PortScanResult},
     procfs::{process, tun},
@@ -156,6 +156,17 @@ impl HostInspector {
             } => Answer::Tuple(self.tuple(netns, (local, remote), about, until)?),
             Question::PortHolders { netns, port } => {
                 Answer::PortHolders(self.port_holders(netns, port, about, until)?)
+            }
+            Question::Tracked {
+                netns,
+                client,
+                remote,
+            } => {
+                // Without a port it is not looked for.
+                let client = client.or(about.client).filter(|client| client.port() != 0);
+                let client = client.ok_or(Undiagnosed::Incomplete)?;
+                let query = || conntrack::unanswered(client, remote);
+                Answer::Tracked(namespaces.inside(netns, about, until, query)?)
             }
             Question::Proxy { process, remote } => Answer::Proxy(process::proxy(process, remote)?),
             Question::DropReason { number } => {

@@ -1,5 +1,6 @@
 //! Requests to the kernel over netlink, and the messages of the answers.
 
+pub(super) mod conntrack;
 pub(super) mod nftables;
 pub mod route;
 pub(crate) mod sock_diag;

@@ -8,6 +8,7 @@ mod listened;
 use std::{
     fs::{self, File},
     io,
+    net::SocketAddr,
     os::unix::fs::MetadataExt as _,
     path::Path,
     time::Instant,
@@ -47,6 +48,8 @@ pub(crate) struct AttemptRef {
     pub(crate) netns_mix: u16,
     /// End of the attempt, `CLOCK_BOOTTIME` nanoseconds.
     pub(crate) at_ns: u64,
+    /// Address and port of the client, if they are known.
+    pub(crate) client: Option<SocketAddr>,
 }
 
 impl AttemptRef {
@@ -61,6 +64,7 @@ impl AttemptRef {
             tid: caller.and_then(|caller| caller.tid),
             netns_mix: attempt.netns_mix,
             at_ns: attempt.at_ns,
+            client: attempt.client(),
         }
     }
 

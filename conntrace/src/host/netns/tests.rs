@@ -15,6 +15,7 @@ const NOBODY: AttemptRef = AttemptRef {
     tid: None,
     netns_mix: 0,
     at_ns: 0,
+    client: None,
 };
 
 fn namespaces() -> Namespaces {

@@ -150,7 +150,8 @@ pub struct RemoteEnd {
     /// Host name that the process resolved to this address; null if unknown.
     pub name: Option<Arc<str>>,
     /// Address and port to which the destination was translated, as a packet of the attempt had them where
-    /// this machine dropped it, or where it met no socket; null if unknown.
+    /// this machine dropped it, or where it met no socket, or as connection tracking had them of a SYN that
+    /// nobody answered; null if unknown.
     pub nat: Option<Endpoint>,
     /// Address and port passed to connect; null if the socket has the same.
     pub asked: Option<Endpoint>,

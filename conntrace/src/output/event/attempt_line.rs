@@ -161,6 +161,7 @@ fn attempt_line(
     let caller = attempt.caller.as_ref();
     let reply = reply(attempt);
     let label = ending.as_ref().map(|(verdict, _)| verdict.label);
+    let tracked = ending.as_ref().and_then(|(_, found)| found.translated_to);
     AttemptLine {
         facts: SharedFacts {
             hostname: Arc::clone(hostname),
@@ -170,7 +171,7 @@ fn attempt_line(
             caller: caller.map(SharedCaller::of),
             owner,
             remote: attempt.remote,
-            nat: attempt.translated_to(),
+            nat: attempt.translated_to().or(tracked),
             local_addr: attempt.local_addr,
             has_local_port: attempt.local_port.is_some(),
             netns: attempt.netns,
@@ -242,7 +243,8 @@ impl SharedFacts {
                 subject.message = message::stall(&subject, &details, self.heard);
                 Event::Stall(Box::new(Stall { subject, details }))
             }
-            Some((verdict, DiagnosisResult { cause, undiagnosed })) => {
+            Some((verdict, diagnosed)) => {
+                let cause = &diagnosed.cause;
                 let why = cause.as_ref().map(|cause| cause.why.as_str());
                 subject.message = message::outcome(&subject, &details, self.heard, verdict, why);
                 Event::Outcome(Box::new(Outcome {
@@ -250,7 +252,7 @@ impl SharedFacts {
                     errno: verdict.errno.map(Errno::name),
                     subject,
                     cause: cause.clone(),
-                    undiagnosed: *undiagnosed,
+                    undiagnosed: diagnosed.undiagnosed,
                     details,
                 }))
             }

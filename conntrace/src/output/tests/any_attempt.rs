@@ -138,6 +138,7 @@ prop_compose! {
         DiagnosisResult {
             cause: cause.map(|cause| Arc::new(cause.into())),
             undiagnosed,
+            translated_to: None,
         }
     }
 }

@@ -150,9 +150,10 @@ impl Worker {
         let mut ready = Vec::new();
         for (id, diagnosed) in results.into_iter().flatten() {
             for number in self.pending.diagnosed(id, &diagnosed) {
-                if diagnosed.result.undiagnosed != Some(Undiagnosed::NoTime)
-                    || !self.diagnose_again(number, now)
-                {
+                let line = self.pending.get_mut(number);
+                let is_another_s = line.is_some_and(|line| !diagnosed.is_of(&line.attempt));
+                let is_late = diagnosed.result.undiagnosed == Some(Undiagnosed::NoTime);
+                if !(is_late || is_another_s) || !self.diagnose_again(number, now) {
                     ready.push(number);
                 }
             }

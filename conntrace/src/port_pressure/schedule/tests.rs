@@ -10,6 +10,7 @@ fn about() -> AttemptRef {
         tid: None,
         netns_mix: 0,
         at_ns: 0,
+        client: None,
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod flood;
 mod node;
+mod silence;
 mod strangers;
 
 use std::{
@@ -31,6 +32,7 @@ pub(crate) fn main() -> ExitCode {
     let mut tests = node::tests();
     tests.push(with_nft("flood_of_strangers", flood::of_strangers));
     tests.push(with_nft("flood_of_a_neighbour", flood::of_a_neighbour));
+    tests.extend(silence::tests());
     tests.extend(strangers::tests());
     // One at a time: a namespace that is not known yet is searched for once a while only, and clients in
     // different scenes have the same address.

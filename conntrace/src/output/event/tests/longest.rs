@@ -85,6 +85,7 @@ fn longest_outcome() -> Outcome {
     let diagnosed = DiagnosisResult {
         cause: Some(Arc::new(longest_cause().into())),
         undiagnosed: Some(Undiagnosed::Unsupported),
+        translated_to: None,
     };
     let mut outcome = outcome(&attempt, &verdict, longest_owner(), diagnosed);
     let remote = &mut outcome.subject.remote;
