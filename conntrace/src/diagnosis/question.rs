@@ -171,6 +171,16 @@ questions! {
         /// The port.
         port: u16,
     } -> Listeners;
+    /// A listener that accepts the address and port, whose accept queue is full, and that has dropped
+    /// connections; `None` if there is none.
+    full_queue: FullQueue {
+        /// Inode number of the network namespace.
+        netns: u32,
+        /// The address.
+        addr: IpAddr,
+        /// The port.
+        port: u16,
+    } -> Option<FullQueue>;
     /// Listeners on a port in other namespaces, at most 4. No listener is an answer only if every
     /// namespace was looked at, and unknown otherwise.
     listeners_elsewhere: ListenersElsewhere {
@@ -273,6 +283,7 @@ impl Question {
             | Self::Forwarding { .. }
             | Self::Door { .. }
             | Self::Listeners { .. }
+            | Self::FullQueue { .. }
             | Self::ListenersElsewhere { .. }
             | Self::Ports { .. }
             | Self::Tuple { .. }
@@ -338,6 +349,21 @@ pub struct Listeners {
     pub on_port: Vec<Listener>,
     /// Listeners on ports that are easily mistaken for it; empty if there is one on the port.
     pub on_similar: Vec<Listener>,
+}
+
+/// A listener whose accept queue is full.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullQueue {
+    /// The listener.
+    pub listener: Listener,
+    /// Connections that wait to be accepted (`sk_ack_backlog`).
+    pub waiting: u32,
+    /// Its backlog (`sk_max_ack_backlog`): one more may wait.
+    pub backlog: u32,
+    /// Connections that it has dropped (`sk_drops`).
+    pub drops: u32,
+    /// Others accept the address and port too, and have room.
+    pub has_others: bool,
 }
 
 /// A socket that accepts connections.

@@ -7,7 +7,8 @@
 use std::net::SocketAddr;
 
 use super::{
-    Case, CauseRule, Code, Evidence, Finding, HostHistory, Undiagnosed, place,
+    Case, CauseRule, Code, Evidence, Finding, HostHistory, Undiagnosed,
+    place::{self, PathEnd},
     question::{Neighbour, TrackedSyn},
     way::{Flow, Route, RouteOut},
     words,
@@ -71,6 +72,33 @@ pub(crate) fn translation(
         }
     }
     Err(Undiagnosed::Incomplete)
+}
+
+/// Finds the place on this machine to which an attempt leads that nobody answered; `None` if it leaves
+/// the machine.
+///
+/// # Errors
+/// The reason why it is unknown.
+pub(crate) fn destination(
+    case: &Case,
+    evidence: &mut dyn Evidence,
+) -> Result<Option<(u32, Remote)>, Undiagnosed> {
+    let found = translation(case, evidence)?;
+    let case = &found.map_or_else(|| case.clone(), |found| at_place(case, &found));
+    let (Some(way), Some(at)) = (case.way(), case.remote) else {
+        return Ok(None);
+    };
+    let netns = match evidence.route(case.netns, way)? {
+        Route::Local => Some(case.netns),
+        Route::Out(out) if is_within(case.netns, &out, evidence)? => {
+            match place::end_of_way(case, out, evidence)? {
+                PathEnd::Here(netns) => Some(netns),
+                PathEnd::Rewritten | PathEnd::Leaves(..) | PathEnd::Stops => None,
+            }
+        }
+        Route::Out(_) | Route::None(_) => None,
+    };
+    Ok(netns.map(|netns| (netns, at)))
 }
 
 /// A namespace that the SYN comes to, and its ends there.

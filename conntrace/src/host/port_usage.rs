@@ -161,6 +161,9 @@ mod tests {
             uid: 0,
             only_v6: false,
             device: 0,
+            waiting: 0,
+            backlog: 0,
+            drops: 0,
             timer_ms,
         };
         let allows = |tw_reuse, after_ms, addr, timer_ms| {

@@ -17,8 +17,8 @@ use crate::{
         },
         port_facts::{Holding, LocalPorts, WiderRange},
         question::{
-            Answer, AttachedProgram, BpfProgram, Holder, Listener, Listeners, NamedProcess,
-            Neighbour, PortHolder, ProcessKey, ProxyVariable, Question, TrackedSyn,
+            Answer, AttachedProgram, BpfProgram, FullQueue, Holder, Listener, Listeners,
+            NamedProcess, Neighbour, PortHolder, ProcessKey, ProxyVariable, Question, TrackedSyn,
         },
         tunnel_facts::{HeardHost, Tunnel, WireguardHandshake, WireguardPeer},
         way::{
@@ -193,10 +193,12 @@ fn recorded_answers() -> Vec<RecordedAnswer> {
     let found = FoundRule { family: "inet".to_owned(), table: "t".to_owned(), chain: "c".to_owned(), handle: Some(4), comment: None, verdict: RuleVerdict::Drop, matches: Match::Fully };
     let firewall = Firewall { found: vec![found], complete: true };
     let attached = AttachedProgram { program: BpfProgram { id: 12, name: "deny".to_owned() }, cgroup: Some("/a".to_owned()) };
+    let full_queue = FullQueue { listener: listener(), waiting: 2, backlog: 1, drops: 7, has_others: false };
     let tracked = TrackedSyn { client: remote, leaves_from: remote, leads_to: remote };
     let answered = |question, answer| (question, Lookup::Answer(answer));
     let rest = [
         answered(Question::Listeners { netns, addr, port }, Answer::Listeners(listeners)),
+        answered(Question::FullQueue { netns, addr, port }, Answer::FullQueue(Some(full_queue))),
         answered(Question::ListenersElsewhere { netns, port }, Answer::ListenersElsewhere(vec![listener()])),
         answered(Question::Ports { netns, local: Some(addr), remote: Some(remote) }, Answer::Ports(ports())),
         answered(Question::Tuple { netns, local: remote, remote }, Answer::Tuple(Some(holder))),
@@ -309,6 +311,7 @@ fn format() {
     144 {"told":{"asked_ns":5,"netns_mix":0,"question":{"forwarding":{"netns":7,"addr":"10.0.0.5","v6":true}},"found":{"answer":{"forwarding":"off"}}}}
     110 {"told":{"asked_ns":5,"netns_mix":0,"question":{"door":{"netns":7}},"found":{"answer":{"door":"-t 812 -n"}}}}
     280 {"told":{"asked_ns":5,"netns_mix":0,"question":{"listeners":{"netns":7,"addr":"10.0.0.5","port":5432}},"found":{"answer":{"listeners":{"on_port":[{"netns":7,"addr":"10.0.0.5","port":5432,"only_v6":false,"device":null,"process":{"pid":812,"comm":"postgres"}}],"on_similar":[]}}}}}
+    318 {"told":{"asked_ns":5,"netns_mix":0,"question":{"full_queue":{"netns":7,"addr":"10.0.0.5","port":5432}},"found":{"answer":{"full_queue":{"listener":{"netns":7,"addr":"10.0.0.5","port":5432,"only_v6":false,"device":null,"process":{"pid":812,"comm":"postgres"}},"waiting":2,"backlog":1,"drops":7,"has_others":false}}}}}
     254 {"told":{"asked_ns":5,"netns_mix":0,"question":{"listeners_elsewhere":{"netns":7,"port":5432}},"found":{"answer":{"listeners_elsewhere":[{"netns":7,"addr":"10.0.0.5","port":5432,"only_v6":false,"device":null,"process":{"pid":812,"comm":"postgres"}}]}}}}
     407 {"told":{"asked_ns":5,"netns_mix":0,"question":{"ports":{"netns":7,"local":"10.0.0.5","remote":"10.0.0.5:5432"}},"found":{"answer":{"ports":{"range":[32768,60999],"reserved":1,"tw_reuse":2,"states":{"TIME_WAIT":3},"connected":3,"bound":4,"free":28224,"connected_by":[],"bound_by":[{"process":{"pid":812,"comm":"postgres"},"sockets":4}],"wider":{"available":55534,"listened":[11211],"reserved":"40000"}}}}}}
     213 {"told":{"asked_ns":5,"netns_mix":0,"question":{"tuple":{"netns":7,"local":"10.0.0.5:5432","remote":"10.0.0.5:5432"}},"found":{"answer":{"tuple":{"state":"ESTABLISHED","process":{"pid":812,"comm":"postgres"}}}}}}
@@ -382,8 +385,8 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&with(13, &[7])), @"it is damaged at byte 0: the checksum does not fit");
     assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry has an invalid length of 4294967295 bytes");
     assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; conntrace was killed, its output was closed, or the rest is missing");
-    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 9059: the file ends in the middle of what begins there; the lines before it were written");
-    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 9384: something follows the stop; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 9385: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 9710: something follows the stop; the lines before it were written");
 }
 
 /// Invalid entries with valid checksums.

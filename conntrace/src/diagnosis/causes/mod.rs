@@ -1,6 +1,7 @@
 //! Causes, one per file, and the list of them.
 
 // Outside of the macro, within which `cargo fmt` finds no module.
+pub(crate) mod accept_queue_full;
 pub(crate) mod admin_prohibited;
 pub(crate) mod answer_from_elsewhere;
 pub(crate) mod answers_sometimes;
@@ -179,6 +180,7 @@ causes! {
     DroppedHere = 22: dropped_here;
     AnswerFromElsewhere = 30: answer_from_elsewhere;
     DeadlineTooShort = 31: deadline_too_short;
+    AcceptQueueFull = 38: accept_queue_full;
     ProxyInPath = 4: proxy_in_path;
     AdminProhibited = 13: admin_prohibited;
     ListeningElsewhere = 1: listening_elsewhere;

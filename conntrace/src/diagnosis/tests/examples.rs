@@ -77,6 +77,7 @@ pub(super) fn staged() -> Vec<(Code, Case, Script)> {
         (Code::ConnectedToItself, to_itself(), Script::default().ports(to_itself().remote_socket(), ports(1, 0, 0))),
         (Code::PortInUse, port_taken(None), Script::default().port_holders(vec![port_holder("0.0.0.0:40000", None)])),
         (Code::ThroughTunnel, silence(), far().tunnel("tun", received(0)).tun_holder("openvpn")),
+        (Code::AcceptQueueFull, silence(), here().full_queue(false)),
     ]
 }
 
@@ -124,6 +125,7 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (port_taken(Some(OWN)), holders(&[("0.0.0.0:40000", None)]).other_process(), Code::PortInUse, Certainty::Likely),
         (port_taken(None), holders(&[("127.0.0.1:40000", None)]), Code::PortInUse, Certainty::Likely),
         (port_taken(None), holders(&[("10.0.0.2:40000", Some("10.0.0.5:5432"))]), Code::PortInUse, Certainty::Likely),
+        (silence(), here().full_queue(true), Code::AcceptQueueFull, Certainty::Likely),
         (reset(FAR), far(), Code::NothingListening, Certainty::Likely),
         (reset(FAR), in_container(), Code::NothingListening, Certainty::Certain),
         (reset(FAR), here().elsewhere(vec![listener(CONTAINER, "0.0.0.0", PORT)]), Code::NothingListening, Certainty::Certain),
@@ -354,6 +356,9 @@ pub(super) fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::ConnectedToItself, "established with a server", case(Label::Established, ReplyKind::SynAck), far()),
         (Code::ConnectedToItself, "a server of this host, at its own address", Case { remote: Some(to(OWN)), ..case(Label::Established, ReplyKind::SynAck) }, here()),
         (Code::ConnectedToItself, "a closed port of this host", reset(OWN), here()),
+        (Code::AcceptQueueFull, "an equal address of another host", works(PORT, 12, silence()), far().full_queue(false)),
+        (Code::AcceptQueueFull, "dropped on its way", dropped_there(to(FAR), silence()), there("IP_CSUM").full_queue(false)),
+        (Code::AcceptQueueFull, "refused", reset(FAR), here().full_queue(false)),
         (Code::AnswersSometimes, "another port", works(22, 12, silence()), far()),
         (Code::AnswersSometimes, "an hour ago", works(PORT, 3600, silence()), far()),
         (Code::RejectedByFirewall, "dropped, and no rule rejects", dropped_there(to(FAR), reset(FAR)), there("NETFILTER_DROP")),

@@ -12,8 +12,8 @@ use crate::diagnosis::{
     },
     port_facts::{Holding, LocalPorts, WiderRange},
     question::{
-        Answer, AttachedProgram, BpfProgram, Holder, Listener, Listeners, NamedProcess, Neighbour,
-        PortHolder, ProcessKey, ProxyVariable, Question,
+        Answer, AttachedProgram, BpfProgram, FullQueue, Holder, Listener, Listeners, NamedProcess,
+        Neighbour, PortHolder, ProcessKey, ProxyVariable, Question,
     },
     tunnel_facts::Tunnel,
     way::{Covering, DeadEnd, Forwarding, Link, NetDevice, OwnAddresses, Route, RouteOut},
@@ -89,6 +89,7 @@ fn nothing(question: &Question) -> Option<Answer> {
         Question::Tuple { .. } => Answer::Tuple(None),
         Question::PortHolders { .. } => Answer::PortHolders(vec![]),
         Question::Tracked { .. } => Answer::Tracked(None),
+        Question::FullQueue { .. } => Answer::FullQueue(None),
         Question::Proxy { .. } => Answer::Proxy(None),
         Question::Firewall { .. } => Answer::Firewall(Firewall {
             found: vec![],
@@ -255,6 +256,23 @@ impl Script {
             on_similar,
         };
         self.with(question, Answer::Listeners(listeners))
+    }
+
+    /// The accept queue of the server at `FAR` is full.
+    pub(super) fn full_queue(self, has_others: bool) -> Self {
+        let question = Question::FullQueue {
+            netns: NETNS,
+            addr: ip(FAR),
+            port: PORT,
+        };
+        let queue = FullQueue {
+            listener: listener(NETNS, "0.0.0.0", PORT),
+            waiting: 129,
+            backlog: 128,
+            drops: 2412,
+            has_others,
+        };
+        self.with(question, Answer::FullQueue(Some(queue)))
     }
 
     pub(super) fn elsewhere(self, found: Vec<Listener>) -> Self {

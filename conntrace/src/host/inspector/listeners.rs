@@ -13,7 +13,7 @@ use super::{HostInspector, owners_until};
 use crate::{
     diagnosis::{
         Undiagnosed,
-        question::{Holder, Listener, Listeners, NamedProcess, PortHolder, accepts},
+        question::{FullQueue, Holder, Listener, Listeners, NamedProcess, PortHolder, accepts},
         similar_ports,
         way::NetDevice,
     },
@@ -59,6 +59,49 @@ impl HostInspector {
             on_port: self.with_owners(netns, on_port, about, until),
             on_similar: self.with_owners(netns, on_similar, about, until),
         })
+    }
+
+    /// Returns a listener that accepts the address, whose accept queue is full, and that has dropped
+    /// connections.
+    pub(super) fn full_queue(
+        &mut self,
+        netns: u32,
+        (addr, port): (IpAddr, u16),
+        about: &AttemptRef,
+        until: Instant,
+    ) -> Result<Option<FullQueue>, Undiagnosed> {
+        let query = || {
+            let (mut full, mut has_others) = (None, false);
+            sock_diag::listeners(port, |sock| {
+                if accepts(sock.local.ip(), sock.only_v6, addr) {
+                    // As `sk_acceptq_is_full` has it.
+                    if sock.waiting > sock.backlog && sock.drops > 0 {
+                        full = Some(sock);
+                    } else {
+                        has_others = true;
+                    }
+                }
+                ControlFlow::Continue(())
+            })?;
+            Ok(full.map(|sock| {
+                let device = (sock.device != 0).then(|| route::device(sock.device));
+                (sock, device, has_others)
+            }))
+        };
+        let Some((sock, device, has_others)) =
+            self.namespaces.inside(netns, about, until, query)?
+        else {
+            return Ok(None);
+        };
+        let (waiting, backlog, drops) = (sock.waiting, sock.backlog, sock.drops);
+        let mut listeners = self.with_owners(netns, vec![(sock, device)], about, until);
+        Ok(listeners.pop().map(|listener| FullQueue {
+            listener,
+            waiting,
+            backlog,
+            drops,
+            has_others,
+        }))
     }
 
     /// Returns some of the listeners on a port in other namespaces. A namespace whose ports were
@@ -298,6 +341,9 @@ mod tests {
             uid: 0,
             only_v6: false,
             device: 0,
+            waiting: 0,
+            backlog: 0,
+            drops: 0,
             timer_ms: 0,
         };
         let addr = "10.0.0.7".parse().unwrap();

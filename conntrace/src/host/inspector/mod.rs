@@ -141,6 +141,9 @@ impl HostInspector {
             Question::Listeners { netns, addr, port } => {
                 Answer::Listeners(self.listeners(netns, (addr, port), about, until)?)
             }
+            Question::FullQueue { netns, addr, port } => {
+                Answer::FullQueue(self.full_queue(netns, (addr, port), about, until)?)
+            }
             Question::ListenersElsewhere { netns, port } => {
                 Answer::ListenersElsewhere(self.listeners_elsewhere(netns, port, about, until)?)
             }

@@ -13,9 +13,10 @@ use std::{
     time::Duration,
 };
 
+use conntrace_testnet::enter_bare;
 use conntrace_tests::{
-    Attempted, Live, Partner, bound, lacks_drop_reasons, play_routed, role, run_one_by_one, server,
-    unless_all, with_nft,
+    Attempted, Live, Partner, bound, lacks_drop_reasons, play_routed, remote_of_role, role,
+    run_one_by_one, say_and_wait, server, tcp, unless_all, with_nft,
 };
 
 /// Port that the server listens on, one that it does not, and that of the service.
@@ -26,8 +27,10 @@ const SERVICE_PORT: u16 = 80;
 const CERTAIN: &str = "certain";
 
 pub(crate) fn main() -> ExitCode {
-    if let Some(role) = role() {
-        return play_routed(&role);
+    match role().as_deref() {
+        Some("serve_nobody") => return serve_nobody(),
+        Some(role) => return play_routed(role),
+        None => {}
     }
     let mut tests = node::tests();
     tests.push(with_nft("flood_of_strangers", flood::of_strangers));
@@ -37,6 +40,17 @@ pub(crate) fn main() -> ExitCode {
     // One at a time: a namespace that is not known yet is searched for once a while only, and clients in
     // different scenes have the same address.
     run_one_by_one(unless_all(lacks_drop_reasons(), tests))
+}
+
+/// Plays a server that accepts no connection, and whose accept queue holds one.
+fn serve_nobody() -> ExitCode {
+    enter_bare().unwrap();
+    let listener = tcp(remote_of_role());
+    listener.set_freebind_v4(true).unwrap();
+    listener.bind(&remote_of_role().into()).unwrap();
+    listener.listen(0).unwrap();
+    say_and_wait("listens");
+    ExitCode::SUCCESS
 }
 
 /// Listens on all addresses.

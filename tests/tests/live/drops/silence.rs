@@ -5,17 +5,19 @@ use std::{
     fs::{self, File},
     iter,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Mutex,
     thread,
 };
 
-use conntrace_tests::{Attempted, give_up, wait_out, with_nft};
+use conntrace_tests::{
+    Attempted, CLIENT_V4, Partner, RoutedNet, SERVER_V4, SERVICE_V4, SERVICE_V6, attempt_on,
+    give_up, here, in_role_to, inside, netns_of, rules, tcp, wait_out, with_nft,
+};
 use libtest_mimic::Trial;
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 
-use super::{
-    CLIENT_V4, Net, SERVICE_PORT, SERVICE_V4, SERVICE_V6, here, inside, live, open_server, rules,
-};
+use super::{OPEN, SERVICE_PORT, live, open_server};
 
 /// Host that the node has a silent way to, one on the server's network that there is not, and another
 /// silent one.
@@ -131,12 +133,42 @@ pub(super) fn tests() -> Vec<Trial> {
         "silent_each_has_its_own_translation",
         each_its_own,
     ));
+    tests.push(with_nft("silent_accept_queue_of_a_service", full_queue));
     tests
+}
+
+/// The node leads to a server whose accept queue is full. Nothing shows that but its own counters.
+fn full_queue() {
+    let server = Partner::start(in_role_to("serve_nobody", (SERVER_V4, OPEN).into()));
+    let netns = netns_of(&server);
+    let server = Mutex::new(Some(server));
+    let evidence = json!({ "netns": netns, "backlog": 0, "waiting": 1, "other_listeners": false });
+    let cause = ("accept_queue_full", super::CERTAIN);
+    let line = live().expect_cause(2, cause, &evidence, |_| {
+        let net = RoutedNet::with(server.lock().unwrap().take().unwrap());
+        rules(
+            &net.node,
+            "table ip n { chain pre { type nat hook prerouting priority -100; \
+             ip daddr 10.96.0.50 tcp dport 80 dnat to 10.78.0.2:8000; }; }",
+        );
+        let first = tcp(SERVICE);
+        assert_eq!(attempt_on(&first, SERVICE).errno, 0);
+        assert_ne!(give_up(SERVICE).errno, 0);
+        (net, first)
+    });
+    let nat = endpoint((SERVER_V4, OPEN).into());
+    assert_eq!(line["remote"]["nat"], nat, "{line:#}");
+    let why = line["cause"]["why"].as_str().unwrap();
+    assert!(
+        why.starts_with("10.96.0.50:80 is translated on its way to 10.78.0.2:8000; "),
+        "{why}"
+    );
+    println!("{why}");
 }
 
 /// Gives the node a way on which packets vanish without a drop that is reported: `ifb` takes only what is
 /// redirected to it.
-fn silent_way(net: &Net) {
+fn silent_way(net: &RoutedNet) {
     inside(
         &net.node,
         "ip link add d0 type ifb
@@ -150,7 +182,7 @@ fn silent_way(net: &Net) {
 fn play(scene: &'static Scene) {
     let evidence = (scene.evidence)();
     let line = live().expect_cause(1, scene.cause, &evidence, |_| {
-        let net = Net::with(open_server());
+        let net = RoutedNet::with(open_server());
         silent_way(&net);
         rules(&net.node, scene.node);
         if !scene.own.is_empty() {
@@ -178,7 +210,7 @@ fn each_its_own() {
     let began = format!("{:.9}", jiff::Timestamp::now());
     let mut expected = Vec::new();
     let played = live().play(|testnet| {
-        let net = Net::with(open_server());
+        let net = RoutedNet::with(open_server());
         silent_way(&net);
         rules(
             &net.node,
@@ -218,7 +250,7 @@ fn each_its_own() {
 
 /// Ports of the clients that the node translates, and the hosts to which it leads them, as its own
 /// table of connections shows.
-fn tracked(net: &Net) -> Vec<(u16, String)> {
+fn tracked(net: &RoutedNet) -> Vec<(u16, String)> {
     let path = format!("/proc/{}/net/nf_conntrack", net.node.pid());
     let table = fs::read_to_string(path).unwrap();
     let client = CLIENT_V4.to_string();

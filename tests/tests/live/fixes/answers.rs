@@ -7,7 +7,7 @@ use std::{
 
 use conntrace::diagnosis::Code;
 use conntrace_testnet::{FAR_LOCAL_V4, FAR_V4, ports};
-use conntrace_tests::{Partner, attempt, give_up, in_role_to, link_into};
+use conntrace_tests::{Partner, attempt, attempt_on, give_up, in_role_to, link_into, tcp};
 
 use crate::fixes::{Fix, FixScene, scene, shows};
 
@@ -19,6 +19,9 @@ const INSIDE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 /// Wait that exceeds the 1 s until the kernel retransmits the SYN.
 pub(crate) const AFTER_A_RETRANSMISSION: Duration = Duration::from_millis(1300);
+
+/// Listener whose accept queue is filled.
+const FULL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 20_880);
 
 const SERVER: &str = "a server is to be started";
 const ELSEWHERE: &str = "the step is on another machine";
@@ -103,6 +106,20 @@ pub(crate) const SCENES: &[FixScene] = &[
         Fix::Words(ELSEWHERE),
         1,
         |_| Box::new(attempt((FAR_V4, ports::HOST_UNREACHABLE))),
+    ),
+    scene(
+        Code::AcceptQueueFull,
+        "accept_queue_full",
+        Fix::Shows(&[shows("net.core.somaxconn"), shows("20880")]),
+        2,
+        |_| {
+            let listener = tcp(FULL);
+            listener.bind(&FULL.into()).unwrap();
+            listener.listen(0).unwrap();
+            let first = tcp(FULL);
+            assert_eq!(attempt_on(&first, FULL).errno, 0);
+            Box::new((give_up(FULL), first, listener))
+        },
     ),
     scene(
         Code::AnswersSometimes,

@@ -11,6 +11,8 @@ const IPPROTO_TCP: u8 = 6;
 const BYTECODE: u16 = 1;
 /// Extension `INET_DIAG_INFO`, as a bit of `idiag_ext`.
 const WITH_INFO: u8 = 1 << 1;
+/// Bit of the extension `INET_DIAG_SKMEMINFO`.
+const MEMORY: u8 = 1 << (7 - 1);
 /// Instructions `INET_DIAG_BC_JMP`, `_S_COND` and `_D_COND`.
 const JUMP: u8 = 1;
 const SOURCE_IS: u8 = 7;
@@ -45,6 +47,14 @@ impl SocketFilter {
         Self { local_port, ..self }
     }
 
+    /// Asks for `SK_MEMINFO` as well.
+    pub(super) fn with_memory(self) -> Self {
+        Self {
+            extensions: MEMORY,
+            ..self
+        }
+    }
+
     pub(super) fn remote_port(self, remote_port: u16) -> Self {
         Self {
             remote_port,
@@ -75,7 +85,7 @@ impl SocketFilter {
 
     /// Encodes the request for sockets of this family.
     pub(super) fn body(&self, family: u8) -> Vec<u8> {
-        // The last one is padding.
+        // The extensions, and a byte of padding.
         let mut body = vec![family, IPPROTO_TCP, self.extensions, 0];
         body.extend(self.states.to_ne_bytes());
         body.extend(self.local_port.to_be_bytes());

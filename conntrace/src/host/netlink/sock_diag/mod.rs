@@ -24,6 +24,9 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 /// Size of `struct inet_diag_msg`.
 const MESSAGE_LEN: usize = 72;
+/// Attribute `INET_DIAG_SKMEMINFO`, and the position of `SK_MEMINFO_DROPS` in it.
+const SK_MEMINFO: u16 = 7;
+const DROPS_AT: usize = 32;
 /// Attribute `INET_DIAG_SKV6ONLY`.
 const ONLY_V6: u16 = 11;
 /// Attribute `INET_DIAG_INFO`.
@@ -68,6 +71,12 @@ pub(crate) struct DiagSocket {
     pub(crate) only_v6: bool,
     /// Index of the interface the socket is bound to (`idiag_if`); 0 if it is bound to none.
     pub(crate) device: u32,
+    /// Connections that wait to be accepted, of a listener (`idiag_rqueue`), and its backlog
+    /// (`idiag_wqueue`).
+    pub(crate) waiting: u32,
+    pub(crate) backlog: u32,
+    /// Packets that it has dropped (`sk_drops`), if asked for.
+    pub(crate) drops: u32,
     /// Milliseconds until its timer expires: in `TIME_WAIT`, until it ends.
     pub(crate) timer_ms: u32,
 }
@@ -95,7 +104,8 @@ pub(crate) fn listeners(
     port: u16,
     each: impl FnMut(DiagSocket) -> ControlFlow<()>,
 ) -> io::Result<()> {
-    dump(&SocketFilter::of(1 << LISTEN).local_port(port), BOTH, each)
+    let filter = SocketFilter::of(1 << LISTEN).with_memory();
+    dump(&filter.local_port(port), BOTH, each)
 }
 
 /// Passes each socket with this local port to `each`: those that listen or are bound, and, where
@@ -305,6 +315,8 @@ fn parse(message: &[u8]) -> Option<DiagSocket> {
     };
     let only_v6 = attributes(message.get(MESSAGE_LEN..)?)
         .any(|(kind, value)| kind == ONLY_V6 && value.first() == Some(&1));
+    let memory = attributes(message.get(MESSAGE_LEN..)?).find(|(kind, _)| *kind == SK_MEMINFO);
+    let drops = memory.and_then(|(_, value)| u32_at(value, DROPS_AT));
     Some(DiagSocket {
         state,
         local: SocketAddr::new(address(family, message.get(8..)?)?, port(4)?),
@@ -313,6 +325,9 @@ fn parse(message: &[u8]) -> Option<DiagSocket> {
         uid: u32_at(message, 64)?,
         only_v6,
         device: u32_at(message, 40)?,
+        waiting: u32_at(message, 56)?,
+        backlog: u32_at(message, 60)?,
+        drops: drops.unwrap_or(0),
         timer_ms: u32_at(message, 52)?,
     })
 }
