@@ -99,7 +99,7 @@ pub struct MatchingRule {
     pub chain: String,
     /// The rule's handle; `None` for the policy of the chain.
     pub handle: Option<u64>,
-    /// The rule's comment.
+    /// The rule's comment, or else that of the map's element whose verdict led there.
     pub comment: Option<String>,
     /// The verdict of the rule.
     pub verdict: RuleVerdict,

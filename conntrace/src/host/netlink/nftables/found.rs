@@ -24,7 +24,6 @@ pub(super) fn add(
     (verdict, most): (RuleVerdict, Match),
     reached: Truth,
 ) {
-    let comment = comment.or_else(|| rule.and_then(NftRule::comment));
     let found = MatchingRule {
         family: family_name(*family).to_owned(),
         table: sanitize::bounded(table, NAME_JSON_MAX),

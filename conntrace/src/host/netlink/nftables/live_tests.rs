@@ -122,6 +122,117 @@ fn one_address_of_a_large_set() {
     });
 }
 
+/// A SYN that arrives and is delivered. `is_tracked`: connection tracking has an entry for it.
+fn delivered(port: u16, is_tracked: bool) -> FirewallPacket {
+    let packet = syn([192, 0, 2, 1], port);
+    FirewallPacket {
+        direction: Direction::Delivered,
+        asked: is_tracked.then_some(packet.remote),
+        ..packet
+    }
+}
+
+fn dropped_of(packet: &FirewallPacket) -> Vec<(String, Match)> {
+    let Firewall { found, complete } = ended_by(packet, PacketEnd::Drop).unwrap();
+    assert!(complete);
+    let found = found.into_iter();
+    found
+        .map(|rule| (rule.comment.unwrap_or_default(), rule.matches))
+        .collect()
+}
+
+/// A packet with an entry of connection tracking is not INVALID, in `nft` and in iptables.
+#[test]
+fn a_tracked_packet_is_not_invalid() {
+    let nft = "table ip t { chain in { type filter hook input priority 0;
+        ct state invalid drop comment \"invalid\"
+        tcp dport 81 drop comment \"port\"
+        }
+    }";
+    let possibly = |comment: &str| (comment.to_owned(), Match::Possibly);
+    on(nft, || {
+        assert_eq!(dropped_of(&delivered(81, true)), fully("port"));
+        let unknown = dropped_of(&delivered(81, false));
+        assert_eq!(unknown, [possibly("invalid"), possibly("port")]);
+        let rules = [
+            "-F INPUT",
+            "-A INPUT -m conntrack --ctstate INVALID -m comment --comment invalid -j DROP",
+            "-A INPUT -p tcp --dport 82 -m comment --comment port -j DROP",
+        ];
+        assert!(
+            Command::new("nft")
+                .args(["flush", "ruleset"])
+                .status()
+                .unwrap()
+                .success()
+        );
+        for rule in rules {
+            let mut iptables = Command::new("iptables-nft");
+            assert!(iptables.args(rule.split(' ')).status().unwrap().success());
+        }
+        assert_eq!(dropped_of(&delivered(82, true)), fully("port"));
+        let unknown = dropped_of(&delivered(82, false));
+        assert_eq!(unknown, [possibly("invalid"), possibly("port")]);
+    });
+}
+
+/// Rules that set bits of the mark decide the later ones that compare them.
+#[test]
+fn marks_that_rules_set() {
+    let ruleset = "table ip t {
+        chain accepts { tcp dport 81 meta mark set mark or 0x10000; }
+        chain in { type filter hook input priority 0;
+            tcp dport 90 meta mark & 0x10000 == 0 drop comment \"before\"
+            meta mark set mark and 0xfffeffff
+            jump accepts
+            meta mark & 0x10000 == 0x10000 accept
+            tcp dport 81 drop comment \"never\"
+            meta mark & 0x10000 == 0 drop comment \"not accepted\"
+        }
+    }";
+    on(ruleset, || {
+        assert_eq!(dropped_of(&delivered(81, true)), []);
+        assert_eq!(dropped_of(&delivered(82, true)), fully("not accepted"));
+        let unknown = dropped_of(&delivered(90, true));
+        assert_eq!(unknown.first().map(|(it, _)| it.as_str()), Some("before"));
+        assert!(
+            unknown
+                .iter()
+                .all(|(_, matches)| *matches == Match::Possibly)
+        );
+        // Nobody knows in which order chains of one priority run.
+        let other = "add chain ip t other { type filter hook input priority 0; }
+            add rule ip t other meta mark set mark or 0x10000";
+        let mut nft = Command::new("nft");
+        assert!(nft.arg(other).status().unwrap().success());
+        let either = dropped_of(&delivered(82, true));
+        assert_eq!(
+            either,
+            fully("not accepted"),
+            "its chain clears the bit itself"
+        );
+        let before = dropped_of(&delivered(90, true));
+        assert!(before.iter().any(|(it, _)| it == "before"));
+    });
+}
+
+/// The comment of the element that gives a verdict, for a rule that has none.
+#[test]
+fn comments_of_elements() {
+    let ruleset = "table ip t {
+        map verdicts { type inet_service : verdict; elements = {
+            81 comment \"one\" : drop, 82 comment \"two\" : goto away, 83 comment \"three\" : jump own, 84 : drop } }
+        chain away { drop; }
+        chain own { drop comment \"own\"; }
+        chain in { type filter hook input priority 0; tcp dport vmap @verdicts; }
+    }";
+    on(ruleset, || {
+        for (port, comment) in [(81, "one"), (82, "two"), (83, "own"), (84, "")] {
+            assert_eq!(dropped_of(&delivered(port, true)), fully(comment), "{port}");
+        }
+    });
+}
+
 /// The element for all other keys, which kernels have from Linux 5.13 on.
 #[test]
 fn the_rest_of_a_large_map() {

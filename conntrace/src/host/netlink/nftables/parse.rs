@@ -40,3 +40,17 @@ pub(super) fn until_nul(bytes: &[u8]) -> &[u8] {
 pub(super) fn name_of(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     value(bytes, wanted).map(until_nul)
 }
+
+/// Returns the comment in the user data that `nft` stores with a rule or an element: type 0
+/// (`NFTNL_UDATA_RULE_COMMENT`, `NFTNL_UDATA_SET_ELEM_COMMENT`), length, text.
+pub(super) fn comment_in(user_data: &[u8]) -> Option<&[u8]> {
+    let mut rest = user_data;
+    while let [kind, len, after @ ..] = rest {
+        let (text, next) = after.split_at_checked(usize::from(*len))?;
+        if *kind == 0 {
+            return Some(until_nul(text));
+        }
+        rest = next;
+    }
+    None
+}

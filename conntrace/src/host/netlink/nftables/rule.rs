@@ -4,7 +4,7 @@ use super::{
     parse::{name_of, nested, number, number_of, value},
     registers::Registers,
     ruleset::{NftRule, RulesetParts},
-    seen::{PacketChange, PacketFacts},
+    seen::{Mark, PacketChange, PacketFacts, UNKNOWN_MARK},
     sets::{self, SetMatches},
     truth::{PartialByte, Truth, bytes, equal, known, order, within},
     xt,
@@ -34,10 +34,14 @@ pub(super) enum NftVerdict {
 pub(super) struct RuleEffect {
     /// Possible verdicts with their certainty; empty if the next rule follows.
     pub(super) verdicts: Vec<(Truth, NftVerdict)>,
-    /// Changes that the rule may make.
+    /// Changes that the rule may make, but for the mark.
     pub(super) changes: Vec<PacketChange>,
+    /// Mark that the rule sets, with the certainty that it does.
+    pub(super) mark: Option<(Truth, Mark)>,
     /// Text of an iptables comment.
     pub(super) comment: Option<Vec<u8>>,
+    /// Comment of the map's element that gives the verdict.
+    pub(super) of_element: Option<Vec<u8>>,
     /// Number of set elements compared.
     pub(super) compared: usize,
 }
@@ -168,8 +172,16 @@ impl Evaluation<'_> {
             let bytes = self.seen.meta(key, self.family);
             self.store(data, 1, &bytes);
         } else if key == 3 {
-            self.outcome.changes.push(PacketChange::Mark);
+            let bytes = self.load(data, 3, UNKNOWN_MARK.len());
+            self.set_mark(bytes.try_into().unwrap_or(UNKNOWN_MARK));
         }
+    }
+
+    /// Sets the packet's mark. Of a second one in the same rule nothing is known.
+    fn set_mark(&mut self, mark: Mark) {
+        let is_second = self.outcome.mark.is_some();
+        let mark = if is_second { UNKNOWN_MARK } else { mark };
+        self.outcome.mark = Some((self.holds, mark));
     }
 
     fn payload(&mut self, data: &[u8]) {
@@ -289,6 +301,7 @@ impl Evaluation<'_> {
                 let verdicts: Vec<_> = verdicts.collect();
                 let lacks = verdicts.is_empty() && is_found != Truth::False;
                 self.outcome.verdicts.extend(verdicts);
+                self.outcome.of_element = looked.comment;
                 if lacks {
                     // The verdict is in an element that was not read.
                     let unknown = NftVerdict::End(firewall_facts::RuleVerdict::Unknown);
@@ -350,7 +363,13 @@ impl Evaluation<'_> {
         let name = name_of(data, 1).unwrap_or_default();
         let info = value(data, 3).unwrap_or_default();
         let target = xt::target(name, info, self.seen);
-        self.outcome.changes.extend(target.change);
+        match target.change {
+            Some(PacketChange::Mark) => {
+                let mark = xt::new_mark(name, info, self.seen);
+                self.set_mark(mark.unwrap_or(UNKNOWN_MARK));
+            }
+            change => self.outcome.changes.extend(change),
+        }
         if target.verdict != NftVerdict::Continue {
             self.end(target.verdict);
         }

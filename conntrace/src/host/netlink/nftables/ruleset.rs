@@ -4,7 +4,7 @@
 use std::{collections::HashSet, ops::ControlFlow, rc::Rc};
 
 use super::{
-    parse::{elements, name_of, nested, number, number_of, until_nul, value},
+    parse::{comment_in, elements, name_of, nested, number, number_of, until_nul, value},
     sets::{NftSet, SetName},
 };
 
@@ -173,18 +173,9 @@ impl NftRule {
         })
     }
 
-    /// Returns the comment that `nft` stores with a rule: type 0 (`NFTNL_UDATA_RULE_COMMENT`),
-    /// length, text.
+    /// Returns the comment that `nft` stores with a rule.
     pub(super) fn comment(&self) -> Option<&[u8]> {
-        let mut rest = self.user_data.as_slice();
-        while let [kind, len, after @ ..] = rest {
-            let (text, next) = after.split_at_checked(usize::from(*len))?;
-            if *kind == 0 {
-                return Some(until_nul(text));
-            }
-            rest = next;
-        }
-        None
+        comment_in(&self.user_data)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::truth::{PartialByte, bytes};
+use super::truth::{PartialByte, Truth, bytes};
 use crate::diagnosis::firewall_facts::{Direction, FirewallPacket};
 
 const IPPROTO_TCP: u8 = 6;
@@ -28,6 +28,19 @@ pub(super) enum HookDevice {
     Unknown,
 }
 
+/// A packet's mark, of which some bits may be unknown.
+pub(super) type Mark = [PartialByte; 4];
+
+/// Mark of which nothing is known.
+pub(super) const UNKNOWN_MARK: Mark = [PartialByte::UNKNOWN; 4];
+
+/// Returns the bits that two possible marks share.
+pub(super) fn shared(one: Mark, other: Mark) -> Mark {
+    let [a, b, c, d] = one;
+    let [e, f, g, h] = other;
+    [a.shared(e), b.shared(f), c.shared(g), d.shared(h)]
+}
+
 /// Change of a packet by a rule; the new value is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PacketChange {
@@ -51,7 +64,8 @@ pub(super) struct PacketFacts {
     pub(super) destination: Option<IpAddr>,
     pub(super) source_port: Option<u16>,
     pub(super) destination_port: Option<u16>,
-    pub(super) mark: Option<u32>,
+    /// Mark, in host byte order.
+    pub(super) mark: Mark,
     pub(super) uid: Option<u32>,
     pub(super) arrives_by: HookDevice,
     pub(super) leaves_by: HookDevice,
@@ -59,6 +73,8 @@ pub(super) struct PacketFacts {
     pub(super) to_own: Option<bool>,
     /// True if `ct state` is that of a first SYN.
     pub(super) is_new: bool,
+    /// True if connection tracking has an entry for the packet, which is then not INVALID.
+    pub(super) is_tracked: bool,
     /// Changes that rules may have made so far.
     pub(super) changes: Vec<PacketChange>,
 }
@@ -81,7 +97,7 @@ impl PacketFacts {
             destination,
             source_port,
             destination_port,
-            mark: packet.mark,
+            mark: bytes(packet.mark.map(u32::to_ne_bytes)),
             uid: packet.uid,
             arrives_by: HookDevice::Unknown,
             leaves_by: HookDevice::Unknown,
@@ -91,6 +107,7 @@ impl PacketFacts {
                 Direction::Forwarded | Direction::ForwardedBack => Some(false),
             },
             is_new: !is_back,
+            is_tracked: packet.asked.is_some(),
             changes: Vec::new(),
         }
     }
@@ -101,7 +118,7 @@ impl PacketFacts {
             self.to_own = None;
         }
         match change {
-            PacketChange::Mark => self.mark = None,
+            PacketChange::Mark => self.mark = UNKNOWN_MARK,
             PacketChange::Source => (self.source, self.source_port) = (None, None),
             PacketChange::Destination => (self.destination, self.destination_port) = (None, None),
             PacketChange::Header => {
@@ -110,12 +127,28 @@ impl PacketFacts {
             }
             PacketChange::Untracked => self.is_new = false,
         }
-        if !self.changes.contains(&change) {
-            self.changes.push(change);
-        }
+        self.remember(change);
         if self.is_rerouted() && self.leaves_by != HookDevice::Absent {
             self.leaves_by = HookDevice::Unknown;
         }
+    }
+
+    /// Adds a change to those that rules may have made.
+    pub(super) fn remember(&mut self, change: PacketChange) {
+        if !self.changes.contains(&change) {
+            self.changes.push(change);
+        }
+    }
+
+    /// Gives the packet another mark, with that certainty.
+    pub(super) fn set_mark(&mut self, mark: Mark, certainty: Truth) {
+        let before = self.mark;
+        self.change(PacketChange::Mark);
+        self.mark = match certainty {
+            Truth::True => mark,
+            Truth::Unknown => shared(before, mark),
+            Truth::False => before,
+        };
     }
 
     /// Returns the destination's route type (`RTN_LOCAL`, `RTN_UNICAST`).
@@ -194,7 +227,7 @@ impl PacketFacts {
                 bytes(Some(kind.to_be_bytes())).to_vec()
             }
             // NFT_META_MARK
-            3 => bytes(self.mark.map(u32::to_ne_bytes)).to_vec(),
+            3 => self.mark.to_vec(),
             // NFT_META_IIF, _OIF, _IIFNAME, _OIFNAME
             4 => index(&self.arrives_by),
             5 => index(&self.leaves_by),
@@ -221,12 +254,14 @@ impl PacketFacts {
     }
 
     /// Returns the bytes that `ct state` loads. For a first SYN the bit NEW is set, and ESTABLISHED
-    /// and RELATED are clear. A reused tuple can be INVALID (`tcp_in_window`).
+    /// and RELATED are clear. A reused tuple can be INVALID (`tcp_in_window`), unless the packet has
+    /// an entry.
     pub(super) fn state(&self) -> Vec<PartialByte> {
         if !self.is_new {
             return vec![PartialByte::UNKNOWN; 4];
         }
-        let lowest = PartialByte::masked(NEW, !INVALID);
+        let known = if self.is_tracked { u8::MAX } else { !INVALID };
+        let lowest = PartialByte::masked(NEW, known);
         let mut state = [
             lowest,
             PartialByte::ZERO,
@@ -240,8 +275,8 @@ impl PacketFacts {
     }
 }
 
-/// Bit `NF_CT_STATE_INVALID_BIT`.
-const INVALID: u8 = 1;
+/// Bit `NF_CT_STATE_INVALID_BIT`, the same in `nft` and iptables.
+pub(super) const INVALID: u8 = 1;
 /// Bit `NF_CT_STATE_BIT(IP_CT_NEW)`, the same in `nft` and iptables.
 pub(super) const NEW: u8 = 8;
 

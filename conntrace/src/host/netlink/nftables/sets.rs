@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::{
-    parse::{elements, name_of, nested, number_of, value},
+    parse::{comment_in, elements, name_of, nested, number_of, value},
     truth::{PartialByte, Truth, equal, order, within},
 };
 
@@ -52,6 +52,8 @@ struct Element {
     flags: u32,
     /// Attributes of a map's value (`NFTA_SET_ELEM_DATA`); empty for a set.
     data: Vec<u8>,
+    /// Comment (`NFTA_SET_ELEM_USERDATA`).
+    comment: Option<Vec<u8>>,
     /// True if the element has an expression of its own that can fail, such as a limit.
     is_conditional: bool,
 }
@@ -113,6 +115,7 @@ impl NftSet {
         let mut looked = SetMatches {
             is_found: Truth::False,
             values: Vec::new(),
+            comment: None,
         };
         let mut catchall = None;
         for (at, element) in self.elements.iter().enumerate() {
@@ -207,6 +210,7 @@ impl Element {
             key_end: key(10),
             flags: number_of(bytes, 3).unwrap_or_default(),
             data: value(bytes, 2).unwrap_or_default().to_vec(),
+            comment: comment_in(value(bytes, 6).unwrap_or_default()).map(<[u8]>::to_vec),
             is_conditional: !own.into_iter().all(counts),
         }
     }
@@ -219,6 +223,8 @@ pub(super) struct SetMatches {
     pub(super) is_found: Truth,
     /// Attributes of each possible value, with its certainty.
     pub(super) values: Vec<(Truth, Vec<u8>)>,
+    /// Comment of the element, if there is one only.
+    pub(super) comment: Option<Vec<u8>>,
 }
 
 impl SetMatches {
@@ -227,6 +233,7 @@ impl SetMatches {
         Self {
             is_found: Truth::Unknown,
             values: Vec::new(),
+            comment: None,
         }
     }
 
@@ -244,6 +251,8 @@ impl SetMatches {
         }
         self.is_found = self.is_found.or(is_it);
         self.values.push((is_it, element.data.clone()));
+        let is_only = self.values.len() == 1;
+        self.comment = element.comment.clone().filter(|_| is_only);
     }
 
     fn doubt(&mut self) {

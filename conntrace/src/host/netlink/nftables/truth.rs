@@ -77,6 +77,12 @@ impl PartialByte {
         }
     }
 
+    /// Keeps the bits that are known and equal in both.
+    pub(super) fn shared(self, other: Self) -> Self {
+        let known = self.known & other.known & !(self.value ^ other.value);
+        Self::masked(self.value, known)
+    }
+
     /// Computes `(byte & mask) ^ xor`, as the expression `bitwise` does.
     pub(super) fn bitwise(self, mask: u8, xor: u8) -> Self {
         let known = self.known | !mask;

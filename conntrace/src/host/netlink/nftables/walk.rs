@@ -11,7 +11,7 @@ use super::{
     position::Position,
     rule::{self, NftVerdict},
     ruleset::{BRIDGE, BaseChain, ChainName, NftRule, RULES_MAX, Ruleset, RulesetParts},
-    seen::{HookDevice, PacketChange, PacketFacts},
+    seen::{HookDevice, PacketChange, PacketFacts, UNKNOWN_MARK, shared},
     truth::Truth,
 };
 use crate::diagnosis::firewall_facts::{
@@ -37,6 +37,8 @@ struct PacketWalk<'a> {
     /// Certainty that a chain has ended the packet's path.
     ended: Truth,
     found: Vec<MatchingRule>,
+    /// Comment of the map's element whose verdict led to this rule.
+    of_element: Option<Vec<u8>>,
     steps: usize,
     is_complete: bool,
 }
@@ -159,6 +161,7 @@ impl<'a> PacketWalk<'a> {
             seen,
             ended: Truth::False,
             found: Vec::new(),
+            of_element: None,
             steps: 0,
             is_complete: !rules.is_cut,
         }
@@ -245,19 +248,32 @@ impl<'a> PacketWalk<'a> {
         if group.len() > 1 {
             // Each chain may see the changes of the others.
             let (ended, found) = (self.ended, self.found.len());
+            let is_mark = |change: &PacketChange| *change == PacketChange::Mark;
+            let was_marked = self.seen.changes.iter().any(is_mark);
+            self.seen.changes.retain(|change| !is_mark(change));
             for (order, chain) in group {
                 self.base(chain, *order, hook, device, reach);
             }
             self.ended = ended;
             self.found.truncate(found);
+            if self.seen.changes.iter().any(is_mark) {
+                self.seen.mark = UNKNOWN_MARK;
+            } else if was_marked {
+                self.seen.remember(PacketChange::Mark);
+            }
         }
         let (before, from) = (self.ended, self.found.len());
+        let (mark, mut mark_after) = (self.seen.mark, None);
         let mut ends = Vec::new();
         for (order, chain) in group {
             self.ended = before;
+            self.seen.mark = mark;
             self.base(chain, *order, hook, device, reach);
             ends.push((self.ended, self.found.len()));
+            let own = self.seen.mark;
+            mark_after = Some(mark_after.map_or(own, |after| shared(after, own)));
         }
+        self.seen.mark = mark_after.unwrap_or(mark);
         let may_end = |(ended, _): &&(Truth, usize)| *ended != before;
         if ends.iter().filter(may_end).count() > 1 {
             let found = self.found.iter_mut().skip(from);
@@ -317,13 +333,22 @@ impl<'a> PacketWalk<'a> {
             for change in &outcome.changes {
                 self.seen.change(*change);
             }
+            if let Some((condition, mark)) = outcome.mark {
+                let is_here = self.ended.not().and(reach).and(at.here);
+                self.seen.set_mark(mark, is_here.and(condition));
+            }
             let comment = outcome.comment.as_deref();
+            let led_here = self.of_element.clone();
+            if outcome.of_element.is_some() {
+                self.of_element = outcome.of_element;
+            }
             for (condition, verdict) in &outcome.verdicts {
                 if at.here.and(*condition) != Truth::False {
                     let this = (name, Some(rule), comment);
                     self.follow(&mut at, *condition, verdict, this, reach, depth);
                 }
             }
+            self.of_element = led_here;
         }
         if chain.is_cut && at.here != Truth::False {
             return self.give_up();
@@ -393,6 +418,8 @@ impl<'a> PacketWalk<'a> {
         reached: Truth,
     ) {
         if let Some(most) = could_give(self.ending, verdict, self.seen.direction) {
+            let own = comment.or_else(|| rule.and_then(NftRule::comment));
+            let comment = own.or(self.of_element.as_deref());
             found::add(
                 &mut self.found,
                 name,

@@ -3,7 +3,7 @@
 
 use super::{
     rule::{NftVerdict, reject},
-    seen::{NEW, PacketChange, PacketFacts},
+    seen::{INVALID, Mark, NEW, PacketChange, PacketFacts},
     truth::{Truth, equal},
 };
 use crate::{
@@ -151,8 +151,27 @@ fn mark(info: &[u8], seen: &PacketFacts) -> Truth {
     else {
         return Truth::Unknown;
     };
-    let is_it = Truth::from(seen.mark.map(|own| own & mask == mark));
-    is_it.invert(inverted != 0)
+    let masked = masked(seen.mark, mask, 0);
+    equal(&masked, &mark.to_ne_bytes()).invert(inverted != 0)
+}
+
+/// Computes `(mark & mask) ^ xor`.
+fn masked(mark: Mark, mask: u32, xor: u32) -> Mark {
+    let (mask, xor) = (mask.to_ne_bytes(), xor.to_ne_bytes());
+    let mut bytes = mark;
+    for (byte, (mask, xor)) in bytes.iter_mut().zip(mask.into_iter().zip(xor)) {
+        *byte = byte.bitwise(mask, xor);
+    }
+    bytes
+}
+
+/// Returns the mark that the target MARK sets (`struct xt_mark_tginfo2`).
+pub(super) fn new_mark(name: &[u8], info: &[u8], seen: &PacketFacts) -> Option<Mark> {
+    if name != b"MARK" || info.len() != 8 {
+        return None;
+    }
+    let (mark, mask) = (u32_at(info, 0)?, u32_at(info, 4)?);
+    Some(masked(seen.mark, !mask, mark))
 }
 
 /// Evaluates `struct xt_owner_match_info`.
@@ -212,11 +231,17 @@ fn conntrack(revision: u32, info: &[u8], seen: &PacketFacts) -> Truth {
 fn state(mask: u32, seen: &PacketFacts) -> Truth {
     const ESTABLISHED_RELATED: u32 = 2 | 4;
     let new = u32::from(NEW);
+    // An entry of connection tracking rules out INVALID.
+    let invalid = if seen.is_tracked {
+        u32::from(INVALID)
+    } else {
+        0
+    };
     if !seen.is_new {
         Truth::Unknown
     } else if mask & new != 0 {
         Truth::True
-    } else if mask & !ESTABLISHED_RELATED == 0 {
+    } else if mask & !(ESTABLISHED_RELATED | invalid) == 0 {
         Truth::False
     } else {
         Truth::Unknown
