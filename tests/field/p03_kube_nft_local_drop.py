@@ -7,4 +7,4 @@ kube_proxy(L, "node", "10.96.0.50", elements='add element ip kube-proxy no-endpo
 L.trace("pod")
 print(L.x("pod", "curl -sS -m 3 http://10.88.1.2/", check=False).stderr)
 L.stop(); L.show()
-judge(L, L.outcomes(port=80), "kube-proxy drops it on this node: the service has no local endpoint", ("local_firewall",), ("sys-ingress-priv/internal-ingress-controller-v2:web", "kube-proxy"), ("VPN",), ("certain",), ("timed_out",))
+judge(L, L.outcomes(port=80), "kube-proxy drops it on this node: the service has no local endpoint", ("local_firewall", "service_without_endpoints"), ("sys-ingress-priv/internal-ingress-controller-v2:web", "kube-proxy"), ("VPN",), ("certain",), ("timed_out",))

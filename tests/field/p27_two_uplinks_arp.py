@@ -7,4 +7,4 @@ L.x("isp1", "sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=1 net.
 L.trace("a")
 print(L.x("a", "curl -sS -m 4 --interface 172.16.30.10 http://203.0.113.5:443/", check=False))
 L.stop(); L.show()
-judge(L, L.outcomes(port=443), "sent from 172.16.30.10 (ens19) by ens18: the router is up, the source is wrong", ("wrong_source",), ("172.16.30.10", "ens18"), ("bring up the gateway",), ("certain", "likely"))
+judge(L, L.outcomes(port=443), "sent from 172.16.30.10 (ens19) by ens18: the router is up, the source is wrong", ("wrong_source", "neighbour_unresolved"), ("172.16.30.10", "ens18", "ens19"), (), ("certain", "likely"))

@@ -130,10 +130,11 @@ pub(super) fn rules(
         (WayPacket::Syn, Route::Out(out)) => {
             packet.direction = Direction::Forwarded;
             // At `postrouting` the packet has the interface that it leaves by. That of a bridge may
-            // be a port of it or the bridge itself.
+            // be a port of it or the bridge itself, unless it is routed there.
             let kind = evidence.link(drop.netns, out.device.index)?;
             let is_bridge = kind.is_some_and(|link| link.kind.as_deref() == Some("bridge"));
-            if is_bridge || drop.device == Some(out.device.index) {
+            let may_be_port = is_bridge && !is_on_way(case, drop, evidence)?;
+            if may_be_port || drop.device == Some(out.device.index) {
                 packet.device = None;
             }
             packet.leaves_by = Some(out.device.name);
@@ -153,26 +154,44 @@ pub(super) fn rules(
             packet.device = None;
         }
     }
-    let mut rules = evidence.firewall(drop.netns, packet.clone(), ending)?;
+    let mut rules = by_this_way(drop.netns, packet, ending, evidence)?;
     rules.complete &= is_known;
-    if packet.leaves_by.take().is_some() {
-        // The interface is that of the route without the packet's source and own interface: what
-        // depends on it is no certainty.
-        let sure = evidence.firewall(drop.netns, packet, ending)?;
-        for rule in &mut rules.found {
-            let is_sure =
-                |other: &MatchingRule| other.matches == Match::Fully && is_same(rule, other);
-            if !sure.found.iter().any(is_sure) {
-                rule.matches = Match::Possibly;
-            }
-        }
-        // By another way another rule may have.
-        let others = sure.found.into_iter();
-        let others: Vec<_> = others
-            .filter(|other| !rules.found.iter().any(|rule| is_same(rule, other)))
-            .collect();
-        rules.found.extend(others);
+    Ok(rules)
+}
+
+/// The rules that the packet meets on its way. The interface by which it leaves is that of the route
+/// without the packet's source and own interface: what depends on it is no certainty.
+fn by_this_way(
+    netns: u32,
+    mut packet: FirewallPacket,
+    ending: PacketEnd,
+    evidence: &mut dyn Evidence,
+) -> Result<Firewall, Undiagnosed> {
+    let mut rules = evidence.firewall(netns, packet.clone(), ending)?;
+    if packet.leaves_by.take().is_none() {
+        return Ok(rules);
     }
+    let sure = evidence.firewall(netns, packet, ending)?;
+    let is_sure = |rule: &MatchingRule| {
+        let mut others = sure.found.iter();
+        others.any(|other| other.matches == Match::Fully && is_same(rule, other))
+    };
+    if let Some(first) = rules.found.first_mut()
+        && first.matches == Match::Fully
+    {
+        // By this way no other one may have ended it.
+        if !is_sure(first) {
+            first.matches = Match::Possibly;
+        }
+        rules.found.truncate(1);
+        return Ok(rules);
+    }
+    // By another way another rule may have.
+    let others = sure.found.into_iter();
+    let others: Vec<_> = others
+        .filter(|other| !rules.found.iter().any(|rule| is_same(rule, other)))
+        .collect();
+    rules.found.extend(others);
     Ok(rules)
 }
 

@@ -98,7 +98,7 @@ pub(super) fn rule(found: &MatchingRule) -> String {
 }
 
 /// The step that mends what a rule does: who owns it says what that is.
-pub(super) fn mend_rule(found: &MatchingRule) -> String {
+pub(super) fn mend_rule(case: &Case, found: &MatchingRule) -> String {
     let is_in = |names: &[&str]| names.iter().any(|name| found.chain.starts_with(name));
     let comment = found.comment.as_deref().unwrap_or_default();
     if comment.contains("no endpoints") || comment.contains("no local endpoints") {
@@ -111,11 +111,18 @@ pub(super) fn mend_rule(found: &MatchingRule) -> String {
     } else if is_in(&["ufw"]) {
         "ufw owns it: allow the port or the route with ufw allow or ufw route allow"
     } else if is_in(&["f2b-"]) {
-        "fail2ban has banned the address: unban it with fail2ban-client unban ADDRESS"
+        let client = case.local_addr;
+        let client = client.map_or_else(|| "ADDRESS".to_owned(), |client| client.to_string());
+        return format!(
+            "fail2ban has banned the address: unban it with fail2ban-client unban {client}, or as \
+             what it arrives there"
+        );
     } else if found.table == "firewalld" {
         "firewalld owns it: open the port in the zone with firewall-cmd, permanently and now"
     } else if found.handle.is_none() && found.chain == "FORWARD" {
         "Accept the traffic in that chain; where Docker set the policy, in its chain DOCKER-USER"
+    } else if found.handle.is_none() && found.chain == "INPUT" {
+        "Accept the traffic in that chain; where ufw set the policy, with ufw allow"
     } else if found.chain.starts_with("DOCKER") {
         "Docker owns it: publish the port, or accept the traffic in its chain DOCKER-USER"
     } else {

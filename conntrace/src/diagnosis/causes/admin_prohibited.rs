@@ -1,5 +1,12 @@
+use std::net::IpAddr;
+
+use super::local_firewall;
 use crate::{
-    diagnosis::{Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, step},
+    diagnosis::{
+        Case, CaseWayDrop, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding,
+        firewall_facts::{Match, PacketEnd},
+        step, way_drop, words,
+    },
     record::{Errno, IcmpError, IcmpVersion, Label, ReplyKind},
 };
 
@@ -37,7 +44,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     )],
 };
 
-fn look(case: &Case, _: &mut dyn Evidence) -> Finding {
+fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     if case.label != Label::Unreachable || case.call.is_some() || case.own_failure.is_some() {
         return Ok(None);
     }
@@ -49,6 +56,9 @@ fn look(case: &Case, _: &mut dyn Evidence) -> Finding {
         return Ok(None);
     };
     let from = case.icmp.and_then(|icmp| icmp.from);
+    if let Some(own) = by_this_machine(case, from, evidence) {
+        return Ok(Some(own));
+    }
     let (who, at) = match (case.reply, from) {
         (ReplyKind::Local, _) => ("this host itself".to_owned(), "here".to_owned()),
         (_, Some(from)) => (from.to_string(), format!("on {from}")),
@@ -71,6 +81,59 @@ fn look(case: &Case, _: &mut dyn Evidence) -> Finding {
             .with("icmp_type", case.icmp.map(|icmp| icmp.icmp_type))
             .with("icmp_code", case.icmp.map(|icmp| icmp.code)),
     )))
+}
+
+/// A rule of this machine's firewall that rejected it, here or on the packet's way: the same answer,
+/// with its rule.
+fn by_this_machine(
+    case: &Case,
+    from: Option<IpAddr>,
+    evidence: &mut dyn Evidence,
+) -> Option<Cause> {
+    // The answer is known. Only its rule may be unknown.
+    let drop = way_drop::named(case, evidence).ok().flatten();
+    let is_it = |(drop, reason): &(CaseWayDrop, String)| {
+        drop.all && reason == local_firewall::NETFILTER_DROP
+    };
+    let drop = drop.filter(is_it);
+    let (netns, rules) = match drop {
+        Some((drop, _)) => {
+            let rules = way_drop::rules(case, &drop, PacketEnd::RejectByIcmp, evidence);
+            (drop.netns, rules.ok()?)
+        }
+        None if case.reply == ReplyKind::Local => {
+            let rules = local_firewall::rules(case, PacketEnd::RejectByIcmp, evidence);
+            (case.netns, rules.ok()?)
+        }
+        None => return None,
+    };
+    let first = rules.found.first()?;
+    let by = match first.matches {
+        Match::Fully => "by",
+        Match::Possibly => "probably by",
+    };
+    let whose = if netns == case.netns {
+        "this host's own firewall".to_owned()
+    } else {
+        format!("the firewall of {}", way_drop::place(case, netns))
+    };
+    let list = words::command_in(netns, &words::list_chain(first), evidence);
+    let mend = words::mend_rule(case, first);
+    Some(Cause::new(
+        Code::AdminProhibited,
+        Certainty::Certain,
+        &format!(
+            "{whose} forbids the connection: ICMP administratively prohibited, {by} {}",
+            words::rule(first)
+        ),
+        &format!("find the rule with {list}. {mend}"),
+        Facts::new()
+            .with("from", from)
+            .with("icmp_type", case.icmp.map(|icmp| icmp.icmp_type))
+            .with("icmp_code", case.icmp.map(|icmp| icmp.code))
+            .with("netns", netns)
+            .with("rules", &rules.found),
+    ))
 }
 
 /// Network, host and communication prohibited (RFC 1812); communication, policy

@@ -3,9 +3,9 @@ use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding,
         firewall_facts::{Firewall, PacketEnd},
-        step, way_drop, words,
+        place, step, way_drop, words,
     },
-    record::{Label, ReplyKind},
+    record::{Label, ReplyKind, WayPacket},
 };
 
 /// This host itself dropped the packets, for a reason that is no rule of its firewall. The
@@ -127,6 +127,8 @@ fn on_the_way(case: &Case, evidence: &mut dyn Evidence) -> Finding {
             Ok(Firewall { complete: true, .. }) => unexplained(drop.netns, evidence),
             Ok(_) | Err(_) => unread(drop.netns, evidence),
         }
+    } else if reason == "IP_RPFILTER" && drop.packet == WayPacket::Syn {
+        filtered_by_source(case, drop.netns, evidence)
     } else {
         explained(drop.netns, &reason, evidence)
     };
@@ -168,6 +170,29 @@ fn unexplained(netns: u32, evidence: &mut dyn Evidence) -> (String, String) {
             .to_owned(),
         format!(
             "{used} compares the table with its size; {count} counts insert_failed and drop; widen the ports of MASQUERADE or SNAT rules"
+        ),
+    )
+}
+
+/// The reverse path filter of a namespace on the way dropped the SYN.
+fn filtered_by_source(case: &Case, netns: u32, evidence: &mut dyn Evidence) -> (String, String) {
+    let source = case.local_addr;
+    let from = source.map_or_else(|| "SOURCE".to_owned(), |source| source.to_string());
+    let source = source.map_or_else(String::new, |source| format!(" {source}"));
+    let left_by = place::way_out(case, evidence).ok().flatten();
+    let left_by = left_by.map_or_else(String::new, |out| {
+        format!("; the client sends it by {}", out.device.name)
+    });
+    let loose = words::command_in(netns, "sysctl -w net.ipv4.conf.all.rp_filter=2", evidence);
+    (
+        format!(
+            "the reverse path filter dropped it, because the way back to its source{source} is \
+             another interface than it came by{left_by}"
+        ),
+        format!(
+            "send it from an address of the interface that it leaves by, or route that source by its \
+             own uplink (`ip rule add from {from} table TABLE` with a default route in that table); or \
+             {loose} (rp_filter; also in /etc/sysctl.d) where such a way is meant"
         ),
     )
 }

@@ -1,9 +1,12 @@
 use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, place,
-        question::Neighbour, step, words,
+        question::Neighbour,
+        step,
+        way::{Flow, Route},
+        way_drop, words,
     },
-    record::{IcmpError, IcmpVersion, Label, ReplyKind},
+    record::{IcmpError, IcmpVersion, Label, ReplyKind, WayPacket},
 };
 
 /// The server does not exist or is not running. On our own network it does not answer ARP or
@@ -18,6 +21,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     means: "the host is not there",
     recognised: &[
         "Likely: it should be on a network of this host, the interface is up and has carrier, and nobody answered for its address (the neighbour entry has failed, or is still asked for). No namespace of this machine has the address, and no other route covers it.",
+        "Likely: this machine is the router, and dropped the packets because nobody answered for the address, after any translation.",
         "Likely: a router says that it cannot reach the host on its own network (ICMP host unreachable).",
     ],
     reasons: &[
@@ -52,7 +56,8 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         return Ok(None);
     };
     if case.reply == ReplyKind::Icmp {
-        return Ok(by_router(case));
+        let here = behind_this_machine(case, evidence)?;
+        return Ok(here.or_else(|| by_router(case)));
     }
     let addr = remote.ip();
     let Some(out) = place::way_out(case, evidence)?.filter(|out| out.gateway.is_none()) else {
@@ -105,6 +110,50 @@ pub(crate) fn certainty(state: Neighbour) -> Certainty {
         Neighbour::Failed => Certainty::Certain,
         Neighbour::Incomplete | Neighbour::Known | Neighbour::Absent => Certainty::Likely,
     }
+}
+
+/// This machine itself is the router, and nobody answers for the address to which it led the packets.
+fn behind_this_machine(case: &Case, evidence: &mut dyn Evidence) -> Finding {
+    let Some((drop, reason)) = way_drop::named(case, evidence)? else {
+        return Ok(None);
+    };
+    let (Some(icmp), true) = (
+        case.icmp.filter(is_host_unreachable),
+        reason.starts_with("NEIGH_") && drop.packet == WayPacket::Syn && drop.netns != case.netns,
+    ) else {
+        return Ok(None);
+    };
+    let addr = drop.server.addr;
+    let onward = Flow::to(addr, drop.server.port);
+    let Route::Out(out) = evidence.route(drop.netns, onward)? else {
+        return Ok(None);
+    };
+    if out.gateway.is_some() {
+        return Ok(None);
+    }
+    let (place, device) = (way_drop::place(case, drop.netns), &out.device.name);
+    let translation = way_drop::translation(case, &drop);
+    let mend = if translation.is_empty() {
+        ""
+    } else {
+        ", or delete the rule that still leads to it"
+    };
+    let neighbour = format!("ip neigh show {addr} dev {device}");
+    let neighbour = way_drop::command(&drop, &neighbour, evidence);
+    Ok(Some(Cause::new(
+        Code::HostDown,
+        Certainty::Likely,
+        &format!(
+            "{translation}{addr} should be on the network of {device} in {place} and does not answer \
+             there"
+        ),
+        &format!(
+            "start what should have {addr} there{mend}; {neighbour} shows REACHABLE once it is back"
+        ),
+        way_drop::facts(case, &drop, &reason, evidence)
+            .with("from", icmp.from)
+            .with("addr", addr),
+    )))
 }
 
 fn by_router(case: &Case) -> Option<Cause> {

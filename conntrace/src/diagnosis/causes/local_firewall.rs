@@ -205,7 +205,7 @@ fn on_the_way(case: &Case, evidence: &mut dyn Evidence) -> Finding {
             "{translation}the {packet} was dropped in {place} (NETFILTER_DROP), {by} {}{other}{before}",
             words::rule(first)
         ),
-        &format!("{list} shows it. {}", words::mend_rule(first)),
+        &format!("{list} shows it. {}", words::mend_rule(case, first)),
         way_drop::facts(case, &drop, &reason, evidence)
             .with("rules", &found)
             .with("answered_seconds_ago", case.heard.on_this_port_ago_s),

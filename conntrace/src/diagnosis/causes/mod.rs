@@ -195,7 +195,7 @@ causes! {
     AnswersSometimes = 28: answers_sometimes;
     RemoteFiltered = 6: remote_filtered;
     PrivateAddressNotLocal = 9: private_address_not_local;
-    IcmpUnreachable = 12: icmp_unreachable;
+    IcmpUnreachable = 12: icmp_unreachable, then wrong_source::UNIQUE_LOCAL;
     SocketPortRange = 16: socket_port_range;
     CgroupPolicy = 19: cgroup_policy;
     SecurityModule = 20: security_module;

@@ -1,4 +1,7 @@
-use super::host_down::{certainty, may_be};
+use super::{
+    host_down::{certainty, may_be},
+    wrong_source,
+};
 use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, place, step, words,
@@ -64,21 +67,36 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     if !place::can_send(link.as_ref()) {
         return Ok(None);
     }
+    let foreign = wrong_source::of_another_interface(case, &out, evidence)?;
+    let (asked, mend) = foreign.as_ref().map_or_else(Default::default, |(source, of)| {
+        (
+            format!(
+                "; it was asked from {source}, whose network is at {of}: a router with a strict \
+                 reverse path filter does not answer that"
+            ),
+            format!(
+                "send from an address of {} or lead {source} to its own gateway (`ip rule add from \
+                 {source} table TABLE`, with a default route in that table), or ",
+                out.device.name
+            ),
+        )
+    });
     let (to, device) = (to.addr, &out.device.name);
     let get = words::command(case, &format!("ip route get {to}"), evidence);
     let neighbour = words::command(case, &format!("ip neigh show {gateway}"), evidence);
     Ok(Some(Cause::new(
         Code::NeighbourUnresolved,
         certainty(state),
-        &format!("the gateway {gateway} on {device}, the way to {to}, does not answer"),
+        &format!("the gateway {gateway} on {device}, the way to {to}, does not answer{asked}"),
         &format!(
-            "bring up the gateway {gateway}, or mend the route that {get} shows; {neighbour} shows \
+            "{mend}bring up the gateway {gateway}, or mend the route that {get} shows; {neighbour} shows \
              whether it is back"
         ),
         Facts::new()
             .with("neighbour", state)
             .with("gateway", gateway)
             .with("device", device)
-            .with("prefix_len", out.prefix_len),
+            .with("prefix_len", out.prefix_len)
+            .with("source", foreign.map(|(source, _)| source)),
     )))
 }

@@ -5,6 +5,7 @@ use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, CauseRule, Certainty, Code, Evidence, Facts, Finding, Undiagnosed,
         firewall_facts::{Direction, Firewall, FirewallPacket, Match, MatchingRule, PacketEnd},
+        place::{self, Home},
         question::ProxyVariable,
         step, translation, words,
     },
@@ -24,7 +25,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     means: "the connection goes to a proxy",
     recognised: &[
         "Certain: the destination is the address and port that http_proxy, https_proxy or all_proxy names in the environment of the process. Names are not looked up, and nothing else of the environment is looked at.",
-        "Likely: a rule of this host's firewall (nftables, or iptables by it) whose conditions the SYN meets rewrites its destination (redirect, dnat). Possible: some of its conditions cannot be evaluated. Legacy iptables cannot be read.",
+        "Certain: a rule of this host's firewall redirects the SYN, which met no socket there. Likely: a rule of this host's firewall (nftables, or iptables by it) whose conditions the SYN meets rewrites its destination (redirect, dnat). Possible: some of its conditions cannot be evaluated. Legacy iptables cannot be read.",
     ],
     reasons: &[
         "The proxy is down, or its address is out of date.",
@@ -169,6 +170,10 @@ pub(crate) const REWRITTEN: CauseRule = CauseRule {
     look: look_for_proxy,
     proofs: &[
         (
+            Certainty::Certain,
+            "a redirected SYN that met no socket where it was led",
+        ),
+        (
             Certainty::Likely,
             "a rule whose conditions the SYN meets rewrites its destination",
         ),
@@ -207,6 +212,15 @@ fn look_for_rewriting(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         Match::Possibly => (Certainty::Possible, "may rewrite"),
     };
     let list = words::command(case, &words::list_chain(rule), evidence);
+    if let Some(home) = place::home(case, evidence)?.filter(|home| home.is_witnessed) {
+        return Ok(Some(nobody_behind(
+            case,
+            &home,
+            (&rules, rule),
+            &list,
+            evidence,
+        )));
+    }
     Ok(Some(Cause::new(
         Code::ProxyInPath,
         certainty,
@@ -219,4 +233,39 @@ fn look_for_rewriting(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         ),
         Facts::new().with("remote", remote).with("rules", &rules),
     )))
+}
+
+/// The SYN itself met no socket where the rule led it: the proxy does not listen.
+fn nobody_behind(
+    case: &Case,
+    home: &Home,
+    (rules, rule): (&[MatchingRule], &MatchingRule),
+    list: &str,
+    evidence: &mut dyn Evidence,
+) -> Cause {
+    let at = SocketAddr::new(home.at.addr, home.at.port);
+    let by = match rule.matches {
+        Match::Fully => "by",
+        Match::Possibly => "probably by",
+    };
+    let listeners = format!("ss -ltnp 'sport = :{}'", at.port());
+    let listeners = words::command_in(home.netns, &listeners, evidence);
+    Cause::new(
+        Code::ProxyInPath,
+        Certainty::Certain,
+        &format!(
+            "{}no socket listens there; it is led there {by} {}, as to a proxy or sidecar",
+            place::translation(case, home),
+            words::rule(rule)
+        ),
+        &format!(
+            "start the proxy that should listen on {at}, or let the client wait until it does; \
+             {listeners} shows it then, {list} the rule"
+        ),
+        Facts::new()
+            .with("remote", case.remote_socket())
+            .with("translated_to", at)
+            .with("netns", home.netns)
+            .with("rules", rules),
+    )
 }

@@ -128,7 +128,7 @@ fn here(case: &Case, drop: Option<&CaseWayDrop>, evidence: &mut dyn Evidence) ->
                 Match::Possibly => (Certainty::Likely, "probably by"),
             };
             let list = words::command_in(netns, &words::list_chain(first), evidence);
-            let mend = words::mend_rule(first);
+            let mend = words::mend_rule(case, first);
             (
                 certainty,
                 format!(", {by} {}", words::rule(first)),

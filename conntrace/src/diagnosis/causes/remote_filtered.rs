@@ -211,7 +211,7 @@ fn by_server(case: &Case, drop: &CaseWayDrop, evidence: &mut dyn Evidence) -> Fi
              (NETFILTER_DROP), {by} {}",
             words::rule(rule)
         ),
-        &format!("{list} shows it. {}", words::mend_rule(rule)),
+        &format!("{list} shows it. {}", words::mend_rule(case, rule)),
         facts(case, port)
             .with("netns", drop.netns)
             .with("drop_reason", local_firewall::NETFILTER_DROP)

@@ -1,7 +1,7 @@
 use super::{local_firewall, rejected_by_firewall};
 use crate::diagnosis::{
     Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding,
-    firewall_facts::{Match, MatchingRule},
+    firewall_facts::{Match, MatchingRule, RuleVerdict},
     step, words,
 };
 use crate::record::Label;
@@ -79,14 +79,26 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         || format!("the Kubernetes service at {remote}"),
         |service| format!("the Kubernetes service {service} ({remote})"),
     );
+    // What other nodes have endpoints for is dropped, not rejected (externalTrafficPolicy).
+    let (here, correct) = match rule.verdict {
+        RuleVerdict::Drop => (" on this node", "selector or traffic policy (Local)"),
+        RuleVerdict::RejectByReset
+        | RuleVerdict::RejectByIcmp
+        | RuleVerdict::Queue
+        | RuleVerdict::Rewrite
+        | RuleVerdict::Unknown => ("", "selector"),
+    };
     let list = words::command_in(netns, &words::list_chain(rule), evidence);
     Ok(Some(Cause::new(
         Code::ServiceWithoutEndpoints,
         certainty,
-        &format!("{service} has no ready endpoint: {}", words::rule(rule)),
         &format!(
-            "start a pod of that service and see that it is ready, or correct the service's selector; \
-             {list} shows the rule until then"
+            "{service} has no ready endpoint{here}: {}",
+            words::rule(rule)
+        ),
+        &format!(
+            "start a pod of that service{here} and see that it is ready, or correct the service's \
+             {correct}; {list} shows the rule until then"
         ),
         Facts::new()
             .with("netns", netns)
@@ -100,11 +112,23 @@ pub(crate) fn says_so(rule: &MatchingRule) -> bool {
     let comment = rule.comment.as_deref().unwrap_or_default();
     let of_iptables =
         comment.contains("has no endpoints") || comment.contains("has no local endpoints");
-    of_iptables || (rule.table == "kube-proxy" && rule.chain == "reject-chain")
+    of_iptables || is_of_map(rule)
+}
+
+/// The verdict of kube-proxy's maps of services without endpoints, or the chain that it leads to.
+fn is_of_map(rule: &MatchingRule) -> bool {
+    let chains = [
+        "reject-chain",
+        "service-endpoints-check",
+        "nodeport-endpoints-check",
+    ];
+    rule.table == "kube-proxy" && chains.contains(&rule.chain.as_str())
 }
 
 fn service_name(rule: &MatchingRule) -> Option<&str> {
     let comment = rule.comment.as_deref()?;
-    let (name, _) = comment.split_once(" has no ")?;
-    Some(name)
+    match comment.split_once(" has no ") {
+        Some((name, _)) => Some(name),
+        None => Some(comment).filter(|_| is_of_map(rule)),
+    }
 }

@@ -25,6 +25,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     recognised: &[
         "Likely: nobody answers for the address on a macvlan or ipvlan interface, and another namespace of this machine, which is on that network by another kind of interface, has the address. Such an interface never reaches its own host.",
         "Likely: nobody answers for the address on the network of an interface, and another route covers it that is no wider; or the interface is a bridge.",
+        "Likely: a tunnel takes the packets, nothing answered from there, and an Ethernet interface of the client is on that network itself.",
         "Possible: nobody answers for the address there, and a wider route covers it, or another namespace of this machine has the address.",
     ],
     reasons: &[
@@ -56,7 +57,8 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
         (
             Certainty::Likely,
             "a silent neighbour on a macvlan or ipvlan interface whose address is its own host's, or \
-             on a network that another route covers as narrowly, or that is a bridge's",
+             on a network that another route covers as narrowly, or that is a bridge's, or no answer from \
+             a tunnel that takes a network of the client's own",
         ),
         (
             Certainty::Possible,
@@ -77,13 +79,16 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let Some(out) = place::way_out(case, evidence)?.filter(|out| out.gateway.is_none()) else {
         return Ok(None);
     };
-    if place::silent(case, &out, addr, evidence)?.is_none() {
-        return Ok(None);
-    }
     let link = evidence.link(case.netns, out.device.index)?;
     let Some(link) = link.filter(|link| place::can_send(Some(link))) else {
         return Ok(None);
     };
+    if !link.resolves_neighbours {
+        return taken(case, (&out, &link), way, evidence);
+    }
+    if place::silent(case, &out, addr, evidence)?.is_none() {
+        return Ok(None);
+    }
     let holders = evidence.holders(case.netns, addr)?;
     for &holder in &holders {
         if is_child(&link) && is_its_host(case, holder, evidence)? {
@@ -96,6 +101,64 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     }
     let held = holders.first();
     Ok(held.map(|&holder| held_elsewhere(case, addr, &link, holder, evidence)))
+}
+
+/// A tunnel takes packets to a network that an Ethernet interface of the client is on itself.
+fn taken(
+    case: &Case,
+    (out, link): (&RouteOut, &Link),
+    way: Flow,
+    evidence: &mut dyn Evidence,
+) -> Finding {
+    let addr = way.to;
+    let unanswered = case.label == Label::TimedOut && case.reply == ReplyKind::None;
+    if !unanswered || case.heard.on_this_port_ago_s.is_some() {
+        return Ok(None);
+    }
+    let covering = evidence.covering(case.netns, way)?;
+    let is_own = |other: &&Covering| other.gateway.is_none() && other.prefix.1 >= out.prefix_len;
+    let Some(other) = covering.iter().find(is_own) else {
+        return Ok(None);
+    };
+    let Some(own) = &other.device else {
+        return Ok(None);
+    };
+    let by = evidence.link(case.netns, own.index)?;
+    if !by.is_some_and(|by| by.resolves_neighbours && place::can_send(Some(&by))) {
+        return Ok(None);
+    }
+    let (device, own) = (&link.name, &own.name);
+    let (network, len) = other.prefix;
+    let ip = words::ip(addr);
+    let [rules, routes, before] = [
+        format!("{ip} rule show"),
+        format!("{ip} route show table all to match {addr}"),
+        format!(
+            "{ip} rule add to {network}/{len} lookup {} priority 1",
+            other.table
+        ),
+    ]
+    .map(|list| words::command(case, &list, evidence));
+    Ok(Some(Cause::new(
+        Code::WrongNetwork,
+        Certainty::Likely,
+        &format!(
+            "{addr} is routed into the tunnel {device} by table {} (/{}), and nothing answered from \
+             there; {own} is itself on {network}/{len} (table {})",
+            out.table, out.prefix_len, other.table
+        ),
+        &format!(
+            "{rules} and {routes} show the order: keep {network}/{len} out of the tunnel's routes \
+             (tailscale set --accept-routes=false, AllowedIPs, a route pushed by the server), or put a \
+             rule before them: {before}"
+        ),
+        Facts::new()
+            .with("addr", addr)
+            .with("device", device)
+            .with("device_kind", link.kind.as_deref())
+            .with("prefix_len", out.prefix_len)
+            .with("other_route", other),
+    )))
 }
 
 /// An interface that shares its parent's hardware, and does not reach the parent's addresses.

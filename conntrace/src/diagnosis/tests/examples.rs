@@ -95,6 +95,22 @@ fn there(reason: &str) -> Script {
         .route_in(CONTAINER, OTHER, None, Route::Local)
 }
 
+/// The network of the source is at another interface than the way.
+fn beside() -> Route {
+    let Route::Out(mut network) = out(None, 24) else {
+        unreachable!()
+    };
+    network.device.index = 9;
+    Route::Out(network)
+}
+
+/// A tunnel takes the destination's network.
+fn tunnel() -> Script {
+    let mut tun = link(true, Some("tun"));
+    tun.resolves_neighbours = false;
+    far().link(tun)
+}
+
 /// Further attempts of a cause, with the certainty of each.
 #[rustfmt::skip]
 #[expect(clippy::too_many_lines, reason = "it is a table")]
@@ -120,6 +136,11 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
     let some = |mut case: Case| { if let Ok(Some(drop)) = &mut case.way_drop { drop.all = false } case };
     let silent_and = |case: Case| Case { heard: silent(60).heard, ..case };
     let holders = |found: &[(&str, Option<&str>)]| Script::default().port_holders(found.iter().map(|(local, remote)| port_holder(local, *remote)).collect());
+    let (source, global) = ("fd00::2", "2001:db8::5");
+    let unique_local = Case { local_addr: Some(ip(source)), remote: Some(to(global)), ..silence() };
+    let by_its_router = Script::default().route_from(global, Some(source), out(Some("fd00::1"), 0)).neighbour("fd00::1", Neighbour::Known);
+    let mut redirected = dropped_there(to("127.0.0.1"), reset(FAR));
+    if let Ok(Some(drop)) = &mut redirected.way_drop { drop.netns = NETNS }
     vec![
         (port_taken(Some(OWN)), holders(&[("10.0.0.2:40000", None), ("0.0.0.0:40000", None)]), Code::PortInUse, Certainty::Certain),
         (port_taken(Some(OWN)), holders(&[("0.0.0.0:40000", None)]).other_process(), Code::PortInUse, Certainty::Likely),
@@ -204,6 +225,13 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (no_neighbour(), astray().covered(8).link(link(true, Some("bridge"))), Code::WrongNetwork, Certainty::Likely),
         (silence(), astray().covered(8), Code::WrongNetwork, Certainty::Possible),
         (no_neighbour(), astray().held(FAR), Code::WrongNetwork, Certainty::Possible),
+        (silence(), tunnel().connected(24), Code::WrongNetwork, Certainty::Likely),
+        (unique_local, by_its_router, Code::WrongSource, Certainty::Possible),
+        (redirected, far().drop_reason("NO_SOCKET").rewrites(), Code::ProxyInPath, Certainty::Certain),
+        (dropped_there(to(OTHER), icmp(Label::Unreachable, 3, 1)), far().drop_reason("NEIGH_FAILED").route_in(CONTAINER, OTHER, None, out(None, 24)), Code::HostDown, Certainty::Likely),
+        (dropped_there(to(FAR), icmp(Label::Unreachable, 3, 13)), there("NETFILTER_DROP").rule(PacketEnd::RejectByIcmp, "FORWARD", Match::Fully), Code::AdminProhibited, Certainty::Certain),
+        (silent_and(dropped_there(to(FAR), silence())), there("IP_RPFILTER").owner(FAR, Some(CONTAINER)), Code::DroppedHere, Certainty::Certain),
+        (silence(), gateway().route_from("10.0.0.3", None, beside()).neighbour("10.0.0.1", Neighbour::Failed), Code::NeighbourUnresolved, Certainty::Certain),
         (no_neighbour(), macvlan().route_in(CONTAINER, OWN, None, Route::None(101)), Code::WrongNetwork, Certainty::Possible),
         (silence(), far().tunnel("wireguard", peer(WireguardHandshake::Never)), Code::ThroughTunnel, Certainty::Likely),
         (works(22, 1, silence()), far().tunnel("wireguard", peer(WireguardHandshake::Ago(181))), Code::ThroughTunnel, Certainty::Likely),
@@ -386,6 +414,8 @@ pub(super) fn look_alikes() -> Vec<(Code, &'static str, Case, Script)> {
         (Code::NotForwarded, "refused", reset(FAR), unforwarded()),
         (Code::NotForwarded, "the gateway is another machine", silence(), unforwarded().owner("10.0.0.1", None)),
         (Code::WrongNetwork, "a host that is down", no_neighbour(), astray()),
+        (Code::WrongNetwork, "a tunnel that the default route leads around", silence(), tunnel().covered(8)),
+        (Code::WrongNetwork, "a tunnel from which it answered", works(PORT, 1, silence()), tunnel().connected(24)),
         (Code::WrongNetwork, "it answers", silence(), far().neighbour(FAR, Neighbour::Known).covered(8).held(FAR)),
         (Code::WrongNetwork, "own cable is out", no_neighbour(), astray().covered(8).link(link(false, None))),
         (Code::WrongNetwork, "a router says so", icmp(Label::Unreachable, 3, 1), astray().covered(8)),

@@ -188,6 +188,20 @@ impl Script {
         self
     }
 
+    /// So does the network of another interface.
+    pub(super) fn connected(mut self, prefix_len: u8) -> Self {
+        self.covering.push(Covering {
+            prefix: (ip("10.0.0.0"), prefix_len),
+            table: 254,
+            gateway: None,
+            device: Some(NetDevice {
+                index: 9,
+                name: "lan0".to_owned(),
+            }),
+        });
+        self.link_of(9, link(true, None))
+    }
+
     pub(super) fn link(self, link: Link) -> Self {
         self.link_of(2, link)
     }
@@ -590,7 +604,9 @@ pub(super) fn far() -> Script {
 
 /// The default route leads there.
 pub(super) fn gateway() -> Script {
-    Script::default().route(FAR, out(Some("10.0.0.1"), 0))
+    let script = Script::default().route(FAR, out(Some("10.0.0.1"), 0));
+    // The address beside that of the client.
+    script.route_from("10.0.0.3", None, out(None, 24))
 }
 
 /// A server's socket, which listens unless it is connected.
