@@ -1,6 +1,6 @@
 //! `cargo xtask goldens`: compares the output of conntrace with checksums.
 //!
-//! The outputs are the schema, help texts, explanations, and three recordings of a live kernel
+//! The outputs are the schema, help texts, explanations, and two recordings of a live kernel
 //! replayed with six sets of options. They stay in target/goldens, for comparison by hand.
 
 use std::{
@@ -18,8 +18,27 @@ use crate::run::{output, run, target_dir};
 
 /// File with the checksums of the outputs, a line each.
 const SUMS: &str = "tests/golden/sums.txt";
-/// Recordings of `conntrace demo`, one for each tier.
-const RECORDINGS: [&str; 3] = ["full", "kprobe", "tracepoint"];
+/// Recordings of `conntrace demo`, with the options of each.
+const RECORDINGS: [(&str, &str); 2] = [("plain", ""), ("syscalls", "--trace-syscalls")];
+/// Records the demo in a cgroup, a mount and a UTS namespace of its own: no other program's attempts,
+/// and no name of this machine. Arguments: the binary, the recording, and options of `conntrace run`.
+const RECORD: &str = r#"
+    hostname host
+    mount -t tmpfs tmpfs /usr/local/bin
+    cp "$1" /usr/local/bin/conntrace
+    mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null || true
+    cgroup=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)/conntrace-goldens
+    mkdir -p "$cgroup"
+    lines=$(mktemp)
+    conntrace run --all --summary 2 --cgroup "$cgroup" $3 --record "$2" >"$lines" &
+    until grep -q '"type":"start"' "$lines"; do sleep 0.1; kill -0 $!; done
+    sh -ec "echo \$\$ >'$cgroup/cgroup.procs'; exec /usr/local/bin/conntrace demo"
+    sleep 2
+    kill -TERM $!
+    wait $!
+    rmdir "$cgroup"
+    rm "$lines"
+"#;
 const COMMANDS: [&str; 6] = ["run", "demo", "doctor", "explain", "replay", "schema"];
 /// Options of `replay`, which are also part of the names of the outputs.
 const REPLAYS: [&[&str]; 6] = [
@@ -31,17 +50,32 @@ const REPLAYS: [&[&str]; 6] = [
     &["--patience=1", "--limit=2"],
 ];
 
+/// Records the demo anew, as root on a kernel that can run all of it.
+pub(crate) fn record(root: &Path) -> Result<()> {
+    let binary = build(root)?;
+    for (name, options) in RECORDINGS {
+        let recording = root.join(format!("tests/golden/{name}.rec"));
+        run(Command::new("unshare")
+            .args(["--mount", "--uts", "sh", "-ec", RECORD, "sh"])
+            .args([&binary, &recording])
+            .arg(options))?;
+    }
+    Ok(())
+}
+
+fn build(root: &Path) -> Result<PathBuf> {
+    run(Command::new("cargo")
+        .args(["build", "--locked", "--package", "conntrace"])
+        .current_dir(root))?;
+    Ok(target_dir(root).join("debug/conntrace"))
+}
+
 /// Compares the outputs of `binary`, or of a fresh build, with the checksums. With `update` it
 /// writes the checksums instead.
 pub(crate) fn goldens(root: &Path, binary: Option<PathBuf>, update: bool) -> Result<()> {
     let binary = match binary {
         Some(binary) => binary,
-        None => {
-            run(Command::new("cargo")
-                .args(["build", "--locked", "--package", "conntrace"])
-                .current_dir(root))?;
-            target_dir(root).join("debug/conntrace")
-        }
+        None => build(root)?,
     };
     let outputs = outputs(root, &binary)?;
     let kept = target_dir(root).join("goldens");
@@ -95,7 +129,7 @@ fn outputs(root: &Path, binary: &Path) -> Result<BTreeMap<String, String>> {
         outputs.insert(format!("explain-{topic}"), text);
     }
     outputs.insert("explain".to_owned(), overview);
-    for name in RECORDINGS {
+    for (name, _) in RECORDINGS {
         let recording = format!("tests/golden/{name}.rec");
         for options in REPLAYS {
             let replayed = conntrace(&[&["replay", &recording][..], options].concat())?;

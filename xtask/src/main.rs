@@ -74,6 +74,9 @@ enum Task {
         /// Write the checksums instead
         #[arg(long)]
         update: bool,
+        /// Record what is replayed anew before that, as root
+        #[arg(long, requires = "update")]
+        record: bool,
     },
     /// Compare a million random attempts with the results of their applications, as root
     Million {
@@ -128,7 +131,16 @@ fn run_task(task: Task) -> Result<()> {
         Task::Lint { deny } => lint::lint(&root, deny),
         Task::Bench(args) => bench::bench(&root, &args),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
-        Task::Goldens { binary, update } => goldens::goldens(&root, binary, update),
+        Task::Goldens {
+            binary,
+            update,
+            record,
+        } => {
+            if record {
+                goldens::record(&root)?;
+            }
+            goldens::goldens(&root, binary, update)
+        }
         Task::Million { seed, attempts } => million::million(&root, seed, attempts),
         Task::Shape => shape::shape(&root),
         Task::Test { args } => test::test(&root, &args),
