@@ -27,6 +27,8 @@ pub const KIND_ANSWER: u8 = 6;
 
 /// `RawRecord::state`: the socket is still in `TCP_SYN_SENT`.
 pub const STATE_SYN_SENT: u8 = 2;
+/// `RawRecord::old_state`: SYNs had crossed (`TCP_SYN_RECV`).
+pub const STATE_SYN_RECV: u8 = 3;
 /// `RawRecord::state`: the handshake completed (`TCP_ESTABLISHED`).
 pub const STATE_ESTABLISHED: u8 = 1;
 /// `RawRecord::state`: the socket went to `TCP_CLOSE`.

@@ -2,6 +2,7 @@
 //! client's is that of the calling thread.
 
 use std::{
+    env,
     fs::{self, File},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::unix::fs::MetadataExt as _,
@@ -57,9 +58,18 @@ pub fn netns_of(partner: &Partner) -> u32 {
     netns.unwrap().ino().try_into().unwrap()
 }
 
+/// A script whose `ip` is the program of that name: the shell of busybox has its own.
+fn with_real_ip(script: &str) -> String {
+    let path = env::var_os("PATH").unwrap();
+    let mut found = env::split_paths(&path).map(|dir| dir.join("ip"));
+    let ip = found.find(|ip| ip.exists()).unwrap();
+    format!("ip() {{ {} \"$@\"; }}\n{script}", ip.display())
+}
+
 /// Runs a script in the calling thread's network namespace.
 pub fn here(script: &str) {
-    let status = Command::new("sh").args(["-ec", script]).status().unwrap();
+    let script = with_real_ip(script);
+    let status = Command::new("sh").args(["-ec", &script]).status().unwrap();
     assert!(status.success(), "{script}: {status}");
 }
 
@@ -67,7 +77,7 @@ pub fn here(script: &str) {
 pub fn inside(partner: &Partner, script: &str) {
     let pid = partner.pid().to_string();
     let mut nsenter = Command::new("nsenter");
-    nsenter.args(["-t", &pid, "-n", "sh", "-ec", script]);
+    nsenter.args(["-t", &pid, "-n", "sh", "-ec", &with_real_ip(script)]);
     let status = nsenter.status().unwrap();
     assert!(status.success(), "{script}: {status}");
 }

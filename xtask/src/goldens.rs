@@ -29,6 +29,7 @@ const RECORD: &str = r#"
     mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null || true
     cgroup=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)/conntrace-goldens
     mkdir -p "$cgroup"
+    rm -f "$2"
     lines=$(mktemp)
     conntrace run --all --summary 2 --cgroup "$cgroup" $3 --record "$2" >"$lines" &
     until grep -q '"type":"start"' "$lines"; do sleep 0.1; kill -0 $!; done
@@ -36,6 +37,7 @@ const RECORD: &str = r#"
     sleep 2
     kill -TERM $!
     wait $!
+    chmod 644 "$2"
     rmdir "$cgroup"
     rm "$lines"
 "#;

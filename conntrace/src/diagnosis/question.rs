@@ -207,8 +207,8 @@ questions! {
         /// The other end.
         remote: SocketAddr,
     } -> Option<Holder>;
-    /// The sockets that have this local port, at most 8: first those that listen or are bound. Where
-    /// there are such, those that are connected are left out.
+    /// The sockets that have this local port, at most 8: first those that listen or are bound, then
+    /// those that are connected.
     port_holders: PortHolders {
         /// Inode number of the network namespace.
         netns: u32,
@@ -429,6 +429,8 @@ pub struct PortHolder {
     pub remote: Option<SocketAddr>,
     /// Takes nothing but IPv6.
     pub only_v6: bool,
+    /// Is bound to an interface (`SO_BINDTODEVICE`).
+    pub is_of_device: bool,
     /// The socket's state.
     pub state: String,
     /// Process that holds the socket, if it was found.

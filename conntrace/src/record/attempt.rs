@@ -57,6 +57,8 @@ pub struct Attempt {
     pub rto_count: u8,
     /// True if the socket received a TCP segment.
     pub heard: bool,
+    /// True for a connection that was established after SYNs had crossed (simultaneous open).
+    pub syns_crossed: bool,
     /// True if TCP Fast Open holds the SYN back until the first write.
     pub deferred: bool,
     /// Newest ICMP error received for this attempt.
@@ -81,7 +83,8 @@ impl Attempt {
         let remote = self
             .remote
             .map(|Remote { addr, port }| (Some(addr), Some(port)));
-        self.moment == RecordKind::Established && remote == Some(ends)
+        // Behind a translation a server may answer from another address.
+        self.moment == RecordKind::Established && self.syns_crossed && remote == Some(ends)
     }
 
     /// Returns true for a bind to a port that was taken. Most are a server's.

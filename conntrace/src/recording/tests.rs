@@ -202,7 +202,7 @@ fn recorded_answers() -> Vec<RecordedAnswer> {
         answered(Question::ListenersElsewhere { netns, port }, Answer::ListenersElsewhere(vec![listener()])),
         answered(Question::Ports { netns, local: Some(addr), remote: Some(remote) }, Answer::Ports(ports())),
         answered(Question::Tuple { netns, local: remote, remote }, Answer::Tuple(Some(holder))),
-        answered(Question::PortHolders { netns, port }, Answer::PortHolders(vec![PortHolder { local: remote, remote: None, only_v6: false, state: "LISTEN".to_owned(), process: Some(named()) }])),
+        answered(Question::PortHolders { netns, port }, Answer::PortHolders(vec![PortHolder { local: remote, remote: None, only_v6: false, is_of_device: false, state: "LISTEN".to_owned(), process: Some(named()) }])),
         answered(Question::Tracked { netns, client: Some(remote), remote }, Answer::Tracked(Some(tracked))),
         answered(Question::Proxy { process, remote }, Answer::Proxy(Some(ProxyVariable::HttpProxy))),
         answered(Question::DropReason { number: 8 }, Answer::DropReason("NETFILTER_DROP".to_owned())),
@@ -315,7 +315,7 @@ fn format() {
     254 {"told":{"asked_ns":5,"netns_mix":0,"question":{"listeners_elsewhere":{"netns":7,"port":5432}},"found":{"answer":{"listeners_elsewhere":[{"netns":7,"addr":"10.0.0.5","port":5432,"only_v6":false,"device":null,"process":{"pid":812,"comm":"postgres"}}]}}}}
     407 {"told":{"asked_ns":5,"netns_mix":0,"question":{"ports":{"netns":7,"local":"10.0.0.5","remote":"10.0.0.5:5432"}},"found":{"answer":{"ports":{"range":[32768,60999],"reserved":1,"tw_reuse":2,"states":{"TIME_WAIT":3},"connected":3,"bound":4,"free":28224,"connected_by":[],"bound_by":[{"process":{"pid":812,"comm":"postgres"},"sockets":4}],"wider":{"available":55534,"listened":[11211],"reserved":"40000"}}}}}}
     213 {"told":{"asked_ns":5,"netns_mix":0,"question":{"tuple":{"netns":7,"local":"10.0.0.5:5432","remote":"10.0.0.5:5432"}},"found":{"answer":{"tuple":{"state":"ESTABLISHED","process":{"pid":812,"comm":"postgres"}}}}}}
-    241 {"told":{"asked_ns":5,"netns_mix":0,"question":{"port_holders":{"netns":7,"port":5432}},"found":{"answer":{"port_holders":[{"local":"10.0.0.5:5432","remote":null,"only_v6":false,"state":"LISTEN","process":{"pid":812,"comm":"postgres"}}]}}}}
+    262 {"told":{"asked_ns":5,"netns_mix":0,"question":{"port_holders":{"netns":7,"port":5432}},"found":{"answer":{"port_holders":[{"local":"10.0.0.5:5432","remote":null,"only_v6":false,"is_of_device":false,"state":"LISTEN","process":{"pid":812,"comm":"postgres"}}]}}}}
     238 {"told":{"asked_ns":5,"netns_mix":0,"question":{"tracked":{"netns":7,"client":"10.0.0.5:5432","remote":"10.0.0.5:5432"}},"found":{"answer":{"tracked":{"client":"10.0.0.5:5432","leaves_from":"10.0.0.5:5432","leads_to":"10.0.0.5:5432"}}}}}
     164 {"told":{"asked_ns":5,"netns_mix":0,"question":{"proxy":{"process":{"pid":77,"started_ns":5},"remote":"10.0.0.5:5432"}},"found":{"answer":{"proxy":"http_proxy"}}}}
     130 {"told":{"asked_ns":5,"netns_mix":0,"question":{"drop_reason":{"number":8}},"found":{"answer":{"drop_reason":"NETFILTER_DROP"}}}}
@@ -385,8 +385,8 @@ fn what_cannot_be_replayed_says_why() {
     assert_snapshot!(error(&with(13, &[7])), @"it is damaged at byte 0: the checksum does not fit");
     assert_snapshot!(error(&with(HEADER_LEN, &[255; 4])), @"it is damaged at byte 24: an entry has an invalid length of 4294967295 bytes");
     assert_snapshot!(error(&good[..HEADER_LEN]), @"it is damaged at byte 24: the file ends without a stop; conntrace was killed, its output was closed, or the rest is missing");
-    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 9385: the file ends in the middle of what begins there; the lines before it were written");
-    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 9710: something follows the stop; the lines before it were written");
+    assert_snapshot!(error(&good[..good.len() - 1]), @"it is damaged at byte 9406: the file ends in the middle of what begins there; the lines before it were written");
+    assert_snapshot!(error(&[&good[..], b"more"].concat()), @"it is damaged at byte 9731: something follows the stop; the lines before it were written");
 }
 
 /// Invalid entries with valid checksums.

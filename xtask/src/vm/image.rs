@@ -21,7 +21,7 @@ use crate::{
 /// can do.
 pub(crate) const TEST_PROGRAMS: [&str; 4] = ["ip", "nft", "ss", "setpriv"];
 /// Kernel modules that the tests need. A kernel without one of them has it built in, or lacks it.
-pub(crate) const TEST_MODULES: [&str; 20] = [
+pub(crate) const TEST_MODULES: [&str; 26] = [
     "tun",
     "veth",
     "macvlan",
@@ -33,6 +33,12 @@ pub(crate) const TEST_MODULES: [&str; 20] = [
     "nft_limit",
     "nft_numgen",
     "nft_redir",
+    "ifb",
+    "nf_conntrack_netlink",
+    "nf_dup_ipv4",
+    "nft_dup_ipv4",
+    "nft_hash",
+    "nft_masq",
     "nft_nat",
     "nft_chain_nat",
     "nft_reject",

@@ -1,3 +1,4 @@
+use super::proxy_in_path;
 use crate::{
     diagnosis::{
         Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, question::FullQueue,
@@ -48,7 +49,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
         ),
         (
             Certainty::Likely,
-            "the same of one of several listeners on the port",
+            "the same of one of several listeners on the port, or where rules may lead the SYN elsewhere",
         ),
     ],
 };
@@ -74,10 +75,17 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     else {
         return Ok(None);
     };
-    let certainty = if has_others {
-        Certainty::Likely
-    } else {
+    let is_translated = case.remote.is_some_and(|asked| asked != at);
+    // A connection that is led elsewhere may have lost its entry of connection tracking.
+    let rewriting = proxy_in_path::rewriting(case, Some(netns), evidence)?;
+    if !is_translated && rewriting.is_sure() {
+        return Ok(None);
+    }
+    let is_led_here = is_translated || rewriting.is_ruled_out;
+    let certainty = if is_led_here && !has_others {
         Certainty::Certain
+    } else {
+        Certainty::Likely
     };
     let translation = case.remote.filter(|from| *from != at);
     let translation = translation.map_or_else(String::new, |from| words::translation(from, at));

@@ -72,7 +72,8 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         Certainty::Certain,
         &format!("{who} forbids the connection: ICMP administratively prohibited"),
         &format!(
-            "have tcp dport {} to {} accepted by the firewall {at}",
+            "have tcp dport {} to {} accepted by the firewall {at}, unless it is a route of type prohibit \
+             there (ip route)",
             remote.port(),
             remote.ip()
         ),
@@ -110,6 +111,7 @@ fn by_this_machine(
     let first = rules.found.first()?;
     let by = match first.matches {
         Match::Fully => "by",
+        Match::Possibly if rules.found.len() > 1 => "by one of several rules, perhaps",
         Match::Possibly => "probably by",
     };
     let whose = if netns == case.netns {

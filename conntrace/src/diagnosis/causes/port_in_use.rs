@@ -19,8 +19,8 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     is: "Another socket has the port that bind chose.",
     means: "another socket has the port",
     recognised: &[
-        "Certain: bind returned EADDRINUSE (--trace-syscalls), and one process has sockets that listen on that port of that address, or are bound to it.",
-        "Likely: sockets that are connected or in TIME_WAIT have the port, several processes have it, or the socket's address may be of the other family.",
+        "Certain: bind returned EADDRINUSE (--trace-syscalls), and one process listens on that port of that address.",
+        "Likely: several processes listen on the port, or sockets have it that are only bound, are bound to an interface, are connected or in TIME_WAIT, or may be of the other family.",
         "Such an outcome is printed only with --all or --label, for most are a server's.",
     ],
     reasons: &[
@@ -39,7 +39,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     proofs: &[
         (
             Certainty::Certain,
-            "one process has sockets that listen on that port of that address or are bound to it",
+            "one process listens on that port of that address",
         ),
         (
             Certainty::Likely,
@@ -56,27 +56,34 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     };
     let holders = evidence.port_holders(case.netns, port)?;
     let addr = case.local_addr;
-    let mut in_the_way: Vec<_> = holders
+    let in_the_way: Vec<_> = holders
         .iter()
         .filter(|holder| addr.is_none_or(|addr| holder.shares(addr)))
         .collect();
-    // Those that hold the port by themselves, then those that are connected from it.
-    in_the_way.sort_by_key(|holder| holder.remote.is_some());
     let Some(first) = in_the_way.first() else {
         return Ok(None);
     };
-    let is_of_one = in_the_way.iter().all(|it| it.process == first.process);
-    let is_sure = is_of_one && first.remote.is_none() && certainly_shares(first, addr);
-    let certainty = match is_sure {
+    // Two sockets that do not listen may share a port (`SO_REUSEADDR`).
+    let listens = |holder: &&&PortHolder| holder.state == "LISTEN";
+    let is_of_one = in_the_way
+        .iter()
+        .filter(listens)
+        .all(|it| it.process == first.process);
+    let is_sure = listens(&first) && !first.is_of_device && certainly_shares(first, addr);
+    let certainty = match is_of_one && is_sure {
         true => Certainty::Certain,
         false => Certainty::Likely,
     };
+    let is_own = case.process.is_some_and(|own| {
+        let holder = first.process.as_ref();
+        holder.is_some_and(|holder| holder.pid == own.pid)
+    });
     let list = words::command(case, &format!("ss -tanp 'sport = :{port}'"), evidence);
     Ok(Some(Cause::new(
         Code::PortInUse,
         certainty,
         &format!("{} has port {port}", who(first)),
-        &fix(first, port, &list),
+        &fix(first, is_own, port, &list),
         Facts::new()
             .with("address", addr)
             .with("port", port)
@@ -102,7 +109,7 @@ fn who(holder: &PortHolder) -> String {
     }
 }
 
-fn fix(holder: &PortHolder, port: u16, list: &str) -> String {
+fn fix(holder: &PortHolder, is_own: bool, port: u16, list: &str) -> String {
     match (holder.remote, &*holder.state) {
         (Some(_), "TIME_WAIT") => format!(
             "set SO_REUSEADDR before bind, or wait a minute until {list} no longer shows it"
@@ -110,6 +117,9 @@ fn fix(holder: &PortHolder, port: u16, list: &str) -> String {
         (Some(_), _) => format!(
             "close that connection; if {port} lies in net.ipv4.ip_local_port_range, add it to \
              net.ipv4.ip_local_reserved_ports (also in /etc/sysctl.d), which keeps it for its server"
+        ),
+        (None, _) if is_own => format!(
+            "let the program use the socket that it has, or close that first; {list} shows it"
         ),
         (None, _) => format!("stop that process, or bind another port; {list} lists who has it"),
     }

@@ -112,6 +112,12 @@ impl Rewriting {
     pub(crate) fn may_be(&self) -> bool {
         !self.rules.is_empty() || self.may_be_at_home
     }
+
+    /// A rule of the client's namespace leads the attempt elsewhere.
+    pub(crate) fn is_sure(&self) -> bool {
+        let first = self.rules.first();
+        first.is_some_and(|rule| rule.matches == Match::Fully)
+    }
 }
 
 /// Looks for them in the client's namespace, and in the destination's where that is another.
@@ -246,6 +252,7 @@ fn nobody_behind(
     let at = SocketAddr::new(home.at.addr, home.at.port);
     let by = match rule.matches {
         Match::Fully => "by",
+        Match::Possibly if rules.len() > 1 => "by one of several rules, perhaps",
         Match::Possibly => "probably by",
     };
     let listeners = format!("ss -ltnp 'sport = :{}'", at.port());

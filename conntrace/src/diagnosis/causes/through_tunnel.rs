@@ -137,14 +137,14 @@ impl Sign {
             Some(WireguardHandshake::Ago(_)) => return Ok(None),
             None => {}
         }
-        if state.received == 0 {
-            return Ok(Some(Self::NothingReceived));
-        }
         let heard = &case.heard;
         let host_answered = heard.handshake_lately().is_some() || heard.reset_lately().is_some();
         let other_heard = state.heard.is_some_and(|other| other.ago_s <= ALIVE_S);
         if host_answered || other_heard {
             return Ok(None);
+        }
+        if state.received == 0 {
+            return Ok(Some(Self::NothingReceived));
         }
         if heard.may_be_forgotten {
             return Err(Undiagnosed::Incomplete);

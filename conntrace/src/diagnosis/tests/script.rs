@@ -615,6 +615,7 @@ pub(super) fn port_holder(local: &str, remote: Option<&str>) -> PortHolder {
         local: local.parse().unwrap(),
         remote: remote.map(|remote| remote.parse().unwrap()),
         only_v6: false,
+        is_of_device: false,
         state: if remote.is_some() {
             "TIME_WAIT"
         } else {

@@ -74,8 +74,9 @@ impl HostInspector {
             let (mut full, mut has_others) = (None, false);
             sock_diag::listeners(port, |sock| {
                 if accepts(sock.local.ip(), sock.only_v6, addr) {
-                    // As `sk_acceptq_is_full` has it.
-                    if sock.waiting > sock.backlog && sock.drops > 0 {
+                    // As `sk_acceptq_is_full` has it. One that is bound to a device may not be met.
+                    let is_full = sock.waiting > sock.backlog && sock.drops > 0;
+                    if is_full && sock.device == 0 && full.is_none() {
                         full = Some(sock);
                     } else {
                         has_others = true;
@@ -197,6 +198,7 @@ impl HostInspector {
             local: sock.local,
             remote: sock.is_connected().then_some(sock.remote),
             only_v6: sock.only_v6,
+            is_of_device: sock.device != 0,
             state: sock.state_name().to_owned(),
             process: owners.get(&sock.inode).cloned(),
         });

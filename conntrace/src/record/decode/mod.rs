@@ -12,7 +12,7 @@ use conntrace_common::record::{
     AF_INET, AF_INET6, FLAG_DEFERRED, FLAG_HEARD, FLAG_ICMP, FLAG_JOINED_LATE, FLAG_RECOVERED,
     FLAG_UNTRACKED, KIND_BIND_FAILED, KIND_CONNECT_FAILED, KIND_CONNECTS, KIND_ENDING, KIND_STALL,
     NO_LINEAR_TIMEOUTS, ORIGIN_ICMP, ORIGIN_ICMP6, RECORD_VERSION, RawRecord, STATE_CLOSE,
-    STATE_ESTABLISHED, STATE_SYN_SENT, SYN_RETRIES_OF_SOCKET,
+    STATE_ESTABLISHED, STATE_SYN_RECV, STATE_SYN_SENT, SYN_RETRIES_OF_SOCKET,
 };
 
 use super::{
@@ -127,6 +127,8 @@ pub fn decode(bytes: &[u8]) -> Result<Attempt, Malformed> {
         syn_retransmitted: fields.u32(offset_of!(RawRecord, syn_retransmitted)),
         rto_count: fields.u8(offset_of!(RawRecord, rto_count)),
         heard: flags & FLAG_HEARD != 0,
+        syns_crossed: moment == RecordKind::Established
+            && fields.u8(offset_of!(RawRecord, old_state)) == STATE_SYN_RECV,
         deferred: flags & FLAG_DEFERRED != 0,
         icmp: match flags & FLAG_ICMP {
             0 => None,

@@ -108,8 +108,8 @@ pub(crate) fn listeners(
     dump(&filter.local_port(port), BOTH, each)
 }
 
-/// Passes each socket with this local port to `each`: those that listen or are bound, and, where
-/// there are none, those that are connected.
+/// Passes each socket with this local port to `each`: those that listen or are bound, then those that
+/// are connected.
 ///
 /// # Errors
 /// See [`netlink::exchange`].
@@ -117,23 +117,17 @@ pub(crate) fn with_local_port(
     port: u16,
     mut each: impl FnMut(DiagSocket) -> ControlFlow<()>,
 ) -> io::Result<()> {
-    let mut has_one = false;
-    dump(
-        &SocketFilter::of(1 << LISTEN | 1 << BOUND).local_port(port),
-        BOTH,
-        |sock| {
-            has_one = true;
-            each(sock)
-        },
-    )?;
-    if has_one {
-        return Ok(());
+    for states in [1 << LISTEN | 1 << BOUND, connected_states()] {
+        // Of bound sockets the kernel passes those of every port (`inet_diag_dump_icsk`).
+        dump(&SocketFilter::of(states).local_port(port), BOTH, |sock| {
+            if sock.local.port() == port {
+                each(sock)
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
     }
-    dump(
-        &SocketFilter::of(connected_states()).local_port(port),
-        BOTH,
-        each,
-    )
+    Ok(())
 }
 
 /// Passes each listener to `each`.
