@@ -37,13 +37,6 @@ impl Flow {
             port,
         }
     }
-
-    /// Returns true if nothing of its packets is known but where they go, as of [`to`](Self::to).
-    #[must_use]
-    pub fn is_forwarded(&self) -> bool {
-        let (from, device, uid) = (self.from, self.device, self.uid);
-        self.mark == 0 && from.is_none() && device.is_none() && uid.is_none()
-    }
 }
 
 /// The outcome of a route look-up.

@@ -179,7 +179,7 @@ fn scenes_without_tracefs() {
         .filter(for_that)
         .map(|(_, scenes)| scenes)
         .sum();
-    assert_eq!(scenes, 8, "{text}");
+    assert_eq!(scenes, 9, "{text}");
 }
 
 /// A killed demo leaves neither namespaces nor processes.

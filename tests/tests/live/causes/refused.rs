@@ -195,7 +195,7 @@ fn rejected_here() {
 fn destination_is_rewritten() {
     let remote = SocketAddr::from((FAR_V4, ports::ACCEPTS));
     let evidence = json!({ "remote": remote });
-    let line = live().expect_cause(1, ("proxy_in_path", LIKELY), &evidence, |_| {
+    let line = live().expect_cause(1, ("proxy_in_path", CERTAIN), &evidence, |_| {
         let chain =
             "chain o { type nat hook output priority -100; tcp dport 80 redirect to :3129; };";
         let mut nft = Command::new("nft");

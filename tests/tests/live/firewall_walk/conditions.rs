@@ -92,7 +92,7 @@ pub(super) fn maps_of_verdicts() {
             map verdicts { type inet_service : verdict; elements = { 81 : drop, 82 : jump user, 83 : accept }; }
             map ranges { type inet_service : verdict; flags interval; elements = { 84-85 : goto user, 100-200 : accept }; }
             map sources { type inet_service : verdict; elements = { 40000 : drop, 40001 : accept }; }
-            map marks { type inet_service : mark; elements = { 88 : 7 }; }
+            map marks { type inet_service : mark; elements = { 88 : 7, 87 : 5 }; }
             chain user { counter drop comment "user"; }
             chain o {
                 type filter hook output priority 0
@@ -101,7 +101,7 @@ pub(super) fn maps_of_verdicts() {
                 tcp dport 86 tcp sport vmap @sources comment "sources"
                 tcp dport 83 counter drop comment "after accept"
                 meta mark set tcp dport map @marks
-                tcp dport 88 meta mark 7 counter drop comment "map of marks"
+                tcp dport 87-88 meta mark 7 counter drop comment "map of marks"
             }"#);
         assert_found(&syn(81), Drop, &[("map", Fully)]);
         assert!(!opens(syn(81).remote));
@@ -115,11 +115,13 @@ pub(super) fn maps_of_verdicts() {
             ..syn(86)
         };
         assert_found(&unknown, Drop, &[("sources", Possibly)]);
-        let marked = FirewallPacket {
+        let marked = |port| FirewallPacket {
             mark: Some(7),
-            ..syn(88)
+            ..syn(port)
         };
-        assert_found(&marked, Drop, &[("map of marks", Possibly)]);
+        assert_found(&marked(88), Drop, &[("map of marks", Fully)]);
+        // The map gives it another mark.
+        assert_found(&marked(87), Drop, &[]);
     });
 }
 
@@ -207,11 +209,7 @@ pub(super) fn marks_users_and_interfaces() {
         assert_found(&syn(85), Drop, &[]);
         assert_acts(86, Drop, Some("index"));
         assert_found(&syn(87), Drop, &[]);
-        assert_found(
-            &syn(88),
-            Drop,
-            &[("unmarked", Possibly), ("loopback", Possibly)],
-        );
+        assert_found(&syn(88), Drop, &[("loopback", Possibly)]);
         let unknown = FirewallPacket {
             device: None,
             ..syn(84)

@@ -99,7 +99,10 @@ pub(crate) const SCENES: &[FixScene] = &[
     scene(
         Code::ProxyInPath,
         "destination_is_rewritten",
-        Fix::Shows(&[shows("tcp dport 80 redirect to :3129")]),
+        Fix::Shows(&[
+            shows("Local Address"),
+            shows("tcp dport 80 redirect to :3129"),
+        ]),
         1,
         |_| {
             let chain = "type nat hook output priority -100; tcp dport 80 redirect to :3129;";

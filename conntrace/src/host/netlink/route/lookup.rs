@@ -55,17 +55,6 @@ pub(super) fn resolve(way: &Flow) -> io::Result<ConnectRoute> {
     if way.uid.is_none() && has_rule(&way, |all| all.uids.is_some())? {
         return Err(cannot_tell("a rule for users, and the user is unknown"));
     }
-    if has_rule(&way, |all| all.has_unknown)? {
-        return Err(cannot_tell("a rule for source ports or types of service"));
-    }
-    // Of a forwarded packet neither source, interface nor mark is known.
-    let depends =
-        |all: &rules::Conditions| all.from.is_some() || all.iif.is_some() || all.mark.1 != 0;
-    if way.is_forwarded() && has_rule(&way, depends)? {
-        return Err(cannot_tell(
-            "rules for sources, interfaces or marks, of a forwarded packet",
-        ));
-    }
     if way.to.is_ipv4() {
         resolve_v4(&way)
     } else {
