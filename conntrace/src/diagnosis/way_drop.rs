@@ -174,17 +174,16 @@ fn by_this_way(
     let sure = evidence.firewall(netns, packet, ending)?;
     let is_sure = |rule: &MatchingRule| {
         let mut others = sure.found.iter();
-        others.any(|other| other.matches == Match::Fully && is_same(rule, other))
+        rule.matches == Match::Fully
+            && others.any(|other| other.matches == Match::Fully && is_same(rule, other))
     };
-    if let Some(first) = rules.found.first_mut()
-        && first.matches == Match::Fully
-    {
-        // By this way no other one may have ended it.
-        if !is_sure(first) {
-            first.matches = Match::Possibly;
-        }
+    if rules.found.first().is_some_and(is_sure) {
+        // By whatever way no other one may have ended it.
         rules.found.truncate(1);
         return Ok(rules);
+    }
+    for rule in &mut rules.found {
+        rule.matches = Match::Possibly;
     }
     // By another way another rule may have.
     let others = sure.found.into_iter();
