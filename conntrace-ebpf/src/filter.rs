@@ -65,9 +65,15 @@ pub fn destination_passes(to: &impl RemoteFields) -> bool {
     !is_set(!kind::OF_CALLER) || matches_destination(to)
 }
 
+/// Returns true if the filter of the port matches.
+#[inline(always)]
+pub fn port_passes(to: &impl RemoteFields) -> bool {
+    !is_set(kind::PORT) || has_port(u16::from_be(to.remote_port()))
+}
+
 #[inline(always)]
 fn matches_destination(to: &impl RemoteFields) -> bool {
-    (!is_set(kind::PORT) || port_passes(u16::from_be(to.remote_port())))
+    port_passes(to)
         && (!is_set(kind::NETNS) || id_passes(kind::NETNS, u64::from(to.netns())))
         && (!is_set(kind::NETWORK) || network_passes(to))
 }
@@ -187,7 +193,7 @@ fn network_passes(to: &impl RemoteFields) -> bool {
 }
 
 #[inline(always)]
-fn port_passes(port: u16) -> bool {
+fn has_port(port: u16) -> bool {
     let word = FILTER_PORTS.get(u32::from(port) / u64::BITS);
     word.is_some_and(|bits| bits >> (u32::from(port) % u64::BITS) & 1 != 0)
 }

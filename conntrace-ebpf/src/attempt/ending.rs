@@ -30,11 +30,7 @@ const ATTEMPT_NS_MAX: u64 = 1000 * 1_000_000_000;
 /// Counts a completed handshake, tells the agent that the host answers if that is news, and releases
 /// the entry, which stays in its slot as a hint of the connection's owner.
 #[inline(always)]
-pub(super) fn complete(
-    ctx: &BtfTracePointContext,
-    passive: bool,
-    counts: &mut Counts,
-) -> Option<()> {
+pub(super) fn complete(ctx: &BtfTracePointContext, counts: &mut Counts) -> Option<()> {
     let key = kernel::sock_key(ctx);
     if let Some(found) = attempt_table::find(key) {
         // Only a TCP socket has an entry.
@@ -56,7 +52,7 @@ pub(super) fn complete(
             found.release(key);
         }
     } else {
-        let sock = unkept(ctx, passive)?;
+        let sock = unkept(ctx, false)?;
         counts.count(Counter::Attempts);
         if answers::is_news(sock, kernel::now_ns()) {
             tell_answer_to_unkept(ctx.as_ptr());
@@ -223,10 +219,19 @@ fn unkept(ctx: &BtfTracePointContext, passive: bool) -> Option<KernelSock> {
         missed_for_want_of_place(ctx.as_ptr());
         return None;
     }
-    if !filter::destination_passes(&SockCommon::from_arg(ctx)) {
+    let is_wanted = filter::port_passes(&SockCommon::from_arg(ctx))
+        && (!filter::is_set(kind::NETNS | kind::NETWORK) || is_destination_wanted(ctx.as_ptr()));
+    if !is_wanted {
         return None;
     }
     KernelSock::from_arg(ctx)
+}
+
+/// Returns true if the filters of the destination match. Not inlined, because the stack of its caller
+/// is full.
+#[inline(never)]
+fn is_destination_wanted(ctx: *mut c_void) -> bool {
+    filter::destination_passes(&SockCommon::from_arg(&BtfTracePointContext::new(ctx)))
 }
 
 /// Handles the destruction of a socket (`tcp_destroy_sock`). If it still has an entry, no program

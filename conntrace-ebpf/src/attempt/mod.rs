@@ -18,7 +18,6 @@ use conntrace_common::{
 };
 
 use crate::{
-    kernel::SockCommon,
     maps::{HostFlag, per_cpu},
     sync::{load, store},
 };
@@ -38,7 +37,8 @@ const SYN_RECV: i32 = 3;
 /// (`tcp_close_state`).
 const FIN_WAIT1: i32 = 4;
 
-/// Set by the agent to report completed handshakes instead of only counting them.
+/// Set by the agent to report completed handshakes instead of only counting them. Those of SYNs that
+/// crossed are always reported: most are of a socket that is connected to itself.
 #[unsafe(no_mangle)]
 #[expect(unsafe_code, reason = "the agent finds the global by name")]
 static REPORT_ESTABLISHED: aya_ebpf::Global<u8> = aya_ebpf::Global::new(0);
@@ -57,20 +57,13 @@ pub fn state_changed(ctx: &BtfTracePointContext) {
     }
 }
 
-/// Follows an attempt whose SYN crossed the peer's. Other sockets in `TCP_SYN_RECV` are accepted
-/// ones.
+/// Follows an attempt whose SYN crossed the peer's, or met the socket itself. Other sockets in
+/// `TCP_SYN_RECV` are accepted ones.
 #[inline(never)]
 fn follow_crossed(ctx: *mut c_void, old: i32, new: i32) {
     if HostFlag::SynsCrossed.is_set() {
         follow(ctx, old, new);
     }
-}
-
-/// Returns true for a socket that is connected to itself, which is reported whatever else is only
-/// counted.
-#[inline(always)]
-fn is_to_itself(ctx: &BtfTracePointContext) -> bool {
-    SockCommon::from_arg(ctx).has_equal_ends()
 }
 
 /// Follows an attempt through a state change.
@@ -87,18 +80,13 @@ fn follow(ctx: *mut c_void, old: i32, new: i32) {
     }
     store(&mut cpu.follows, 1);
     let counts = &mut cpu.states;
-    let passive = old == SYN_RECV;
     match (old, new) {
         (CLOSE, SYN_SENT) => open(ctx, counts, &mut cpu.until_sample),
         (SYN_SENT, SYN_RECV) => {
             HostFlag::SynsCrossed.set();
             None
         }
-        (SYN_SENT | SYN_RECV, ESTABLISHED)
-            if REPORT_ESTABLISHED.load() == 0 && !(passive && is_to_itself(ctx)) =>
-        {
-            complete(ctx, passive, counts)
-        }
+        (SYN_SENT, ESTABLISHED) if REPORT_ESTABLISHED.load() == 0 => complete(ctx, counts),
         (SYN_SENT | SYN_RECV, ESTABLISHED | CLOSE) | (SYN_RECV, FIN_WAIT1) => {
             end(ctx, [old, new], counts)
         }

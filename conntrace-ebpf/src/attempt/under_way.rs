@@ -77,8 +77,7 @@ fn describe_found(entry: &mut AttemptEntry, sock: KernelSock) {
 /// the attempt ends at the same time, the drop may count for the next attempt in its slot.
 #[inline(always)]
 pub fn dropped(ctx: &BtfTracePointContext) {
-    let reason: u32 = ctx.arg(2);
-    if !kernel::is_plain_refusal(ctx, reason) && kernel::is_noted_drop(reason) {
+    if kernel::is_noted_drop(ctx.arg(2)) {
         note_drop(ctx.as_ptr());
     }
 }

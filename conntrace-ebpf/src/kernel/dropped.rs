@@ -38,20 +38,6 @@ pub fn is_noted_drop(reason: u32) -> bool {
     word < DROP_REASON_WORDS && global!(PACKET_DROP_REASONS[word]) >> (reason % u64::BITS) & 1 != 0
 }
 
-/// Returns true if the tracepoint's packet met no socket on loopback, which connection tracking does
-/// not know: nothing more can be told of it than its refusal says. Needs no saved register.
-#[inline(always)]
-pub fn is_plain_refusal(ctx: &BtfTracePointContext, reason: u32) -> bool {
-    if reason != global!(NO_SOCKET) {
-        return false;
-    }
-    let packet = Struct::typed(ctx.arg(0));
-    let device = packet.follow::<{ at!(skb_dev) }>();
-    !device.is_null()
-        && device.load::<{ at!(dev_ifindex) }, u32>() == LOOPBACK
-        && conntrack_entry(packet) == 0
-}
-
 /// Returns true if the reason is a decision of this host about a packet of its own sockets.
 #[inline(always)]
 pub fn is_decision(reason: u32) -> bool {
@@ -124,22 +110,33 @@ impl DroppedPacket {
             u32::from_be(segment.sequence) as u16
         };
         let [source_port, destination_port] = [segment.ports as u16, (segment.ports >> 16) as u16];
-        let mut dropped = Self {
-            client: segment.source,
-            server: segment.destination,
-            client_port: source_port,
-            server_port: destination_port,
-            asked: [0; 2],
-            asked_port: 0,
-            isn_end,
-            is_answer,
-            netns: net.load::<{ at!(net_inum) }, _>(),
-            device: index,
+        let mut dropped = if is_answer {
+            Self {
+                client: segment.destination,
+                server: segment.source,
+                client_port: destination_port,
+                server_port: source_port,
+                asked: [0; 2],
+                asked_port: 0,
+                isn_end,
+                is_answer,
+                netns: net.load::<{ at!(net_inum) }, _>(),
+                device: index,
+            }
+        } else {
+            Self {
+                client: segment.source,
+                server: segment.destination,
+                client_port: source_port,
+                server_port: destination_port,
+                asked: [0; 2],
+                asked_port: 0,
+                isn_end,
+                is_answer,
+                netns: net.load::<{ at!(net_inum) }, _>(),
+                device: index,
+            }
         };
-        if is_answer {
-            (dropped.client, dropped.server) = (segment.destination, segment.source);
-            (dropped.client_port, dropped.server_port) = (destination_port, source_port);
-        }
         dropped.name_as_asked(entry);
         Some(dropped)
     }

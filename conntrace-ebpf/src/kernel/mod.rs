@@ -27,7 +27,7 @@ use conntrace_common::{
     record::COMM_LEN,
 };
 
-pub use dropped::{DroppedPacket, is_decision, is_noted_drop, is_plain_refusal};
+pub use dropped::{DroppedPacket, is_decision, is_noted_drop};
 pub use packet::{Icmp6Error, QueuedIcmp, SockOfPacket, sock_of_packet_in};
 pub use sock::{KernelSock, SockCommon};
 pub use sockaddr::{CallArgs, OpenSocket, Passed, Routing, SockAddr, call_returned};

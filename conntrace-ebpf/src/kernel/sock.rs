@@ -55,33 +55,6 @@ impl SockCommon {
         }
     }
 
-    /// Returns the words of the destination, in the layout of `RawAttempt::remote_addr`.
-    #[inline(always)]
-    pub fn remote_words(self) -> [u64; 2] {
-        if self.family() == AF_INET {
-            let addr: u32 = self.sock.load::<{ at!(daddr) }, _>();
-            [addr.into(), 0]
-        } else {
-            self.sock.load_words::<{ at!(v6_daddr) }>()
-        }
-    }
-
-    /// Returns true if the local address and port equal those of the destination.
-    #[inline(always)]
-    pub fn has_equal_ends(self) -> bool {
-        let local_port: u16 = self.sock.load::<{ at!(num) }, _>();
-        if local_port.to_be() != self.remote_port() {
-            return false;
-        }
-        let [first, second] = self.remote_words();
-        if self.family() == AF_INET {
-            let local: u32 = self.sock.load::<{ at!(rcv_saddr) }, _>();
-            u64::from(local) == first
-        } else {
-            self.sock.load_words::<{ at!(v6_rcv_saddr) }>() == [first, second]
-        }
-    }
-
     /// Returns the destination port in network order.
     #[inline(always)]
     pub fn remote_port(self) -> u16 {
