@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use super::proxy_in_path;
 use crate::{
     diagnosis::{
@@ -19,7 +21,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     means: "the server does not accept connections fast enough",
     recognised: &[
         "Certain: the way leads to a listener on this machine (in the process's network namespace or another one, also by a translation), more connections wait in its accept queue than its backlog allows, and it has dropped some itself (`ss -ltnm`: d).",
-        "Likely: the same, and other sockets listen on the port (SO_REUSEPORT) whose queue has room.",
+        "Likely: the same, and other sockets listen on the port (SO_REUSEPORT), or a rule may lead the SYN elsewhere.",
     ],
     reasons: &[
         "The server hangs, or all of its threads are busy.",
@@ -90,7 +92,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let translation = case.remote.filter(|from| *from != at);
     let translation = translation.map_or_else(String::new, |from| words::translation(from, at));
     let server = words::process(listener.process.as_ref());
-    let own = std::net::SocketAddr::new(listener.addr, listener.port);
+    let own = SocketAddr::new(listener.addr, listener.port);
     let place = way_drop::place(case, netns);
     let show = format!("ss -ltnmp 'sport = :{}'", at.port);
     let show = words::command_in(netns, &show, evidence);
@@ -100,7 +102,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
         certainty,
         &format!(
             "{translation}{server} listens on {own} in {place} and does not accept fast enough: {} \
-             wait in its accept queue, whose backlog is {}, and it has dropped {}",
+             wait in its accept queue, whose backlog is {}, and it has dropped {} since it began to listen",
             words::count(waiting),
             words::count(backlog),
             words::count(drops),

@@ -1,8 +1,6 @@
 use crate::{
     diagnosis::{
-        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, place,
-        question::Neighbour,
-        step,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, place, step,
         way::{Flow, Route},
         way_drop, words,
     },
@@ -102,14 +100,6 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
 pub(crate) fn may_be(case: &Case) -> bool {
     let label = matches!(case.label, Label::TimedOut | Label::Unreachable);
     label && case.call.is_none()
-}
-
-/// A neighbour that was asked to the end does not answer; one that is still asked may be slow.
-pub(crate) fn certainty(state: Neighbour) -> Certainty {
-    match state {
-        Neighbour::Failed => Certainty::Certain,
-        Neighbour::Incomplete | Neighbour::Known | Neighbour::Absent => Certainty::Likely,
-    }
 }
 
 /// This machine itself is the router, and nobody answers for the address to which it led the packets.

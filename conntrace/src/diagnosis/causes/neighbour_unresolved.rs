@@ -1,10 +1,8 @@
-use super::{
-    host_down::{certainty, may_be},
-    wrong_source,
-};
+use super::{host_down::may_be, wrong_source};
 use crate::{
     diagnosis::{
-        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, place, step, words,
+        Case, Cause, CauseInfo, Certainty, Code, Evidence, Facts, Finding, place,
+        question::Neighbour, step, words,
     },
     record::{Label, ReplyKind},
 };
@@ -19,7 +17,7 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     is: "The next hop does not answer ARP or neighbour discovery.",
     means: "the next hop does not answer",
     recognised: &[
-        "Certain: the neighbour entry of the gateway on the route has failed; likely while it is still asked for.",
+        "Certain: the neighbour entry of the gateway on the route has failed, and sending failed or was dropped here. Likely: it has failed, or is still asked for, and nothing else is known of the packets.",
     ],
     reasons: &[
         "The gateway is off or has another address by now.",
@@ -41,11 +39,11 @@ pub(crate) const CAUSE: CauseInfo = CauseInfo {
     proofs: &[
         (
             Certainty::Certain,
-            "the gateway's neighbour entry is FAILED on an interface with carrier",
+            "the gateway's neighbour entry is FAILED on an interface with carrier, and this host could not send",
         ),
         (
             Certainty::Likely,
-            "the gateway's neighbour entry is INCOMPLETE: it is being asked, and has not answered",
+            "the gateway's neighbour entry is FAILED or INCOMPLETE: it has not answered",
         ),
     ],
 };
@@ -67,6 +65,16 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     if !place::can_send(link.as_ref()) {
         return Ok(None);
     }
+    // Without a failure of this very attempt, a rule or mark that is not known may have led it by
+    // another gateway.
+    let is_witnessed =
+        case.reply == ReplyKind::Local || case.own_failure.is_some() || case.drops.is_some();
+    let certainty = match state {
+        Neighbour::Failed if is_witnessed => Certainty::Certain,
+        Neighbour::Failed | Neighbour::Incomplete | Neighbour::Known | Neighbour::Absent => {
+            Certainty::Likely
+        }
+    };
     let foreign = wrong_source::of_another_interface(case, &out, evidence)?;
     let (asked, mend) = foreign.as_ref().map_or_else(Default::default, |(source, of)| {
         (
@@ -86,7 +94,7 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     let neighbour = words::command(case, &format!("ip neigh show {gateway}"), evidence);
     Ok(Some(Cause::new(
         Code::NeighbourUnresolved,
-        certainty(state),
+        certainty,
         &format!("the gateway {gateway} on {device}, the way to {to}, does not answer{asked}"),
         &format!(
             "{mend}bring up the gateway {gateway}, or mend the route that {get} shows; {neighbour} shows \

@@ -56,10 +56,12 @@ fn look(case: &Case, evidence: &mut dyn Evidence) -> Finding {
     };
     let holders = evidence.port_holders(case.netns, port)?;
     let addr = case.local_addr;
-    let in_the_way: Vec<_> = holders
+    let mut in_the_way: Vec<_> = holders
         .iter()
         .filter(|holder| addr.is_none_or(|addr| holder.shares(addr)))
         .collect();
+    // The surest first.
+    in_the_way.sort_by_key(|holder| (holder.state != "LISTEN", holder.remote.is_some()));
     let Some(first) = in_the_way.first() else {
         return Ok(None);
     };

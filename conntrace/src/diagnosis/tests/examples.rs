@@ -231,7 +231,7 @@ pub(super) fn other_ways() -> Vec<(Case, Script, Code, Certainty)> {
         (dropped_there(to(OTHER), icmp(Label::Unreachable, 3, 1)), far().drop_reason("NEIGH_FAILED").route_in(CONTAINER, OTHER, None, out(None, 24)), Code::HostDown, Certainty::Likely),
         (dropped_there(to(FAR), icmp(Label::Unreachable, 3, 13)), there("NETFILTER_DROP").rule(PacketEnd::RejectByIcmp, "FORWARD", Match::Fully), Code::AdminProhibited, Certainty::Certain),
         (silent_and(dropped_there(to(FAR), silence())), there("IP_RPFILTER").owner(FAR, Some(CONTAINER)), Code::DroppedHere, Certainty::Certain),
-        (silence(), gateway().route_from("10.0.0.3", None, beside()).neighbour("10.0.0.1", Neighbour::Failed), Code::NeighbourUnresolved, Certainty::Certain),
+        (silence(), gateway().route_from("10.0.0.3", None, beside()).neighbour("10.0.0.1", Neighbour::Failed), Code::NeighbourUnresolved, Certainty::Likely),
         (no_neighbour(), macvlan().route_in(CONTAINER, OWN, None, Route::None(101)), Code::WrongNetwork, Certainty::Possible),
         (silence(), far().tunnel("wireguard", peer(WireguardHandshake::Never)), Code::ThroughTunnel, Certainty::Likely),
         (works(22, 1, silence()), far().tunnel("wireguard", peer(WireguardHandshake::Ago(181))), Code::ThroughTunnel, Certainty::Likely),

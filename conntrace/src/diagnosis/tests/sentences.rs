@@ -166,7 +166,7 @@ fn sentences_have_the_facts_of_the_case() {
     set the port in the client's configuration: often an empty or unset value became 0
     10.0.0.5:5432 completed a handshake 12 s ago and did not answer this time: overload, a full accept queue, a rate limit or ban, a NAT gateway out of ports, or another host behind the address
     on the server: `nstat -az TcpExtListenDrops` and `ss -ltn 'sport = :5432'` show a full accept queue; look for a limit of new connections in its firewall
-    postgres[812] listens on 0.0.0.0:5432 in the client's own network namespace and does not accept fast enough: 129 wait in its accept queue, whose backlog is 128, and it has dropped 2,412
+    postgres[812] listens on 0.0.0.0:5432 in the client's own network namespace and does not accept fast enough: 129 wait in its accept queue, whose backlog is 128, and it has dropped 2,412 since it began to listen
     let postgres[812] accept faster, or raise the backlog that it passes to listen, up to `sysctl net.core.somaxconn`; `ss -ltnmp 'sport = :5432'` shows Recv-Q above Send-Q while the queue is full
     the router 10.9.9.9 says that it cannot deliver to 10.0.0.5: the packet was passed on too often (a loop?)
     look at the route to 10.0.0.5 on 10.9.9.9; `traceroute -n -q 1 -w 1 10.0.0.5` shows where the way ends

@@ -84,18 +84,14 @@ impl HostInspector {
                 }
                 ControlFlow::Continue(())
             })?;
-            Ok(full.map(|sock| {
-                let device = (sock.device != 0).then(|| route::device(sock.device));
-                (sock, device, has_others)
-            }))
+            Ok(full.map(|sock| (sock, has_others)))
         };
-        let Some((sock, device, has_others)) =
-            self.namespaces.inside(netns, about, until, query)?
-        else {
+        let found = self.namespaces.inside(netns, about, until, query)?;
+        let Some((sock, has_others)) = found else {
             return Ok(None);
         };
         let (waiting, backlog, drops) = (sock.waiting, sock.backlog, sock.drops);
-        let mut listeners = self.with_owners(netns, vec![(sock, device)], about, until);
+        let mut listeners = self.with_owners(netns, vec![(sock, None)], about, until);
         Ok(listeners.pop().map(|listener| FullQueue {
             listener,
             waiting,
@@ -190,6 +186,8 @@ impl HostInspector {
                     false => ControlFlow::Break(()),
                 }
             })?;
+            // A second table may have given one more.
+            found.truncate(PORT_HOLDERS_MAX);
             Ok(found)
         };
         let found = self.namespaces.inside(netns, about, until, query)?;

@@ -9,7 +9,7 @@ use super::{
         REQUEST, ROUTE_LEN, RTA_DPORT, RTA_DST, RTA_IP_PROTO, RTA_MARK, RTA_OIF, RTA_SRC, RTA_UID,
         RouteEntry, RouteKind, answer, bits, cannot_tell, device, family, malformed, octets, push,
     },
-    rules,
+    rules::{self, PolicyRule, RoutedPacket},
 };
 use crate::{
     diagnosis::way::{Flow, Route, RouteOut},
@@ -54,6 +54,15 @@ pub(super) fn resolve(way: &Flow) -> io::Result<ConnectRoute> {
     // Without the attribute the kernel uses the caller's user id.
     if way.uid.is_none() && has_rule(&way, |all| all.uids.is_some())? {
         return Err(cannot_tell("a rule for users, and the user is unknown"));
+    }
+    // The request has no source port and no type of service.
+    let packet = RoutedPacket::new(&way, way.from);
+    let may_match =
+        |rule: &PolicyRule| rule.conditions.has_unknown && rule.matches(&packet).is_none();
+    if rules::dump(way.to.is_ipv6())?.iter().any(may_match) {
+        return Err(cannot_tell(
+            "a rule for source ports, types of service or such",
+        ));
     }
     if way.to.is_ipv4() {
         resolve_v4(&way)

@@ -225,14 +225,7 @@ impl Tables {
         Ok(Self {
             rules: rules::dump(way.to.is_ipv6())?,
             entries: entries(way.to)?,
-            packet: RoutedPacket {
-                to: way.to,
-                from,
-                device: way.device,
-                mark: way.mark,
-                uid: way.uid,
-                port: way.port,
-            },
+            packet: RoutedPacket::new(&way, from),
         })
     }
 }

@@ -12,7 +12,7 @@ use super::message::{
     DUMP, INET, INET6, addr, bits, covers, family, malformed, name, too_many, typed,
 };
 use crate::{
-    diagnosis::way::DeadEndKind,
+    diagnosis::way::{DeadEndKind, Flow},
     host::netlink::{self, u16_at, u32_at},
 };
 
@@ -121,6 +121,20 @@ pub(super) struct RoutedPacket {
     pub(super) mark: u32,
     pub(super) uid: Option<u32>,
     pub(super) port: u16,
+}
+
+impl RoutedPacket {
+    /// Returns the SYN of this way, from this address.
+    pub(super) fn new(way: &Flow, from: Option<IpAddr>) -> Self {
+        Self {
+            to: way.to,
+            from,
+            device: way.device,
+            mark: way.mark,
+            uid: way.uid,
+            port: way.port,
+        }
+    }
 }
 
 /// Reads all rules of a family, in the order of evaluation.
